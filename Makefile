@@ -1,0 +1,38 @@
+# Everything runs in a virtual environment of its own; no target needs one made by hand.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+OUT    ?= quickstart
+
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: quickstart test check lint types clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 20
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sweeps,notebooks,dev]'
+	touch $@
+
+quickstart: $(STAMP)  ## real text -> trained models -> fitted law -> plan -> plots, in $(OUT)/
+	$(BIN)/distlaw quickstart --out $(OUT)
+
+test: check $(STAMP)  ## lint, types and all tests; what CI runs
+	$(BIN)/python -m pytest
+
+check: lint types  ## lint and types
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+clean:  ## remove the environment, caches and the quickstart's results
+	rm -rf $(VENV) $(OUT) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

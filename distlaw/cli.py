@@ -1,0 +1,41 @@
+"""The ``distlaw`` command: parse, call, render. Heavy imports live inside the commands that need them."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from distlaw import fit, plan
+from scaling.errors import InputError
+
+app = typer.Typer(
+    name="distlaw",
+    help="Distil or train directly? Which teacher, how many tokens? Ask a distillation scaling law.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+plan.register(app)
+fit.register(app)
+
+
+def main() -> None:
+    """Run the command line; exit 0 when all is well, 2 for bad input, 1 for a failure."""
+    try:
+        app()
+    except InputError as error:
+        fail(str(error), 2)
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+    except Exception as error:
+        if os.environ.get("DISTLAW_DEBUG"):
+            raise
+        fail(f"{type(error).__name__}: {error}\n(DISTLAW_DEBUG=1 shows the traceback)", 1)
+
+
+def fail(message: str, code: int) -> None:
+    """Print ``message`` for a person on stderr and exit with ``code``."""
+    sys.stderr.write(f"error: {message}\n")
+    raise SystemExit(code)

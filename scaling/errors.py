@@ -1,0 +1,10 @@
+"""The one error that a user's input can cause."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Something a user gave is wrong; the message says what, where, and what would be right.
+
+    The command line prints the message alone and exits with 2; it never shows a traceback for it.
+    """
