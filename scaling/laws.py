@@ -310,6 +310,7 @@ def _mimicry(
     ``gap`` is the logarithm of the capacity-gap factor, which falls with L_T/Ls; ``gap_own`` holds its
     derivatives with respect to the logarithms of its own coefficients.
     """
+    L_T = np.asarray(L_T, dtype=np.float64)
     ln_L_T = np.log(L_T)
     scale = SupervisedLaw(E=0.0, A=law.A, B=law.B, alpha=law.alpha, beta=law.beta, gamma=law.gamma)
     power = scale.derivatives(N_S, D_S)
