@@ -1,5 +1,7 @@
 """What a scaling law says and what follows from it. Needs NumPy and SciPy only."""
 
+from scaling.calibration import LAWS, Calibration, Provenance, Region, published
+from scaling.compute import Architecture, ModelShape
 from scaling.errors import InputError
 from scaling.laws import (
     Derivatives,
@@ -11,11 +13,18 @@ from scaling.laws import (
 )
 
 __all__ = [
+    "LAWS",
+    "Architecture",
+    "Calibration",
     "Derivatives",
     "DistillationLaw",
     "EffectiveTokensLaw",
     "IdentifiableLaw",
     "InputError",
+    "ModelShape",
+    "Provenance",
     "PublishedLaw",
+    "Region",
     "SupervisedLaw",
+    "published",
 ]

@@ -1,0 +1,295 @@
+"""A calibration: fitted laws, draws for their uncertainty, the region they were fitted on, provenance.
+
+It is a JSON file of plain numbers at full precision. Published sets ship in ``scaling/published``;
+:func:`load` takes the name of one of them or the path of a file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.compute import Architecture
+from scaling.errors import InputError
+from scaling.laws import (
+    DistillationLaw,
+    EffectiveTokensLaw,
+    IdentifiableLaw,
+    PublishedLaw,
+    SupervisedLaw,
+    coefficients,
+)
+
+FORMAT = "distlaw-calibration"
+FORMAT_VERSION = 1
+UNITS = {"params": "non-embedding parameters", "tokens": "tokens", "loss": "nats/token", "compute": "FLOPs"}
+SUPERVISED = "supervised"
+"""The key of the supervised law among draws and residuals, beside the kinds of distillation laws."""
+
+LAWS: dict[str, Callable[..., DistillationLaw]] = {
+    "effective-tokens": partial(EffectiveTokensLaw, variant="simple"),
+    "effective-tokens-capacity": partial(EffectiveTokensLaw, variant="capacity"),
+    "published": IdentifiableLaw,
+    "published-7": IdentifiableLaw,
+    "published-9": PublishedLaw,
+}
+"""Distillation laws by kind; ``published`` has 8 coefficients, ``published-7`` the same with gamma = 1."""
+
+DEFAULT_CALIBRATION = "busbridge2025-figure1-runs"
+_PUBLISHED = Path(__file__).with_name("published")
+
+Range = tuple[float, float]
+Draws = dict[str, dict[str, NDArray[np.float64]]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Region:
+    """The smallest and largest value of each variable among the fitted runs; ``None`` where unknown."""
+
+    params: Range | None = None
+    """Supervised runs: non-embedding parameters."""
+    tokens: Range | None = None
+    """Supervised runs: tokens."""
+    student_params: Range | None = None
+    student_tokens: Range | None = None
+    teacher_params: Range | None = None
+    teacher_tokens: Range | None = None
+    teacher_loss: Range | None = None
+    """L_T, nats/token."""
+    teacher_loss_ratio: Range | None = None
+    """L_T/Ls: the teacher's loss over what the student reaches alone on the same tokens."""
+    runs: Mapping[str, int] = field(default_factory=dict)
+    """How many runs were fitted, by kind: ``supervised``, ``distillation``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """Where a calibration comes from, in words that can be printed."""
+
+    source: str
+    """A citation, or the table that was fitted."""
+    date: str
+    """ISO date of the fit or of the publication."""
+    command: str = ""
+    """What reproduces it."""
+    software: Mapping[str, str] = field(default_factory=dict)
+    """Package versions, by name."""
+    corpus: str = ""
+    tokenizer: str = ""
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """Sentences that every use of the calibration should show."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Calibration:
+    """A supervised law, distillation laws fitted on top of it, and how far to trust them."""
+
+    name: str
+    supervised: SupervisedLaw
+    distillation: Mapping[str, DistillationLaw]
+    """By kind (the keys of ``LAWS``); empty for a calibration of supervised training alone."""
+    default: str | None = None
+    """The kind to use unless asked; the first one if not given."""
+    draws: Draws = field(default_factory=dict)
+    """Coefficients by law (``supervised`` or a kind) and name, shape (draws,); row i of all is one draw."""
+    region: Region = field(default_factory=Region)
+    residual_sd: Mapping[str, float] = field(default_factory=dict)
+    """Standard deviation of observed minus predicted loss, nats/token, by law (``supervised`` or a kind)."""
+    architecture: Architecture = field(default_factory=Architecture)
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        if self.default is None and self.distillation:
+            object.__setattr__(self, "default", next(iter(self.distillation)))
+        if self.default is not None:
+            self.law(self.default)
+        expected: dict[str, SupervisedLaw | DistillationLaw] = {SUPERVISED: self.supervised}
+        expected |= self.distillation
+        for kind, law in expected.items():
+            _check_finite(f"calibration {self.name}: {kind}", coefficients(law))
+        if not self.draws:
+            return
+        lengths = set()
+        for kind, law in expected.items():
+            columns = self.draws.get(kind, {})
+            _check_finite(f"calibration {self.name}: draws of {kind}", columns)
+            if set(columns) != set(coefficients(law)):
+                missing = sorted(set(coefficients(law)) ^ set(columns))
+                raise InputError(f"calibration {self.name}: draws of {kind}: wrong or missing {missing}")
+            lengths |= {len(column) for column in columns.values()}
+        if len(lengths) != 1:
+            raise InputError(f"calibration {self.name}: draws differ in length: {sorted(lengths)}")
+
+    def law(self, kind: str | None = None) -> DistillationLaw:
+        """The distillation law of this kind, or the default one."""
+        if not self.distillation:
+            raise InputError(
+                f"calibration {self.name} has a supervised law only; it cannot say anything on distillation"
+            )
+        kind = kind or self.default or ""
+        if kind not in self.distillation:
+            kinds = ", ".join(self.distillation)
+            raise InputError(f"calibration {self.name} has no law {kind!r}; it has {kinds}")
+        return self.distillation[kind]
+
+    @property
+    def draw_count(self) -> int:
+        """How many draws there are; 0 where the source gives none."""
+        return len(self.draws[SUPERVISED]["E"]) if self.draws else 0
+
+    def sampled_supervised(self) -> SupervisedLaw:
+        """The supervised law with coefficients of shape (draws, 1)."""
+        return SupervisedLaw(**{name: values[:, None] for name, values in self.draws[SUPERVISED].items()})
+
+    def sampled_law(self, kind: str | None = None) -> DistillationLaw:
+        """The distillation law with coefficients of shape (draws, 1), aligned with the supervised one."""
+        kind = kind or self.default or ""
+        self.law(kind)
+        return LAWS[kind](**{name: values[:, None] for name, values in self.draws[kind].items()})
+
+    def to_json(self) -> str:
+        """The file's text; every float in full."""
+        content = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "units": UNITS,
+            "supervised": _numbers(coefficients(self.supervised)),
+            "distillation": {kind: _numbers(coefficients(law)) for kind, law in self.distillation.items()},
+            "default": self.default,
+            "residual_sd": dict(self.residual_sd),
+            "region": asdict(self.region),
+            "architecture": asdict(self.architecture),
+            "provenance": asdict(self.provenance),
+        }
+        head = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        draws = {
+            kind: {name: list(map(float, v)) for name, v in law.items()} for kind, law in self.draws.items()
+        }
+        return f'{head[:-2]},\n "draws": {json.dumps(draws, allow_nan=False)}\n}}\n'
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "calibration") -> Calibration:
+        """Read what :meth:`to_json` wrote; ``where`` names the file in errors."""
+        content = _parse(text, where)
+        supervised = _read_law(SupervisedLaw, content.get("supervised"), f"{where}: supervised")
+        distillation = {}
+        for kind, values in _mapping(content.get("distillation"), f"{where}: distillation").items():
+            if kind not in LAWS:
+                raise InputError(f"{where}: distillation: unknown law {kind!r}; known are {', '.join(LAWS)}")
+            distillation[kind] = _read_law(LAWS[kind], values, f"{where}: distillation.{kind}")
+        region = _mapping(content.get("region", {}), f"{where}: region")
+        ranges = {k: tuple(v) if isinstance(v, list) else v for k, v in region.items()}
+        provenance = _mapping(content.get("provenance"), f"{where}: provenance")
+        texts = {k: tuple(v) if isinstance(v, list) else v for k, v in provenance.items()}
+        return cls(
+            name=str(content.get("name", where)),
+            supervised=supervised,
+            distillation=distillation,
+            default=content.get("default"),
+            draws=_read_draws(content.get("draws", {}), where),
+            region=_read(Region, ranges, f"{where}: region"),
+            residual_sd=_mapping(content.get("residual_sd", {}), f"{where}: residual_sd"),
+            architecture=_read(Architecture, content.get("architecture", {}), f"{where}: architecture"),
+            provenance=_read(Provenance, texts, f"{where}: provenance"),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the calibration to ``path`` and return it."""
+        path = Path(path)
+        path.write_text(self.to_json(), encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path_or_name: str | Path) -> Calibration:
+        """A calibration from a file, or a published one by its name."""
+        path = Path(path_or_name)
+        if str(path_or_name) in published():
+            path = _PUBLISHED / f"{path_or_name}.json"
+        if not path.is_file():
+            names = ", ".join(published())
+            raise InputError(f"no calibration {str(path_or_name)!r}: neither a file nor one of {names}")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read as text: {error}") from None
+        return cls.from_json(text, path.name)
+
+
+def published() -> tuple[str, ...]:
+    """Names of the calibrations that ship with the package."""
+    return tuple(sorted(path.stem for path in _PUBLISHED.glob("*.json")))
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    def refuse(constant: str) -> NoReturn:
+        raise InputError(f"{where}: holds {constant}; every number must be finite")
+
+    try:
+        content = json.loads(text, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f'{where}: not a calibration; its "format" should be "{FORMAT}"')
+    version = content.get("format_version")
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        raise InputError(
+            f"{where}: format_version is {version!r}; this version of distlaw reads up to {FORMAT_VERSION}"
+        )
+    if content.get("units", UNITS) != UNITS:
+        raise InputError(f"{where}: units are {content['units']}; they must be {UNITS}")
+    return content
+
+
+def _read(build: Callable[..., T], values: object, where: str) -> T:
+    values = _mapping(values, where)
+    try:
+        return build(**values)
+    except TypeError as error:
+        reason = str(error).partition("() ")[2]
+        raise InputError(f"{where}: {reason or error}") from None
+
+
+def _read_law(build: Callable[..., T], values: object, where: str) -> T:
+    _check_finite(where, _mapping(values, where))
+    return _read(build, values, where)
+
+
+def _mapping(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: must be an object with named values, not {value!r}")
+    return value
+
+
+def _read_draws(content: object, where: str) -> Draws:
+    draws: Draws = {}
+    for kind, columns in _mapping(content, f"{where}: draws").items():
+        named = _mapping(columns, f"{where}: draws.{kind}")
+        try:
+            draws[kind] = {name: np.array(values, dtype=np.float64) for name, values in named.items()}
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: draws.{kind}: not lists of numbers: {error}") from None
+    return draws
+
+
+def _check_finite(where: str, values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        try:
+            finite = bool(np.all(np.isfinite(value)))
+        except TypeError:
+            finite = False
+        if not finite:
+            raise InputError(f"{where}.{key}: must be finite numbers, not {value!r}")
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {key: float(value) for key, value in values.items()}
