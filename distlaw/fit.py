@@ -1,0 +1,85 @@
+"""``distlaw fit``, ``check`` and ``compare-laws``: from a table of runs to a calibration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scaling.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Table = Annotated[
+    Path, typer.Argument(metavar="TABLE", help="CSV, TSV, Parquet or JSON lines; or a sweep's store.")
+]
+Map = Annotated[
+    str,
+    typer.Option(
+        "--map", help="Your column for each of ours, by name or symbol: N=params,D=tokens,L=val_loss."
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("fit")(fit_command)
+
+
+def load_table(path: Path, mapping: str = "") -> pd.DataFrame:
+    """A runs table from a file, or from the directory of a sweep's store."""
+    from fits.runs import parse_mapping, read_runs, validate
+
+    if path.is_dir():
+        from sweeps import results  # type: ignore[attr-defined]  # heavy: only for stores
+
+        return validate(results(path))
+    return read_runs(path, parse_mapping(mapping))
+
+
+def fit_command(
+    table: Table,
+    mapping: Map = "",
+    out: Annotated[Path | None, typer.Option(help="Write the calibration (JSON) here.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="Write the figures (PNG and SVG) into this directory.")
+    ] = None,
+    supervised: Annotated[
+        str, typer.Option(help="Take the supervised law of this calibration (file or published name).")
+    ] = "",
+    law: Annotated[
+        list[str] | None, typer.Option(help="Distillation law to fit; repeat for several, the default first.")
+    ] = None,
+    gamma: Annotated[
+        str, typer.Option(help="Outer exponent of the supervised law: auto, free or a number.")
+    ] = "auto",
+    draws: Annotated[int, typer.Option(min=20, help="Bootstrap draws that carry the uncertainty.")] = 400,
+    seed: Annotated[int, typer.Option(help="Random seed of starts and draws.")] = 0,
+) -> None:
+    """Fit scaling laws to a table of runs and report how far to trust them.
+
+    Examples:
+
+        distlaw fit runs.csv --out calibration.json
+
+        distlaw fit wandb.csv --map N=params,D=tokens,L=val_loss,L_T=teacher_loss --plots figures
+    """
+    from fits import fit
+    from scaling.calibration import Calibration
+
+    given = Calibration.load(supervised) if supervised else None
+    found = fit(
+        load_table(table, mapping), laws=law, supervised=given, gamma=gamma, draws=draws, seed=seed,
+        name=(out or table).stem, source=table.name,
+    )  # fmt: skip
+    typer.echo(found.summary())
+    if out is not None:
+        if not out.parent.is_dir():
+            raise InputError(f"--out {out}: there is no directory {out.parent}")
+        found.calibration.save(out)
+        typer.echo(f"\ncalibration: {out}")
+    if plots is not None:
+        found.plot.save(plots)
+        typer.echo(f"figures: {plots}")

@@ -1,0 +1,186 @@
+"""Coordinates in which a law is fitted: centred, logarithmic, and of order one.
+
+The coefficients of a scaling law are almost collinear (the correlation of ln A and alpha exceeds .99 on every
+public data set). Here an amplitude is the logarithm of its own term of the loss *at the centre of the runs*,
+and an exponent is the slope of that term, ``gamma * alpha``; both are determined by the data where A and
+alpha are not, and the condition of the problem falls from 1e8 to about 1e2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.laws import (
+    DistillationLaw,
+    EffectiveTokensLaw,
+    IdentifiableLaw,
+    Partials,
+    SupervisedLaw,
+)
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Centre:
+    """Where amplitudes are expressed, as natural logarithms, and the lowest loss of any run or teacher."""
+
+    ln_N: float
+    ln_D: float
+    ln_L: float
+    lowest_loss: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Coordinate:
+    """One fitted number: its name, the box it stays in and the weak prior that holds it if nothing else does."""
+
+    name: str
+    lower: float
+    upper: float
+    prior: float
+    prior_sd: float
+
+
+def _log(name: str, lower: float, upper: float, prior: float, prior_sd: float) -> Coordinate:
+    return Coordinate(
+        name=f"ln {name}",
+        lower=float(np.log(lower)),
+        upper=float(np.log(upper)),
+        prior=float(np.log(prior)),
+        prior_sd=prior_sd,
+    )
+
+
+class SupervisedCoordinates:
+    """(ln E, a, b, ln gamma*alpha, ln gamma*beta, ln gamma) for L = E + (A/N^alpha + B/D^beta)^gamma.
+
+    ``a = gamma (ln A - alpha ln N0)`` and ``b = gamma (ln B - beta ln D0)``.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("E", "A", "B", "alpha", "beta", "gamma")
+
+    def __init__(self, centre: Centre) -> None:
+        self.centre = centre
+        self.space = (
+            _log("E", 1e-2 * centre.lowest_loss, 0.999 * centre.lowest_loss, 0.6 * centre.lowest_loss, 0.5),
+            Coordinate(name="a", lower=-14.0, upper=6.0, prior=-0.7, prior_sd=1.5),
+            Coordinate(name="b", lower=-14.0, upper=6.0, prior=-0.7, prior_sd=1.5),
+            _log("gamma*alpha", 5e-3, 2.5, 0.3, 0.6),
+            _log("gamma*beta", 5e-3, 2.5, 0.3, 0.6),
+            _log("gamma", 0.15, 8.0, 1.0, 0.7),
+        )
+
+    def law(self, theta: Array) -> SupervisedLaw:
+        """The law at ``theta`` (..., 6); its coefficients have shape (..., 1)."""
+        ln_E, a, b, ln_slope_N, ln_slope_D, ln_gamma = np.moveaxis(theta[..., None], -2, 0)
+        gamma = np.exp(ln_gamma)
+        alpha, beta = np.exp(ln_slope_N - ln_gamma), np.exp(ln_slope_D - ln_gamma)
+        A = np.exp(a / gamma + alpha * self.centre.ln_N)
+        B = np.exp(b / gamma + beta * self.centre.ln_D)
+        return SupervisedLaw(E=np.exp(ln_E), A=A, B=B, alpha=alpha, beta=beta, gamma=gamma)
+
+    def theta(self, law: SupervisedLaw) -> Array:
+        """The coordinates (6,) of a law; (draws, 6) where its coefficients have shape (draws,)."""
+        a = law.gamma * (np.log(law.A) - law.alpha * self.centre.ln_N)
+        b = law.gamma * (np.log(law.B) - law.beta * self.centre.ln_D)
+        slopes = np.log(law.gamma * law.alpha), np.log(law.gamma * law.beta)
+        return np.stack(np.broadcast_arrays(np.log(law.E), a, b, *slopes, np.log(law.gamma)), axis=-1)
+
+    def columns(self, law: SupervisedLaw, by: Partials) -> list[Array]:
+        """d loss / d theta, one (..., n) array a coordinate, from d loss / d ln(coefficient)."""
+        return [by["E"], *_power_columns(law, by, self.centre)]
+
+
+class EffectiveTokensCoordinates:
+    """(ln k, ln q, ln eps): the three are of order one already."""
+
+    names: ClassVar[tuple[str, ...]] = ("k", "q", "eps")
+
+    def __init__(self, centre: Centre, variant: str = "simple") -> None:
+        self.centre = centre
+        self.variant = variant
+        self.space = (
+            _log("k", 1e-4, 1e3, 1.4, 1.0),
+            _log("q", 1.0, 200.0, 9.0, 0.5),
+            _log("eps", 1e-4, 1.0, 0.025, 1.0),
+        )
+
+    def law(self, theta: Array) -> EffectiveTokensLaw:
+        """The law at ``theta`` (..., 3); its coefficients have shape (..., 1)."""
+        k, q, eps = np.moveaxis(np.exp(theta)[..., None], -2, 0)
+        return EffectiveTokensLaw(k=k, q=q, eps=eps, variant=self.variant)
+
+    def theta(self, law: EffectiveTokensLaw) -> Array:
+        """The coordinates (3,) of a law with scalar coefficients."""
+        return np.log(np.array([law.k, law.q, law.eps], dtype=np.float64))
+
+    def columns(self, law: EffectiveTokensLaw, by: Partials) -> list[Array]:  # noqa: ARG002
+        """d loss / d theta, one (..., n) array a coordinate, from d loss / d ln(coefficient)."""
+        return [by["k"], by["q"], by["eps"]]
+
+
+class PublishedCoordinates:
+    """(ln c0, ln k, ln f1, a, b, ln gamma*alpha, ln gamma*beta, ln gamma) for the 8-coefficient law.
+
+    ``a`` and ``b`` are the logarithms of the two terms at N0, D0 and L0, the factor ``L_T^-c0`` included.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("c0", "k", "f1", "A", "B", "alpha", "beta", "gamma")
+
+    def __init__(self, centre: Centre) -> None:
+        self.centre = centre
+        self.space = (
+            _log("c0", 1e-2, 30.0, 2.4, 0.7),
+            _log("k", 0.3, 5.0, 0.92, 0.3),
+            _log("f1", 5e-3, 3.0, 0.1, 0.7),
+            Coordinate(name="a", lower=-14.0, upper=6.0, prior=-1.5, prior_sd=1.5),
+            Coordinate(name="b", lower=-14.0, upper=6.0, prior=-1.5, prior_sd=1.5),
+            _log("gamma*alpha", 5e-3, 2.5, 0.25, 0.7),
+            _log("gamma*beta", 5e-3, 2.5, 0.3, 0.7),
+            _log("gamma", 0.15, 8.0, 1.0, 0.7),
+        )
+
+    def law(self, theta: Array) -> IdentifiableLaw:
+        """The law at ``theta`` (..., 8); its coefficients have shape (..., 1)."""
+        ln_c0, ln_k, ln_f1, a, b, ln_slope_N, ln_slope_D, ln_gamma = np.moveaxis(theta[..., None], -2, 0)
+        gamma, c0 = np.exp(ln_gamma), np.exp(ln_c0)
+        alpha, beta = np.exp(ln_slope_N - ln_gamma), np.exp(ln_slope_D - ln_gamma)
+        A = np.exp((a + c0 * self.centre.ln_L) / gamma + alpha * self.centre.ln_N)
+        B = np.exp((b + c0 * self.centre.ln_L) / gamma + beta * self.centre.ln_D)
+        return IdentifiableLaw(
+            c0=c0, k=np.exp(ln_k), f1=np.exp(ln_f1), A=A, B=B, alpha=alpha, beta=beta, gamma=gamma
+        )
+
+    def theta(self, law: IdentifiableLaw) -> Array:
+        """The coordinates (8,) of a law with scalar coefficients."""
+        lift = law.c0 * self.centre.ln_L
+        a = law.gamma * (np.log(law.A) - law.alpha * self.centre.ln_N) - lift
+        b = law.gamma * (np.log(law.B) - law.beta * self.centre.ln_D) - lift
+        slopes = np.log([law.gamma * law.alpha, law.gamma * law.beta, law.gamma])
+        return np.concatenate([np.log([law.c0, law.k, law.f1]), [a, b], slopes])
+
+    def columns(self, law: IdentifiableLaw, by: Partials) -> list[Array]:
+        """d loss / d theta, one (..., n) array a coordinate, from d loss / d ln(coefficient)."""
+        by_c0 = by["c0"] + (by["A"] + by["B"]) * law.c0 * self.centre.ln_L / law.gamma
+        return [by_c0, by["k"], by["f1"], *_power_columns(law, by, self.centre)]
+
+
+AnyCoordinates = SupervisedCoordinates | EffectiveTokensCoordinates | PublishedCoordinates
+Law = SupervisedLaw | DistillationLaw
+
+
+def _power_columns(law: SupervisedLaw | IdentifiableLaw, by: Partials, centre: Centre) -> list[Array]:
+    """Columns of (a, b, ln gamma*alpha, ln gamma*beta, ln gamma), which both power laws share.
+
+    A = exp(a/gamma + alpha ln N0) and alpha = slope/gamma, so ln gamma moves ln A by -ln A and alpha by -1.
+    """
+    by_a, by_b = by["A"] / law.gamma, by["B"] / law.gamma
+    by_alpha = by["alpha"] + by["A"] * law.alpha * centre.ln_N
+    by_beta = by["beta"] + by["B"] * law.beta * centre.ln_D
+    by_gamma = by["gamma"] - by["alpha"] - by["beta"] - by["A"] * np.log(law.A) - by["B"] * np.log(law.B)
+    return [by_a, by_b, by_alpha, by_beta, by_gamma]

@@ -1,0 +1,143 @@
+"""What a table's design can and cannot identify, said before anything is fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fits.model import Rows
+from scaling.laws import SupervisedLaw
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing about the design that limits what can be learned."""
+
+    level: str
+    """"refuse": nothing can be fitted; "warn": something will not be determined."""
+    what: str
+    """What is wrong, with the numbers."""
+    mend: str
+    """The runs that would mend it."""
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.mend}"
+
+
+def levels(values: np.ndarray, ratio: float = 1.15) -> np.ndarray:
+    """The distinct levels of a size, as geometric means of values within ``ratio`` of their neighbour."""
+    ordered = np.sort(np.log(values))
+    if not len(ordered):
+        return ordered
+    breaks = np.flatnonzero(np.diff(ordered) > np.log(ratio)) + 1
+    return np.exp([part.mean() for part in np.split(ordered, breaks)])
+
+
+def check_supervised(rows: Rows) -> list[Finding]:
+    """What the supervised runs can determine."""
+    N, D = rows.N[: rows.supervised], rows.D[: rows.supervised]
+    found: list[Finding] = []
+    if len(N) < 6:
+        return [
+            Finding(
+                level="refuse",
+                what=f"{len(N)} supervised runs cannot determine the 5 coefficients of the supervised law",
+                mend="Train at least 9: three sizes by three token counts; or give a calibration's supervised law",
+            )
+        ]
+    sizes, tokens = levels(N), levels(D)
+    if len(sizes) < 2 or len(tokens) < 2:
+        thin, name = (sizes, "model size") if len(sizes) < 2 else (tokens, "token count")
+        return [
+            Finding(
+                level="refuse",
+                what=f"every supervised run has one {name} ({thin[0]:.3g}): the law's other term cannot be seen",
+                mend=f"Add runs at two more {name}s, at least a factor of 4 apart",
+            )
+        ]
+    ln_N, ln_D = np.log(N), np.log(D)
+    correlation = float(np.corrcoef(ln_N, ln_D)[0, 1])
+    if abs(correlation) > 0.98:
+        ratio = float(np.exp(np.mean(ln_D - ln_N)))
+        found.append(
+            Finding(
+                level="warn",
+                what=f"tokens move with parameters (correlation {correlation:.3f}; about {ratio:.3g} tokens per "
+                "parameter everywhere), so alpha and beta cannot be told apart",
+                mend="Add runs at a quarter and at four times these tokens per parameter, for at least two sizes",
+            )
+        )
+    for name, level in (("model sizes", sizes), ("token counts", tokens)):
+        if len(level) < 3:
+            found.append(
+                Finding(
+                    level="warn",
+                    what=f"only {len(level)} {name} ({', '.join(f'{v:.3g}' for v in level)}): an exponent and an "
+                    "asymptote cannot be told apart",
+                    mend=f"Add a third of the {name}, beyond the range you have",
+                )
+            )
+    for name, values in (("parameters", N), ("tokens", D)):
+        span = float(values.max() / values.min())
+        if span < 8:
+            found.append(
+                Finding(
+                    level="warn",
+                    what=f"{name} span a factor of {span:.2g} only",
+                    mend="Exponents want a factor of 10 at least; add runs at the cheap end",
+                )
+            )
+    return found
+
+
+def check_distillation(rows: Rows, supervised: SupervisedLaw | None) -> list[Finding]:
+    """What the distillations can determine; with the supervised law, also which side the teachers are on."""
+    n = rows.supervised
+    N, D, L_T = rows.N[n:], rows.D[n:], rows.L_T
+    found: list[Finding] = []
+    if len(N) < 4:
+        return [
+            Finding(
+                level="refuse",
+                what=f"{len(N)} distillations cannot determine the 3 coefficients of the effective-tokens law",
+                mend="Distil at least 8: two students from four teachers each",
+            )
+        ]
+    teachers = np.unique(np.round(L_T, 4))
+    if len(teachers) < 3:
+        found.append(
+            Finding(
+                level="warn",
+                what=f"the distillations use {len(teachers)} teacher{'s' * (len(teachers) > 1)} only: how the "
+                "student answers to the teacher's loss cannot be seen",
+                mend="Add teachers, some better and some worse than the students' own loss",
+            )
+        )
+    if supervised is not None:
+        ratio = L_T / supervised.loss(N, D)
+        better = float(np.mean(ratio < 1))
+        if better in (0.0, 1.0):
+            side, other = ("better", "worse") if better else ("worse", "better")
+            found.append(
+                Finding(
+                    level="warn",
+                    what=f"every teacher is {side} than its student would be alone (L_T/Ls {ratio.min():.3f} to "
+                    f"{ratio.max():.3f}): {'eps and q are' if better else 'k is'} not determined",
+                    mend=f"Add teachers that are {other} than the student's own supervised loss",
+                )
+            )
+    return found
+
+
+def published_reasons(rows: Rows) -> list[str]:
+    """Why the published 8-coefficient law cannot be identified by these distillations; empty if it can."""
+    n = rows.supervised
+    N, D, L_T = rows.N[n:], rows.D[n:], rows.L_T
+    needs = (
+        (len(N), 24, "distillations"),
+        (len(levels(N)), 3, "student sizes"),
+        (len(levels(D)), 3, "student token counts"),
+        (len(levels(L_T, 1.01)), 4, "teacher losses"),
+    )
+    return [f"{have} {what}, of at least {least}" for have, least, what in needs if have < least]

@@ -1,0 +1,209 @@
+"""One robust estimate of a model: the noise scale, many starts, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from fits.model import Model
+from fits.solver import Array, Problem, minimise
+from scaling.errors import InputError
+
+HUBER_EFFICIENT = 1.345
+"""Huber's constant in units of the noise: 95 % as efficient as least squares on clean data."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """What is minimised over ln(loss): a sum over rows, plus weak priors.
+
+    ``delta`` is where Huber's function turns linear: a number in units of ln(loss) (Hoffmann et al. 2022
+    used 1e-3), "auto" for 1.345 times the noise that the rows themselves show, or infinity for least
+    squares. With "auto" each kind of run is weighted by its own noise.
+    ``asymmetry`` above 1 makes over-estimates cost more, for rungs that were not tuned to the end.
+    ``priors`` turns the weak priors off for the maximum-likelihood estimate.
+    """
+
+    delta: float | str = "auto"
+    asymmetry: float = 1.0
+    priors: bool = True
+
+    def __post_init__(self) -> None:
+        if self.delta != "auto" and not (isinstance(self.delta, int | float) and self.delta > 0):
+            raise InputError(f"delta must be 'auto', a positive number or inf, not {self.delta!r}")
+        if not self.asymmetry > 0:
+            raise InputError(f"asymmetry must be positive, not {self.asymmetry!r}")
+
+
+class Status(StrEnum):
+    """How an estimate ended."""
+
+    CONVERGED = "converged"
+    AT_BOUND = "at a bound"
+    DEGENERATE = "degenerate direction"
+    STOPPED = "stopped at the iteration limit"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """The best of many starts."""
+
+    model: Model
+    theta: Array
+    """(p,)"""
+    sigma: Array
+    """(rows,): the noise of ln(loss) that each row is taken to have."""
+    problem: Problem
+    objective: float
+    starts: int
+    agreed: int
+    """Starts that ended within 1e-4 of the best objective (relative)."""
+    status: Status
+    detail: str
+    """The coordinates that a status other than "converged" is about."""
+
+    @property
+    def predicted(self) -> Array:
+        """ln loss of every row."""
+        return self.model.evaluate(self.theta[None], np.zeros(1, np.intp))[0][0]
+
+    @property
+    def jacobian(self) -> Array:
+        """d ln loss / d theta, (rows, p)."""
+        return self.model.evaluate(self.theta[None], np.zeros(1, np.intp))[1][0].T
+
+    @property
+    def residual(self) -> Array:
+        """ln(observed / predicted) of every row."""
+        return np.log(self.model.rows.L) - self.predicted
+
+    @property
+    def information(self) -> Array:
+        """(p, p): the curvature of the objective, priors included."""
+        scaled = self.jacobian / self.sigma[:, None]
+        return scaled.T @ scaled + np.diag(self.problem.precision)
+
+    @property
+    def standard_errors(self) -> Array:
+        """(p,): of the coordinates, from the curvature."""
+        return np.sqrt(np.diag(np.linalg.pinv(self.information, hermitian=True)))
+
+    @property
+    def condition(self) -> float:
+        """Condition number of the Jacobian with its columns scaled to one; above 1e4 is a ridge."""
+        columns = self.jacobian / self.sigma[:, None]
+        norms = np.linalg.norm(columns, axis=0)
+        return float(np.linalg.cond(columns / np.where(norms > 0, norms, 1.0)))
+
+    @property
+    def bic(self) -> float:
+        """Bayesian information criterion of the rows alone, least squares in ln(loss); lower is better."""
+        n = len(self.model.rows)
+        mean_square = float(np.mean(self.residual**2))
+        return n * np.log(max(mean_square, 1e-30)) + self.model.size * np.log(n)
+
+
+def estimate(
+    model: Model,
+    objective: Objective,
+    *,
+    starts: int = 48,
+    seed: int = 0,
+    near: Sequence[Array] = (),
+    sigma: Array | None = None,
+) -> Estimate:
+    """Fit ``model`` from ``starts`` random points of its priors and from the points in ``near``.
+
+    ``sigma`` (rows,) fixes the noise; without it the noise is estimated, one value a kind of run.
+    """
+    rng = np.random.default_rng(seed)
+    centre, spread = model.prior()
+    points = centre + spread * rng.standard_normal((max(starts - 1, 0), model.size))
+    points = np.concatenate([centre[None], points, *(point[None] for point in near)])
+    auto = objective.delta == "auto" and sigma is None
+    guess = np.full(len(model.rows), 0.01) if sigma is None else sigma
+    problem = posed(model, objective, guess)
+    found = minimise(problem, points)
+    best = int(np.argmin(found.objective))
+    agreed = int(np.sum(found.objective <= found.objective[best] * (1 + 1e-4) + 1e-12))
+    theta, converged, value = found.theta[best], bool(found.converged[best]), float(found.objective[best])
+    if sigma is None:
+        for _ in range(4 if auto else 1):
+            guess = noise(model, problem, theta, common=not auto)
+            problem = posed(model, objective, guess)
+            last = minimise(
+                problem, found.theta[np.argsort(found.objective)[:1]] if not auto else theta[None]
+            )
+            theta, converged, value = last.theta[0], bool(last.converged[0]), float(last.objective[0])
+    status, detail = _status(model, theta, converged, problem)
+    return Estimate(
+        model=model, theta=theta, sigma=guess, problem=problem, objective=value, starts=len(points),
+        agreed=agreed, status=status, detail=detail,
+    )  # fmt: skip
+
+
+def posed(model: Model, objective: Objective, sigma: Array) -> Problem:
+    """The problem of this model's rows as they were observed, with noise ``sigma`` (rows,)."""
+    lower, upper = model.bounds()
+    centre, spread = model.prior()
+    delta = (
+        HUBER_EFFICIENT * sigma if objective.delta == "auto" else np.full(len(sigma), float(objective.delta))
+    )
+    return Problem(
+        evaluate=model.evaluate,
+        observed=np.log(model.rows.L)[None],
+        weight=(1.0 / sigma**2)[None],
+        lower=lower,
+        upper=upper,
+        centre=centre[None],
+        precision=spread**-2.0 if objective.priors else np.zeros(model.size),
+        delta=delta,
+        asymmetry=objective.asymmetry,
+    )
+
+
+def noise(model: Model, problem: Problem, theta: Array, *, common: bool) -> Array:
+    """Standard deviation of ln(loss) per row, one value a kind of run.
+
+    A root mean square winsorised at 2.5 robust deviations, so an outlier does not inflate it; the degrees of
+    freedom charged to a kind are the leverages of its rows.
+    """
+    rows = model.rows
+    predicted, jacobian = model.evaluate(theta[None], np.zeros(1, np.intp))
+    residual = np.log(rows.L) - predicted[0]
+    freedom = 1.0 - leverage(jacobian[0].T * np.sqrt(problem.weight[0])[:, None], problem.precision)
+    kinds = np.where(np.arange(len(rows)) < rows.supervised, 0, 0 if common else 1)
+    sigma = np.empty(len(rows))
+    for kind in np.unique(kinds):
+        mine = kinds == kind
+        left = max(float(np.mean(freedom[mine])), 1.0 / len(rows))
+        size = np.abs(residual[mine])
+        cap = 2.5 * 1.4826 * max(float(np.median(size)), 1e-7) / np.sqrt(left)
+        sigma[mine] = np.sqrt(np.mean(np.minimum(size, cap) ** 2) / left)
+    return np.maximum(sigma, 1e-6)
+
+
+def leverage(scaled: Array, precision: Array) -> Array:
+    """How much of each row (n,) its own fit explains; ``scaled`` is the Jacobian (n, p) over the noise."""
+    norms = np.sqrt(np.sum(scaled**2, axis=0) + precision)
+    norms = np.where(norms > 0, norms, 1.0)
+    unit = scaled / norms
+    curvature = unit.T @ unit + np.diag(precision / norms**2 + 1e-12)
+    return np.clip(np.sum(unit * np.linalg.solve(curvature, unit.T).T, axis=1), 0.0, 1.0)
+
+
+def _status(model: Model, theta: Array, converged: bool, problem: Problem) -> tuple[Status, str]:
+    width = problem.upper - problem.lower
+    held = (theta <= problem.lower + 1e-6 * width) | (theta >= problem.upper - 1e-6 * width)
+    if held.any():
+        return Status.AT_BOUND, ", ".join(name for name, at in zip(model.names, held, strict=True) if at)
+    jacobian = model.evaluate(theta[None], np.zeros(1, np.intp))[1][0].T * np.sqrt(problem.weight[0])[:, None]
+    norms = np.linalg.norm(jacobian, axis=0)
+    _, singular, directions = np.linalg.svd(jacobian / np.where(norms > 0, norms, 1.0), full_matrices=False)
+    if singular[-1] < 1e-4 * singular[0]:
+        ridge = np.abs(directions[-1]) > 0.3
+        return Status.DEGENERATE, ", ".join(name for name, on in zip(model.names, ridge, strict=True) if on)
+    return (Status.CONVERGED, "") if converged else (Status.STOPPED, "")

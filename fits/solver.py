@@ -1,0 +1,136 @@
+"""Batched robust Levenberg-Marquardt: many starts, or many bootstraps, of one small problem at once.
+
+Every array has a leading batch axis, so a thousand bootstraps cost a few hundred NumPy calls. The objective
+of one member of the batch is::
+
+    sum_i w_i rho(r_i)  +  1/2 sum_j precision_j (theta_j - centre_j)^2
+
+with ``rho`` Huber's function (half the square below ``delta``, linear above) of the residuals
+``r = predicted - observed``. It is a sum, not a mean: a mean makes gradient tests stop early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Evaluate = Callable[[Array, NDArray[np.intp]], tuple[Array, Array]]
+"""(theta (b, p), members (b,)) -> predictions (b, n) and their Jacobian (b, p, n)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """What is minimised, for a batch of ``b`` members with ``n`` rows and ``p`` coordinates."""
+
+    evaluate: Evaluate
+    observed: Array
+    """(b, n) or (1, n)."""
+    weight: Array
+    """(b, n) or (1, n)."""
+    lower: Array
+    upper: Array
+    """(p,): a box that coordinates never leave."""
+    centre: Array
+    """(b, p) or (1, p): where a prior pulls."""
+    precision: Array
+    """(p,): how strongly it does; zero for no prior."""
+    delta: Array
+    """(n,): where Huber's function turns linear; infinity is least squares."""
+    asymmetry: float = 1.0
+    """How much more a loss predicted too high costs than one predicted too low."""
+
+    def rows(self, array: Array, members: NDArray[np.intp]) -> Array:
+        """The rows of a (b, ...) array that belong to these members of the batch."""
+        return array if len(array) == 1 else array[members]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Minimum:
+    """Where a batch ended; every array has the batch axis first."""
+
+    theta: Array
+    objective: Array
+    converged: NDArray[np.bool_]
+    iterations: int
+
+
+def minimise(problem: Problem, start: Array, *, iterations: int = 200, tolerance: float = 1e-9) -> Minimum:
+    """Minimise every member of the batch from its row of ``start`` (b, p).
+
+    Members that converge leave the batch, so stragglers cost only themselves. A member has converged when
+    the best conceivable decrease (the Newton decrement) falls below ``tolerance`` times its objective.
+    """
+    theta = np.clip(start, problem.lower, problem.upper)
+    members = np.arange(len(theta))
+    damping = np.full(len(theta), 1e-3)
+    converged = np.zeros(len(theta), dtype=bool)
+    objective, gradient, hessian = _quadratic(problem, theta, members)
+    live, count = members, 0
+    while len(live) and count < iterations:
+        count += 1
+        here, mu = theta[live], damping[live]
+        step, decrement = _step(problem, here, gradient[live], hessian[live], mu)
+        trial = np.clip(here + step, problem.lower, problem.upper)
+        new_objective, new_gradient, new_hessian = _quadratic(problem, trial, live)
+        better = new_objective < objective[live]
+        won = live[better]
+        theta[won], objective[won] = trial[better], new_objective[better]
+        gradient[won], hessian[won] = new_gradient[better], new_hessian[better]
+        damping[live] = np.clip(np.where(better, mu * 0.15, mu * 6.0), 1e-12, 1e12)
+        small = decrement <= tolerance * np.maximum(objective[live], 1e-300)
+        done = (small & (mu < 1.0)) | (damping[live] > 1e11)
+        converged[live[done]] = True
+        live = live[~done]
+    return Minimum(theta=theta, objective=objective, converged=converged, iterations=count)
+
+
+def objective(problem: Problem, theta: Array) -> Array:
+    """The objective of every member at ``theta`` (b, p)."""
+    return _quadratic(problem, theta, np.arange(len(theta)))[0]
+
+
+def _quadratic(problem: Problem, theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array, Array]:
+    """Objective (b,), gradient (b, p) and positive model of the Hessian (b, p, p)."""
+    predicted, jacobian = problem.evaluate(theta, members)
+    residual = predicted - problem.rows(problem.observed, members)
+    weight = problem.rows(problem.weight, members)
+    if problem.asymmetry != 1.0:
+        weight = weight * np.where(residual > 0, problem.asymmetry, 1.0)
+    if np.all(np.isinf(problem.delta)):
+        robust, rho = weight, 0.5 * residual**2
+    else:
+        size = np.abs(residual)
+        capped = np.minimum(size, problem.delta)
+        rho = capped * (size - 0.5 * capped)
+        robust = weight * (capped / np.maximum(size, 1e-300))
+    away = theta - problem.rows(problem.centre, members)
+    value = np.sum(weight * rho, axis=-1) + 0.5 * np.sum(problem.precision * away**2, axis=-1)
+    weighted = jacobian * robust[:, None, :]
+    gradient = np.matmul(weighted, residual[:, :, None])[:, :, 0] + problem.precision * away
+    hessian = np.matmul(weighted, jacobian.transpose(0, 2, 1))
+    diagonal = np.arange(theta.shape[1])
+    hessian[:, diagonal, diagonal] += problem.precision
+    bad = ~np.isfinite(value)
+    return np.where(bad, np.inf, value), np.nan_to_num(gradient), np.nan_to_num(hessian)
+
+
+def _step(problem: Problem, theta: Array, gradient: Array, hessian: Array, mu: Array) -> tuple[Array, Array]:
+    """The damped Newton step, and the decrease a quadratic model promises for it.
+
+    Coordinates held at a bound by the gradient are taken out of the system.
+    """
+    held = ((theta <= problem.lower) & (gradient > 0)) | ((theta >= problem.upper) & (gradient < 0))
+    free = ~held
+    system = hessian * (free[:, :, None] & free[:, None, :])
+    diagonal = np.arange(theta.shape[1])
+    scale = system[:, diagonal, diagonal]
+    floor = 1e-12 * np.maximum(scale.max(axis=1, keepdims=True), 1e-300)
+    system[:, diagonal, diagonal] = np.where(
+        held, 1.0, scale + mu[:, None] * np.maximum(scale, floor) + floor
+    )
+    step = -np.linalg.solve(system, (gradient * free)[:, :, None])[:, :, 0]
+    return step, -0.5 * np.sum(step * gradient * free, axis=1)
