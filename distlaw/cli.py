@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from distlaw import fit, plan
+from distlaw import fit, plan, quickstart, sweep
 from scaling.errors import InputError
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 plan.register(app)
 fit.register(app)
+app.add_typer(sweep.app, name="sweep")
+quickstart.register(app)
 
 
 def main() -> None:
@@ -26,16 +28,13 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        fail(str(error), 2)
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
+        _fail(str(error), 2)
     except Exception as error:
         if os.environ.get("DISTLAW_DEBUG"):
             raise
-        fail(f"{type(error).__name__}: {error}\n(DISTLAW_DEBUG=1 shows the traceback)", 1)
+        _fail(f"{type(error).__name__}: {error}\n(DISTLAW_DEBUG=1 shows the traceback)", 1)
 
 
-def fail(message: str, code: int) -> None:
-    """Print ``message`` for a person on stderr and exit with ``code``."""
+def _fail(message: str, code: int) -> None:
     sys.stderr.write(f"error: {message}\n")
     raise SystemExit(code)

@@ -8,3 +8,7 @@ class InputError(ValueError):
 
     The command line prints the message alone and exits with 2; it never shows a traceback for it.
     """
+
+
+class MissingExtra(InputError, ImportError):
+    """A package of an optional extra is not installed; the message says how to get it."""

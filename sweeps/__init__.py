@@ -1,1 +1,14 @@
+"""From a declarative spec to runs: corpora, models, training, distillation, the store, execution on Ray."""
 
+from importlib.util import find_spec
+
+from scaling.errors import MissingExtra
+
+NEEDED = ("fsspec", "ray", "safetensors", "tokenizers", "torch")
+
+if missing := [name for name in NEEDED if find_spec(name) is None]:
+    raise MissingExtra(f"sweeps need {', '.join(missing)}: pip install 'distlaw[sweeps]'")
+
+from sweeps.table import results  # noqa: E402
+
+__all__ = ["results"]

@@ -1,0 +1,87 @@
+"""Live progress of a sweep: a bar and the running steps on a terminal, a line a step elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from sweeps.scheduler import State
+    from sweeps.store import Store
+
+
+class Progress:
+    """Shows a :class:`sweeps.scheduler.State` whenever it is given one."""
+
+    def __init__(self, store: Store, slots: int) -> None:
+        self.store, self.slots = store, slots
+        self.console = Console()
+        self.live = Live(console=self.console, refresh_per_second=4, transient=True)
+        self.told: set[str] = set()
+        self.started = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.live.stop()
+
+    def show(self, state: State) -> None:
+        """Draw or print what is new."""
+        if self.console.is_terminal:
+            self.live.update(self._picture(state))
+        else:
+            self._lines(state)
+
+    def _picture(self, state: State) -> Group:
+        total, done = len(state.dag.steps), len(state.done)
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=total, completed=done, width=40),
+            f"{done}/{total} steps, {_clock(time.monotonic() - self.started)} gone, "
+            f"about {_clock(state.seconds_left(self.slots))} left",
+        )
+        steps = Table.grid(padding=(0, 2))
+        for step, since in state.running.values():
+            progress = self._progress(step.id, since)
+            steps.add_row("  " + step.label, progress)
+        failed = [
+            Text(f"  failed {step[:8]}: {reason}", style="red") for step, reason in state.failed.items()
+        ]
+        return Group(bar, steps, *failed)
+
+    def _progress(self, step: str, since: float) -> str:
+        found = self.store.read(step, "progress.json")
+        if not found or time.monotonic() - since < found["seconds"]:  # of an earlier attempt
+            return "starting"
+        return f"{found['steps_done']}/{found['steps']}  loss {found['loss']:.3f}"
+
+    def _lines(self, state: State) -> None:
+        new = state.done - state.found - self.told
+        for step in (s for s in state.dag.steps if s.id in new):
+            result = self.store.result(step.id)
+            loss = f"{result['loss']:.4f} nats/token" if result else ""
+            self.console.print(
+                f"[{len(state.done)}/{len(state.dag.steps)}] {step.label}: {loss}, "
+                f"about {_clock(state.seconds_left(self.slots))} left",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+        self.told |= new
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,217 @@
+"""``distlaw sweep``: plan, run and read sweeps."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scaling.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sweeps.scheduler import State
+    from sweeps.spec import Sweep
+    from sweeps.steps import Dag
+    from sweeps.store import Store
+
+app = typer.Typer(
+    help="Train grids of teachers and students and log their cross-entropies.", no_args_is_help=True
+)
+
+Spec = Annotated[str, typer.Argument(help="A YAML file, or a preset such as 'quickstart'.")]
+StorePath = Annotated[
+    str | None,
+    typer.Option("--store", help="Where results go: a path or URL. Default: runs/NAME of the spec."),
+]
+Cores = Annotated[int | None, typer.Option(min=1, help="Processes, one thread each. Default: all cores.")]
+
+
+@app.command()
+def plan(
+    spec: Spec,
+    store: StorePath = None,
+    cores: Cores = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the steps as JSON.")] = False,
+) -> None:
+    """Print the steps, FLOPs, time and memory of a sweep, then stop.
+
+    Example: distlaw sweep plan quickstart
+    """
+    sweep, dag, place = _open(spec, store)
+    if as_json:
+        steps = [{"id": step.id, "flops": step.flops, **step.as_json()} for step in dag.steps]
+        typer.echo(json.dumps({"name": sweep.name, "flops": dag.flops, "steps": steps}, indent=2))
+        return
+    _render_plan(sweep, dag, place, cores or _cores())
+
+
+@app.command()
+def run(
+    spec: Spec,
+    store: StorePath = None,
+    cores: Cores = None,
+    executor: Annotated[str, typer.Option(help="ray, or inline for this process alone.")] = "ray",
+    address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or ray://HOST:PORT.")] = "local",
+) -> None:
+    """Run a sweep, or what is missing of it. Ctrl-C stops it; the same command goes on.
+
+    Example: distlaw sweep run quickstart --store runs/quickstart
+    """
+    sweep, dag, place = _open(spec, store)
+    state = run_sweep(sweep, dag, place, cores=cores or _cores(), executor=executor, address=address)
+    report(state, place)
+
+
+@app.command()
+def results(
+    store: Annotated[str, typer.Argument(help="A sweep's store.")],
+    out: Annotated[Path | None, typer.Option(help="Write a .csv or .parquet file.")] = None,
+) -> None:
+    """The runs of a store as a table, one row a run; works while the sweep runs.
+
+    Example: distlaw sweep results runs/quickstart --out runs.csv
+    """
+    import sweeps
+
+    table = sweeps.results(store)
+    if out is None:
+        typer.echo(table.to_csv(index=False), nl=False)
+        return
+    write_table(table, out)
+    typer.echo(f"{len(table)} runs in {out}")
+
+
+def write_table(table: pd.DataFrame, out: Path) -> None:
+    """Write a runs table as CSV or Parquet by its suffix."""
+    if out.suffix == ".csv":
+        table.to_csv(out, index=False)
+    elif out.suffix == ".parquet":
+        table.to_parquet(out, index=False)
+    else:
+        raise InputError(f"--out: {out} must end in .csv or .parquet")
+
+
+def run_sweep(
+    sweep: Sweep, dag: Dag, store: Store, *, cores: int, executor: str = "ray", address: str = "local"
+) -> State:
+    """Run what is missing of ``dag`` with live progress; Ctrl-C leaves what is done in the store."""
+    from distlaw.progress import Progress
+    from sweeps import executors, scheduler
+    from sweeps.cost import measured_throughput
+    from sweeps.provenance import record_sweep
+    from sweeps.run_step import corpus_of
+
+    if executor not in ("ray", "inline"):
+        raise InputError(f"--executor: ray or inline, not {executor!r}")
+    store.create()
+    record_sweep(store, sweep, dag)
+    todo = [step for step in dag.steps if store.result(step.id) is None]
+    if not todo:
+        return scheduler.run(dag, store, executors.Inline(store), lambda _: 0.0, lambda _: None)
+    corpus_of(todo[0])
+    throughput = measured_throughput(todo[0])
+    runner: executors.Executor = executors.Inline(store)
+    if executor == "ray":
+        wanted = min(cores, len(todo)) if address == "local" else None
+        runner = executors.Ray(store, address=address, cores=wanted)
+    try:
+        with Progress(store, runner.slots) as progress:
+            return scheduler.run(dag, store, runner, throughput.seconds, progress.show)
+    except KeyboardInterrupt:
+        done = sum(store.result(step.id) is not None for step in dag.steps)
+        typer.echo(
+            f"\nstopped: {done} of {len(dag.steps)} steps are done and kept; the same command goes on.",
+            err=True,
+        )
+        raise
+    finally:
+        runner.close()
+
+
+def report(state: State, store: Store) -> None:
+    """Say how a sweep ended; exit with 1 if anything failed."""
+    ran = len(state.done) - len(state.found)
+    kept = f", {len(state.found)} were there already" if state.found else ""
+    typer.echo(f"{len(state.done)} of {len(state.dag.steps)} steps done ({ran} now{kept}) in {store.root}")
+    if state.complete:
+        return
+    labels = {step.id: step.label for step in state.dag.steps}
+    for step, reason in state.failed.items():
+        typer.echo(f"failed   {step}  {labels[step]}: {reason}", err=True)
+    for blocked in state.blocked:
+        typer.echo(f"blocked  {blocked.id}  {blocked.label}: its teacher failed", err=True)
+    raise typer.Exit(1)
+
+
+def _open(spec: str, store: str | None) -> tuple[Sweep, Dag, Store]:
+    from sweeps.spec import load_sweep
+    from sweeps.steps import expand
+    from sweeps.store import Store
+
+    sweep = load_sweep(spec)
+    return sweep, expand(sweep), Store(store or f"runs/{sweep.name}")
+
+
+def _render_plan(sweep: Sweep, dag: Dag, store: Store, cores: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from scaling.units import format_flops, format_number
+    from sweeps.cost import estimate, measured_throughput
+
+    throughput = measured_throughput(dag.steps[0])
+    done = {step.id for step in dag.steps if store.result(step.id)}
+    table = Table(title=f"{sweep.name}: {len(dag.steps)} steps of {dag.asked} asked (equal ones run once)")
+    for name in ("step", "model", "tokens", "teacher", "FLOPs", "about", ""):
+        table.add_column(name, justify="right" if name in ("model", "tokens", "FLOPs", "about") else "left")
+    for step in dag.steps:
+        table.add_row(
+            step.id[:8],
+            format_number(step.shape.params),
+            format_number(step.tokens),
+            step.teacher.size if step.teacher else "",
+            f"{step.flops:.2e}",
+            _minutes(throughput.seconds(step)),
+            "done" if step.id in done else "",
+        )
+    console = Console()
+    console.print(table)
+    todo = _without(dag, done)
+    whole, left = estimate(dag, throughput, cores), estimate(todo, throughput, cores)
+    lines = [
+        f"FLOPs      {format_flops(dag.flops)}; {format_flops(todo.flops)} to do"
+        if done
+        else f"FLOPs      {format_flops(dag.flops)}",
+        f"time       about {_minutes(left.wall_seconds)} on {cores} cores "
+        f"(longest chain {_minutes(whole.critical_path)}), from a probe of this machine",
+        f"memory     about {left.memory_bytes / 1e9:.1f} GB at the peak",
+        f"epochs     at most {_epochs(dag)} (D over the training tokens)",
+        f"store      {store.root}",
+    ]
+    console.print("\n".join(lines), highlight=False)
+
+
+def _without(dag: Dag, done: set[str]) -> Dag:
+    from dataclasses import replace
+
+    return replace(dag, steps=tuple(step for step in dag.steps if step.id not in done))
+
+
+def _epochs(dag: Dag) -> str:
+    from sweeps.run_step import corpus_of
+
+    available = corpus_of(dag.steps[0]).train_tokens
+    return f"{max(step.tokens for step in dag.steps) / available:.2f} of {available:,} tokens"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,57 @@
+"""Which tokens a model sees at which step: a pure function of seed and step, so that nothing needs saving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Batches:
+    """Random access to training batches: blocks of ``context + 1`` tokens, reshuffled every epoch.
+
+    Args:
+        tokens: the training stream.
+        context: predicted tokens per block.
+        batch: blocks per step.
+        seed: order of the data.
+    """
+
+    def __init__(self, tokens: NDArray[np.integer], *, context: int, batch: int, seed: int) -> None:
+        self.tokens, self.context, self.batch, self.seed = tokens, context, batch, seed
+        self.blocks = (len(tokens) - 1) // context
+        self._epoch = -1
+        self._order = np.empty(0, dtype=np.int64)
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Predicted tokens in one pass over the corpus."""
+        return self.blocks * self.context
+
+    def __getitem__(self, step: int) -> Tensor:
+        """The batch of ``step``, ``(batch, context + 1)``: inputs and the targets one place on."""
+        drawn = range(step * self.batch, (step + 1) * self.batch)
+        return as_blocks(self.tokens, [self._block(position) for position in drawn], self.context)
+
+    def _block(self, position: int) -> int:
+        epoch, offset = divmod(position, self.blocks)
+        if epoch != self._epoch:
+            self._order = np.random.default_rng((self.seed, epoch)).permutation(self.blocks)
+            self._epoch = epoch
+        return int(self._order[offset])
+
+
+def as_blocks(tokens: NDArray[np.integer], blocks: list[int], context: int) -> Tensor:
+    """The given blocks of ``tokens`` as ``(len(blocks), context + 1)`` int64."""
+    rows = [tokens[block * context : block * context + context + 1] for block in blocks]
+    return torch.from_numpy(np.stack(rows).astype(np.int64))
+
+
+def heldout_batches(tokens: NDArray[np.integer], *, context: int, batch: int) -> Iterator[Tensor]:
+    """Every whole block of held-out ``tokens`` once, in order."""
+    blocks = list(range((len(tokens) - 1) // context))
+    for start in range(0, len(blocks), batch):
+        yield as_blocks(tokens, blocks[start : start + batch], context)

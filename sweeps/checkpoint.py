@@ -1,0 +1,55 @@
+"""A trained model as a directory that transformers loads: weights, configuration, tokenizer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from scaling.compute import ModelShape
+from sweeps.corpora.tokens import END_OF_TEXT_ID
+from sweeps.model import NORM_EPS, ROPE_BASE, Decoder
+
+
+def save_model(model: Decoder, tokenizer_files: Path, folder: Path) -> None:
+    """Write ``model.safetensors``, ``config.json`` and the tokenizer into ``folder``."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(qwen3_config(model.shape), indent=2))
+    for file in tokenizer_files.iterdir():
+        shutil.copy(file, folder / file.name)
+
+
+def load_model(folder: Path, shape: ModelShape) -> Decoder:
+    """The model saved in ``folder``, frozen and in evaluation mode."""
+    model = Decoder(shape)
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model.eval().requires_grad_(False)
+
+
+def qwen3_config(shape: ModelShape) -> dict[str, Any]:
+    """The transformers configuration whose model has this shape."""
+    return {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "vocab_size": shape.vocab,
+        "hidden_size": shape.width,
+        "intermediate_size": shape.ffn,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "max_position_embeddings": shape.context,
+        "rms_norm_eps": NORM_EPS,
+        "rope_theta": ROPE_BASE,
+        "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_BASE},
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "tie_word_embeddings": True,
+        "bos_token_id": END_OF_TEXT_ID,
+        "eos_token_id": END_OF_TEXT_ID,
+        "torch_dtype": "float32",
+    }

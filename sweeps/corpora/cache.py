@@ -1,0 +1,36 @@
+"""The cache on this machine: fetched files and tokenised corpora, found by content."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """``$DISTLAW_CACHE``, else ``$XDG_CACHE_HOME/distlaw``, else ``~/.cache/distlaw``."""
+    if chosen := os.environ.get("DISTLAW_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distlaw"
+
+
+@contextmanager
+def published(target: Path) -> Iterator[Path]:
+    """A scratch directory that becomes ``target`` if the block succeeds, and vanishes if it fails.
+
+    Readers see all of ``target`` or nothing. Where another process was faster, its copy stays.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield scratch
+        try:
+            scratch.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,197 @@
+"""Text to tokens on disk: hold out documents, train a tokenizer on the rest, map both into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.errors import InputError
+from sweeps.corpora.cache import cache_dir, published
+from sweeps.corpora.sources import Document, Source
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT_ID = 0
+"""The first special token the trainer adds."""
+BYTES = 256
+LAYOUT = 1
+"""Changes when the same text would be split or tokenised differently."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenisedCorpus:
+    """A tokenised corpus in a directory, immutable and named by what it was made from."""
+
+    path: Path
+    fingerprint: str
+    source: str
+    licence: str
+    vocab: int
+    train_tokens: int
+    heldout_tokens: int
+    heldout_bytes: int
+    """UTF-8 bytes of the held-out text, for bits per byte."""
+    documents: int
+    heldout_documents: int
+
+    @cached_property
+    def train(self) -> NDArray[np.uint16]:
+        """Training tokens, memory-mapped; every document ends with the end-of-text token."""
+        return np.memmap(self.path / "train.bin", dtype=_dtype(self.vocab), mode="r")
+
+    @cached_property
+    def heldout(self) -> NDArray[np.uint16]:
+        """Held-out tokens, memory-mapped."""
+        return np.memmap(self.path / "heldout.bin", dtype=_dtype(self.vocab), mode="r")
+
+    @property
+    def tokenizer_files(self) -> Path:
+        """A directory that ``AutoTokenizer.from_pretrained`` reads."""
+        return self.path / "tokenizer"
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes per held-out token."""
+        return self.heldout_bytes / self.heldout_tokens
+
+
+def corpus_fingerprint(source: Source, *, vocab: int, heldout: float, seed: int) -> str:
+    """What identifies the tokens: known before anything is parsed."""
+    key = {"source": source.fingerprint, "vocab": vocab, "heldout": heldout, "seed": seed, "layout": LAYOUT}
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def tokenise(source: Source, *, vocab: int, heldout: float, seed: int) -> TokenisedCorpus:
+    """The tokenised corpus, made once and then found in the cache.
+
+    Args:
+        source: documents.
+        vocab: entries of the byte-level BPE vocabulary, the end-of-text token included.
+        heldout: share of the documents held out, chosen at random before tokenising.
+        seed: seed of that choice and of the order of documents.
+
+    Raises:
+        InputError: for an empty corpus, one with too few documents, or one too small for ``vocab``.
+    """
+    fingerprint = corpus_fingerprint(source, vocab=vocab, heldout=heldout, seed=seed)
+    target = cache_dir() / "corpora" / fingerprint
+    if not target.is_dir():
+        train, held = split_documents(source, heldout, seed)
+        with published(target) as scratch:
+            _write(scratch, source, train, held, vocab)
+    manifest = json.loads((target / "manifest.json").read_text())
+    return TokenisedCorpus(path=target, fingerprint=fingerprint, **manifest)
+
+
+def split_documents(source: Source, heldout: float, seed: int) -> tuple[list[Document], list[Document]]:
+    """Training and held-out documents, shuffled; exact duplicates of one document are dropped.
+
+    Raises:
+        InputError: if there are fewer than two different documents.
+    """
+    documents = sorted({text for raw in source.documents() if (text := raw.strip())})
+    if not documents:
+        raise InputError(f"corpus.source: {source.name} holds no text")
+    if len(documents) < 2:
+        raise InputError(
+            f"corpus.source: {source.name} is a single document, so nothing can be held out by document; "
+            "separate documents with blank lines or use one record each (.jsonl)"
+        )
+    random.Random(seed).shuffle(documents)  # noqa: S311
+    held = min(max(1, round(heldout * len(documents))), len(documents) - 1)
+    return documents[held:], documents[:held]
+
+
+def _write(folder: Path, source: Source, train: list[Document], held: list[Document], vocab: int) -> None:
+    tokenizer = train_tokenizer(train, vocab)
+    save_tokenizer(tokenizer, folder / "tokenizer")
+    counts = {
+        part: _write_tokens(folder / f"{part}.bin", tokenizer, documents)
+        for part, documents in (("train", train), ("heldout", held))
+    }
+    manifest = {
+        "source": source.name,
+        "licence": source.licence,
+        "vocab": vocab,
+        "train_tokens": counts["train"],
+        "heldout_tokens": counts["heldout"],
+        "heldout_bytes": sum(len(text.encode()) for text in held),
+        "documents": len(train) + len(held),
+        "heldout_documents": len(held),
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+
+
+def _write_tokens(path: Path, tokenizer: Tokenizer, documents: list[Document]) -> int:
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    count = 0
+    with path.open("wb") as file:
+        for chunk in _chunks(documents, 1000):
+            for encoding in tokenizer.encode_batch(chunk):
+                ids = np.array([*encoding.ids, end], dtype=_dtype(tokenizer.get_vocab_size()))
+                file.write(ids.tobytes())
+                count += len(ids)
+    return count
+
+
+def train_tokenizer(documents: list[Document], vocab: int) -> Tokenizer:
+    """A byte-level BPE tokenizer with exactly ``vocab`` entries.
+
+    Raises:
+        InputError: if the text has too few distinct pairs for so large a vocabulary.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    if vocab <= BYTES:
+        raise InputError(
+            f"corpus.vocab: {vocab} is too small: bytes and the end-of-text token need {BYTES + 1}"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer, length=len(documents))
+    reached = tokenizer.get_vocab_size()
+    if reached < vocab:
+        raise InputError(
+            f"corpus.vocab: the training text supports only {reached} entries, not {vocab}; "
+            f"lower the vocabulary or add text"
+        )
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write what ``AutoTokenizer.from_pretrained`` needs, without importing transformers."""
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": END_OF_TEXT,
+        "bos_token": END_OF_TEXT,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
+
+
+def _dtype(vocab: int) -> type[np.uint16] | type[np.uint32]:
+    return np.uint16 if vocab <= 2**16 else np.uint32
+
+
+def _chunks(items: list[Document], size: int) -> Iterator[list[Document]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,157 @@
+"""What a sweep will take before it runs: seconds from a short measured probe, memory from shapes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scaling.compute import ModelShape
+from sweeps.corpora.cache import cache_dir
+from sweeps.ladder import shape_for
+from sweeps.steps import Dag, Step
+
+PROBED_PARAMS = (7e3, 50e3, 300e3)
+PROBE_SECONDS = 0.4
+STARTUP_SECONDS = 12.0
+"""Starting Ray and importing torch in every process, once a sweep."""
+EVALUATED_TOKENS = 90_000
+"""Held-out tokens of the quickstart corpus: the order of magnitude of an evaluation."""
+PROCESS_BYTES = 400e6
+"""A process that has imported torch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Seconds a token on one core of this machine, at a few sizes; in between, interpolated in logarithms."""
+
+    flops: list[float]
+    """F, forward FLOPs a token, of the probed shapes, ascending."""
+    training: list[float]
+    """Seconds a token of training."""
+    inference: list[float]
+    """Seconds a token of a forward pass."""
+
+    def seconds(self, step: Step) -> float:
+        """Estimated seconds of ``step``, its evaluation included."""
+        own = step.shape.forward_flops
+        seconds = step.tokens * self._at(own, self.training) + EVALUATED_TOKENS * self._at(
+            own, self.inference
+        )
+        if step.teacher:
+            seconds += step.tokens * self._at(step.teacher.shape.forward_flops, self.inference)
+        return seconds
+
+    def _at(self, flops: float, seconds: list[float]) -> float:
+        beyond = max(1.0, flops / self.flops[-1])  # above the largest probe, time grows with FLOPs
+        return beyond * float(np.exp(np.interp(np.log(flops), np.log(self.flops), np.log(seconds))))
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a DAG will take."""
+
+    core_seconds: float
+    """Seconds of one core."""
+    critical_path: float
+    """Seconds of the longest chain, a teacher and its slowest student."""
+    wall_seconds: float
+    """Seconds on the given number of cores."""
+    memory_bytes: float
+    """Peak memory of the largest steps running side by side."""
+
+
+def estimate(dag: Dag, throughput: Throughput, cores: int) -> Estimate:
+    """Estimate ``dag`` on ``cores`` cores, one step a core."""
+    seconds = {step.id: throughput.seconds(step) for step in dag.steps}
+    critical = max(
+        (seconds[s.id] + (seconds[s.teacher.id] if s.teacher else 0.0) for s in dag.steps), default=0.0
+    )
+    total = sum(seconds.values())
+    largest = sorted((memory(step) for step in dag.steps), reverse=True)[:cores]
+    wall = STARTUP_SECONDS + max(total / cores, critical) if dag.steps else 0.0
+    return Estimate(total, critical, wall, sum(largest))
+
+
+def memory(step: Step) -> float:
+    """Peak bytes of a step: weights, gradients, Adam's moments, activations kept for the backward pass."""
+    shape, tokens = step.shape, step.training.batch_tokens
+    states = 16.0 * shape.total_params
+    scores = 3 * shape.heads * shape.context
+    per_layer = 12 * shape.width + 4 * shape.ffn + scores
+    activations = 4.0 * tokens * (shape.layers * per_layer + 4 * shape.vocab)
+    teacher = 4.0 * (step.teacher.shape.total_params + tokens * shape.vocab) if step.teacher else 0.0
+    return PROCESS_BYTES + states + activations + teacher
+
+
+def measured_throughput(step: Step) -> Throughput:
+    """This machine's throughput for steps like ``step``, measured once (about 3 s) and then remembered."""
+    path = cache_dir() / "throughput" / f"{_machine_key(step)}.json"
+    if path.is_file():
+        return Throughput(**json.loads(path.read_text()))
+    throughput = _probe(step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({name: getattr(throughput, name) for name in Throughput.__slots__}))
+    return throughput
+
+
+def _machine_key(step: Step) -> str:
+    import torch
+
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    model = next((line for line in lines if line.startswith("model name")), platform.processor())
+    what = [model, torch.__version__, step.shape.vocab, step.shape.context, step.training.batch_tokens]
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+
+
+def _probe(step: Step) -> Throughput:
+    import torch
+
+    from sweeps.model import Decoder
+    from sweeps.training import keep_memory, objective
+
+    keep_memory()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    batch = round(step.training.batch_tokens / step.shape.context)
+    blocks = torch.randint(step.shape.vocab, (batch, step.shape.context + 1))
+    flops, training, inference = [], [], []
+    for params in PROBED_PARAMS:
+        model = Decoder(_like(step.shape, params))
+        model.initialise(0)
+
+        def train(model: Decoder = model) -> None:
+            objective(model, blocks, step.training, None).backward()
+
+        def infer(model: Decoder = model) -> None:
+            with torch.no_grad():
+                model(blocks[:, :-1])
+
+        flops.append(model.shape.forward_flops)
+        tokens = batch * step.shape.context
+        training.append(_seconds(train) / tokens * 1.15)  # the optimiser's share
+        inference.append(_seconds(infer) / tokens)
+    torch.set_num_threads(threads)
+    return Throughput(flops, training, inference)
+
+
+def _like(shape: ModelShape, params: float) -> ModelShape:
+    return shape_for(
+        params, vocab=shape.vocab, context=shape.context, aspect_ratio=max(8.0, shape.width / shape.layers)
+    )
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    work()
+    done, started = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < PROBE_SECONDS:
+        work()
+        done += 1
+    return elapsed / max(1, done)

@@ -1,0 +1,152 @@
+"""The ladder's model: a lean decoder with the paper's block, laid out as transformers' Qwen3.
+
+- pre-norm RMSNorm, rotary positions, RMSNorm on queries and keys, SwiGLU, tied embeddings, no biases;
+- parameter names and shapes are those of ``Qwen3ForCausalLM``, so a state dict loads there unchanged and
+  gives the same logits;
+- attention is written out: at the sizes and contexts of a sweep it beats the fused kernel on CPU.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scaling.compute import ModelShape
+
+ROPE_BASE = 500_000.0  # Busbridge et al. 2025, section 2.3
+NORM_EPS = 1e-6
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last dimension."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, NORM_EPS)
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention with rotary positions and normalised queries and keys."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.head_dim = shape.head_dim
+        inner = shape.heads * shape.head_dim
+        self.q_proj = nn.Linear(shape.width, inner, bias=False)
+        self.k_proj = nn.Linear(shape.width, inner, bias=False)
+        self.v_proj = nn.Linear(shape.width, inner, bias=False)
+        self.o_proj = nn.Linear(inner, shape.width, bias=False)
+        self.q_norm = RMSNorm(shape.head_dim)
+        self.k_norm = RMSNorm(shape.head_dim)
+
+    def forward(self, x: Tensor, positions: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        batch, time, _ = x.shape
+        split = (batch, time, -1, self.head_dim)
+        q = rotate(self.q_norm(self.q_proj(x).view(split)), positions).transpose(1, 2)
+        k = rotate(self.k_norm(self.k_proj(x).view(split)), positions).transpose(1, 2)
+        v = self.v_proj(x).view(split).transpose(1, 2)
+        scores = q @ k.transpose(2, 3) * (1 / math.sqrt(self.head_dim)) + mask
+        mixed = scores.softmax(-1) @ v
+        return self.o_proj(mixed.transpose(1, 2).reshape(batch, time, -1))
+
+
+class MLP(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(shape.width, shape.ffn, bias=False)
+        self.up_proj = nn.Linear(shape.width, shape.ffn, bias=False)
+        self.down_proj = nn.Linear(shape.ffn, shape.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """One decoder layer."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(shape.width)
+        self.self_attn = Attention(shape)
+        self.post_attention_layernorm = RMSNorm(shape.width)
+        self.mlp = MLP(shape)
+
+    def forward(self, x: Tensor, positions: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), positions, mask)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Trunk(nn.Module):
+    """Embedding, blocks and final norm: tokens ``(batch, time)`` to features ``(batch, time, width)``."""
+
+    cosines: Tensor
+    sines: Tensor
+    mask: Tensor
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(shape.vocab, shape.width)
+        self.layers = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.norm = RMSNorm(shape.width)
+        cosines, sines = rotary(shape.context, shape.head_dim)
+        mask = torch.full((shape.context, shape.context), -torch.inf).triu(1)
+        for name, value in (("cosines", cosines), ("sines", sines), ("mask", mask)):
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        time = tokens.shape[1]
+        positions = self.cosines[:time, None], self.sines[:time, None]
+        x = self.embed_tokens(tokens)
+        for layer in self.layers:
+            x = layer(x, positions, self.mask[:time, :time])
+        return self.norm(x)
+
+
+class Decoder(nn.Module):
+    """A causal language model with tied embeddings: tokens ``(batch, time)`` to logits ``(.., vocab)``."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.model = Trunk(shape)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.linear(self.model(tokens), self.model.embed_tokens.weight)
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Draw every matrix from N(0, 1/fan_in), residual outputs scaled down by sqrt(2 layers).
+
+        The tied embedding has standard deviation 1/sqrt(width), so that logits start at order one. Together
+        with :func:`sweeps.optimiser.parameter_groups` this is mu-P (simple), Wortsman et al. 2024.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim < 2:
+                continue
+            std = parameter.shape[1] ** -0.5
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                std /= math.sqrt(2 * self.shape.layers)
+            parameter.normal_(0.0, std, generator=generator)
+
+
+def rotary(context: int, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles, each ``(context, head_dim)``, halves repeated."""
+    frequencies = ROPE_BASE ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angles = torch.outer(torch.arange(context, dtype=torch.float64), frequencies).repeat(1, 2)
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: Tensor, positions: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate ``x`` of shape ``(batch, time, heads, head_dim)`` by its positions."""
+    cosines, sines = positions
+    first, second = x.chunk(2, dim=-1)
+    return x * cosines + torch.cat((-second, first), dim=-1) * sines

@@ -1,0 +1,115 @@
+"""Run one step: the work that executors launch. What happened is in the store when it returns."""
+
+from __future__ import annotations
+
+import math
+import platform
+import tempfile
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from scaling.errors import InputError
+from sweeps.corpora import TokenisedCorpus, source_of, tokenise
+from sweeps.provenance import versions
+from sweeps.steps import Step
+from sweeps.store import Store
+
+
+def run_step(store: Store, step: Step) -> dict[str, Any]:
+    """Train and evaluate the model of ``step`` unless the store has its result; return the result.
+
+    Raises:
+        InputError: if the corpus is no longer the one the step was planned on.
+        Diverged: if training does.
+        OSError: if the store cannot be written; no result is committed then.
+    """
+    if found := store.result(step.id):
+        return found
+    store.write(step.as_json(), step.id, "step.json")
+    result = _train_and_save(store, step)
+    if not store.commit(step.id, result):
+        found = store.result(step.id)
+        assert found is not None
+        return found
+    store.remove(step.id, "failure.json")
+    return result
+
+
+def corpus_of(step: Step) -> TokenisedCorpus:
+    """The tokenised corpus of a step, verified to be the one it was planned on."""
+    spec = step.corpus
+    source = source_of(spec.source, spec.text_field)
+    corpus = tokenise(source, vocab=spec.vocab, heldout=spec.heldout, seed=spec.seed)
+    if corpus.fingerprint != step.corpus_fingerprint:
+        raise InputError(
+            f"corpus.source: {spec.source} has changed since this sweep was planned; start it again"
+        )
+    context = spec.context
+    if min(corpus.train_tokens, corpus.heldout_tokens) <= 2 * context:
+        raise InputError(
+            f"corpus.source: {spec.source} gives {corpus.train_tokens:,} training tokens and "
+            f"{corpus.heldout_tokens:,} held-out ones, too few for blocks of {context}; add text, or raise "
+            "corpus.heldout"
+        )
+    return corpus
+
+
+def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
+    from sweeps.checkpoint import load_model, save_model
+    from sweeps.training import Teacher, device, heldout_loss, train
+
+    corpus = corpus_of(step)
+    started = time.monotonic()
+
+    def report(done: int, loss: float) -> None:
+        seconds = time.monotonic() - started
+        progress = {"steps_done": done, "steps": step.steps, "loss": loss, "seconds": seconds}
+        if math.isfinite(loss):
+            store.write(progress, step.id, "progress.json")
+
+    with ExitStack() as stack:
+        teacher = None
+        if step.teacher and step.method:
+            folder = stack.enter_context(store.model(step.teacher.id))
+            model = load_model(folder, step.teacher.shape).to(device())
+            teacher = Teacher(model=model, method=step.method)
+        model = train(
+            step.shape,
+            corpus.train,
+            steps=step.steps,
+            training=step.training,
+            seed=step.seed,
+            teacher=teacher,
+            report=report,
+        )
+    trained = time.monotonic()
+    heldout = heldout_loss(model, corpus.heldout)
+    evaluated = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
+        save_model(model, corpus.tokenizer_files, Path(scratch))
+        store.put_model(step.id, Path(scratch))
+    return {
+        "id": step.id,
+        "step": step.as_json(),
+        "params": step.shape.params,
+        "tokens": step.tokens,
+        "epochs": step.tokens / corpus.train_tokens,
+        "loss": heldout.loss,
+        "loss_se": heldout.standard_error,
+        "heldout_blocks": heldout.blocks,
+        "bits_per_byte": heldout.loss / math.log(2) / corpus.bytes_per_token,
+        "flops": {"student": step.student_flops, "teacher": step.teacher_flops, "total": step.flops},
+        "seconds": {"train": trained - started, "evaluate": evaluated - trained},
+        "device": f"{device().type}: {platform.processor() or platform.machine()}",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "corpus": {
+            "source": corpus.source,
+            "licence": corpus.licence,
+            "train_tokens": corpus.train_tokens,
+            "heldout_tokens": corpus.heldout_tokens,
+        },
+    }

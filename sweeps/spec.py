@@ -1,0 +1,253 @@
+"""What a sweep is: a declarative spec, validated when it is read, in which every field has a unit.
+
+Sizes and tokens are written as people write them (``100k``, ``1.5M``, ``2e6``).
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from scaling.errors import InputError
+from scaling.units import parse_quantity
+
+MIN_STEPS = 500
+"""Runs of fewer optimiser steps measure the number of steps, not the data."""
+
+
+def _quantity(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("expected a quantity such as 100k, 1.5M or 2e6")
+    try:
+        return parse_quantity(value, "value")
+    except InputError as error:
+        raise ValueError(str(error).removeprefix("value: ")) from None
+
+
+Quantity = Annotated[float, BeforeValidator(_quantity), Field(gt=0, allow_inf_nan=False)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class Part(BaseModel):
+    """A part of a spec: unknown fields are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Corpus(Part):
+    """The text, its held-out part and its vocabulary."""
+
+    source: str = "kjv"
+    """``kjv``, a path or glob of .txt, .jsonl or .parquet files, or ``hf:OWNER/NAME``."""
+    text_field: str = "text"
+    """Field (.jsonl) or column (.parquet, datasets) that holds the text."""
+    heldout: float = Field(0.05, gt=0, lt=1)
+    """Share of documents held out."""
+    vocab: int = Field(512, gt=0)
+    """Entries of the byte-level BPE vocabulary."""
+    context: int = Field(128, ge=8)
+    """Sequence length, tokens."""
+    seed: int = Field(0, ge=0)
+    """Seed of the held-out choice."""
+
+
+class Training(Part):
+    """How every model is trained. All of it is stated in tokens, so that a longer run is only longer."""
+
+    batch_tokens: Quantity = 512.0
+    """Tokens per optimiser step, a multiple of the context."""
+    warmup_tokens: Quantity = 25_600.0
+    """Tokens of linear warm-up."""
+    peak_rate: float = Field(0.01, gt=0)
+    """Peak learning rate at the base width; mu-P (simple) carries it to other widths."""
+    final_rate: float = Field(0.001, ge=0, le=1)
+    """Learning rate at the end of the cosine, as a share of the peak."""
+    weight_decay: float = Field(1e-4, ge=0)
+    """Decoupled weight decay of matrices."""
+    clip: float = Field(1.0, gt=0)
+    """Largest global norm of the gradient."""
+    z_loss: float = Field(1e-4, ge=0)
+    """Weight of the z-loss."""
+
+    @property
+    def warmup_steps(self) -> int:
+        """Optimiser steps of warm-up, at least one."""
+        return max(1, round(self.warmup_tokens / self.batch_tokens))
+
+    def steps(self, tokens: float) -> int:
+        """Optimiser steps of a run of ``tokens`` tokens."""
+        return round(tokens / self.batch_tokens)
+
+
+class Grid(Part):
+    """Every size crossed with every length; lengths as tokens, tokens per parameter, or training FLOPs."""
+
+    params: list[Quantity] = Field(min_length=1)
+    """Non-embedding parameters; the ladder's nearest rung is trained."""
+    tokens: list[Quantity] | None = Field(None, min_length=1)
+    """Training tokens."""
+    tokens_per_param: list[Quantity] | None = Field(None, min_length=1)
+    """Training tokens per non-embedding parameter, D/N."""
+    flops: list[Quantity] | None = Field(None, min_length=1)
+    """Training FLOPs of each run (an IsoFLOP profile per value)."""
+    seeds: Seeds = [0]
+    """One run per seed; a seed sets initialisation and data order."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Grid:
+        given = [name for name in ("tokens", "tokens_per_param", "flops") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of tokens, tokens_per_param, flops; found {' and '.join(given) or 'none'}"
+            )
+        return self
+
+
+class Method(Part):
+    """How a student is distilled: (1 - cross_entropy) tau^2 D(p_T, p_S) + cross_entropy CE."""
+
+    divergence: Literal["forward-kl"] = "forward-kl"
+    temperature: float = Field(1.0, gt=0)
+    """tau, softens both distributions."""
+    cross_entropy: float = Field(0.0, ge=0, le=1)
+    """Weight of the data's own labels, 1 - lambda; 0 is pure distillation."""
+
+    @property
+    def name(self) -> str:
+        """A short name for tables: the divergence and whatever is not at its default."""
+        extras = [f"tau={self.temperature:g}"] if self.temperature != 1 else []
+        extras += [f"ce={self.cross_entropy:g}"] if self.cross_entropy else []
+        return " ".join([self.divergence, *extras])
+
+
+class Sweep(Part):
+    """A sweep: supervised runs, teachers, and students distilled from every teacher."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
+    corpus: Corpus = Corpus()
+    aspect_ratio: float = Field(32.0, gt=0)
+    """Width per layer of every model (the paper's ladder has 128)."""
+    training: Training = Training()
+    supervised: list[Grid] = []
+    """Runs trained on the data alone. Those that are also teachers are trained once."""
+    teachers: list[Grid] = []
+    """Runs that students are distilled from."""
+    students: list[Grid] = []
+    """Students; each is distilled from every teacher with every method."""
+    methods: list[Method] = Field([Method()], min_length=1)
+    max_flops: Quantity | None = None
+    """Cap on the whole sweep's FLOPs; a plan above it is refused."""
+    allow_weak_teachers: bool = False
+    """Accept students larger than every teacher."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Sweep:
+        if self.students and not self.teachers:
+            raise ValueError("students need teachers: add a 'teachers' grid")
+        if self.teachers and not self.students:
+            raise ValueError("teachers without students: list them under 'supervised' or add 'students'")
+        if not (self.supervised or self.students):
+            raise ValueError("nothing to run: give 'supervised' grids, or 'teachers' and 'students'")
+        if self.training.batch_tokens % self.corpus.context:
+            raise ValueError(
+                f"training.batch_tokens ({self.training.batch_tokens:g}) must be a multiple of "
+                f"corpus.context ({self.corpus.context})"
+            )
+        self._check_sizes()
+        return self
+
+    def _check_sizes(self) -> None:
+        if not self.students or self.allow_weak_teachers:
+            return
+        largest = max(size for grid in self.teachers for size in grid.params)
+        for number, grid in enumerate(self.students):
+            for size in grid.params:
+                if size > largest:
+                    raise ValueError(
+                        f"students[{number}].params: {size:g} is larger than every teacher (largest "
+                        f"{largest:g}), which the distillation law cannot describe; add a larger teacher, or "
+                        "set allow_weak_teachers: true if you mean to study that"
+                    )
+
+
+def load_sweep(path_or_preset: str | Path) -> Sweep:
+    """Read and validate a spec: a YAML file, or the name of a preset such as ``quickstart``.
+
+    Raises:
+        InputError: naming the file, every wrong field, what was found and what would be right.
+    """
+    text, where = _read_spec(path_or_preset)
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: expected a mapping of fields at the top, found {type(data).__name__}")
+    return parse_sweep(data, where)
+
+
+def parse_sweep(data: dict[str, Any], where: str = "spec") -> Sweep:
+    """Validate a spec that is already a mapping; errors name ``where`` and the fields."""
+    try:
+        return Sweep.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise InputError("\n  ".join([f"{where}: {len(lines)} wrong", *lines])) from None
+
+
+def _explain(problem: Any) -> str:
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).lstrip(
+        "."
+    )
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"{field}: no such field{_suggestion(problem['loc'])}"
+    if problem["type"] == "missing":
+        return f"{field}: missing"
+    if not field:
+        return message
+    return f"{field}: {message[0].lower()}{message[1:]}, found {problem['input']!r}"
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    import difflib
+
+    part: Any = Sweep
+    for step in location[:-1]:
+        if isinstance(step, str):
+            part = _part_of(part.model_fields[step].annotation)
+    known = list(part.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def _part_of(annotation: Any) -> Any:
+    inner = getattr(annotation, "__args__", ())
+    return inner[0] if inner else annotation
+
+
+def presets() -> dict[str, str]:
+    """The presets that ship with distlaw: name to YAML text."""
+    folder = files("sweeps") / "presets"
+    return {
+        entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    }
+
+
+def _read_spec(path_or_preset: str | Path) -> tuple[str, str]:
+    path = Path(path_or_preset)
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8"), str(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read ({error})") from None
+    known = presets()
+    if str(path_or_preset) in known:
+        return known[str(path_or_preset)], f"preset {path_or_preset}"
+    raise InputError(f"{path}: no such file, and no such preset (presets: {', '.join(sorted(known))})")

@@ -1,0 +1,223 @@
+"""From a spec to the DAG of steps: what is trained once, what depends on what, and each step's identity."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from scaling.compute import ModelShape
+from scaling.errors import InputError
+from scaling.units import format_number
+from sweeps.corpora import source_of
+from sweeps.corpora.tokens import corpus_fingerprint
+from sweeps.ladder import shape_for
+from sweeps.spec import MIN_STEPS, Corpus, Grid, Method, Sweep, Training
+
+SCHEMA = 1
+"""Changes when the same spec would train something else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One model to train: a node of the DAG. Everything that changes its numbers is here, and only that."""
+
+    shape: ModelShape
+    steps: int
+    """Optimiser steps."""
+    seed: int
+    corpus: Corpus
+    corpus_fingerprint: str
+    training: Training
+    teacher: Step | None = None
+    method: Method | None = None
+
+    @property
+    def kind(self) -> str:
+        """``pretrain`` or ``distil``."""
+        return "distil" if self.teacher else "pretrain"
+
+    @property
+    def tokens(self) -> int:
+        """D: tokens the model is trained on."""
+        return round(self.steps * self.training.batch_tokens)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What the identity is made of, as plain JSON: the teacher by its id, no paths, no names."""
+        return {
+            "schema": SCHEMA,
+            "kind": self.kind,
+            "shape": asdict(self.shape),
+            "steps": self.steps,
+            "seed": self.seed,
+            "corpus": {"fingerprint": self.corpus_fingerprint},
+            "training": self.training.model_dump(),
+            "teacher": self.teacher.id if self.teacher else None,
+            "method": self.method.model_dump() if self.method else None,
+        }
+
+    @cached_property
+    def id(self) -> str:
+        """A hash of :attr:`config`."""
+        canonical = json.dumps(self.config, sort_keys=True, allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """For people: ``distil 13.4K on 524K, from 107K on 1.05M``."""
+        text = f"{self.kind} {self.size}"
+        if self.teacher:
+            text += f", from {self.teacher.size}"
+        return f"{text}, seed {self.seed}" if self.seed else text
+
+    @property
+    def size(self) -> str:
+        """``107K on 1.05M``: parameters and tokens."""
+        return f"{format_number(self.shape.params)} on {format_number(self.tokens)}"
+
+    @property
+    def student_flops(self) -> float:
+        """FLOPs of training the model itself."""
+        return self.shape.training_flops(self.tokens)
+
+    @property
+    def teacher_flops(self) -> float:
+        """FLOPs of the teacher's forward passes."""
+        return self.teacher.shape.forward_flops * self.tokens if self.teacher else 0.0
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of the step: training, and the teacher's inference."""
+        return self.student_flops + self.teacher_flops
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything needed to run the step elsewhere, its teacher included."""
+        return {
+            **self.config,
+            "corpus": {**self.corpus.model_dump(), "fingerprint": self.corpus_fingerprint},
+            "teacher": self.teacher.as_json() if self.teacher else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Step:
+        """The inverse of :meth:`as_json`."""
+        corpus = dict(data["corpus"])
+        fingerprint = corpus.pop("fingerprint")
+        return cls(
+            shape=ModelShape(**data["shape"]),
+            steps=data["steps"],
+            seed=data["seed"],
+            corpus=Corpus(**corpus),
+            corpus_fingerprint=fingerprint,
+            training=Training(**data["training"]),
+            teacher=cls.from_json(data["teacher"]) if data["teacher"] else None,
+            method=Method(**data["method"]) if data["method"] else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dag:
+    """The unique steps of a sweep, teachers before their students."""
+
+    steps: tuple[Step, ...]
+    asked: int
+    """Cells the spec asks for, before equal ones are merged."""
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of all steps."""
+        return sum(step.flops for step in self.steps)
+
+    @cached_property
+    def students_of(self) -> dict[str, int]:
+        """How many steps wait for a step, by its id."""
+        counts = dict.fromkeys((step.id for step in self.steps), 0)
+        for step in self.steps:
+            if step.teacher:
+                counts[step.teacher.id] += 1
+        return counts
+
+
+def expand(sweep: Sweep) -> Dag:
+    """The DAG of a sweep. The same model asked for twice, as a run and as a teacher, is one step.
+
+    Raises:
+        InputError: for a corpus that cannot be found, runs of too few steps, or FLOPs above the cap.
+    """
+    corpus = sweep.corpus
+    fingerprint = corpus_fingerprint(
+        source_of(corpus.source, corpus.text_field),
+        vocab=corpus.vocab,
+        heldout=corpus.heldout,
+        seed=corpus.seed,
+    )
+    supervised = list(_pretrains(sweep, "supervised", sweep.supervised, fingerprint))
+    teachers = list(_pretrains(sweep, "teachers", sweep.teachers, fingerprint))
+    bare = list(_pretrains(sweep, "students", sweep.students, fingerprint))
+    students = [
+        Step(**(_fields(student) | {"teacher": teacher, "method": method}))
+        for student, teacher, method in itertools.product(bare, _unique(teachers), sweep.methods)
+    ]
+    asked = [*supervised, *teachers, *students]
+    dag = Dag(steps=tuple(_unique(asked)), asked=len(asked))
+    if sweep.max_flops and dag.flops > sweep.max_flops:
+        raise InputError(
+            f"max_flops: the sweep needs {dag.flops:.3g} FLOPs, above its cap of {sweep.max_flops:.3g}; "
+            "raise the cap or shrink a grid"
+        )
+    return dag
+
+
+def _pretrains(sweep: Sweep, field: str, grids: list[Grid], fingerprint: str) -> Iterator[Step]:
+    for number, grid in enumerate(grids):
+        for params, seed in itertools.product(grid.params, grid.seeds):
+            where = f"{field}[{number}]"
+            shape = _shape(sweep, params, where)
+            for tokens in _lengths(grid, shape):
+                steps = sweep.training.steps(tokens)
+                if steps < MIN_STEPS:
+                    raise InputError(
+                        f"{where}: {format_number(params)} parameters on {format_number(tokens)} tokens are "
+                        f"{steps} optimiser steps of {sweep.training.batch_tokens:g} tokens; at least "
+                        f"{MIN_STEPS} are needed for a loss that measures the data: ask for "
+                        f"{format_number(MIN_STEPS * sweep.training.batch_tokens)} tokens or more, or lower "
+                        "training.batch_tokens"
+                    )
+                yield Step(
+                    shape=shape,
+                    steps=steps,
+                    seed=seed,
+                    corpus=sweep.corpus,
+                    corpus_fingerprint=fingerprint,
+                    training=sweep.training,
+                )
+
+
+def _shape(sweep: Sweep, params: float, where: str) -> ModelShape:
+    corpus = sweep.corpus
+    try:
+        return shape_for(params, vocab=corpus.vocab, context=corpus.context, aspect_ratio=sweep.aspect_ratio)
+    except InputError as error:
+        raise InputError(f"{where}.params: {error}") from None
+
+
+def _lengths(grid: Grid, shape: ModelShape) -> list[float]:
+    if grid.tokens is not None:
+        return grid.tokens
+    if grid.tokens_per_param is not None:
+        return [ratio * shape.params for ratio in grid.tokens_per_param]
+    assert grid.flops is not None
+    return [flops / shape.training_flops(1) for flops in grid.flops]
+
+
+def _fields(step: Step) -> dict[str, Any]:
+    return {name: getattr(step, name) for name in Step.__dataclass_fields__}
+
+
+def _unique(steps: list[Step]) -> list[Step]:
+    return list({step.id: step for step in steps}.values())

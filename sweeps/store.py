@@ -1,0 +1,152 @@
+"""The store: one directory a step, and a step is done when its ``result.json`` exists.
+
+::
+
+    store/sweep.json            the resolved spec of the last sweep run here, with versions
+    store/<id>/step.json        what the step is
+    store/<id>/progress.json    how far it has come
+    store/<id>/failure.json     why its last attempt failed
+    store/<id>/model/           weights (safetensors), config, tokenizer: loads in transformers
+    store/<id>/result.json      its losses; written last, created at most once
+
+Nothing else is remembered anywhere: what is done, and what is missing, is read from here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from scaling.errors import InputError
+
+
+class Store:
+    """A store at a path or URL that fsspec understands (``./runs``, ``s3://bucket/sweep``)."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+        self.files, path = fsspec.core.url_to_fs(self.root)
+        self.path = str(path).rstrip("/")
+        self.local = isinstance(self.files, LocalFileSystem)
+
+    def create(self) -> None:
+        """Make the store's directory.
+
+        Raises:
+            InputError: if it cannot be made or written.
+        """
+        try:
+            self.files.makedirs(self.path, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"store {self.root}: cannot be created ({error.strerror or error})") from None
+
+    def exists(self) -> bool:
+        """Whether this is a store that a sweep has used."""
+        return bool(self.files.exists(f"{self.path}/sweep.json"))
+
+    def read(self, *place: str) -> dict[str, Any] | None:
+        """The JSON object at ``place``, or None if it is not there.
+
+        Raises:
+            InputError: if the file is there and is not a JSON object.
+        """
+        path = "/".join((self.path, *place))
+        try:
+            data = json.loads(self.files.cat_file(path))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise InputError(
+                f"{path}: damaged, not JSON ({error}); delete it to run the step again"
+            ) from None
+        if not isinstance(data, dict):
+            raise InputError(f"{path}: damaged, not a JSON object; delete it to run the step again")
+        return data
+
+    def write(self, data: dict[str, Any], *place: str) -> None:
+        """Write a JSON object at ``place``, replacing what is there in one move."""
+        path = "/".join((self.path, *place))
+        if not self.local:
+            self.files.pipe_file(path, _encode(data))
+            return
+        with _written_beside(Path(path), data) as scratch:
+            scratch.replace(path)
+
+    def remove(self, *place: str) -> None:
+        """Remove a file if it is there."""
+        path = "/".join((self.path, *place))
+        if self.files.exists(path):
+            self.files.rm_file(path)
+
+    def commit(self, step: str, result: dict[str, Any]) -> bool:
+        """Create the step's result; False if another process was first, whose result then stands."""
+        path = f"{self.path}/{step}/result.json"
+        try:
+            if self.local:
+                with _written_beside(Path(path), result) as scratch:
+                    os.link(scratch, path)
+            else:
+                self.files.pipe_file(path, _encode(result), mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def result(self, step: str) -> dict[str, Any] | None:
+        """The result of a step, or None if it has none yet."""
+        return self.read(step, "result.json")
+
+    def steps(self) -> Iterator[str]:
+        """Ids of all steps that were ever started here."""
+        if not self.files.exists(self.path):
+            return
+        for entry in sorted(self.files.ls(self.path, detail=False)):
+            name = str(entry).rstrip("/").rsplit("/", 1)[-1]
+            if self.files.exists(f"{entry}/step.json"):
+                yield name
+
+    def put_model(self, step: str, folder: Path) -> None:
+        """Copy a model's directory into the store."""
+        target = f"{self.path}/{step}/model"
+        if self.files.exists(target):
+            self.files.rm(target, recursive=True)
+        self.files.makedirs(target, exist_ok=True)
+        for file in sorted(folder.iterdir()):
+            self.files.put_file(str(file), f"{target}/{file.name}")
+
+    @contextmanager
+    def model(self, step: str) -> Iterator[Path]:
+        """A model's directory on local disk."""
+        path = f"{self.path}/{step}/model"
+        if self.local:
+            yield Path(path)
+            return
+        with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
+            self.files.get(path, scratch, recursive=True)
+            yield Path(scratch) / "model"
+
+
+@contextmanager
+def _written_beside(path: Path, data: dict[str, Any]) -> Iterator[Path]:
+    """The data in a finished, synced file beside ``path``; removed afterwards if it is still there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(_encode(data))
+            file.flush()
+            os.fsync(file.fileno())
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _encode(data: dict[str, Any]) -> bytes:
+    return json.dumps(data, indent=1, allow_nan=False).encode()

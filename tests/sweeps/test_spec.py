@@ -1,0 +1,102 @@
+"""Specs: accepted as people write them, refused with the field, the value and what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scaling.errors import InputError
+from sweeps.spec import load_sweep, parse_sweep, presets
+
+
+def test_quantities_are_read_as_people_write_them(small_spec: dict[str, Any]) -> None:
+    small_spec["supervised"] = [{"params": ["7k", 7e3, "0.007M"], "tokens": ["1.5M"]}]
+    grid = parse_sweep(small_spec).supervised[0]
+    assert grid.params == [7e3] * 3
+    assert grid.tokens == [1.5e6]
+
+
+def test_every_preset_is_valid() -> None:
+    assert "quickstart" in presets()
+    for name in presets():
+        assert load_sweep(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"corpos": {}}, "corpos: no such field; did you mean 'corpus'?"),
+        ({"corpus": {"vocabulary": 512}}, "corpus.vocabulary: no such field; did you mean 'vocab'?"),
+        ({"supervised": [{"params": ["7k"], "token": ["1M"]}]}, "supervised[0].token: no such field"),
+        (
+            {"supervised": [{"params": ["-7k"], "tokens": ["1M"]}]},
+            "supervised[0].params[0]: must be positive",
+        ),
+        ({"supervised": [{"params": ["7q"], "tokens": ["1M"]}]}, "cannot read '7q' as a quantity"),
+        ({"supervised": [{"params": ["nan"], "tokens": ["1M"]}]}, "supervised[0].params[0]"),
+        ({"supervised": [{"params": [True], "tokens": ["1M"]}]}, "supervised[0].params[0]"),
+        ({"supervised": [{"params": [], "tokens": ["1M"]}]}, "supervised[0].params: list should have"),
+        ({"supervised": [{"params": ["7k"]}]}, "exactly one of tokens, tokens_per_param, flops; found none"),
+        (
+            {"supervised": [{"params": ["7k"], "tokens": ["1M"], "flops": ["1e12"]}]},
+            "exactly one of tokens, tokens_per_param, flops; found tokens and flops",
+        ),
+        (
+            {"students": [{"params": ["8k"], "tokens": ["1M"]}]},
+            "students[0].params: 8000 is larger than every",
+        ),
+        ({"teachers": []}, "students need teachers"),
+        ({"students": []}, "teachers without students"),
+        ({"training": {"batch_tokens": 100}}, "must be a multiple of corpus.context (32)"),
+        ({"corpus": {"heldout": 1.5}}, "corpus.heldout: input should be less than 1, found 1.5"),
+        ({"methods": [{"divergence": "forward"}]}, "methods[0].divergence: input should be 'forward-kl'"),
+        ({"name": "a/b"}, "name: string should match"),
+        ({"name": None}, "name: input should be a valid string"),
+    ],
+)
+def test_a_wrong_spec_names_the_field(
+    small_spec: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(small_spec.get(key), dict)
+        small_spec[key] = small_spec[key] | value if both else value
+    with pytest.raises(InputError) as error:
+        parse_sweep(small_spec, "my.yaml")
+    assert message in str(error.value)
+    assert str(error.value).startswith("my.yaml: ")
+
+
+def test_all_errors_come_at_once(small_spec: dict[str, Any]) -> None:
+    small_spec |= {"nam": 1, "aspect_ratio": -1}
+    with pytest.raises(InputError, match=r"2 wrong") as error:
+        parse_sweep(small_spec)
+    assert "nam" in str(error.value)
+    assert "aspect_ratio" in str(error.value)
+
+
+def test_students_larger_than_their_teachers_can_be_asked_for(small_spec: dict[str, Any]) -> None:
+    small_spec |= {"students": [{"params": ["22k"], "tokens": ["32k"]}], "allow_weak_teachers": True}
+    assert parse_sweep(small_spec).students[0].params == [22e3]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name: [unclosed", "not valid YAML"),
+        ("- a\n- b", "expected a mapping of fields at the top, found list"),
+        ("", "expected a mapping of fields at the top, found NoneType"),
+        ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+    ],
+)
+def test_files_that_are_no_specs(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_sweep(path)
+
+
+def test_an_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"no such preset \(presets: .*quickstart"):
+        load_sweep("quickstrat")

@@ -1,0 +1,92 @@
+"""From a spec to a DAG: identity, sharing, cost."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from scaling.errors import InputError
+from sweeps.spec import parse_sweep
+from sweeps.steps import Step, expand
+
+
+def test_equal_models_are_one_step(small_spec: dict[str, Any]) -> None:
+    dag = expand(parse_sweep(small_spec))
+    assert dag.asked == 8  # 2 supervised, 2 teachers, 2 students x 2 teachers
+    assert len(dag.steps) == 7  # the 7k model on 32k tokens is both a run and a teacher
+    assert [step.kind for step in dag.steps] == ["pretrain"] * 3 + ["distil"] * 4
+    assert sum(dag.students_of.values()) == 4
+
+
+def test_teachers_come_before_their_students(small_spec: dict[str, Any]) -> None:
+    seen: set[str] = set()
+    for step in expand(parse_sweep(small_spec)).steps:
+        assert step.teacher is None or step.teacher.id in seen
+        seen.add(step.id)
+
+
+def test_an_id_is_what_changes_the_numbers(small_spec: dict[str, Any]) -> None:
+    def ids(spec: dict[str, Any]) -> set[str]:
+        return {step.id for step in expand(parse_sweep(spec)).steps}
+
+    base = ids(small_spec)
+    assert ids(small_spec | {"name": "other", "max_flops": "1e15"}) == base
+    more = ids(small_spec | {"supervised": [{"params": ["3k", "7k", "13k"], "tokens": ["32k"]}]})
+    assert more > base
+    assert len(more - base) == 1  # only what is new
+    assert not ids(small_spec | {"training": small_spec["training"] | {"peak_rate": 0.02}}) & base
+    assert not ids(small_spec | {"corpus": small_spec["corpus"] | {"seed": 1}}) & base
+
+
+def test_another_teacher_makes_another_student(small_spec: dict[str, Any]) -> None:
+    students = [step for step in expand(parse_sweep(small_spec)).steps if step.teacher]
+    assert len({step.id for step in students}) == 4
+    assert len({step.tokens for step in students}) == 2
+
+
+def test_steps_survive_json(small_spec: dict[str, Any]) -> None:
+    for step in expand(parse_sweep(small_spec)).steps:
+        again = Step.from_json(json.loads(json.dumps(step.as_json())))
+        assert again == step
+        assert again.id == step.id
+
+
+def test_flops_are_the_shape_s_own(small_spec: dict[str, Any]) -> None:
+    dag = expand(parse_sweep(small_spec))
+    for step in dag.steps:
+        own = 3 * step.shape.forward_flops * step.tokens
+        logits = step.teacher.shape.forward_flops * step.tokens if step.teacher else 0
+        assert step.flops == pytest.approx(own + logits, rel=1e-12)
+    assert dag.flops == pytest.approx(sum(step.flops for step in dag.steps))
+
+
+def test_isoflop_grids_spend_their_budget(small_spec: dict[str, Any]) -> None:
+    small_spec["supervised"] = [{"params": ["3k", "7k", "13k"], "flops": ["1e10"]}]
+    for step in expand(parse_sweep(small_spec)).steps[:3]:
+        assert step.flops == pytest.approx(1e10, rel=1e-3)
+
+
+def test_tokens_per_parameter(small_spec: dict[str, Any]) -> None:
+    small_spec["supervised"] = [{"params": ["13k"], "tokens_per_param": [20]}]
+    step = expand(parse_sweep(small_spec)).steps[0]
+    assert step.tokens == pytest.approx(20 * step.shape.params, rel=1e-3)
+
+
+def test_short_runs_and_small_models_are_refused(small_spec: dict[str, Any]) -> None:
+    small_spec["supervised"] = [{"params": ["7k"], "tokens": ["10k"]}]
+    with pytest.raises(
+        InputError, match=r"supervised\[0\]: 7K parameters on 10K tokens are 156 optimiser steps"
+    ):
+        expand(parse_sweep(small_spec))
+    small_spec["supervised"] = [{"params": [50], "tokens": ["32k"]}]
+    with pytest.raises(
+        InputError, match=r"supervised\[0\].params: 50 parameters is below the ladder's smallest"
+    ):
+        expand(parse_sweep(small_spec))
+
+
+def test_a_plan_above_its_cap_is_refused(small_spec: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"max_flops: the sweep needs .* above its cap of 1e\+06"):
+        expand(parse_sweep(small_spec | {"max_flops": "1e6"}))

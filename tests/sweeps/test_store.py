@@ -1,0 +1,121 @@
+"""The store: results once, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scaling.errors import InputError
+from sweeps.executors import Inline
+from sweeps.run_step import run_step
+from sweeps.scheduler import run
+from sweeps.spec import parse_sweep
+from sweeps.steps import Step, expand
+from sweeps.store import Store
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    root = str(tmp_path / "store") if request.param == "local" else f"memory://{tmp_path.name}"
+    found = Store(root)
+    found.create()
+    return found
+
+
+def test_the_first_result_stands(store: Store) -> None:
+    assert store.result("a") is None
+    assert store.commit("a", {"loss": 1.0})
+    assert not store.commit("a", {"loss": 2.0})
+    assert store.result("a") == {"loss": 1.0}
+
+
+def test_other_files_are_replaced(store: Store) -> None:
+    store.write({"n": 1}, "a", "step.json")
+    store.write({"n": 2}, "a", "step.json")
+    assert store.read("a", "step.json") == {"n": 2}
+    assert list(store.steps()) == ["a"]
+    store.remove("a", "step.json")
+    store.remove("a", "step.json")
+    assert store.read("a", "step.json") is None
+
+
+def test_models_go_in_and_come_out(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    store.put_model("a", folder)
+    store.put_model("a", folder)
+    with store.model("a") as found:
+        assert (found / "config.json").read_text() == "{}"
+
+
+def test_no_number_is_lost(store: Store) -> None:
+    store.commit("a", {"loss": 0.1 + 0.2})
+    assert store.result("a") == {"loss": 0.1 + 0.2}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        store.commit("b", {"loss": float("nan")})
+    assert store.result("b") is None
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"loss": 1.', b"[]", b"\xff\xfe"])
+def test_a_damaged_result_is_named(tmp_path: Path, damage: bytes) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "result.json").write_bytes(damage)
+    with pytest.raises(InputError, match=r"a/result.json: damaged"):
+        store.result("a")
+
+
+def _race(root: str, number: int, queue: Any) -> None:
+    queue.put(Store(root).commit("a", {"by": number}))
+
+
+def test_of_many_committers_one_wins(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    racers = [context.Process(target=_race, args=(str(tmp_path), n, queue)) for n in range(4)]
+    for racer in racers:
+        racer.start()
+    won = [queue.get(timeout=60) for _ in racers]
+    for racer in racers:
+        racer.join()
+    assert sorted(won) == [False, False, False, True]
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["result.json"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"store .*file/store: cannot be created"):
+        Store(tmp_path / "file" / "store").create()
+
+
+def test_a_full_disk_loses_nothing_and_is_reported(
+    small_spec: dict[str, Any], tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up while a model is being saved; once there is room the same step runs again."""
+    store, step = Store(tmp_path / "store"), first_step(small_spec)
+    store.create()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.files, "put_file", full)
+        dag = expand(parse_sweep(small_spec | {"teachers": [], "students": []}))
+        state = run(dag, store, Inline(store), lambda _: 1.0, lambda _: None)
+    assert set(state.failed.values()) == {"No space left on device: model.safetensors"}
+    assert store.result(step.id) is None
+    failure = store.read(step.id, "failure.json")
+    assert failure is not None
+    assert failure["reason"].startswith("No space left on device")
+    assert run_step(store, step)["loss"] > 0
+    assert store.read(step.id, "failure.json") is None
+
+
+def first_step(spec: dict[str, Any]) -> Step:
+    return expand(parse_sweep(spec)).steps[0]

@@ -1,0 +1,179 @@
+"""Objectives, rates, data order, and the loop."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sweeps.batches import Batches, heldout_batches
+from sweeps.ladder import shape_for
+from sweeps.model import Decoder
+from sweeps.objectives import cross_entropy, forward_kl, z_loss
+from sweeps.optimiser import BASE_WIDTH, learning_rate, optimiser_for, set_rate
+from sweeps.spec import Method, Training
+from sweeps.training import Diverged, Teacher, heldout_loss, objective, train
+
+SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
+RULES = Training(batch_tokens=128, warmup_tokens=1600)
+
+
+def stream(length: int = 20_000, seed: int = 0) -> np.ndarray:
+    """Tokens in which each is mostly the last one plus one: easy to learn, with a known floor."""
+    draw = np.random.default_rng(seed)
+    jumps = draw.random(length) < 0.25
+    return (np.cumsum(np.where(jumps, draw.integers(0, 50, length), 1)) % 50).astype(np.uint16)
+
+
+def logits(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_forward_kl_is_zero_only_for_the_teacher_itself() -> None:
+    teacher = logits(0, 2, 3, 7)
+    assert forward_kl(teacher + 5.0, teacher).item() == pytest.approx(0, abs=1e-12)  # logits up to a constant
+    assert forward_kl(logits(1, 2, 3, 7), teacher).item() > 0.1
+
+
+def test_forward_kl_against_the_definition() -> None:
+    student, teacher = logits(1, 2, 3, 7), logits(2, 2, 3, 7)
+    for tau in (1.0, 2.5):
+        p, q = (teacher / tau).softmax(-1), (student / tau).softmax(-1)
+        expected = tau**2 * (p * (p / q).log()).sum(-1).mean()
+        assert forward_kl(student, teacher, tau).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_forward_kl_has_the_gradient_of_soft_labels() -> None:
+    student, teacher = logits(1, 2, 3, 7).requires_grad_(), logits(2, 2, 3, 7)
+    (gradient,) = torch.autograd.grad(forward_kl(student, teacher), student)
+    torch.testing.assert_close(gradient, (student.softmax(-1) - teacher.softmax(-1)) / 6)
+
+
+def test_a_teacher_certain_of_the_data_is_the_data() -> None:
+    student, targets = logits(1, 2, 3, 7), torch.tensor([[1, 2, 3], [4, 5, 6]])
+    certain = 1e4 * F.one_hot(targets, 7).double()
+    assert forward_kl(student, certain).item() == pytest.approx(
+        cross_entropy(student, targets).item(), rel=1e-9
+    )
+
+
+def test_z_loss_vanishes_for_normalised_logits() -> None:
+    assert z_loss(logits(0, 2, 3, 7).log_softmax(-1)).item() == pytest.approx(0, abs=1e-20)
+    assert z_loss(torch.zeros(2, 3, 7)).item() == pytest.approx(math.log(7) ** 2)
+
+
+def test_methods_mix_labels_and_teacher() -> None:
+    model, teacher = Decoder(SHAPE), Decoder(SHAPE)
+    model.initialise(0)
+    teacher.initialise(1)
+    blocks = torch.from_numpy(stream(33 * 4).astype(np.int64)).view(4, 33)
+    rules = Training(z_loss=0)
+
+    def at(weight: float) -> float:
+        method = Method(cross_entropy=weight)
+        return objective(model, blocks, rules, Teacher(model=teacher, method=method)).item()
+
+    assert at(0.3) == pytest.approx(0.7 * at(0.0) + 0.3 * at(1.0), rel=1e-5)
+    assert at(1.0) == pytest.approx(objective(model, blocks, rules, None).item(), rel=1e-6)
+
+
+def test_the_rate_warms_up_in_tokens_and_decays_to_its_floor() -> None:
+    for steps in (500, 4000):
+        rates = [learning_rate(step, steps, RULES) for step in range(steps)]
+        warmup = RULES.warmup_steps
+        assert warmup == 1600 / 128 or warmup == round(1600 / 128)
+        assert np.argmax(rates) in (warmup - 1, warmup)
+        assert max(rates) == pytest.approx(RULES.peak_rate)
+        assert all(later < earlier for earlier, later in pairwise(rates[warmup:]))
+        assert rates[-1] == pytest.approx(RULES.final_rate * RULES.peak_rate, rel=0.1, abs=1e-6)
+
+
+def test_mu_p_gives_hidden_matrices_a_rate_of_one_over_fan_in() -> None:
+    model = Decoder(shape_for(107e3, vocab=300, context=32, aspect_ratio=32))
+    optimiser = optimiser_for(model, RULES)
+    set_rate(optimiser, 0.01)
+    rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
+    decays = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+    assert len(rates) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        hidden = parameter.ndim == 2 and "embed" not in name
+        assert rates[id(parameter)] == pytest.approx(
+            0.01 * (BASE_WIDTH / parameter.shape[1] if hidden else 1)
+        )
+        assert decays[id(parameter)] == (RULES.weight_decay if parameter.ndim == 2 else 0)
+
+
+def test_an_epoch_shows_every_block_once_and_the_next_in_another_order() -> None:
+    tokens = np.arange(32 * 20 + 1, dtype=np.uint16)
+    data = Batches(tokens, context=32, batch=4, seed=3)
+    assert data.tokens_per_epoch == 640
+    first, second = ([int(b) for s in steps for b in data[s][:, 0]] for steps in (range(5), range(5, 10)))
+    assert sorted(first) == sorted(second) == [32 * block for block in range(20)]
+    assert first != second
+    assert torch.equal(data[2], data[2])  # going back is exact
+    again = Batches(tokens, context=32, batch=4, seed=3)
+    assert torch.equal(again[7], data[7])
+    assert not torch.equal(Batches(tokens, context=32, batch=4, seed=4)[0], data[0])
+    assert torch.equal(data[0][:, 1:], data[0][:, :-1] + 1)  # targets are the tokens one place on
+
+
+def test_held_out_text_is_seen_whole_and_in_order() -> None:
+    tokens = np.arange(32 * 10 + 5, dtype=np.uint16)
+    blocks = torch.cat(list(heldout_batches(tokens, context=32, batch=3)))
+    assert blocks.shape == (10, 33)
+    assert blocks[:, 1:].flatten().tolist() == list(range(1, 321))
+
+
+def test_training_learns_what_there_is_to_learn() -> None:
+    held = stream(seed=1)
+    losses = [
+        heldout_loss(train(SHAPE, stream(), steps=steps, training=RULES, seed=0), held).loss
+        for steps in (1, 150, 500)
+    ]
+    stays = 0.75 + 0.25 / 50
+    floor = -stays * math.log(stays) - 49 * (0.25 / 50) * math.log(0.25 / 50)
+    assert losses[0] > losses[1] > losses[2] > floor - 0.05
+    assert losses[2] < floor + 0.2
+
+
+def test_training_is_a_function_of_its_seed() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        model = train(SHAPE, stream(), steps=30, training=RULES, seed=seed)
+        return torch.cat([parameter.flatten() for parameter in model.parameters()])
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+
+
+def test_a_student_of_a_good_teacher_learns_from_it() -> None:
+    held = stream(seed=1)
+    teacher = train(SHAPE, stream(), steps=600, training=RULES, seed=0)
+    taught = Teacher(model=teacher.eval().requires_grad_(False), method=Method())
+    few = {"steps": 120, "training": RULES, "seed": 1}
+    alone = heldout_loss(train(SHAPE, stream(), **few), held)
+    student = heldout_loss(train(SHAPE, stream(), teacher=taught, **few), held)
+    assert student.loss < alone.loss
+
+
+def test_divergence_is_noticed_and_names_the_step() -> None:
+    with pytest.raises(Diverged, match=r"the training loss is nan at step 20 of 20; lower peak_rate"):
+        train(SHAPE, stream(), steps=20, training=Training(batch_tokens=128, peak_rate=1e30), seed=0)
+
+
+def test_the_standard_error_is_that_of_block_means() -> None:
+    model = Decoder(SHAPE)
+    model.initialise(0)
+    held = stream(32 * 40 + 1)
+    found = heldout_loss(model, held, batch=7)
+    with torch.no_grad():
+        blocks = torch.cat(list(heldout_batches(held, context=32, batch=40)))
+        losses = F.cross_entropy(model(blocks[:, :-1]).transpose(1, 2), blocks[:, 1:], reduction="none").mean(
+            1
+        )
+    assert found.blocks == 40
+    assert found.loss == pytest.approx(losses.mean().item(), rel=1e-5)
+    assert found.standard_error == pytest.approx(losses.std().item() / math.sqrt(40), rel=1e-4)
