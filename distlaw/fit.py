@@ -26,6 +26,7 @@ Map = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("fit")(fit_command)
+    app.command("check")(check_command)
 
 
 def load_table(path: Path, mapping: str = "") -> pd.DataFrame:
@@ -33,7 +34,7 @@ def load_table(path: Path, mapping: str = "") -> pd.DataFrame:
     from fits.runs import parse_mapping, read_runs, validate
 
     if path.is_dir():
-        from sweeps import results  # type: ignore[attr-defined]  # heavy: only for stores
+        from sweeps import results  # heavy: only for stores
 
         return validate(results(path))
     return read_runs(path, parse_mapping(mapping))
@@ -83,3 +84,18 @@ def fit_command(
     if plots is not None:
         found.plot.save(plots)
         typer.echo(f"figures: {plots}")
+
+
+def check_command(table: Table, mapping: Map = "") -> None:
+    """Check a table's data and design without fitting it: what it can identify, and which runs would help.
+
+    Example:
+
+        distlaw check runs.csv --map N=params,D=tokens,L=val_loss
+    """
+    from fits.design import check
+
+    report = check(load_table(table, mapping))
+    typer.echo(report)
+    if report.refused:
+        raise typer.Exit(1)

@@ -37,7 +37,7 @@ def resampled(found: Estimate, draws: int, method: str, rng: np.random.Generator
     if method == "wild":
         signs = rng.choice([-1.0, 1.0], size=(draws, groups))[:, rows.group]
         return found.predicted + signs * _inflated(found), ones
-    kinds = np.where(np.arange(len(rows)) < rows.supervised, 0, 1)
+    kinds = rows.kind
     if method == "residual":
         observed = np.empty((draws, len(rows)))
         inflated = _inflated(found)

@@ -9,7 +9,7 @@ alpha are not, and the condition of the problem falls from 1e8 to about 1e2.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Centre:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Coordinate:
-    """One fitted number: its name, the box it stays in and the weak prior that holds it if nothing else does."""
+    """One fitted number: its name, the box it stays in, and the weak prior for when nothing else holds it."""
 
     name: str
     lower: float
@@ -66,7 +66,7 @@ class SupervisedCoordinates:
 
     def __init__(self, centre: Centre) -> None:
         self.centre = centre
-        self.space = (
+        self.space: tuple[Coordinate, ...] = (
             _log("E", 1e-2 * centre.lowest_loss, 0.999 * centre.lowest_loss, 0.6 * centre.lowest_loss, 0.5),
             Coordinate(name="a", lower=-14.0, upper=6.0, prior=-0.7, prior_sd=1.5),
             Coordinate(name="b", lower=-14.0, upper=6.0, prior=-0.7, prior_sd=1.5),
@@ -104,7 +104,7 @@ class EffectiveTokensCoordinates:
     def __init__(self, centre: Centre, variant: str = "simple") -> None:
         self.centre = centre
         self.variant = variant
-        self.space = (
+        self.space: tuple[Coordinate, ...] = (
             _log("k", 1e-4, 1e3, 1.4, 1.0),
             _log("q", 1.0, 200.0, 9.0, 0.5),
             _log("eps", 1e-4, 1.0, 0.025, 1.0),
@@ -134,7 +134,7 @@ class PublishedCoordinates:
 
     def __init__(self, centre: Centre) -> None:
         self.centre = centre
-        self.space = (
+        self.space: tuple[Coordinate, ...] = (
             _log("c0", 1e-2, 30.0, 2.4, 0.7),
             _log("k", 0.3, 5.0, 0.92, 0.3),
             _log("f1", 5e-3, 3.0, 0.1, 0.7),
@@ -161,8 +161,9 @@ class PublishedCoordinates:
         lift = law.c0 * self.centre.ln_L
         a = law.gamma * (np.log(law.A) - law.alpha * self.centre.ln_N) - lift
         b = law.gamma * (np.log(law.B) - law.beta * self.centre.ln_D) - lift
-        slopes = np.log([law.gamma * law.alpha, law.gamma * law.beta, law.gamma])
-        return np.concatenate([np.log([law.c0, law.k, law.f1]), [a, b], slopes])
+        own = np.log(np.array([law.c0, law.k, law.f1], dtype=np.float64))
+        slopes = np.array([law.gamma * law.alpha, law.gamma * law.beta, law.gamma], dtype=np.float64)
+        return np.concatenate([own, [a, b], np.log(slopes)])
 
     def columns(self, law: IdentifiableLaw, by: Partials) -> list[Array]:
         """d loss / d theta, one (..., n) array a coordinate, from d loss / d ln(coefficient)."""
@@ -170,8 +171,22 @@ class PublishedCoordinates:
         return [by_c0, by["k"], by["f1"], *_power_columns(law, by, self.centre)]
 
 
-AnyCoordinates = SupervisedCoordinates | EffectiveTokensCoordinates | PublishedCoordinates
 Law = SupervisedLaw | DistillationLaw
+L = TypeVar("L", bound=DistillationLaw)
+
+
+class DistillationCoordinates(Protocol[L]):
+    """How a distillation law is fitted: its fitted numbers, and the way between them and coefficients."""
+
+    space: tuple[Coordinate, ...]
+
+    def law(self, theta: Array) -> L:
+        """The law at ``theta`` (..., p); its coefficients have shape (..., 1)."""
+        ...
+
+    def columns(self, law: L, by: Partials) -> list[Array]:
+        """d loss / d theta, one (..., n) array a coordinate, from d loss / d ln(coefficient)."""
+        ...
 
 
 def _power_columns(law: SupervisedLaw | IdentifiableLaw, by: Partials, centre: Centre) -> list[Array]:

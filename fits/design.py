@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from fits.model import Rows
 from scaling.laws import SupervisedLaw
@@ -25,6 +26,54 @@ class Finding:
         return f"{self.what}. {self.mend}"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DesignReport:
+    """What a table holds, what is wrong with its rows, and what its design can identify."""
+
+    lines: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def refused(self) -> bool:
+        """Whether nothing can be fitted."""
+        return any(finding.level == "refuse" for finding in self.findings)
+
+    def __str__(self) -> str:
+        return "\n".join([*self.lines, *(f"{finding.level}: {finding}" for finding in self.findings)])
+
+
+def check(table: pd.DataFrame) -> DesignReport:
+    """Check a validated table without fitting it."""
+    rows, n = Rows.of(table), int((table["excluded"] == "").sum())
+    lines = [
+        f"{n} of {len(table)} rows can be used: {rows.supervised} supervised, {rows.distillations} distillation"
+    ]
+    lines += [
+        f"  not used: {c} x {reason}" for reason, c in table["excluded"].value_counts().items() if reason
+    ]
+    findings = check_supervised(rows) if rows.supervised else []
+    for kind, N, D in (
+        ("supervised", rows.N[: rows.supervised], rows.D[: rows.supervised]),
+        ("distillation", rows.N[rows.supervised :], rows.D[rows.supervised :]),
+    ):
+        if len(N):
+            lines.append(
+                f"  {kind}: {len(levels(N))} sizes {N.min():.3g} to {N.max():.3g}, "
+                f"{len(levels(D))} token counts {D.min():.3g} to {D.max():.3g}"
+            )
+    if rows.distillations:
+        lines.append(
+            f"  teachers: {len(np.unique(rows.L_T))} losses {rows.L_T.min():.4g} to {rows.L_T.max():.4g}"
+        )
+        findings += check_distillation(rows, None)
+        reasons = published_reasons(rows)
+        if reasons:
+            lines.append(f"  the published 8-coefficient law cannot be identified: only {', '.join(reasons)}")
+    if not any(finding.level == "refuse" for finding in findings):
+        lines.append("  the design can be fitted" + ("" if findings else "; nothing to object"))
+    return DesignReport(lines=tuple(lines), findings=tuple(findings))
+
+
 def levels(values: np.ndarray, ratio: float = 1.15) -> np.ndarray:
     """The distinct levels of a size, as geometric means of values within ``ratio`` of their neighbour."""
     ordered = np.sort(np.log(values))
@@ -42,8 +91,8 @@ def check_supervised(rows: Rows) -> list[Finding]:
         return [
             Finding(
                 level="refuse",
-                what=f"{len(N)} supervised runs cannot determine the 5 coefficients of the supervised law",
-                mend="Train at least 9: three sizes by three token counts; or give a calibration's supervised law",
+                what=f"{len(N)} supervised runs cannot determine the 5 coefficients of a supervised law",
+                mend="Train at least 9 (three sizes by three token counts), or give a calibration's law",
             )
         ]
     sizes, tokens = levels(N), levels(D)
@@ -52,7 +101,7 @@ def check_supervised(rows: Rows) -> list[Finding]:
         return [
             Finding(
                 level="refuse",
-                what=f"every supervised run has one {name} ({thin[0]:.3g}): the law's other term cannot be seen",
+                what=f"every supervised run has one {name} ({thin[0]:.3g}): one term cannot be seen",
                 mend=f"Add runs at two more {name}s, at least a factor of 4 apart",
             )
         ]
@@ -63,9 +112,9 @@ def check_supervised(rows: Rows) -> list[Finding]:
         found.append(
             Finding(
                 level="warn",
-                what=f"tokens move with parameters (correlation {correlation:.3f}; about {ratio:.3g} tokens per "
-                "parameter everywhere), so alpha and beta cannot be told apart",
-                mend="Add runs at a quarter and at four times these tokens per parameter, for at least two sizes",
+                what=f"tokens move with parameters (correlation {correlation:.3f}, about {ratio:.3g} tokens "
+                "per parameter everywhere): alpha and beta cannot be told apart",
+                mend="Add runs at a quarter and at four times these tokens per parameter, for two sizes",
             )
         )
     for name, level in (("model sizes", sizes), ("token counts", tokens)):
@@ -73,8 +122,8 @@ def check_supervised(rows: Rows) -> list[Finding]:
             found.append(
                 Finding(
                     level="warn",
-                    what=f"only {len(level)} {name} ({', '.join(f'{v:.3g}' for v in level)}): an exponent and an "
-                    "asymptote cannot be told apart",
+                    what=f"only {len(level)} {name} ({', '.join(f'{v:.3g}' for v in level)}): "
+                    "an exponent and an asymptote cannot be told apart",
                     mend=f"Add a third of the {name}, beyond the range you have",
                 )
             )
@@ -100,7 +149,7 @@ def check_distillation(rows: Rows, supervised: SupervisedLaw | None) -> list[Fin
         return [
             Finding(
                 level="refuse",
-                what=f"{len(N)} distillations cannot determine the 3 coefficients of the effective-tokens law",
+                what=f"{len(N)} distillations cannot determine even the 3-coefficient law",
                 mend="Distil at least 8: two students from four teachers each",
             )
         ]
@@ -109,8 +158,8 @@ def check_distillation(rows: Rows, supervised: SupervisedLaw | None) -> list[Fin
         found.append(
             Finding(
                 level="warn",
-                what=f"the distillations use {len(teachers)} teacher{'s' * (len(teachers) > 1)} only: how the "
-                "student answers to the teacher's loss cannot be seen",
+                what=f"the distillations use {len(teachers)} teacher{'s' * (len(teachers) > 1)} only: "
+                "how a student answers to the teacher's loss cannot be seen",
                 mend="Add teachers, some better and some worse than the students' own loss",
             )
         )
@@ -122,8 +171,9 @@ def check_distillation(rows: Rows, supervised: SupervisedLaw | None) -> list[Fin
             found.append(
                 Finding(
                     level="warn",
-                    what=f"every teacher is {side} than its student would be alone (L_T/Ls {ratio.min():.3f} to "
-                    f"{ratio.max():.3f}): {'eps and q are' if better else 'k is'} not determined",
+                    what=f"every teacher is {side} than its student would be alone "
+                    f"(L_T/Ls {ratio.min():.3f} to {ratio.max():.3f}): "
+                    f"{'eps and q are' if better else 'k is'} not determined",
                     mend=f"Add teachers that are {other} than the student's own supervised loss",
                 )
             )

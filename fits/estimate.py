@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any, TypeVar
 
 import numpy as np
 
 from fits.model import Model
 from fits.solver import Array, Problem, minimise
 from scaling.errors import InputError
+from scaling.laws import DistillationLaw, SupervisedLaw, coefficients
+
+T = TypeVar("T", SupervisedLaw, DistillationLaw)
 
 HUBER_EFFICIENT = 1.345
 """Huber's constant in units of the noise: 95 % as efficient as least squares on clean data."""
@@ -68,28 +72,41 @@ class Estimate:
     @property
     def predicted(self) -> Array:
         """ln loss of every row."""
-        return self.model.evaluate(self.theta[None], np.zeros(1, np.intp))[0][0]
+        return self.model.at(self.theta)[0]
 
     @property
     def jacobian(self) -> Array:
         """d ln loss / d theta, (rows, p)."""
-        return self.model.evaluate(self.theta[None], np.zeros(1, np.intp))[1][0].T
+        return self.model.at(self.theta)[1]
 
     @property
     def residual(self) -> Array:
         """ln(observed / predicted) of every row."""
-        return np.log(self.model.rows.L) - self.predicted
+        return np.asarray(np.log(self.model.rows.L) - self.predicted)
+
+    @property
+    def supervised(self) -> SupervisedLaw:
+        """The supervised law, fitted or given."""
+        return scalar(self.model.laws(self.theta[None])[0])
+
+    @property
+    def distilled(self) -> DistillationLaw:
+        """The distillation law; AttributeError if only supervised runs were fitted."""
+        law = self.model.laws(self.theta[None])[1]
+        if law is None:
+            raise AttributeError("only supervised runs were fitted")
+        return scalar(law)
 
     @property
     def information(self) -> Array:
         """(p, p): the curvature of the objective, priors included."""
         scaled = self.jacobian / self.sigma[:, None]
-        return scaled.T @ scaled + np.diag(self.problem.precision)
+        return np.asarray(scaled.T @ scaled + np.diag(self.problem.precision))
 
     @property
     def standard_errors(self) -> Array:
         """(p,): of the coordinates, from the curvature."""
-        return np.sqrt(np.diag(np.linalg.pinv(self.information, hermitian=True)))
+        return np.asarray(np.sqrt(np.diag(np.linalg.pinv(self.information, hermitian=True))))
 
     @property
     def condition(self) -> float:
@@ -103,7 +120,7 @@ class Estimate:
         """Bayesian information criterion of the rows alone, least squares in ln(loss); lower is better."""
         n = len(self.model.rows)
         mean_square = float(np.mean(self.residual**2))
-        return n * np.log(max(mean_square, 1e-30)) + self.model.size * np.log(n)
+        return float(n * np.log(max(mean_square, 1e-30)) + self.model.size * np.log(n))
 
 
 def estimate(
@@ -172,10 +189,10 @@ def noise(model: Model, problem: Problem, theta: Array, *, common: bool) -> Arra
     freedom charged to a kind are the leverages of its rows.
     """
     rows = model.rows
-    predicted, jacobian = model.evaluate(theta[None], np.zeros(1, np.intp))
-    residual = np.log(rows.L) - predicted[0]
-    freedom = 1.0 - leverage(jacobian[0].T * np.sqrt(problem.weight[0])[:, None], problem.precision)
-    kinds = np.where(np.arange(len(rows)) < rows.supervised, 0, 0 if common else 1)
+    predicted, jacobian = model.at(theta)
+    residual = np.log(rows.L) - predicted
+    freedom = 1.0 - leverage(jacobian * np.sqrt(problem.weight[0])[:, None], problem.precision)
+    kinds = np.zeros_like(rows.kind) if common else rows.kind
     sigma = np.empty(len(rows))
     for kind in np.unique(kinds):
         mine = kinds == kind
@@ -183,7 +200,7 @@ def noise(model: Model, problem: Problem, theta: Array, *, common: bool) -> Arra
         size = np.abs(residual[mine])
         cap = 2.5 * 1.4826 * max(float(np.median(size)), 1e-7) / np.sqrt(left)
         sigma[mine] = np.sqrt(np.mean(np.minimum(size, cap) ** 2) / left)
-    return np.maximum(sigma, 1e-6)
+    return np.asarray(np.maximum(sigma, 1e-6))
 
 
 def leverage(scaled: Array, precision: Array) -> Array:
@@ -192,7 +209,7 @@ def leverage(scaled: Array, precision: Array) -> Array:
     norms = np.where(norms > 0, norms, 1.0)
     unit = scaled / norms
     curvature = unit.T @ unit + np.diag(precision / norms**2 + 1e-12)
-    return np.clip(np.sum(unit * np.linalg.solve(curvature, unit.T).T, axis=1), 0.0, 1.0)
+    return np.asarray(np.clip(np.sum(unit * np.linalg.solve(curvature, unit.T).T, axis=1), 0.0, 1.0))
 
 
 def _status(model: Model, theta: Array, converged: bool, problem: Problem) -> tuple[Status, str]:
@@ -200,10 +217,17 @@ def _status(model: Model, theta: Array, converged: bool, problem: Problem) -> tu
     held = (theta <= problem.lower + 1e-6 * width) | (theta >= problem.upper - 1e-6 * width)
     if held.any():
         return Status.AT_BOUND, ", ".join(name for name, at in zip(model.names, held, strict=True) if at)
-    jacobian = model.evaluate(theta[None], np.zeros(1, np.intp))[1][0].T * np.sqrt(problem.weight[0])[:, None]
+    jacobian = model.at(theta)[1] * np.sqrt(problem.weight[0])[:, None]
     norms = np.linalg.norm(jacobian, axis=0)
     _, singular, directions = np.linalg.svd(jacobian / np.where(norms > 0, norms, 1.0), full_matrices=False)
     if singular[-1] < 1e-4 * singular[0]:
         ridge = np.abs(directions[-1]) > 0.3
         return Status.DEGENERATE, ", ".join(name for name, on in zip(model.names, ridge, strict=True) if on)
     return (Status.CONVERGED, "") if converged else (Status.STOPPED, "")
+
+
+def scalar(law: T) -> T:
+    """The law with coefficients of shape (1, 1) as one with plain floats."""
+    plain = {name: float(np.ravel(value)[0]) for name, value in coefficients(law).items()}
+    dataclass_law: Any = law
+    return replace(dataclass_law, **plain)  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scaling.calibration import Calibration, Provenance, Range, Region
+from scaling.compute import Architecture
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,7 @@ def calibration(fit: Fit) -> Calibration:
         draws={law: dict(columns) for law, columns in fit.draws.items()},
         region=region(fit),
         residual_sd=residual_sd(fit),
+        architecture=architecture(fit),
         provenance=Provenance(
             source=fit.source or fit.name,
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -62,8 +64,18 @@ def region(fit: Fit) -> Region:
     )
 
 
+def architecture(fit: Fit) -> Architecture:
+    """The FLOP accounting of these models: context and vocabulary from the table where it has them."""
+    context, vocab = _only(fit.table, "context"), _only(fit.table, "vocab")
+    default = Architecture()
+    return Architecture(
+        context=int(float(context)) if context else default.context,
+        vocab=int(float(vocab)) if vocab else default.vocab,
+    )
+
+
 def residual_sd(fit: Fit) -> dict[str, float]:
-    """Root mean square of observed minus predicted loss, nats/token, by law; degrees of freedom not charged."""
+    """Root mean square of observed minus predicted loss, nats/token, by law."""
     found: dict[str, float] = {}
     for law, estimate in fit.estimates.items():
         rows = estimate.model.rows
@@ -76,10 +88,11 @@ def residual_sd(fit: Fit) -> dict[str, float]:
 
 
 def _range(table: pd.DataFrame, column: str) -> Range | None:
-    values = table[column].dropna() if column in table else ()
-    return (float(min(values)), float(max(values))) if len(values) else None
+    if column not in table or not table[column].notna().any():
+        return None
+    return float(table[column].min()), float(table[column].max())
 
 
 def _only(table: pd.DataFrame, column: str) -> str:
-    names = table[column].dropna().unique() if column in table else ()
+    names = list(table[column].dropna().unique()) if column in table else []
     return str(names[0]) if len(names) == 1 else ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from fits.coordinates import (
     Array,
     Centre,
-    Coordinate,
+    DistillationCoordinates,
     EffectiveTokensCoordinates,
     PublishedCoordinates,
     SupervisedCoordinates,
@@ -21,8 +22,13 @@ from fits.coordinates import (
 from scaling.errors import InputError
 from scaling.laws import DistillationLaw, SupervisedLaw
 
-LAWS = ("effective-tokens", "effective-tokens-capacity", "published", "published-7")
-"""The distillation laws that can be fitted, by name."""
+COORDINATES: dict[str, Callable[[Centre], DistillationCoordinates[Any]]] = {
+    "effective-tokens": partial(EffectiveTokensCoordinates, variant="simple"),
+    "effective-tokens-capacity": partial(EffectiveTokensCoordinates, variant="capacity"),
+    "published": PublishedCoordinates,
+    "published-7": PublishedCoordinates,
+}
+"""The distillation laws that can be fitted, by name; "published-7" is "published" with gamma = 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,11 +50,10 @@ class Rows:
     @classmethod
     def of(cls, table: pd.DataFrame) -> Rows:
         """The rows of a validated table that carry no exclusion."""
-        used = table[table["excluded"] == ""]
-        order = np.argsort((used["kind"] == "distillation").to_numpy(), kind="stable")
-        position = np.flatnonzero((table["excluded"] == "").to_numpy())[order]
-        used = used.iloc[order]
-        count = int((used["kind"] == "supervised").sum())
+        position = np.flatnonzero((table["excluded"] == "").to_numpy())
+        kind = table["kind"].to_numpy()[position]
+        position = position[np.argsort(kind == "distillation", kind="stable")]
+        used, count = table.iloc[position], int(np.sum(kind == "supervised"))
         return cls(
             N=used["params"].to_numpy(np.float64),
             D=used["tokens"].to_numpy(np.float64),
@@ -56,7 +61,7 @@ class Rows:
             L_T=used["teacher_loss"].to_numpy(np.float64)[count:],
             supervised=count,
             group=pd.factorize(used["run"])[0].astype(np.intp),
-            index=position,
+            index=position.astype(np.intp),
         )
 
     def __len__(self) -> int:
@@ -67,23 +72,39 @@ class Rows:
         """How many of the rows are distillations."""
         return len(self) - self.supervised
 
+    @property
+    def kind(self) -> NDArray[np.intp]:
+        """(rows,): 0 for supervised, 1 for distillation."""
+        return (np.arange(len(self)) >= self.supervised).astype(np.intp)
+
+    def supervised_only(self) -> Rows:
+        """The supervised rows alone."""
+        n = self.supervised
+        return Rows(
+            N=self.N[:n],
+            D=self.D[:n],
+            L=self.L[:n],
+            L_T=self.L_T[:0],
+            supervised=n,
+            group=self.group[:n],
+            index=self.index[:n],
+        )
+
     def centre(self) -> Centre:
         """Geometric means, where amplitudes are expressed."""
-        lowest = float(min(self.L.min(), self.L_T.min(initial=np.inf)))
-        teacher = float(np.mean(np.log(self.L_T))) if len(self.L_T) else 0.0
         return Centre(
             ln_N=float(np.mean(np.log(self.N))),
             ln_D=float(np.mean(np.log(self.D))),
-            ln_L=teacher,
-            lowest_loss=lowest,
+            ln_L=float(np.mean(np.log(self.L_T))) if len(self.L_T) else 0.0,
+            lowest_loss=float(min(self.L.min(), self.L_T.min(initial=np.inf))),
         )
 
 
 class Model:
     """ln loss of the rows under a supervised law and, where there are distillations, a law of theirs.
 
-    ``given`` holds supervised coordinates, (1, 6) or one row a member of the batch, that are not fitted.
-    ``fixed`` maps coordinate names to values; ``tied`` makes alpha and beta equal.
+    ``given`` is a supervised law that is not fitted, with coefficients of shape () or, one a member of the
+    batch, (batch,). ``fixed`` maps coordinate names to values; ``tied`` makes alpha and beta equal.
     """
 
     def __init__(
@@ -93,40 +114,31 @@ class Model:
         *,
         fixed: Mapping[str, float] | None = None,
         tied: bool = False,
-        given: Array | None = None,
-        centre: Centre | None = None,
+        given: SupervisedLaw | None = None,
     ) -> None:
-        self.rows, self.law_name, self.given = rows, law, given
-        self.centre = centre or rows.centre()
-        self.supervised = SupervisedCoordinates(self.centre)
-        self.distilled = coordinates_of(law, self.centre) if law else None
-        if law is None and rows.distillations:
-            raise ValueError("a table with distillations needs a distillation law")
-        full = [f"supervised {c.name}" for c in self.supervised.space] if given is None else []
-        space: tuple[Coordinate, ...] = self.supervised.space if given is None else ()
-        if self.distilled is not None:
-            full += [f"{c.name}" for c in self.distilled.space]
-            space += self.distilled.space
-        pins = dict(fixed or {})
-        if law == "published-7":
-            pins["ln gamma"] = 0.0
-        unknown = set(pins) - set(full)
-        if unknown:
-            raise InputError(f"cannot fix {sorted(unknown)}: the fitted coordinates are {full}")
-        free = [i for i, name in enumerate(full) if name not in pins]
-        self.offset = np.array([pins.get(name, 0.0) for name in full])
-        self.expand = np.eye(len(full))[:, free]
-        self.space = tuple(space[i] for i in free)
-        self.names = tuple(full[i] for i in free)
+        centre = rows.centre()
+        self.rows, self.law, self.fixed = rows, law, dict(fixed or {})
+        self.supervised = SupervisedCoordinates(centre)
+        self.distilled = coordinates_of(law, centre) if law else None
+        self.given = None if given is None else np.atleast_2d(self.supervised.theta(given))
+        space = [] if given is not None else [(f"supervised {c.name}", c) for c in self.supervised.space]
+        space += [] if self.distilled is None else [(c.name, c) for c in self.distilled.space]
+        pins = {"ln gamma": 0.0, **self.fixed} if law == "published-7" else self.fixed
+        names = [name for name, _ in space]
+        for name in pins:
+            if name not in names:
+                raise InputError(f"cannot fix {name!r}; what is fitted is {', '.join(names)}")
+        self.offset = np.array([pins.get(name, 0.0) for name in names])
+        expand = np.eye(len(names))
+        free = [i for i, name in enumerate(names) if name not in pins]
         if tied and given is None:
-            keep, drop = (
-                self.names.index("supervised ln gamma*alpha"),
-                self.names.index("supervised ln gamma*beta"),
-            )
-            self.expand[:, keep] += self.expand[:, drop]
-            self.expand = np.delete(self.expand, drop, axis=1)
-            self.space = tuple(c for i, c in enumerate(self.space) if i != drop)
-            self.names = tuple(n for i, n in enumerate(self.names) if i != drop)
+            keep, drop = (names.index(f"supervised ln gamma*{name}") for name in ("alpha", "beta"))
+            expand[:, keep] += expand[:, drop]
+            free.remove(drop)
+        self.expand = expand[:, free]
+        """(all, p): how the free coordinates make up all of them."""
+        self.names = tuple(names[i] for i in free)
+        self.space = tuple(space[i][1] for i in free)
 
     @property
     def size(self) -> int:
@@ -141,21 +153,13 @@ class Model:
         """Centre and standard deviation of the weak priors, two (p,) arrays."""
         return np.array([c.prior for c in self.space]), np.array([c.prior_sd for c in self.space])
 
-    def full(self, theta: Array) -> Array:
-        """Every coordinate, fixed and tied ones included, from the free ones: (..., p) -> (..., all)."""
-        return self.offset + theta @ self.expand.T
-
-    def free(self, full: Array) -> Array:
-        """The free coordinates of a full set: (..., all) -> (..., p)."""
-        return cast(Array, (full - self.offset) @ self.expand / self.expand.sum(axis=0))
-
     def laws(
         self, theta: Array, members: NDArray[np.intp] | None = None
     ) -> tuple[SupervisedLaw, DistillationLaw | None]:
-        """Both laws at ``theta`` (b, p); their coefficients have shape (b, 1)."""
-        full = self.full(theta)
+        """Both laws at ``theta`` (b, p); their coefficients have shape (b, 1), or (1, 1) where given."""
+        full = self.offset + theta @ self.expand.T
         if self.given is None:
-            supervised, rest = self.supervised.law(full[..., :6]), full[..., 6:]
+            supervised, rest = self.supervised.law(full[:, :6]), full[:, 6:]
         else:
             given = self.given if len(self.given) == 1 or members is None else self.given[members]
             supervised, rest = self.supervised.law(given), full
@@ -165,31 +169,33 @@ class Model:
         """ln loss (b, n) and its Jacobian (b, p, n)."""
         rows, n = self.rows, self.rows.supervised
         supervised, distilled = self.laws(theta, members)
-        fitted = 6 if self.given is None else 0
+        inner = 6 if self.given is None else 0
         loss = np.empty((len(theta), len(rows)))
         jacobian = np.zeros((len(theta), len(self.offset), len(rows)))
-        if n:
-            first = supervised.derivatives(rows.N[:n], rows.D[:n])
-            loss[:, :n] = first.loss
-            if fitted:
-                for i, column in enumerate(self.supervised.columns(supervised, first.own)):
-                    jacobian[:, i, :n] = column
-        if distilled is not None and self.distilled is not None and rows.distillations:
+        first = supervised.derivatives(rows.N[:n], rows.D[:n])
+        loss[:, :n] = first.loss
+        if inner:
+            for i, column in enumerate(self.supervised.columns(supervised, first.own)):
+                jacobian[:, i, :n] = column
+        if distilled is not None and self.distilled is not None:
             second = distilled.derivatives(rows.N[n:], rows.D[n:], rows.L_T, supervised)
             loss[:, n:] = second.loss
-            if fitted:
+            if inner:
                 for i, column in enumerate(self.supervised.columns(supervised, second.supervised)):
                     jacobian[:, i, n:] = column
-            for i, column in enumerate(self.distilled.columns(distilled, second.own)):  # type: ignore[arg-type]
-                jacobian[:, fitted + i, n:] = column
+            for i, column in enumerate(self.distilled.columns(distilled, second.own), start=inner):
+                jacobian[:, i, n:] = column
         jacobian /= loss[:, None, :]
         return np.log(loss), np.matmul(self.expand.T, jacobian)
 
+    def at(self, theta: Array) -> tuple[Array, Array]:
+        """ln loss (n,) and its Jacobian (n, p) at one point (p,)."""
+        loss, jacobian = self.evaluate(theta[None], np.zeros(1, np.intp))
+        return loss[0], jacobian[0].T
 
-def coordinates_of(law: str, centre: Centre) -> EffectiveTokensCoordinates | PublishedCoordinates:
+
+def coordinates_of(law: str, centre: Centre) -> DistillationCoordinates[Any]:
     """The coordinates of a distillation law by name; raises InputError for a name that is none."""
-    if law in ("published", "published-7"):
-        return PublishedCoordinates(centre)
-    if law in ("effective-tokens", "effective-tokens-capacity"):
-        return EffectiveTokensCoordinates(centre, "capacity" if law.endswith("capacity") else "simple")
-    raise InputError(f"no law is called {law!r}; known: {', '.join(LAWS)}")
+    if law not in COORDINATES:
+        raise InputError(f"no law is called {law!r}; known: {', '.join(COORDINATES)}")
+    return COORDINATES[law](centre)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fits.coordinates import Law
 from scaling.laws import coefficients
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def _head(fit: Fit) -> str:
 
 def _coefficients(fit: Fit) -> str:
     lines = [f"{'coefficient':<28}{'value':>12}   90 % interval"]
-    laws = {"supervised": fit.supervised, **fit.distillation}
+    laws: dict[str, Law] = {"supervised": fit.supervised, **fit.distillation}
     for kind, law in laws.items():
         for name, value in coefficients(law).items():
             low, high = np.quantile(fit.draws[kind][name], INTERVAL)
@@ -48,8 +49,8 @@ def _coefficients(fit: Fit) -> str:
 def _estimate(law: str, found: Estimate) -> str:
     rows = found.model.rows
     lines = [
-        f"{law}: {found.status}{f' ({found.detail})' if found.detail else ''}; {found.agreed} of {found.starts} starts "
-        f"agree; condition {found.condition:.0f}"
+        f"{law}: {found.status}{f' ({found.detail})' if found.detail else ''}; "
+        f"{found.agreed} of {found.starts} starts agree; condition {found.condition:.0f}"
     ]
     residual = rows.L - np.exp(found.predicted)
     for kind, here in (
@@ -79,9 +80,7 @@ def _held_out(fit: Fit) -> str:
     if not fit.held_out:
         return "held out: too few runs of a kind to leave any out"
     lines = ["held out (left out of a refit, then predicted)"]
-    for held in fit.held_out:
-        lines.append(f"  {held}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"  {held}" for held in fit.held_out)])
 
 
 def _warnings(fit: Fit) -> str:

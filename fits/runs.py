@@ -127,12 +127,11 @@ def _numbers(table: pd.DataFrame, column: str) -> pd.Series[float]:
     if pd.api.types.is_numeric_dtype(values):
         return values.astype(np.float64)
     plain = pd.to_numeric(values, errors="coerce").astype(np.float64)
-    for row in np.flatnonzero(plain.isna() & values.notna()):
+    for row in map(int, np.flatnonzero(plain.isna() & values.notna())):
         text = str(values.iloc[row]).strip()
         try:
-            plain.iloc[row] = (
-                parse_quantity(text, column) if text.lower() not in ("", "nan", "none") else np.nan
-            )
+            empty = text.lower() in ("", "nan", "none")
+            plain.iloc[row] = np.nan if empty else parse_quantity(text, column)
         except InputError as error:
             raise InputError(f"row {row + 1}, column {column!r}: {text!r} is not a number") from error
     return plain
@@ -141,14 +140,14 @@ def _numbers(table: pd.DataFrame, column: str) -> pd.Series[float]:
 def _kinds(table: pd.DataFrame) -> pd.Series[str]:
     """Each row's kind; told from the teacher's loss where the table does not say."""
     if "kind" not in table:
-        return pd.Series(
-            np.where(table["teacher_loss"].notna(), "distillation", "supervised"), index=table.index
-        )
+        named = np.where(table["teacher_loss"].notna(), "distillation", "supervised").astype(object)
+        return pd.Series(named, index=table.index, dtype=object)
     kinds = table["kind"].astype(str)
     wrong = np.flatnonzero(~kinds.isin(KINDS))
     if len(wrong):
         raise InputError(
-            f"row {wrong[0] + 1}, column 'kind': {kinds.iloc[wrong[0]]!r}; it is 'supervised' or 'distillation'"
+            f"row {wrong[0] + 1}, column 'kind': {kinds.iloc[wrong[0]]!r}; "
+            "it is 'supervised' or 'distillation'"
         )
     return kinds
 
@@ -157,8 +156,8 @@ def _one_tokenizer(table: pd.DataFrame) -> None:
     if "tokenizer" in table and table["tokenizer"].nunique() > 1:
         names = ", ".join(repr(str(name)) for name in sorted(table["tokenizer"].dropna().unique())[:4])
         raise InputError(
-            f"column 'tokenizer' names {table['tokenizer'].nunique()} tokenizers ({names}): nats/token of different "
-            "tokenizers cannot be compared; fit one table for each"
+            f"column 'tokenizer' names {table['tokenizer'].nunique()} tokenizers ({names}): nats/token of "
+            "different tokenizers cannot be compared; fit one table for each"
         )
 
 
@@ -204,8 +203,8 @@ def _plausible(table: pd.DataFrame) -> None:
         largest = used[column].max()
         if largest < 1e3:
             raise InputError(
-                f"column {column!r}: the largest value is {largest:g}; sizes are plain {unit} (143e6 or '143M'), "
-                "not millions or billions"
+                f"column {column!r}: the largest value is {largest:g}; sizes are plain {unit} "
+                "(143e6 or '143M'), not millions or billions"
             )
     for column in ("loss", "teacher_loss"):
         bad = used[used[column] > 20.0]

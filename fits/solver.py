@@ -115,7 +115,7 @@ def _quadratic(problem: Problem, theta: Array, members: NDArray[np.intp]) -> tup
     diagonal = np.arange(theta.shape[1])
     hessian[:, diagonal, diagonal] += problem.precision
     bad = ~np.isfinite(value)
-    return np.where(bad, np.inf, value), np.nan_to_num(gradient), np.nan_to_num(hessian)
+    return np.asarray(np.where(bad, np.inf, value)), np.nan_to_num(gradient), np.nan_to_num(hessian)
 
 
 def _step(problem: Problem, theta: Array, gradient: Array, hessian: Array, mu: Array) -> tuple[Array, Array]:
@@ -133,4 +133,4 @@ def _step(problem: Problem, theta: Array, gradient: Array, hessian: Array, mu: A
         held, 1.0, scale + mu[:, None] * np.maximum(scale, floor) + floor
     )
     step = -np.linalg.solve(system, (gradient * free)[:, :, None])[:, :, 0]
-    return step, -0.5 * np.sum(step * gradient * free, axis=1)
+    return np.asarray(step), np.asarray(-0.5 * np.sum(step * gradient * free, axis=1))

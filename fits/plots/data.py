@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fits.design import levels
-from scaling.laws import SupervisedLaw
 
 if TYPE_CHECKING:
     from fits.fitting import Fit
@@ -61,7 +60,7 @@ def law_panels(fit: Fit, law: str | None = None) -> tuple[Panel, ...]:
     N, D = used["params"].to_numpy(np.float64), used["tokens"].to_numpy(np.float64)
     L_T, L_S = used["teacher_loss"].to_numpy(np.float64), used["loss"].to_numpy(np.float64)
     grid = np.linspace(0.97 * L_T.min(), 1.03 * L_T.max(), 160)
-    supervised, distilled = fit.sampled(kind)
+    supervised, distilled = fit.calibration.sampled_supervised(), fit.calibration.sampled_law(kind)
     panels: list[Panel] = []
     for size, of_size in _by_level(N):
         curves: list[Curve] = []
@@ -88,7 +87,7 @@ def law_panels(fit: Fit, law: str | None = None) -> tuple[Panel, ...]:
 def isoflop_curves(fit: Fit, budgets: int = 5) -> Panel:
     """Loss over parameters at fixed compute C = 6ND (FLOPs); runs stand with the nearest budget.
 
-    A run is moved along the law to its budget: its residual is kept, so its height above the curve is its own.
+    A run is moved along the law to its budget and keeps its residual: its height above the curve is its own.
     """
     used = fit.table[(fit.table["excluded"] == "") & (fit.table["kind"] == "supervised")]
     N, D = used["params"].to_numpy(np.float64), used["tokens"].to_numpy(np.float64)
@@ -103,7 +102,7 @@ def isoflop_curves(fit: Fit, budgets: int = 5) -> Panel:
     ends = np.log(6 * N_range * D_range)
     budget = np.exp(np.linspace(ends[0] + 0.12 * np.ptp(ends), ends[1] - 0.12 * np.ptp(ends), budgets))
     grid = np.geomspace(N_range[0] / 2, N_range[1] * 2, 160)
-    sampled: SupervisedLaw = fit.sampled(None)[0]
+    sampled = fit.calibration.sampled_supervised()
     nearest = (
         np.argmin(np.abs(np.log(6 * N * D)[:, None] - np.log(budget)), axis=1) if len(N) else np.empty(0)
     )

@@ -1,0 +1,104 @@
+"""Fitting several laws to one table so that they stand on one supervised law.
+
+The first distillation law is fitted jointly with the supervised law. Further laws are conditional on that
+supervised law, in the estimate and again in every draw, so all of them can share one calibration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fits.bootstrap import bootstrap
+from fits.coordinates import Law
+from fits.estimate import Estimate, Objective, estimate
+from fits.model import Model, Rows
+from fits.solver import Array
+from scaling.errors import InputError
+from scaling.laws import SupervisedLaw, coefficients
+
+SUPERVISED = "supervised"
+Draws = dict[str, dict[str, Array]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Every decision about how a table is fitted; the same recipe refits a part of it."""
+
+    laws: tuple[str, ...]
+    """Distillation laws, the joint one first; empty for supervised runs alone."""
+    pins: Mapping[str, float]
+    """Coefficients held at a value: E and gamma of the supervised law, others of the joint law."""
+    tied: bool
+    """alpha = beta."""
+    given: SupervisedLaw | None
+    """A supervised law that is not fitted."""
+    given_draws: Mapping[str, Array] | None
+    """Its coefficients (draws,), where it has an uncertainty."""
+    objective: Objective
+    starts: int
+    seed: int
+
+    def model(self, rows: Rows, law: str | None, given: SupervisedLaw | None) -> Model:
+        """The model of a law under this recipe; conditional on ``given``, or joint where it is None."""
+        pins = coordinate_pins(self.pins, law) if law in (None, *self.laws[:1]) else {}
+        return Model(rows, law, fixed=pins, tied=self.tied, given=given)
+
+
+def fit_laws(rows: Rows, recipe: Recipe, near: Mapping[str, Estimate] | None = None) -> dict[str, Estimate]:
+    """Every law of the recipe, by name (``supervised`` if there are no distillations)."""
+    found: dict[str, Estimate] = {}
+    given = recipe.given
+    for law in recipe.laws or (None,):
+        model = recipe.model(rows, law, given)
+        starts = [near[law or SUPERVISED].theta] if near else []
+        count = recipe.starts if near is None else max(recipe.starts // 4, 8)
+        name = law or SUPERVISED
+        found[name] = estimate(model, recipe.objective, starts=count, seed=recipe.seed, near=starts)
+        if given is None:
+            given = found[name].supervised
+    return found
+
+
+def draw_laws(estimates: Mapping[str, Estimate], recipe: Recipe, draws: int, resample: str) -> Draws:
+    """Coefficients by law and name, each (draws,); row i of all of them is one bootstrap draw.
+
+    Every law sees the same resampled runs in draw i, and the supervised law of draw i.
+    """
+    columns: Draws = {}
+    if recipe.given_draws is not None:
+        columns[SUPERVISED] = dict(recipe.given_draws)
+    for name, found in estimates.items():
+        model = found.model
+        if SUPERVISED in columns:
+            model = Model(
+                model.rows, model.law, given=SupervisedLaw(**columns[SUPERVISED]), fixed=model.fixed
+            )
+        theta = bootstrap(found, draws, method=resample, seed=recipe.seed, model=model).theta
+        supervised, distilled = model.laws(theta)
+        columns.setdefault(SUPERVISED, _columns(supervised, draws))
+        if distilled is not None:
+            columns[name] = _columns(distilled, draws)
+    return columns
+
+
+def coordinate_pins(pins: Mapping[str, float], law: str | None) -> dict[str, float]:
+    """Pins by the name of the fitted coordinate; raises InputError for a coefficient that is not positive."""
+    named = {}
+    for coefficient, number in pins.items():
+        if not number > 0:
+            raise InputError(f"{coefficient} is pinned at {number}; coefficients are positive")
+        if coefficient in ("E", "gamma"):
+            named[f"supervised ln {coefficient}"] = float(np.log(number))
+        elif law:
+            named[f"ln {coefficient}"] = float(np.log(number))
+    return named
+
+
+def _columns(law: Law, draws: int) -> dict[str, Array]:
+    """Coefficients of shape (draws, 1), or (1, 1), as columns (draws,)."""
+    return {
+        name: np.broadcast_to(np.ravel(value), (draws,)).copy() for name, value in coefficients(law).items()
+    }

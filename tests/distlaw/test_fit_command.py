@@ -1,0 +1,59 @@
+"""The fit's verbs on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from distlaw import fit as verbs
+from scaling import InputError, SupervisedLaw
+from scaling.calibration import Calibration
+
+app = typer.Typer()
+verbs.register(app)
+LAW = SupervisedLaw(E=1.8, A=400.0, B=2000.0, alpha=0.35, beta=0.37)
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    N, D = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e7, 1e9, 4), np.geomspace(1e9, 1e11, 4)))
+    noise = np.exp(0.003 * np.random.default_rng(0).standard_normal(len(N)))
+    path = tmp_path / "my-runs.csv"
+    pd.DataFrame({"size": N, "seen": D, "val": LAW.loss(N, D) * noise}).to_csv(path, index=False)
+    return path
+
+
+def test_fit_writes_a_calibration_and_figures(csv: Path, tmp_path: Path) -> None:
+    out, plots = tmp_path / "law.json", tmp_path / "figures"
+    arguments = ["fit", str(csv), "--map", "N=size,D=seen,L=val", "--draws", "40"]
+    result = CliRunner().invoke(app, [*arguments, "--out", str(out), "--plots", str(plots)])
+    assert result.exit_code == 0, result.output
+    assert "16 supervised runs" in result.output
+    assert "held out" in result.output
+    loaded = Calibration.load(out)
+    assert loaded.name == "law"
+    assert loaded.provenance.source == "my-runs.csv"
+    assert loaded.supervised.loss(1e9, 1e11) == pytest.approx(float(LAW.loss(1e9, 1e11)), rel=0.02)
+    assert (plots / "isoflop.svg").exists()
+
+
+def test_check_reads_the_design_without_fitting(csv: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["check", str(csv), "--map", "N=size,D=seen,L=val"])
+    assert result.exit_code == 0
+    assert "4 sizes" in result.output
+    few = tmp_path / "few.csv"
+    pd.read_csv(csv).head(4).to_csv(few, index=False)
+    result = CliRunner().invoke(app, ["check", str(few), "--map", "N=size,D=seen,L=val"])
+    assert result.exit_code == 1
+    assert "refuse: 4 supervised runs cannot determine" in result.output
+
+
+def test_bad_input_is_an_input_error(csv: Path) -> None:
+    result = CliRunner().invoke(app, ["fit", str(csv)])
+    assert isinstance(result.exception, InputError)
+    assert "my-runs.csv: no column 'params'" in str(result.exception)

@@ -1,0 +1,140 @@
+"""Recovery from synthetic truth, the identities a fit must satisfy, and the designs it must refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from samples_of_fits import DISTILLED, FIGURE1, TRUTH, sweep
+
+from fits import Objective, fit
+from fits.model import Model, Rows
+from fits.runs import validate
+from scaling import InputError
+from scaling.calibration import Calibration
+from scaling.laws import coefficients
+
+EXACT = Objective(delta=np.inf, priors=False)
+
+
+@pytest.mark.parametrize("law", ["effective-tokens", "effective-tokens-capacity", "published"])
+@pytest.mark.parametrize("given", [None, TRUTH])
+def test_jacobian_is_the_derivative(law: str, given: object) -> None:
+    model = Model(Rows.of(validate(sweep())), law, given=given)
+    rng = np.random.default_rng(0)
+    centre, spread = model.prior()
+    theta = centre + 0.5 * spread * rng.standard_normal((3, model.size))
+    members = np.arange(3)
+    jacobian = model.evaluate(theta, members)[1]
+    for i in range(model.size):
+        step = 1e-5 * np.eye(model.size)[i]
+        above, below = model.evaluate(theta + step, members)[0], model.evaluate(theta - step, members)[0]
+        np.testing.assert_allclose(jacobian[:, i], (above - below) / 2e-5, rtol=2e-5, atol=1e-8)
+
+
+def test_noise_free_runs_give_the_truth_back() -> None:
+    found = fit(sweep(), objective=EXACT, draws=20, gamma=1.0)
+    for name, value in coefficients(TRUTH).items():
+        assert coefficients(found.supervised)[name] == pytest.approx(value, rel=1e-5)
+    for name, value in coefficients(DISTILLED).items():
+        assert coefficients(found.distillation["effective-tokens"])[name] == pytest.approx(value, rel=1e-4)
+    assert found.main.status == "converged"
+    assert all(held.rmse < 1e-4 for held in found.held_out)
+
+
+def test_noisy_runs_predict_within_their_noise() -> None:
+    found = fit(sweep(noise=0.01, seed=3), draws=200)
+    assert found.supervised.loss(4e5, 2e7) == pytest.approx(float(TRUTH.loss(4e5, 2e7)), rel=0.04)
+    low, high = np.quantile(found.calibration.sampled_supervised().loss(1e5, 1e6), [0.05, 0.95])
+    assert low < TRUTH.loss(1e5, 1e6) < high
+    assert high - low < 0.1
+    assert found.supervised.gamma == 1.0
+
+
+def test_an_outlier_is_flagged_kept_and_harmless() -> None:
+    clean, spoiled = sweep(noise=0.003, seed=1), sweep(noise=0.003, seed=1)
+    spoiled.loc[5, "loss"] *= 1.15
+    one, other = fit(clean, draws=20), fit(spoiled, draws=20)
+    assert list(other.table["outlier"] != "").count(True) == 1
+    assert "above the law" in other.table["outlier"][5]
+    assert other.table["excluded"][5] == ""
+    assert other.supervised.loss(1e5, 2e6) == pytest.approx(float(one.supervised.loss(1e5, 2e6)), rel=3e-3)
+
+
+def test_pins_and_ties() -> None:
+    found = fit(sweep(noise=0.005), fixed={"E": 1.5}, tied=True, draws=20)
+    assert pytest.approx(1.5) == found.supervised.E
+    assert found.supervised.alpha == pytest.approx(found.supervised.beta)
+    with pytest.raises(InputError, match="cannot fix 'ln c0'"):
+        fit(sweep(), fixed={"c0": 2.0}, draws=20)
+
+
+def test_draws_are_aligned_and_the_calibration_survives_its_file(tmp_path: Path) -> None:
+    found = fit(sweep(noise=0.01), laws=["effective-tokens", "effective-tokens-capacity"], draws=50)
+    path = found.calibration.save(tmp_path / "calibration.json")
+    loaded = Calibration.load(path)
+    assert loaded.draw_count == 50
+    assert loaded.default == "effective-tokens"
+    assert loaded.region.runs == {"supervised": 16, "distillation": 24}
+    law = loaded.sampled_law("effective-tokens-capacity")
+    losses = law.loss(3e4, 1e6, 4.0, loaded.sampled_supervised())
+    assert losses.shape == (50, 1)
+    assert loaded.supervised == found.supervised
+
+
+def test_a_given_supervised_law_brings_its_uncertainty() -> None:
+    first = fit(sweep(noise=0.01), draws=60)
+    only = sweep(noise=0.01, seed=5).query("kind == 'distillation'")
+    known = fit(only, supervised=TRUTH, draws=60)
+    unsure = fit(only, supervised=first.calibration, draws=60)
+    spread = [float(np.std(np.log(f.draws["effective-tokens"]["k"]))) for f in (known, unsure)]
+    assert spread[1] > spread[0]
+    assert np.array_equal(unsure.draws["supervised"]["E"], first.draws["supervised"]["E"])
+
+
+def test_the_published_law_is_left_out_with_a_reason() -> None:
+    found = fit(sweep(noise=0.01), draws=20)
+    assert list(found.distillation) == ["effective-tokens"]
+    assert any("2 student token counts, of at least 3" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (sweep().iloc[:5], "5 supervised runs cannot determine"),
+        (sweep().query("tokens == 1e6 and kind == 'supervised'"), "cannot determine"),
+        (
+            sweep(tokens=(1e6,), sizes=tuple(np.geomspace(1e4, 1e6, 9)), students=()),
+            "every supervised run has one",
+        ),
+        (sweep().query("kind == 'distillation'"), "distillations only"),
+        (sweep().iloc[:18], "2 distillations cannot determine"),
+    ],
+)
+def test_designs_that_identify_nothing_are_refused(frame: pd.DataFrame, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        fit(frame, draws=20)
+
+
+def test_a_fixed_ratio_of_tokens_to_parameters_is_warned_about() -> None:
+    sizes = np.geomspace(1e6, 1e9, 12)
+    frame = pd.DataFrame({"params": sizes, "tokens": 20 * sizes, "loss": FIGURE1.loss(sizes, 20 * sizes)})
+    found = fit(frame, draws=20)
+    assert any("20 tokens per parameter everywhere" in str(finding) for finding in found.findings)
+    assert "20 tokens per parameter" in found.summary()
+
+
+def test_checkpoints_of_one_run_are_resampled_together() -> None:
+    frame = sweep(noise=0.01)
+    frame["run"] = [f"{kind}-{N}" for kind, N in zip(frame["kind"], frame["params"], strict=True)]
+    frame.loc[frame["kind"] == "distillation", "run"] = [f"d{i}" for i in range(24)]
+    found = fit(frame, draws=30, resample="runs")
+    assert len(set(found.main.model.rows.group)) == 4 + 24
+
+
+def test_the_same_seed_gives_the_same_fit() -> None:
+    one, other = (fit(sweep(noise=0.01), draws=40, seed=7) for _ in range(2))
+    assert one.supervised == other.supervised
+    assert np.array_equal(one.draws["effective-tokens"]["k"], other.draws["effective-tokens"]["k"])
