@@ -69,6 +69,15 @@ class Region:
     runs: Mapping[str, int] = field(default_factory=dict)
     """How many runs were fitted, by kind: ``supervised``, ``distillation``."""
 
+    def outside(self, **values: float) -> dict[str, float]:
+        """By how many times each value lies outside its range; 1 is inside, unknown ranges are left out."""
+        factors = {}
+        for name, value in values.items():
+            known = getattr(self, name)
+            if known is not None:
+                factors[name] = max(known[0] / value, value / known[1], 1.0)
+        return factors
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:

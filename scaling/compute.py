@@ -19,6 +19,7 @@ from scaling.errors import InputError
 FLOPS_RULES = ("detailed", "6nd")
 FORWARDS_PER_STEP = 3.0
 """A training step costs one forward pass and a backward pass of twice that."""
+INVERSION_STEPS = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,6 +154,24 @@ class Architecture:
             return 2 * N
         step = N ** (-1 / 3)
         return np.asarray(2 * N * (1 + step * (self.context_constant + step * self.vocab_constant)))
+
+    def log_forward_flops(self, ln_N: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """ln F(N) and its slope d ln F / d ln N, which lies between 1/3 and 1."""
+        if self.rule == "6nd":
+            return ln_N + math.log(2), np.ones_like(ln_N)
+        step = np.exp(ln_N * (-1 / 3))
+        context, vocab = step * self.context_constant, step * step * self.vocab_constant
+        total = 1 + context + vocab
+        return ln_N + np.log(2 * total), 1 - (context + 2 * vocab) / (3 * total)
+
+    def params_for_flops(self, forward_flops: ArrayLike) -> NDArray[np.float64]:
+        """The inverse of F: how large a model is whose forward pass costs this much a token."""
+        ln_F = np.log(np.asarray(forward_flops, dtype=np.float64))
+        ln_N = ln_F - math.log(2)  # from above: ln F is convex in ln N, so Newton descends to the root
+        for _ in range(0 if self.rule == "6nd" else INVERSION_STEPS):
+            value, slope = self.log_forward_flops(ln_N)
+            ln_N = ln_N - (value - ln_F) / slope
+        return np.exp(ln_N)
 
     def training_flops(self, N: ArrayLike, tokens: ArrayLike) -> NDArray[np.float64]:
         """FLOPs of training ``N`` parameters on ``tokens`` tokens."""

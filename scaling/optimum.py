@@ -1,0 +1,157 @@
+"""The compute-optimal distillation of many students at once.
+
+Under every scenario the problem is one-dimensional: a budget is split between the teacher and the student,
+and each part is spent as well as it can be (see :mod:`scaling.teachers`). The free variable is the log odds
+of the teacher's part; where the teacher is free, the logarithm of what it cost somebody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scaling.compute import FORWARDS_PER_STEP, Architecture
+from scaling.laws import DistillationLaw, SupervisedLaw
+from scaling.repetition import effective_tokens
+from scaling.search import minimise
+from scaling.teachers import TeacherBox, best_teacher
+
+Array = NDArray[np.float64]
+Bound = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bounds:
+    """The smallest and largest allowed value of each variable; equal values fix it."""
+
+    student_tokens: Bound = (1.0, 1e18)
+    teacher_params: Bound = (1e3, 1e15)
+    teacher_tokens: Bound = (1e3, 1e18)
+    teacher_loss: Bound = (0.0, np.inf)
+    """nats/token; a bound from below means that no better teacher is to be had."""
+    student_unique_tokens: float = np.inf
+    """Distinct tokens for the student; more are repetitions, valued by :mod:`scaling.repetition`."""
+    teacher_unique_tokens: float = np.inf
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """The laws and costs that hold for a set of problems."""
+
+    supervised: SupervisedLaw
+    law: DistillationLaw
+    architecture: Architecture
+    bounds: Bounds = field(default_factory=Bounds)
+
+
+class Problems(NamedTuple):
+    """Students, budgets and shares of the teacher's costs: arrays of shape (P, 1)."""
+
+    student_params: Array
+    budget: Array
+    logits: Array
+    pretraining: Array
+
+    @classmethod
+    def of(
+        cls, student_params: ArrayLike, budget: ArrayLike, logits: ArrayLike, pretraining: ArrayLike
+    ) -> Problems:
+        """Problems from values that broadcast against each other."""
+        arrays = np.broadcast_arrays(student_params, budget, logits, pretraining)
+        return cls(*(np.asarray(array, dtype=np.float64).reshape(-1, 1) for array in arrays))
+
+
+class Optima(NamedTuple):
+    """The best distillation of each problem; arrays of one shape. Infeasible ones have loss inf."""
+
+    student_params: Array
+    student_tokens: Array
+    teacher_params: Array
+    teacher_tokens: Array
+    teacher_loss: Array
+    loss: Array
+
+
+def solve(setting: Setting, problems: Problems) -> Optima:
+    """The optimum of every problem, shape (P,)."""
+    low, high = _search_range(setting, problems)
+    best = minimise(lambda split: distil(setting, problems, split).loss, low, high)
+    return Optima(*(values[:, 0] for values in distil(setting, problems, best)))
+
+
+def distil(setting: Setting, problems: Problems, split: Array) -> Optima:
+    """The distillations, shape (P, K), that follow from the teacher's part of the budget.
+
+    ``split``, shape (P, K), is ln(teacher's part / student's part), or ln(teacher's cost / budget) where the
+    teacher is free.
+    """
+    bounds, architecture = setting.bounds, setting.architecture
+    free = (problems.logits == 0) & (problems.pretraining == 0)
+    odds = np.exp(split)
+    price = problems.budget * np.where(free, odds, odds / (1 + odds))
+    student_budget = np.where(free, problems.budget, problems.budget / (1 + odds))
+    fewest, most = bounds.student_tokens
+    step_flops = FORWARDS_PER_STEP * architecture.forward_flops(problems.student_params)
+    tokens = np.minimum(student_budget / step_flops, most)
+    box = TeacherBox(bounds.teacher_params, bounds.teacher_tokens, bounds.teacher_unique_tokens)
+    teacher = best_teacher(
+        price,
+        problems.logits * tokens,
+        np.where(free, 1.0, problems.pretraining),
+        box,
+        setting.supervised,
+        architecture,
+    )
+    best_known, worst = bounds.teacher_loss
+    L_T = np.maximum(teacher.loss, best_known)
+    feasible = np.isfinite(L_T) & np.less_equal(L_T, worst * (1 + 1e-12)) & (tokens >= fewest * (1 - 1e-9))
+    L_T = np.where(feasible, L_T, 2.0 * setting.supervised.E)
+    seen = effective_tokens(tokens, bounds.student_unique_tokens)
+    loss = setting.law.loss(problems.student_params, seen, L_T, setting.supervised)
+    loss = np.where(feasible, loss, np.inf)
+    return Optima(
+        np.broadcast_to(problems.student_params, loss.shape),
+        tokens + np.zeros_like(loss),
+        teacher.params,
+        teacher.tokens,
+        L_T,
+        loss,
+    )
+
+
+def direct(setting: Setting, student_params: ArrayLike, budget: ArrayLike) -> tuple[Array, Array]:
+    """Tokens and loss of the student trained directly, without a teacher, on the whole budget."""
+    step_flops = FORWARDS_PER_STEP * setting.architecture.forward_flops(student_params)
+    tokens = np.minimum(np.asarray(budget) / step_flops, setting.bounds.student_tokens[1])
+    seen = effective_tokens(tokens, setting.bounds.student_unique_tokens)
+    return tokens, setting.supervised.loss(student_params, seen)
+
+
+def _search_range(setting: Setting, problems: Problems) -> tuple[Array, Array]:
+    """The splits between the cheapest and the dearest teacher in the box."""
+    bounds, F = setting.bounds, setting.architecture.forward_flops
+    free = (problems.logits == 0) & (problems.pretraining == 0)
+    step_flops = FORWARDS_PER_STEP * F(problems.student_params)
+    most = problems.budget / step_flops
+    fewest = np.minimum(bounds.student_tokens[0], most)
+
+    def odds(params: float, tokens: float, student_tokens: Array) -> Array:
+        logits = problems.logits * F(params) / step_flops
+        training = FORWARDS_PER_STEP * F(params) * tokens
+        charged = logits + problems.pretraining * training / (step_flops * student_tokens)
+        return np.where(free, training / problems.budget, charged)
+
+    (smallest, largest), (short, long) = bounds.teacher_params, bounds.teacher_tokens
+    low = odds(smallest, short, most)
+    dearest = np.where(free, np.inf, (most - fewest) / fewest)
+    high = np.minimum(odds(largest, long, fewest), dearest)
+    return np.log(low), np.log(np.maximum(high, low))
+
+
+def stack(problems: Sequence[Problems]) -> Problems:
+    """All problems in one, in order."""
+    return Problems(*(np.concatenate(arrays) for arrays in zip(*problems, strict=True)))

@@ -1,0 +1,40 @@
+"""Minimise many one-dimensional functions at once, globally on a lattice and then by zooming in.
+
+No derivative, no start: the first lattice sees every valley wider than its spacing, and every round keeps
+the two cells around the best point. All problems advance together, one a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+FIRST_LATTICE = 64
+ZOOM_LATTICE = 12
+ZOOMS = 4
+
+
+def minimise(
+    objective: Callable[[Array], Array],
+    low: Array,
+    high: Array,
+    first: int = FIRST_LATTICE,
+    zooms: int = ZOOMS,
+) -> Array:
+    """The minimisers, shape (P, 1), of ``objective`` between ``low`` and ``high``, both of shape (P, 1).
+
+    ``objective`` takes points of shape (P, K) and returns values of that shape; infeasible points are inf.
+    """
+    points = first
+    for _ in range(zooms + 1):
+        step = (high - low) / (points - 1)
+        lattice = low + step * np.arange(points)
+        best = np.argmin(objective(lattice), axis=1, keepdims=True)
+        middle = np.take_along_axis(lattice, best, axis=1)
+        low, high = np.maximum(low, middle - step), np.minimum(high, middle + step)
+        points = ZOOM_LATTICE
+    return middle
