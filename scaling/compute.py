@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +20,8 @@ from scaling.errors import InputError
 FLOPS_RULES = ("detailed", "6nd")
 FORWARDS_PER_STEP = 3.0
 """A training step costs one forward pass and a backward pass of twice that."""
-INVERSION_STEPS = 6
+_TABLE_LN_N = np.linspace(0, np.log(1e19), 2048)
+"""Sizes at which F is tabulated for its inverse, which one Newton step then makes exact to 1e-10."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,29 +151,28 @@ class Architecture:
 
     def forward_flops(self, N: ArrayLike) -> NDArray[np.float64]:
         """F(N), FLOPs a token of one forward pass (Eq. 69), or 2N under the ``6nd`` rule."""
-        N = np.asarray(N, dtype=np.float64)
-        if self.rule == "6nd":
-            return 2 * N
-        step = N ** (-1 / 3)
-        return np.asarray(2 * N * (1 + step * (self.context_constant + step * self.vocab_constant)))
+        return self.forward_flops_and_slope(np.log(np.asarray(N, dtype=np.float64)))[0]
 
-    def log_forward_flops(self, ln_N: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """ln F(N) and its slope d ln F / d ln N, which lies between 1/3 and 1."""
+    def forward_flops_and_slope(
+        self, ln_N: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """F(N) and its elasticity d ln F / d ln N, which lies between 1/3 and 1."""
         if self.rule == "6nd":
-            return ln_N + math.log(2), np.ones_like(ln_N)
+            return 2 * np.exp(ln_N), np.ones_like(ln_N)
+        context_weight, vocab_weight = _weights(self)
         step = np.exp(ln_N * (-1 / 3))
-        context, vocab = step * self.context_constant, step * step * self.vocab_constant
+        context, vocab = step * context_weight, step * step * vocab_weight
         total = 1 + context + vocab
-        return ln_N + np.log(2 * total), 1 - (context + 2 * vocab) / (3 * total)
+        return 2 * total / step**3, 1 - (context + 2 * vocab) / (3 * total)
 
     def params_for_flops(self, forward_flops: ArrayLike) -> NDArray[np.float64]:
         """The inverse of F: how large a model is whose forward pass costs this much a token."""
-        ln_F = np.log(np.asarray(forward_flops, dtype=np.float64))
-        ln_N = ln_F - math.log(2)  # from above: ln F is convex in ln N, so Newton descends to the root
-        for _ in range(0 if self.rule == "6nd" else INVERSION_STEPS):
-            value, slope = self.log_forward_flops(ln_N)
-            ln_N = ln_N - (value - ln_F) / slope
-        return np.exp(ln_N)
+        F = np.asarray(forward_flops, dtype=np.float64)
+        if self.rule == "6nd":
+            return F / 2
+        ln_N = np.interp(np.log(F), _table(self), _TABLE_LN_N)
+        value, slope = self.forward_flops_and_slope(ln_N)
+        return np.exp(ln_N - np.log(value / F) / slope)
 
     def training_flops(self, N: ArrayLike, tokens: ArrayLike) -> NDArray[np.float64]:
         """FLOPs of training ``N`` parameters on ``tokens`` tokens."""
@@ -191,6 +192,16 @@ class Architecture:
             vocab=self.vocab,
             context=self.context,
         )
+
+
+@lru_cache
+def _weights(architecture: Architecture) -> tuple[float, float]:
+    return architecture.context_constant, architecture.vocab_constant
+
+
+@lru_cache
+def _table(architecture: Architecture) -> NDArray[np.float64]:
+    return np.log(architecture.forward_flops_and_slope(_TABLE_LN_N)[0])
 
 
 def _check_positive(thing: ModelShape | Architecture, *names: str) -> None:

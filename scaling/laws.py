@@ -211,7 +211,9 @@ class PublishedLaw:
 
     def loss(self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw) -> Array:
         """The student's cross-entropy against data, nats/token."""
-        return self.derivatives(N_S, D_S, L_T, supervised).loss
+        ln_L_T = np.log(L_T)
+        z = (ln_L_T - np.log(supervised.loss(N_S, D_S)) - np.log(self.d1)) / self.f1
+        return _mimicry_loss(self, N_S, D_S, L_T, ln_L_T, -self.c1 * self.f1 * np.logaddexp(0.0, z))
 
     def derivatives(
         self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw
@@ -267,7 +269,9 @@ class IdentifiableLaw:
 
     def loss(self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw) -> Array:
         """The student's cross-entropy against data, nats/token."""
-        return self.derivatives(N_S, D_S, L_T, supervised).loss
+        ln_L_T = np.log(L_T)
+        ln_ratio = (ln_L_T - np.log(supervised.loss(N_S, D_S)) - np.log(self.k)) / self.f1
+        return _mimicry_loss(self, N_S, D_S, L_T, ln_L_T, -np.exp(np.minimum(ln_ratio, 700.0)))
 
     def derivatives(
         self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw
@@ -293,6 +297,19 @@ class IdentifiableLaw:
             beta=self.beta,
             gamma=self.gamma,
         )
+
+
+def _mimicry_loss(
+    law: PublishedLaw | IdentifiableLaw,
+    N_S: ArrayLike,
+    D_S: ArrayLike,
+    L_T: ArrayLike,
+    ln_L_T: Array,
+    gap: Array,
+) -> Array:
+    """L_T + exp(-c0 ln L_T + gap + gamma ln(A/N^alpha + B/D^beta))."""
+    power = SupervisedLaw(E=0.0, A=law.A, B=law.B, alpha=law.alpha, beta=law.beta, gamma=law.gamma)
+    return np.asarray(L_T + np.exp(power.log_excess(N_S, D_S) + gap - law.c0 * ln_L_T))
 
 
 def _mimicry(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 FIRST_LATTICE = 64
-ZOOM_LATTICE = 12
+ZOOM_LATTICE = 24
 ZOOMS = 4
 
 

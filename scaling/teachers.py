@@ -96,8 +96,8 @@ class _Balance(NamedTuple):
         Also price/(price - logits) and d ln F/d ln N.
         """
         s, unique = self.supervised, self.box.unique_tokens
-        ln_F, slope_F = self.architecture.log_forward_flops(ln_N)
-        tokens_and_logits = self.price * np.exp(-ln_F)
+        F, slope_F = self.architecture.forward_flops_and_slope(ln_N)
+        tokens_and_logits = self.price / F
         trained = np.maximum(tokens_and_logits - self.logit_tokens, 1e-12 * tokens_and_logits)
         leverage = tokens_and_logits / trained
         D = trained / self.per_token
