@@ -19,7 +19,9 @@ from scaling.laws import (
     EffectiveTokensLaw,
     IdentifiableLaw,
     Partials,
+    PublishedLaw,
     SupervisedLaw,
+    coefficients,
 )
 
 Array = NDArray[np.float64]
@@ -169,6 +171,32 @@ class PublishedCoordinates:
         """d loss / d theta, one (..., n) array a coordinate, from d loss / d ln(coefficient)."""
         by_c0 = by["c0"] + (by["A"] + by["B"]) * law.c0 * self.centre.ln_L / law.gamma
         return [by_c0, by["k"], by["f1"], *_power_columns(law, by, self.centre)]
+
+
+class NineCoordinates:
+    """The eight of :class:`PublishedCoordinates` and ln c1, for Eq. 8 as printed.
+
+    ``d1 = k (c1 f1)^f1``; c1 is nearly free, and a fit that ends at its bound says so.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("c0", "c1", "d1", "f1", "A", "B", "alpha", "beta", "gamma")
+
+    def __init__(self, centre: Centre) -> None:
+        self.eight = PublishedCoordinates(centre)
+        self.space: tuple[Coordinate, ...] = (*self.eight.space, _log("c1", 1.0, 1e6, 300.0, 2.0))
+
+    def law(self, theta: Array) -> PublishedLaw:
+        """The law at ``theta`` (..., 9); its coefficients have shape (..., 1)."""
+        eight = self.eight.law(theta[..., :8])
+        c1 = np.exp(theta[..., 8:9])
+        own = {name: value for name, value in coefficients(eight).items() if name != "k"}
+        return PublishedLaw(c1=c1, d1=eight.k * (c1 * eight.f1) ** eight.f1, **own)
+
+    def columns(self, law: PublishedLaw, by: Partials) -> list[Array]:
+        """d loss / d theta, one (..., n) array a coordinate, from d loss / d ln(coefficient)."""
+        ln_c1f1 = np.log(law.c1 * law.f1)
+        by = {**by, "k": by["d1"], "f1": by["f1"] + by["d1"] * law.f1 * (ln_c1f1 + 1.0)}
+        return [*self.eight.columns(law.identifiable(), by), by["c1"] + by["d1"] * law.f1]
 
 
 Law = SupervisedLaw | DistillationLaw

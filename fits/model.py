@@ -16,6 +16,7 @@ from fits.coordinates import (
     Centre,
     DistillationCoordinates,
     EffectiveTokensCoordinates,
+    NineCoordinates,
     PublishedCoordinates,
     SupervisedCoordinates,
 )
@@ -27,6 +28,7 @@ COORDINATES: dict[str, Callable[[Centre], DistillationCoordinates[Any]]] = {
     "effective-tokens-capacity": partial(EffectiveTokensCoordinates, variant="capacity"),
     "published": PublishedCoordinates,
     "published-7": PublishedCoordinates,
+    "published-9": NineCoordinates,
 }
 """The distillation laws that can be fitted, by name; "published-7" is "published" with gamma = 1."""
 

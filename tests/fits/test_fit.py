@@ -19,7 +19,7 @@ from scaling.laws import coefficients
 EXACT = Objective(delta=np.inf, priors=False)
 
 
-@pytest.mark.parametrize("law", ["effective-tokens", "effective-tokens-capacity", "published"])
+@pytest.mark.parametrize("law", ["effective-tokens", "effective-tokens-capacity", "published", "published-9"])
 @pytest.mark.parametrize("given", [None, TRUTH])
 def test_jacobian_is_the_derivative(law: str, given: object) -> None:
     model = Model(Rows.of(validate(sweep())), law, given=given)
