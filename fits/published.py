@@ -236,7 +236,7 @@ def besiroglu2024(draws: int = DRAWS) -> Calibration:
             corpus="MassiveText",
             tokenizer="SentencePiece, 32k",
             notes=(
-                "Coefficients as published; draws from our bootstrap of the same 240 runs, moved to their centre.",
+                "Coefficients as published; draws from our own bootstrap of the same 240 runs.",
                 "Parameters include embeddings, and FLOPs are 6ND. Losses are known to 0.01.",
             ),
         ),
@@ -249,7 +249,7 @@ def _bootstrap_of_chinchilla(runs: pd.DataFrame, draws: int) -> dict[str, np.nda
         gamma=1.0,
         objective=Objective(delta=1e-3, priors=False),
         draws=draws,
-        resample="rows",
+        resample="runs",
         hold_out_largest=False,
         seed=SEED,
     )
