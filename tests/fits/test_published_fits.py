@@ -8,7 +8,8 @@ import pytest
 from samples_of_fits import FIGURE1
 
 from fits import Objective, fit
-from scaling.laws import DistillationLaw
+from fits import figure1 as figure1_fits
+from scaling.laws import DistillationLaw, coefficients
 
 LEAST_SQUARES = Objective(delta=np.inf, priors=False)
 
@@ -48,3 +49,12 @@ def test_figure1(figure1: pd.DataFrame, law: str, on_fit: float, held_out: float
     assert rmse(found.distillation[law], training) <= on_fit
     assert rmse(found.distillation[law], figure1[figure1["split"] == "extrapolation"]) <= held_out
     assert found.estimates[law].status == "converged"
+
+
+def test_the_authors_own_curves() -> None:
+    """Eq. 8 gives back the curves the authors drew, and tells how badly Table 6 misprints B' = 24181."""
+    found = figure1_fits.curves(draws=20)
+    law = found.distillation["published-9"]
+    table = found.table
+    assert rmse(law, table) <= 2e-5
+    assert 60 < coefficients(law)["B"] / 24181 < 110
