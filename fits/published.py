@@ -13,75 +13,48 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+import fits.figure1
 import scaling.calibration
-from fits.datasets import chinchilla, figure1, figure1_curves
+from fits import datasets
 from fits.estimate import Objective
-from fits.fitting import Fit, fit
-from scaling.calibration import SUPERVISED, Calibration, Draws, Provenance, Region
+from fits.fitting import fit
+from scaling.calibration import SUPERVISED, Calibration, Provenance, Region
 from scaling.compute import Architecture
-from scaling.laws import PublishedLaw, SupervisedLaw
+from scaling.laws import DistillationLaw, PublishedLaw, SupervisedLaw
 
+Array = NDArray[np.float64]
 DIRECTORY = Path(scaling.calibration.__file__).with_name("published")
 COMMAND = "python -m fits.published"
 DRAWS = 1000
 SEED = 0
 
 BUSBRIDGE = "Busbridge et al. 2025, Distillation Scaling Laws, ICML (arXiv 2502.08606v2)"
-FIGURE_1 = "positions in the vector graphics of its Figure 1, republished by PlanarG/active-sl (MIT)"
 C4 = "C4 (English), about 90B unique tokens each for teachers and for students"
 
-SUPERVISED_LAW = SupervisedLaw(E=1.220, A=3355.0, B=18186.0, alpha=0.408, beta=0.431, gamma=0.452)
-INTERVALS = {
-    "E": (1.190, 1.247),
-    "A": (3346.0, 3360.0),
-    "B": (18157.0, 18236.0),
-    "alpha": (0.405, 0.411),
-    "beta": (0.428, 0.433),
-    "gamma": (0.442, 0.461),
-}
-"""Table 6, 90 % bootstrap intervals of the supervised law; their correlations are not printed."""
-Z_90 = 1.6448536269514722
-SUPERVISED_REGION = {"params": (1.028e8, 1.261e10), "tokens": (2e9, 5.12e11)}
-"""Models of Table 13; tokens from about 20 per parameter of the smallest to 512B."""
+PARAMS, TOKENS = (1.028e8, 1.261e10), (2e9, 5.12e11)
+"""The supervised runs: models of Table 13; tokens from about 20 per parameter of the smallest to 512B."""
+EFFECTIVE_TOKENS_REGION = Region(student_params=(1.43e8, 2e9))
+"""The effective-tokens law misses the six runs of larger students."""
 SUPERVISED_NOTE = (
-    "The supervised law is the one printed in Table 6, not fitted here: no supervised runs were released. Its "
-    "printed 90 % intervals are carried as independent normal draws, because their correlations are not printed."
+    "The supervised law is the one printed in Table 6, not fitted here: no supervised runs were released. "
+    "Its printed 90 % intervals are carried as draws, with the correlations that a design like the paper's "
+    "implies; its residual spread is taken to be 0.4 %, as in the paper's Figure 5."
 )
-
-
-def printed_supervised() -> Calibration:
-    """The supervised law of Table 6 with draws from its printed intervals."""
-    rng = np.random.default_rng(SEED)
-    draws: dict[str, np.ndarray] = {}
-    for name, (low, high) in INTERVALS.items():
-        centre, sd = float(getattr(SUPERVISED_LAW, name)), (high - low) / (2 * Z_90)
-        draws[name] = centre + sd * rng.standard_normal(DRAWS)
-    return Calibration(
-        name="Table 6",
-        supervised=SUPERVISED_LAW,
-        distillation={},
-        draws={SUPERVISED: draws},
-        provenance=Provenance(source=BUSBRIDGE, date="2025-07-25"),
-    )
 
 
 def figure1_runs(draws: int = DRAWS) -> Calibration:
     """Both distillation laws fitted to the 354 runs of Figure 1, with draws."""
-    fitted = fit(
-        figure1(),
-        laws=["effective-tokens", "published"],
-        supervised=printed_supervised(),
-        draws=draws,
-        seed=SEED,
-        name="busbridge2025-figure1-runs",
-        source=f"354 distillation runs of {BUSBRIDGE}; {FIGURE_1}",
-    )
-    made = fitted.calibration
+    made = fits.figure1.runs(draws).calibration
+    kept = ("published", "effective-tokens")
     return replace(
         made,
-        default="published",
-        region=replace(made.region, **SUPERVISED_REGION),
+        distillation={kind: made.distillation[kind] for kind in kept},
+        draws={kind: made.draws[kind] for kind in (SUPERVISED, *kept)},
+        residual_sd=_spread({kind: made.residual_sd[kind] for kind in kept}),
+        region=replace(made.region, params=PARAMS, tokens=TOKENS),
+        law_regions={"effective-tokens": EFFECTIVE_TOKENS_REGION},
         provenance=replace(
             made.provenance,
             command=COMMAND,
@@ -94,53 +67,55 @@ def figure1_runs(draws: int = DRAWS) -> Calibration:
     )
 
 
-def figure1_curves_set() -> Calibration:
-    """The published law refitted to the curves that the authors drew; no uncertainty of its own."""
-    fitted = fit(
-        figure1_curves(),
-        laws=["published"],
-        supervised=SUPERVISED_LAW,
-        objective=Objective(delta=float("inf"), priors=False),
-        draws=20,
-        hold_out_largest=False,
-        seed=SEED,
-        name="busbridge2025-figure1-curves",
-        source=f"2000 points of the authors' own fit, the 20 curves in {BUSBRIDGE}; {FIGURE_1}",
-    )
-    runs = figure1()
-    made = fitted.calibration
-    law = made.law("published")
-    miss = runs["loss"] - law.loss(runs["params"], runs["tokens"], runs["teacher_loss"], SUPERVISED_LAW)
-    region = figure1_region(runs)
+def figure1_curves(draws: int = DRAWS) -> Calibration:
+    """Eq. 8 as the authors drew it; the draws carry the supervised law's uncertainty alone."""
+    made = fits.figure1.curves(draws).calibration
+    law = made.law("published-9")
     return replace(
         made,
-        draws={},
-        region=region,
-        residual_sd={"published": float(np.sqrt(np.mean(miss**2)))},
+        region=_figure1_region(made.supervised),
+        residual_sd=_spread({"published-9": _rms(_miss(law, made.supervised))}),
         provenance=replace(
             made.provenance,
             command=COMMAND,
             corpus=C4,
             notes=(
-                "What the authors' coefficients were before they were misprinted: Eq. 8 fitted to their curves. "
-                "The residual is that of the 354 runs.",
-                "The supervised law is the one printed in Table 6.",
+                SUPERVISED_NOTE,
+                "What the authors' coefficients were before they were misprinted: Eq. 8 fitted to their "
+                "curves. The residual is that of the 354 runs.",
             ),
         ),
     )
 
 
-def figure1_region(runs: pd.DataFrame) -> Region:
-    """The smallest and largest values among the 354 runs."""
-    ratio = runs["teacher_loss"] / SUPERVISED_LAW.loss(runs["params"], runs["tokens"])
+def _figure1_region(supervised: SupervisedLaw) -> Region:
+    runs = datasets.figure1()
+    ratio = runs["teacher_loss"] / supervised.loss(runs["params"], runs["tokens"])
     return Region(
         student_params=(float(runs["params"].min()), float(runs["params"].max())),
         student_tokens=(float(runs["tokens"].min()), float(runs["tokens"].max())),
         teacher_loss=(float(runs["teacher_loss"].min()), float(runs["teacher_loss"].max())),
         teacher_loss_ratio=(float(ratio.min()), float(ratio.max())),
         runs={"distillation": len(runs)},
-        **SUPERVISED_REGION,
+        params=PARAMS,
+        tokens=TOKENS,
     )
+
+
+def _miss(law: DistillationLaw, supervised: SupervisedLaw) -> Array:
+    """Observed minus predicted loss of the 354 runs, nats/token."""
+    runs = datasets.figure1()
+    predicted = law.loss(runs["params"], runs["tokens"], runs["teacher_loss"], supervised)
+    return np.asarray(runs["loss"] - predicted)
+
+
+def _spread(distilled: dict[str, float]) -> dict[str, float]:
+    """Residuals of the distillation laws with the one assumed of the supervised law."""
+    return {SUPERVISED: fits.figure1.RESIDUAL * float(datasets.figure1()["loss"].median()), **distilled}
+
+
+def _rms(values: Array) -> float:
+    return float(np.sqrt(np.mean(values**2)))
 
 
 def table6() -> Calibration:
@@ -156,23 +131,17 @@ def table6() -> Calibration:
         beta=0.637,
         gamma=0.764,
     )
-    runs, curves = figure1(), figure1_curves()
-    at = (runs["params"], runs["tokens"], runs["teacher_loss"])
-    miss = runs["loss"] - law.loss(*at, SUPERVISED_LAW)
-    drawn = law.loss(curves["params"], curves["tokens"], curves["teacher_loss"], SUPERVISED_LAW)
-    relative = 100 * float(np.sqrt(np.mean((drawn / curves["loss"] - 1) ** 2)))
+    printed = {name: row[0] for name, row in fits.figure1.PRINTED.items()}
+    supervised = SupervisedLaw(**printed)
+    curves = datasets.figure1_curves()
+    drawn = law.loss(curves["params"], curves["tokens"], curves["teacher_loss"], supervised)
+    percent = 100 * _rms(np.asarray(drawn / curves["loss"] - 1))
     return Calibration(
         name="busbridge2025-table6",
-        supervised=SUPERVISED_LAW,
+        supervised=supervised,
         distillation={"published-9": law},
-        region=Region(
-            student_params=(1.43e8, 7.75e9),
-            student_tokens=(3e9, 5.12e11),
-            teacher_loss=(1.9, 2.8),
-            runs={"supervised": 73, "distillation": 697},
-            **SUPERVISED_REGION,
-        ),
-        residual_sd={"published-9": float(np.sqrt(np.mean(miss**2)))},
+        region=replace(_figure1_region(supervised), runs={"supervised": 73, "distillation": 697}),
+        residual_sd=_spread({"published-9": _rms(_miss(law, supervised))}),
         provenance=Provenance(
             source=f"Table 6 of {BUSBRIDGE}, verbatim",
             date="2025-07-25",
@@ -180,8 +149,8 @@ def table6() -> Calibration:
             corpus=C4,
             notes=("Coefficients carry three decimals. The residual is that of the 354 runs of Figure 1.",),
             warnings=(
-                f"The coefficient B' = 24181 of the distillation law is misprinted: these coefficients miss the "
-                f"authors' own curves by {relative:.1f} % rms, mostly for few student tokens. Use "
+                "The coefficient B' = 24181 of the distillation law is misprinted: these coefficients miss "
+                f"the authors' own curves by {percent:.1f} % rms, mostly for few student tokens. Use "
                 "busbridge2025-figure1-runs or -curves instead.",
             ),
         ),
@@ -197,7 +166,7 @@ def hoffmann2022() -> Calibration:
         region=Region(params=(7e7, 1.6e10), tokens=(5e9, 5e11)),
         architecture=Architecture(rule="6nd"),
         provenance=Provenance(
-            source="Hoffmann et al. 2022, Training Compute-Optimal Large Language Models (arXiv 2203.15556), Eq. 10",
+            source="Hoffmann et al. 2022, Training Compute-Optimal Large Language Models (2203.15556) Eq. 10",
             date="2022-03-29",
             command=COMMAND,
             corpus="MassiveText",
@@ -213,10 +182,10 @@ def hoffmann2022() -> Calibration:
 
 def besiroglu2024(draws: int = DRAWS) -> Calibration:
     """The corrected fit of Besiroglu et al. 2024, with draws from our own bootstrap of their runs."""
-    runs = chinchilla().sort_values("loss").iloc[:-5]
+    runs = datasets.chinchilla().sort_values("loss").iloc[:-5]
     fitted = _bootstrap_of_chinchilla(runs, draws)
     printed = SupervisedLaw(E=1.81686, A=482.00572, B=2085.43420, alpha=0.34781, beta=0.36585)
-    miss = runs["loss"] - printed.loss(runs["params"], runs["tokens"])
+    miss = np.asarray(runs["loss"] - printed.loss(runs["params"], runs["tokens"]))
     return Calibration(
         name="besiroglu2024",
         supervised=printed,
@@ -227,7 +196,7 @@ def besiroglu2024(draws: int = DRAWS) -> Calibration:
             tokens=(float(runs["tokens"].min()), float(runs["tokens"].max())),
             runs={"supervised": len(runs)},
         ),
-        residual_sd={SUPERVISED: float(np.sqrt(np.mean(miss**2)))},
+        residual_sd={SUPERVISED: _rms(miss)},
         architecture=Architecture(rule="6nd"),
         provenance=Provenance(
             source="Besiroglu et al. 2024, Chinchilla Scaling: A replication attempt (arXiv 2404.10102)",
@@ -243,8 +212,8 @@ def besiroglu2024(draws: int = DRAWS) -> Calibration:
     )
 
 
-def _bootstrap_of_chinchilla(runs: pd.DataFrame, draws: int) -> dict[str, np.ndarray]:
-    fitted: Fit = fit(
+def _bootstrap_of_chinchilla(runs: pd.DataFrame, draws: int) -> dict[str, Array]:
+    fitted = fit(
         runs,
         gamma=1.0,
         objective=Objective(delta=1e-3, priors=False),
@@ -258,7 +227,7 @@ def _bootstrap_of_chinchilla(runs: pd.DataFrame, draws: int) -> dict[str, np.nda
 
 MAKERS: dict[str, Callable[[], Calibration]] = {
     "besiroglu2024": besiroglu2024,
-    "busbridge2025-figure1-curves": figure1_curves_set,
+    "busbridge2025-figure1-curves": figure1_curves,
     "busbridge2025-figure1-runs": figure1_runs,
     "busbridge2025-table6": table6,
     "hoffmann2022": hoffmann2022,

@@ -111,6 +111,8 @@ class Calibration:
     draws: Draws = field(default_factory=dict)
     """Coefficients by law (``supervised`` or a kind) and name, shape (draws,); row i of all is one draw."""
     region: Region = field(default_factory=Region)
+    law_regions: Mapping[str, Region] = field(default_factory=dict)
+    """Narrower ranges within which one kind of law holds; ``None`` are the ranges of ``region``."""
     residual_sd: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation of observed minus predicted loss, nats/token, by law (``supervised`` or a kind)."""
     architecture: Architecture = field(default_factory=Architecture)
@@ -150,6 +152,11 @@ class Calibration:
             raise InputError(f"calibration {self.name} has no law {kind!r}; it has {kinds}")
         return self.distillation[kind]
 
+    def trusts(self, kind: str, **values: float) -> bool:
+        """Whether these values lie within the narrower region of a law, if it has one."""
+        region = self.law_regions.get(kind, Region())
+        return max(region.outside(**values).values(), default=1.0) == 1.0
+
     @property
     def draw_count(self) -> int:
         """How many draws there are; 0 where the source gives none."""
@@ -177,6 +184,7 @@ class Calibration:
             "default": self.default,
             "residual_sd": dict(self.residual_sd),
             "region": asdict(self.region),
+            "law_regions": {kind: asdict(region) for kind, region in self.law_regions.items()},
             "architecture": asdict(self.architecture),
             "provenance": asdict(self.provenance),
         }
@@ -196,8 +204,7 @@ class Calibration:
             if kind not in LAWS:
                 raise InputError(f"{where}: distillation: unknown law {kind!r}; known are {', '.join(LAWS)}")
             distillation[kind] = _read_law(LAWS[kind], values, f"{where}: distillation.{kind}")
-        region = _mapping(content.get("region", {}), f"{where}: region")
-        ranges = {k: tuple(v) if isinstance(v, list) else v for k, v in region.items()}
+        regions = _mapping(content.get("law_regions", {}), f"{where}: law_regions")
         provenance = _mapping(content.get("provenance"), f"{where}: provenance")
         texts = {k: tuple(v) if isinstance(v, list) else v for k, v in provenance.items()}
         return cls(
@@ -206,7 +213,10 @@ class Calibration:
             distillation=distillation,
             default=content.get("default"),
             draws=_read_draws(content.get("draws", {}), where),
-            region=_read(Region, ranges, f"{where}: region"),
+            region=_read_region(content.get("region", {}), f"{where}: region"),
+            law_regions={
+                kind: _read_region(region, f"{where}: law_regions.{kind}") for kind, region in regions.items()
+            },
             residual_sd=_mapping(content.get("residual_sd", {}), f"{where}: residual_sd"),
             architecture=_read(Architecture, content.get("architecture", {}), f"{where}: architecture"),
             provenance=_read(Provenance, texts, f"{where}: provenance"),
@@ -266,6 +276,11 @@ def _read(build: Callable[..., T], values: object, where: str) -> T:
     except TypeError as error:
         reason = str(error).partition("() ")[2]
         raise InputError(f"{where}: {reason or error}") from None
+
+
+def _read_region(value: object, where: str) -> Region:
+    ranges = {k: tuple(v) if isinstance(v, list) else v for k, v in _mapping(value, where).items()}
+    return _read(Region, ranges, where)
 
 
 def _read_law(build: Callable[..., T], values: object, where: str) -> T:
