@@ -65,12 +65,14 @@ def region(fit: Fit) -> Region:
 
 
 def architecture(fit: Fit) -> Architecture:
-    """The FLOP accounting of these models: context and vocabulary from the table where it has them."""
+    """The FLOP accounting of these models: context, vocabulary and aspect ratio where the table has them."""
     context, vocab = _only(fit.table, "context"), _only(fit.table, "vocab")
+    aspect_ratio = _only(fit.table, "aspect_ratio")
     default = Architecture()
     return Architecture(
         context=int(float(context)) if context else default.context,
         vocab=int(float(vocab)) if vocab else default.vocab,
+        aspect_ratio=float(aspect_ratio) if aspect_ratio else default.aspect_ratio,
     )
 
 
@@ -79,7 +81,7 @@ def residual_sd(fit: Fit) -> dict[str, float]:
     found: dict[str, float] = {}
     for law, estimate in fit.estimates.items():
         rows = estimate.model.rows
-        residual = rows.L - np.exp(estimate.predicted)
+        residual = rows.L - estimate.losses
         if rows.supervised:
             found.setdefault("supervised", float(np.sqrt(np.mean(residual[: rows.supervised] ** 2))))
         if rows.distillations:
