@@ -42,12 +42,12 @@ def plan(
 
     Example: distlaw sweep plan quickstart
     """
-    sweep, dag, place = _open(spec, store)
+    sweep, dag, place = open_sweep(spec, store)
     if as_json:
         steps = [{"id": step.id, "flops": step.flops, **step.as_json()} for step in dag.steps]
         typer.echo(json.dumps({"name": sweep.name, "flops": dag.flops, "steps": steps}, indent=2))
         return
-    _render_plan(sweep, dag, place, cores or _cores())
+    _render_plan(sweep, dag, place, cores or usable_cores())
 
 
 @app.command()
@@ -62,8 +62,8 @@ def run(
 
     Example: distlaw sweep run quickstart --store runs/quickstart
     """
-    sweep, dag, place = _open(spec, store)
-    state = run_sweep(sweep, dag, place, cores=cores or _cores(), executor=executor, address=address)
+    sweep, dag, place = open_sweep(spec, store)
+    state = run_sweep(sweep, dag, place, cores=cores or usable_cores(), executor=executor, address=address)
     report(state, place)
 
 
@@ -148,7 +148,8 @@ def report(state: State, store: Store) -> None:
     raise typer.Exit(1)
 
 
-def _open(spec: str, store: str | None) -> tuple[Sweep, Dag, Store]:
+def open_sweep(spec: str, store: str | None) -> tuple[Sweep, Dag, Store]:
+    """The validated spec, its steps, and the store they go to (not made yet)."""
     from sweeps.spec import load_sweep
     from sweeps.steps import expand
     from sweeps.store import Store
@@ -213,5 +214,6 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-def _cores() -> int:
+def usable_cores() -> int:
+    """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

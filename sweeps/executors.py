@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from scaling.errors import InputError
 from sweeps.run_step import run_step
 from sweeps.steps import Step
 from sweeps.store import Store
@@ -133,6 +134,8 @@ def _record_failure(store: Store, step: Step, reason: str) -> None:
 
 def _reason(error: BaseException) -> str:
     text = str(error).strip()
+    if isinstance(error, InputError):
+        return text
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

@@ -50,7 +50,14 @@ def _rung(width: int, vocab: int, context: int, aspect_ratio: float) -> ModelSha
 
 
 def _heads(width: int) -> int:
-    """At least two heads of 8 or more; about 32 wide below width 256, 64 below 1024, then 128."""
+    """Heads of about 32 below width 256, 64 below 1024, then 128, and never less than 32 where that fits.
+
+    Narrower heads learn to look back late or not at all, differently from seed to seed: at 13k parameters
+    and 524k tokens of the King James Bible, one head of 32 reaches 3.42 to 3.50 nats/token over three seeds,
+    two heads of 16 reach 3.55 to 3.61.
+    """
     target = 32 if width < 256 else 64 if width < 1024 else 128
-    fitting = [heads for heads in range(2, width // 8 + 1) if width % heads == 0 and width // heads % 2 == 0]
+    fitting = [
+        heads for heads in range(1, max(1, width // 32) + 1) if width % heads == 0 and width // heads % 2 == 0
+    ]
     return min(fitting, key=lambda heads: abs(width / heads - target))

@@ -34,7 +34,10 @@ def results(root: str | Path) -> pd.DataFrame:
     store = Store(root)
     if not store.exists():
         raise InputError(f"{root}: not a sweep store (no sweep.json in it)")
-    rows = [row for step in store.steps() if (row := _row(store, step))]
+    spec = (store.read("sweep.json") or {})["spec"]
+    rows = [
+        row | {"aspect_ratio": spec["aspect_ratio"]} for step in store.steps() if (row := _row(store, step))
+    ]
     if not rows:
         raise InputError(f"{root}: this store has no finished run yet")
     table = pd.DataFrame(rows, columns=COLUMNS)
@@ -63,7 +66,6 @@ def _row(store: Store, step: str) -> dict[str, Any] | None:
         "seconds": result["seconds"]["train"],
         "vocab": spec["shape"]["vocab"],
         "context": spec["shape"]["context"],
-        "aspect_ratio": spec["shape"]["width"] / spec["shape"]["layers"],
         "corpus": spec["corpus"]["source"],
         "status": "done",
     }

@@ -1,0 +1,111 @@
+"""Sweeps on a real, local Ray: the same numbers as in process, and workers that are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps import results
+from sweeps.executors import Inline, Ray
+from sweeps.provenance import record_sweep
+from sweeps.scheduler import run
+from sweeps.spec import parse_sweep
+from sweeps.steps import Dag, Step, expand
+from sweeps.store import Store
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def dag(small_spec: dict[str, Any], own_cache: Path) -> Dag:
+    return expand(parse_sweep(small_spec))
+
+
+@pytest.fixture
+def executor(tmp_path: Path, own_cache: Path) -> Iterator[Ray]:
+    store = Store(tmp_path / "on-ray")
+    store.create()
+    ray = Ray(store, cores=2)
+    yield ray
+    ray.close()
+
+
+def flops(step: Step) -> float:
+    return step.flops
+
+
+def test_ray_gives_the_losses_of_one_process(
+    small_spec: dict[str, Any], dag: Dag, executor: Ray, tmp_path: Path
+) -> None:
+    here = Store(tmp_path / "inline")
+    for store, runner in ((here, Inline(here)), (executor.store, executor)):
+        store.create()
+        record_sweep(store, parse_sweep(small_spec), dag)
+        assert run(dag, store, runner, flops, lambda _: None).complete
+    ours, theirs = results(here.root), results(executor.store.root)
+    assert len(ours) == 7
+    unmeasured = ours.columns.difference(["seconds"])
+    assert ours[unmeasured].equals(theirs[unmeasured])
+    students = ours[ours["kind"] == "distillation"]
+    taught = students.merge(ours, left_on="teacher", right_on="run", suffixes=("", "_of_teacher"))
+    assert (taught["teacher_loss"] == taught["loss_of_teacher"]).all()
+    assert (students["method"] == "forward-kl").all()
+
+
+def test_a_killed_worker_costs_only_its_own_attempt(dag: Dag, executor: Ray) -> None:
+    """SIGKILL the process of a running step as soon as it reports progress."""
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        while not killed:
+            time.sleep(0.02)
+            for pid in ray_workers():
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+                return
+
+    def watch(state: Any) -> None:
+        under_way = any(executor.store.read(step, "step.json") for step in state.running)
+        if under_way and not killer.is_alive() and not killed:
+            killer.start()
+
+    killer = threading.Thread(target=kill_one)
+    state = run(dag, executor.store, executor, flops, watch)
+    killer.join()
+    assert killed
+    assert state.complete
+    assert sum(state.crashes.values()) >= 1
+    assert not state.failed
+
+
+def test_an_error_in_a_worker_is_told_in_one_line(dag: Dag, executor: Ray, text_file: Path) -> None:
+    """The text changes under a planned sweep: every step fails for that reason, none crashes."""
+    text_file.write_text(text_file.read_text() + "\n\nOne more paragraph.")
+    state = run(dag, executor.store, executor, flops, lambda _: None)
+    assert not state.done
+    assert len(state.failed) == 3  # both supervised runs and the second teacher; students are blocked
+    assert len(state.blocked) == 4
+    for reason in state.failed.values():
+        assert "has changed since this sweep was planned" in reason
+    assert not state.crashes
+
+
+def ray_workers() -> list[int]:
+    """Processes that run a task of ours."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if command.startswith(b"ray::_attempt_elsewhere"):
+                found.append(int(entry.name))
+    return found
