@@ -23,6 +23,9 @@ app = typer.Typer(
     help="Train grids of teachers and students and log their cross-entropies.", no_args_is_help=True
 )
 
+SHOWN = 100
+"""Steps that a plan prints one by one."""
+
 Spec = Annotated[str, typer.Argument(help="A YAML file, or a preset such as 'quickstart'.")]
 StorePath = Annotated[
     str | None,
@@ -113,8 +116,7 @@ def run_sweep(
     todo = [step for step in dag.steps if store.result(step.id) is None]
     if not todo:
         return scheduler.run(dag, store, executors.Inline(store), lambda _: 0.0, lambda _: None)
-    corpus_of(todo[0])
-    throughput = measured_throughput(todo[0])
+    throughput = measured_throughput(todo[0], corpus_of(todo[0]).heldout_tokens)
     runner: executors.Executor = executors.Inline(store)
     if executor == "ray":
         wanted = min(cores, len(todo)) if address == "local" else None
@@ -164,13 +166,15 @@ def _render_plan(sweep: Sweep, dag: Dag, store: Store, cores: int) -> None:
 
     from scaling.units import format_flops, format_number
     from sweeps.cost import estimate, measured_throughput
+    from sweeps.run_step import corpus_of
 
-    throughput = measured_throughput(dag.steps[0])
+    corpus = corpus_of(dag.steps[0])
+    throughput = measured_throughput(dag.steps[0], corpus.heldout_tokens)
     done = {step.id for step in dag.steps if store.result(step.id)}
     table = Table(title=f"{sweep.name}: {len(dag.steps)} steps of {dag.asked} asked (equal ones run once)")
     for name in ("step", "model", "tokens", "teacher", "FLOPs", "about", ""):
         table.add_column(name, justify="right" if name in ("model", "tokens", "FLOPs", "about") else "left")
-    for step in dag.steps:
+    for step in dag.steps[:SHOWN]:
         table.add_row(
             step.id[:8],
             format_number(step.shape.params),
@@ -182,7 +186,10 @@ def _render_plan(sweep: Sweep, dag: Dag, store: Store, cores: int) -> None:
         )
     console = Console()
     console.print(table)
+    if len(dag.steps) > SHOWN:
+        console.print(f"... and {len(dag.steps) - SHOWN} more; --json lists them all")
     todo = _without(dag, done)
+    longest = max(step.tokens for step in dag.steps)
     whole, left = estimate(dag, throughput, cores), estimate(todo, throughput, cores)
     lines = [
         f"FLOPs      {format_flops(dag.flops)}; {format_flops(todo.flops)} to do"
@@ -191,7 +198,7 @@ def _render_plan(sweep: Sweep, dag: Dag, store: Store, cores: int) -> None:
         f"time       about {_minutes(left.wall_seconds)} on {cores} cores "
         f"(longest chain {_minutes(whole.critical_path)}), from a probe of this machine",
         f"memory     about {left.memory_bytes / 1e9:.1f} GB at the peak",
-        f"epochs     at most {_epochs(dag)} (D over the training tokens)",
+        f"epochs     at most {longest / corpus.train_tokens:.2f} of {corpus.train_tokens:,} training tokens",
         f"store      {store.root}",
     ]
     console.print("\n".join(lines), highlight=False)
@@ -201,13 +208,6 @@ def _without(dag: Dag, done: set[str]) -> Dag:
     from dataclasses import replace
 
     return replace(dag, steps=tuple(step for step in dag.steps if step.id not in done))
-
-
-def _epochs(dag: Dag) -> str:
-    from sweeps.run_step import corpus_of
-
-    available = corpus_of(dag.steps[0]).train_tokens
-    return f"{max(step.tokens for step in dag.steps) / available:.2f} of {available:,} tokens"
 
 
 def _minutes(seconds: float) -> str:

@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,6 @@ PROBED_PARAMS = (7e3, 50e3, 300e3)
 PROBE_SECONDS = 0.4
 STARTUP_SECONDS = 12.0
 """Starting Ray and importing torch in every process, once a sweep."""
-EVALUATED_TOKENS = 90_000
-"""Held-out tokens of the quickstart corpus: the order of magnitude of an evaluation."""
 PROCESS_BYTES = 400e6
 """A process that has imported torch."""
 
@@ -37,11 +35,13 @@ class Throughput:
     """Seconds a token of training."""
     inference: list[float]
     """Seconds a token of a forward pass."""
+    heldout_tokens: int = 0
+    """Tokens of an evaluation."""
 
     def seconds(self, step: Step) -> float:
         """Estimated seconds of ``step``, its evaluation included."""
         own = step.shape.forward_flops
-        seconds = step.tokens * self._at(own, self.training) + EVALUATED_TOKENS * self._at(
+        seconds = step.tokens * self._at(own, self.training) + self.heldout_tokens * self._at(
             own, self.inference
         )
         if step.teacher:
@@ -70,9 +70,10 @@ class Estimate:
 def estimate(dag: Dag, throughput: Throughput, cores: int) -> Estimate:
     """Estimate ``dag`` on ``cores`` cores, one step a core."""
     seconds = {step.id: throughput.seconds(step) for step in dag.steps}
-    critical = max(
-        (seconds[s.id] + (seconds[s.teacher.id] if s.teacher else 0.0) for s in dag.steps), default=0.0
-    )
+    chains = [
+        seconds[step.id] + (seconds.get(step.teacher.id, 0.0) if step.teacher else 0.0) for step in dag.steps
+    ]
+    critical = max(chains, default=0.0)
     total = sum(seconds.values())
     largest = sorted((memory(step) for step in dag.steps), reverse=True)[:cores]
     wall = STARTUP_SECONDS + max(total / cores, critical) if dag.steps else 0.0
@@ -90,15 +91,16 @@ def memory(step: Step) -> float:
     return PROCESS_BYTES + states + activations + teacher
 
 
-def measured_throughput(step: Step) -> Throughput:
+def measured_throughput(step: Step, heldout_tokens: int) -> Throughput:
     """This machine's throughput for steps like ``step``, measured once (about 3 s) and then remembered."""
     path = cache_dir() / "throughput" / f"{_machine_key(step)}.json"
     if path.is_file():
-        return Throughput(**json.loads(path.read_text()))
-    throughput = _probe(step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({name: getattr(throughput, name) for name in Throughput.__slots__}))
-    return throughput
+        found = Throughput(**json.loads(path.read_text()))
+    else:
+        found = _probe(step)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(found)))
+    return replace(found, heldout_tokens=heldout_tokens)
 
 
 def _machine_key(step: Step) -> str:

@@ -85,7 +85,7 @@ class Ray:
         self.running: dict[Any, Step] = {}
 
     def submit(self, step: Step) -> None:
-        self.running[self.task.remote(self.store.root, step.as_json())] = step
+        self.running[self.task.remote(self.store.url, step.as_json())] = step
 
     def wait(self, seconds: float) -> list[Outcome]:
         if not self.running:
@@ -107,7 +107,10 @@ class Ray:
 
 
 def attempt(store: Store, step: Step) -> Outcome:
-    """Run ``step`` here; what goes wrong is recorded in the store and returned, never raised."""
+    """Run ``step`` here on one thread; what goes wrong is recorded and returned, never raised."""
+    import torch
+
+    torch.set_num_threads(1)
     try:
         run_step(store, step)
     except Exception as error:
@@ -119,9 +122,6 @@ def attempt(store: Store, step: Step) -> Outcome:
 
 def _attempt_elsewhere(root: str, step: dict[str, Any]) -> str | None:
     """The body of a Ray task: the reason of failure, or None."""
-    import torch
-
-    torch.set_num_threads(1)
     return attempt(Store(root), Step.from_json(step)).error
 
 

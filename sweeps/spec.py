@@ -54,6 +54,12 @@ class Corpus(Part):
     seed: int = Field(0, ge=0)
     """Seed of the held-out choice."""
 
+    def located(self) -> Corpus:
+        """The same corpus, its files named from any directory."""
+        if self.source == "kjv" or self.source.startswith("hf:"):
+            return self
+        return self.model_copy(update={"source": str(Path(self.source).expanduser().absolute())})
+
 
 class Training(Part):
     """How every model is trained. All of it is stated in tokens, so that a longer run is only longer."""

@@ -149,7 +149,8 @@ def expand(sweep: Sweep) -> Dag:
     Raises:
         InputError: for a corpus that cannot be found, runs of too few steps, or FLOPs above the cap.
     """
-    corpus = sweep.corpus
+    corpus = sweep.corpus.located()
+    sweep = sweep.model_copy(update={"corpus": corpus})
     fingerprint = corpus_fingerprint(
         source_of(corpus.source, corpus.text_field),
         vocab=corpus.vocab,

@@ -36,6 +36,8 @@ class Store:
         self.files, path = fsspec.core.url_to_fs(self.root)
         self.path = str(path).rstrip("/")
         self.local = isinstance(self.files, LocalFileSystem)
+        self.url = self.path if self.local else self.root
+        """Names the store from any directory."""
 
     def create(self) -> None:
         """Make the store's directory.

@@ -1,0 +1,62 @@
+"""What a sweep will take, and that the estimate adds up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.cost import STARTUP_SECONDS, Throughput, estimate, measured_throughput, memory
+from sweeps.spec import parse_sweep
+from sweeps.steps import Dag, expand
+
+LINEAR = Throughput([1e4, 1e5], [3e-6, 3e-5], [1e-6, 1e-5])
+"""A machine of 1e10 FLOP/s."""
+
+
+@pytest.fixture
+def dag(small_spec: dict[str, Any]) -> Dag:
+    return expand(parse_sweep(small_spec))
+
+
+def test_seconds_are_flops_over_speed(dag: Dag) -> None:
+    for step in dag.steps:
+        assert LINEAR.seconds(step) == pytest.approx(step.flops / 1e10, rel=1e-9)
+        longer = replace(LINEAR, heldout_tokens=1000).seconds(step) - LINEAR.seconds(step)
+        assert longer == pytest.approx(1000 * step.shape.forward_flops / 1e10)
+
+
+def test_more_cores_help_until_the_longest_chain(dag: Dag) -> None:
+    one, two, many = (estimate(dag, LINEAR, cores) for cores in (1, 2, 1000))
+    assert one.wall_seconds - STARTUP_SECONDS == pytest.approx(one.core_seconds)
+    assert two.wall_seconds - STARTUP_SECONDS == pytest.approx(one.core_seconds / 2)
+    assert many.wall_seconds - STARTUP_SECONDS == pytest.approx(many.critical_path)
+    chain = max(LINEAR.seconds(s) + LINEAR.seconds(s.teacher) for s in dag.steps if s.teacher)
+    assert many.critical_path == pytest.approx(chain)
+
+
+def test_what_is_left_can_lack_its_teachers(dag: Dag) -> None:
+    students = replace(dag, steps=tuple(step for step in dag.steps if step.teacher))
+    left = estimate(students, LINEAR, 2)
+    assert left.critical_path == pytest.approx(max(map(LINEAR.seconds, students.steps)))
+    assert estimate(replace(dag, steps=()), LINEAR, 2).wall_seconds == 0
+
+
+def test_memory_grows_with_the_model_and_its_batch(dag: Dag) -> None:
+    step = dag.steps[0]
+    wide = replace(step, training=step.training.model_copy(update={"batch_tokens": 64_000}))
+    assert memory(wide) > 5 * (memory(step) - 4e8)
+    assert memory(next(s for s in dag.steps if s.teacher)) > memory(step)
+
+
+def test_the_probe_is_measured_once(dag: Dag, own_cache: Path) -> None:
+    first = measured_throughput(dag.steps[0], 500)
+    assert first.heldout_tokens == 500
+    assert first.flops == sorted(first.flops)
+    assert all(0 < a < b for a, b in zip(first.inference, first.training, strict=True))
+    (file,) = (own_cache / "throughput").iterdir()
+    assert json.loads(file.read_text())["training"] == first.training
+    assert measured_throughput(dag.steps[0], 500) == first
