@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("fit")(fit_command)
     app.command("check")(check_command)
+    app.command("compare-laws")(compare_command)
 
 
 def load_table(path: Path, mapping: str = "") -> pd.DataFrame:
@@ -99,3 +100,27 @@ def check_command(table: Table, mapping: Map = "") -> None:
     typer.echo(report)
     if report.refused:
         raise typer.Exit(1)
+
+
+def compare_command(
+    table: Table,
+    mapping: Map = "",
+    law: Annotated[list[str] | None, typer.Option(help="A law to compare; repeat for several.")] = None,
+    supervised: Annotated[
+        str, typer.Option(help="Take the supervised law of this calibration (file or published name).")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Random seed of the starts.")] = 0,
+) -> None:
+    """Compare distillation laws on a table: fit, BIC, five cross-validations, and which wins where.
+
+    A column `split` holds rows out: those that say "fit" are fitted, the others predicted.
+
+    Example:
+
+        distlaw compare-laws runs.csv --law published --law effective-tokens
+    """
+    from fits.compare import LAWS, compare_laws
+    from scaling.calibration import Calibration
+
+    given = Calibration.load(supervised).supervised if supervised else None
+    typer.echo(compare_laws(load_table(table, mapping), law or LAWS, supervised=given, seed=seed))

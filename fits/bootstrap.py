@@ -16,16 +16,17 @@ from fits.model import Model
 from fits.solver import Array, Minimum, Problem, minimise
 from scaling.errors import InputError
 
-RESAMPLES = ("wild", "residual", "runs", "weights")
+RESAMPLES = ("wild", "residual", "normal", "runs", "weights")
 CHUNK = 128
 """Members solved together: their Jacobians then stay in the cache."""
 
 
 def resampled(found: Estimate, draws: int, method: str, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Observed ln losses and row weights, both (draws, rows), for one way of resampling.
+    """Observed losses, on the scale of the fit, and row weights, both (draws, rows).
 
     ========= ==========================================================================================
     wild      residuals of a run, inflated for leverage, keep their size and take a random sign
+    normal    noise is drawn from a normal distribution of each kind's own width
     residual  residuals, inflated for leverage, are drawn with replacement within each kind of run
     runs      runs are drawn with replacement within each kind (pairs, or cluster, bootstrap)
     weights   runs get random exponential weights (Bayesian bootstrap): no run ever vanishes
@@ -34,6 +35,8 @@ def resampled(found: Estimate, draws: int, method: str, rng: np.random.Generator
     rows = found.model.rows
     groups = int(rows.group.max()) + 1
     ones = np.ones((draws, len(rows)))
+    if method == "normal":
+        return found.predicted + found.sigma * rng.standard_normal((draws, len(rows))), ones
     if method == "wild":
         signs = rng.choice([-1.0, 1.0], size=(draws, groups))[:, rows.group]
         return found.predicted + signs * _inflated(found), ones
@@ -56,14 +59,14 @@ def resampled(found: Estimate, draws: int, method: str, rng: np.random.Generator
             weight[:, mine] = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), size=draws)
         else:
             weight[:, mine] = rng.dirichlet(np.ones(len(mine)), size=draws) * len(mine)
-    return np.broadcast_to(np.log(rows.L), (draws, len(rows))), weight[:, rows.group]
+    return np.broadcast_to(found.model.observed, (draws, len(rows))), weight[:, rows.group]
 
 
 def bootstrap(
     found: Estimate,
     draws: int,
     *,
-    method: str = "wild",
+    method: str = "runs",
     seed: int = 0,
     model: Model | None = None,
     jitter: bool = True,

@@ -1,4 +1,4 @@
-"""Two public data sets of real runs, for examples, tests and comparisons; provenance in ``data/SOURCE.md``."""
+"""Two public data sets of real runs, for examples, tests and comparisons; sources in ``data/SOURCE.md``."""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ def check(table: pd.DataFrame) -> DesignReport:
     """Check a validated table without fitting it."""
     rows, n = Rows.of(table), int((table["excluded"] == "").sum())
     lines = [
-        f"{n} of {len(table)} rows can be used: {rows.supervised} supervised, {rows.distillations} distillation"
+        f"{n} of {len(table)} rows can be used: {rows.supervised} supervised, "
+        f"{rows.distillations} distillation"
     ]
     lines += [
         f"  not used: {c} x {reason}" for reason, c in table["excluded"].value_counts().items() if reason

@@ -22,11 +22,12 @@ HUBER_EFFICIENT = 1.345
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
-    """What is minimised over ln(loss): a sum over rows, plus weak priors.
+    """What is minimised: a sum over rows of Huber's function of ln(loss), plus weak priors.
 
     ``delta`` is where Huber's function turns linear: a number in units of ln(loss) (Hoffmann et al. 2022
     used 1e-3), "auto" for 1.345 times the noise that the rows themselves show, or infinity for least
-    squares. With "auto" each kind of run is weighted by its own noise.
+    squares. With "auto" each kind of run is weighted by its own noise. ``in_nats`` compares losses instead
+    of their logarithms.
     ``asymmetry`` above 1 makes over-estimates cost more, for rungs that were not tuned to the end.
     ``priors`` turns the weak priors off for the maximum-likelihood estimate.
     """
@@ -34,6 +35,7 @@ class Objective:
     delta: float | str = "auto"
     asymmetry: float = 1.0
     priors: bool = True
+    in_nats: bool = False
 
     def __post_init__(self) -> None:
         if self.delta != "auto" and not (isinstance(self.delta, int | float) and self.delta > 0):
@@ -59,7 +61,7 @@ class Estimate:
     theta: Array
     """(p,)"""
     sigma: Array
-    """(rows,): the noise of ln(loss) that each row is taken to have."""
+    """(rows,): the noise that each row is taken to have, on the scale of the fit."""
     problem: Problem
     objective: float
     starts: int
@@ -71,18 +73,23 @@ class Estimate:
 
     @property
     def predicted(self) -> Array:
-        """ln loss of every row."""
+        """What the law says of every row, on the scale of the fit."""
         return self.model.at(self.theta)[0]
 
     @property
+    def losses(self) -> Array:
+        """What the law says of every row, nats/token."""
+        return self.predicted if self.model.in_nats else np.asarray(np.exp(self.predicted))
+
+    @property
     def jacobian(self) -> Array:
-        """d ln loss / d theta, (rows, p)."""
+        """d predicted / d theta, (rows, p)."""
         return self.model.at(self.theta)[1]
 
     @property
     def residual(self) -> Array:
-        """ln(observed / predicted) of every row."""
-        return np.asarray(np.log(self.model.rows.L) - self.predicted)
+        """Observed minus predicted of every row, on the scale of the fit."""
+        return np.asarray(self.model.observed - self.predicted)
 
     @property
     def supervised(self) -> SupervisedLaw:
@@ -117,7 +124,7 @@ class Estimate:
 
     @property
     def bic(self) -> float:
-        """Bayesian information criterion of the rows alone, least squares in ln(loss); lower is better."""
+        """Bayesian information criterion of the rows alone, by least squares; lower is better."""
         n = len(self.model.rows)
         mean_square = float(np.mean(self.residual**2))
         return float(n * np.log(max(mean_square, 1e-30)) + self.model.size * np.log(n))
@@ -143,6 +150,8 @@ def estimate(
     auto = objective.delta == "auto" and sigma is None
     guess = np.full(len(model.rows), 0.01) if sigma is None else sigma
     problem = posed(model, objective, guess)
+    if not objective.priors:  # the priors lead the starts to the basin that matters, then let go
+        points = minimise(posed(model, replace(objective, priors=True), guess), points, iterations=40).theta
     found = minimise(problem, points)
     best = int(np.argmin(found.objective))
     agreed = int(np.sum(found.objective <= found.objective[best] * (1 + 1e-4) + 1e-12))
@@ -171,7 +180,7 @@ def posed(model: Model, objective: Objective, sigma: Array) -> Problem:
     )
     return Problem(
         evaluate=model.evaluate,
-        observed=np.log(model.rows.L)[None],
+        observed=model.observed[None],
         weight=(1.0 / sigma**2)[None],
         lower=lower,
         upper=upper,
@@ -183,14 +192,14 @@ def posed(model: Model, objective: Objective, sigma: Array) -> Problem:
 
 
 def noise(model: Model, problem: Problem, theta: Array, *, common: bool) -> Array:
-    """Standard deviation of ln(loss) per row, one value a kind of run.
+    """Standard deviation of each row on the scale of the fit, one value a kind of run.
 
     A root mean square winsorised at 2.5 robust deviations, so an outlier does not inflate it; the degrees of
     freedom charged to a kind are the leverages of its rows.
     """
     rows = model.rows
     predicted, jacobian = model.at(theta)
-    residual = np.log(rows.L) - predicted
+    residual = model.observed - predicted
     freedom = 1.0 - leverage(jacobian * np.sqrt(problem.weight[0])[:, None], problem.precision)
     kinds = np.zeros_like(rows.kind) if common else rows.kind
     sigma = np.empty(len(rows))

@@ -99,7 +99,7 @@ def fit(
     objective: Objective | None = None,
     starts: int = 48,
     draws: int = 400,
-    resample: str = "wild",
+    resample: str = "runs",
     hold_out_largest: bool = True,
     seed: int = 0,
     name: str = "fit",
@@ -232,7 +232,7 @@ def _annotated(table: pd.DataFrame, joint: Estimate) -> pd.DataFrame:
     annotated = table.copy()
     index = annotated.index[joint.model.rows.index]
     deviations = joint.residual / joint.sigma
-    predicted = np.exp(joint.predicted)
+    predicted = joint.losses
     annotated["predicted"], annotated["residual"], annotated["outlier"] = np.nan, np.nan, ""
     annotated.loc[index, "predicted"] = predicted
     annotated.loc[index, "residual"] = joint.model.rows.L - predicted

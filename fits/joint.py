@@ -44,7 +44,7 @@ class Recipe:
     def model(self, rows: Rows, law: str | None, given: SupervisedLaw | None) -> Model:
         """The model of a law under this recipe; conditional on ``given``, or joint where it is None."""
         pins = coordinate_pins(self.pins, law) if law in (None, *self.laws[:1]) else {}
-        return Model(rows, law, fixed=pins, tied=self.tied, given=given)
+        return Model(rows, law, fixed=pins, tied=self.tied, given=given, in_nats=self.objective.in_nats)
 
 
 def fit_laws(rows: Rows, recipe: Recipe, near: Mapping[str, Estimate] | None = None) -> dict[str, Estimate]:
@@ -73,9 +73,8 @@ def draw_laws(estimates: Mapping[str, Estimate], recipe: Recipe, draws: int, res
     for name, found in estimates.items():
         model = found.model
         if SUPERVISED in columns:
-            model = Model(
-                model.rows, model.law, given=SupervisedLaw(**columns[SUPERVISED]), fixed=model.fixed
-            )
+            given = SupervisedLaw(**columns[SUPERVISED])
+            model = Model(model.rows, model.law, given=given, fixed=model.fixed, in_nats=model.in_nats)
         theta = bootstrap(found, draws, method=resample, seed=recipe.seed, model=model).theta
         supervised, distilled = model.laws(theta)
         columns.setdefault(SUPERVISED, _columns(supervised, draws))

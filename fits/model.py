@@ -106,7 +106,8 @@ class Model:
     """ln loss of the rows under a supervised law and, where there are distillations, a law of theirs.
 
     ``given`` is a supervised law that is not fitted, with coefficients of shape () or, one a member of the
-    batch, (batch,). ``fixed`` maps coordinate names to values; ``tied`` makes alpha and beta equal.
+    batch, (batch,). ``fixed`` maps coordinate names to values; ``tied`` makes alpha and beta equal. Losses
+    are compared as logarithms, or ``in_nats``.
     """
 
     def __init__(
@@ -117,7 +118,11 @@ class Model:
         fixed: Mapping[str, float] | None = None,
         tied: bool = False,
         given: SupervisedLaw | None = None,
+        in_nats: bool = False,
     ) -> None:
+        self.in_nats = in_nats
+        self.observed = rows.L if in_nats else np.log(rows.L)
+        """(rows,): what the runs measured, on the scale of the fit."""
         centre = rows.centre()
         self.rows, self.law, self.fixed = rows, law, dict(fixed or {})
         self.supervised = SupervisedCoordinates(centre)
@@ -168,7 +173,7 @@ class Model:
         return supervised, None if self.distilled is None else self.distilled.law(rest)
 
     def evaluate(self, theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array]:
-        """ln loss (b, n) and its Jacobian (b, p, n)."""
+        """Loss (b, n), on the scale of the fit, and its Jacobian (b, p, n)."""
         rows, n = self.rows, self.rows.supervised
         supervised, distilled = self.laws(theta, members)
         inner = 6 if self.given is None else 0
@@ -187,11 +192,13 @@ class Model:
                     jacobian[:, i, n:] = column
             for i, column in enumerate(self.distilled.columns(distilled, second.own), start=inner):
                 jacobian[:, i, n:] = column
-        jacobian /= loss[:, None, :]
-        return np.log(loss), np.matmul(self.expand.T, jacobian)
+        if not self.in_nats:
+            jacobian /= loss[:, None, :]
+            loss = np.log(loss)
+        return loss, np.matmul(self.expand.T, jacobian)
 
     def at(self, theta: Array) -> tuple[Array, Array]:
-        """ln loss (n,) and its Jacobian (n, p) at one point (p,)."""
+        """Loss (n,), on the scale of the fit, and its Jacobian (n, p) at one point (p,)."""
         loss, jacobian = self.evaluate(theta[None], np.zeros(1, np.intp))
         return loss[0], jacobian[0].T
 

@@ -52,7 +52,7 @@ def _estimate(law: str, found: Estimate) -> str:
         f"{law}: {found.status}{f' ({found.detail})' if found.detail else ''}; "
         f"{found.agreed} of {found.starts} starts agree; condition {found.condition:.0f}"
     ]
-    residual = rows.L - np.exp(found.predicted)
+    residual = rows.L - found.losses
     for kind, here in (
         ("supervised", slice(0, rows.supervised)),
         ("distillation", slice(rows.supervised, None)),

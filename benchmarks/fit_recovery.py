@@ -1,0 +1,105 @@
+"""How close do fits come to the truth, against the physical limit?
+
+    python benchmarks/fit_recovery.py [--sweeps 200]
+
+For the designs of ``fit_coverage``, the root mean square error of predicted losses at 10 and 100 times the
+largest compute is divided by the Cramer-Rao bound of the design (no unbiased fit can do better), and the
+regret of what the fit recommends is measured under the truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+from fit_coverage import DESIGNS, PINS, Design
+
+from fits import Objective
+from fits.joint import Recipe, fit_laws
+from fits.model import Model, Rows
+from fits.runs import validate
+from scaling import SupervisedLaw
+from scaling.laws import DistillationLaw
+
+FACTORS = (10, 100)
+
+
+def losses(design: Design, supervised: SupervisedLaw, distilled: DistillationLaw) -> np.ndarray:
+    """ln of the supervised and the distilled loss at each factor of compute; (..., 2 * factors)."""
+    found = []
+    for factor in FACTORS:
+        N, D = design.target(factor)
+        L_T = 0.97 * design.supervised.loss(N, D)
+        found += [supervised.loss(N, D), distilled.loss(N, D, L_T, supervised)]
+    return np.log(np.stack([np.ravel(value) for value in found], axis=-1))
+
+
+def bound(design: Design) -> np.ndarray:
+    """The Cramer-Rao bound of :func:`losses`, as standard deviations of ln(loss)."""
+    noiseless = Design(**{**vars(design), "noise": 0.0})
+    rows = Rows.of(validate(noiseless.runs(np.random.default_rng(0))))
+    model = Model(rows, "effective-tokens", fixed={"supervised ln gamma": 0.0})
+    full = np.append(model.supervised.theta(design.supervised), np.log([1.4, 9.0, 0.025]))
+    theta = (full - model.offset) @ model.expand
+    assert np.allclose(model.at(theta)[0], model.observed, atol=1e-9)
+    jacobian = model.at(theta)[1] / design.noise
+    steps = np.concatenate([np.eye(model.size), -np.eye(model.size)]) * 1e-5
+    supervised, distilled = model.laws(theta + steps)
+    assert distilled is not None
+    moved = losses(design, supervised, distilled)
+    gradient = (moved[: model.size] - moved[model.size :]) / 2e-5
+    return np.sqrt(np.sum(gradient * np.linalg.solve(jacobian.T @ jacobian, gradient), axis=0))
+
+
+def regret(
+    design: Design, supervised: SupervisedLaw, distilled: DistillationLaw, factor: int
+) -> tuple[float, float]:
+    """Relative loss given up by the recommended size at this compute, and by the recommended teacher."""
+    N, D = design.target(factor)
+    sizes = np.geomspace(N / 300, N * 300, 4000)
+    true = design.supervised.loss(sizes, N * D / sizes)
+    sized = true[np.argmin(supervised.loss(sizes, N * D / sizes))] / true.min() - 1
+    teachers = np.linspace(design.supervised.E * 1.02, float(design.supervised.loss(N, D)) * 1.2, 2000)
+    truth = design.distilled.loss(N, D, teachers, design.supervised)
+    taught = truth[np.argmin(distilled.loss(N, D, teachers, supervised))] / truth.min() - 1
+    return float(sized), float(taught)
+
+
+def main() -> None:
+    """Print errors against the bound, and regrets."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sweeps", type=int, default=200)
+    options = parser.parse_args()
+    for design in DESIGNS:
+        began = time.process_time()
+        limit, errors, regrets = bound(design), [], []
+        truth = losses(design, design.supervised, design.distilled)
+        for seed in range(options.sweeps):
+            rows = Rows.of(validate(design.runs(np.random.default_rng(seed))))
+            recipe = Recipe(
+                laws=("effective-tokens",), pins=PINS, tied=False, given=None, given_draws=None,
+                objective=Objective(), starts=12, seed=seed,
+            )  # fmt: skip
+            found = fit_laws(rows, recipe)["effective-tokens"]
+            errors.append(losses(design, found.supervised, found.distilled) - truth)
+            regrets.append([regret(design, found.supervised, found.distilled, factor) for factor in FACTORS])
+        rms = np.sqrt(np.mean(np.square(errors), axis=0)).ravel()
+        print(f"\n{design.name}: {options.sweeps} sweeps, {time.process_time() - began:.0f} CPU s")
+        names = [f"{law} at {factor}x" for factor in FACTORS for law in ("L", "L_S")]
+        for name, error, least in zip(names, rms, limit, strict=True):
+            print(
+                f"  {name:<12} rms error {100 * error:.3f} %, bound {100 * least:.3f} %, "
+                f"ratio {error / least:.2f}"
+            )
+        for i, factor in enumerate(FACTORS):
+            for j, what in enumerate(("size", "teacher")):
+                values = 100 * np.array(regrets)[:, i, j]
+                print(
+                    f"  regret of the {what} at {factor}x: median {np.median(values):.4f} %, "
+                    f"95th percentile {np.quantile(values, 0.95):.4f} %"
+                )
+
+
+if __name__ == "__main__":
+    main()
