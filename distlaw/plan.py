@@ -65,27 +65,6 @@ def print_json(answer: Plan) -> None:
 
 def print_plan(answer: Plan) -> None:
     """The verdict, one table, then what to beware of and what was assumed."""
-    from scaling.units import format_flops, format_number
+    from scaling.render import plan_text
 
-    lines = [
-        answer.headline,
-        "",
-        f"{format_number(answer.direct.params)} student, {format_flops(answer.budget)}; calibration "
-        f"{answer.calibration}, law {answer.law}.",
-        "",
-        *_columns(*answer.table()),
-        "",
-        "loss and gain in nats/token; compute: student training / teacher logits / teacher training.",
-    ]
-    lines += [f"! {warning}" for warning in answer.warnings]
-    lines += [f"- {assumption}" for assumption in answer.assumptions]
-    sys.stdout.write("\n".join(lines) + "\n")
-
-
-def _columns(header: list[str], rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rule = ["-" * width for width in widths]
-    return [
-        "  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)).rstrip()
-        for r in [header, rule, *rows]
-    ]
+    sys.stdout.write(plan_text(answer))

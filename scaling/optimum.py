@@ -21,12 +21,15 @@ from scaling.search import minimise
 from scaling.teachers import TeacherBox, best_teacher
 
 Array = NDArray[np.float64]
-Bound = tuple[float, float]
+Bound = tuple[float | Array, float | Array]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bounds:
-    """The smallest and largest allowed value of each variable; equal values fix it."""
+    """The smallest and largest allowed value of each variable; equal values fix it.
+
+    Arrays of shape (P, 1) bound every problem on its own.
+    """
 
     student_tokens: Bound = (1.0, 1e18)
     teacher_params: Bound = (1e3, 1e15)
@@ -43,7 +46,8 @@ class Setting:
     """The laws and costs that hold for a set of problems."""
 
     supervised: SupervisedLaw
-    law: DistillationLaw
+    law: DistillationLaw | None
+    """``None`` where only direct training is asked about."""
     architecture: Architecture
     bounds: Bounds = field(default_factory=Bounds)
 
@@ -111,6 +115,7 @@ def distil(setting: Setting, problems: Problems, split: Array) -> Optima:
     feasible = np.isfinite(L_T) & np.less_equal(L_T, worst * (1 + 1e-12)) & (tokens >= fewest * (1 - 1e-9))
     L_T = np.where(feasible, L_T, 2.0 * setting.supervised.E)
     seen = effective_tokens(tokens, bounds.student_unique_tokens)
+    assert setting.law is not None
     loss = setting.law.loss(problems.student_params, seen, L_T, setting.supervised)
     loss = np.where(feasible, loss, np.inf)
     return Optima(
@@ -139,7 +144,7 @@ def _search_range(setting: Setting, problems: Problems) -> tuple[Array, Array]:
     most = problems.budget / step_flops
     fewest = np.minimum(bounds.student_tokens[0], most)
 
-    def odds(params: float, tokens: float, student_tokens: Array) -> Array:
+    def odds(params: float | Array, tokens: float | Array, student_tokens: Array) -> Array:
         logits = problems.logits * F(params) / step_flops
         training = FORWARDS_PER_STEP * F(params) * tokens
         charged = logits + problems.pretraining * training / (step_flops * student_tokens)

@@ -3,199 +3,199 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from scaling.assembly import Assembly, Candidate
 from scaling.calibration import Calibration
-from scaling.compute import FORWARDS_PER_STEP
-from scaling.laws import IdentifiableLaw, PublishedLaw
-from scaling.optimum import Optima, Problems, Setting, direct, solve
-from scaling.plans import FAR, Direct, Distillation, Plan
+from scaling.catalogue import KnownTeacher
+from scaling.choice import LN_LARGEST_BUDGET, choose
+from scaling.errors import InputError
+from scaling.family import share_teacher
+from scaling.near import explore
+from scaling.optimum import Problems, Setting, solve
+from scaling.plans import Interval, Plan
 from scaling.question import Question
-from scaling.scenarios import Scenario
-from scaling.uncertainty import Decisions, Judge, Outcome, interval
-from scaling.units import format_number
+from scaling.scenarios import INFERENCE, Scenario
+from scaling.uncertainty import interval
+from scaling.ways import ScenarioWays, Serving, TeacherWays, Ways
 
-DISAGREEMENT = 0.01
-"""nats/token; laws of one calibration that differ by more are reported."""
+Array = NDArray[np.float64]
+Row = tuple[str, Scenario, bool, float | None]
+"""Name, scenario, whether the teacher's loss is predicted, price of a million tokens of its logits."""
+DRAWN = ("student_tokens", "teacher_params", "teacher_tokens", "teacher_loss", "loss")
 
 
 def plan(question: Question, calibration: Calibration) -> Plan:
-    """The best distillation under each scenario, beside direct training at equal compute.
+    """The best distillation under each scenario, or with each known teacher, beside direct training.
 
     Raises :class:`~scaling.errors.InputError` for questions that have no answer.
     """
-    architecture, bounds = question.resolve(calibration)
+    architecture, bounds = question.counting(calibration), question.bounds(calibration)
+    assembly = Assembly(question, calibration, architecture, float(bounds.teacher_tokens[1]))
+    distils = bool(calibration.distillation)
+    if not distils and (question.law or question.teachers or question.family):
+        calibration.law(question.law)  # says why there is none
     setting = Setting(
         supervised=calibration.supervised,
-        law=calibration.law(question.law),
+        law=calibration.law(question.law) if distils else None,
         architecture=architecture,
         bounds=bounds,
     )
-    scenarios = question.scenarios
-    problems = Problems.of(
-        question.student_params,
-        question.budget,
-        [scenario.logits for scenario in scenarios],
-        [scenario.pretraining for scenario in scenarios],
-    )
-    optima = solve(setting, problems)
-    ranges = [_ranges(setting, calibration, question, scenario) for scenario in scenarios]
-    return assemble(question, calibration, setting, scenarios, optima, ranges)
+    if question.family:
+        return assembly.plan(*share_teacher(question, setting))
+    return _Planner(question, calibration, setting, assembly).plan()
 
 
-def assemble(
-    question: Question,
-    calibration: Calibration,
-    setting: Setting,
-    scenarios: Sequence[Scenario],
-    optima: Optima,
-    ranges: Sequence[dict[str, tuple[float, float]]],
-) -> Plan:
-    """The plan that consists of these distillations and the direct training of equal compute."""
-    kind = question.law or calibration.default or ""
-    tokens, _ = direct(setting, question.student_params, question.budget)
-    feasible = [k for k in range(len(scenarios)) if math.isfinite(optima.loss[k])]
-    optima = Optima(*(values[feasible] for values in optima))
-    scenarios = [scenarios[k] for k in feasible]
-    decisions = Decisions(
-        *optima[:5],
-        np.array([scenario.pretraining > 0 for scenario in scenarios]),
-        np.full(len(feasible), question.student_params),
-        np.full(len(feasible), float(tokens)),
-    )
-    judge = Judge(calibration, question.student_unique_tokens, question.teacher_unique_tokens)
-    outcomes = {law: judge.outcome(decisions, law) for law in calibration.distillation}
-    ways = tuple(
-        _distillation(k, scenario, decisions, outcomes, kind, calibration, setting, ranges[feasible[k]])
-        for k, scenario in enumerate(scenarios)
-    )
-    region = calibration.region
-    alone = Direct(
-        params=question.student_params,
-        tokens=float(tokens),
-        loss=judge.direct(question.student_params, float(tokens)),
-        flops=float(setting.architecture.training_flops(question.student_params, tokens)),
-        outside=region.outside(params=question.student_params, tokens=float(tokens)),
-    )
-    return Plan(
-        calibration=calibration.name,
-        law=kind,
-        budget=question.budget,
-        direct=alone,
-        distillations=ways,
-        assumptions=_assumptions(question, calibration, setting),
-        warnings=_warnings(calibration, alone, ways),
-    )
+class _Planner:
+    """One student, of given or free size, on a budget or towards a target."""
 
+    def __init__(
+        self, question: Question, calibration: Calibration, setting: Setting, assembly: Assembly
+    ) -> None:
+        self.question, self.calibration = question, calibration
+        self.setting, self.assembly = setting, assembly
+        self.serving = Serving(setting, question.lifetime_tokens)
+        self.sizes = question.sizes(calibration)
+        self.unreachable: dict[str, float] = {}
+        self.warnings: list[str] = []
 
-def _distillation(
-    k: int,
-    scenario: Scenario,
-    of: Decisions,
-    outcomes: dict[str, Outcome],
-    kind: str,
-    calibration: Calibration,
-    setting: Setting,
-    ranges: dict[str, tuple[float, float]],
-) -> Distillation:
-    F, supervised = setting.architecture.forward_flops, setting.supervised
-    student, tokens, teacher, taught, L_T = (float(values[k]) for values in of[:5])
-    outcome = outcomes[kind]
-    probabilities = [p[k] for p in (each.probability() for each in outcomes.values()) if p is not None]
-    Ls = float(supervised.loss(student, tokens))
-    outside = calibration.region.outside(
-        student_params=student,
-        student_tokens=tokens,
-        teacher_params=teacher,
-        teacher_tokens=taught,
-        teacher_loss=L_T,
-        teacher_loss_ratio=L_T / Ls,
-    )
-    by_law = {law: float(each.loss[k]) for law, each in outcomes.items()}
-    warnings = []
-    if isinstance(calibration.law(kind), IdentifiableLaw | PublishedLaw) and (teacher < student or Ls < L_T):
-        warnings.append(
-            f"{scenario.name}: a teacher of {format_number(teacher)} parameters, loss {L_T:.3f}, for a "
-            f"student that reaches {Ls:.3f} alone: the {kind} law knows no student better than its teacher"
+    def plan(self) -> Plan:
+        directs = self._directs()
+        candidates: list[Candidate] = []
+        if self.question.teachers:
+            candidates = self._with_known_teachers()
+        elif self.calibration.distillation:
+            candidates = self._under_scenarios()
+        return self.assembly.plan(directs, candidates, self.unreachable, self.warnings)
+
+    def _directs(self) -> list[tuple[float, float]]:
+        """Parameters and tokens of direct training, if it can do what is asked."""
+        params, budget = choose(
+            self.serving.direct_loss, 1, self.sizes, self.question.budget, self.question.target_loss
         )
-    if max(by_law.values()) - min(by_law.values()) > DISAGREEMENT:
-        texts = ", ".join(f"{law} {loss:.3f}" for law, loss in by_law.items())
-        warnings.append(f"{scenario.name}: the laws disagree on this plan's loss: {texts}")
-    return Distillation(
-        name=scenario.name,
-        params=student,
-        tokens=tokens,
-        teacher_params=teacher,
-        teacher_tokens=taught,
-        teacher_loss=L_T,
-        loss=outcome.estimate(k),
-        student_flops=FORWARDS_PER_STEP * float(F(student)) * tokens,
-        logits_flops=scenario.logits * float(F(teacher)) * tokens,
-        teacher_flops=scenario.pretraining * FORWARDS_PER_STEP * float(F(teacher)) * taught,
-        gain=outcome.gain(k),
-        same_data_loss=Ls,
-        probability=float(np.mean(probabilities)) if probabilities else None,
-        by_law=by_law,
-        ranges=ranges,
-        outside=outside,
-        warnings=tuple(warnings),
-    )
+        if math.isinf(budget[0, 0]):
+            largest = np.array([[self.sizes[1]]])
+            floor = self.serving.direct_loss(largest, np.full((1, 1), math.exp(LN_LARGEST_BUDGET)))
+            self.unreachable["direct training"] = float(floor[0, 0])
+            return []
+        if not math.isfinite(self.serving.direct_loss(params, budget)[0, 0]):
+            raise InputError(
+                f"budget {self.question.budget:g} FLOPs is too small to train and serve the student"
+            )
+        return [self._direct(params[0, 0], budget[0, 0])]
 
+    def _direct(self, params: float, budget: float) -> tuple[float, float]:
+        return float(params), self.serving.direct_tokens(params, budget)
 
-def _ranges(
-    setting: Setting, calibration: Calibration, question: Question, scenario: Scenario
-) -> dict[str, tuple[float, float]]:
-    """90 % of the optimal decisions over the draws."""
-    if not calibration.draw_count:
-        return {}
-    drawn = replace(
-        setting,
-        supervised=calibration.sampled_supervised(),
-        law=calibration.sampled_law(question.law),
-    )
-    budgets = np.full(calibration.draw_count, question.budget)
-    optima = solve(
-        drawn, Problems.of(question.student_params, budgets, scenario.logits, scenario.pretraining)
-    )
-    names = ("student_tokens", "teacher_params", "teacher_tokens", "teacher_loss", "loss")
-    return {name: interval(getattr(optima, name)) for name in names if np.all(np.isfinite(optima.loss))}
+    def _beside(self, budget: float) -> tuple[float, float]:
+        """Direct training with this budget, of the best size where that is free."""
+        params, _ = choose(self.serving.direct_loss, 1, self.sizes, budget, None)
+        return self._direct(params[0, 0], budget)
 
+    def _under_scenarios(self) -> list[Candidate]:
+        scenarios = self.question.scenarios
+        rows: list[Row] = [(each.name, each, each.pretraining > 0, None) for each in scenarios]
+        found = self._decide(ScenarioWays(self.serving, scenarios), rows)
+        if self.question.student_params is not None and self.question.budget is not None:
+            found = [self._explored(candidate) for candidate in found]
+        return found
 
-def _assumptions(question: Question, calibration: Calibration, setting: Setting) -> tuple[str, ...]:
-    longest = setting.bounds.teacher_tokens[1]
-    texts = [
-        f"Losses are nats/token on held-out data, parameters exclude embeddings; FLOPs follow the "
-        f"{setting.architecture.rule} rule with context {setting.architecture.context} and vocabulary "
-        f"{setting.architecture.vocab}.",
-        f"No teacher is trained on more than {format_number(longest)} tokens.",
-    ]
-    if calibration.draw_count:
-        texts.append(
-            f"Intervals are 90 % over {calibration.draw_count} draws of the coefficients and the residual "
-            "spread of single runs; probabilities average the calibration's laws."
+    def _with_known_teachers(self) -> list[Candidate]:
+        asked = self.question.scenarios
+        logits = asked[0] if len(asked) == 1 else INFERENCE
+        scenario = Scenario("known_teacher", logits.logits, 0.0)
+        teachers = self._same_vocabulary(self.question.teachers)
+        rows = [
+            (teacher.name, scenario, teacher.loss is None, teacher.dollars_per_million_tokens)
+            for teacher in teachers
+        ]
+        found = self._decide(TeacherWays(self.serving, teachers, scenario.logits), rows)
+        return sorted(found, key=self._merit)
+
+    def _merit(self, candidate: Candidate) -> float:
+        if self.question.target_loss is not None:
+            return candidate.direct_tokens  # of equal compute
+        law = self.calibration.law(self.question.law)
+        at = (candidate.student_params, candidate.student_tokens, candidate.teacher_loss)
+        return float(law.loss(*at, self.calibration.supervised))
+
+    def _same_vocabulary(self, teachers: tuple[KnownTeacher, ...]) -> list[KnownTeacher]:
+        vocab = self.setting.architecture.vocab
+        usable = [teacher for teacher in teachers if teacher.vocab in (None, vocab)]
+        other = [f"{teacher.name} ({teacher.vocab})" for teacher in teachers if teacher not in usable]
+        if other:
+            text = (
+                f"left out for another vocabulary than the student's {vocab}: {', '.join(other)}; "
+                "token-level distillation needs the same one"
+            )
+            if not usable:
+                raise InputError(f"no teacher can be used: all {text}")
+            self.warnings.append(text)
+        return usable
+
+    def _decide(self, ways: Ways, rows: list[Row]) -> list[Candidate]:
+        """The candidates of the ways that can do what is asked."""
+        params, budget = choose(
+            lambda size, cost: ways.optima(size, cost).loss,
+            ways.rows,
+            self.sizes,
+            self.question.budget,
+            self.question.target_loss,
         )
-    else:
-        texts.append("The calibration has no draws: intervals show the residual spread at most.")
-    if math.isfinite(min(question.student_unique_tokens, question.teacher_unique_tokens)):
-        texts.append(
-            "Repeated tokens are valued by the data-constrained law of Muennighoff et al. 2023 "
-            "(R* = 15.4, fitted to supervised training on C4)."
+        reached = np.isfinite(budget[:, 0])
+        optima = ways.optima(params, np.where(reached[:, None], budget, math.exp(LN_LARGEST_BUDGET)))
+        candidates = []
+        for k, (name, scenario, is_trained, price) in enumerate(rows):
+            if not reached[k]:
+                self.unreachable[name] = float(optima.loss[k, 0])
+            elif math.isfinite(optima.loss[k, 0]):
+                N_S, D_S, N_T, D_T, L_T, _ = (float(values[k, 0]) for values in optima)
+                beside = self._beside(float(budget[k, 0]))
+                candidates.append(
+                    Candidate(
+                        name=name,
+                        scenario=scenario,
+                        student_params=N_S,
+                        student_tokens=D_S,
+                        teacher_params=N_T,
+                        teacher_tokens=D_T,
+                        teacher_loss=L_T,
+                        teacher_is_trained=is_trained,
+                        direct_params=beside[0],
+                        direct_tokens=beside[1],
+                        ranges=self._ranges(scenario) if not self.question.teachers else {},
+                        dollars=None if price is None else price * D_S / 1e6,
+                    )
+                )
+            else:
+                self.warnings.append(f"{name}: nothing within the constraints fits the budget")
+        return candidates
+
+    def _ranges(self, scenario: Scenario) -> dict[str, Interval]:
+        """90 % of the decisions that would be optimal if a draw were the truth."""
+        question, draws = self.question, self.calibration.draw_count
+        if not draws or question.student_params is None or question.budget is None:
+            return {}
+        drawn = replace(
+            self.setting,
+            supervised=self.calibration.sampled_supervised(),
+            law=self.calibration.sampled_law(question.law),
         )
-    return tuple(texts)
+        left = float(
+            self.serving.training_budget(np.array(question.student_params), np.array(question.budget))
+        )
+        budgets = np.full(draws, left)
+        problems = Problems.of(question.student_params, budgets, scenario.logits, scenario.pretraining)
+        optima = solve(drawn, problems)
+        if not np.all(np.isfinite(optima.loss)):
+            return {}
+        return {name: interval(getattr(optima, name)) for name in DRAWN}
 
-
-def _warnings(calibration: Calibration, alone: Direct, ways: Sequence[Distillation]) -> tuple[str, ...]:
-    texts = list(calibration.provenance.warnings)
-    far: dict[str, list[str]] = {}
-    for name, outside in [("direct", alone.outside), *((way.name, way.outside) for way in ways)]:
-        factors = [f"{variable} {factor:.3g}x" for variable, factor in outside.items() if factor > FAR]
-        if factors:
-            far.setdefault(", ".join(factors), []).append(name)
-    for factors_text, names in far.items():
-        texts.append(f"extrapolated beyond the fitted runs, {factors_text}: {', '.join(names)}")
-    for way in ways:
-        texts.extend(way.warnings)
-    return tuple(texts)
+    def _explored(self, candidate: Candidate) -> Candidate:
+        if self.question.tolerance is None:
+            return candidate
+        near = explore(self.serving, candidate, self.question.budget or 0.0, self.question.tolerance)
+        return replace(candidate, near=near)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from scaling.scenarios import DESCRIPTIONS
-from scaling.units import format_flops, format_number
 
 if TYPE_CHECKING:
     import pandas
@@ -20,6 +18,8 @@ NEGLIGIBLE = 0.005
 FAR = 1.5
 """A variable outside the fitted region by more than this factor is reported."""
 DISTIL, DIRECT, CLOSE = "distil", "train directly", "too close to call"
+
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +38,49 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Direct:
-    """The student trained without a teacher on the whole budget."""
+    """A student trained without a teacher."""
 
     params: float
     tokens: float
     loss: Estimate
     """Held-out cross-entropy, nats/token."""
-    flops: float
+    training_flops: float
+    serving_flops: float = 0.0
+    """Forward passes over the tokens it will serve."""
     outside: Mapping[str, float] = field(default_factory=dict)
     """By how many times each variable lies outside the fitted region; 1 is inside."""
+
+    @property
+    def flops(self) -> float:
+        """Everything that is charged."""
+        return self.training_flops + self.serving_flops
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NearOptimal:
+    """What lies within a chosen loss of an optimum; the optimum is flat, so much does."""
+
+    tolerance: float
+    """nats/token above the optimum."""
+    ranges: Mapping[str, Interval]
+    """Smallest and largest value of each variable, the others being chosen anew."""
+    cheapest_flops: float
+    """The least compute that stays within."""
+    ladder: tuple[Mapping[str, float], ...] = ()
+    """Teachers of real architectures within: ``layers``, ``params``, ``tokens``, ``loss``; best first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Distillation:
-    """One way to distil the student, with the direct training of equal compute beside it."""
+    """One way to distil a student, with the direct training of equal compute beside it."""
 
     name: str
-    """The scenario, or the teacher's name."""
+    """The scenario, the teacher, or the member of the family."""
     params: float
     tokens: float
     teacher_params: float
-    teacher_tokens: float
+    teacher_tokens: float | None
+    """``None`` where a known teacher's are unknown."""
     teacher_loss: float
     """nats/token."""
     loss: Estimate
@@ -68,6 +90,10 @@ class Distillation:
     """Charged forward passes of the teacher."""
     teacher_flops: float
     """Charged training of the teacher."""
+    serving_flops: float
+    """Forward passes of the student over the tokens it will serve."""
+    direct: Direct
+    """Training directly with equal compute."""
     gain: Estimate
     """Loss of direct training minus this one's, nats/token: positive where distilling is better."""
     same_data_loss: float
@@ -76,22 +102,30 @@ class Distillation:
     """That the distilled student ends below the directly trained one; ``None`` without uncertainty."""
     by_law: Mapping[str, float]
     """The student's loss under each law of the calibration."""
-    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    ranges: Mapping[str, Interval] = field(default_factory=dict)
     """90 % of the decisions that would be optimal if a draw were the truth, by variable."""
     outside: Mapping[str, float] = field(default_factory=dict)
     """By how many times each variable lies outside the fitted region; 1 is inside."""
+    dollars: float | None = None
+    """Price of the teacher's logits where somebody else serves it, US dollars."""
+    near: NearOptimal | None = None
     warnings: tuple[str, ...] = ()
 
     @property
     def flops(self) -> float:
         """Everything that is charged."""
-        return self.student_flops + self.logits_flops + self.teacher_flops
+        return self.student_flops + self.logits_flops + self.teacher_flops + self.serving_flops
 
     @property
     def shares(self) -> tuple[float, float, float]:
-        """Shares of the compute: student training, teacher logits, teacher training."""
-        total = self.flops
+        """Shares of the training compute: student, teacher's logits, teacher's training."""
+        total = self.flops - self.serving_flops
         return self.student_flops / total, self.logits_flops / total, self.teacher_flops / total
+
+    @property
+    def title(self) -> str:
+        """The name, in words where it is a scenario."""
+        return DESCRIPTIONS.get(self.name, self.name)
 
     @property
     def verdict(self) -> str:
@@ -120,6 +154,7 @@ class Distillation:
             "student_flops": self.student_flops,
             "logits_flops": self.logits_flops,
             "teacher_flops": self.teacher_flops,
+            "serving_flops": self.serving_flops,
             "flops": self.flops,
             "outside_region": max(self.outside.values(), default=None),
         }
@@ -127,49 +162,75 @@ class Distillation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """The answer to a question: direct training and the ways to distil, best first where they compete."""
+    """The answer to a question: direct training and the ways to distil."""
 
     calibration: str
-    law: str
-    budget: float
-    """FLOPs."""
-    direct: Direct
+    law: str | None
+    """Kind of distillation law; ``None`` for a calibration of supervised training alone."""
+    budget: float | None
+    """FLOPs; ``None`` where a target was given instead."""
+    target_loss: float | None
+    """nats/token."""
+    direct: tuple[Direct, ...]
+    """Training directly: one student, or each member of a family; none where a target is out of reach."""
     distillations: tuple[Distillation, ...]
+    unreachable: Mapping[str, float] = field(default_factory=dict)
+    """Ways that cannot reach the target, with the loss at which they stop, nats/token."""
     assumptions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
     def headline(self) -> str:
-        """The verdict in one sentence per kind of answer, and how far it is extrapolated."""
+        """The verdict in one sentence per kind of answer, the cheapest way to a target, the extrapolation."""
         groups: dict[str, list[Distillation]] = {}
         for way in self.distillations:
             groups.setdefault(way.verdict, []).append(way)
         sentences = [
             f"{verdict.capitalize()}{_probabilities(ways)}"
-            + (f": {'; '.join(_title(way.name) for way in ways)}." if len(groups) > 1 else ".")
+            + (f": {'; '.join(way.title for way in ways)}." if len(groups) > 1 else ".")
             for verdict, ways in groups.items()
         ]
-        farthest = max((f for way in self.distillations for f in way.outside.values()), default=1.0)
+        if not sentences and not self.unreachable:
+            sentences = ["Train directly: no teacher satisfies the constraints."]
+        if self.law is None:
+            sentences = ["Direct training only: the calibration has no distillation law."]
+        if self.target_loss is not None:
+            sentences.append(self._cheapest())
+        outside = [way.outside for way in self.direct] + [way.outside for way in self.distillations]
+        farthest = max((factor for each in outside for factor in each.values()), default=1.0)
         if farthest > FAR:
             sentences.append(f"Extrapolated up to {farthest:.2g}x beyond the fitted runs.")
-        return " ".join(sentences or ["Train directly: no teacher satisfies the constraints."])
+        return " ".join(sentences)
+
+    def _cheapest(self) -> str:
+        ways = {way.title: way.flops for way in self.distillations}
+        if self.direct:
+            ways["direct training"] = self.direct[0].flops
+        if not ways:
+            floor = min(self.unreachable.values())
+            return f"A loss of {self.target_loss:g} cannot be reached: no way here gets below {floor:.3f}."
+        best = min(ways, key=lambda name: ways[name])
+        return f"Cheapest way to a loss of {self.target_loss:g}: {best}, {ways[best]:.3g} FLOPs."
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per way, direct training first; numbers in full, units in the names."""
-        direct = self.direct
-        first = {
-            "way": "direct",
-            **_loss_columns(direct.loss),
-            "gain_nats": 0.0,
-            "student_params": direct.params,
-            "student_tokens": direct.tokens,
-            "student_flops": direct.flops,
-            "flops": direct.flops,
-            "outside_region": max(direct.outside.values(), default=None),
-        }
         ways = [way.row() for way in self.distillations]
-        columns = ways[0] if ways else first
-        return [{name: first.get(name) for name in columns}, *ways]
+        firsts = [
+            {
+                "way": "direct",
+                **_loss_columns(way.loss),
+                "gain_nats": 0.0,
+                "student_params": way.params,
+                "student_tokens": way.tokens,
+                "student_flops": way.training_flops,
+                "serving_flops": way.serving_flops,
+                "flops": way.flops,
+                "outside_region": max(way.outside.values(), default=None),
+            }
+            for way in self.direct
+        ]
+        columns = (ways or firsts or [{}])[0]
+        return [{name: first.get(name) for name in columns} for first in firsts] + ways
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain values for JSON."""
@@ -186,42 +247,14 @@ class Plan:
 
         return pandas.DataFrame(self.rows())
 
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """Header and cells, rounded for a person."""
-        header = ["way", "loss (90 %)", "gain", "P(distil)", "student tokens", "teacher", "compute %"]
-        direct = self.direct
-        rows = [["direct training", str(direct.loss), "", "", format_number(direct.tokens), "", "100/0/0"]]
-        for way in self.distillations:
-            size, tokens = format_number(way.teacher_params), format_number(way.teacher_tokens)
-            rows.append(
-                [
-                    _title(way.name),
-                    str(way.loss),
-                    f"{way.gain.value:+.3f}",
-                    "" if way.probability is None else f"{way.probability:.2f}",
-                    format_number(way.tokens),
-                    f"{size} on {tokens}, L={way.teacher_loss:.3f}",
-                    "/".join(f"{100 * share:.0f}" for share in way.shares),
-                ]
-            )
-        return header, rows
-
     def _repr_html_(self) -> str:
-        header, rows = self.table()
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in (*self.warnings, *self.assumptions))
-        asked = f"{format_number(self.direct.params)} student, {format_flops(self.budget)}"
-        title = html.escape(f"{self.headline} ({asked})")
-        return f"<p><b>{title}</b></p><table><tr>{head}</tr>{body}</table><ul>{notes}</ul>"
+        from scaling.render import plan_html
+
+        return plan_html(self)
 
 
 def _loss_columns(loss: Estimate) -> dict[str, float | None]:
     return {"loss_nats": loss.value, "loss_low": loss.low, "loss_high": loss.high}
-
-
-def _title(name: str) -> str:
-    return DESCRIPTIONS.get(name, name)
 
 
 def _probabilities(ways: list[Distillation]) -> str:
@@ -229,8 +262,4 @@ def _probabilities(ways: list[Distillation]) -> str:
     if not known:
         return ""
     low, high = (f"{value:.2f}" for value in (min(known), max(known)))
-    return (
-        f" (P(distilling is better) = {low})"
-        if low == high
-        else f" (P(distilling is better) = {low} to {high})"
-    )
+    return f" (P(distilling is better) = {low if low == high else f'{low} to {high}'})"

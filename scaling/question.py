@@ -7,42 +7,70 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scaling.calibration import Calibration, Range
+from scaling.catalogue import KnownTeacher
 from scaling.compute import FORWARDS_PER_STEP, Architecture
 from scaling.errors import InputError
 from scaling.optimum import Bounds
 from scaling.scenarios import SCENARIOS, Scenario
 
-CONSTRAINED = ("student_tokens", "teacher_params", "teacher_tokens", "teacher_loss")
+CONSTRAINED = ("student_params", "student_tokens", "teacher_params", "teacher_tokens", "teacher_loss")
 LONGEST_TEACHER = 10.0
 """How many times longer than any known run a teacher may have been trained, unless the question says."""
-TEACHER_SIZES = (1e-2, 1e3)
-"""How far below and above all known sizes a teacher may lie, unless the question says."""
+SIZES = (1e-2, 1e3)
+"""How far below and above all known sizes a model may lie, unless the question says."""
+CHINCHILLA = 20.0
+"""Tokens per parameter of a model trained well, where nothing better is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """A student and a budget: what is the best way to spend it?"""
+    """A student and a budget or a target: what is the best way?
 
-    student_params: float
-    """Non-embedding parameters of the student."""
-    budget: float
-    """FLOPs for everything that the scenario charges."""
+    What is left open is chosen by the planner: the student's size, the budget (given a target), the teacher.
+    """
+
+    student_params: float | None = None
+    """Non-embedding parameters; chosen within the constraints if not given."""
+    budget: float | None = None
+    """FLOPs for everything that the scenario charges, and for serving ``lifetime_tokens``."""
+    target_loss: float | None = None
+    """nats/token to reach as cheaply as possible, in place of a budget."""
     scenarios: tuple[Scenario, ...] = tuple(SCENARIOS.values())
     law: str | None = None
     """Kind of distillation law; the calibration's default if not given."""
     constraints: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     """Smallest and largest value by variable (``CONSTRAINED``); ``None`` leaves a side open."""
+    teachers: tuple[KnownTeacher, ...] = ()
+    """Teachers that exist; then one of them is used and none is trained."""
+    family: tuple[float, ...] = ()
+    """Sizes of students that share one teacher and the budget, in place of ``student_params``."""
+    weights: tuple[float, ...] = ()
+    """How much the loss of each member of the family counts; equally if not given."""
+    lifetime_tokens: float = 0.0
+    """Tokens the student will serve; each costs a forward pass from the budget."""
     student_unique_tokens: float = math.inf
     """Distinct tokens the student can see; more are repetitions."""
     teacher_unique_tokens: float = math.inf
+    tolerance: float | None = None
+    """nats/token; if given, everything within it of the optimum is explored."""
     architecture: Architecture | None = None
     """For FLOPs; the calibration's if not given."""
 
     def __post_init__(self) -> None:
-        for name in ("student_params", "budget", "student_unique_tokens", "teacher_unique_tokens"):
+        for name in ("student_params", "budget", "target_loss", "tolerance"):
             value = getattr(self, name)
-            if not value > 0 or (math.isinf(value) and not name.endswith("unique_tokens")):
+            if value is not None and not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name}: must be positive and finite, not {value!r}")
+        for name in ("student_unique_tokens", "teacher_unique_tokens"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}: must be positive, not {getattr(self, name)!r}")
+        if not (math.isfinite(self.lifetime_tokens) and self.lifetime_tokens >= 0):
+            raise InputError(f"lifetime_tokens: must be zero or more, not {self.lifetime_tokens!r}")
+        if (self.budget is None) == (self.target_loss is None):
+            raise InputError("give a budget or a target loss, one of the two")
+        if not self.scenarios:
+            raise InputError("no scenario: name at least one")
+        self._check_family()
         for name, (low, high) in self.constraints.items():
             if name not in CONSTRAINED:
                 raise InputError(f"cannot constrain {name!r}; constrain one of {', '.join(CONSTRAINED)}")
@@ -53,41 +81,74 @@ class Question:
                     f"constraint on {name}: the smallest value {low:g} exceeds the largest {high:g}"
                 )
 
-    def resolve(self, calibration: Calibration) -> tuple[Architecture, Bounds]:
-        """The architecture to count with, and finite bounds for every variable.
+    def _check_family(self) -> None:
+        if not self.family:
+            return
+        if self.student_params is not None or self.budget is None or self.teachers or self.lifetime_tokens:
+            raise InputError(
+                "a family needs a budget, and goes with no student size, teachers or lifetime tokens"
+            )
+        if self.weights and len(self.weights) != len(self.family):
+            raise InputError(f"{len(self.family)} students, but {len(self.weights)} weights")
+        if not all(math.isfinite(x) and x > 0 for x in (*self.family, *self.weights)):
+            raise InputError("family: sizes and weights must be positive and finite")
 
-        Bounds that the question leaves open come from it and from the fitted region: no teacher is trained on
+    def counting(self, calibration: Calibration) -> Architecture:
+        """The architecture to count FLOPs with."""
+        return self.architecture or calibration.architecture
+
+    def sizes(self, calibration: Calibration) -> Range:
+        """Bounds of the student's parameters; equal ones where it is given."""
+        if self.student_params is not None:
+            return self.student_params, self.student_params
+        region = calibration.region
+        known = _spread(region.params, region.student_params, (self._reference_size(),) * 2)
+        return _tighten((known[0] * SIZES[0], known[1] * SIZES[1]), self.constraints.get("student_params"))
+
+    def bounds(self, calibration: Calibration) -> Bounds:
+        """Bounds of every variable.
+
+        Those that the question leaves open come from it and from the fitted region: no teacher is trained on
         more than ``LONGEST_TEACHER`` times the tokens of the longest run that either of them knows.
         """
-        architecture = self.architecture or calibration.architecture
-        step = FORWARDS_PER_STEP * float(architecture.forward_flops(self.student_params))
-        most = self.budget / step
-        if most < 1:
+        region = calibration.region
+        size = self._reference_size()
+        step = FORWARDS_PER_STEP * float(self.counting(calibration).forward_flops(size))
+        tokens = CHINCHILLA * size if self.budget is None else self.budget / step
+        if tokens < 1:
             raise InputError(
                 f"budget {self.budget:g} FLOPs is too small: one token costs this student {step:.3g} FLOPs"
             )
-        region = calibration.region
-        sizes = _spread(
-            region.params, region.teacher_params, region.student_params, (self.student_params,) * 2
-        )
-        longest = _spread(region.tokens, region.teacher_tokens, region.student_tokens, (most, most))[1]
+        sizes = _spread(region.params, region.teacher_params, region.student_params, (size, size))
+        longest = _spread(region.tokens, region.teacher_tokens, region.student_tokens, (tokens, tokens))[1]
         defaults = {
-            "student_tokens": (1.0, most),
-            "teacher_params": (sizes[0] * TEACHER_SIZES[0], sizes[1] * TEACHER_SIZES[1]),
+            "student_tokens": (1.0, math.inf),
+            "teacher_params": (sizes[0] * SIZES[0], sizes[1] * SIZES[1]),
             "teacher_tokens": (1.0, longest * LONGEST_TEACHER),
             "teacher_loss": (0.0, math.inf),
         }
         asked = {name: _tighten(default, self.constraints.get(name)) for name, default in defaults.items()}
         fewest = asked["student_tokens"][0]
-        if fewest > most * (1 + 1e-9):
+        if self.student_params is not None and self.budget is not None and fewest > tokens * (1 + 1e-9):
             raise InputError(
-                f"student_tokens: at least {fewest:.4g} asked for, the budget pays for {most:.4g}"
+                f"student_tokens: at least {fewest:.4g} asked for, the budget pays for {tokens:.4g}"
             )
-        return architecture, Bounds(
+        return Bounds(
             **asked,
             student_unique_tokens=self.student_unique_tokens,
             teacher_unique_tokens=self.teacher_unique_tokens,
         )
+
+    def _reference_size(self) -> float:
+        """The student's size, or one of its order of magnitude where it is open."""
+        if self.student_params is not None:
+            return self.student_params
+        if self.family:
+            return max(self.family)
+        low, high = self.constraints.get("student_params", (None, None))
+        if low is not None or high is not None:
+            return low if high is None else high  # type: ignore[return-value]
+        return math.sqrt((self.budget or 1e21) / (6 * CHINCHILLA))
 
 
 def _spread(*ranges: Range | None) -> Range:

@@ -1,7 +1,8 @@
-"""Minimise many one-dimensional functions at once, globally on a lattice and then by zooming in.
+"""Minimise or invert many one-dimensional functions at once.
 
-No derivative, no start: the first lattice sees every valley wider than its spacing, and every round keeps
-the two cells around the best point. All problems advance together, one a row.
+Minima are found globally on a lattice and then by zooming in. No derivative, no start: the first lattice
+sees every valley wider than its spacing, and every round keeps the two cells around the best point. All
+problems advance together, one a row.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ Array = NDArray[np.float64]
 FIRST_LATTICE = 64
 ZOOM_LATTICE = 24
 ZOOMS = 4
+BISECTIONS = 40
 
 
 def minimise(
     objective: Callable[[Array], Array],
     low: Array,
     high: Array,
+    *,
     first: int = FIRST_LATTICE,
     zooms: int = ZOOMS,
 ) -> Array:
@@ -38,3 +41,19 @@ def minimise(
         low, high = np.maximum(low, middle - step), np.minimum(high, middle + step)
         points = ZOOM_LATTICE
     return middle
+
+
+def first_reaching(
+    function: Callable[[Array], Array], target: float, low: Array, high: Array, *, steps: int = BISECTIONS
+) -> Array:
+    """Where a falling ``function`` first is at most ``target``; inf where it is not even at ``high``.
+
+    Everything has one shape, and all entries are bisected together.
+    """
+    reached = function(high) <= target
+    upper = high
+    for _ in range(steps):
+        middle = 0.5 * (low + upper)
+        enough = function(middle) <= target
+        low, upper = np.where(enough, low, middle), np.where(enough, middle, upper)
+    return np.where(reached, upper, np.inf)

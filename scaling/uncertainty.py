@@ -92,6 +92,12 @@ class Judge:
         noise, direct_noise = known.get(kind, 0.0), known.get(SUPERVISED, 0.0)
         return Outcome(loss, direct, loss_draws, direct_draws, noise, direct_noise)
 
+    def alone(self, params: float, tokens: float) -> float:
+        """The point loss of training directly, nats/token."""
+        return float(
+            self.calibration.supervised.loss(params, effective_tokens(tokens, self.student_unique_tokens))
+        )
+
     def direct(self, params: float, tokens: float) -> Estimate:
         """What the supervised law expects of training directly."""
         calibration = self.calibration

@@ -1,0 +1,231 @@
+"""From decisions to a plan: losses with intervals, verdicts, costs, distances from the fitted region."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from scaling.calibration import Calibration
+from scaling.compute import FORWARDS_PER_STEP, Architecture
+from scaling.laws import EffectiveTokensLaw
+from scaling.plans import FAR, Direct, Distillation, Interval, NearOptimal, Plan
+from scaling.question import Question
+from scaling.repetition import REPETITION_CONSTANT
+from scaling.scenarios import Scenario
+from scaling.uncertainty import Decisions, Judge, Outcome
+from scaling.units import format_number
+
+DISAGREEMENT = 0.01
+"""nats/token; laws of one calibration that differ by more are reported."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A way to distil that has been decided on, and the direct training it competes with."""
+
+    name: str
+    scenario: Scenario
+    student_params: float
+    student_tokens: float
+    teacher_params: float
+    teacher_tokens: float
+    """nan where unknown."""
+    teacher_loss: float
+    teacher_is_trained: bool
+    """Whether its loss follows from its size and tokens, and is as uncertain as they make it."""
+    direct_params: float
+    direct_tokens: float
+    ranges: Mapping[str, Interval] = field(default_factory=dict)
+    dollars: float | None = None
+    near: NearOptimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """Turns candidates into a plan, under one question and calibration."""
+
+    question: Question
+    calibration: Calibration
+    architecture: Architecture
+    longest_teacher: float
+
+    def plan(
+        self,
+        directs: Sequence[tuple[float, float]],
+        candidates: Sequence[Candidate],
+        unreachable: Mapping[str, float] | None = None,
+        warnings: Sequence[str] = (),
+    ) -> Plan:
+        """The plan; ``directs`` are parameters and tokens of the students trained directly."""
+        question, calibration = self.question, self.calibration
+        kind = (question.law or calibration.default) if calibration.distillation else None
+        alone = tuple(self._direct(params, tokens) for params, tokens in directs)
+        ways = self._ways(candidates, kind) if kind and candidates else ()
+        return Plan(
+            calibration=calibration.name,
+            law=kind,
+            budget=question.budget,
+            target_loss=question.target_loss,
+            direct=alone,
+            distillations=ways,
+            unreachable=dict(unreachable or {}),
+            assumptions=self._assumptions(bool(candidates)),
+            warnings=(
+                *calibration.provenance.warnings,
+                *warnings,
+                *_extrapolations(alone, ways),
+                *_cautions(ways),
+            ),
+        )
+
+    @property
+    def _judge(self) -> Judge:
+        return Judge(
+            self.calibration, self.question.student_unique_tokens, self.question.teacher_unique_tokens
+        )
+
+    def _direct(self, params: float, tokens: float) -> Direct:
+        F = float(self.architecture.forward_flops(params))
+        return Direct(
+            params=params,
+            tokens=tokens,
+            loss=self._judge.direct(params, tokens),
+            training_flops=FORWARDS_PER_STEP * F * tokens,
+            serving_flops=F * self.question.lifetime_tokens,
+            outside=self.calibration.region.outside(params=params, tokens=tokens),
+        )
+
+    def _ways(self, candidates: Sequence[Candidate], kind: str) -> tuple[Distillation, ...]:
+        names = Decisions._fields
+        decisions = Decisions(*(np.array([getattr(c, name) for c in candidates]) for name in names))
+        outcomes = {law: self._judge.outcome(decisions, law) for law in self.calibration.distillation}
+        return tuple(self._way(k, candidate, outcomes, kind) for k, candidate in enumerate(candidates))
+
+    def _way(self, k: int, of: Candidate, outcomes: Mapping[str, Outcome], kind: str) -> Distillation:
+        calibration, architecture = self.calibration, self.architecture
+        F_S, F_T = (float(architecture.forward_flops(N)) for N in (of.student_params, of.teacher_params))
+        Ls = self._judge.alone(of.student_params, of.student_tokens)
+        trained = {} if math.isnan(of.teacher_tokens) else {"teacher_tokens": of.teacher_tokens}
+        place = {
+            "student_params": of.student_params,
+            "student_tokens": of.student_tokens,
+            "teacher_params": of.teacher_params,
+            "teacher_loss": of.teacher_loss,
+            "teacher_loss_ratio": of.teacher_loss / Ls,
+            **trained,
+        }
+        served_elsewhere = of.dollars is not None
+        return Distillation(
+            name=of.name,
+            params=of.student_params,
+            tokens=of.student_tokens,
+            teacher_params=of.teacher_params,
+            teacher_tokens=trained.get("teacher_tokens"),
+            teacher_loss=of.teacher_loss,
+            loss=outcomes[kind].estimate(k),
+            student_flops=FORWARDS_PER_STEP * F_S * of.student_tokens,
+            logits_flops=0.0 if served_elsewhere else of.scenario.logits * F_T * of.student_tokens,
+            teacher_flops=of.scenario.pretraining * FORWARDS_PER_STEP * F_T * of.teacher_tokens
+            if of.scenario.pretraining
+            else 0.0,
+            serving_flops=F_S * self.question.lifetime_tokens,
+            direct=self._direct(of.direct_params, of.direct_tokens),
+            gain=outcomes[kind].gain(k),
+            same_data_loss=Ls,
+            probability=self._probability(k, outcomes, place),
+            by_law={law: float(each.loss[k]) for law, each in outcomes.items()},
+            ranges=of.ranges,
+            outside=calibration.region.outside(**place),
+            dollars=of.dollars,
+            near=of.near,
+            warnings=self._doubts(of, kind, Ls),
+        )
+
+    def _probability(
+        self, k: int, outcomes: Mapping[str, Outcome], place: Mapping[str, float]
+    ) -> float | None:
+        """Averaged over the laws that hold here; over all where none does."""
+        known = {
+            law: p[k]
+            for law, p in ((law, each.probability()) for law, each in outcomes.items())
+            if p is not None
+        }
+        trusted = [p for law, p in known.items() if self.calibration.trusts(law, **place)]
+        values = trusted or list(known.values())
+        return float(np.mean(values)) if values else None
+
+    def _doubts(self, of: Candidate, kind: str, Ls: float) -> tuple[str, ...]:
+        weaker = of.teacher_params < of.student_params or Ls < of.teacher_loss
+        if not weaker or isinstance(self.calibration.law(kind), EffectiveTokensLaw):
+            return ()
+        return (
+            f"a teacher weaker than the student (fewer parameters, or a loss above the {Ls:.3f} that it reaches "
+            f"alone): the {kind} law knows no student better than its teacher",
+        )
+
+    def _disagreements(self, ways: Sequence[Distillation]) -> list[str]:
+        """Where the laws differ on the loss, and which of them are outside their own region there."""
+        spreads = {way.title: max(way.by_law.values()) - min(way.by_law.values()) for way in ways}
+        spreads = {title: spread for title, spread in spreads.items() if spread > DISAGREEMENT}
+        if not spreads:
+            return []
+        low, high = min(spreads.values()), max(spreads.values())
+        texts = [
+            f"the laws ({', '.join(self.calibration.distillation)}) disagree by {low:.3f} to {high:.3f} nats"
+        ]
+        for law in self.calibration.distillation:
+            out = [way.title for way in ways if not self.calibration.trusts(law, student_params=way.params)]
+            if out:
+                texts.append(f"{law} is outside its region for {'; '.join(out)}")
+        return [f"model uncertainty: {', and '.join(texts)}"]
+
+    def _assumptions(self, distils: bool) -> tuple[str, ...]:
+        question, architecture = self.question, self.architecture
+        counted = f"context {architecture.context}, vocabulary {architecture.vocab}"
+        rule = f"F(N) with {counted}" if architecture.rule == "detailed" else "6ND"
+        texts = [
+            "Losses are held-out nats/token; parameters exclude embeddings; training costs three forward "
+            f"passes; FLOPs follow {rule}."
+        ]
+        if distils and not question.teachers:
+            texts.append(f"No teacher is trained on more than {format_number(self.longest_teacher)} tokens.")
+        if self.calibration.draw_count:
+            texts.append(
+                f"Intervals are 90 % for one run: {self.calibration.draw_count} draws of the coefficients and "
+                "the residual spread. Probabilities average the laws that hold there."
+            )
+        else:
+            texts.append("The calibration has no draws: intervals show the residual spread at most.")
+        if math.isfinite(min(question.student_unique_tokens, question.teacher_unique_tokens)):
+            texts.append(
+                "Repeated tokens are worth what the data-constrained law of Muennighoff et al. 2023 gives "
+                f"(R* = {REPETITION_CONSTANT:.1f}), which was fitted to supervised training on C4."
+            )
+        return tuple(texts)
+
+
+def _cautions(ways: Sequence[Distillation]) -> list[str]:
+    """The doubts of all ways, each said once where the words are the same."""
+    said: dict[str, list[str]] = {}
+    for way in ways:
+        for doubt in way.warnings:
+            said.setdefault(doubt, []).append(way.title)
+    return [f"{'; '.join(titles)}: {doubt}" for doubt, titles in said.items()]
+
+
+def _extrapolations(alone: Sequence[Direct], ways: Sequence[Distillation]) -> list[str]:
+    """Which variables lie far outside the fitted runs, and in which ways."""
+    places = [("direct training", way.outside) for way in alone] + [(way.title, way.outside) for way in ways]
+    far: dict[str, list[str]] = {}
+    for title, outside in places:
+        factors = [
+            f"{name.replace('_', ' ')} {factor:.3g}x" for name, factor in outside.items() if factor > FAR
+        ]
+        if factors:
+            far.setdefault(", ".join(factors), []).append(title)
+    return [
+        f"extrapolated beyond the fitted runs, {text}: {'; '.join(titles)}" for text, titles in far.items()
+    ]

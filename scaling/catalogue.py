@@ -1,0 +1,80 @@
+"""Teachers that exist: a table of models one could distil from."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from scaling.errors import InputError
+from scaling.units import parse_quantity
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownTeacher:
+    """A model one could distil from. Its loss, or its tokens to predict that from, must be known."""
+
+    name: str
+    params: float
+    """Non-embedding parameters; they set the cost of its logits."""
+    loss: float | None = None
+    """Held-out cross-entropy on the student's data, nats/token. A measured one beats a predicted one."""
+    tokens: float | None = None
+    """Tokens it was trained on; with ``params`` they predict the loss where none is given."""
+    dollars_per_million_tokens: float | None = None
+    """What its logits cost where somebody else serves it, US dollars."""
+    vocab: int | None = None
+    """Vocabulary size; token-level distillation needs the student's."""
+
+    def __post_init__(self) -> None:
+        if self.loss is None and self.tokens is None:
+            raise InputError(f"teacher {self.name}: give its loss, or the tokens it was trained on")
+        for name in ("params", "loss", "tokens", "dollars_per_million_tokens", "vocab"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"teacher {self.name}: {name} must be positive and finite, not {value!r}")
+
+
+COLUMNS = tuple(field.name for field in fields(KnownTeacher))
+
+
+def read_catalogue(path: str | Path) -> tuple[KnownTeacher, ...]:
+    """Teachers from a CSV whose columns are the fields of :class:`KnownTeacher`; empty cells are unknown."""
+    path = Path(path)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip() for name in reader.fieldnames or []]
+            rows = [dict(zip(columns, row.values(), strict=False)) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as CSV: {error}") from None
+    missing = {"name", "params"} - set(columns)
+    if missing:
+        raise InputError(
+            f"{path}: no column {', '.join(sorted(missing))}; a catalogue has {', '.join(COLUMNS)}"
+        )
+    unknown = set(columns) - set(COLUMNS)
+    if unknown:
+        raise InputError(
+            f"{path}: unknown column {', '.join(sorted(unknown))}; known are {', '.join(COLUMNS)}"
+        )
+    teachers = tuple(_teacher(row, f"{path.name}, row {k}") for k, row in enumerate(rows, start=2))
+    if not teachers:
+        raise InputError(f"{path}: no teachers in it")
+    return teachers
+
+
+def _teacher(row: dict[str, str | None], where: str) -> KnownTeacher:
+    cells = {name: (row.get(name) or "").strip() for name in COLUMNS}
+    if not cells["name"] or not cells["params"]:
+        raise InputError(f"{where}: name and params must be filled in")
+    numbers = {
+        name: parse_quantity(text, f"{where}, {name}")
+        for name, text in cells.items()
+        if text and name not in ("name", "vocab")
+    }
+    vocab = int(parse_quantity(cells["vocab"], f"{where}, vocab")) if cells["vocab"] else None
+    try:
+        return KnownTeacher(name=cells["name"], vocab=vocab, **numbers)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None

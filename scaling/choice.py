@@ -1,0 +1,54 @@
+"""Which size and which budget: the outer choices around a loss that is already optimal inside.
+
+The inner problem says how low the loss of a student of given size gets on a given budget. Either of the two
+may be left open: the size is then the one of least loss, or of least cost for a target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.search import first_reaching, minimise
+
+Array = NDArray[np.float64]
+LossAt = Callable[[Array, Array], Array]
+"""Loss by parameters and budget, both (P, K)."""
+
+SIZE_LATTICE, SIZE_ZOOMS = 32, 3
+LN_LARGEST_BUDGET = math.log(1e45)
+
+
+def choose(
+    loss_at: LossAt, rows: int, sizes: tuple[float, float], budget: float | None, target: float | None
+) -> tuple[Array, Array]:
+    """Parameters and budget of every row, shape (P, 1) each.
+
+    ``sizes`` bounds the parameters; equal bounds fix them. With a ``target``, the budget is the least that
+    reaches it, and inf where none does.
+    """
+    low, high = (np.full((rows, 1), math.log(size)) for size in sizes)
+    free = sizes[0] < sizes[1]
+    if target is None:
+        cost = np.full((rows, 1), budget)
+        if not free:
+            return np.exp(low), cost
+        best = minimise(
+            lambda size: loss_at(np.exp(size), cost + np.zeros_like(size)),
+            low,
+            high,
+            first=SIZE_LATTICE,
+            zooms=SIZE_ZOOMS,
+        )
+        return np.exp(best), cost
+    goal = target
+
+    def needed(size: Array) -> Array:
+        ends = np.log(np.exp(size)), np.full_like(size, LN_LARGEST_BUDGET)
+        return first_reaching(lambda cost: loss_at(np.exp(size), np.exp(cost)), goal, *ends)
+
+    best = minimise(needed, low, high, first=SIZE_LATTICE, zooms=SIZE_ZOOMS) if free else low
+    return np.exp(best), np.exp(needed(best))

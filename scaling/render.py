@@ -1,0 +1,111 @@
+"""A plan as a table, for a terminal and for a notebook; numbers rounded for a person."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+from scaling.plans import Direct, Distillation, Plan
+from scaling.units import format_flops, format_number
+
+Table = tuple[list[str], list[list[str]]]
+
+
+def plan_table(plan: Plan) -> Table:
+    """Header and cells: direct training first, then the ways to distil."""
+    ways: list[Direct | Distillation] = [*plan.direct, *plan.distillations]
+    header = ["way", "loss (90 %)", "gain", "P(distil)", "student tokens", "teacher", "compute %"]
+    rows = [_direct_cells(way) for way in plan.direct] + [_way_cells(way) for way in plan.distillations]
+    if len({way.params for way in ways}) > 1:
+        header.insert(4, "student")
+        for cells, way in zip(rows, ways, strict=True):
+            cells.insert(4, format_number(way.params))
+    if plan.target_loss is not None:
+        header.append("FLOPs")
+        for cells, way in zip(rows, ways, strict=True):
+            cells.append(f"{way.flops:.3g}")
+    return header, rows
+
+
+def _direct_cells(way: Direct) -> list[str]:
+    return ["direct training", str(way.loss), "", "", format_number(way.tokens), "", "100/0/0"]
+
+
+def _way_cells(way: Distillation) -> list[str]:
+    tokens = "" if way.teacher_tokens is None else f" on {format_number(way.teacher_tokens)}"
+    return [
+        way.title,
+        str(way.loss),
+        f"{way.gain.value:+.3f}",
+        "" if way.probability is None else f"{way.probability:.2f}",
+        format_number(way.tokens),
+        f"{format_number(way.teacher_params)}{tokens}, L={way.teacher_loss:.3f}",
+        "/".join(f"{100 * share:.0f}" for share in way.shares),
+    ]
+
+
+def asked(plan: Plan) -> str:
+    """What was asked, in a few words."""
+    sizes = {way.params for way in plan.direct} | {way.params for way in plan.distillations}
+    student = f"{format_number(min(sizes))} student, " if len(sizes) == 1 else ""
+    what = format_flops(plan.budget) if plan.budget is not None else f"target {plan.target_loss:g} nats/token"
+    law = f", law {plan.law}" if plan.law else ""
+    return f"{student}{what}; calibration {plan.calibration}{law}."
+
+
+def notes(plan: Plan) -> list[str]:
+    """What is near the optimum, what to beware of, what was assumed."""
+    lines = []
+    for way in plan.distillations:
+        if way.near is not None:
+            spans = ", ".join(
+                f"{name.replace('_', ' ')} {format_number(low)} to {format_number(high)}"
+                for name, (low, high) in way.near.ranges.items()
+            )
+            lines.append(
+                f"~ {way.title}: within {way.near.tolerance:g} nats of the optimum: {spans}; from "
+                f"{way.near.cheapest_flops:.3g} FLOPs"
+            )
+            lines += [
+                f"~   {shape['layers']:.0f} layers, {format_number(shape['params'])} teacher on "
+                f"{format_number(shape['tokens'])} tokens: loss {shape['loss']:.4f}"
+                for shape in way.near.ladder[:3]
+            ]
+    for name, floor in plan.unreachable.items():
+        lines.append(f"! {name}: stops at a loss of {floor:.3f}, above the target")
+    lines += [f"! {warning}" for warning in plan.warnings]
+    return lines + [f"- {assumption}" for assumption in plan.assumptions]
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table with aligned columns."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    rule = ["-" * width for width in widths]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        for cells in [header, rule, *rows]
+    ]
+
+
+def plan_text(plan: Plan) -> str:
+    """The verdict, one table, then what to beware of and what was assumed."""
+    units = "loss and gain in nats/token; compute: student training / teacher logits / teacher training."
+    lines = [plan.headline, "", asked(plan), "", *text_table(*plan_table(plan)), "", units, *notes(plan)]
+    return "\n".join(lines) + "\n"
+
+
+def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The same table for a notebook."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def plan_html(plan: Plan) -> str:
+    """The plan for a notebook."""
+    items = "".join(f"<li>{html.escape(note)}</li>" for note in notes(plan))
+    title = f"<p><b>{html.escape(plan.headline)}</b></p><p>{html.escape(asked(plan))}</p>"
+    return f"{title}{html_table(*plan_table(plan))}<ul>{items}</ul>"

@@ -1,0 +1,153 @@
+"""The two sources of a teacher: one chosen freely under a scenario, or one of a catalogue.
+
+Both answer the same questions for students of any size on any budget: how low does the loss get, and by
+which decisions? A row is a scenario or a teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.catalogue import KnownTeacher
+from scaling.compute import FORWARDS_PER_STEP
+from scaling.optimum import Optima, Problems, Setting, direct, solve
+from scaling.repetition import effective_tokens
+from scaling.scenarios import Scenario
+from scaling.search import minimise
+
+Array = NDArray[np.float64]
+
+TOKEN_LATTICE, TOKEN_ZOOMS = 24, 3
+NO_TRAINING = 1e-6
+"""FLOPs left for training where serving costs more than the budget: too few for a token."""
+
+
+class Ways(Protocol):
+    """Ways to distil, one a row."""
+
+    @property
+    def rows(self) -> int:
+        """How many ways there are."""
+        ...
+
+    def optima(self, params: Array, budget: Array) -> Optima:
+        """The best decisions for students of ``params`` on ``budget``, (P, K) each, in that shape."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Ways whose budget also pays for the tokens that the student will serve."""
+
+    setting: Setting
+    lifetime_tokens: float
+
+    def training_budget(self, params: Array, budget: Array) -> Array:
+        """What serving leaves for training, FLOPs."""
+        if self.lifetime_tokens == 0:
+            return budget
+        served = self.setting.architecture.forward_flops(params) * self.lifetime_tokens
+        return np.maximum(budget - served, NO_TRAINING)
+
+    def direct_loss(self, params: Array, budget: Array) -> Array:
+        """Loss of direct training, inf where the budget pays for no token."""
+        tokens, loss = direct(self.setting, params, self.training_budget(params, budget))
+        return np.where(tokens >= 1, loss, np.inf)
+
+    def direct_tokens(self, params: float, budget: float) -> float:
+        """Tokens of direct training."""
+        left = self.training_budget(np.array(params), np.array(budget))
+        return float(direct(self.setting, params, left)[0])
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioWays:
+    """A teacher chosen freely under each scenario."""
+
+    serving: Serving
+    scenarios: Sequence[Scenario]
+
+    @property
+    def rows(self) -> int:
+        """One per scenario."""
+        return len(self.scenarios)
+
+    def optima(self, params: Array, budget: Array) -> Optima:
+        """See :class:`Ways`."""
+        shape = params.shape
+        shares = np.array([[scenario.logits, scenario.pretraining] for scenario in self.scenarios])
+        logits, pretraining = (np.broadcast_to(share[:, None], shape) for share in shares.T)
+        left = self.serving.training_budget(params, budget)
+        found = solve(self.serving.setting, Problems.of(params, left, logits, pretraining))
+        return Optima(*(values.reshape(shape) for values in found))
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherWays:
+    """Each teacher of a catalogue; ``logits`` is the share of its forward passes that is charged."""
+
+    serving: Serving
+    teachers: Sequence[KnownTeacher]
+    logits: float
+
+    @property
+    def rows(self) -> int:
+        """One per teacher."""
+        return len(self.teachers)
+
+    def losses(self) -> Array:
+        """The teachers' losses, shape (P, 1), nats/token: measured where known, predicted otherwise."""
+        setting = self.serving.setting
+        unique = setting.bounds.teacher_unique_tokens
+        return np.array(
+            [
+                [
+                    teacher.loss
+                    if teacher.loss is not None
+                    else setting.supervised.loss(
+                        teacher.params, effective_tokens(teacher.tokens or 1.0, unique)
+                    )
+                ]
+                for teacher in self.teachers
+            ],
+            dtype=np.float64,
+        )
+
+    def optima(self, params: Array, budget: Array) -> Optima:
+        """See :class:`Ways`. More tokens may hurt where the teacher is weak, so they are searched for."""
+        setting = self.serving.setting
+        F, bounds = setting.architecture.forward_flops, setting.bounds
+        size = np.array([[teacher.params] for teacher in self.teachers])
+        here = np.array([[teacher.dollars_per_million_tokens is None] for teacher in self.teachers])
+        rate = FORWARDS_PER_STEP * F(params) + np.where(here, self.logits * F(size), 0.0)
+        fewest, most = bounds.student_tokens
+        ceiling = np.minimum(self.serving.training_budget(params, budget) / rate, most)
+        feasible = ceiling >= fewest * (1 - 1e-9)
+        ceiling = np.maximum(ceiling, fewest)
+        shape = ceiling.shape
+        N = np.broadcast_to(params, shape).reshape(-1, 1)
+        L_T = np.broadcast_to(self.losses(), shape).reshape(-1, 1)
+
+        def loss(ln_tokens: Array) -> Array:
+            seen = effective_tokens(np.exp(ln_tokens), bounds.student_unique_tokens)
+            assert setting.law is not None
+            return setting.law.loss(N, seen, L_T, setting.supervised)
+
+        top = np.log(ceiling.reshape(-1, 1))
+        bottom = np.maximum(np.log(fewest), top - np.log(1e3))
+        best = minimise(loss, bottom, top, first=TOKEN_LATTICE, zooms=TOKEN_ZOOMS)
+        found = loss(best).reshape(shape)
+        tokens = np.array([[teacher.tokens or np.nan] for teacher in self.teachers])
+        return Optima(
+            np.broadcast_to(params, shape),
+            np.exp(best).reshape(shape),
+            np.broadcast_to(size, shape),
+            np.broadcast_to(tokens, shape),
+            L_T.reshape(shape),
+            np.where(feasible, found, np.inf),
+        )
