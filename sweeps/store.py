@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,13 +116,24 @@ class Store:
                 yield name
 
     def put_model(self, step: str, folder: Path) -> None:
-        """Copy a model's directory into the store."""
+        """Copy a model's directory into the store.
+
+        Raises:
+            OSError: naming the place, with nothing left there, if it cannot be written.
+        """
         target = f"{self.path}/{step}/model"
-        if self.files.exists(target):
-            self.files.rm(target, recursive=True)
-        self.files.makedirs(target, exist_ok=True)
-        for file in sorted(folder.iterdir()):
-            self.files.put_file(str(file), f"{target}/{file.name}")
+        self._remove_tree(target)
+        try:
+            self.files.makedirs(target, exist_ok=True)
+            for file in sorted(folder.iterdir()):
+                self.files.put_file(str(file), f"{target}/{file.name}")
+        except OSError as error:
+            self._remove_tree(target)
+            raise OSError(error.errno, error.strerror or str(error), target) from error
+
+    def _remove_tree(self, path: str) -> None:
+        if self.files.exists(path):
+            self.files.rm(path, recursive=True)
 
     @contextmanager
     def model(self, step: str) -> Iterator[Path]:
@@ -139,15 +151,15 @@ class Store:
 def _written_beside(path: Path, data: dict[str, Any]) -> Iterator[Path]:
     """The data in a finished, synced file beside ``path``; removed afterwards if it is still there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with scratch.open("xb") as file:
             file.write(_encode(data))
             file.flush()
             os.fsync(file.fileno())
-        yield Path(name)
+        yield scratch
     finally:
-        Path(name).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
 
 
 def _encode(data: dict[str, Any]) -> bytes:
