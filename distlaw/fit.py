@@ -57,6 +57,7 @@ def fit_command(
     gamma: Annotated[
         str, typer.Option(help="Outer exponent of the supervised law: auto, free or a number.")
     ] = "auto",
+    report: Annotated[str, typer.Option(help="text, json, or html (one page with the figures).")] = "text",
     draws: Annotated[int, typer.Option(min=20, help="Bootstrap draws that carry the uncertainty.")] = 400,
     seed: Annotated[int, typer.Option(help="Random seed of starts and draws.")] = 0,
 ) -> None:
@@ -76,15 +77,15 @@ def fit_command(
         load_table(table, mapping), laws=law, supervised=given, gamma=gamma, draws=draws, seed=seed,
         name=(out or table).stem, source=table.name,
     )  # fmt: skip
-    typer.echo(found.summary())
+    typer.echo(found.report(report))
     if out is not None:
         if not out.parent.is_dir():
             raise InputError(f"--out {out}: there is no directory {out.parent}")
         found.calibration.save(out)
-        typer.echo(f"\ncalibration: {out}")
+        typer.echo(f"calibration: {out}", err=True)
     if plots is not None:
         found.plot.save(plots)
-        typer.echo(f"figures: {plots}")
+        typer.echo(f"figures: {plots}", err=True)
 
 
 def check_command(table: Table, mapping: Map = "") -> None:

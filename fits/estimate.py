@@ -123,6 +123,15 @@ class Estimate:
         return float(np.linalg.cond(columns / np.where(norms > 0, norms, 1.0)))
 
     @property
+    def ridge(self) -> str:
+        """The combination of coordinates that is determined worst, in units of each one's own error."""
+        scale = self.standard_errors
+        _, directions = np.linalg.eigh(self.information * np.outer(scale, scale))
+        worst = directions[:, 0] * np.sign(directions[np.argmax(np.abs(directions[:, 0])), 0])
+        parts = [f"{weight:+.2f} {name}" for weight, name in zip(worst, self.model.names, strict=True)]
+        return ", ".join(part for part, weight in zip(parts, worst, strict=True) if abs(weight) > 0.25)
+
+    @property
     def bic(self) -> float:
         """Bayesian information criterion of the rows alone, by least squares; lower is better."""
         n = len(self.model.rows)

@@ -101,7 +101,7 @@ def curves(draws: int = 400) -> Fit:
         supervised=printed_supervised(draws),
         objective=Objective(delta=np.inf, priors=False),
         draws=draws,
-        hold_out_largest=False,
+        held_out=False,
         name="busbridge2025-figure1-curves",
         source=f"the authors' own fit, read off the curves of Figure 1 of {PAPER}",
     )

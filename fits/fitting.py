@@ -13,7 +13,7 @@ import pandas as pd
 
 from fits.design import Finding, check_distillation, check_supervised, published_reasons
 from fits.estimate import Estimate, Objective, estimate
-from fits.heldout import HeldOut, hold_out, largest_compute
+from fits.heldout import HeldOut, extrapolations, leave_groups_out
 from fits.joint import SUPERVISED, Recipe, draw_laws, fit_laws
 from fits.model import Rows
 from fits.runs import validate
@@ -24,6 +24,7 @@ from scaling.laws import DistillationLaw, SupervisedLaw
 
 if TYPE_CHECKING:
     from fits.plots import Plots
+    from fits.profile import Profile
 
 GAMMA_RUNS = 12
 """Fewer supervised runs than this cannot carry a free gamma."""
@@ -80,6 +81,28 @@ class Fit:
 
         return text(self)
 
+    def report(self, style: str = "text") -> str:
+        """The report as "text", "json" or "html" (one page, figures inside)."""
+        from fits import report
+
+        styles = {"text": report.text, "json": report.as_json, "html": report.html}
+        if style not in styles:
+            raise InputError(f"a report is text, json or html, not {style!r}")
+        return styles[style](self)
+
+    def _repr_html_(self) -> str:
+        return self.report("html")
+
+    def profile(self, coordinate: str, level: float = 0.9) -> Profile:
+        """Profile-likelihood interval of a fitted coordinate of the joint estimate, for example "ln k"."""
+        from fits.profile import profile
+
+        return profile(self.main, coordinate, level)
+
+    def leave_out(self, column: str) -> tuple[HeldOut, ...]:
+        """Leave out every value of a column of the table in turn, refit, predict; errors pooled by law."""
+        return leave_groups_out(self.table, column, self.recipe, self.estimates)
+
     @property
     def plot(self) -> Plots:
         """The figures of this fit: ``fit.plot.law()``, ``.isoflop()``, ``.predicted()``."""
@@ -100,7 +123,7 @@ def fit(
     starts: int = 48,
     draws: int = 400,
     resample: str = "runs",
-    hold_out_largest: bool = True,
+    held_out: bool = True,
     seed: int = 0,
     name: str = "fit",
     source: str = "",
@@ -136,7 +159,6 @@ def fit(
     joint = next(iter(estimates.values()))
     if rows.distillations:
         findings += check_distillation(rows, joint.supervised)
-    out = largest_compute(table)
     return Fit(
         table=_annotated(table, joint),
         recipe=recipe,
@@ -144,9 +166,7 @@ def fit(
         supervised=joint.supervised,
         distillation={name: estimates[name].distilled for name in chosen},
         draws=draw_laws(estimates, recipe, draws, resample),
-        held_out=hold_out(table, out, "largest compute", recipe, estimates)
-        if hold_out_largest and out.any()
-        else (),
+        held_out=extrapolations(table, recipe, estimates) if held_out else (),
         findings=tuple(dict.fromkeys(findings)),
         notes=(*decided, *notes),
         resample=resample,

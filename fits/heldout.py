@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fits.estimate import Estimate
 from fits.joint import SUPERVISED, Recipe, fit_laws
 from fits.model import Rows
 from fits.solver import Array
+from scaling.errors import InputError
+
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +28,7 @@ class HeldOut:
     """The law, or "supervised"."""
     kind: str
     trained: int
-    """Rows of this kind that were fitted."""
+    """Rows of this kind that were fitted; the fewest, where several groups are pooled."""
     runs: tuple[str, ...]
     observed: tuple[float, ...]
     """nats/token"""
@@ -32,7 +36,7 @@ class HeldOut:
     """nats/token"""
 
     @property
-    def errors(self) -> np.ndarray:
+    def errors(self) -> Array:
         """predicted - observed, nats/token."""
         return np.asarray(np.array(self.predicted) - np.array(self.observed))
 
@@ -58,28 +62,73 @@ class HeldOut:
         )
 
 
-def largest_compute(table: pd.DataFrame, share: float = 0.2) -> np.ndarray:
-    """Which rows to leave out, (rows,) of bool: the largest ``share`` of each kind by parameters x tokens.
+RULES = {"largest compute": "compute", "largest sizes": "size", "best teachers": "teacher"}
+"""What extrapolation asks: a bigger budget, a bigger model, a better teacher; by the words of the report."""
 
-    Ties at the threshold go together, so a size is never half in.
+
+def farthest(table: pd.DataFrame, by: str, share: float = 0.2) -> Mask:
+    """Which rows to leave out, (rows,) of bool: the farthest ``share`` of each kind of run.
+
+    ``by`` is "compute" (parameters x tokens), "size" (parameters) or "teacher" (the lowest teacher losses).
+    Ties at the threshold go together, so a level is never half in. A kind of fewer than 8 runs, or one of
+    which more than half would go, is left whole.
     """
-    compute = (table["params"] * table["tokens"]).to_numpy(np.float64)
+    if by == "teacher":
+        measure = -table["teacher_loss"].to_numpy(np.float64)
+    else:
+        measure = (table["params"] * (table["tokens"] if by == "compute" else 1.0)).to_numpy(np.float64)
     used = (table["excluded"] == "").to_numpy()
     out = np.zeros(len(table), dtype=bool)
     for kind in ("supervised", "distillation"):
-        mine = used & (table["kind"] == kind).to_numpy()
+        mine = used & (table["kind"] == kind).to_numpy() & np.isfinite(measure)
         if mine.sum() < 8:
             continue
-        threshold = np.quantile(compute[mine], 1 - share)
-        chosen = mine & (compute >= threshold * (1 - 1e-9))
+        threshold = float(np.quantile(measure[mine], 1 - share))
+        chosen = mine & (measure >= threshold - 1e-9 * abs(threshold))
         if chosen.sum() <= mine.sum() / 2:
             out |= chosen
     return out
 
 
+def extrapolations(table: pd.DataFrame, recipe: Recipe, near: Mapping[str, Estimate]) -> tuple[HeldOut, ...]:
+    """Every rule of ``RULES`` that the table can carry."""
+    found: list[HeldOut] = []
+    for rule, by in RULES.items():
+        out = farthest(table, by)
+        if out.any():
+            found += hold_out(table, out, rule, recipe, near)
+    return tuple(found)
+
+
+def leave_groups_out(
+    table: pd.DataFrame, column: str, recipe: Recipe, near: Mapping[str, Estimate] | None = None
+) -> tuple[HeldOut, ...]:
+    """Leave out every value of a column in turn and pool the errors by law.
+
+    Raises InputError if the table has no such column, or it has fewer than two values.
+    """
+    values = list(table[column].dropna().unique()) if column in table else []
+    if len(values) < 2:
+        raise InputError(f"cannot leave groups out by {column!r}: the table has {len(values)} values of it")
+    parts: dict[str, list[HeldOut]] = {}
+    for value in values:
+        for held in hold_out(table, (table[column] == value).to_numpy(), f"each {column}", recipe, near):
+            parts.setdefault(held.law, []).append(held)
+    return tuple(
+        replace(
+            of_law[0],
+            runs=tuple(run for held in of_law for run in held.runs),
+            observed=tuple(loss for held in of_law for loss in held.observed),
+            predicted=tuple(loss for held in of_law for loss in held.predicted),
+            trained=min(held.trained for held in of_law),
+        )
+        for of_law in parts.values()
+    )
+
+
 def hold_out(
     table: pd.DataFrame,
-    out: np.ndarray,
+    out: Mask,
     rule: str,
     recipe: Recipe,
     near: Mapping[str, Estimate] | None = None,

@@ -1,12 +1,17 @@
-"""The report of a fit as text: what was found, how sure it is, and what to distrust."""
+"""The report of a fit: what was found, how sure it is, and what to distrust; as data, text and HTML."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import html as escape
+import io
+import json
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fits.coordinates import Law
+from fits.estimate import Status
+from fits.runs import KINDS
 from scaling.laws import coefficients
 
 if TYPE_CHECKING:
@@ -14,76 +19,219 @@ if TYPE_CHECKING:
     from fits.fitting import Fit
 
 INTERVAL = (0.05, 0.95)
+CORRELATED = 0.9
+"""Correlations of fitted coordinates beyond this are listed."""
+
+
+def data(fit: Fit) -> dict[str, Any]:
+    """Everything the report says, as plain values for JSON. Losses in nats/token."""
+    excluded = fit.table.loc[fit.table["excluded"] != "", "excluded"].value_counts()
+    used = fit.table[fit.table["excluded"] == ""]
+    outliers = fit.table[fit.table["outlier"] != ""]
+    return {
+        "name": fit.name,
+        "source": fit.source,
+        "runs": {kind: int((used["kind"] == kind).sum()) for kind in KINDS if (used["kind"] == kind).any()},
+        "not_used": {str(reason): int(count) for reason, count in excluded.items()},
+        "outliers": {str(row.run): str(row.outlier) for row in outliers.itertuples()},
+        "seed_noise": seed_noise(fit),
+        "seconds": fit.seconds,
+        "resampled": fit.resample,
+        "coefficients": _coefficients(fit),
+        "estimates": [_estimate(law, found) for law, found in fit.estimates.items()],
+        "held_out": [
+            {"law": h.law, "rule": h.rule, "left_out": len(h.runs), "rmse": h.rmse, "relative": h.relative}
+            | {"mean": h.bias, "runs": list(h.runs), "observed": h.observed, "predicted": h.predicted}
+            for h in fit.held_out
+        ],
+        "notes": list(fit.notes),
+        "warnings": [str(finding) for finding in fit.findings],
+    }
+
+
+def seed_noise(fit: Fit) -> float | None:
+    """Standard deviation of ln(loss) between repeats of one configuration; None without repeats."""
+    used = fit.table[fit.table["excluded"] == ""].assign(ln_loss=lambda table: np.log(table["loss"]))
+    cells = used.groupby(["kind", "params", "tokens", "teacher_loss"], dropna=False)["ln_loss"]
+    freedom = int((cells.size() - 1).sum())
+    return float(np.sqrt(((cells.size() - 1) * cells.var().fillna(0)).sum() / freedom)) if freedom else None
 
 
 def text(fit: Fit) -> str:
-    """The whole report."""
-    parts = [_head(fit), _coefficients(fit), *(_estimate(k, e) for k, e in fit.estimates.items())]
-    parts += [_held_out(fit), _warnings(fit)]
-    return "\n\n".join(part for part in parts if part)
+    """The report for a terminal."""
+    report = data(fit)
+    runs = ", ".join(f"{count} {kind}" for kind, count in report["runs"].items())
+    lines = [f"{fit.name}: {runs} runs, fitted in {fit.seconds:.1f} s"]
+    lines += [f"  not used: {count} x {reason}" for reason, count in report["not_used"].items()]
+    lines += [f"  outlier: {run}, {reason} (kept)" for run, reason in list(report["outliers"].items())[:8]]
+    if report["seed_noise"] is not None:
+        lines.append(f"  repeats of one configuration differ by {100 * report['seed_noise']:.2f} % (sd)")
+    lines += ["", f"{'coefficient':<32}{'value':>12}   90 % interval"]
+    for row in report["coefficients"]:
+        lines.append(f"{row['law'] + ' ' + row['name']:<32}{row['value']:>12.6g}   {_span(row)}")
+    for found in report["estimates"]:
+        lines += ["", *_estimate_lines(found)]
+    lines += ["", "held out (left out of a refit, then predicted)"]
+    lines += [f"  {held}" for held in fit.held_out] or ["  too few runs of a kind to leave any out"]
+    ending = [f"note: {note}" for note in report["notes"]] + [f"warning: {w}" for w in report["warnings"]]
+    return "\n".join([*lines, *([""] if ending else []), *ending])
 
 
-def _head(fit: Fit) -> str:
-    used = fit.table[fit.table["excluded"] == ""]
-    kinds = used["kind"].value_counts()
-    counted = ", ".join(f"{kinds[kind]} {kind}" for kind in ("supervised", "distillation") if kind in kinds)
-    lines = [f"{fit.name}: {counted} runs, fitted in {fit.seconds:.1f} s"]
-    reasons = fit.table.loc[fit.table["excluded"] != "", "excluded"].value_counts()
-    lines += [f"  not used: {count} x {reason}" for reason, count in reasons.items()]
-    far = fit.table[fit.table["outlier"] != ""]
-    lines += [f"  outlier: {row.run}, {row.outlier} (kept)" for row in far.head(8).itertuples()]
-    return "\n".join(lines)
+def as_json(fit: Fit) -> str:
+    """The report as JSON; numbers that are not finite are null."""
+    return json.dumps(_finite(data(fit)), indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def _coefficients(fit: Fit) -> str:
-    lines = [f"{'coefficient':<28}{'value':>12}   90 % interval"]
+def html(fit: Fit) -> str:
+    """The report as one HTML page with its figures inside; needs nothing from the network."""
+    report = data(fit)
+    title = escape.escape(fit.name)
+    figures = {"predicted against observed": fit.plot.predicted(), "fixed compute": fit.plot.isoflop()}
+    figures |= {f"{law} law": fit.plot.law(law) for law in fit.distillation}
+    coefficients_ = [[r["law"], r["name"], f"{r['value']:.6g}", _span(r)] for r in report["coefficients"]]
+    held = [
+        [h["law"], h["rule"], str(h["left_out"]), f"{h['rmse']:.4f}", f"{100 * h['relative']:.2f} %"]
+        for h in report["held_out"]
+    ]
+    fitted = [
+        [
+            found["law"],
+            row["name"],
+            f"{row['value']:.4f}",
+            f"{row['error']:.4f}",
+            f"{row['start']:.3f}",
+            f"{row['lower']:.2f} .. {row['upper']:.2f}",
+            f"{100 * row['of_prior']:.0f} %",
+        ]
+        for found in report["estimates"]
+        for row in found["coordinates"]
+    ]
+    parts = [
+        f"<h1>{title}</h1>",
+        f"<pre>{escape.escape(text(fit))}</pre>",
+        "<h2>Coefficients</h2>",
+        _table(["law", "coefficient", "value", "90 % interval"], coefficients_),
+        "<h2>Held out</h2>",
+        _table(["law", "left out", "runs", "rms error (nats)", "relative"], held),
+        "<h2>What was fitted</h2>",
+        _table(["law", "coordinate", "value", "error", "start", "bounds", "error / prior's width"], fitted),
+        *(f"<h2>{escape.escape(name)}</h2>{_svg(figure)}" for name, figure in figures.items()),
+    ]
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}'
+        f"</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
+    "table{border-collapse:collapse}td,th{padding:.15em .8em;border-bottom:1px solid #ddd;text-align:left}"
+    "td{font-variant-numeric:tabular-nums}pre{background:#f6f6f6;padding:1em;overflow-x:auto}"
+    "svg{max-width:100%;height:auto}"
+)
+
+
+def _coefficients(fit: Fit) -> list[dict[str, Any]]:
     laws: dict[str, Law] = {"supervised": fit.supervised, **fit.distillation}
+    rows = []
     for kind, law in laws.items():
         for name, value in coefficients(law).items():
             low, high = np.quantile(fit.draws[kind][name], INTERVAL)
-            span = "fixed" if low == high else f"{low:.5g} .. {high:.5g}"
-            lines.append(f"{kind + ' ' + name:<28}{float(value):>12.6g}   {span}")
-    return "\n".join(lines)
+            rows.append(
+                {"law": kind, "name": name, "value": float(value), "low": float(low), "high": float(high)}
+            )
+    return rows
 
 
-def _estimate(law: str, found: Estimate) -> str:
-    rows = found.model.rows
-    lines = [
-        f"{law}: {found.status}{f' ({found.detail})' if found.detail else ''}; "
-        f"{found.agreed} of {found.starts} starts agree; condition {found.condition:.0f}"
-    ]
+def _estimate(law: str, found: Estimate) -> dict[str, Any]:
+    rows, n = found.model.rows, found.model.rows.supervised
     residual = rows.L - found.losses
-    for kind, here in (
-        ("supervised", slice(0, rows.supervised)),
-        ("distillation", slice(rows.supervised, None)),
-    ):
-        if len(residual[here]) and not (kind == "supervised" and found.model.given is not None):
-            rms = float(np.sqrt(np.mean(residual[here] ** 2)))
-            lines.append(
-                f"  {kind}: residual rms {rms:.4f} nats, noise taken as {100 * found.sigma[here][0]:.2f} %"
+    kinds = {"supervised": slice(0, n), "distillation": slice(n, None)}
+    if found.model.given is not None:
+        del kinds["supervised"]
+    errors, widths = found.standard_errors, found.model.prior()[1]
+    return {
+        "law": law,
+        "status": str(found.status),
+        "about": found.detail,
+        "starts": found.starts,
+        "agreed": found.agreed,
+        "condition": found.condition,
+        "residual": {
+            kind: {
+                "rmse": float(np.sqrt(np.mean(residual[here] ** 2))),
+                "noise": float(np.mean(found.sigma[here])),
+            }
+            for kind, here in kinds.items()
+            if len(residual[here])
+        },
+        "priors": bool(found.problem.precision.any()),
+        "coordinates": [
+            {"name": name, "value": float(theta), "error": float(error), "start": c.prior}
+            | {"lower": c.lower, "upper": c.upper, "of_prior": float(error / width)}
+            for name, theta, error, c, width in zip(
+                found.model.names, found.theta, errors, found.model.space, widths, strict=True
             )
-    if found.problem.precision.any():
-        spread = found.model.prior()[1]
-        loose = [
-            f"{name} ({100 * se / sd:.0f} %)"
-            for name, se, sd in zip(found.model.names, found.standard_errors, spread, strict=True)
-            if se > 0.5 * sd
-        ]
-        if loose:
-            lines.append(
-                f"  held mainly by the weak priors (share of the prior's width left): {', '.join(loose)}"
-            )
-    return "\n".join(lines)
+        ],
+        "correlations": _correlations(found),
+        "ridge": found.ridge,
+    }
 
 
-def _held_out(fit: Fit) -> str:
-    if not fit.held_out:
-        return "held out: too few runs of a kind to leave any out"
-    lines = ["held out (left out of a refit, then predicted)"]
-    return "\n".join([*lines, *(f"  {held}" for held in fit.held_out)])
+def _correlations(found: Estimate) -> list[dict[str, Any]]:
+    covariance = np.linalg.pinv(found.information, hermitian=True)
+    scale = np.sqrt(np.diag(covariance))
+    correlation = covariance / np.outer(scale, scale)
+    pairs = zip(*np.triu_indices(len(scale), 1), strict=True)
+    listed = [
+        {"a": found.model.names[i], "b": found.model.names[j], "r": float(correlation[i, j])}
+        for i, j in pairs
+        if abs(correlation[i, j]) > CORRELATED
+    ]
+    return sorted(listed, key=lambda pair: -abs(pair["r"]))
 
 
-def _warnings(fit: Fit) -> str:
-    return "\n".join(
-        [*(f"note: {note}" for note in fit.notes), *(f"warning: {finding}" for finding in fit.findings)]
-    )
+def _estimate_lines(found: dict[str, Any]) -> list[str]:
+    about = f" ({found['about']})" if found["about"] else ""
+    lines = [
+        f"{found['law']}: {found['status']}{about}; {found['agreed']} of {found['starts']} starts agree; "
+        f"condition {found['condition']:.0f}"
+    ]
+    for kind, residual in found["residual"].items():
+        noise = f"{100 * residual['noise']:.2f} %"
+        lines.append(f"  {kind}: residual rms {residual['rmse']:.4f} nats, noise taken as {noise}")
+    loose = [
+        f"{c['name']} ({100 * c['of_prior']:.0f} %)" for c in found["coordinates"] if c["of_prior"] > 0.5
+    ]
+    if found["priors"] and loose:
+        lines.append(f"  held mainly by the weak priors (error / prior's width): {', '.join(loose)}")
+    if found["condition"] > 100 or found["status"] == Status.DEGENERATE:
+        lines.append(f"  least determined: {found['ridge']}")
+    pairs = [f"{p['a']} ~ {p['b']} {p['r']:+.3f}" for p in found["correlations"][:4]]
+    return lines + ([f"  correlated: {'; '.join(pairs)}"] if pairs else [])
+
+
+def _span(row: dict[str, Any]) -> str:
+    return "fixed" if row["low"] == row["high"] else f"{row['low']:.5g} .. {row['high']:.5g}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    def line(tag: str, cells: list[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>"
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    image = buffer.getvalue()
+    return image[image.index("<svg") :]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -36,6 +36,8 @@ def law_figure(panels: Sequence[Panel], title: str = "") -> Figure:
         axis.legend(fontsize=7, frameon=False)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
+    for axis in axes.flat[max(len(panels) - columns, 0) : len(panels)]:
+        axis.tick_params(labelbottom=True)
     if title:
         figure.suptitle(title)
     return figure

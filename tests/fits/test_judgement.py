@@ -1,0 +1,82 @@
+"""Reports, profiles and held-out checks: what tells a user how far to trust a fit."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from samples_of_fits import TRUTH, sweep
+
+from fits import Fit, Objective, fit
+from scaling import InputError
+
+
+@pytest.fixture(scope="module")
+def found() -> Fit:
+    return fit(sweep(noise=0.01, seed=2), draws=60, name="a <fit>")
+
+
+def test_the_report_as_text_names_what_matters(found: Fit) -> None:
+    said = found.summary()
+    assert "16 supervised, 24 distillation runs" in said
+    assert "starts agree" in said
+    assert "supervised alpha" in said
+    assert "largest compute" in said
+    assert "best teachers" in said
+
+
+def test_the_report_as_json_and_html(found: Fit) -> None:
+    report = json.loads(found.report("json"))
+    assert report["estimates"][0]["status"] == "converged"
+    assert {row["name"] for row in report["coefficients"]} >= {"E", "alpha", "k"}
+    assert report["seed_noise"] is None
+    page = found.report("html")
+    assert page.startswith("<!doctype html>")
+    assert "a &lt;fit&gt;" in page
+    assert page.count("<svg") == 3
+    with pytest.raises(InputError, match="text, json or html"):
+        found.report("pdf")
+
+
+def test_repeats_tell_the_seed_noise() -> None:
+    frames = [sweep(noise=0.02, seed=seed).assign(seed=seed) for seed in range(6)]
+    frame = frames[0].iloc[:16]
+    for other in frames[1:]:
+        frame = pd.concat([frame, other.iloc[:16]])
+    report = json.loads(fit(frame.reset_index(drop=True), draws=20).report("json"))
+    assert report["seed_noise"] == pytest.approx(0.02, rel=0.3)
+
+
+def test_a_profile_is_the_curvature_where_the_problem_is_nearly_linear(found: Fit) -> None:
+    profile = found.profile("ln k")
+    i = found.main.model.names.index("ln k")
+    best, error = found.main.theta[i], found.main.standard_errors[i]
+    assert profile.deviance.min() == pytest.approx(0.0, abs=0.01)
+    assert profile.high - profile.low == pytest.approx(2 * 1.645 * error, rel=0.4)
+    assert profile.low < best < profile.high
+    with pytest.raises(InputError, match="no coordinate 'k'"):
+        found.profile("k")
+
+
+def test_a_profile_without_end_says_so() -> None:
+    alone = sweep(noise=0.02).query("kind == 'supervised'")
+    profile = fit(alone, objective=Objective(priors=False), draws=20).profile("supervised ln E")
+    assert profile.low == -np.inf
+    assert profile.high < np.log(TRUTH.loss(1e9, 1e12)) + 1
+
+
+def test_groups_left_out_are_pooled_by_law(found: Fit) -> None:
+    by_law = {held.law: held for held in found.leave_out("params")}
+    assert len(by_law["supervised"].runs) == 16
+    assert len(by_law["effective-tokens"].runs) == 24
+    assert by_law["effective-tokens"].relative < 0.03
+    with pytest.raises(InputError, match="has 0 values"):
+        found.leave_out("colour")
+
+
+def test_over_estimates_can_cost_more() -> None:
+    frame = sweep(noise=0.02, seed=4)
+    plain, cautious = (fit(frame, objective=Objective(asymmetry=a), draws=20) for a in (1.0, 5.0))
+    assert np.mean(cautious.table["residual"]) > np.mean(plain.table["residual"])
