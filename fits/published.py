@@ -219,7 +219,7 @@ def _bootstrap_of_chinchilla(runs: pd.DataFrame, draws: int) -> dict[str, Array]
         objective=Objective(delta=1e-3, priors=False),
         draws=draws,
         resample="runs",
-        hold_out_largest=False,
+        held_out=False,
         seed=SEED,
     )
     return dict(fitted.draws[SUPERVISED])
