@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.errors import InputError
+from sweeps.checkpoints import Checkpoints
 from sweeps.corpora import TokenisedCorpus, source_of, tokenise
 from sweeps.provenance import versions
 from sweeps.steps import Step
@@ -35,6 +36,7 @@ def run_step(store: Store, step: Step) -> dict[str, Any]:
         assert found is not None
         return found
     store.remove(step.id, "failure.json")
+    Checkpoints(store, step.id).clear()
     return result
 
 
@@ -58,7 +60,7 @@ def corpus_of(step: Step) -> TokenisedCorpus:
 
 
 def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
-    from sweeps.checkpoint import load_model, save_model
+    from sweeps.model_files import load_model, save_model
     from sweeps.training import Teacher, device, heldout_loss, train
 
     corpus = corpus_of(step)
@@ -84,6 +86,7 @@ def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
             seed=step.seed,
             teacher=teacher,
             report=report,
+            checkpoints=Checkpoints(store, step.id),
         )
     trained = time.monotonic()
     heldout = heldout_loss(model, corpus.heldout)

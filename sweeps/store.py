@@ -6,6 +6,7 @@
     store/<id>/step.json        what the step is
     store/<id>/progress.json    how far it has come
     store/<id>/failure.json     why its last attempt failed
+    store/<id>/checkpoints/     where it goes on after an interruption; gone when it is done
     store/<id>/model/           weights (safetensors), config, tokenizer: loads in transformers
     store/<id>/result.json      its losses; written last, created at most once
 
@@ -61,11 +62,12 @@ class Store:
         Raises:
             InputError: if the file is there and is not a JSON object.
         """
-        path = "/".join((self.path, *place))
-        try:
-            data = json.loads(self.files.cat_file(path))
-        except FileNotFoundError:
+        path = self._path(*place)
+        raw = self.read_bytes(*place)
+        if raw is None:
             return None
+        try:
+            data = json.loads(raw)
         except ValueError as error:
             raise InputError(
                 f"{path}: damaged, not JSON ({error}); delete it to run the step again"
@@ -76,28 +78,57 @@ class Store:
 
     def write(self, data: dict[str, Any], *place: str) -> None:
         """Write a JSON object at ``place``, replacing what is there in one move."""
-        path = "/".join((self.path, *place))
+        self.write_bytes(_encode(data), *place)
+
+    def read_bytes(self, *place: str) -> bytes | None:
+        """The content of a file, or None if it is not there."""
+        try:
+            return bytes(self.files.cat_file(self._path(*place)))
+        except FileNotFoundError:
+            return None
+
+    def write_bytes(self, data: bytes, *place: str) -> None:
+        """Write a file, replacing what is there in one move."""
+        path = self._path(*place)
         if not self.local:
-            self.files.pipe_file(path, _encode(data))
+            self.files.pipe_file(path, data)
             return
         with _written_beside(Path(path), data) as scratch:
             scratch.replace(path)
 
+    def names(self, *place: str) -> list[str]:
+        """Names of what lies in a directory, none if it is not there."""
+        path = self._path(*place)
+        if not self.files.exists(path):
+            return []
+        return sorted(
+            str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in self.files.ls(path, detail=False)
+        )
+
     def remove(self, *place: str) -> None:
         """Remove a file if it is there."""
-        path = "/".join((self.path, *place))
+        path = self._path(*place)
         if self.files.exists(path):
             self.files.rm_file(path)
 
+    def remove_tree(self, *place: str) -> None:
+        """Remove a directory with all it holds, if it is there."""
+        path = self._path(*place)
+        if self.files.exists(path):
+            self.files.rm(path, recursive=True)
+
+    def _path(self, *place: str) -> str:
+        return "/".join((self.path, *place))
+
     def commit(self, step: str, result: dict[str, Any]) -> bool:
         """Create the step's result; False if another process was first, whose result then stands."""
-        path = f"{self.path}/{step}/result.json"
+        path, data = self._path(step, "result.json"), _encode(result)
         try:
             if self.local:
-                with _written_beside(Path(path), result) as scratch:
+                with _written_beside(Path(path), data) as scratch:
                     os.link(scratch, path)
             else:
-                self.files.pipe_file(path, _encode(result), mode="create")
+                self.files.pipe_file(path, data, mode="create")
         except FileExistsError:
             return False
         return True
@@ -108,11 +139,8 @@ class Store:
 
     def steps(self) -> Iterator[str]:
         """Ids of all steps that were ever started here."""
-        if not self.files.exists(self.path):
-            return
-        for entry in sorted(self.files.ls(self.path, detail=False)):
-            name = str(entry).rstrip("/").rsplit("/", 1)[-1]
-            if self.files.exists(f"{entry}/step.json"):
+        for name in self.names():
+            if self.files.exists(self._path(name, "step.json")):
                 yield name
 
     def put_model(self, step: str, folder: Path) -> None:
@@ -121,24 +149,20 @@ class Store:
         Raises:
             OSError: naming the place, with nothing left there, if it cannot be written.
         """
-        target = f"{self.path}/{step}/model"
-        self._remove_tree(target)
+        target = self._path(step, "model")
+        self.remove_tree(step, "model")
         try:
             self.files.makedirs(target, exist_ok=True)
             for file in sorted(folder.iterdir()):
                 self.files.put_file(str(file), f"{target}/{file.name}")
         except OSError as error:
-            self._remove_tree(target)
+            self.remove_tree(step, "model")
             raise OSError(error.errno, error.strerror or str(error), target) from error
-
-    def _remove_tree(self, path: str) -> None:
-        if self.files.exists(path):
-            self.files.rm(path, recursive=True)
 
     @contextmanager
     def model(self, step: str) -> Iterator[Path]:
         """A model's directory on local disk."""
-        path = f"{self.path}/{step}/model"
+        path = self._path(step, "model")
         if self.local:
             yield Path(path)
             return
@@ -148,13 +172,13 @@ class Store:
 
 
 @contextmanager
-def _written_beside(path: Path, data: dict[str, Any]) -> Iterator[Path]:
+def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
     """The data in a finished, synced file beside ``path``; removed afterwards if it is still there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         with scratch.open("xb") as file:
-            file.write(_encode(data))
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         yield scratch

@@ -16,13 +16,16 @@ from torch import Tensor
 
 from scaling.compute import ModelShape
 from sweeps.batches import Batches, heldout_batches
+from sweeps.checkpoints import Checkpoints
 from sweeps.model import Decoder
 from sweeps.objectives import DIVERGENCES, cross_entropy, z_loss
 from sweeps.optimiser import learning_rate, optimiser_for, set_rate
 from sweeps.spec import Method, Training
 
-REPORT_EVERY = 1.0
-"""Seconds between two reports of progress."""
+REPORT_SECONDS = 1.0
+"""Between two reports of progress."""
+CHECKPOINT_SECONDS = 15.0
+"""Between two checkpoints: the most that a kill can cost."""
 
 Report = Callable[[int, float], None]
 """Called with the steps done and the training loss, nats/token."""
@@ -60,10 +63,13 @@ def train(
     seed: int,
     teacher: Teacher | None = None,
     report: Report | None = None,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Decoder:
     """A model of ``shape`` trained for ``steps`` optimiser steps on ``tokens``.
 
-    ``seed`` sets initialisation and data order; on one device the result is a function of the arguments.
+    ``seed`` sets initialisation and data order; on one device the result is a function of the arguments, bit
+    for bit, however often the run was killed and went on from its ``checkpoints``.
 
     Raises:
         Diverged: if the loss is no longer finite, naming the step.
@@ -73,24 +79,59 @@ def train(
     model.initialise(seed)
     model.to(device()).train()
     optimiser = optimiser_for(model, training)
-    data = Batches(
-        tokens, context=shape.context, batch=round(training.batch_tokens / shape.context), seed=seed
-    )
-    reported = time.monotonic()
-    for step in range(steps):
+    first = 0
+    if checkpoints and (found := checkpoints.latest()):
+        first, state = found
+        load_state(model, optimiser, state)
+    batch = round(training.batch_tokens / shape.context)
+    data = Batches(tokens, context=shape.context, batch=batch, seed=seed)
+    report_due, save_due = Every(REPORT_SECONDS), Every(checkpoint_seconds)
+    for step in range(first, steps):
         set_rate(optimiser, learning_rate(step, steps, training))
         loss = objective(model, data[step].to(device()), training, teacher)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip)
         optimiser.step()
         optimiser.zero_grad(set_to_none=False)
-        if time.monotonic() - reported > REPORT_EVERY or step == steps - 1:
-            value, reported = loss.item(), time.monotonic()
+        last, save = step == steps - 1, checkpoints and save_due()
+        if last or save or report_due():
+            value = loss.item()
             if not math.isfinite(value):
                 raise Diverged(f"the training loss is {value} at step {step + 1} of {steps}; lower peak_rate")
             if report:
                 report(step + 1, value)
+        if checkpoints and save and not last:
+            checkpoints.save(step + 1, state_of(model, optimiser))
     return model
+
+
+class Every:
+    """True when called the first time after ``seconds`` have passed since it last was."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.since = seconds, time.monotonic()
+
+    def __call__(self) -> bool:
+        due = time.monotonic() - self.since >= self.seconds
+        if due:
+            self.since = time.monotonic()
+        return due
+
+
+def state_of(model: Decoder, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything that the next step depends on besides its number: weights and the optimiser's moments."""
+    state = dict(model.state_dict())
+    for name, parameter in model.named_parameters():
+        state |= {f"{key}/{name}": value for key, value in optimiser.state[parameter].items()}
+    return state
+
+
+def load_state(model: Decoder, optimiser: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+    """The inverse of :func:`state_of`."""
+    model.load_state_dict({name: tensor for name, tensor in state.items() if "/" not in name})
+    for name, parameter in model.named_parameters():
+        own = {key.removesuffix(f"/{name}"): key for key in state if key.endswith(f"/{name}")}
+        optimiser.state[parameter] = {key: state[full].to(parameter.device) for key, full in own.items()}
 
 
 def objective(model: Decoder, blocks: Tensor, training: Training, teacher: Teacher | None) -> Tensor:
