@@ -3,68 +3,232 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distlaw import calibrations, compare, predict
+from distlaw.options import Calibration, Csv, Flops, Json, Law, ScenarioNames, Vocab, Window
+
 if TYPE_CHECKING:
+    from scaling.frontier import Frontier
+    from scaling.hardware import Hardware
     from scaling.plans import Plan
+    from scaling.question import Question
 
 DEFAULT_CALIBRATION = "busbridge2025-figure1-runs"
+FRONTIER_POINTS = 25
+PLOTTED_DECADES = 1.5
+"""How far around a single budget the plotted frontier reaches."""
 
-CalibrationOption = Annotated[
-    str,
-    typer.Option(
-        "--calibration", "-c", metavar="NAME|FILE", help="A published set (see calibrations) or a JSON file."
-    ),
-]
+HELP = """Distil or train directly? The best teacher, tokens and split of the compute, with the expected loss.
+
+Sizes are non-embedding parameters (300M), budgets FLOPs (1e21), tokens tokens (28B), losses nats/token.
+
+Examples:
+
+  distlaw plan --student 300M --budget 1e21
+
+  distlaw plan --student 100k --budget 1e14 --calibration calibration.json
+
+  distlaw plan --student 1B --budget 1e20:1e24 --plot frontier.png
+
+  distlaw plan --budget 1e22 --lifetime-tokens 1T --constrain 'student_params<=3B' --gpu h100
+
+  distlaw plan --student 1B --target-loss 2.2 --teachers catalogue.csv
+
+  distlaw plan --family 100M,300M,1B --budget 3e21 --scenario teacher_pretraining
+"""
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the application."""
-    app.command("plan")(plan_command)
+    """Add the planner's commands to the application."""
+    app.command("plan", help=HELP)(plan_command)
+    predict.register(app)
+    compare.register(app)
+    calibrations.register(app)
 
 
 def plan_command(
     student: Annotated[
-        str, typer.Option(metavar="PARAMS", help="Student size: non-embedding parameters, e.g. 300M.")
-    ],
-    budget: Annotated[str, typer.Option(metavar="FLOPS", help="Compute for all that is charged, e.g. 1e21.")],
-    calibration: CalibrationOption = DEFAULT_CALIBRATION,
-    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, numbers in full.")] = False,
+        str, typer.Option(metavar="PARAMS", help="Size of the student; left out, the best size is found.")
+    ] = "",
+    budget: Annotated[
+        str, typer.Option(metavar="FLOPS", help="Compute for all that is charged; LOW:HIGH for a range.")
+    ] = "",
+    target_loss: Annotated[
+        float | None, typer.Option(metavar="NATS", help="Find the cheapest way to this loss, nats/token.")
+    ] = None,
+    calibration: Calibration = DEFAULT_CALIBRATION,
+    law: Law = None,
+    scenario: ScenarioNames = None,
+    teachers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="Existing teachers: name, params, and loss or tokens; dollars_per_million_tokens, vocab.",
+        ),
+    ] = None,
+    family: Annotated[
+        str, typer.Option(metavar="SIZES", help="Students that share a teacher and the budget: 100M,300M,1B.")
+    ] = "",
+    weights: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="How much the loss of each of the family counts: 1,2,1.")
+    ] = "",
+    constrain: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BOUND", help="E.g. 'teacher_params<=70B', 'student_tokens=1T'; repeat."),
+    ] = None,
+    lifetime_tokens: Annotated[
+        str, typer.Option(metavar="TOKENS", help="Tokens the student will serve, paid from the budget.")
+    ] = "",
+    unique_tokens: Annotated[
+        str, typer.Option(metavar="TOKENS", help="Distinct tokens for the student; more are epochs.")
+    ] = "",
+    teacher_unique_tokens: Annotated[
+        str, typer.Option(metavar="TOKENS", help="Distinct tokens for the teacher.")
+    ] = "",
+    tolerance: Annotated[
+        float | None,
+        typer.Option(metavar="NATS", help="Also explore all within this loss of the optimum, nats/token."),
+    ] = None,
+    flops_rule: Flops = None,
+    context: Window = None,
+    vocab: Vocab = None,
+    gpu: Annotated[
+        str, typer.Option(metavar="NAME", help="Price on this device: h100, h200, b200, a100.")
+    ] = "",
+    precision: Annotated[str, typer.Option(help="Of the device's peak: bf16 or fp8.")] = "bf16",
+    mfu: Annotated[float, typer.Option(help="Share of the peak that training reaches.")] = 0.4,
+    count: Annotated[int, typer.Option(help="Devices used at once.")] = 1,
+    price: Annotated[
+        float | None, typer.Option(metavar="DOLLARS", help="Per device hour, in place of the table's.")
+    ] = None,
+    store_logits: Annotated[
+        str, typer.Option(metavar="full|K", help="Say what storing the logits takes: all, or the top K.")
+    ] = "",
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw loss over compute (PNG, SVG or PDF).")
+    ] = None,
+    json: Json = False,
+    csv: Csv = False,
 ) -> None:
-    """Distil or train directly? The best teacher, tokens and split of the compute, with the expected loss.
-
-    Examples:
-
-      distlaw plan --student 300M --budget 1e21
-
-      distlaw plan --student 100k --budget 1e14 --calibration calibration.json --json
-    """
-    from scaling.calibration import Calibration
+    from distlaw.options import (
+        bills,
+        counting,
+        parse_budgets,
+        parse_constraints,
+        parse_list,
+        parse_optional,
+        write_csv,
+        write_json,
+    )
+    from scaling.calibration import Calibration as Fitted
+    from scaling.catalogue import read_catalogue
+    from scaling.hardware import hardware
     from scaling.planner import plan
     from scaling.question import Question
-    from scaling.units import parse_quantity
+    from scaling.scenarios import SCENARIOS
+    from scaling.scenarios import scenario as named
 
+    fitted = Fitted.load(calibration)
+    budgets = parse_budgets(budget)
     question = Question(
-        student_params=parse_quantity(student, "--student"), budget=parse_quantity(budget, "--budget")
+        student_params=parse_optional(student, "--student"),
+        budget=budgets[-1] if budgets else None,
+        target_loss=target_loss,
+        scenarios=tuple(named(name) for name in scenario or SCENARIOS),
+        law=law,
+        constraints=parse_constraints(constrain or []),
+        teachers=read_catalogue(teachers) if teachers else (),
+        family=parse_list(family, "--family"),
+        weights=parse_list(weights, "--weights"),
+        lifetime_tokens=parse_optional(lifetime_tokens, "--lifetime-tokens") or 0.0,
+        student_unique_tokens=parse_optional(unique_tokens, "--unique-tokens") or float("inf"),
+        teacher_unique_tokens=parse_optional(teacher_unique_tokens, "--teacher-unique-tokens")
+        or float("inf"),
+        tolerance=tolerance,
+        architecture=counting(fitted, flops_rule, context, vocab),
     )
-    answer = plan(question, Calibration.load(calibration))
-    if json:
-        print_json(answer)
+    device = None
+    if gpu:
+        device = hardware(gpu, precision=precision, utilisation=mfu, count=count, dollars_per_hour=price)
+    answer: Plan | Frontier
+    if len(budgets) == 2:
+        answer = spanned(question, budgets, fitted)
+        text = frontier_text(answer)
     else:
-        print_plan(answer)
+        answer = plan(question, fitted)
+        text = plan_text(answer, device, storage(answer, question, fitted, store_logits))
+    if plot is not None:
+        draw(question, budgets, fitted, plot)
+    if json:
+        write_json(answer.to_dict() | bills(answer, device))
+    elif csv:
+        write_csv(answer.rows())
+    else:
+        sys.stdout.write(text)
 
 
-def print_json(answer: Plan) -> None:
-    """The plan as JSON on stdout."""
-    import json
+def plan_text(answer: Plan, device: Hardware | None = None, extra: tuple[str, ...] = ()) -> str:
+    """The plan for a terminal."""
+    from scaling.render import plan_text
 
-    sys.stdout.write(json.dumps(answer.to_dict(), indent=1) + "\n")
+    return plan_text(answer, device, extra)
 
 
 def print_plan(answer: Plan) -> None:
     """The verdict, one table, then what to beware of and what was assumed."""
-    from scaling.render import plan_text
-
     sys.stdout.write(plan_text(answer))
+
+
+def frontier_text(answer: Frontier) -> str:
+    """The frontier for a terminal."""
+    from scaling.render import text_table
+
+    lines = [
+        answer.headline,
+        "",
+        *text_table(*answer.table()),
+        "",
+        "losses in nats/token with 90 % intervals",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def spanned(question: Question, budgets: list[float], fitted: Any) -> Frontier:
+    """The frontier between two budgets."""
+    import numpy as np
+
+    from scaling.frontier import frontier
+
+    return frontier(question, list(np.geomspace(budgets[0], budgets[1], FRONTIER_POINTS)), fitted)
+
+
+def storage(answer: Plan, question: Question, fitted: Any, kept: str) -> tuple[str, ...]:
+    """What storing the teacher's distributions takes, way by way."""
+    if not kept:
+        return ()
+    from scaling.hardware import stored_bytes_per_token
+    from scaling.units import format_number, parse_quantity
+
+    vocab = question.counting(fitted).vocab
+    top_k = None if kept == "full" else int(parse_quantity(kept, "--store-logits"))
+    each = stored_bytes_per_token(vocab, top_k)
+    lines = [f"- storing logits: {format_number(each)} bytes/token"]
+    lines += [f"-   {way.title}: {each * way.tokens / 1e12:.3g} TB" for way in answer.distillations]
+    return tuple(lines)
+
+
+def draw(question: Question, budgets: list[float], fitted: Any, path: Path) -> None:
+    """The frontier as a figure; around the budget where there is only one."""
+    from distlaw.figures import draw_frontier
+    from scaling.errors import InputError
+
+    if not budgets:
+        raise InputError("--plot draws loss over compute, so it needs a --budget")
+    if len(budgets) == 1:
+        reach = 10**PLOTTED_DECADES
+        budgets = [budgets[0] / reach, budgets[0] * reach]
+    draw_frontier(spanned(question, budgets, fitted), path)

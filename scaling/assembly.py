@@ -21,6 +21,12 @@ from scaling.units import format_number
 DISAGREEMENT = 0.01
 """nats/token; laws of one calibration that differ by more are reported."""
 
+UNLIMITED_TOKENS = 1e30
+NOT_CREDIBLE = (
+    "the loss lies below the one that direct training of this size approaches with unlimited data: an "
+    "artefact of extrapolating the law, which no verdict rests on"
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
@@ -141,13 +147,16 @@ class Assembly:
             outside=calibration.region.outside(**place),
             dollars=of.dollars,
             near=of.near,
+            floor=float(calibration.supervised.loss(of.student_params, UNLIMITED_TOKENS)),
             warnings=self._doubts(of, kind, Ls),
         )
 
     def _probability(
         self, k: int, outcomes: Mapping[str, Outcome], place: Mapping[str, float]
     ) -> float | None:
-        """Averaged over the laws that hold here; over all where none does."""
+        """Of the law that was asked for; else averaged over those that hold here, or all where none does."""
+        if self.question.law is not None:
+            outcomes = {self.question.law: outcomes[self.question.law]}
         known = {
             law: p[k]
             for law, p in ((law, each.probability()) for law, each in outcomes.items())
@@ -158,11 +167,12 @@ class Assembly:
         return float(np.mean(values)) if values else None
 
     def _doubts(self, of: Candidate, kind: str, Ls: float) -> tuple[str, ...]:
-        weaker = of.teacher_params < of.student_params or Ls < of.teacher_loss
-        if not weaker or isinstance(self.calibration.law(kind), EffectiveTokensLaw):
+        if of.teacher_params >= of.student_params and of.teacher_loss <= Ls:
+            return ()
+        if isinstance(self.calibration.law(kind), EffectiveTokensLaw):
             return ()
         return (
-            f"a teacher weaker than the student (fewer parameters, or a loss above the {Ls:.3f} that it reaches "
+            f"a teacher weaker than the student (fewer parameters, or a loss above the {Ls:.3f} it reaches "
             f"alone): the {kind} law knows no student better than its teacher",
         )
 
@@ -194,8 +204,8 @@ class Assembly:
             texts.append(f"No teacher is trained on more than {format_number(self.longest_teacher)} tokens.")
         if self.calibration.draw_count:
             texts.append(
-                f"Intervals are 90 % for one run: {self.calibration.draw_count} draws of the coefficients and "
-                "the residual spread. Probabilities average the laws that hold there."
+                f"Intervals are 90 % for one run: {self.calibration.draw_count} draws of the coefficients "
+                "and the residual spread. Probabilities average the laws that hold there, unless one was named."
             )
         else:
             texts.append("The calibration has no draws: intervals show the residual spread at most.")
@@ -211,7 +221,7 @@ def _cautions(ways: Sequence[Distillation]) -> list[str]:
     """The doubts of all ways, each said once where the words are the same."""
     said: dict[str, list[str]] = {}
     for way in ways:
-        for doubt in way.warnings:
+        for doubt in (*way.warnings, *([NOT_CREDIBLE] if not way.credible else [])):
             said.setdefault(doubt, []).append(way.title)
     return [f"{'; '.join(titles)}: {doubt}" for doubt, titles in said.items()]
 

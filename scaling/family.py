@@ -54,11 +54,12 @@ def share_teacher(question: Question, setting: Setting) -> tuple[list[tuple[floa
     alone = _spread(setting, sizes, weights, step, np.array(budget), None)
     candidates = []
     for scenario in question.scenarios:
+        title = DESCRIPTIONS.get(scenario.name, scenario.name)
         found = _best(setting, scenario, sizes, weights, budget)
         for k, size in enumerate(sizes):
             candidates.append(
                 Candidate(
-                    name=f"{format_number(float(size))} student: {DESCRIPTIONS.get(scenario.name, scenario.name)}",
+                    name=f"{format_number(float(size))} student: {title}",
                     scenario=Scenario(scenario.name, scenario.logits, scenario.pretraining / len(sizes)),
                     student_params=float(size),
                     student_tokens=float(found.student_tokens[0, 0, k]),

@@ -109,6 +109,8 @@ class Distillation:
     dollars: float | None = None
     """Price of the teacher's logits where somebody else serves it, US dollars."""
     near: NearOptimal | None = None
+    floor: float = 0.0
+    """What direct training of this size approaches with unlimited data, nats/token."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -128,8 +130,15 @@ class Distillation:
         return DESCRIPTIONS.get(self.name, self.name)
 
     @property
+    def credible(self) -> bool:
+        """Whether the loss respects what unlimited data would give; a law extrapolated far may not."""
+        return self.loss.value >= self.floor
+
+    @property
     def verdict(self) -> str:
         """``distil``, ``train directly`` or ``too close to call``."""
+        if not self.credible:
+            return CLOSE
         if self.probability is None:
             if abs(self.gain.value) < NEGLIGIBLE:
                 return CLOSE

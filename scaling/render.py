@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 
+from scaling.calibration import SUPERVISED, Calibration
+from scaling.hardware import Hardware
+from scaling.laws import DistillationLaw, SupervisedLaw, coefficients
 from scaling.plans import Direct, Distillation, Plan
 from scaling.units import format_flops, format_number
 
 Table = tuple[list[str], list[list[str]]]
 
 
-def plan_table(plan: Plan) -> Table:
-    """Header and cells: direct training first, then the ways to distil."""
+def plan_table(plan: Plan, hardware: Hardware | None = None) -> Table:
+    """Header and cells: direct training first, then the ways to distil; with their bill on ``hardware``."""
     ways: list[Direct | Distillation] = [*plan.direct, *plan.distillations]
     header = ["way", "loss (90 %)", "gain", "P(distil)", "student tokens", "teacher", "compute %"]
     rows = [_direct_cells(way) for way in plan.direct] + [_way_cells(way) for way in plan.distillations]
@@ -24,6 +28,13 @@ def plan_table(plan: Plan) -> Table:
         header.append("FLOPs")
         for cells, way in zip(rows, ways, strict=True):
             cells.append(f"{way.flops:.3g}")
+    if hardware is not None:
+        header += ["GPU-hours", "dollars"]
+        for cells, way in zip(rows, ways, strict=True):
+            cells += [
+                format_number(hardware.device_hours(way.flops)),
+                format_number(hardware.dollars(way.flops)),
+            ]
     return header, rows
 
 
@@ -88,11 +99,26 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str
     ]
 
 
-def plan_text(plan: Plan) -> str:
+def plan_text(plan: Plan, hardware: Hardware | None = None, extra: Sequence[str] = ()) -> str:
     """The verdict, one table, then what to beware of and what was assumed."""
     units = "loss and gain in nats/token; compute: student training / teacher logits / teacher training."
-    lines = [plan.headline, "", asked(plan), "", *text_table(*plan_table(plan)), "", units, *notes(plan)]
-    return "\n".join(lines) + "\n"
+    lines = [
+        plan.headline,
+        "",
+        asked(plan),
+        "",
+        *text_table(*plan_table(plan, hardware)),
+        "",
+        units,
+        *notes(plan),
+    ]
+    if hardware is not None:
+        lines.append(
+            f"- {hardware.count} x {hardware.name} at {hardware.utilisation:.0%} of "
+            f"{hardware.peak_flops:.3g} FLOP/s ({hardware.precision}), ${hardware.dollars_per_hour:g} per device hour"
+            + (f" ({hardware.date}; {hardware.source})" if hardware.date else "")
+        )
+    return "\n".join([*lines, *extra]) + "\n"
 
 
 def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -109,3 +135,35 @@ def plan_html(plan: Plan) -> str:
     items = "".join(f"<li>{html.escape(note)}</li>" for note in notes(plan))
     title = f"<p><b>{html.escape(plan.headline)}</b></p><p>{html.escape(asked(plan))}</p>"
     return f"{title}{html_table(*plan_table(plan))}<ul>{items}</ul>"
+
+
+def calibration_text(calibration: Calibration) -> str:
+    """Laws with their uncertainty, residuals, region and provenance."""
+    provenance = calibration.provenance
+    lines = [calibration.name, provenance.source, ""]
+    lines += text_table(["law", "coefficient", "value", "sd"], _coefficient_rows(calibration))
+    lines += ["", "fitted region:"]
+    for field in fields(calibration.region):
+        known = getattr(calibration.region, field.name)
+        if isinstance(known, tuple):
+            lines.append(
+                f"  {field.name.replace('_', ' ')}: {format_number(known[0])} to {format_number(known[1])}"
+            )
+    lines += [f"  {kind} runs: {count}" for kind, count in calibration.region.runs.items()]
+    lines += [f"residual sd, {law}: {sd:.4f} nats/token" for law, sd in calibration.residual_sd.items()]
+    lines += [f"! {warning}" for warning in provenance.warnings]
+    lines += [f"- {note}" for note in provenance.notes]
+    made = [f"date {provenance.date}", f"made by {provenance.command}" if provenance.command else ""]
+    lines.append(f"- {', '.join(text for text in made if text)}")
+    return "\n".join(lines) + "\n"
+
+
+def _coefficient_rows(calibration: Calibration) -> list[list[str]]:
+    rows = []
+    laws: dict[str, SupervisedLaw | DistillationLaw] = {SUPERVISED: calibration.supervised}
+    for kind, law in (laws | dict(calibration.distillation)).items():
+        title = f"{kind} (default)" if kind == calibration.default else kind
+        for name, value in coefficients(law).items():
+            spread = f"{calibration.draws[kind][name].std():.2g}" if calibration.draws else ""
+            rows.append([title, name, f"{float(value):.6g}", spread])
+    return rows

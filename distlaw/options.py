@@ -1,0 +1,131 @@
+"""Options that several commands share, and how their text is read."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from scaling.calibration import Calibration as Fitted
+    from scaling.compute import Architecture
+    from scaling.hardware import Hardware
+
+Calibration = Annotated[
+    str,
+    typer.Option(
+        "--calibration", "-c", metavar="NAME|FILE", help="A published set (see calibrations) or a JSON file."
+    ),
+]
+Law = Annotated[str | None, typer.Option(metavar="KIND", help="Distillation law, if not the default one.")]
+ScenarioNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="best_case, teacher_inference, teacher_pretraining, teacher_pretraining_and_inference or "
+        "amortised:LOGITS,PRETRAINING; repeat. All four if not given.",
+    ),
+]
+Flops = Annotated[
+    str | None, typer.Option("--flops-rule", metavar="detailed|6nd", help="How FLOPs are counted.")
+]
+Window = Annotated[int | None, typer.Option("--context", help="Sequence length for the FLOPs, tokens.")]
+Vocab = Annotated[int | None, typer.Option("--vocab", help="Vocabulary size for the FLOPs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print everything as JSON, numbers in full.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print one row per way as CSV, numbers in full.")]
+
+_BOUND = re.compile(r"\s*(?P<name>\w+)\s*(?P<sign><=|>=|=)\s*(?P<value>.+)")
+
+
+def parse_optional(text: str, what: str) -> float | None:
+    """A quantity, or ``None`` for an empty text."""
+    from scaling.units import parse_quantity
+
+    return parse_quantity(text, what) if text else None
+
+
+def parse_list(text: str, what: str) -> tuple[float, ...]:
+    """Quantities separated by commas."""
+    from scaling.units import parse_quantity
+
+    return tuple(parse_quantity(part, what) for part in text.split(",")) if text else ()
+
+
+def parse_budgets(text: str) -> list[float]:
+    """No budget, one, or the two ends of a range ``LOW:HIGH``, FLOPs."""
+    from scaling.errors import InputError
+    from scaling.units import parse_quantity
+
+    budgets = [parse_quantity(part, "--budget") for part in text.split(":")] if text else []
+    if len(budgets) > 2 or (len(budgets) == 2 and budgets[0] >= budgets[1]):
+        raise InputError(f"--budget: write one budget, or LOW:HIGH with LOW below HIGH, not {text!r}")
+    return budgets
+
+
+def parse_constraints(texts: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:
+    """Bounds by variable from texts such as ``teacher_params<=70B``; several on one variable combine."""
+    from scaling.errors import InputError
+    from scaling.units import parse_quantity
+
+    bounds: dict[str, tuple[float | None, float | None]] = {}
+    for text in texts:
+        match = _BOUND.fullmatch(text)
+        if match is None:
+            raise InputError(f"--constrain: write VARIABLE<=VALUE, >= or =, not {text!r}")
+        value = parse_quantity(match["value"], f"--constrain {match['name']}")
+        low, high = bounds.get(match["name"], (None, None))
+        bounds[match["name"]] = (
+            low if match["sign"] == "<=" else value,
+            high if match["sign"] == ">=" else value,
+        )
+    return bounds
+
+
+def counting(fitted: Fitted, rule: str | None, context: int | None, vocab: int | None) -> Architecture | None:
+    """The calibration's architecture with what was asked for changed; ``None`` where nothing was."""
+    from dataclasses import replace
+
+    changes: dict[str, Any] = {"rule": rule, "context": context, "vocab": vocab}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return replace(fitted.architecture, **changes) if changes else None
+
+
+def bills(answer: Any, device: Hardware | None) -> dict[str, Any]:
+    """Device hours and dollars of every way, for JSON."""
+    if device is None:
+        return {}
+    costs = [(row["way"], row["flops"]) for row in answer.rows()]
+    return {
+        "bills": [
+            {"way": way, "device_hours": device.device_hours(flops), "dollars": device.dollars(flops)}
+            for way, flops in costs
+        ]
+    }
+
+
+def write_json(content: Mapping[str, Any]) -> None:
+    """To stdout; numbers that JSON cannot hold become null."""
+    import json
+    import math
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        if isinstance(value, Mapping):
+            return {key: plain(each) for key, each in value.items()}
+        return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+    sys.stdout.write(json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """To stdout, with every column that any row has."""
+    import csv
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)

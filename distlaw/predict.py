@@ -1,0 +1,65 @@
+"""``distlaw predict``: what the laws say of one student."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from distlaw.options import Calibration, Json
+
+HELP = """Losses at a point: what a student of this size reaches on these tokens, alone and with a teacher.
+
+Examples:
+
+  distlaw predict --student 1B --tokens 20B --teacher-loss 2.2
+
+  distlaw predict --student 300M --tokens 20:1 --teacher 3B --teacher-tokens 60B
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("predict", help=HELP)(predict_command)
+
+
+def predict_command(
+    student: Annotated[str, typer.Option(metavar="PARAMS", help="Non-embedding parameters, e.g. 300M.")],
+    tokens: Annotated[str, typer.Option(metavar="TOKENS", help="Tokens, e.g. 20B; or per parameter: 20:1.")],
+    teacher_loss: Annotated[
+        float | None, typer.Option(metavar="NATS", help="The teacher's measured loss, nats/token.")
+    ] = None,
+    teacher: Annotated[str, typer.Option(metavar="PARAMS", help="Its size, to predict its loss.")] = "",
+    teacher_tokens: Annotated[
+        str, typer.Option(metavar="TOKENS", help="Its tokens, to predict its loss.")
+    ] = "",
+    calibration: Calibration = "busbridge2025-figure1-runs",
+    json: Json = False,
+) -> None:
+    from distlaw.options import write_json
+    from scaling.calibration import Calibration as Fitted
+    from scaling.prediction import predict
+    from scaling.render import text_table
+    from scaling.units import parse_quantity, parse_tokens
+
+    params = parse_quantity(student, "--student")
+    size = parse_quantity(teacher, "--teacher") if teacher else None
+    answer = predict(
+        Fitted.load(calibration),
+        student_params=params,
+        student_tokens=parse_tokens(tokens, params, "--tokens"),
+        teacher_loss=teacher_loss,
+        teacher_params=size,
+        teacher_tokens=parse_tokens(teacher_tokens, size or 1.0, "--teacher-tokens")
+        if teacher_tokens
+        else None,
+    )
+    if json:
+        write_json(answer.to_dict())
+        return
+    lines = text_table(
+        ["what", "loss (90 %), nats/token"], [[name, str(loss)] for name, loss in answer.losses.items()]
+    )
+    lines += [f"! {warning}" for warning in answer.warnings]
+    sys.stdout.write("\n".join(lines) + "\n")

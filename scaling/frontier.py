@@ -1,0 +1,225 @@
+"""The best loss over a range of budgets, and where direct training catches up with distilling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.calibration import Calibration
+from scaling.errors import InputError
+from scaling.optimum import Setting
+from scaling.plans import FAR, Estimate
+from scaling.question import Question
+from scaling.scenarios import DESCRIPTIONS
+from scaling.uncertainty import Decisions, Judge, Outcome, interval
+from scaling.ways import ScenarioWays, Serving
+
+if TYPE_CHECKING:
+    import pandas
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Track:
+    """One scenario over the budgets; sequences have one entry per budget."""
+
+    loss: tuple[Estimate, ...]
+    """nats/token."""
+    gain: tuple[Estimate, ...]
+    """Loss of direct training minus this one's, nats/token."""
+    probability: tuple[float, ...] | None
+    """That distilling ends below direct training."""
+    student_tokens: tuple[float, ...]
+    teacher_params: tuple[float, ...]
+    teacher_tokens: tuple[float, ...]
+    teacher_loss: tuple[float, ...]
+    crossover: Estimate | None
+    """FLOPs from which direct training is better; ``None`` if that happens nowhere in the range."""
+    crossover_share: float | None
+    """Share of the draws in which direct training catches up within the range."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frontier:
+    """The best losses of one student over a range of budgets."""
+
+    calibration: str
+    law: str
+    student_params: float
+    budgets: tuple[float, ...]
+    """FLOPs."""
+    direct: tuple[Estimate, ...]
+    direct_tokens: tuple[float, ...]
+    tracks: Mapping[str, Track]
+    """By scenario."""
+    outside: tuple[float, ...]
+    """By how many times direct training lies outside the fitted region, by budget; 1 is inside."""
+
+    @property
+    def headline(self) -> str:
+        """Where direct training catches up, scenario by scenario."""
+        texts = []
+        for name, track in self.tracks.items():
+            first, last = track.gain[0].value > 0, track.gain[-1].value > 0
+            if track.crossover is not None:
+                band = track.crossover
+                spread = "" if band.low is None else f" [{band.low:.2g}, {band.high:.2g}]"
+                text = f"direct training catches up at {band.value:.2g}{spread} FLOPs"
+            elif first == last:
+                text = f"{'distilling' if first else 'direct training'} is ahead throughout"
+            else:
+                text = "direct training is ahead on the smaller budgets, distilling on the larger ones"
+            texts.append(f"{DESCRIPTIONS.get(name, name)}: {text}.")
+        beyond = max(self.outside)
+        if beyond > FAR:
+            texts.append(f"Extrapolated up to {beyond:.2g}x beyond the fitted runs.")
+        return " ".join(texts)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row per budget and way; numbers in full, units in the names."""
+        rows: list[dict[str, Any]] = []
+        for k, budget in enumerate(self.budgets):
+            rows.append({"flops": budget, "way": "direct", **_columns(self.direct[k], "loss_nats")})
+            rows += [
+                {
+                    "flops": budget,
+                    "way": name,
+                    **_columns(track.loss[k], "loss_nats"),
+                    **_columns(track.gain[k], "gain_nats"),
+                    "student_tokens": track.student_tokens[k],
+                    "teacher_params": track.teacher_params[k],
+                    "teacher_tokens": track.teacher_tokens[k],
+                    "teacher_loss_nats": track.teacher_loss[k],
+                }
+                for name, track in self.tracks.items()
+            ]
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain values for JSON."""
+        return {"headline": self.headline, **asdict(self)}
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The rows as a pandas table."""
+        import pandas
+
+        return pandas.DataFrame(self.rows())
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and cells, rounded for a person: the loss of every way at every budget."""
+        header = ["FLOPs", "direct training", *(DESCRIPTIONS.get(name, name) for name in self.tracks)]
+        rows = [
+            [f"{budget:.3g}", str(self.direct[k]), *(str(track.loss[k]) for track in self.tracks.values())]
+            for k, budget in enumerate(self.budgets)
+        ]
+        return header, rows
+
+    def _repr_html_(self) -> str:
+        from scaling.render import html_table
+
+        return f"<p><b>{self.headline}</b></p>{html_table(*self.table())}"
+
+
+def frontier(question: Question, budgets: Sequence[float], calibration: Calibration) -> Frontier:
+    """The optimum of every scenario at every budget, FLOPs; the question's own budget is not used.
+
+    Raises :class:`~scaling.errors.InputError` without a student size, or with fewer than two budgets.
+    """
+    if question.student_params is None or question.family or question.teachers:
+        raise InputError("a frontier needs one student size and goes with neither family nor known teachers")
+    costs = np.unique(np.asarray(budgets, dtype=np.float64))
+    if len(costs) < 2 or not np.all(np.isfinite(costs)) or costs[0] <= 0:
+        raise InputError("a frontier needs at least two positive budgets")
+    setting = Setting(
+        supervised=calibration.supervised,
+        law=calibration.law(question.law),
+        architecture=question.counting(calibration),
+        bounds=question.bounds(calibration),
+    )
+    serving = Serving(setting, question.lifetime_tokens)
+    scenarios = question.scenarios
+    shape = (len(scenarios), len(costs))
+    size = np.full(shape, question.student_params)
+    optima = ScenarioWays(serving, scenarios).optima(size, np.broadcast_to(costs, shape))
+    tokens = np.array([serving.direct_tokens(question.student_params, float(cost)) for cost in costs])
+    if not np.all(np.isfinite(optima.loss)):
+        raise InputError(
+            f"no distillation fits the constraints at {costs[0]:g} FLOPs; begin the range higher"
+        )
+    trained = np.array([scenario.pretraining > 0 for scenario in scenarios])
+    decisions = Decisions(
+        student_params=size.reshape(-1),
+        student_tokens=optima.student_tokens.reshape(-1),
+        teacher_params=optima.teacher_params.reshape(-1),
+        teacher_tokens=optima.teacher_tokens.reshape(-1),
+        teacher_loss=optima.teacher_loss.reshape(-1),
+        teacher_is_trained=np.repeat(trained, len(costs)),
+        direct_params=size.reshape(-1),
+        direct_tokens=np.tile(tokens, len(scenarios)),
+    )
+    kind = question.law or calibration.default or ""
+    region = calibration.region
+    judge = Judge(calibration, question.student_unique_tokens, question.teacher_unique_tokens)
+    outcome = judge.outcome(decisions, kind)
+    return Frontier(
+        calibration=calibration.name,
+        law=kind,
+        student_params=question.student_params,
+        budgets=tuple(map(float, costs)),
+        direct=tuple(judge.direct(question.student_params, float(count)) for count in tokens),
+        direct_tokens=tuple(map(float, tokens)),
+        outside=tuple(
+            max(region.outside(params=question.student_params, tokens=float(count)).values(), default=1.0)
+            for count in tokens
+        ),
+        tracks={
+            each.name: _track(decisions, outcome, costs, slice(k * len(costs), (k + 1) * len(costs)))
+            for k, each in enumerate(scenarios)
+        },
+    )
+
+
+def _track(decisions: Decisions, outcome: Outcome, costs: Array, mine: slice) -> Track:
+    at = range(mine.start, mine.stop)
+    probability = outcome.probability()
+    point = _crossing(costs, (outcome.direct - outcome.loss)[None, mine])
+    crossover, share = (None if np.isnan(point[0]) else Estimate(float(point[0]))), None
+    if outcome.loss_draws is not None and outcome.direct_draws is not None:
+        drawn = _crossing(costs, (outcome.direct_draws - outcome.loss_draws)[:, mine])
+        crossed = drawn[np.isfinite(drawn)]
+        share = len(crossed) / len(drawn)
+        if crossover is not None and len(crossed):
+            crossover = Estimate(crossover.value, *interval(crossed))
+    return Track(
+        loss=tuple(outcome.estimate(k) for k in at),
+        gain=tuple(outcome.gain(k) for k in at),
+        probability=None if probability is None else tuple(map(float, probability[mine])),
+        student_tokens=tuple(map(float, decisions.student_tokens[mine])),
+        teacher_params=tuple(map(float, decisions.teacher_params[mine])),
+        teacher_tokens=tuple(map(float, decisions.teacher_tokens[mine])),
+        teacher_loss=tuple(map(float, decisions.teacher_loss[mine])),
+        crossover=crossover,
+        crossover_share=share,
+    )
+
+
+def _crossing(costs: Array, gains: Array) -> Array:
+    """Where each row of gains (draws, budgets) last falls through zero, by interpolation; else nan."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weight = gains[:, :-1] / (gains[:, :-1] - gains[:, 1:])
+    falls = (gains[:, :-1] > 0) & (gains[:, 1:] <= 0)
+    last = falls.shape[1] - 1 - np.argmax(falls[:, ::-1], axis=1)
+    row = np.arange(len(gains))
+    ln_C = np.log(costs)
+    crosses = falls.any(axis=1)
+    part = np.where(crosses, weight[row, last], 0.0)
+    return np.where(crosses, np.exp(ln_C[last] + part * (ln_C[last + 1] - ln_C[last])), np.nan)
+
+
+def _columns(estimate: Estimate, name: str) -> dict[str, float | None]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

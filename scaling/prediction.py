@@ -1,0 +1,78 @@
+"""Losses at one point, with intervals and the distance from the fitted region."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from scaling.calibration import Calibration
+from scaling.errors import InputError
+from scaling.laws import EffectiveTokensLaw
+from scaling.plans import FAR, Estimate
+from scaling.uncertainty import Decisions, Judge
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """What a calibration says of one student."""
+
+    calibration: str
+    losses: Mapping[str, Estimate]
+    """nats/token: ``supervised``, ``teacher`` where predicted, and the student under each kind of law."""
+    outside: Mapping[str, float]
+    """By how many times each variable lies outside the fitted region; 1 is inside."""
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain values for JSON."""
+        return asdict(self)
+
+
+def predict(
+    calibration: Calibration,
+    *,
+    student_params: float,
+    student_tokens: float,
+    teacher_loss: float | None = None,
+    teacher_params: float | None = None,
+    teacher_tokens: float | None = None,
+) -> Prediction:
+    """The student's loss alone, and with a teacher of known or predicted loss, if one is given.
+
+    Raises :class:`~scaling.errors.InputError` where a teacher is half described.
+    """
+    judge = Judge(calibration)
+    losses = {"supervised": judge.direct(student_params, student_tokens)}
+    alone = judge.alone(student_params, student_tokens)
+    place = {"student_params": student_params, "student_tokens": student_tokens}
+    warnings = list(calibration.provenance.warnings)
+    measured = teacher_loss is not None
+    if not measured and (teacher_params is None) != (teacher_tokens is None):
+        raise InputError("describe the teacher by its loss, or by both its parameters and its tokens")
+    if not calibration.distillation and (measured or teacher_params is not None):
+        calibration.law()  # says that there is none
+    if measured or teacher_params is not None:
+        N_T, D_T = teacher_params or np.nan, teacher_tokens or np.nan
+        L_T = float(teacher_loss) if teacher_loss is not None else judge.alone(N_T, D_T)
+        if not measured:
+            losses["teacher"] = judge.direct(N_T, D_T)
+        given = (student_params, student_tokens, N_T, D_T, L_T, not measured, student_params, student_tokens)
+        decisions = Decisions(*(np.array([value]) for value in given))
+        for kind, law in calibration.distillation.items():
+            losses[kind] = judge.outcome(decisions, kind).estimate(0)
+            if alone < L_T and not isinstance(law, EffectiveTokensLaw):
+                warnings.append(
+                    f"the teacher's loss {L_T:.3f} is above the {alone:.3f} that the student reaches alone: "
+                    f"the {kind} law knows no student better than its teacher"
+                )
+        place |= {"teacher_loss": L_T, "teacher_loss_ratio": L_T / alone}
+    else:
+        place = {"params": student_params, "tokens": student_tokens}
+    outside = calibration.region.outside(**place)
+    far = [f"{name.replace('_', ' ')} {factor:.3g}x" for name, factor in outside.items() if factor > FAR]
+    if far:
+        warnings.append(f"extrapolated beyond the fitted runs: {', '.join(far)}")
+    return Prediction(calibration=calibration.name, losses=losses, outside=outside, warnings=tuple(warnings))
