@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scaling.errors import InputError
 from scaling.frontier import Frontier
-from scaling.plans import Estimate
+from scaling.plans import FAR, Estimate
 from scaling.scenarios import DESCRIPTIONS
 from scaling.units import format_number
 
@@ -28,6 +28,11 @@ def draw_frontier(frontier: Frontier, path: Path) -> None:
             _curve(axes, frontier.budgets, track.loss, colour, DESCRIPTIONS.get(name, name), "-")
             if track.crossover is not None:
                 axes.axvline(track.crossover.value, color=colour, linewidth=0.8, linestyle=":")
+        beyond = [
+            budget for budget, factor in zip(frontier.budgets, frontier.outside, strict=True) if factor > FAR
+        ]
+        if beyond:
+            axes.axvspan(beyond[0], beyond[-1], color="0.93", zorder=-1, label="beyond the fitted runs")
         axes.set_xscale("log")
         axes.set_xlabel("compute (FLOPs)")
         axes.set_ylabel("held-out cross-entropy (nats/token)")

@@ -205,7 +205,7 @@ class Assembly:
         if self.calibration.draw_count:
             texts.append(
                 f"Intervals are 90 % for one run: {self.calibration.draw_count} draws of the coefficients "
-                "and the residual spread. Probabilities average the laws that hold there, unless one was named."
+                "and the residual spread. Probabilities average the laws that hold there unless one is named."
             )
         else:
             texts.append("The calibration has no draws: intervals show the residual spread at most.")

@@ -40,6 +40,8 @@ class Track:
     teacher_loss: tuple[float, ...]
     crossover: Estimate | None
     """FLOPs from which direct training is better; ``None`` if that happens nowhere in the range."""
+    crossover_by_law: Mapping[str, float | None]
+    """The same of every law of the calibration, for these decisions."""
     crossover_share: float | None
     """Share of the draws in which direct training catches up within the range."""
 
@@ -74,6 +76,12 @@ class Frontier:
                 text = f"{'distilling' if first else 'direct training'} is ahead throughout"
             else:
                 text = "direct training is ahead on the smaller budgets, distilling on the larger ones"
+            others = {law: at for law, at in track.crossover_by_law.items() if law != self.law}
+            if others:
+                said = ", ".join(
+                    f"{law}: {'nowhere' if at is None else f'{at:.2g}'}" for law, at in others.items()
+                )
+                text += f" ({said})"
             texts.append(f"{DESCRIPTIONS.get(name, name)}: {text}.")
         beyond = max(self.outside)
         if beyond > FAR:
@@ -165,7 +173,7 @@ def frontier(question: Question, budgets: Sequence[float], calibration: Calibrat
     kind = question.law or calibration.default or ""
     region = calibration.region
     judge = Judge(calibration, question.student_unique_tokens, question.teacher_unique_tokens)
-    outcome = judge.outcome(decisions, kind)
+    outcomes = {law: judge.outcome(decisions, law) for law in calibration.distillation}
     return Frontier(
         calibration=calibration.name,
         law=kind,
@@ -178,17 +186,23 @@ def frontier(question: Question, budgets: Sequence[float], calibration: Calibrat
             for count in tokens
         ),
         tracks={
-            each.name: _track(decisions, outcome, costs, slice(k * len(costs), (k + 1) * len(costs)))
+            each.name: _track(decisions, outcomes, kind, costs, slice(k * len(costs), (k + 1) * len(costs)))
             for k, each in enumerate(scenarios)
         },
     )
 
 
-def _track(decisions: Decisions, outcome: Outcome, costs: Array, mine: slice) -> Track:
+def _track(
+    decisions: Decisions, outcomes: Mapping[str, Outcome], kind: str, costs: Array, mine: slice
+) -> Track:
+    outcome = outcomes[kind]
+    points = {
+        law: float(_crossing(costs, (each.direct - each.loss)[None, mine])[0])
+        for law, each in outcomes.items()
+    }
     at = range(mine.start, mine.stop)
     probability = outcome.probability()
-    point = _crossing(costs, (outcome.direct - outcome.loss)[None, mine])
-    crossover, share = (None if np.isnan(point[0]) else Estimate(float(point[0]))), None
+    crossover, share = (None if np.isnan(points[kind]) else Estimate(points[kind])), None
     if outcome.loss_draws is not None and outcome.direct_draws is not None:
         drawn = _crossing(costs, (outcome.direct_draws - outcome.loss_draws)[:, mine])
         crossed = drawn[np.isfinite(drawn)]
@@ -204,6 +218,7 @@ def _track(decisions: Decisions, outcome: Outcome, costs: Array, mine: slice) ->
         teacher_tokens=tuple(map(float, decisions.teacher_tokens[mine])),
         teacher_loss=tuple(map(float, decisions.teacher_loss[mine])),
         crossover=crossover,
+        crossover_by_law={law: None if np.isnan(point) else point for law, point in points.items()},
         crossover_share=share,
     )
 

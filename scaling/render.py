@@ -115,7 +115,8 @@ def plan_text(plan: Plan, hardware: Hardware | None = None, extra: Sequence[str]
     if hardware is not None:
         lines.append(
             f"- {hardware.count} x {hardware.name} at {hardware.utilisation:.0%} of "
-            f"{hardware.peak_flops:.3g} FLOP/s ({hardware.precision}), ${hardware.dollars_per_hour:g} per device hour"
+            f"{hardware.peak_flops:.4g} FLOP/s ({hardware.precision}), "
+            f"${hardware.dollars_per_hour:g} per device hour"
             + (f" ({hardware.date}; {hardware.source})" if hardware.date else "")
         )
     return "\n".join([*lines, *extra]) + "\n"
