@@ -118,8 +118,13 @@ class Decoder(nn.Module):
         self.shape = shape
         self.model = Trunk(shape)
 
+    @property
+    def head(self) -> Tensor:
+        """The output projection ``(vocab, width)``, tied to the embedding."""
+        return self.model.embed_tokens.weight
+
     def forward(self, tokens: Tensor) -> Tensor:
-        return F.linear(self.model(tokens), self.model.embed_tokens.weight)
+        return F.linear(self.model(tokens), self.head)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

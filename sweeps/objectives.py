@@ -1,35 +1,81 @@
-"""What a model is pulled towards: the data, a teacher, or both. Losses are means in nats/token."""
+"""What a model is pulled towards: the data, a teacher, or both. Losses are in nats/token.
+
+Divergences take log-probabilities of the teacher, ``log_p``, and the student, ``log_q``, with the vocabulary
+last, and return one value a token. No gradient flows to the teacher.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """-log p(target); logits ``(batch, time, vocab)``, targets ``(batch, time)``."""
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-
-
-def forward_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """tau^2 KL(p_T || p_S) over the teacher's full distribution (Busbridge et al. 2025, Eqs. 4-7).
-
-    The paper's loss is the cross-entropy with the teacher's distribution, which differs by the teacher's
-    entropy and so has the same gradient.
-
-    Args:
-        student: student logits, ``(batch, time, vocab)``.
-        teacher: teacher logits, same shape; no gradient flows to them.
-        temperature: tau, softens both distributions.
-    """
-    log_p = F.log_softmax(teacher.flatten(0, 1) / temperature, dim=-1)
-    log_q = F.log_softmax(student.flatten(0, 1) / temperature, dim=-1)
-    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
+    """-log q(target), one value a token; logits ``(..., vocab)``, targets ``(...)``."""
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
 
 
 def z_loss(logits: Tensor) -> Tensor:
     """(log sum exp logits)^2, which keeps the normaliser near one (Busbridge et al. 2025, Eq. 5)."""
-    return logits.logsumexp(-1).square().mean()
+    return logits.logsumexp(-1).square()
 
 
-DIVERGENCES = {"forward-kl": forward_kl}
+def forward_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q): the student covers all that the teacher does."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def reverse_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(q || p): the student stays where the teacher is."""
+    return forward_kl(log_q, log_p)
+
+
+def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """(KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2; at most ln 2."""
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    return (forward_kl(log_p, log_m) + forward_kl(log_q, log_m)) / 2
+
+
+def total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Half the sum of |p - q|; at most 1."""
+    return (log_p.exp() - log_q.exp()).abs().sum(-1) / 2
+
+
+def skew_kl(log_p: Tensor, log_q: Tensor, skew: float = 0.1) -> Tensor:
+    """KL(p || skew p + (1 - skew) q), finite wherever p is (DistiLLM, Ko et al. 2024)."""
+    log_m = torch.logaddexp(log_p + math.log(skew), log_q + math.log1p(-skew))
+    return forward_kl(log_p, log_m)
+
+
+class Divergence(NamedTuple):
+    """A divergence between distributions, and how temperature scales it."""
+
+    per_token: Callable[[Tensor, Tensor], Tensor]
+    temperature_power: int
+    """The power of tau that keeps gradients of the same size as tau grows: 2, but 1 for total variation."""
+
+
+DIVERGENCES = {
+    "forward-kl": Divergence(forward_kl, 2),
+    "reverse-kl": Divergence(reverse_kl, 2),
+    "jensen-shannon": Divergence(jensen_shannon, 2),
+    "total-variation": Divergence(total_variation, 1),
+    "skew-kl": Divergence(skew_kl, 2),
+}
+
+
+def distillation(name: str, student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """tau^power D(p, q) at temperature tau, one value a token; logits ``(..., vocab)``.
+
+    With forward KL this is the loss of Busbridge et al. 2025 (Eqs. 4-7) less the teacher's entropy, which has
+    the same gradient.
+    """
+    divergence = DIVERGENCES[name]
+    log_p = F.log_softmax(teacher.detach() / temperature, dim=-1)
+    log_q = F.log_softmax(student / temperature, dim=-1)
+    return divergence.per_token(log_p, log_q) * temperature**divergence.temperature_power

@@ -32,6 +32,9 @@ Quantity = Annotated[float, BeforeValidator(_quantity), Field(gt=0, allow_inf_na
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
+DivergenceName = Literal["forward-kl", "reverse-kl", "jensen-shannon", "total-variation", "skew-kl"]
+
+
 class Part(BaseModel):
     """A part of a spec: unknown fields are errors, values never change."""
 
@@ -114,9 +117,10 @@ class Grid(Part):
 
 
 class Method(Part):
-    """How a student is distilled: (1 - cross_entropy) tau^2 D(p_T, p_S) + cross_entropy CE."""
+    """How a student is distilled: (1 - cross_entropy) tau^power D(p_T, p_S) + cross_entropy CE."""
 
-    divergence: Literal["forward-kl"] = "forward-kl"
+    divergence: DivergenceName = "forward-kl"
+    """Forward KL is the paper's; :mod:`sweeps.objectives` defines them all."""
     temperature: float = Field(1.0, gt=0)
     """tau, softens both distributions."""
     cross_entropy: float = Field(0.0, ge=0, le=1)

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from scaling.compute import ModelShape
 from sweeps.batches import Batches, heldout_batches
 from sweeps.checkpoints import Checkpoints
+from sweeps.chunked import PerToken, mean_loss
 from sweeps.model import Decoder
-from sweeps.objectives import DIVERGENCES, cross_entropy, z_loss
+from sweeps.objectives import cross_entropy, distillation, z_loss
 from sweeps.optimiser import learning_rate, optimiser_for, set_rate
 from sweeps.spec import Method, Training
 
@@ -135,20 +137,35 @@ def load_state(model: Decoder, optimiser: torch.optim.Optimizer, state: dict[str
 
 
 def objective(model: Decoder, blocks: Tensor, training: Training, teacher: Teacher | None) -> Tensor:
-    """The training loss on ``blocks`` of shape ``(batch, context + 1)``, nats/token."""
-    inputs, targets = blocks[:, :-1], blocks[:, 1:]
-    logits = model(inputs)
+    """The training loss on ``blocks`` of shape ``(batch, context + 1)``, a mean in nats/token."""
+    inputs, targets = blocks[:, :-1], blocks[:, 1:].flatten()
+    features = model.model(inputs).flatten(0, 1)
     if teacher is None:
+        return mean_loss(_supervised(training), features, model.head, targets)
+    with torch.no_grad():
+        taught = teacher.model.model(inputs).flatten(0, 1)
+    return mean_loss(_distilled(training, teacher), features, model.head, targets, taught)
+
+
+def _supervised(training: Training) -> PerToken:
+    def per_token(logits: Tensor, targets: Tensor) -> Tensor:
         loss = cross_entropy(logits, targets)
-    else:
-        method = teacher.method
-        with torch.no_grad():
-            taught = teacher.model(inputs)
-        divergence = DIVERGENCES[method.divergence](logits, taught, method.temperature)
-        loss = (1 - method.cross_entropy) * divergence
+        return loss + training.z_loss * z_loss(logits) if training.z_loss else loss
+
+    return per_token
+
+
+def _distilled(training: Training, teacher: Teacher) -> PerToken:
+    method = teacher.method
+
+    def per_token(logits: Tensor, targets: Tensor, taught: Tensor) -> Tensor:
+        teacher_logits = F.linear(taught, teacher.model.head)
+        loss = distillation(method.divergence, logits, teacher_logits, method.temperature)
         if method.cross_entropy:
-            loss = loss + method.cross_entropy * cross_entropy(logits, targets)
-    return loss + training.z_loss * z_loss(logits) if training.z_loss else loss
+            loss = (1 - method.cross_entropy) * loss + method.cross_entropy * cross_entropy(logits, targets)
+        return loss + training.z_loss * z_loss(logits) if training.z_loss else loss
+
+    return per_token
 
 
 @torch.no_grad()
@@ -164,7 +181,7 @@ def _block_means(model: Decoder, tokens: NDArray[np.integer], batch: int) -> Ite
     for blocks in heldout_batches(tokens, context=model.shape.context, batch=batch):
         blocks = blocks.to(device())
         logits = model(blocks[:, :-1]).flatten(0, 1)
-        losses = torch.nn.functional.cross_entropy(logits, blocks[:, 1:].flatten(), reduction="none")
+        losses = cross_entropy(logits, blocks[:, 1:].flatten())
         yield losses.view(len(blocks), -1).double().mean(1).cpu().numpy()
 
 

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from sweeps.batches import Batches, heldout_batches
 from sweeps.ladder import shape_for
 from sweeps.model import Decoder
-from sweeps.objectives import cross_entropy, forward_kl, z_loss
 from sweeps.optimiser import BASE_WIDTH, learning_rate, optimiser_for, set_rate
 from sweeps.spec import Method, Training
 from sweeps.training import Diverged, Teacher, heldout_loss, objective, train
@@ -27,43 +26,6 @@ def stream(length: int = 20_000, seed: int = 0) -> np.ndarray:
     draw = np.random.default_rng(seed)
     jumps = draw.random(length) < 0.25
     return (np.cumsum(np.where(jumps, draw.integers(0, 50, length), 1)) % 50).astype(np.uint16)
-
-
-def logits(seed: int, *shape: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def test_forward_kl_is_zero_only_for_the_teacher_itself() -> None:
-    teacher = logits(0, 2, 3, 7)
-    assert forward_kl(teacher + 5.0, teacher).item() == pytest.approx(0, abs=1e-12)  # logits up to a constant
-    assert forward_kl(logits(1, 2, 3, 7), teacher).item() > 0.1
-
-
-def test_forward_kl_against_the_definition() -> None:
-    student, teacher = logits(1, 2, 3, 7), logits(2, 2, 3, 7)
-    for tau in (1.0, 2.5):
-        p, q = (teacher / tau).softmax(-1), (student / tau).softmax(-1)
-        expected = tau**2 * (p * (p / q).log()).sum(-1).mean()
-        assert forward_kl(student, teacher, tau).item() == pytest.approx(expected.item(), rel=1e-12)
-
-
-def test_forward_kl_has_the_gradient_of_soft_labels() -> None:
-    student, teacher = logits(1, 2, 3, 7).requires_grad_(), logits(2, 2, 3, 7)
-    (gradient,) = torch.autograd.grad(forward_kl(student, teacher), student)
-    torch.testing.assert_close(gradient, (student.softmax(-1) - teacher.softmax(-1)) / 6)
-
-
-def test_a_teacher_certain_of_the_data_is_the_data() -> None:
-    student, targets = logits(1, 2, 3, 7), torch.tensor([[1, 2, 3], [4, 5, 6]])
-    certain = 1e4 * F.one_hot(targets, 7).double()
-    assert forward_kl(student, certain).item() == pytest.approx(
-        cross_entropy(student, targets).item(), rel=1e-9
-    )
-
-
-def test_z_loss_vanishes_for_normalised_logits() -> None:
-    assert z_loss(logits(0, 2, 3, 7).log_softmax(-1)).item() == pytest.approx(0, abs=1e-20)
-    assert z_loss(torch.zeros(2, 3, 7)).item() == pytest.approx(math.log(7) ** 2)
 
 
 def test_methods_mix_labels_and_teacher() -> None:

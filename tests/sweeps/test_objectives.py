@@ -1,0 +1,142 @@
+"""Divergences against their definitions, gradients and limits; the chunked path against the plain one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sweeps import chunked
+from sweeps.chunked import mean_loss
+from sweeps.objectives import DIVERGENCES, cross_entropy, distillation, skew_kl, z_loss
+
+NAMES = sorted(DIVERGENCES)
+P = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
+Q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+
+
+def logits(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("forward-kl", 0.5838147027),
+        ("reverse-kl", 0.5371764588),
+        ("jensen-shannon", 0.1329180061),
+        ("total-variation", 0.5),
+        ("skew-kl", 0.4468885847),
+    ],
+)
+def test_known_values(name: str, value: float) -> None:
+    assert distillation(name, Q.log(), P.log()).item() == pytest.approx(value, abs=1e-10)
+
+
+def test_far_apart_distributions_reach_the_bounds() -> None:
+    first, last = torch.tensor([800.0, 0, 0]).double(), torch.tensor([0, 0, 800.0]).double()
+    assert distillation("jensen-shannon", last, first).item() == pytest.approx(math.log(2))
+    assert distillation("total-variation", last, first).item() == pytest.approx(1)
+    assert distillation("skew-kl", last, first).item() == pytest.approx(-math.log(0.1))
+    assert distillation("forward-kl", last, first).item() == pytest.approx(800)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_gradient_is_the_analytic_one(name: str) -> None:
+    z, teacher = logits(1, 9).requires_grad_(), logits(2, 9)
+    (found,) = torch.autograd.grad(distillation(name, z, teacher), z)
+    p, q = teacher.softmax(-1), z.detach().softmax(-1)
+    m, skewed = (p + q) / 2, 0.1 * p + 0.9 * q
+    sign = (q - p).sign()
+    expected = {
+        "forward-kl": q - p,
+        "reverse-kl": q * ((q / p).log() - (q * (q / p).log()).sum()),
+        "jensen-shannon": q / 2 * ((q / m).log() - (q * (q / m).log()).sum()),
+        "total-variation": q / 2 * (sign - (q * sign).sum()),
+        "skew-kl": -0.9 * q * (p / skewed - (q * p / skewed).sum()),
+    }[name]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    assert found.sum().item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_teacher_itself_is_at_no_distance(name: str) -> None:
+    teacher = logits(0, 5, 7)
+    assert distillation(name, teacher + 3.0, teacher).abs().max() < 1e-12  # logits up to a constant
+    assert (distillation(name, logits(1, 5, 7), teacher) > 1e-3).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_high_temperature_has_its_limit(name: str) -> None:
+    """tau^power D tends to a multiple of the spread of the logits' difference, with the right power."""
+    student, teacher, tau = logits(1, 7), logits(2, 7), 1e4
+    difference = teacher - student
+    spread = (difference - difference.mean()).square().sum() / (2 * 7)
+    absolute = (difference - difference.mean()).abs().sum() / (2 * 7)
+    expected = {
+        "forward-kl": spread,
+        "reverse-kl": spread,
+        "jensen-shannon": spread / 4,
+        "total-variation": absolute,
+        "skew-kl": 0.81 * spread,
+    }[name]
+    assert distillation(name, student, teacher, tau).item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_skew_interpolates() -> None:
+    small = skew_kl(P.log(), Q.log(), 1e-9).item()
+    assert small == pytest.approx(distillation("forward-kl", Q.log(), P.log()).item(), rel=1e-6)
+
+
+def test_a_teacher_certain_of_the_data_is_the_data() -> None:
+    student, targets = logits(1, 2, 3, 7), torch.tensor([[1, 2, 3], [4, 5, 6]])
+    certain = 1e4 * F.one_hot(targets, 7).double()
+    expected = cross_entropy(student, targets)
+    torch.testing.assert_close(distillation("forward-kl", student, certain), expected, rtol=1e-9, atol=0)
+
+
+def test_z_loss_vanishes_for_normalised_logits() -> None:
+    assert z_loss(logits(0, 2, 3, 7).log_softmax(-1)).abs().max() < 1e-20
+    assert z_loss(torch.zeros(2, 3, 7))[0, 0].item() == pytest.approx(math.log(7) ** 2)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Blocks of three rows of a vocabulary of 11."""
+    monkeypatch.setattr(chunked, "LOGITS_AT_ONCE", 35)
+    yield
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rows", [2, 3, 17])
+def test_blocks_change_neither_value_nor_gradient(name: str, rows: int, small_blocks: None) -> None:
+    features, weight = logits(1, rows, 5).requires_grad_(), logits(2, 11, 5).requires_grad_()
+    taught, head, targets = logits(3, rows, 4), logits(4, 11, 4), torch.arange(rows) % 11
+
+    def per_token(student: Tensor, targets: Tensor, taught: Tensor) -> Tensor:
+        loss = distillation(name, student, F.linear(taught, head), 1.7)
+        return 0.8 * loss + 0.2 * cross_entropy(student, targets) + 0.01 * z_loss(student)
+
+    found = mean_loss(per_token, features, weight, targets, taught)
+    plain = per_token(features @ weight.T, targets, taught).mean()
+    torch.testing.assert_close(found, plain, rtol=1e-12, atol=0)
+    ours = torch.autograd.grad(3 * found, (features, weight))
+    theirs = torch.autograd.grad(3 * plain, (features, weight))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-14)
+
+
+def test_blocks_never_hold_all_logits(small_blocks: None) -> None:
+    largest = 0
+
+    def per_token(student: Tensor) -> Tensor:
+        nonlocal largest
+        largest = max(largest, student.numel())
+        return student.logsumexp(-1)
+
+    mean_loss(per_token, logits(1, 1000, 5).requires_grad_(), logits(2, 11, 5).requires_grad_()).backward()
+    assert largest <= 35
