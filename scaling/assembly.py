@@ -83,6 +83,7 @@ class Assembly:
                 *calibration.provenance.warnings,
                 *warnings,
                 *_extrapolations(alone, ways),
+                *self._disagreements(ways),
                 *_cautions(ways),
             ),
         )

@@ -19,7 +19,7 @@ LossAt = Callable[[Array, Array], Array]
 """Loss by parameters and budget, both (P, K)."""
 
 SIZE_LATTICE, SIZE_ZOOMS = 32, 3
-LN_LARGEST_BUDGET = math.log(1e45)
+LN_LARGEST_BUDGET = math.log(1e36)
 
 
 def choose(

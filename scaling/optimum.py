@@ -7,7 +7,6 @@ of the teacher's part; where the teacher is free, the logarithm of what it cost 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -144,19 +143,13 @@ def _search_range(setting: Setting, problems: Problems) -> tuple[Array, Array]:
     most = problems.budget / step_flops
     fewest = np.minimum(bounds.student_tokens[0], most)
 
-    def odds(params: float | Array, tokens: float | Array, student_tokens: Array) -> Array:
-        logits = problems.logits * F(params) / step_flops
+    def price(params: float | Array, tokens: float | Array, student_tokens: Array) -> Array:
         training = FORWARDS_PER_STEP * F(params) * tokens
-        charged = logits + problems.pretraining * training / (step_flops * student_tokens)
-        return np.where(free, training / problems.budget, charged)
+        charged = problems.logits * F(params) * student_tokens + problems.pretraining * training
+        return np.where(free, training, charged)
 
     (smallest, largest), (short, long) = bounds.teacher_params, bounds.teacher_tokens
-    low = odds(smallest, short, most)
-    dearest = np.where(free, np.inf, (most - fewest) / fewest)
-    high = np.minimum(odds(largest, long, fewest), dearest)
+    low = price(smallest, short, np.minimum(most, bounds.student_tokens[1])) / problems.budget
+    dearest = price(largest, long, fewest) / np.where(free, problems.budget, step_flops * fewest)
+    high = np.minimum(dearest, np.where(free, np.inf, (most - fewest) / fewest))
     return np.log(low), np.log(np.maximum(high, low))
-
-
-def stack(problems: Sequence[Problems]) -> Problems:
-    """All problems in one, in order."""
-    return Problems(*(np.concatenate(arrays) for arrays in zip(*problems, strict=True)))

@@ -1,0 +1,38 @@
+import pytest
+
+from scaling import InputError, read_catalogue
+
+
+def write(tmp_path, text):
+    path = tmp_path / "teachers.csv"
+    path.write_text(text)
+    return path
+
+
+def test_reads_sizes_as_people_write_them(tmp_path):
+    path = write(tmp_path, "name,params,loss,tokens,vocab\nsmall,1.5B,2.2,,32768\nlarge,7B,,2T,\n")
+    small, large = read_catalogue(path)
+    assert (small.params, small.loss, small.vocab) == (1.5e9, 2.2, 32768)
+    assert (large.tokens, large.loss) == (2e12, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,loss\na,2\n", "no column params"),
+        ("name,params,colour\na,1B,red\n", "unknown column colour"),
+        ("name,params,loss\n", "no teachers"),
+        ("name,params,loss\na,,2.1\n", "row 2: name and params"),
+        ("name,params,loss,tokens\na,1B,,\n", "row 2: teacher a: give its loss"),
+        ("name,params,loss\na,big,2.1\n", "row 2, params: cannot read 'big'"),
+        ("name,params,loss\nb,1B,2\na,1B,-2\n", "row 3, loss: must be positive"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_named(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        read_catalogue(write(tmp_path, text))
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="cannot be read as CSV"):
+        read_catalogue(tmp_path / "none.csv")

@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from test_planner import BOX, calibration, tiny
+
+from scaling import InputError, Question, frontier, plan
+from scaling.scenarios import BEST_CASE, INFERENCE
+
+
+def test_crossovers_lie_where_the_digest_finds_them():
+    """Section 4.4 there, under the same set: 1.6e21 and 1.0e23; best case 1.7e22."""
+    budgets = np.geomspace(1e20, 1e26, 61)
+    question = {"budget": 1e26, "constraints": BOX, "scenarios": (BEST_CASE, INFERENCE)}
+    one = frontier(Question(student_params=1e9, **question), budgets, calibration())
+    ten = frontier(Question(student_params=1e10, **question), budgets, calibration())
+    assert one.tracks["teacher_inference"].crossover.value == pytest.approx(1.6e21, rel=0.1)
+    assert one.tracks["best_case"].crossover.value == pytest.approx(1.7e22, rel=0.1)
+    assert ten.tracks["teacher_inference"].crossover.value == pytest.approx(1.0e23, rel=0.1)
+
+
+def test_a_point_of_the_frontier_is_the_plan():
+    question = Question(student_params=1e5, budget=1e14, constraints={"teacher_tokens": (None, 1e8)})
+    along = frontier(question, [1e13, 1e14], tiny())
+    answer = plan(question, tiny())
+    for way in answer.distillations:
+        assert along.tracks[way.name].loss[1] == way.loss
+        assert along.tracks[way.name].gain[1] == way.gain
+    assert len(along.to_frame()) == 2 * 5
+    assert "FLOPs" in along._repr_html_()
+
+
+def test_bands_of_a_crossover_cover_its_value():
+    question = Question(student_params=3e4, budget=1e16, scenarios=(BEST_CASE,))
+    track = frontier(question, np.geomspace(1e11, 1e17, 49), tiny()).tracks["best_case"]
+    assert 0 <= track.crossover_share <= 1
+    if track.crossover is not None:
+        assert track.crossover.low <= track.crossover.value <= track.crossover.high
+
+
+def test_a_range_needs_two_ends():
+    with pytest.raises(InputError, match="two positive budgets"):
+        frontier(Question(student_params=1e9, budget=1e21), [1e21], calibration())
+    with pytest.raises(InputError, match="needs one student size"):
+        frontier(Question(budget=1e21), [1e20, 1e21], calibration())
