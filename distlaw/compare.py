@@ -15,7 +15,7 @@ Examples:
 
   distlaw compare --student 1B --budget 1e22
 
-  distlaw compare --student 1B --budget 1e22 -c mine.json -c busbridge2025-figure1-runs --scenario best_case
+  distlaw compare --student 1B --budget 1e22 -c mine.json -c hoffmann2022
 """
 
 

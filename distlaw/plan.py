@@ -34,11 +34,11 @@ Examples:
 
   distlaw plan --student 1B --budget 1e20:1e24 --plot frontier.png
 
-  distlaw plan --budget 1e22 --lifetime-tokens 1T --constrain 'student_params<=3B' --gpu h100
+  distlaw plan --budget 1e22 --lifetime-tokens 1T --gpu h100
 
   distlaw plan --student 1B --target-loss 2.2 --teachers catalogue.csv
 
-  distlaw plan --family 100M,300M,1B --budget 3e21 --scenario teacher_pretraining
+  distlaw plan --family 100M,300M,1B --budget 3e21
 """
 
 

@@ -15,7 +15,7 @@ Examples:
 
   distlaw predict --student 1B --tokens 20B --teacher-loss 2.2
 
-  distlaw predict --student 300M --tokens 20:1 --teacher 3B --teacher-tokens 60B
+  distlaw predict --student 300M --tokens 20:1 --teacher 3B --teacher-tokens 6B
 """
 
 

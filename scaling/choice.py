@@ -35,7 +35,7 @@ def choose(
     if target is None:
         cost = np.full((rows, 1), budget)
         if not free:
-            return np.exp(low), cost
+            return np.full((rows, 1), sizes[0]), cost
         best = minimise(
             lambda size: loss_at(np.exp(size), cost + np.zeros_like(size)),
             low,
@@ -50,5 +50,7 @@ def choose(
         ends = np.log(np.exp(size)), np.full_like(size, LN_LARGEST_BUDGET)
         return first_reaching(lambda cost: loss_at(np.exp(size), np.exp(cost)), goal, *ends)
 
-    best = minimise(needed, low, high, first=SIZE_LATTICE, zooms=SIZE_ZOOMS) if free else low
+    if not free:
+        return np.full((rows, 1), sizes[0]), np.exp(needed(low))
+    best = minimise(needed, low, high, first=SIZE_LATTICE, zooms=SIZE_ZOOMS)
     return np.exp(best), np.exp(needed(best))

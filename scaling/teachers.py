@@ -64,7 +64,15 @@ def best_teacher(
             price, logit_tokens, np.where(charged, per_token, 1.0), box, supervised, architecture
         )
         ln_N = np.where(charged, balance.root(lower, upper), lower)
-    return _teacher(np.exp(ln_N), price, logit_tokens, per_token, box, supervised, architecture)
+    return _teacher(
+        np.clip(np.exp(ln_N), smallest, largest),
+        price,
+        logit_tokens,
+        per_token,
+        box,
+        supervised,
+        architecture,
+    )
 
 
 class _Balance(NamedTuple):
