@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 STUDENT = "22k"
-BUDGET = "1e12"
+BUDGET = "3e11"
 
 
 def register(app: typer.Typer) -> None:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 from scaling.compute import ModelShape
 from scaling.errors import InputError
 
-WIDTH_STEP = 8
-FFN_STEP = 32
-"""Rows of a matrix multiply run fastest in multiples of 32."""
+SMALLEST_WIDTH = 16
 
 
 def shape_for(params: float, *, vocab: int, context: int, aspect_ratio: float) -> ModelShape:
     """The ladder's shape nearest to ``params`` non-embedding parameters (nearest in ratio).
 
-    The width runs over multiples of 8 and the depth is ``width / aspect_ratio``, at least one layer, so the
-    nearest size can differ from the one asked for: use ``.params`` of the result.
+    Widths are multiples of 8 (of 128 from 1024 on) and the depth is ``width / aspect_ratio``, at least
+    one layer, so the nearest size can differ from the one asked for: use ``.params`` of the result. With the
+    paper's vocabulary, context and aspect ratio of 128 the rungs above 1e8 are those of its Table 13.
 
     Raises:
         InputError: if ``params`` is below the smallest rung.
     """
-    smallest = _rung(WIDTH_STEP * 2, vocab, context, aspect_ratio)
+    smallest = _rung(SMALLEST_WIDTH, vocab, context, aspect_ratio)
     if params < smallest.params / 1.5:
         raise InputError(
             f"{params:g} parameters is below the ladder's smallest model ({smallest.params:,} non-embedding)"
@@ -27,7 +28,7 @@ def shape_for(params: float, *, vocab: int, context: int, aspect_ratio: float) -
     best = smallest
     width = smallest.width
     while best.params < params:
-        width += WIDTH_STEP
+        width += _step(width, fine=8)
         rung = _rung(width, vocab, context, aspect_ratio)
         if rung.params >= params:
             return rung if rung.params / params < params / best.params else best
@@ -40,13 +41,22 @@ def _rung(width: int, vocab: int, context: int, aspect_ratio: float) -> ModelSha
     return ModelShape(
         layers=max(1, round(width / aspect_ratio)),
         width=width,
-        ffn=-(-8 * width // (3 * FFN_STEP)) * FFN_STEP,
+        ffn=_round_up(8 * width / 3, _step(width, fine=32)),
         heads=heads,
         head_dim=width // heads,
         kv_heads=heads,
         vocab=vocab,
         context=context,
     )
+
+
+def _step(width: int, fine: int) -> int:
+    """Between neighbouring widths, of the model or its feed-forward: the paper's 128 from width 1024 on."""
+    return fine if width < 1024 else 128
+
+
+def _round_up(value: float, step: int) -> int:
+    return step * math.ceil(round(value / step, 9))
 
 
 def _heads(width: int) -> int:

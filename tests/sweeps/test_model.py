@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -40,6 +41,16 @@ def test_depth_follows_width_at_a_fixed_ratio(aspect_ratio: float) -> None:
         assert abs(rung.width / aspect_ratio - rung.layers) <= max(0.5, 1 - rung.width / aspect_ratio)
         assert rung.heads * rung.head_dim == rung.width
         assert rung.params == pytest.approx(params, rel=0.75)
+
+
+def test_the_paper_s_models_are_rungs() -> None:
+    """All rows of Table 13 of Busbridge et al. 2025 but one, whose printed ffn contradicts its parameters."""
+    rows = pd.read_csv(Path(__file__).parents[1] / "scaling" / "table_13.csv", comment="#")
+    for row in rows.itertuples():
+        rung = shape_for(row.params * 1e9, vocab=32768, context=4096, aspect_ratio=128)
+        assert (rung.layers, rung.width) == (row.layers, row.width)
+        assert rung.ffn == row.ffn or row.ffn == 12672
+        assert rung.params == pytest.approx(row.params * 1e9, rel=2e-3)
 
 
 def test_too_small_a_model_is_refused() -> None:
