@@ -18,10 +18,16 @@ from scaling.errors import InputError
 
 RESAMPLES = ("wild", "residual", "normal", "runs", "weights")
 CHUNK = 128
-"""Members solved together: their Jacobians then stay in the cache."""
+CHUNK_NUMBERS = 4e6
+"""Members solved together, and numbers in their Jacobians: what the cache and the memory hold."""
+NEGLIGIBLE = 2e-4
+"""A decrease of the objective, in units of the noise, that moves no coordinate by 2 % of its error."""
+LINEARISED = 5_000
+"""From this many rows on, a draw is one Newton step from sums over runs, or three where every draw has a
+supervised law of its own: with so many rows the objective is a parabola over the width of the draws."""
 
 
-def resampled(found: Estimate, draws: int, method: str, rng: np.random.Generator) -> tuple[Array, Array]:
+def resampled(found: Estimate, draws: int, method: str, seed: int) -> tuple[Array, Array]:
     """Observed losses, on the scale of the fit, and row weights, both (draws, rows).
 
     ========= ==========================================================================================
@@ -32,6 +38,7 @@ def resampled(found: Estimate, draws: int, method: str, rng: np.random.Generator
     weights   runs get random exponential weights (Bayesian bootstrap): no run ever vanishes
     ========= ==========================================================================================
     """
+    rng = np.random.default_rng([seed, 2])
     rows = found.model.rows
     groups = int(rows.group.max()) + 1
     ones = np.ones((draws, len(rows)))
@@ -40,26 +47,36 @@ def resampled(found: Estimate, draws: int, method: str, rng: np.random.Generator
     if method == "wild":
         signs = rng.choice([-1.0, 1.0], size=(draws, groups))[:, rows.group]
         return found.predicted + signs * _inflated(found), ones
-    kinds = rows.kind
     if method == "residual":
-        observed = np.empty((draws, len(rows)))
-        inflated = _inflated(found)
-        for kind in np.unique(kinds):
-            mine = np.flatnonzero(kinds == kind)
+        observed, inflated = np.empty((draws, len(rows))), _inflated(found)
+        for kind in np.unique(rows.kind):
+            mine = np.flatnonzero(rows.kind == kind)
             observed[:, mine] = found.predicted[mine] + inflated[rng.choice(mine, size=(draws, len(mine)))]
         return observed, ones
+    weight = group_weights(found, draws, method, seed)
+    return np.broadcast_to(found.model.observed, (draws, len(rows))), weight[:, rows.group]
+
+
+def group_weights(found: Estimate, draws: int, method: str, seed: int) -> Array:
+    """How often each run counts in each draw, (draws, runs).
+
+    A kind of run has a random stream of its own, so that a law fitted to the distillations alone sees the
+    same ones as the joint fit does.
+    """
     if method not in RESAMPLES:
         raise InputError(f"no bootstrap is called {method!r}; known: {', '.join(RESAMPLES)}")
-    of_group = np.zeros(groups, dtype=np.intp)
-    of_group[rows.group] = kinds
-    weight = np.empty((draws, groups))
-    for kind in np.unique(kinds):
-        mine = np.flatnonzero(of_group == kind)
+    rows = found.model.rows
+    kind_of_group = np.zeros(int(rows.group.max()) + 1, dtype=np.intp)
+    kind_of_group[rows.group] = rows.kind
+    weight = np.empty((draws, len(kind_of_group)))
+    for kind in np.unique(kind_of_group):
+        mine = np.flatnonzero(kind_of_group == kind)
+        rng = np.random.default_rng([seed, int(kind)])
         if method == "runs":
             weight[:, mine] = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), size=draws)
         else:
             weight[:, mine] = rng.dirichlet(np.ones(len(mine)), size=draws) * len(mine)
-    return np.broadcast_to(found.model.observed, (draws, len(rows))), weight[:, rows.group]
+    return weight
 
 
 def bootstrap(
@@ -75,13 +92,15 @@ def bootstrap(
 
     ``model`` replaces the estimate's own, for a law conditional on another supervised law in every draw.
     """
-    rng = np.random.default_rng(seed)
-    observed, weight = resampled(found, draws, method, rng)
-    model = model or found.model
+    alone, model = model in (None, found.model), model or found.model
     centre, spread = model.prior()
     centres = np.broadcast_to(centre, (draws, model.size))
     if jitter and found.problem.precision.any():
+        rng = np.random.default_rng([seed, 3])
         centres = centre + spread * rng.standard_normal((draws, model.size))
+    if alone and len(model.rows) > LINEARISED and method in ("runs", "weights"):
+        return _one_step(found, group_weights(found, draws, method, seed), centres)
+    observed, weight = resampled(found, draws, method, seed)
     problem = replace(
         found.problem,
         evaluate=model.evaluate,
@@ -95,8 +114,10 @@ def bootstrap(
 
 def _in_chunks(problem: Problem, start: Array, model: Model) -> Minimum:
     parts: list[Minimum] = []
-    for first in range(0, len(start), CHUNK):
-        chunk = np.arange(first, min(first + CHUNK, len(start)))
+    steps = 200 if len(model.rows) <= LINEARISED else 3
+    width = int(np.clip(CHUNK_NUMBERS / (len(model.rows) * model.size), 1, CHUNK))
+    for first in range(0, len(start), width):
+        chunk = np.arange(first, min(first + width, len(start)))
 
         def evaluate(
             theta: Array, members: NDArray[np.intp], chunk: NDArray[np.intp] = chunk
@@ -110,13 +131,35 @@ def _in_chunks(problem: Problem, start: Array, model: Model) -> Minimum:
             weight=problem.weight[chunk],
             centre=problem.centre[chunk],
         )
-        parts.append(minimise(part, start[chunk], tolerance=1e-7))
+        parts.append(minimise(part, start[chunk], tolerance=1e-7, absolute=NEGLIGIBLE, iterations=steps))
     return Minimum(
         theta=np.concatenate([part.theta for part in parts]),
         objective=np.concatenate([part.objective for part in parts]),
         converged=np.concatenate([part.converged for part in parts]),
         iterations=max(part.iterations for part in parts),
     )
+
+
+def _one_step(found: Estimate, weight: Array, centres: Array) -> Minimum:
+    """One Newton step for every row of ``weight`` (draws, runs), from each run's share of the derivatives."""
+    rows, problem = found.model.rows, found.problem
+    order = np.argsort(rows.group, kind="stable")
+    first = np.searchsorted(rows.group[order], np.arange(int(rows.group.max()) + 1))
+    residual, jacobian = -found.residual[order], found.jacobian[order]
+    size = np.maximum(np.abs(residual), 1e-300)
+    robust = problem.weight[0][order] * np.minimum(1.0, problem.delta[order] / size)
+    curvature = problem.weight[0][order] * (size <= problem.delta[order])
+    gradient = np.add.reduceat(jacobian * (robust * residual)[:, None], first)
+    p = found.model.size
+    hessian = np.add.reduceat(
+        (jacobian[:, :, None] * jacobian[:, None, :]).reshape(-1, p * p) * curvature[:, None], first
+    )
+    slope = weight @ gradient + problem.precision * (found.theta - centres)
+    bend = (weight @ hessian).reshape(-1, p, p) + np.diag(problem.precision)
+    step = np.linalg.solve(bend, slope[:, :, None])[:, :, 0]
+    theta = np.clip(found.theta - step, problem.lower, problem.upper)
+    none = np.full(len(theta), np.nan)
+    return Minimum(theta=theta, objective=none, converged=np.ones(len(theta), dtype=bool), iterations=1)
 
 
 def _inflated(found: Estimate) -> Array:

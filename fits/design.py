@@ -76,12 +76,13 @@ def check(table: pd.DataFrame) -> DesignReport:
 
 
 def levels(values: np.ndarray, ratio: float = 1.15) -> np.ndarray:
-    """The distinct levels of a size, as geometric means of values within ``ratio`` of their neighbour."""
-    ordered = np.sort(np.log(values))
-    if not len(ordered):
-        return ordered
-    breaks = np.flatnonzero(np.diff(ordered) > np.log(ratio)) + 1
-    return np.exp([part.mean() for part in np.split(ordered, breaks)])
+    """The distinct levels of a size: geometric means of values within ``ratio`` of the level's smallest."""
+    ordered = np.unique(np.log(values))
+    starts: list[int] = []
+    for i, value in enumerate(ordered):
+        if not starts or value - ordered[starts[-1]] > np.log(ratio):
+            starts.append(i)
+    return np.exp([part.mean() for part in np.split(ordered, starts[1:])]) if starts else ordered
 
 
 def check_supervised(rows: Rows) -> list[Finding]:

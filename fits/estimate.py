@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fits.model import Model
-from fits.solver import Array, Problem, minimise
+from fits.solver import Array, Minimum, Problem, minimise
 from scaling.errors import InputError
 from scaling.laws import DistillationLaw, SupervisedLaw, coefficients
 
@@ -42,6 +42,10 @@ class Objective:
             raise InputError(f"delta must be 'auto', a positive number or inf, not {self.delta!r}")
         if not self.asymmetry > 0:
             raise InputError(f"asymmetry must be positive, not {self.asymmetry!r}")
+
+
+SCREENED = 2000
+"""Starts are compared on this many rows, drawn at random; the best is then refined on all."""
 
 
 class Status(StrEnum):
@@ -158,26 +162,37 @@ def estimate(
     points = np.concatenate([centre[None], points, *(point[None] for point in near)])
     auto = objective.delta == "auto" and sigma is None
     guess = np.full(len(model.rows), 0.01) if sigma is None else sigma
-    problem = posed(model, objective, guess)
-    if not objective.priors:  # the priors lead the starts to the basin that matters, then let go
-        points = minimise(posed(model, replace(objective, priors=True), guess), points, iterations=40).theta
-    found = minimise(problem, points)
+    found = _search(model, objective, guess, points, rng)
     best = int(np.argmin(found.objective))
     agreed = int(np.sum(found.objective <= found.objective[best] * (1 + 1e-4) + 1e-12))
+    problem = posed(model, objective, guess)
+    if len(model.rows) > SCREENED:
+        found = minimise(problem, found.theta[best : best + 1])
+        best = 0
     theta, converged, value = found.theta[best], bool(found.converged[best]), float(found.objective[best])
     if sigma is None:
         for _ in range(4 if auto else 1):
             guess = noise(model, problem, theta, common=not auto)
             problem = posed(model, objective, guess)
-            last = minimise(
-                problem, found.theta[np.argsort(found.objective)[:1]] if not auto else theta[None]
-            )
+            last = minimise(problem, theta[None])
             theta, converged, value = last.theta[0], bool(last.converged[0]), float(last.objective[0])
     status, detail = _status(model, theta, converged, problem)
     return Estimate(
         model=model, theta=theta, sigma=guess, problem=problem, objective=value, starts=len(points),
         agreed=agreed, status=status, detail=detail,
     )  # fmt: skip
+
+
+def _search(
+    model: Model, objective: Objective, sigma: Array, points: Array, rng: np.random.Generator
+) -> Minimum:
+    """Minimise from every point; on a sample of the rows where there are more than ``SCREENED``."""
+    if len(model.rows) > SCREENED:
+        chosen = np.sort(rng.choice(len(model.rows), SCREENED, replace=False)).astype(np.intp)
+        model, sigma = model.on(model.rows.take(chosen)), sigma[chosen]
+    if not objective.priors:  # the priors lead the starts to the basin that matters, then let go
+        points = minimise(posed(model, replace(objective, priors=True), sigma), points, iterations=40).theta
+    return minimise(posed(model, objective, sigma), points)
 
 
 def posed(model: Model, objective: Objective, sigma: Array) -> Problem:

@@ -143,6 +143,8 @@ def fit(
     rows = Rows.of(table)
     findings = _design(rows, supervised)
     chosen, notes = _laws(rows, laws)
+    if supervised is not None and not chosen:
+        raise InputError("there is nothing to fit: the supervised law is given, and no row is a distillation")
     law, law_draws, given = _given(supervised, draws)
     recipe = Recipe(
         laws=tuple(chosen),
@@ -224,7 +226,7 @@ def with_gamma(rows: Rows, recipe: Recipe, gamma: str | float) -> tuple[Recipe, 
     n = rows.supervised
     if n < GAMMA_RUNS:
         return one, [f"gamma = 1: {n} supervised runs are too few to ask for a free one"]
-    alone = rows.supervised_only()
+    alone = rows.of_kind(0)
     fitted = partial(estimate, objective=recipe.objective, starts=recipe.starts, seed=recipe.seed)
     free = fitted(recipe.model(alone, None, None))
     pinned = fitted(one.model(alone, None, None), sigma=free.sigma)
@@ -248,16 +250,19 @@ def _laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]
 
 
 def _annotated(table: pd.DataFrame, joint: Estimate) -> pd.DataFrame:
-    """The table with predictions, residuals and flags for outliers."""
+    """The table with predictions for every usable row, residuals, and flags for outliers."""
     annotated = table.copy()
-    index = annotated.index[joint.model.rows.index]
-    deviations = joint.residual / joint.sigma
-    predicted = joint.losses
+    rows, law = Rows.of(table), joint.supervised
+    n, index = rows.supervised, annotated.index[rows.index]
+    predicted = law.loss(rows.N, rows.D)
+    if rows.distillations:
+        predicted[n:] = joint.distilled.loss(rows.N[n:], rows.D[n:], rows.L_T, law)
     annotated["predicted"], annotated["residual"], annotated["outlier"] = np.nan, np.nan, ""
     annotated.loc[index, "predicted"] = predicted
-    annotated.loc[index, "residual"] = joint.model.rows.L - predicted
+    annotated.loc[index, "residual"] = rows.L - predicted
+    deviations = joint.residual / joint.sigma
     far = np.abs(deviations) > OUTLIER
-    annotated.loc[index[far], "outlier"] = [
+    annotated.loc[annotated.index[joint.model.rows.index[far]], "outlier"] = [
         f"{abs(d):.1f} sd {'above' if d > 0 else 'below'} the law" for d in deviations[far]
     ]
     return annotated

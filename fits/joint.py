@@ -44,6 +44,7 @@ class Recipe:
     def model(self, rows: Rows, law: str | None, given: SupervisedLaw | None) -> Model:
         """The model of a law under this recipe; conditional on ``given``, or joint where it is None."""
         pins = coordinate_pins(self.pins, law) if law in (None, *self.laws[:1]) else {}
+        rows = rows if given is None else rows.of_kind(1)
         return Model(rows, law, fixed=pins, tied=self.tied, given=given, in_nats=self.objective.in_nats)
 
 
@@ -74,7 +75,10 @@ def draw_laws(estimates: Mapping[str, Estimate], recipe: Recipe, draws: int, res
         model = found.model
         if SUPERVISED in columns:
             given = SupervisedLaw(**columns[SUPERVISED])
-            model = Model(model.rows, model.law, given=given, fixed=model.fixed, in_nats=model.in_nats)
+            model = Model(
+                model.rows.of_kind(1), model.law, fixed=model.fixed, given=given, in_nats=model.in_nats,
+                centre=model.centre,
+            )  # fmt: skip
         theta = bootstrap(found, draws, method=resample, seed=recipe.seed, model=model).theta
         supervised, distilled = model.laws(theta)
         columns.setdefault(SUPERVISED, _columns(supervised, draws))

@@ -79,18 +79,22 @@ class Rows:
         """(rows,): 0 for supervised, 1 for distillation."""
         return (np.arange(len(self)) >= self.supervised).astype(np.intp)
 
-    def supervised_only(self) -> Rows:
-        """The supervised rows alone."""
-        n = self.supervised
+    def take(self, chosen: NDArray[np.intp]) -> Rows:
+        """Some of the rows, given in ascending order."""
+        n = int(np.sum(chosen < self.supervised))
         return Rows(
-            N=self.N[:n],
-            D=self.D[:n],
-            L=self.L[:n],
-            L_T=self.L_T[:0],
+            N=self.N[chosen],
+            D=self.D[chosen],
+            L=self.L[chosen],
+            L_T=self.L_T[chosen[n:] - self.supervised],
             supervised=n,
-            group=self.group[:n],
-            index=self.index[:n],
+            group=np.unique(self.group[chosen], return_inverse=True)[1].astype(np.intp),
+            index=self.index[chosen],
         )
+
+    def of_kind(self, kind: int) -> Rows:
+        """The supervised rows (0) or the distillations (1) alone."""
+        return self.take(np.flatnonzero(self.kind == kind))
 
     def centre(self) -> Centre:
         """Geometric means, where amplitudes are expressed."""
@@ -107,7 +111,7 @@ class Model:
 
     ``given`` is a supervised law that is not fitted, with coefficients of shape () or, one a member of the
     batch, (batch,). ``fixed`` maps coordinate names to values; ``tied`` makes alpha and beta equal. Losses
-    are compared as logarithms, or ``in_nats``.
+    are compared as logarithms, or ``in_nats``. ``centre`` replaces the rows' own.
     """
 
     def __init__(
@@ -119,12 +123,14 @@ class Model:
         tied: bool = False,
         given: SupervisedLaw | None = None,
         in_nats: bool = False,
+        centre: Centre | None = None,
     ) -> None:
         self.in_nats = in_nats
         self.observed = rows.L if in_nats else np.log(rows.L)
         """(rows,): what the runs measured, on the scale of the fit."""
-        centre = rows.centre()
-        self.rows, self.law, self.fixed = rows, law, dict(fixed or {})
+        centre = centre or rows.centre()
+        self.rows, self.law, self.fixed, self.tied, self.centre = rows, law, dict(fixed or {}), tied, centre
+        self.given_law = given
         self.supervised = SupervisedCoordinates(centre)
         self.distilled = coordinates_of(law, centre) if law else None
         self.given = None if given is None else np.atleast_2d(self.supervised.theta(given))
@@ -196,6 +202,13 @@ class Model:
             jacobian /= loss[:, None, :]
             loss = np.log(loss)
         return loss, np.matmul(self.expand.T, jacobian)
+
+    def on(self, rows: Rows) -> Model:
+        """The same model of other rows, in the same coordinates."""
+        return Model(
+            rows, self.law, fixed=self.fixed, tied=self.tied, given=self.given_law, in_nats=self.in_nats,
+            centre=self.centre,
+        )  # fmt: skip
 
     def at(self, theta: Array) -> tuple[Array, Array]:
         """Loss (n,), on the scale of the fit, and its Jacobian (n, p) at one point (p,)."""

@@ -65,11 +65,14 @@ class Minimum:
     iterations: int
 
 
-def minimise(problem: Problem, start: Array, *, iterations: int = 200, tolerance: float = 1e-9) -> Minimum:
+def minimise(
+    problem: Problem, start: Array, *, iterations: int = 200, tolerance: float = 1e-9, absolute: float = 0.0
+) -> Minimum:
     """Minimise every member of the batch from its row of ``start`` (b, p).
 
     Members that converge leave the batch, so stragglers cost only themselves. A member has converged when
-    the best conceivable decrease (the Newton decrement) falls below ``tolerance`` times its objective.
+    the best conceivable decrease (the Newton decrement) falls below ``tolerance`` times its objective, or
+    below ``absolute``.
     """
     theta = np.clip(start, problem.lower, problem.upper)
     members = np.arange(len(theta))
@@ -88,7 +91,7 @@ def minimise(problem: Problem, start: Array, *, iterations: int = 200, tolerance
         theta[won], objective[won] = trial[better], new_objective[better]
         gradient[won], hessian[won] = new_gradient[better], new_hessian[better]
         damping[live] = np.clip(np.where(better, mu * 0.15, mu * 6.0), 1e-12, 1e12)
-        small = decrement <= tolerance * np.maximum(objective[live], 1e-300)
+        small = decrement <= np.maximum(tolerance * objective[live], absolute)
         done = (small & (mu < 1.0)) | (damping[live] > 1e11)
         converged[live[done]] = True
         live = live[~done]

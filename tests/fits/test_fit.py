@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from samples_of_fits import DISTILLED, FIGURE1, TRUTH, sweep
 
-from fits import Objective, fit
+from fits import Objective, bootstrap, fit
 from fits.model import Model, Rows
 from fits.runs import validate
-from scaling import InputError
+from scaling import InputError, SupervisedLaw
 from scaling.calibration import Calibration
 from scaling.laws import coefficients
 
@@ -138,3 +138,22 @@ def test_the_same_seed_gives_the_same_fit() -> None:
     one, other = (fit(sweep(noise=0.01), draws=40, seed=7) for _ in range(2))
     assert one.supervised == other.supervised
     assert np.array_equal(one.draws["effective-tokens"]["k"], other.draws["effective-tokens"]["k"])
+
+
+def test_large_tables_are_drawn_by_one_newton_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums over runs replace refits where there are many rows; the draws are much the same."""
+    rng = np.random.default_rng(0)
+    N = np.repeat(np.exp(rng.uniform(np.log(1e6), np.log(1e9), 60)), 40)
+    D = np.tile(np.geomspace(1e8, 1e10, 40), 60)
+    own = np.repeat(0.004 * rng.standard_normal(60), 40)
+    law = SupervisedLaw(E=1.7, A=480.0, B=2085.0, alpha=0.35, beta=0.37)
+    loss = law.loss(N, D) * np.exp(own + 0.001 * rng.standard_normal(len(N)))
+    runs = np.repeat([f"run {i}" for i in range(60)], 40)
+    frame = pd.DataFrame({"run": runs, "params": N, "tokens": D, "loss": loss})
+    refitted = fit(frame, gamma=1.0, draws=300)
+    monkeypatch.setattr(bootstrap, "LINEARISED", 100)
+    stepped = fit(frame, gamma=1.0, draws=300)
+    for name in ("E", "alpha", "beta"):
+        one, other = refitted.draws["supervised"][name], stepped.draws["supervised"][name]
+        assert np.std(other) == pytest.approx(np.std(one), rel=0.2)
+        assert np.corrcoef(one, other)[0, 1] > 0.95

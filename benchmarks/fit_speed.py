@@ -1,0 +1,155 @@
+"""How fast are fits and bootstraps, and do they reach the optimum? CPU seconds of one core.
+
+OMP_NUM_THREADS=1 python benchmarks/fit_speed.py
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+
+from fits import Objective, datasets, figure1, fit
+from fits.bootstrap import bootstrap, resampled
+from fits.estimate import Estimate, estimate, posed
+from fits.model import Model, Rows
+from fits.solver import Array, Problem, minimise, objective
+from scaling import EffectiveTokensLaw, IdentifiableLaw, SupervisedLaw
+
+HUBER = Objective(delta=1e-3, priors=False)
+GIVEN = figure1.printed_supervised().supervised
+
+
+def seconds(action: object, repeats: int = 1) -> tuple[float, object]:
+    """CPU seconds of one call, and what it returned."""
+    assert callable(action)
+    began = time.process_time()
+    for _ in range(repeats):
+        result = action()
+    return (time.process_time() - began) / repeats, result
+
+
+def chinchilla() -> None:
+    """The 5-parameter fit of the 240 rows, and its bootstrap."""
+    rows = Rows.of(datasets.chinchilla().sort_values("loss").iloc[:240])
+    model = Model(rows, None, fixed={"supervised ln gamma": 0.0})
+    for starts in (4, 16, 48):
+        took, found = seconds(lambda starts=starts: estimate(model, HUBER, starts=starts), 10)
+        assert isinstance(found, Estimate)
+        value = float(found.objective * found.sigma[0] ** 2)
+        print(f"240 rows, 5 parameters, {starts} starts ({found.agreed} agree): {took:.4f} s, {value:.7e}")
+    took, _ = seconds(lambda: bootstrap(found, 4000))
+    print(f"4000 Huber bootstraps: {took:.2f} s; 1e-3 from their own optimum: {_missed(found, 4000, 60):.1%}")
+
+
+def distillation() -> None:
+    """The 8-parameter fit of the 354 rows, its bootstrap, and synthetic data sets with outliers."""
+    rows = Rows.of(datasets.figure1())
+    model = Model(rows, "published", given=GIVEN)
+    for name, how in (("Huber 1e-3", HUBER), ("default", Objective())):
+        took, found = seconds(lambda how=how: estimate(model, how))
+        assert isinstance(found, Estimate)
+        print(f"354 rows, 8 parameters, {name}: {took:.3f} s, {found.agreed} of {found.starts} agree")
+        took, _ = seconds(lambda found=found: bootstrap(found, 1000))
+        print(f"  1000 bootstraps: {took:.2f} s", end="")
+        missed = "" if how.priors else f"; 1e-3 from their own optimum: {_missed(found, 1000, 60):.1%}"
+        print(missed)
+    worse, times = [], []
+    for seed in range(20):
+        synthetic = _synthetic(rows, seed)
+        other = Model(synthetic, "published", given=GIVEN)
+        took, found = seconds(lambda other=other: estimate(other, HUBER))
+        assert isinstance(found, Estimate)
+        times.append(took)
+        best = _best_of_many(other, found)
+        worse.append(found.objective / best - 1)
+    print(
+        f"20 synthetic data sets (0.3 % noise, 4 % outliers): {np.mean(times):.3f} s each; objective over "
+        f"the best of 200 polished starts: largest excess {max(worse):+.1e}, smallest {min(worse):+.1e}"
+    )
+
+
+def scale() -> None:
+    """100,000 rows: checkpoints of 2,000 supervised runs and 1,000 distillations."""
+    rng = np.random.default_rng(0)
+    N, D = np.exp(rng.uniform(np.log(1e7), np.log(1e10), 2000)), np.geomspace(1e9, 1e11, 45)
+    frame = pd.DataFrame(
+        {
+            "run": np.repeat([f"s{i}" for i in range(2000)], 45),
+            "params": np.repeat(N, 45),
+            "tokens": np.tile(D, 2000),
+        }
+    )
+    noise = np.repeat(0.003 * rng.standard_normal(2000), 45) + 0.001 * rng.standard_normal(90_000)
+    law = SupervisedLaw(E=1.7, A=480.0, B=2085.0, alpha=0.35, beta=0.37)
+    frame["loss"] = law.loss(frame["params"], frame["tokens"]) * np.exp(noise)
+    N, L_T = np.exp(rng.uniform(np.log(1e7), np.log(1e9), 1000)), rng.uniform(1.95, 3.0, 1000)
+    students = pd.DataFrame(
+        {"run": np.repeat([f"d{i}" for i in range(1000)], 10), "params": np.repeat(N, 10)}
+        | {"tokens": np.tile(np.geomspace(1e9, 1e10, 10), 1000), "teacher_loss": np.repeat(L_T, 10)}
+    )
+    truth = EffectiveTokensLaw(k=1.4, q=9.0, eps=0.025)
+    loss = truth.loss(students["params"], students["tokens"], students["teacher_loss"], law)
+    students["loss"] = loss * np.exp(0.003 * rng.standard_normal(10_000))
+    table = pd.concat([frame, students], ignore_index=True)
+    took, found = seconds(lambda: fit(table))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"100,000 rows, fit with 400 draws and held-out checks: {took:.1f} s, {memory:.2f} GiB at most")
+    print(found.supervised, *found.distillation.values())  # type: ignore[attr-defined]
+
+
+def _missed(found: Estimate, draws: int, sample: int) -> float:
+    """Share of a sample of bootstraps whose objective a long polish lowers by more than 1e-3."""
+    ended = bootstrap(found, draws)
+    observed, weight = resampled(found, draws, "runs", 0)
+    chosen = np.linspace(0, draws - 1, sample).astype(int)
+    missed = 0
+    for i in chosen:
+        problem = replace(
+            found.problem, observed=observed[i : i + 1], weight=weight[i : i + 1] * found.problem.weight
+        )
+        if found.problem.precision.any():
+            return float("nan")  # priors are drawn anew in every draw
+        here = float(objective(problem, ended.theta[i : i + 1])[0])
+        missed += here > _polished(problem, ended.theta[i]) * 1.001
+    return missed / sample
+
+
+def _polished(problem: Problem, theta: Array) -> float:
+    """The objective after a long BFGS from several points around ``theta``."""
+    rng = np.random.default_rng(0)
+    values = []
+    for jump in (0.0, 0.02, 0.1):
+        point = theta + jump * rng.standard_normal(len(theta))
+        values.append(minimize(lambda x: float(objective(problem, x[None])[0]), point, method="BFGS").fun)
+    return float(min(values))
+
+
+def _best_of_many(model: Model, found: Estimate, starts: int = 200, polished: int = 5) -> float:
+    """The best objective of many random starts, the best few of them polished by BFGS."""
+    rng = np.random.default_rng(99)
+    centre, spread = model.prior()
+    problem = posed(model, HUBER, found.sigma)
+    ended = minimise(
+        problem, centre + 1.5 * spread * rng.standard_normal((starts, model.size)), iterations=600
+    )
+    order = np.argsort(ended.objective)[:polished]
+    return min(_polished(problem, ended.theta[i]) for i in order)
+
+
+def _synthetic(rows: Rows, seed: int) -> Rows:
+    """The 354 rows with losses of a known published law, noise and outliers."""
+    rng = np.random.default_rng(seed)
+    law = IdentifiableLaw(c0=2.4, k=0.92, f1=0.1, A=2300.0, B=97000.0, alpha=0.33, beta=0.49, gamma=0.74)
+    noise = 0.003 * rng.standard_normal(len(rows)) * np.where(rng.random(len(rows)) < 0.04, 10.0, 1.0)
+    return replace(rows, L=law.loss(rows.N, rows.D, rows.L_T, GIVEN) * np.exp(noise))
+
+
+if __name__ == "__main__":
+    chinchilla()
+    distillation()
+    scale()
