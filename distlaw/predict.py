@@ -13,9 +13,9 @@ HELP = """Losses at a point: what a student of this size reaches on these tokens
 
 Examples:
 
-  distlaw predict --student 1B --tokens 20B --teacher-loss 2.2
+  distlaw predict --student 1B --tokens 20B
 
-  distlaw predict --student 300M --tokens 20:1 --teacher 3B --teacher-tokens 6B
+  distlaw predict --student 300M --tokens 20:1 --teacher-loss 2.3
 """
 
 

@@ -161,9 +161,10 @@ class Architecture:
             return 2 * np.exp(ln_N), np.ones_like(ln_N)
         context_weight, vocab_weight = _weights(self)
         step = np.exp(ln_N * (-1 / 3))
-        context, vocab = step * context_weight, step * step * vocab_weight
+        square = step * step
+        context, vocab = step * context_weight, square * vocab_weight
         total = 1 + context + vocab
-        return 2 * total / step**3, 1 - (context + 2 * vocab) / (3 * total)
+        return 2 * total / (square * step), 1 - (context + 2 * vocab) / (3 * total)
 
     def params_for_flops(self, forward_flops: ArrayLike) -> NDArray[np.float64]:
         """The inverse of F: how large a model is whose forward pass costs this much a token."""

@@ -7,8 +7,8 @@ of the teacher's part; where the teacher is free, the logarithm of what it cost 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,7 @@ from scaling.search import minimise
 from scaling.teachers import TeacherBox, best_teacher
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 Bound = tuple[float | Array, float | Array]
 
 
@@ -50,6 +51,27 @@ class Setting:
     architecture: Architecture
     bounds: Bounds = field(default_factory=Bounds)
 
+    def rows(self, block: slice) -> Setting:
+        """The setting of some of the problems, where coefficients or bounds differ between them."""
+        return Setting(
+            supervised=_rows(self.supervised, block),
+            law=None if self.law is None else _rows(self.law, block),
+            architecture=self.architecture,
+            bounds=_rows(self.bounds, block),
+        )
+
+
+def _rows(thing: T, block: slice) -> T:
+    """A dataclass with its arrays of shape (P, ...) cut to a block; single rows serve every problem."""
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(cut(each) for each in value)
+        return value[block] if isinstance(value, np.ndarray) and value.ndim and len(value) > 1 else value
+
+    changes = {each.name: cut(getattr(thing, each.name)) for each in fields(thing)}  # type: ignore[arg-type]
+    return replace(thing, **changes)  # type: ignore[type-var]
+
 
 class Problems(NamedTuple):
     """Students, budgets and shares of the teacher's costs: arrays of shape (P, 1)."""
@@ -67,6 +89,10 @@ class Problems(NamedTuple):
         arrays = np.broadcast_arrays(student_params, budget, logits, pretraining)
         return cls(*(np.asarray(array, dtype=np.float64).reshape(-1, 1) for array in arrays))
 
+    def rows(self, block: slice) -> Problems:
+        """Some of the problems."""
+        return Problems(*(array[block] for array in self))
+
 
 class Optima(NamedTuple):
     """The best distillation of each problem; arrays of one shape. Infeasible ones have loss inf."""
@@ -79,10 +105,35 @@ class Optima(NamedTuple):
     loss: Array
 
 
-def solve(setting: Setting, problems: Problems) -> Optima:
+class Effort(NamedTuple):
+    """How finely to search: points of the first lattice, points of each zoom, zooms."""
+
+    first: int
+    zoom: int
+    zooms: int
+
+
+EXACT = Effort(64, 40, 3)
+"""Loss to better than 1e-6 nats/token, kinks included; decisions to 1e-4."""
+QUICK = Effort(32, 16, 3)
+"""Decisions to about 0.3 %, for their spread over many draws."""
+BLOCK = 8192
+"""Lattice points evaluated at once, so that they stay in the cache."""
+
+
+def solve(setting: Setting, problems: Problems, effort: Effort = EXACT) -> Optima:
     """The optimum of every problem, shape (P,)."""
+    count, step = len(problems.budget), max(1, BLOCK // effort.first)
+    if count <= step:
+        return _solve(setting, problems, effort)
+    blocks = [slice(start, start + step) for start in range(0, count, step)]
+    parts = [_solve(setting.rows(block), problems.rows(block), effort) for block in blocks]
+    return Optima(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _solve(setting: Setting, problems: Problems, effort: Effort) -> Optima:
     low, high = _search_range(setting, problems)
-    best = minimise(lambda split: distil(setting, problems, split).loss, low, high)
+    best = minimise(lambda split: distil(setting, problems, split).loss, low, high, **effort._asdict())
     return Optima(*(values[:, 0] for values in distil(setting, problems, best)))
 
 

@@ -15,7 +15,7 @@ from scaling.choice import LN_LARGEST_BUDGET, choose
 from scaling.errors import InputError
 from scaling.family import share_teacher
 from scaling.near import explore
-from scaling.optimum import Problems, Setting, solve
+from scaling.optimum import QUICK, Problems, Setting, solve
 from scaling.plans import Interval, Plan
 from scaling.question import Question
 from scaling.scenarios import INFERENCE, Scenario
@@ -92,6 +92,8 @@ class _Planner:
 
     def _beside(self, budget: float) -> tuple[float, float]:
         """Direct training with this budget, of the best size where that is free."""
+        if self.sizes[0] == self.sizes[1]:
+            return self._direct(self.sizes[0], budget)
         params, _ = choose(self.serving.direct_loss, 1, self.sizes, budget, None)
         return self._direct(params[0, 0], budget)
 
@@ -189,7 +191,7 @@ class _Planner:
         )
         budgets = np.full(draws, left)
         problems = Problems.of(question.student_params, budgets, scenario.logits, scenario.pretraining)
-        optima = solve(drawn, problems)
+        optima = solve(drawn, problems, QUICK)
         if not np.all(np.isfinite(optima.loss)):
             return {}
         return {name: interval(getattr(optima, name)) for name in DRAWN}

@@ -16,6 +16,8 @@ REPETITION_CONSTANT = 15.387756
 def effective_tokens(tokens: ArrayLike, unique: ArrayLike) -> NDArray[np.float64]:
     """Unique tokens worth as much as ``tokens`` drawn from ``unique`` ones, epoch after epoch."""
     tokens, unique = np.asarray(tokens, dtype=np.float64), np.asarray(unique, dtype=np.float64)
+    if unique.ndim == 0 and unique == np.inf:
+        return tokens
     repeats = np.maximum(tokens / unique - 1, 0.0)
     worth = -REPETITION_CONSTANT * np.expm1(-repeats / REPETITION_CONSTANT)
     return np.where(repeats > 0, unique * (1 + worth), tokens)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 FIRST_LATTICE = 64
-ZOOM_LATTICE = 24
-ZOOMS = 4
+ZOOM_LATTICE = 40
+ZOOMS = 3
 BISECTIONS = 40
 
 
@@ -26,6 +26,7 @@ def minimise(
     high: Array,
     *,
     first: int = FIRST_LATTICE,
+    zoom: int = ZOOM_LATTICE,
     zooms: int = ZOOMS,
 ) -> Array:
     """The minimisers, shape (P, 1), of ``objective`` between ``low`` and ``high``, both of shape (P, 1).
@@ -39,7 +40,7 @@ def minimise(
         best = np.argmin(objective(lattice), axis=1, keepdims=True)
         middle = np.take_along_axis(lattice, best, axis=1)
         low, high = np.maximum(low, middle - step), np.minimum(high, middle + step)
-        points = ZOOM_LATTICE
+        points = zoom
     return middle
 
 
