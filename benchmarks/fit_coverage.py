@@ -21,10 +21,8 @@ from fits.bootstrap import RESAMPLES, bootstrap
 from fits.joint import Recipe, fit_laws
 from fits.model import Rows
 from fits.runs import validate
-from scaling import EffectiveTokensLaw, SupervisedLaw
+from scaling import EffectiveTokensLaw, IdentifiableLaw, SupervisedLaw
 from scaling.laws import DistillationLaw, coefficients
-
-PINS = {"gamma": 1.0}
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Design:
 
     name: str
     supervised: SupervisedLaw
-    distilled: EffectiveTokensLaw
+    distilled: DistillationLaw
     sizes: np.ndarray
     tokens: np.ndarray
     students: np.ndarray
@@ -41,6 +39,17 @@ class Design:
     teachers: tuple[int, ...]
     """Which supervised runs, counted along sizes then tokens, teach."""
     noise: float
+    law: str = "effective-tokens"
+    """The distillation law that is fitted, the one that made the runs."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The default settings; gamma is free where the truth has one that is not 1."""
+        pins = {"gamma": 1.0} if self.supervised.gamma == 1.0 else {}
+        return Recipe(
+            laws=(self.law,), pins=pins, tied=False, given=None, given_draws=None,
+            objective=Objective(), starts=12, seed=0,
+        )  # fmt: skip
 
     def runs(self, rng: np.random.Generator) -> pd.DataFrame:
         """One synthetic sweep."""
@@ -63,7 +72,9 @@ class Design:
 
 LARGE = SupervisedLaw(E=1.7, A=480.0, B=2085.0, alpha=0.35, beta=0.37)
 TINY = SupervisedLaw(E=1.6, A=17.0, B=612.0, alpha=0.22, beta=0.45)
+PAPER = SupervisedLaw(E=1.22, A=3355.0, B=18186.0, alpha=0.408, beta=0.431, gamma=0.452)
 LAW = EffectiveTokensLaw(k=1.4, q=9.0, eps=0.025)
+EIGHT = IdentifiableLaw(c0=2.4, k=0.92, f1=0.1, A=2300.0, B=97000.0, alpha=0.33, beta=0.49, gamma=0.74)
 
 DESIGNS = (
     Design(
@@ -78,6 +89,10 @@ DESIGNS = (
         "16+24, 1 %", TINY, LAW, np.array([8e3, 3e4, 1e5, 4e5]), np.array([2.5e5, 5e5, 1e6, 2e6]),
         np.array([8e3, 3e4, 1e5]), np.array([5e5, 2e6]), (3, 6, 10, 15), 0.01,
     ),
+    Design(
+        "24+75, 0.3 %, published", PAPER, EIGHT, np.geomspace(1e8, 8e9, 6), np.geomspace(2e9, 2e11, 4),
+        np.geomspace(1.4e8, 2e9, 5), np.geomspace(4e9, 1e11, 3), (1, 6, 11, 18, 23), 0.003, "published",
+    ),
 )  # fmt: skip
 
 
@@ -85,8 +100,10 @@ def quantities(
     design: Design, supervised: SupervisedLaw, distilled: DistillationLaw
 ) -> dict[str, np.ndarray]:
     """What is judged, each (draws,) or (1,)."""
-    found = {name: np.ravel(value) for name, value in coefficients(supervised).items() if name != "gamma"}
-    found |= {name: np.ravel(value) for name, value in coefficients(distilled).items()}
+    found = {name: np.ravel(value) for name, value in coefficients(supervised).items()}
+    found |= {f"{name} ": np.ravel(value) for name, value in coefficients(distilled).items()}
+    if design.supervised.gamma == 1.0:
+        del found["gamma"]
     found["L in range"] = np.ravel(supervised.loss(design.sizes[2], design.tokens[2]))
     for factor in (10, 100):
         N, D = design.target(factor)
@@ -106,7 +123,7 @@ def main() -> None:
     parser.add_argument("--sweeps", type=int, default=200)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--methods", default=",".join(RESAMPLES))
-    parser.add_argument("--designs", default="0,1,2")
+    parser.add_argument("--designs", default="0,1,2,3")
     options = parser.parse_args()
     methods = options.methods.split(",")
     for design in (DESIGNS[int(i)] for i in options.designs.split(",")):
@@ -115,11 +132,7 @@ def main() -> None:
         truth = quantities(design, design.supervised, design.distilled)
         for seed in range(options.sweeps):
             rows = Rows.of(validate(design.runs(np.random.default_rng(seed))))
-            recipe = Recipe(
-                laws=("effective-tokens",), pins=PINS, tied=False, given=None, given_draws=None,
-                objective=Objective(), starts=12, seed=seed,
-            )  # fmt: skip
-            found = fit_laws(rows, recipe)["effective-tokens"]
+            found = fit_laws(rows, design.recipe)[design.law]
             for method in methods:
                 theta = bootstrap(found, options.draws, method=method, seed=seed).theta
                 supervised, distilled = found.model.laws(theta)

@@ -13,11 +13,10 @@ import argparse
 import time
 
 import numpy as np
-from fit_coverage import DESIGNS, PINS, Design
+from fit_coverage import DESIGNS, Design
 
-from fits import Objective
-from fits.joint import Recipe, fit_laws
-from fits.model import Model, Rows
+from fits.joint import fit_laws
+from fits.model import Rows
 from fits.runs import validate
 from scaling import SupervisedLaw
 from scaling.laws import DistillationLaw
@@ -39,9 +38,10 @@ def bound(design: Design) -> np.ndarray:
     """The Cramer-Rao bound of :func:`losses`, as standard deviations of ln(loss)."""
     noiseless = Design(**{**vars(design), "noise": 0.0})
     rows = Rows.of(validate(noiseless.runs(np.random.default_rng(0))))
-    model = Model(rows, "effective-tokens", fixed={"supervised ln gamma": 0.0})
-    full = np.append(model.supervised.theta(design.supervised), np.log([1.4, 9.0, 0.025]))
-    theta = (full - model.offset) @ model.expand
+    model = design.recipe.model(rows, design.law, None)
+    assert model.distilled is not None
+    own = model.distilled.theta(design.distilled)  # type: ignore[attr-defined]
+    theta = (np.append(model.supervised.theta(design.supervised), own) - model.offset) @ model.expand
     assert np.allclose(model.at(theta)[0], model.observed, atol=1e-9)
     jacobian = model.at(theta)[1] / design.noise
     steps = np.concatenate([np.eye(model.size), -np.eye(model.size)]) * 1e-5
@@ -77,11 +77,7 @@ def main() -> None:
         truth = losses(design, design.supervised, design.distilled)
         for seed in range(options.sweeps):
             rows = Rows.of(validate(design.runs(np.random.default_rng(seed))))
-            recipe = Recipe(
-                laws=("effective-tokens",), pins=PINS, tied=False, given=None, given_draws=None,
-                objective=Objective(), starts=12, seed=seed,
-            )  # fmt: skip
-            found = fit_laws(rows, recipe)["effective-tokens"]
+            found = fit_laws(rows, design.recipe)[design.law]
             errors.append(losses(design, found.supervised, found.distilled) - truth)
             regrets.append([regret(design, found.supervised, found.distilled, factor) for factor in FACTORS])
         rms = np.sqrt(np.mean(np.square(errors), axis=0)).ravel()
