@@ -78,6 +78,9 @@ class Assembly:
             direct=alone,
             distillations=ways,
             unreachable=dict(unreachable or {}),
+            student_unique_tokens=question.student_unique_tokens
+            if math.isfinite(question.student_unique_tokens)
+            else None,
             assumptions=self._assumptions(bool(candidates)),
             warnings=(
                 *calibration.provenance.warnings,

@@ -185,8 +185,14 @@ class Plan:
     distillations: tuple[Distillation, ...]
     unreachable: Mapping[str, float] = field(default_factory=dict)
     """Ways that cannot reach the target, with the loss at which they stop, nats/token."""
+    student_unique_tokens: float | None = None
+    """Distinct tokens for the student, where they are limited."""
     assumptions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def epochs(self, tokens: float) -> float:
+        """How often the student sees its data; 1 where that is not limited."""
+        return max(1.0, tokens / self.student_unique_tokens) if self.student_unique_tokens else 1.0
 
     @property
     def headline(self) -> str:

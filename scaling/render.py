@@ -12,6 +12,7 @@ from scaling.laws import DistillationLaw, SupervisedLaw, coefficients
 from scaling.plans import Direct, Distillation, Plan
 from scaling.units import format_flops, format_number
 
+DECIDED = ("student_tokens", "teacher_params", "teacher_tokens")
 Table = tuple[list[str], list[list[str]]]
 
 
@@ -24,6 +25,11 @@ def plan_table(plan: Plan, hardware: Hardware | None = None) -> Table:
         header.insert(4, "student")
         for cells, way in zip(rows, ways, strict=True):
             cells.insert(4, format_number(way.params))
+    if plan.student_unique_tokens is not None:
+        header += ["epochs", "direct on the same tokens"]
+        for cells, way in zip(rows, ways, strict=True):
+            same = "" if isinstance(way, Direct) else f"{way.same_data_loss:.3f}"
+            cells += [f"{plan.epochs(way.tokens):.3g}", same]
     if plan.target_loss is not None:
         header.append("FLOPs")
         for cells, way in zip(rows, ways, strict=True):
@@ -66,7 +72,7 @@ def asked(plan: Plan) -> str:
 
 def notes(plan: Plan) -> list[str]:
     """What is near the optimum, what to beware of, what was assumed."""
-    lines = []
+    lines = [f"~ {way.title}: {_decisions(way)}" for way in plan.distillations if way.ranges]
     for way in plan.distillations:
         if way.near is not None:
             spans = ", ".join(
@@ -86,6 +92,16 @@ def notes(plan: Plan) -> list[str]:
         lines.append(f"! {name}: stops at a loss of {floor:.3f}, above the target")
     lines += [f"! {warning}" for warning in plan.warnings]
     return lines + [f"- {assumption}" for assumption in plan.assumptions]
+
+
+def _decisions(way: Distillation) -> str:
+    """What 90 % of the draws would decide, in words."""
+    known = [name for name in DECIDED if name in way.ranges]
+    spans = {name: tuple(map(format_number, way.ranges[name])) for name in known}
+    texts = [
+        f"{name.replace('_', ' ')} {low} to {high}" for name, (low, high) in spans.items() if low != high
+    ]
+    return f"90 % of the draws would choose {', '.join(texts)}"
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
