@@ -7,6 +7,7 @@ import platform
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
             checkpoints=Checkpoints(store, step.id),
         )
     trained = time.monotonic()
-    heldout = heldout_loss(model, corpus.heldout)
+    heldout = heldout_loss(model, corpus.heldout, parts=[part.heldout_tokens for part in corpus.parts])
     evaluated = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
         save_model(model, corpus.tokenizer_files, Path(scratch))
@@ -111,8 +112,11 @@ def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
         "versions": versions(),
         "corpus": {
             "source": corpus.source,
-            "licence": corpus.licence,
             "train_tokens": corpus.train_tokens,
             "heldout_tokens": corpus.heldout_tokens,
+            "parts": [
+                {**asdict(part), "loss": loss if math.isfinite(loss) else None}
+                for part, loss in zip(corpus.parts, heldout.by_part, strict=True)
+            ],
         },
     }

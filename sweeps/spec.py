@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from scaling.errors import InputError
 from scaling.units import parse_quantity
+from sweeps.corpora.named import NAMED
 
 MIN_STEPS = 500
 """Runs of fewer optimiser steps measure the number of steps, not the data."""
@@ -45,7 +46,7 @@ class Corpus(Part):
     """The text, its held-out part and its vocabulary."""
 
     source: str = "kjv"
-    """``kjv``, a path or glob of .txt, .jsonl or .parquet files, or ``hf:OWNER/NAME``."""
+    """``kjv``, ``permissive``, a path or glob of .txt, .jsonl or .parquet files, or ``hf:OWNER/NAME``."""
     text_field: str = "text"
     """Field (.jsonl) or column (.parquet, datasets) that holds the text."""
     heldout: float = Field(0.05, gt=0, lt=1)
@@ -59,7 +60,7 @@ class Corpus(Part):
 
     def located(self) -> Corpus:
         """The same corpus, its files named from any directory."""
-        if self.source == "kjv" or self.source.startswith("hf:"):
+        if self.source in NAMED or self.source.startswith("hf:"):
             return self
         return self.model_copy(update={"source": str(Path(self.source).expanduser().absolute())})
 

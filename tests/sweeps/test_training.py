@@ -137,5 +137,8 @@ def test_the_standard_error_is_that_of_block_means() -> None:
             1
         )
     assert found.blocks == 40
+    first, rest = heldout_loss(model, held, parts=[32 * 10, 32 * 30 + 1]).by_part
+    assert first == pytest.approx(losses[:10].mean().item(), rel=1e-5)
+    assert rest == pytest.approx(losses[10:].mean().item(), rel=1e-5)
     assert found.loss == pytest.approx(losses.mean().item(), rel=1e-5)
     assert found.standard_error == pytest.approx(losses.std().item() / math.sqrt(40), rel=1e-4)
