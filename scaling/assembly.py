@@ -11,7 +11,7 @@ import numpy as np
 from scaling.calibration import Calibration
 from scaling.compute import FORWARDS_PER_STEP, Architecture
 from scaling.laws import EffectiveTokensLaw
-from scaling.plans import FAR, Direct, Distillation, Interval, NearOptimal, Plan
+from scaling.plans import Direct, Distillation, Interval, NearOptimal, Plan, beyond
 from scaling.question import Question
 from scaling.repetition import REPETITION_CONSTANT
 from scaling.scenarios import Scenario
@@ -235,11 +235,8 @@ def _extrapolations(alone: Sequence[Direct], ways: Sequence[Distillation]) -> li
     places = [("direct training", way.outside) for way in alone] + [(way.title, way.outside) for way in ways]
     far: dict[str, list[str]] = {}
     for title, outside in places:
-        factors = [
-            f"{name.replace('_', ' ')} {factor:.3g}x" for name, factor in outside.items() if factor > FAR
-        ]
-        if factors:
-            far.setdefault(", ".join(factors), []).append(title)
+        if beyond(outside):
+            far.setdefault(beyond(outside), []).append(title)
     return [
         f"extrapolated beyond the fitted runs, {text}: {'; '.join(titles)}" for text, titles in far.items()
     ]

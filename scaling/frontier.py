@@ -16,6 +16,7 @@ from scaling.plans import FAR, Estimate
 from scaling.question import Question
 from scaling.scenarios import DESCRIPTIONS
 from scaling.uncertainty import Decisions, Judge, Outcome, interval
+from scaling.units import format_number
 from scaling.ways import ScenarioWays, Serving
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Frontier:
             texts.append(f"{DESCRIPTIONS.get(name, name)}: {text}.")
         beyond = max(self.outside)
         if beyond > FAR:
-            texts.append(f"Extrapolated up to {beyond:.2g}x beyond the fitted runs.")
+            texts.append(f"Extrapolated up to {format_number(beyond, 2)}x beyond the fitted runs.")
         return " ".join(texts)
 
     def rows(self) -> list[dict[str, Any]]:

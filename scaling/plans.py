@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from scaling.scenarios import DESCRIPTIONS
+from scaling.units import format_number
 
 if TYPE_CHECKING:
     import pandas
@@ -214,7 +215,7 @@ class Plan:
         outside = [way.outside for way in self.direct] + [way.outside for way in self.distillations]
         farthest = max((factor for each in outside for factor in each.values()), default=1.0)
         if farthest > FAR:
-            sentences.append(f"Extrapolated up to {farthest:.2g}x beyond the fitted runs.")
+            sentences.append(f"Extrapolated up to {format_number(farthest, 2)}x beyond the fitted runs.")
         return " ".join(sentences)
 
     def _cheapest(self) -> str:
@@ -266,6 +267,12 @@ class Plan:
         from scaling.render import plan_html
 
         return plan_html(self)
+
+
+def beyond(outside: Mapping[str, float]) -> str:
+    """The variables that lie far outside the fitted region and by how many times; empty if none does."""
+    far = {name: factor for name, factor in outside.items() if factor > FAR}
+    return ", ".join(f"{name.replace('_', ' ')} {format_number(factor, 2)}x" for name, factor in far.items())
 
 
 def _loss_columns(loss: Estimate) -> dict[str, float | None]:

@@ -13,6 +13,7 @@ from scaling.errors import InputError
 from scaling.laws import EffectiveTokensLaw
 from scaling.plans import FAR, Estimate
 from scaling.uncertainty import Decisions, Judge
+from scaling.units import format_number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +73,11 @@ def predict(
     else:
         place = {"params": student_params, "tokens": student_tokens}
     outside = calibration.region.outside(**place)
-    far = [f"{name.replace('_', ' ')} {factor:.3g}x" for name, factor in outside.items() if factor > FAR]
+    far = [
+        f"{name.replace('_', ' ')} {format_number(factor, 2)}x"
+        for name, factor in outside.items()
+        if factor > FAR
+    ]
     if far:
         warnings.append(f"extrapolated beyond the fitted runs: {', '.join(far)}")
     return Prediction(calibration=calibration.name, losses=losses, outside=outside, warnings=tuple(warnings))

@@ -15,7 +15,7 @@ from scaling.scenarios import SCENARIOS, Scenario
 
 CONSTRAINED = ("student_params", "student_tokens", "teacher_params", "teacher_tokens", "teacher_loss")
 LONGEST_TEACHER = 10.0
-"""How many times longer than any known run a teacher may have been trained, unless the question says."""
+"""How many times longer than the longest fitted run a teacher may have been trained, unless asked."""
 SIZES = (1e-2, 1e3)
 """How far below and above all known sizes a model may lie, unless the question says."""
 CHINCHILLA = 20.0
@@ -108,8 +108,9 @@ class Question:
     def bounds(self, calibration: Calibration) -> Bounds:
         """Bounds of every variable.
 
-        Those that the question leaves open come from it and from the fitted region: no teacher is trained on
-        more than ``LONGEST_TEACHER`` times the tokens of the longest run that either of them knows.
+        Those that the question leaves open come from it and from the fitted region. No teacher is trained on
+        more than ``LONGEST_TEACHER`` times the tokens of the longest fitted run, or on more than the budget
+        would buy the student, whichever is larger.
         """
         region = calibration.region
         size = self._reference_size()
@@ -120,11 +121,12 @@ class Question:
                 f"budget {self.budget:g} FLOPs is too small: one token costs this student {step:.3g} FLOPs"
             )
         sizes = _spread(region.params, region.teacher_params, region.student_params, (size, size))
-        longest = _spread(region.tokens, region.teacher_tokens, region.student_tokens, (tokens, tokens))[1]
+        known = [each for each in (region.tokens, region.teacher_tokens, region.student_tokens) if each]
+        longest = max(tokens, LONGEST_TEACHER * max((high for _, high in known), default=tokens))
         defaults = {
             "student_tokens": (1.0, math.inf),
             "teacher_params": (sizes[0] * SIZES[0], sizes[1] * SIZES[1]),
-            "teacher_tokens": (1.0, longest * LONGEST_TEACHER),
+            "teacher_tokens": (1.0, longest),
             "teacher_loss": (0.0, math.inf),
         }
         asked = {name: _tighten(default, self.constraints.get(name)) for name, default in defaults.items()}

@@ -59,9 +59,9 @@ def format_number(value: float, digits: int = 3) -> str:
         return str(value)
     rounded = float(f"{value:.{digits}g}")
     if rounded == 0 or not 1e3 <= abs(rounded) < 1e15:
-        return f"{rounded:.{digits}g}"
+        return f"{rounded:g}"
     scale, suffix = next((s, k.upper()) for k, s in reversed(SCALES.items()) if abs(rounded) >= s)
-    return f"{rounded / scale:.{digits}g}{suffix}"
+    return f"{rounded / scale:g}{suffix}"
 
 
 def format_quantity(value: float, unit: str = "") -> str:
