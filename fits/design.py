@@ -70,9 +70,25 @@ def check(table: pd.DataFrame) -> DesignReport:
         reasons = published_reasons(rows)
         if reasons:
             lines.append(f"  the published 8-coefficient law cannot be identified: only {', '.join(reasons)}")
+    findings += check_methods(table)
     if not any(finding.level == "refuse" for finding in findings):
         lines.append("  the design can be fitted" + ("" if findings else "; nothing to object"))
     return DesignReport(lines=tuple(lines), findings=tuple(findings))
+
+
+def check_methods(table: pd.DataFrame) -> list[Finding]:
+    """Whether the distillations were all made one way."""
+    used = table[(table["excluded"] == "") & (table["kind"] == "distillation")]
+    methods = sorted(used["method"].dropna().astype(str).unique()) if "method" in used else []
+    if len(methods) < 2:
+        return []
+    return [
+        Finding(
+            level="warn",
+            what=f"the distillations used {len(methods)} methods ({', '.join(methods[:4])}), pooled here",
+            mend="Fit each method's table alone, or see leave_out('method') for how much they differ",
+        )
+    ]
 
 
 def levels(values: np.ndarray, ratio: float = 1.15) -> np.ndarray:

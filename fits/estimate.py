@@ -29,11 +29,14 @@ class Objective:
     squares. With "auto" each kind of run is weighted by its own noise. ``in_nats`` compares losses instead
     of their logarithms.
     ``asymmetry`` above 1 makes over-estimates cost more, for rungs that were not tuned to the end.
+    ``standard_errors`` gives a run with a larger ``loss_se`` less weight: its variance is added to what the
+    residuals show beyond it. (Errors of one held-out set are common to all runs; then leave it off.)
     ``priors`` turns the weak priors off for the maximum-likelihood estimate.
     """
 
     delta: float | str = "auto"
     asymmetry: float = 1.0
+    standard_errors: bool = False
     priors: bool = True
     in_nats: bool = False
 
@@ -161,6 +164,7 @@ def estimate(
     points = centre + spread * rng.standard_normal((max(starts - 1, 0), model.size))
     points = np.concatenate([centre[None], points, *(point[None] for point in near)])
     auto = objective.delta == "auto" and sigma is None
+    known = model.rows.loss_se / (1.0 if model.in_nats else model.rows.L) * objective.standard_errors
     guess = np.full(len(model.rows), 0.01) if sigma is None else sigma
     found = _search(model, objective, guess, points, rng)
     best = int(np.argmin(found.objective))
@@ -172,7 +176,7 @@ def estimate(
     theta, converged, value = found.theta[best], bool(found.converged[best]), float(found.objective[best])
     if sigma is None:
         for _ in range(4 if auto else 1):
-            guess = noise(model, problem, theta, common=not auto)
+            guess = noise(model, problem, theta, common=not auto, known=known)
             problem = posed(model, objective, guess)
             last = minimise(problem, theta[None])
             theta, converged, value = last.theta[0], bool(last.converged[0]), float(last.objective[0])
@@ -215,8 +219,8 @@ def posed(model: Model, objective: Objective, sigma: Array) -> Problem:
     )
 
 
-def noise(model: Model, problem: Problem, theta: Array, *, common: bool) -> Array:
-    """Standard deviation of each row on the scale of the fit, one value a kind of run.
+def noise(model: Model, problem: Problem, theta: Array, *, common: bool, known: Array) -> Array:
+    """Standard deviation of each row on the scale of the fit: one value a kind of run beside what is known.
 
     A root mean square winsorised at 2.5 robust deviations, so an outlier does not inflate it; the degrees of
     freedom charged to a kind are the leverages of its rows.
@@ -232,7 +236,8 @@ def noise(model: Model, problem: Problem, theta: Array, *, common: bool) -> Arra
         left = max(float(np.mean(freedom[mine])), 1.0 / len(rows))
         size = np.abs(residual[mine])
         cap = 2.5 * 1.4826 * max(float(np.median(size)), 1e-7) / np.sqrt(left)
-        sigma[mine] = np.sqrt(np.mean(np.minimum(size, cap) ** 2) / left)
+        total = float(np.mean(np.minimum(size, cap) ** 2)) / left
+        sigma[mine] = np.sqrt(max(total - float(np.mean(known[mine] ** 2)), 0.0) + known[mine] ** 2)
     return np.asarray(np.maximum(sigma, 1e-6))
 
 

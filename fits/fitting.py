@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from fits.design import Finding, check_distillation, check_supervised, published_reasons
+from fits.design import Finding, check_distillation, check_methods, check_supervised, published_reasons
 from fits.estimate import Estimate, Objective, estimate
 from fits.heldout import HeldOut, extrapolations, leave_groups_out
 from fits.joint import SUPERVISED, Recipe, draw_laws, fit_laws
@@ -141,7 +141,7 @@ def fit(
     began = time.perf_counter()
     table = validate(runs)
     rows = Rows.of(table)
-    findings = _design(rows, supervised)
+    findings = _design(rows, supervised) + check_methods(table)
     chosen, notes = _laws(rows, laws)
     if supervised is not None and not chosen:
         raise InputError("there is nothing to fit: the supervised law is given, and no row is a distillation")

@@ -44,6 +44,8 @@ class Rows:
     """(distillations,): the teachers' losses."""
     supervised: int
     """How many of the rows are supervised."""
+    loss_se: Array
+    """(rows,): standard errors of the measured losses, nats/token; zero where the table gives none."""
     group: NDArray[np.intp]
     """(rows,): rows of one run (its checkpoints) share a number, and are resampled together."""
     index: NDArray[np.intp]
@@ -56,11 +58,13 @@ class Rows:
         kind = table["kind"].to_numpy()[position]
         position = position[np.argsort(kind == "distillation", kind="stable")]
         used, count = table.iloc[position], int(np.sum(kind == "supervised"))
+        L = used["loss"].to_numpy(np.float64)
         return cls(
             N=used["params"].to_numpy(np.float64),
             D=used["tokens"].to_numpy(np.float64),
-            L=used["loss"].to_numpy(np.float64),
+            L=L,
             L_T=used["teacher_loss"].to_numpy(np.float64)[count:],
+            loss_se=used["loss_se"].fillna(0.0).to_numpy(np.float64) if "loss_se" in used else 0.0 * L,
             supervised=count,
             group=pd.factorize(used["run"])[0].astype(np.intp),
             index=position.astype(np.intp),
@@ -87,6 +91,7 @@ class Rows:
             D=self.D[chosen],
             L=self.L[chosen],
             L_T=self.L_T[chosen[n:] - self.supervised],
+            loss_se=self.loss_se[chosen],
             supervised=n,
             group=np.unique(self.group[chosen], return_inverse=True)[1].astype(np.intp),
             index=self.index[chosen],

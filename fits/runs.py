@@ -20,13 +20,16 @@ from scaling.units import parse_quantity
 REQUIRED = ("params", "tokens", "loss")
 NUMBERS = (
     "params", "tokens", "loss", "loss_se", "bits_per_byte", "teacher_params", "teacher_tokens",
-    "teacher_loss", "epochs", "flops", "seconds", "compute",
+    "teacher_loss", "epochs", "flops", "seconds", "compute", "loss_bits", "teacher_loss_bits",
 )  # fmt: skip
 KINDS = ("supervised", "distillation")
 SYMBOLS = {
     "N": "params", "D": "tokens", "L": "loss", "C": "compute", "N_T": "teacher_params",
     "D_T": "teacher_tokens", "L_T": "teacher_loss", "N_S": "params", "D_S": "tokens", "L_S": "loss",
 }  # fmt: skip
+IN_BITS = {"loss_bits": "loss", "teacher_loss_bits": "teacher_loss"}
+"""Losses in bits/token, by the column in nats/token that they fill."""
+MOST_ROWS = 2_000_000
 FINISHED = ("done", "finished", "completed", "success")
 
 
@@ -35,7 +38,9 @@ def read_runs(path: str | Path, mapping: Mapping[str, str] | None = None) -> pd.
 
     ``mapping`` names the file's column for one of ours, which may be given by name or by symbol:
     ``{"N": "Model Size", "C": "Training FLOP", "L": "loss"}``. A column ``compute`` (C, in FLOPs) stands in
-    for missing tokens as D = C/(6N). Raises InputError for anything :func:`validate` refuses.
+    for missing tokens as D = C/(6N), and ``loss_bits`` (bits/token) for a missing loss.
+
+    Raises InputError for anything :func:`validate` refuses.
     """
     path = Path(path)
     if not path.is_file():
@@ -91,9 +96,17 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
     table = frame.reset_index(drop=True).copy()
     if not len(table):
         raise InputError("the table has no rows")
+    if len(table) > MOST_ROWS:
+        raise InputError(
+            f"the table has {len(table):,} rows, of at most {MOST_ROWS:,}: thin its checkpoints, "
+            "neighbours in one run say nearly the same"
+        )
     for column in NUMBERS:
         if column in table:
             table[column] = _numbers(table, column)
+    for bits, nats in IN_BITS.items():
+        if bits in table and nats not in table:
+            table[nats] = table[bits] * np.log(2.0)
     if "tokens" not in table and {"compute", "params"} <= set(table.columns):
         table["tokens"] = table["compute"] / (6.0 * table["params"])
     missing = [name for name in REQUIRED if name not in table]
@@ -205,6 +218,12 @@ def _plausible(table: pd.DataFrame) -> None:
             raise InputError(
                 f"column {column!r}: the largest value is {largest:g}; sizes are plain {unit} "
                 "(143e6 or '143M'), not millions or billions"
+            )
+        odd = used[used[column] < 1e3]
+        if len(odd):
+            raise InputError(
+                f"row {odd.index[0] + 1}, column {column!r}: {odd[column].iloc[0]:g} beside {largest:g}; "
+                f"units seem to be mixed, all are plain {unit}"
             )
     for column in ("loss", "teacher_loss"):
         bad = used[used[column] > 20.0]

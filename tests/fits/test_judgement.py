@@ -80,3 +80,25 @@ def test_over_estimates_can_cost_more() -> None:
     frame = sweep(noise=0.02, seed=4)
     plain, cautious = (fit(frame, objective=Objective(asymmetry=a), draws=20) for a in (1.0, 5.0))
     assert np.mean(cautious.table["residual"]) > np.mean(plain.table["residual"])
+
+
+def test_known_standard_errors_weigh_the_runs() -> None:
+    """Half of the runs have ten times the noise and say so."""
+    rng = np.random.default_rng(0)
+    errors = {True: [], False: []}
+    for seed in range(8):
+        frame = sweep(noise=0.002, seed=seed)
+        noisy = rng.random(len(frame)) < 0.5
+        frame["loss"] *= np.exp(0.03 * noisy * rng.standard_normal(len(frame)))
+        frame["loss_se"] = frame["loss"] * np.where(noisy, 0.03, 0.002)
+        for known, of_known in errors.items():
+            found = fit(frame, objective=Objective(standard_errors=known), draws=20, held_out=False)
+            of_known.append(np.log(found.supervised.loss(4e5, 1e7) / TRUTH.loss(4e5, 1e7)))
+    assert np.std(errors[True]) < 0.8 * np.std(errors[False])
+
+
+def test_pooled_methods_are_warned_about() -> None:
+    frame = sweep(noise=0.01)
+    frame["method"] = np.where(frame.index % 2, "forward-kl", "reverse-kl")
+    found = fit(frame, draws=20)
+    assert any("2 methods (forward-kl, reverse-kl)" in str(finding) for finding in found.findings)

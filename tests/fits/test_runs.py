@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fits import read_runs, validate
+from fits import read_runs, runs, validate
 from fits.runs import parse_mapping
 from scaling import InputError
 
@@ -104,3 +104,16 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         read_runs(tmp_path / "broken.parquet")
     with pytest.raises(InputError, match="N=params,D=tokens"):
         parse_mapping("N")
+
+
+def test_losses_in_bits() -> None:
+    frame = table().rename(columns={"loss": "loss_bits"})
+    assert validate(frame)["loss"][0] == pytest.approx(3.0 * np.log(2))
+
+
+def test_units_mixed_within_a_column_and_tables_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="row 2, column 'params': 143 beside 4e"):
+        validate(table(params=[1e6, 143, 4e6]))
+    monkeypatch.setattr(runs, "MOST_ROWS", 2)
+    with pytest.raises(InputError, match="3 rows, of at most 2: thin its checkpoints"):
+        validate(table())
