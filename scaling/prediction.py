@@ -11,9 +11,8 @@ import numpy as np
 from scaling.calibration import Calibration
 from scaling.errors import InputError
 from scaling.laws import EffectiveTokensLaw
-from scaling.plans import FAR, Estimate
+from scaling.plans import Estimate, beyond
 from scaling.uncertainty import Decisions, Judge
-from scaling.units import format_number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,11 +72,6 @@ def predict(
     else:
         place = {"params": student_params, "tokens": student_tokens}
     outside = calibration.region.outside(**place)
-    far = [
-        f"{name.replace('_', ' ')} {format_number(factor, 2)}x"
-        for name, factor in outside.items()
-        if factor > FAR
-    ]
-    if far:
-        warnings.append(f"extrapolated beyond the fitted runs: {', '.join(far)}")
+    if beyond(outside):
+        warnings.append(f"extrapolated beyond the fitted runs: {beyond(outside)}")
     return Prediction(calibration=calibration.name, losses=losses, outside=outside, warnings=tuple(warnings))
