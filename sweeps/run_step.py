@@ -65,6 +65,7 @@ def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
     from sweeps.training import Teacher, device, heldout_loss, train
 
     corpus = corpus_of(step)
+    tokens = corpus.train_tokens_of(step.half)
     started = time.monotonic()
 
     def report(done: int, loss: float) -> None:
@@ -81,10 +82,11 @@ def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
             teacher = Teacher(model=model, method=step.method)
         model = train(
             step.shape,
-            corpus.train,
+            tokens,
             steps=step.steps,
             training=step.training,
             seed=step.seed,
+            data_seed=step.data_seed,
             teacher=teacher,
             report=report,
             checkpoints=Checkpoints(store, step.id),
@@ -100,7 +102,7 @@ def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
         "step": step.as_json(),
         "params": step.shape.params,
         "tokens": step.tokens,
-        "epochs": step.tokens / corpus.train_tokens,
+        "epochs": step.tokens / len(tokens),
         "loss": heldout.loss,
         "loss_se": heldout.standard_error,
         "heldout_blocks": heldout.blocks,

@@ -57,6 +57,8 @@ class Corpus(Part):
     """Sequence length, tokens."""
     seed: int = Field(0, ge=0)
     """Seed of the held-out choice."""
+    halves: bool = False
+    """Train students on one half of the training documents and all else on the other, as in the paper."""
 
     def located(self) -> Corpus:
         """The same corpus, its files named from any directory."""
@@ -105,7 +107,9 @@ class Grid(Part):
     flops: list[Quantity] | None = Field(None, min_length=1)
     """Training FLOPs of each run (an IsoFLOP profile per value)."""
     seeds: Seeds = [0]
-    """One run per seed; a seed sets initialisation and data order."""
+    """One run per seed; a seed sets initialisation and, unless ``data_seed`` does, the order of the data."""
+    data_seed: int | None = Field(None, ge=0)
+    """One order of the data for all seeds."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Grid:

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,11 +14,11 @@ from scaling.compute import ModelShape
 from scaling.errors import InputError
 from scaling.units import format_number
 from sweeps.corpora import source_of
-from sweeps.corpora.tokens import corpus_fingerprint
+from sweeps.corpora.tokens import Half, corpus_fingerprint
 from sweeps.ladder import shape_for
 from sweeps.spec import MIN_STEPS, Corpus, Grid, Method, Sweep, Training
 
-SCHEMA = 1
+SCHEMA = 2
 """Changes when the same spec would train something else."""
 
 
@@ -30,6 +30,11 @@ class Step:
     steps: int
     """Optimiser steps."""
     seed: int
+    """Of the initialisation."""
+    data_seed: int
+    """Of the order of the data."""
+    half: Half
+    """The half of the training documents it sees; None for all."""
     corpus: Corpus
     corpus_fingerprint: str
     training: Training
@@ -55,6 +60,8 @@ class Step:
             "shape": asdict(self.shape),
             "steps": self.steps,
             "seed": self.seed,
+            "data_seed": self.data_seed,
+            "half": self.half,
             "corpus": {"fingerprint": self.corpus_fingerprint},
             "training": self.training.model_dump(),
             "teacher": self.teacher.id if self.teacher else None,
@@ -112,6 +119,8 @@ class Step:
             shape=ModelShape(**data["shape"]),
             steps=data["steps"],
             seed=data["seed"],
+            data_seed=data["data_seed"],
+            half=data["half"],
             corpus=Corpus(**corpus),
             corpus_fingerprint=fingerprint,
             training=Training(**data["training"]),
@@ -157,11 +166,11 @@ def expand(sweep: Sweep) -> Dag:
         heldout=corpus.heldout,
         seed=corpus.seed,
     )
-    supervised = list(_pretrains(sweep, "supervised", sweep.supervised, fingerprint))
-    teachers = list(_pretrains(sweep, "teachers", sweep.teachers, fingerprint))
-    bare = list(_pretrains(sweep, "students", sweep.students, fingerprint))
+    supervised = list(_pretrains(sweep, "supervised", fingerprint))
+    teachers = list(_pretrains(sweep, "teachers", fingerprint))
+    bare = list(_pretrains(sweep, "students", fingerprint))
     students = [
-        Step(**(_fields(student) | {"teacher": teacher, "method": method}))
+        replace(student, teacher=teacher, method=method)
         for student, teacher, method in itertools.product(bare, _unique(teachers), sweep.methods)
     ]
     asked = [*supervised, *teachers, *students]
@@ -174,8 +183,9 @@ def expand(sweep: Sweep) -> Dag:
     return dag
 
 
-def _pretrains(sweep: Sweep, field: str, grids: list[Grid], fingerprint: str) -> Iterator[Step]:
-    for number, grid in enumerate(grids):
+def _pretrains(sweep: Sweep, field: str, fingerprint: str) -> Iterator[Step]:
+    half: Half = None if not sweep.corpus.halves else "second" if field == "students" else "first"
+    for number, grid in enumerate(getattr(sweep, field)):
         for params, seed in itertools.product(grid.params, grid.seeds):
             where = f"{field}[{number}]"
             shape = _shape(sweep, params, where)
@@ -193,6 +203,8 @@ def _pretrains(sweep: Sweep, field: str, grids: list[Grid], fingerprint: str) ->
                     shape=shape,
                     steps=steps,
                     seed=seed,
+                    data_seed=seed if grid.data_seed is None else grid.data_seed,
+                    half=half,
                     corpus=sweep.corpus,
                     corpus_fingerprint=fingerprint,
                     training=sweep.training,
@@ -214,10 +226,6 @@ def _lengths(grid: Grid, shape: ModelShape) -> list[float]:
         return [ratio * shape.params for ratio in grid.tokens_per_param]
     assert grid.flops is not None
     return [flops / shape.training_flops(1) for flops in grid.flops]
-
-
-def _fields(step: Step) -> dict[str, Any]:
-    return {name: getattr(step, name) for name in Step.__dataclass_fields__}
 
 
 def _unique(steps: list[Step]) -> list[Step]:

@@ -16,7 +16,19 @@ if TYPE_CHECKING:
 COLUMNS = [
     *("run", "kind", "params", "tokens", "loss", "loss_se", "bits_per_byte"),
     *("teacher", "teacher_params", "teacher_tokens", "teacher_loss", "method"),
-    *("seed", "epochs", "flops", "seconds", "vocab", "context", "aspect_ratio", "corpus", "status", "reason"),
+    *(
+        "seed",
+        "data_seed",
+        "epochs",
+        "flops",
+        "seconds",
+        "vocab",
+        "context",
+        "aspect_ratio",
+        "corpus",
+        "status",
+        "reason",
+    ),
 ]
 
 
@@ -61,6 +73,7 @@ def _row(store: Store, step: str) -> dict[str, Any] | None:
         **teacher,
         "method": _method_name(spec),
         "seed": spec["seed"],
+        "data_seed": spec["data_seed"],
         "epochs": result["epochs"],
         "flops": result["flops"]["total"],
         "seconds": result["seconds"]["train"],

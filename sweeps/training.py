@@ -65,6 +65,7 @@ def train(
     steps: int,
     training: Training,
     seed: int,
+    data_seed: int | None = None,
     teacher: Teacher | None = None,
     report: Report | None = None,
     checkpoints: Checkpoints | None = None,
@@ -72,7 +73,8 @@ def train(
 ) -> Decoder:
     """A model of ``shape`` trained for ``steps`` optimiser steps on ``tokens``.
 
-    ``seed`` sets initialisation and data order; on one device the result is a function of the arguments, bit
+    ``seed`` sets the initialisation and ``data_seed``, or else ``seed``, the order of the data; on one device
+    the result is a function of the arguments, bit
     for bit, however often the run was killed and went on from its ``checkpoints``.
 
     Raises:
@@ -88,7 +90,8 @@ def train(
         first, state = found
         load_state(model, optimiser, state)
     batch = round(training.batch_tokens / shape.context)
-    data = Batches(tokens, context=shape.context, batch=batch, seed=seed)
+    order = seed if data_seed is None else data_seed
+    data = Batches(tokens, context=shape.context, batch=batch, seed=order)
     report_due, save_due = Every(REPORT_SECONDS), Every(checkpoint_seconds)
     for step in range(first, steps):
         set_rate(optimiser, learning_rate(step, steps, training))

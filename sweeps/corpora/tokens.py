@@ -8,7 +8,7 @@ import random
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from sweeps.corpora.sources import Document, Part, Source
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+Half = Literal["first", "second"] | None
+"""A half of the training documents, or all of them."""
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 0
 """The first special token the trainer adds."""
@@ -59,6 +61,11 @@ class TokenisedCorpus:
     def train(self) -> NDArray[np.uint16]:
         """Training tokens, memory-mapped; every document ends with the end-of-text token."""
         return np.memmap(self.path / "train.bin", dtype=_dtype(self.vocab), mode="r")
+
+    def train_tokens_of(self, half: Half) -> NDArray[np.uint16]:
+        """The training tokens, or those of one half of the (shuffled) documents, to within one document."""
+        middle = len(self.train) // 2
+        return {None: self.train, "first": self.train[:middle], "second": self.train[middle:]}[half]
 
     @cached_property
     def heldout(self) -> NDArray[np.uint16]:

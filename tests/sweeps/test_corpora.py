@@ -88,6 +88,9 @@ def test_tokens_decode_to_the_text(text_file: Path, own_cache: Path) -> None:
         assert isinstance(tokens, np.memmap)
         decoded = tokenizer.decode(tokens.tolist(), skip_special_tokens=False)
         assert sorted(decoded.split("<|endoftext|>")) == sorted(["", *documents])
+    assert len(corpus.train_tokens_of(None)) == corpus.train_tokens
+    halves = [corpus.train_tokens_of(half) for half in ("first", "second")]
+    assert (np.concatenate(halves) == corpus.train).all()
     assert corpus.bytes_per_token * corpus.heldout_tokens == pytest.approx(
         sum(len(text.encode()) for text in split.heldout)
     )

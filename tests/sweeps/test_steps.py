@@ -46,8 +46,22 @@ def test_another_teacher_makes_another_student(small_spec: dict[str, Any]) -> No
     assert len({step.tokens for step in students}) == 2
 
 
+def test_seeds_and_data_order_are_apart(small_spec: dict[str, Any]) -> None:
+    grid = {"params": ["3k"], "tokens": ["32k"], "seeds": [0, 1, 2]}
+    small_spec["supervised"] = [grid, grid | {"data_seed": 7}]
+    steps = expand(parse_sweep(small_spec)).steps[:6]
+    assert [(step.seed, step.data_seed) for step in steps] == [(0, 0), (1, 1), (2, 2), (0, 7), (1, 7), (2, 7)]
+
+
+def test_students_can_have_their_own_half_of_the_text(small_spec: dict[str, Any]) -> None:
+    small_spec["corpus"] |= {"halves": True}
+    dag = expand(parse_sweep(small_spec))
+    assert all(step.half == ("second" if step.teacher else "first") for step in dag.steps)
+    assert len(dag.steps) == 7
+
+
 def test_steps_survive_json(small_spec: dict[str, Any]) -> None:
-    for step in expand(parse_sweep(small_spec)).steps:
+    for step in expand(parse_sweep(small_spec | {"methods": [{"cross_entropy": 0.3}]})).steps:
         again = Step.from_json(json.loads(json.dumps(step.as_json())))
         assert again == step
         assert again.id == step.id

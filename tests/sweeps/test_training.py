@@ -103,12 +103,14 @@ def test_training_learns_what_there_is_to_learn() -> None:
 
 
 def test_training_is_a_function_of_its_seed() -> None:
-    def weights(seed: int) -> torch.Tensor:
-        model = train(SHAPE, stream(), steps=30, training=RULES, seed=seed)
+    def weights(seed: int, data_seed: int | None = None) -> torch.Tensor:
+        model = train(SHAPE, stream(), steps=30, training=RULES, seed=seed, data_seed=data_seed)
         return torch.cat([parameter.flatten() for parameter in model.parameters()])
 
-    assert torch.equal(weights(0), weights(0))
+    assert torch.equal(weights(0), weights(0, data_seed=0))
     assert not torch.equal(weights(0), weights(1))
+    assert not torch.equal(weights(0), weights(1, data_seed=0))
+    assert not torch.equal(weights(0), weights(0, data_seed=1))
 
 
 def test_a_student_of_a_good_teacher_learns_from_it() -> None:
