@@ -24,6 +24,9 @@ from scaling.units import format_number
 
 Array = NDArray[np.float64]
 
+Shared = tuple[list[tuple[float, float]], list[Candidate], dict[str, float], list[str]]
+"""Direct trainings, candidates, ways that stop short of a target (none), warnings."""
+
 SIZE_LATTICE, SPLIT_LATTICE, ZOOMS = 32, 32, 3
 SHARING_STEPS = 25
 
@@ -39,7 +42,7 @@ class _Shared(NamedTuple):
     weighted: Array
 
 
-def share_teacher(question: Question, setting: Setting) -> tuple[list[tuple[float, float]], list[Candidate]]:
+def share_teacher(question: Question, setting: Setting) -> Shared:
     """Direct training of every member, and the members distilled from the best common teacher by scenario."""
     sizes = np.array(question.family)
     weights = np.array(question.weights or np.ones(len(sizes)))
@@ -52,10 +55,14 @@ def share_teacher(question: Question, setting: Setting) -> tuple[list[tuple[floa
         )
 
     alone = _spread(setting, sizes, weights, step, np.array(budget), None)
-    candidates = []
+    candidates: list[Candidate] = []
+    warnings: list[str] = []
     for scenario in question.scenarios:
         title = DESCRIPTIONS.get(scenario.name, scenario.name)
         found = _best(setting, scenario, sizes, weights, budget)
+        if not np.isfinite(found.weighted[0, 0]):
+            warnings.append(f"{title}: nothing within the constraints fits the budget")
+            continue
         for k, size in enumerate(sizes):
             candidates.append(
                 Candidate(
@@ -71,7 +78,8 @@ def share_teacher(question: Question, setting: Setting) -> tuple[list[tuple[floa
                     direct_tokens=float(alone[k]),
                 )
             )
-    return [(float(size), float(tokens)) for size, tokens in zip(sizes, alone, strict=True)], candidates
+    directs = [(float(size), float(tokens)) for size, tokens in zip(sizes, alone, strict=True)]
+    return directs, candidates, {}, warnings
 
 
 def _best(setting: Setting, scenario: Scenario, sizes: Array, weights: Array, budget: float) -> _Shared:

@@ -69,7 +69,8 @@ class _Planner:
             candidates = self._with_known_teachers()
         elif self.calibration.distillation:
             candidates = self._under_scenarios()
-        return self.assembly.plan(directs, candidates, self.unreachable, self.warnings)
+        answer = self.assembly.plan(directs, candidates, self.unreachable, self.warnings)
+        return answer.ranked() if self.question.teachers else answer
 
     def _directs(self) -> list[tuple[float, float]]:
         """Parameters and tokens of direct training, if it can do what is asked."""
@@ -114,15 +115,7 @@ class _Planner:
             (teacher.name, scenario, teacher.loss is None, teacher.dollars_per_million_tokens)
             for teacher in teachers
         ]
-        found = self._decide(TeacherWays(self.serving, teachers, scenario.logits), rows)
-        return sorted(found, key=self._merit)
-
-    def _merit(self, candidate: Candidate) -> float:
-        if self.question.target_loss is not None:
-            return candidate.direct_tokens  # of equal compute
-        law = self.calibration.law(self.question.law)
-        at = (candidate.student_params, candidate.student_tokens, candidate.teacher_loss)
-        return float(law.loss(*at, self.calibration.supervised))
+        return self._decide(TeacherWays(self.serving, teachers, scenario.logits), rows)
 
     def _same_vocabulary(self, teachers: tuple[KnownTeacher, ...]) -> list[KnownTeacher]:
         vocab = self.setting.architecture.vocab

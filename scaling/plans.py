@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from scaling.scenarios import DESCRIPTIONS
@@ -166,6 +166,7 @@ class Distillation:
             "teacher_flops": self.teacher_flops,
             "serving_flops": self.serving_flops,
             "flops": self.flops,
+            "logits_dollars": self.dollars,
             "outside_region": max(self.outside.values(), default=None),
         }
 
@@ -227,6 +228,14 @@ class Plan:
             return f"A loss of {self.target_loss:g} cannot be reached: no way here gets below {floor:.3f}."
         best = min(ways, key=lambda name: ways[name])
         return f"Cheapest way to a loss of {self.target_loss:g}: {best}, {ways[best]:.3g} FLOPs."
+
+    def ranked(self) -> Plan:
+        """The same plan, the best way to distil first: of least compute for a target, else of least loss."""
+
+        def merit(way: Distillation) -> float:
+            return way.loss.value if self.target_loss is None else way.flops
+
+        return replace(self, distillations=tuple(sorted(self.distillations, key=merit)))
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per way, direct training first; numbers in full, units in the names."""

@@ -10,6 +10,7 @@ from scaling.calibration import SUPERVISED, Calibration
 from scaling.hardware import Hardware
 from scaling.laws import DistillationLaw, SupervisedLaw, coefficients
 from scaling.plans import Direct, Distillation, Plan
+from scaling.scenarios import DESCRIPTIONS
 from scaling.units import format_flops, format_number
 
 DECIDED = ("student_tokens", "teacher_params", "teacher_tokens")
@@ -30,6 +31,11 @@ def plan_table(plan: Plan, hardware: Hardware | None = None) -> Table:
         for cells, way in zip(rows, ways, strict=True):
             same = "" if isinstance(way, Direct) else f"{way.same_data_loss:.3f}"
             cells += [f"{plan.epochs(way.tokens):.3g}", same]
+    if any(way.dollars is not None for way in plan.distillations):
+        header.append("logits $")
+        for cells, each in zip(rows, ways, strict=True):
+            price = each.dollars if isinstance(each, Distillation) else None
+            cells.append("" if price is None else format_number(price))
     if plan.target_loss is not None:
         header.append("FLOPs")
         for cells, way in zip(rows, ways, strict=True):
@@ -89,7 +95,7 @@ def notes(plan: Plan) -> list[str]:
                 for shape in way.near.ladder[:3]
             ]
     for name, floor in plan.unreachable.items():
-        lines.append(f"! {name}: stops at a loss of {floor:.3f}, above the target")
+        lines.append(f"! {DESCRIPTIONS.get(name, name)}: stops at a loss of {floor:.3f}, above the target")
     lines += [f"! {warning}" for warning in plan.warnings]
     return lines + [f"- {assumption}" for assumption in plan.assumptions]
 

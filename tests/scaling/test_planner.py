@@ -131,6 +131,30 @@ def test_known_teachers_are_ranked_and_the_unusable_left_out():
         ask(student_params=3e8, budget=1e21, teachers=teachers[2:])
 
 
+def test_the_best_teacher_for_given_tokens():
+    teachers = tuple(KnownTeacher(name=f"{L}", params=2e9, loss=L) for L in (1.9, 2.1, 2.3, 2.6))
+    answer = ask(
+        student_params=3e8, budget=1e21, teachers=teachers, constraints={"student_tokens": (2e10, 2e10)}
+    )
+    losses = [B100.loss(3e8, 2e10, float(way.name), SUPERVISED) for way in answer.distillations]
+    assert losses == sorted(losses)
+    assert all(way.tokens == pytest.approx(2e10) for way in answer.distillations)
+
+
+def test_a_served_teacher_costs_dollars_not_compute():
+    served = KnownTeacher(name="served", params=7e9, loss=2.0, dollars_per_million_tokens=0.1)
+    way = ask(student_params=3e8, budget=1e21, teachers=(served,)).distillations[0]
+    assert way.logits_flops == 0
+    assert way.dollars == pytest.approx(way.tokens * 1e-7)
+
+
+def test_a_family_for_which_no_teacher_is_cheap_enough_trains_directly():
+    limits = {"teacher_params": (1e11, 1e12), "teacher_tokens": (1e12, 1e13)}
+    answer = ask(family=(1e8, 3e8), budget=1e20, scenarios=(PRETRAINING,), constraints=limits)
+    assert not answer.distillations
+    assert any("nothing within the constraints" in warning for warning in answer.warnings)
+
+
 def test_a_target_is_reached_with_the_least_budget():
     answer = ask(student_params=1e9, target_loss=2.2)
     for way in answer.distillations:
@@ -282,6 +306,17 @@ def test_pretraining_a_teacher_for_one_student_does_not_pay():
         assert best(ask(student_params=N, budget=C, constraints=BOX), BOTH.name).gain.value < 0.0025
     for N in (1e9, 3e9):
         assert best(ask(student_params=N, budget=1e20, constraints=BOX), BEST_CASE.name).gain.value > 0.05
+
+
+def test_the_capacity_gap_among_real_teachers():
+    sizes = (198e6, 266e6, 546e6, 975e6, 1.82e9, 2.72e9, 4.82e9, 7.75e9, 9.17e9, 12.6e9)
+    teachers = tuple(KnownTeacher(name=f"{N:g}", params=N, tokens=20 * N) for N in sizes)
+    for ratio, best_size, loss in [(20, 2.72e9, 2.771), (80, 2.72e9, 2.641), (320, 1.82e9, 2.559)]:
+        tokens = ratio * 143e6
+        limits = {"student_tokens": (tokens, tokens)}
+        answer = ask(student_params=143e6, budget=1e23, teachers=teachers, constraints=limits)
+        assert answer.distillations[0].teacher_params == best_size
+        assert answer.distillations[0].loss.value == pytest.approx(loss, abs=1e-3)
 
 
 # Honesty.
