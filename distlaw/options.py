@@ -100,7 +100,12 @@ def bills(answer: Any, device: Hardware | None) -> dict[str, Any]:
     costs = [(row["way"], row["flops"]) for row in answer.rows()]
     return {
         "bills": [
-            {"way": way, "device_hours": device.device_hours(flops), "dollars": device.dollars(flops)}
+            {
+                "way": way,
+                "device_hours": device.device_hours(flops),
+                "wall_hours": device.wall_hours(flops),
+                "dollars": device.dollars(flops),
+            }
             for way, flops in costs
         ]
     }

@@ -105,6 +105,9 @@ def plan_command(
     price: Annotated[
         float | None, typer.Option(metavar="DOLLARS", help="Per device hour, in place of the table's.")
     ] = None,
+    peak: Annotated[
+        str, typer.Option(metavar="FLOP/s", help="Of one device, in place of the table's; e.g. 989e12.")
+    ] = "",
     store_logits: Annotated[
         str, typer.Option(metavar="full|K", help="Say what storing the logits takes: all, or the top K.")
     ] = "",
@@ -153,7 +156,14 @@ def plan_command(
     )
     device = None
     if gpu:
-        device = hardware(gpu, precision=precision, utilisation=mfu, count=count, dollars_per_hour=price)
+        device = hardware(
+            gpu,
+            precision=precision,
+            utilisation=mfu,
+            count=count,
+            dollars_per_hour=price,
+            peak_flops=parse_optional(peak, "--peak"),
+        )
     answer: Plan | Frontier
     if len(budgets) == 2:
         answer = spanned(question, budgets, fitted)

@@ -41,12 +41,10 @@ def plan_table(plan: Plan, hardware: Hardware | None = None) -> Table:
         for cells, way in zip(rows, ways, strict=True):
             cells.append(f"{way.flops:.3g}")
     if hardware is not None:
-        header += ["GPU-hours", "dollars"]
+        header += ["GPU-hours", "wall hours", "$"]
         for cells, way in zip(rows, ways, strict=True):
-            cells += [
-                format_number(hardware.device_hours(way.flops)),
-                format_number(hardware.dollars(way.flops)),
-            ]
+            bill = (hardware.device_hours, hardware.wall_hours, hardware.dollars)
+            cells += [format_number(each(way.flops)) for each in bill]
     return header, rows
 
 

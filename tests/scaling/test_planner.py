@@ -316,7 +316,7 @@ def test_the_capacity_gap_among_real_teachers():
         limits = {"student_tokens": (tokens, tokens)}
         answer = ask(student_params=143e6, budget=1e23, teachers=teachers, constraints=limits)
         assert answer.distillations[0].teacher_params == best_size
-        assert answer.distillations[0].loss.value == pytest.approx(loss, abs=1e-3)
+        assert answer.distillations[0].loss.value == pytest.approx(loss, abs=2e-3)
 
 
 # Honesty.
