@@ -195,7 +195,7 @@ def _search(
         chosen = np.sort(rng.choice(len(model.rows), SCREENED, replace=False)).astype(np.intp)
         model, sigma = model.on(model.rows.take(chosen)), sigma[chosen]
     if not objective.priors:  # the priors lead the starts to the basin that matters, then let go
-        points = minimise(posed(model, replace(objective, priors=True), sigma), points, iterations=40).theta
+        points = minimise(posed(model, replace(objective, priors=True), sigma), points).theta
     return minimise(posed(model, objective, sigma), points)
 
 

@@ -55,7 +55,7 @@ def fit_laws(rows: Rows, recipe: Recipe, near: Mapping[str, Estimate] | None = N
     for law in recipe.laws or (None,):
         model = recipe.model(rows, law, given)
         starts = [near[law or SUPERVISED].theta] if near else []
-        count = recipe.starts if near is None else max(recipe.starts // 4, 8)
+        count = recipe.starts if near is None else max(recipe.starts // 8, 4)
         name = law or SUPERVISED
         found[name] = estimate(model, recipe.objective, starts=count, seed=recipe.seed, near=starts)
         if given is None:
