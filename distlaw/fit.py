@@ -57,6 +57,15 @@ def fit_command(
     gamma: Annotated[
         str, typer.Option(help="Outer exponent of the supervised law: auto, free or a number.")
     ] = "auto",
+    fix: Annotated[str, typer.Option(help="Coefficients to hold: E=1.69,k=1.4.")] = "",
+    tied: Annotated[bool, typer.Option("--tied", help="Hold alpha = beta.")] = False,
+    delta: Annotated[
+        str, typer.Option(help="Where Huber's loss on ln(loss) turns linear: auto, a number, or inf.")
+    ] = "auto",
+    asymmetry: Annotated[
+        float, typer.Option(help="How much more an over-estimate costs (for rungs not tuned to the end).")
+    ] = 1.0,
+    priors: Annotated[bool, typer.Option(help="Hold what the runs do not determine by weak priors.")] = True,
     report: Annotated[str, typer.Option(help="text, json, or html (one page with the figures).")] = "text",
     draws: Annotated[int, typer.Option(min=20, help="Bootstrap draws that carry the uncertainty.")] = 400,
     seed: Annotated[int, typer.Option(help="Random seed of starts and draws.")] = 0,
@@ -69,12 +78,14 @@ def fit_command(
 
         distlaw fit wandb.csv --map N=params,D=tokens,L=val_loss,L_T=teacher_loss --plots figures
     """
-    from fits import fit
+    from fits import Objective, fit
     from scaling.calibration import Calibration
 
     given = Calibration.load(supervised) if supervised else None
     found = fit(
         load_table(table, mapping), laws=law, supervised=given, gamma=gamma, draws=draws, seed=seed,
+        fixed=_numbers("--fix", fix), tied=tied,
+        objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors),
         name=(out or table).stem, source=table.name,
     )  # fmt: skip
     typer.echo(found.report(report))
@@ -125,3 +136,22 @@ def compare_command(
 
     given = Calibration.load(supervised).supervised if supervised else None
     typer.echo(compare_laws(load_table(table, mapping), law or LAWS, supervised=given, seed=seed))
+
+
+def _numbers(option: str, text: str) -> dict[str, float]:
+    """``"E=1.69,k=1.4"`` as numbers by name."""
+    from fits.runs import parse_mapping
+
+    try:
+        return {name: float(value) for name, value in parse_mapping(text, option).items()}
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{option} gives each coefficient a number, as in E=1.69; not {text!r}") from error
+
+
+def _delta(text: str) -> float | str:
+    try:
+        return "auto" if text == "auto" else float(text)
+    except ValueError:
+        raise InputError(f"--delta is auto, a number or inf, not {text!r}") from None

@@ -65,11 +65,11 @@ def read_runs(path: str | Path, mapping: Mapping[str, str] | None = None) -> pd.
         raise InputError(f"{path}: {error}") from error
 
 
-def parse_mapping(text: str) -> dict[str, str]:
-    """``"N=params,D=tokens"`` as a mapping; raises InputError where it is not of that form."""
+def parse_mapping(text: str, option: str = "--map") -> dict[str, str]:
+    """``"N=params,D=tokens"`` as a mapping; raises InputError, naming ``option``, where it is not one."""
     pairs = [part.split("=", 1) for part in text.split(",") if part.strip()]
     if any(len(pair) != 2 or not pair[1].strip() for pair in pairs):
-        raise InputError(f"--map is a list like N=params,D=tokens,L=loss, not {text!r}")
+        raise InputError(f"{option} is a list like N=params,D=tokens,L=loss, not {text!r}")
     return {ours.strip(): theirs.strip() for ours, theirs in pairs}
 
 

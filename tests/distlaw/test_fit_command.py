@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +58,20 @@ def test_bad_input_is_an_input_error(csv: Path) -> None:
     result = CliRunner().invoke(app, ["fit", str(csv)])
     assert isinstance(result.exception, InputError)
     assert "my-runs.csv: no column 'params'" in str(result.exception)
+
+
+def test_constraints_and_reports(csv: Path) -> None:
+    arguments = ["fit", str(csv), "--map", "N=size,D=seen,L=val", "--draws", "20", "--report", "json"]
+    result = CliRunner().invoke(app, [*arguments, "--fix", "E=1.8", "--tied", "--delta", "inf"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    values = {row["name"]: row["value"] for row in report["coefficients"]}
+    assert values["E"] == pytest.approx(1.8)
+    assert values["alpha"] == pytest.approx(values["beta"])
+    for wrong in (["--fix", "E=one"], ["--delta", "some"], ["--asymmetry", "0"], ["--report", "pdf"]):
+        assert isinstance(CliRunner().invoke(app, [*arguments, *wrong]).exception, InputError)
+
+
+def test_compare_laws_needs_distillations(csv: Path) -> None:
+    result = CliRunner().invoke(app, ["compare-laws", str(csv), "--map", "N=size,D=seen,L=val"])
+    assert isinstance(result.exception, InputError)
