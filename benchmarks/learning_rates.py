@@ -2,8 +2,8 @@
 
     python benchmarks/learning_rates.py [--tokens 262144] [--seeds 2]
 
-Trains on the King James Bible; about 2 minutes on one core at the defaults. mu-P (simple) promises one optimum
-for all widths; the best rate of each width is marked.
+Trains on the King James Bible, about 3 minutes on one core at the defaults. mu-P (simple) promises one
+optimum for all widths; the best rate of each width is marked.
 """
 
 from __future__ import annotations
