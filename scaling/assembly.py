@@ -186,10 +186,8 @@ class Assembly:
         spreads = {title: spread for title, spread in spreads.items() if spread > DISAGREEMENT}
         if not spreads:
             return []
-        low, high = min(spreads.values()), max(spreads.values())
-        texts = [
-            f"the laws ({', '.join(self.calibration.distillation)}) disagree by {low:.3f} to {high:.3f} nats"
-        ]
+        most = max(spreads.values())
+        texts = [f"the laws ({', '.join(self.calibration.distillation)}) disagree by up to {most:.3f} nats"]
         for law in self.calibration.distillation:
             out = [way.title for way in ways if not self.calibration.trusts(law, student_params=way.params)]
             if out:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 
 from scaling.calibration import SUPERVISED, Calibration
@@ -15,54 +15,58 @@ from scaling.units import format_flops, format_number
 
 DECIDED = ("student_tokens", "teacher_params", "teacher_tokens")
 Table = tuple[list[str], list[list[str]]]
+Way = Direct | Distillation
+Column = tuple[str, Callable[[Way], str]]
 
 
 def plan_table(plan: Plan, hardware: Hardware | None = None) -> Table:
     """Header and cells: direct training first, then the ways to distil; with their bill on ``hardware``."""
-    ways: list[Direct | Distillation] = [*plan.direct, *plan.distillations]
-    header = ["way", "loss (90 %)", "gain", "P(distil)", "student tokens", "teacher", "compute %"]
-    rows = [_direct_cells(way) for way in plan.direct] + [_way_cells(way) for way in plan.distillations]
+    ways: list[Way] = [*plan.direct, *plan.distillations]
+    columns = list(_columns(plan, ways, hardware))
+    return [name for name, _ in columns], [[cell(way) for _, cell in columns] for way in ways]
+
+
+def _columns(plan: Plan, ways: Sequence[Way], hardware: Hardware | None) -> Iterator[Column]:
+    yield "way", lambda way: way.title if isinstance(way, Distillation) else "direct training"
+    yield "loss (90 %)", lambda way: str(way.loss)
+    for law in _other_laws(plan):
+        yield law, _distilled(lambda way, law=law: f"{way.by_law[law]:.3f}")  # type: ignore[misc]
+    yield "gain", _distilled(lambda way: f"{way.gain.value:+.3f}")
+    yield "P(distil)", _distilled(lambda way: "" if way.probability is None else f"{way.probability:.2f}")
     if len({way.params for way in ways}) > 1:
-        header.insert(4, "student")
-        for cells, way in zip(rows, ways, strict=True):
-            cells.insert(4, format_number(way.params))
+        yield "student", lambda way: format_number(way.params)
+    yield "student tokens", lambda way: format_number(way.tokens)
     if plan.student_unique_tokens is not None:
-        header += ["epochs", "direct on the same tokens"]
-        for cells, way in zip(rows, ways, strict=True):
-            same = "" if isinstance(way, Direct) else f"{way.same_data_loss:.3f}"
-            cells += [f"{plan.epochs(way.tokens):.3g}", same]
+        yield "epochs", lambda way: f"{plan.epochs(way.tokens):.3g}"
+        yield "direct on the same tokens", _distilled(lambda way: f"{way.same_data_loss:.3f}")
+    yield "teacher", _distilled(_teacher)
+    yield "compute %", lambda way: _shares(way) if isinstance(way, Distillation) else "100/0/0"
     if any(way.dollars is not None for way in plan.distillations):
-        header.append("logits $")
-        for cells, each in zip(rows, ways, strict=True):
-            price = each.dollars if isinstance(each, Distillation) else None
-            cells.append("" if price is None else format_number(price))
+        yield "logits $", _distilled(lambda way: "" if way.dollars is None else format_number(way.dollars))
     if plan.target_loss is not None:
-        header.append("FLOPs")
-        for cells, way in zip(rows, ways, strict=True):
-            cells.append(f"{way.flops:.3g}")
+        yield "FLOPs", lambda way: f"{way.flops:.3g}"
     if hardware is not None:
-        header += ["GPU-hours", "wall hours", "$"]
-        for cells, way in zip(rows, ways, strict=True):
-            bill = (hardware.device_hours, hardware.wall_hours, hardware.dollars)
-            cells += [format_number(each(way.flops)) for each in bill]
-    return header, rows
+        yield "GPU-hours", lambda way: format_number(hardware.device_hours(way.flops))
+        yield "wall hours", lambda way: format_number(hardware.wall_hours(way.flops))
+        yield "$", lambda way: format_number(hardware.dollars(way.flops))
 
 
-def _direct_cells(way: Direct) -> list[str]:
-    return ["direct training", str(way.loss), "", "", format_number(way.tokens), "", "100/0/0"]
+def _distilled(cell: Callable[[Distillation], str]) -> Callable[[Way], str]:
+    """A cell that is empty for direct training."""
+    return lambda way: cell(way) if isinstance(way, Distillation) else ""
 
 
-def _way_cells(way: Distillation) -> list[str]:
+def _teacher(way: Distillation) -> str:
     tokens = "" if way.teacher_tokens is None else f" on {format_number(way.teacher_tokens)}"
-    return [
-        way.title,
-        str(way.loss),
-        f"{way.gain.value:+.3f}",
-        "" if way.probability is None else f"{way.probability:.2f}",
-        format_number(way.tokens),
-        f"{format_number(way.teacher_params)}{tokens}, L={way.teacher_loss:.3f}",
-        "/".join(f"{100 * share:.0f}" for share in way.shares),
-    ]
+    return f"{format_number(way.teacher_params)}{tokens}, L={way.teacher_loss:.3f}"
+
+
+def _shares(way: Distillation) -> str:
+    return "/".join(f"{100 * share:.0f}" for share in way.shares)
+
+
+def _other_laws(plan: Plan) -> list[str]:
+    return [law for law in plan.distillations[0].by_law if law != plan.law] if plan.distillations else []
 
 
 def asked(plan: Plan) -> str:
@@ -122,6 +126,8 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str
 def plan_text(plan: Plan, hardware: Hardware | None = None, extra: Sequence[str] = ()) -> str:
     """The verdict, one table, then what to beware of and what was assumed."""
     units = "loss and gain in nats/token; compute: student training / teacher logits / teacher training."
+    if _other_laws(plan):
+        units += f" Also the loss under {', '.join(_other_laws(plan))}."
     lines = [
         plan.headline,
         "",
