@@ -123,6 +123,14 @@ def check_supervised(rows: Rows) -> list[Finding]:
                 mend=f"Add runs at two more {name}s, at least a factor of 4 apart",
             )
         ]
+    if len(N) < 9:
+        found.append(
+            Finding(
+                level="warn",
+                what=f"{len(N)} supervised runs for 5 coefficients: intervals rest on the weak priors",
+                mend="Three sizes by three token counts are the least that speak for themselves",
+            )
+        )
     ln_N, ln_D = np.log(N), np.log(D)
     correlation = float(np.corrcoef(ln_N, ln_D)[0, 1])
     if abs(correlation) > 0.98:
@@ -196,6 +204,22 @@ def check_distillation(rows: Rows, supervised: SupervisedLaw | None) -> list[Fin
                 )
             )
     return found
+
+
+def check_fit(kind: str, observed: np.ndarray, predicted: np.ndarray) -> list[Finding]:
+    """Whether a fitted law describes its runs at all; losses in nats/token."""
+    residual = np.log(observed / predicted)
+    spread, error = float(np.std(np.log(observed))), float(np.sqrt(np.mean(residual**2)))
+    if error < 0.05 and error < 0.6 * spread:
+        return []
+    return [
+        Finding(
+            level="warn",
+            what=f"the law misses the {kind} runs by {100 * error:.1f} % rms, of the {100 * spread:.1f} % by "
+            "which they differ: it does not describe them",
+            mend="Check columns and units, and that runs were tuned and trained alike",
+        )
+    ]
 
 
 def published_reasons(rows: Rows) -> list[str]:

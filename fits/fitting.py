@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from fits.design import Finding, check_distillation, check_methods, check_supervised, published_reasons
+from fits.design import (
+    Finding,
+    check_distillation,
+    check_fit,
+    check_methods,
+    check_supervised,
+    published_reasons,
+)
 from fits.estimate import Estimate, Objective, estimate
 from fits.heldout import HeldOut, extrapolations, leave_groups_out
 from fits.joint import SUPERVISED, Recipe, draw_laws, fit_laws
@@ -146,6 +153,8 @@ def fit(
     if supervised is not None and not chosen:
         raise InputError("there is nothing to fit: the supervised law is given, and no row is a distillation")
     law, law_draws, given = _given(supervised, draws)
+    _check_asymptote(rows, "pinned", (fixed or {}).get("E"))
+    _check_asymptote(rows, given, law.E if law is not None else None)
     recipe = Recipe(
         laws=tuple(chosen),
         pins=dict(fixed or {}),
@@ -161,8 +170,11 @@ def fit(
     joint = next(iter(estimates.values()))
     if rows.distillations:
         findings += check_distillation(rows, joint.supervised)
+    table = _annotated(table, joint)
+    for kind, of_kind in table[table["excluded"] == ""].groupby("kind", sort=False):
+        findings += check_fit(str(kind), of_kind["loss"].to_numpy(), of_kind["predicted"].to_numpy())
     return Fit(
-        table=_annotated(table, joint),
+        table=table,
         recipe=recipe,
         estimates=estimates,
         supervised=joint.supervised,
@@ -177,6 +189,13 @@ def fit(
         given=given,
         seconds=time.perf_counter() - began,
     )
+
+
+def _check_asymptote(rows: Rows, source: str, E: float | Array | None) -> None:
+    """Refuse an irreducible loss that is not below every loss in the table."""
+    lowest = rows.centre().lowest_loss
+    if E is not None and float(np.ravel(E)[0]) >= lowest:
+        raise InputError(f"E = {E:.4g} ({source}) is not below the lowest loss in the table, {lowest:.4g}")
 
 
 def _design(rows: Rows, supervised: SupervisedLaw | Calibration | None) -> list[Finding]:

@@ -157,3 +157,16 @@ def test_large_tables_are_drawn_by_one_newton_step(monkeypatch: pytest.MonkeyPat
         one, other = refitted.draws["supervised"][name], stepped.draws["supervised"][name]
         assert np.std(other) == pytest.approx(np.std(one), rel=0.2)
         assert np.corrcoef(one, other)[0, 1] > 0.95
+
+
+def test_an_asymptote_above_the_losses_is_refused() -> None:
+    with pytest.raises(InputError, match=r"E = 9 \(pinned\) is not below the lowest loss"):
+        fit(sweep(), fixed={"E": 9.0}, draws=20)
+    with pytest.raises(InputError, match="a supervised law taken as known"):
+        fit(sweep(), supervised=SupervisedLaw(E=4.0, A=17.0, B=612.0, alpha=0.22, beta=0.45), draws=20)
+
+
+def test_a_law_that_does_not_describe_the_runs_says_so() -> None:
+    rng = np.random.default_rng(0)
+    frame = sweep().query("kind == 'supervised'").assign(loss=rng.uniform(2, 6, 16))
+    assert any("does not describe them" in str(finding) for finding in fit(frame, draws=20).findings)
