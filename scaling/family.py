@@ -17,7 +17,7 @@ from scaling.compute import FORWARDS_PER_STEP
 from scaling.errors import InputError
 from scaling.optimum import Setting
 from scaling.question import Question
-from scaling.repetition import effective_tokens, elasticity
+from scaling.repetition import REPETITION_CONSTANT, effective_tokens, elasticity
 from scaling.scenarios import DESCRIPTIONS, Scenario
 from scaling.search import minimise
 from scaling.units import format_number
@@ -28,7 +28,7 @@ Shared = tuple[list[tuple[float, float]], list[Candidate], dict[str, float], lis
 """Direct trainings, candidates, ways that stop short of a target (none), warnings."""
 
 SIZE_LATTICE, SPLIT_LATTICE, ZOOMS = 32, 32, 3
-SHARING_STEPS = 25
+SHARING_STEPS = 30
 
 
 class _Shared(NamedTuple):
@@ -140,5 +140,7 @@ def _spread(
             assert setting.law is not None
             slope = setting.law.derivatives(sizes, seen, L_T[..., None], setting.supervised).inputs["D_S"]
         returns = np.maximum(-slope * elasticity(tokens, unique) * weights, 1e-12)
-        share = returns / returns.sum(axis=-1, keepdims=True)
+        damping = 1 / (1 + tokens / (unique * REPETITION_CONSTANT))  # epochs bend the returns sharply
+        share = share ** (1 - damping) * (returns / returns.sum(axis=-1, keepdims=True)) ** damping
+        share = share / share.sum(axis=-1, keepdims=True)
     return share * budget[..., None] / rate

@@ -88,6 +88,8 @@ class Question:
             raise InputError(
                 "a family needs a budget, and goes with no student size, teachers or lifetime tokens"
             )
+        if "student_tokens" in self.constraints or "student_params" in self.constraints:
+            raise InputError("family: sizes are given and tokens shared out, so constrain the teacher only")
         if self.weights and len(self.weights) != len(self.family):
             raise InputError(f"{len(self.family)} students, but {len(self.weights)} weights")
         if not all(math.isfinite(x) and x > 0 for x in (*self.family, *self.weights)):

@@ -20,6 +20,7 @@ from scaling import (
     plan,
 )
 from scaling.compute import Architecture
+from scaling.repetition import effective_tokens
 from scaling.scenarios import BEST_CASE, BOTH, INFERENCE, PRETRAINING
 
 SUPERVISED = SupervisedLaw(E=1.22, A=3355.0, B=18186.0, alpha=0.408, beta=0.431, gamma=0.452)
@@ -204,31 +205,30 @@ def test_a_serving_limit_binds():
 
 
 def test_a_family_of_one_is_a_student():
-    alone = ask(student_params=1e9, budget=1e22, constraints=BOX)
-    family = ask(family=(1e9,), budget=1e22, constraints=BOX)
+    limits = {name: bound for name, bound in BOX.items() if name != "student_tokens"}
+    alone = ask(student_params=1e9, budget=1e22, constraints=limits)
+    family = ask(family=(1e9,), budget=1e22, constraints=limits)
     for one, other in zip(family.distillations, alone.distillations, strict=True):
         assert one.loss.value == pytest.approx(other.loss.value, abs=2e-6)
 
 
-def test_a_family_spends_its_budget_where_it_returns_most():
-    answer = ask(family=(3e8, 1e9), budget=3e21, scenarios=(PRETRAINING,))
+@pytest.mark.parametrize("unique", [math.inf, 2e10, 1e9])
+def test_a_family_spends_its_budget_where_it_returns_most(unique):
+    answer = ask(family=(3e8, 1e9), budget=3e21, scenarios=(PRETRAINING,), student_unique_tokens=unique)
     small, large = answer.distillations
     assert small.teacher_params == large.teacher_params
     assert small.flops + large.flops == pytest.approx(3e21, rel=1e-6)
+    left = small.student_flops + large.student_flops
 
-    def total(split):
-        left = small.student_flops + large.student_flops
-        tokens = [
-            left * share / (3 * float(F(N))) for share, N in zip((split, 1 - split), (3e8, 1e9), strict=True)
-        ]
-        return sum(
-            B100.loss(N, D, small.teacher_loss, SUPERVISED) for N, D in zip((3e8, 1e9), tokens, strict=True)
-        )
+    def total(share):
+        losses = []
+        for N, part in ((3e8, share), (1e9, 1 - share)):
+            seen = effective_tokens(left * part / (3 * float(F(N))), unique)
+            losses.append(B100.loss(N, seen, small.teacher_loss, SUPERVISED))
+        return float(sum(losses))
 
-    best_split = min(np.linspace(0.02, 0.98, 2001), key=total)
-    assert small.student_flops / (small.student_flops + large.student_flops) == pytest.approx(
-        best_split, abs=2e-3
-    )
+    found = total(small.student_flops / left)
+    assert found - min(map(total, np.linspace(0.01, 0.99, 3001))) <= 1e-6
 
 
 def test_scarce_data_costs_loss_and_four_epochs_cost_little():
@@ -427,6 +427,10 @@ def test_results_convert():
         ({"student_params": 1e9, "budget": 1e21, "lifetime_tokens": 1e15}, "too small to train and serve"),
         ({"student_params": 1e9, "budget": 1e21, "scenarios": ()}, "no scenario"),
         ({"family": (1e8, 1e9), "budget": 1e21, "weights": (1.0,)}, "2 students, but 1 weights"),
+        (
+            {"family": (1e8, 1e9), "budget": 1e21, "constraints": {"student_tokens": (1, 2)}},
+            "the teacher only",
+        ),
         ({"family": (1e8, 1e9), "target_loss": 2.0}, "a family needs a budget"),
         ({"family": (1e8, 1e9), "budget": 1e9}, "too small"),
     ],
