@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +23,7 @@ Map = Annotated[
         "--map", help="Your column for each of ours, by name or symbol: N=params,D=tokens,L=val_loss."
     ),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -67,6 +70,7 @@ def fit_command(
     ] = 1.0,
     priors: Annotated[bool, typer.Option(help="Hold what the runs do not determine by weak priors.")] = True,
     report: Annotated[str, typer.Option(help="text, json, or html (one page with the figures).")] = "text",
+    as_json: Json = False,
     draws: Annotated[int, typer.Option(min=20, help="Bootstrap draws that carry the uncertainty.")] = 400,
     seed: Annotated[int, typer.Option(help="Random seed of starts and draws.")] = 0,
 ) -> None:
@@ -81,6 +85,8 @@ def fit_command(
     from fits import Objective, fit
     from scaling.calibration import Calibration
 
+    if out is not None and not out.parent.is_dir():
+        raise InputError(f"--out {out}: there is no directory {out.parent}")
     given = Calibration.load(supervised) if supervised else None
     found = fit(
         load_table(table, mapping), laws=law, supervised=given, gamma=gamma, draws=draws, seed=seed,
@@ -88,10 +94,8 @@ def fit_command(
         objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors),
         name=(out or table).stem, source=table.name,
     )  # fmt: skip
-    typer.echo(found.report(report))
+    typer.echo(found.report("json" if as_json else report))
     if out is not None:
-        if not out.parent.is_dir():
-            raise InputError(f"--out {out}: there is no directory {out.parent}")
         found.calibration.save(out)
         typer.echo(f"calibration: {out}", err=True)
     if plots is not None:
@@ -99,7 +103,7 @@ def fit_command(
         typer.echo(f"figures: {plots}", err=True)
 
 
-def check_command(table: Table, mapping: Map = "") -> None:
+def check_command(table: Table, mapping: Map = "", as_json: Json = False) -> None:
     """Check a table's data and design without fitting it: what it can identify, and which runs would help.
 
     Example:
@@ -109,7 +113,7 @@ def check_command(table: Table, mapping: Map = "") -> None:
     from fits.design import check
 
     report = check(load_table(table, mapping))
-    typer.echo(report)
+    typer.echo(json.dumps(asdict(report), indent=1) if as_json else report)
     if report.refused:
         raise typer.Exit(1)
 
@@ -121,6 +125,7 @@ def compare_command(
     supervised: Annotated[
         str, typer.Option(help="Take the supervised law of this calibration (file or published name).")
     ] = "",
+    as_json: Json = False,
     seed: Annotated[int, typer.Option(help="Random seed of the starts.")] = 0,
 ) -> None:
     """Compare distillation laws on a table: fit, BIC, five cross-validations, and which wins where.
@@ -135,7 +140,8 @@ def compare_command(
     from scaling.calibration import Calibration
 
     given = Calibration.load(supervised).supervised if supervised else None
-    typer.echo(compare_laws(load_table(table, mapping), law or LAWS, supervised=given, seed=seed))
+    found = compare_laws(load_table(table, mapping), law or LAWS, supervised=given, seed=seed)
+    typer.echo(json.dumps(found.data(), indent=1) if as_json else found)
 
 
 def _numbers(option: str, text: str) -> dict[str, float]:

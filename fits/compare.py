@@ -68,6 +68,17 @@ class Comparison:
                 table[check] = {s.law: s.held_out[check] for s in self.scores}
         return table
 
+    def data(self) -> dict[str, object]:
+        """Everything as plain values for JSON; what is not finite is null."""
+        bias = {
+            s.law: s.bias_weak_teachers if np.isfinite(s.bias_weak_teachers) else None for s in self.scores
+        }
+        agreed = {s.law: [s.agreed, s.starts] for s in self.scores}
+        return {"runs": self.runs, "criteria": self.criteria(), "bias, weak teachers": bias} | {
+            "starts that agree": agreed,
+            "best on": self.wins(),
+        }
+
     def wins(self) -> dict[str, list[str]]:
         """For every law the criteria on which no other is better."""
         won: dict[str, list[str]] = {score.law: [] for score in self.scores}

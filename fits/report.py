@@ -44,6 +44,7 @@ def data(fit: Fit) -> dict[str, Any]:
             | {"mean": h.bias, "runs": list(h.runs), "observed": h.observed, "predicted": h.predicted}
             for h in fit.held_out
         ],
+        "disagreement": disagreement(fit),
         "notes": list(fit.notes),
         "warnings": [str(finding) for finding in fit.findings],
     }
@@ -55,6 +56,23 @@ def seed_noise(fit: Fit) -> float | None:
     cells = used.groupby(["kind", "params", "tokens", "teacher_loss"], dropna=False)["ln_loss"]
     freedom = int((cells.size() - 1).sum())
     return float(np.sqrt(((cells.size() - 1) * cells.var().fillna(0)).sum() / freedom)) if freedom else None
+
+
+def disagreement(fit: Fit) -> dict[str, dict[str, float]]:
+    """How far every other law is from the default one, rms nats/token: on the runs, and at ten times their
+    compute (parameters and tokens times the square root of ten, the same teachers)."""
+    if len(fit.distillation) < 2:
+        return {}
+    used = fit.table[(fit.table["excluded"] == "") & (fit.table["kind"] == "distillation")]
+    N, D, L_T = (used[column].to_numpy(np.float64) for column in ("params", "tokens", "teacher_loss"))
+    (_, first), *others = fit.distillation.items()
+    found: dict[str, dict[str, float]] = {}
+    for name, other in others:
+        found[name] = {}
+        for where, up in (("on the runs", 1.0), ("at 10x their compute", 10**0.5)):
+            at = (N * up, D * up, L_T, fit.supervised)
+            found[name][where] = float(np.sqrt(np.mean((other.loss(*at) - first.loss(*at)) ** 2)))
+    return found
 
 
 def text(fit: Fit) -> str:
@@ -73,6 +91,9 @@ def text(fit: Fit) -> str:
         lines += ["", *_estimate_lines(found)]
     lines += ["", "held out (left out of a refit, then predicted)"]
     lines += [f"  {held}" for held in fit.held_out] or ["  too few runs of a kind to leave any out"]
+    for name, far in report["disagreement"].items():
+        said = ", ".join(f"{value:.4f} {where}" for where, value in far.items())
+        lines.append(f"{name} differs from {fit.default} by (rms nats): {said}")
     ending = [f"note: {note}" for note in report["notes"]] + [f"warning: {w}" for w in report["warnings"]]
     return "\n".join([*lines, *([""] if ending else []), *ending])
 

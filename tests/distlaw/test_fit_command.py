@@ -75,3 +75,15 @@ def test_constraints_and_reports(csv: Path) -> None:
 def test_compare_laws_needs_distillations(csv: Path) -> None:
     result = CliRunner().invoke(app, ["compare-laws", str(csv), "--map", "N=size,D=seen,L=val"])
     assert isinstance(result.exception, InputError)
+
+
+def test_every_verb_can_print_json(csv: Path, tmp_path: Path) -> None:
+    runs = pd.read_csv(csv).rename(columns={"size": "params", "seen": "tokens", "val": "loss"})
+    students = runs.head(8).assign(teacher_loss=np.tile([2.2, 2.5], 4))
+    students["loss"] = np.maximum(students["loss"] * 0.98, students["teacher_loss"])
+    both = tmp_path / "both.csv"
+    pd.concat([runs, students]).to_csv(both, index=False)
+    for arguments in (["check"], ["compare-laws", "--law", "effective-tokens"], ["fit", "--draws", "20"]):
+        result = CliRunner().invoke(app, [arguments[0], str(both), *arguments[1:], "--json"])
+        assert result.exit_code == 0, result.output
+        assert isinstance(json.loads(result.stdout), dict)
