@@ -10,6 +10,7 @@ import typer
 
 from distlaw import calibrations, compare, predict
 from distlaw.options import Calibration, Csv, Flops, Json, Law, ScenarioNames, Vocab, Window
+from scaling.calibration import DEFAULT_CALIBRATION
 
 if TYPE_CHECKING:
     from scaling.frontier import Frontier
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from scaling.plans import Plan
     from scaling.question import Question
 
-DEFAULT_CALIBRATION = "busbridge2025-figure1-runs"
 FRONTIER_POINTS = 25
 PLOTTED_DECADES = 1.5
 """How far around a single budget the plotted frontier reaches."""

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from distlaw.options import Calibration, Json
+from scaling.calibration import DEFAULT_CALIBRATION
 
 HELP = """Losses at a point: what a student of this size reaches on these tokens, alone and with a teacher.
 
@@ -34,7 +35,7 @@ def predict_command(
     teacher_tokens: Annotated[
         str, typer.Option(metavar="TOKENS", help="Its tokens, to predict its loss.")
     ] = "",
-    calibration: Calibration = "busbridge2025-figure1-runs",
+    calibration: Calibration = DEFAULT_CALIBRATION,
     json: Json = False,
 ) -> None:
     from distlaw.options import write_json

@@ -244,6 +244,11 @@ class Calibration:
         return cls.from_json(text, path.name)
 
 
+def named(calibration: Calibration | str | Path) -> Calibration:
+    """The calibration itself, or the one of this file or published name."""
+    return calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
+
+
 def published() -> tuple[str, ...]:
     """Names of the calibrations that ship with the package."""
     return tuple(sorted(path.stem for path in _PUBLISHED.glob("*.json")))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.calibration import Calibration
+from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
 from scaling.errors import InputError
 from scaling.optimum import Setting
 from scaling.plans import FAR, Estimate
@@ -134,13 +135,16 @@ class Frontier:
         return f"<p><b>{self.headline}</b></p>{html_table(*self.table())}"
 
 
-def frontier(question: Question, budgets: Sequence[float], calibration: Calibration) -> Frontier:
+def frontier(
+    question: Question, budgets: Sequence[float], calibration: Calibration | str | Path = DEFAULT_CALIBRATION
+) -> Frontier:
     """The optimum of every scenario at every budget, FLOPs; the question's own budget is not used.
 
     Raises :class:`~scaling.errors.InputError` without a student size, or with fewer than two budgets.
     """
     if question.student_params is None or question.family or question.teachers:
         raise InputError("a frontier needs one student size and goes with neither family nor known teachers")
+    calibration = named(calibration)
     costs = np.unique(np.asarray(budgets, dtype=np.float64))
     if len(costs) < 2 or not np.all(np.isfinite(costs)) or costs[0] <= 0:
         raise InputError("a frontier needs at least two positive budgets")

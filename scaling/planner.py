@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling.assembly import Assembly, Candidate
-from scaling.calibration import Calibration
+from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
 from scaling.catalogue import KnownTeacher
 from scaling.choice import LN_LARGEST_BUDGET, choose
 from scaling.errors import InputError
@@ -28,11 +29,14 @@ Row = tuple[str, Scenario, bool, float | None]
 DRAWN = ("student_tokens", "teacher_params", "teacher_tokens", "teacher_loss", "loss")
 
 
-def plan(question: Question, calibration: Calibration) -> Plan:
+def plan(question: Question, calibration: Calibration | str | Path = DEFAULT_CALIBRATION) -> Plan:
     """The best distillation under each scenario, or with each known teacher, beside direct training.
+
+    ``calibration`` may be the path of a file or the name of a published set.
 
     Raises :class:`~scaling.errors.InputError` for questions that have no answer.
     """
+    calibration = named(calibration)
     architecture, bounds = question.counting(calibration), question.bounds(calibration)
     assembly = Assembly(question, calibration, architecture, float(bounds.teacher_tokens[1]))
     distils = bool(calibration.distillation)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scaling.calibration import Calibration
+from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
 from scaling.errors import InputError
 from scaling.laws import EffectiveTokensLaw
 from scaling.plans import Estimate, beyond
@@ -32,7 +33,7 @@ class Prediction:
 
 
 def predict(
-    calibration: Calibration,
+    calibration: Calibration | str | Path = DEFAULT_CALIBRATION,
     *,
     student_params: float,
     student_tokens: float,
@@ -44,6 +45,7 @@ def predict(
 
     Raises :class:`~scaling.errors.InputError` where a teacher is half described.
     """
+    calibration = named(calibration)
     judge = Judge(calibration)
     losses = {"supervised": judge.direct(student_params, student_tokens)}
     alone = judge.alone(student_params, student_tokens)
