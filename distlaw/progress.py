@@ -71,7 +71,7 @@ class Progress:
         new = state.done - state.found - self.told
         for step in (s for s in state.dag.steps if s.id in new):
             result = self.store.result(step.id)
-            loss = f"{result['loss']:.4f} nats/token" if result else ""
+            loss = f"{result['loss']:.4f} nats/token" if result and "loss" in result else "done"
             self.console.print(
                 f"[{len(state.done)}/{len(state.dag.steps)}] {step.label}: {loss}, "
                 f"about {_clock(state.seconds_left(self.slots))} left",

@@ -47,7 +47,7 @@ def plan(
     """
     sweep, dag, place = open_sweep(spec, store)
     if as_json:
-        steps = [{"id": step.id, "flops": step.flops, **step.as_json()} for step in dag.steps]
+        steps = [{"id": step.id, "flops": step.flops_to_spend, **step.as_json()} for step in dag.steps]
         typer.echo(json.dumps({"name": sweep.name, "flops": dag.flops, "steps": steps}, indent=2))
         return
     _render_plan(sweep, dag, place, cores or usable_cores())
@@ -146,7 +146,7 @@ def report(state: State, store: Store) -> None:
     for step, reason in state.failed.items():
         typer.echo(f"failed   {step}  {labels[step]}: {reason}", err=True)
     for blocked in state.blocked:
-        typer.echo(f"blocked  {blocked.id}  {blocked.label}: its teacher failed", err=True)
+        typer.echo(f"blocked  {blocked.id}  {blocked.label}: a step it needs failed", err=True)
     raise typer.Exit(1)
 
 
@@ -179,8 +179,8 @@ def _render_plan(sweep: Sweep, dag: Dag, store: Store, cores: int) -> None:
             step.id[:8],
             format_number(step.shape.params),
             format_number(step.tokens),
-            step.teacher.size if step.teacher else "",
-            f"{step.flops:.2e}",
+            ("trunk " if step.trunk else "") + (step.teacher.size if step.teacher else ""),
+            f"{step.flops_to_spend:.2e}",
             _minutes(throughput.seconds(step)),
             "done" if step.id in done else "",
         )

@@ -41,11 +41,11 @@ class Throughput:
     def seconds(self, step: Step) -> float:
         """Estimated seconds of ``step``, its evaluation included."""
         own = step.shape.forward_flops
-        seconds = step.tokens * self._at(own, self.training) + self.heldout_tokens * self._at(
-            own, self.inference
-        )
+        seconds = step.tokens_to_train * self._at(own, self.training)
         if step.teacher:
-            seconds += step.tokens * self._at(step.teacher.shape.forward_flops, self.inference)
+            seconds += step.tokens_to_train * self._at(step.teacher.shape.forward_flops, self.inference)
+        if not step.trunk:
+            seconds += self.heldout_tokens * self._at(own, self.inference)
         return seconds
 
     def _at(self, flops: float, seconds: list[float]) -> float:
@@ -60,7 +60,7 @@ class Estimate:
     core_seconds: float
     """Seconds of one core."""
     critical_path: float
-    """Seconds of the longest chain, a teacher and its slowest student."""
+    """Seconds of the longest chain of steps that wait for each other."""
     wall_seconds: float
     """Seconds on the given number of cores."""
     memory_bytes: float
@@ -70,10 +70,10 @@ class Estimate:
 def estimate(dag: Dag, throughput: Throughput, cores: int) -> Estimate:
     """Estimate ``dag`` on ``cores`` cores, one step a core."""
     seconds = {step.id: throughput.seconds(step) for step in dag.steps}
-    chains = [
-        seconds[step.id] + (seconds.get(step.teacher.id, 0.0) if step.teacher else 0.0) for step in dag.steps
-    ]
-    critical = max(chains, default=0.0)
+    chains: dict[str, float] = {}
+    for step in dag.steps:
+        chains[step.id] = seconds[step.id] + max((chains.get(n.id, 0.0) for n in step.needs), default=0.0)
+    critical = max(chains.values(), default=0.0)
     total = sum(seconds.values())
     largest = sorted((memory(step) for step in dag.steps), reverse=True)[:cores]
     wall = STARTUP_SECONDS + max(total / cores, critical) if dag.steps else 0.0

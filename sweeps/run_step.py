@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaling.errors import InputError
 from sweeps.checkpoints import Checkpoints
@@ -18,6 +18,9 @@ from sweeps.corpora import TokenisedCorpus, source_of, tokenise
 from sweeps.provenance import versions
 from sweeps.steps import Step
 from sweeps.store import Store
+
+if TYPE_CHECKING:
+    from sweeps.model import Decoder
 
 
 def run_step(store: Store, step: Step) -> dict[str, Any]:
@@ -31,13 +34,14 @@ def run_step(store: Store, step: Step) -> dict[str, Any]:
     if found := store.result(step.id):
         return found
     store.write(step.as_json(), step.id, "step.json")
-    result = _train_and_save(store, step)
+    result = _train_trunk(store, step) if step.trunk else _train_and_save(store, step)
     if not store.commit(step.id, result):
         found = store.result(step.id)
         assert found is not None
         return found
     store.remove(step.id, "failure.json")
-    Checkpoints(store, step.id).clear()
+    if not step.trunk:
+        Checkpoints(store, step.id).clear()
     return result
 
 
@@ -60,19 +64,23 @@ def corpus_of(step: Step) -> TokenisedCorpus:
     return corpus
 
 
-def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
-    from sweeps.model_files import load_model, save_model
-    from sweeps.training import Teacher, device, heldout_loss, train
+def _train_trunk(store: Store, step: Step) -> dict[str, Any]:
+    """Train a trunk; its last checkpoint, which stays, is what branches begin from."""
+    started = time.monotonic()
+    _train(store, step, corpus_of(step))
+    return _provenance(step) | {"seconds": {"train": time.monotonic() - started}}
 
-    corpus = corpus_of(step)
-    tokens = corpus.train_tokens_of(step.half)
+
+def _train(store: Store, step: Step, corpus: TokenisedCorpus) -> Decoder:
+    from sweeps.model_files import load_model
+    from sweeps.training import Teacher, device, train
+
     started = time.monotonic()
 
     def report(done: int, loss: float) -> None:
         seconds = time.monotonic() - started
-        progress = {"steps_done": done, "steps": step.steps, "loss": loss, "seconds": seconds}
-        if math.isfinite(loss):
-            store.write(progress, step.id, "progress.json")
+        progress = {"steps_done": done, "steps": step.ends, "loss": loss, "seconds": seconds}
+        store.write(progress, step.id, "progress.json")
 
     with ExitStack() as stack:
         teacher = None
@@ -80,9 +88,9 @@ def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
             folder = stack.enter_context(store.model(step.teacher.id))
             model = load_model(folder, step.teacher.shape).to(device())
             teacher = Teacher(model=model, method=step.method)
-        model = train(
+        return train(
             step.shape,
-            tokens,
+            corpus.train_tokens_of(step.half),
             steps=step.steps,
             training=step.training,
             seed=step.seed,
@@ -90,28 +98,32 @@ def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
             teacher=teacher,
             report=report,
             checkpoints=Checkpoints(store, step.id),
+            start=Checkpoints(store, step.start.id) if step.start else None,
+            stop=step.ends if step.trunk else None,
         )
+
+
+def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
+    """Train a model, measure it, and put it into the store."""
+    from sweeps.model_files import save_model
+    from sweeps.training import heldout_loss
+
+    corpus = corpus_of(step)
+    started = time.monotonic()
+    model = _train(store, step, corpus)
     trained = time.monotonic()
     heldout = heldout_loss(model, corpus.heldout, parts=[part.heldout_tokens for part in corpus.parts])
     evaluated = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
         save_model(model, corpus.tokenizer_files, Path(scratch))
         store.put_model(step.id, Path(scratch))
-    return {
-        "id": step.id,
-        "step": step.as_json(),
-        "params": step.shape.params,
-        "tokens": step.tokens,
-        "epochs": step.tokens / len(tokens),
+    return _provenance(step) | {
+        "epochs": step.tokens / len(corpus.train_tokens_of(step.half)),
         "loss": heldout.loss,
         "loss_se": heldout.standard_error,
         "heldout_blocks": heldout.blocks,
         "bits_per_byte": heldout.loss / math.log(2) / corpus.bytes_per_token,
-        "flops": {"student": step.student_flops, "teacher": step.teacher_flops, "total": step.flops},
         "seconds": {"train": trained - started, "evaluate": evaluated - trained},
-        "device": f"{device().type}: {platform.processor() or platform.machine()}",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
         "corpus": {
             "source": corpus.source,
             "train_tokens": corpus.train_tokens,
@@ -121,4 +133,20 @@ def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
                 for part, loss in zip(corpus.parts, heldout.by_part, strict=True)
             ],
         },
+    }
+
+
+def _provenance(step: Step) -> dict[str, Any]:
+    """What every result says of its step, and of where and with what it ran."""
+    from sweeps.training import device
+
+    return {
+        "id": step.id,
+        "step": step.as_json(),
+        "params": step.shape.params,
+        "tokens": step.tokens,
+        "flops": {"student": step.student_flops, "teacher": step.teacher_flops, "total": step.flops},
+        "device": f"{device().type}: {platform.processor() or platform.machine()}",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
     }

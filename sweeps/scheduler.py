@@ -36,8 +36,14 @@ class State:
 
     @property
     def blocked(self) -> list[Step]:
-        """Steps that can never run because their teacher failed."""
-        return [s for s in self.dag.steps if s.teacher and s.teacher.id in self.failed]
+        """Steps that can never run because a step they need failed, or is blocked itself."""
+        lost = set(self.failed)
+        blocked = []
+        for step in self.dag.steps:
+            if any(need.id in lost for need in step.needs):
+                blocked.append(step)
+                lost.add(step.id)
+        return blocked
 
     @property
     def complete(self) -> bool:
@@ -45,17 +51,17 @@ class State:
         return len(self.done) == len(self.dag.steps)
 
     def ready(self) -> list[Step]:
-        """Steps that could start now: teachers before others, then the longest first."""
+        """Steps that could start now: those that others wait for first, then the longest."""
         waiting = [
             step
             for step in self.dag.steps
             if step.id not in self.done
             and step.id not in self.failed
             and step.id not in self.running
-            and (step.teacher is None or step.teacher.id in self.done)
+            and all(need.id in self.done for need in step.needs)
         ]
-        students = self.dag.students_of
-        return sorted(waiting, key=lambda step: (students[step.id] == 0, -self.cost(step)))
+        others = self.dag.waiting_for
+        return sorted(waiting, key=lambda step: (others[step.id] == 0, -self.cost(step)))
 
     def settle(self, outcome: Outcome) -> None:
         """Account for one ended attempt."""

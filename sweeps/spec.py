@@ -76,8 +76,12 @@ class Training(Part):
     """Tokens of linear warm-up."""
     peak_rate: float = Field(0.01, gt=0)
     """Peak learning rate at the base width; mu-P (simple) carries it to other widths."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """After warm-up: a cosine to the end, or warm-up-stable-decay, whose runs of one size share a trunk."""
+    decay: float = Field(0.2, gt=0, lt=1)
+    """Share of a run over which ``wsd`` decays, linearly; the rate is constant before."""
     final_rate: float = Field(0.001, ge=0, le=1)
-    """Learning rate at the end of the cosine, as a share of the peak."""
+    """Learning rate at the end, as a share of the peak."""
     weight_decay: float = Field(1e-4, ge=0)
     """Decoupled weight decay of matrices."""
     clip: float = Field(1.0, gt=0)
@@ -93,6 +97,10 @@ class Training(Part):
     def steps(self, tokens: float) -> int:
         """Optimiser steps of a run of ``tokens`` tokens."""
         return round(tokens / self.batch_tokens)
+
+    def trunk_steps(self, steps: int) -> int:
+        """Steps of a ``wsd`` run of ``steps`` before it decays."""
+        return steps - max(1, round(self.decay * steps))
 
 
 class Grid(Part):
@@ -156,6 +164,8 @@ class Sweep(Part):
     methods: list[Method] = Field([Method()], min_length=1)
     max_flops: Quantity | None = None
     """Cap on the whole sweep's FLOPs; a plan above it is refused."""
+    share_trunks: bool = True
+    """Under ``wsd``, train runs that differ only in length as branches of one trunk: same bits, less work."""
     allow_weak_teachers: bool = False
     """Accept students larger than every teacher."""
 

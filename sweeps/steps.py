@@ -40,16 +40,35 @@ class Step:
     training: Training
     teacher: Step | None = None
     method: Method | None = None
+    trunk: bool = False
+    """A run that stops before it decays, for others to branch from; it is no run of the table."""
+    start: Step | None = None
+    """The trunk it begins from. Saves compute and changes no bit, so it is no part of the identity."""
 
     @property
     def kind(self) -> str:
-        """``pretrain`` or ``distil``."""
-        return "distil" if self.teacher else "pretrain"
+        """``pretrain``, ``distil`` or ``trunk``."""
+        return "trunk" if self.trunk else "distil" if self.teacher else "pretrain"
+
+    @property
+    def needs(self) -> tuple[Step, ...]:
+        """The steps that must be done before this one."""
+        return tuple(step for step in (self.teacher, self.start) if step)
+
+    @property
+    def ends(self) -> int:
+        """The optimiser step it ends at."""
+        return self.training.trunk_steps(self.steps) if self.trunk else self.steps
 
     @property
     def tokens(self) -> int:
-        """D: tokens the model is trained on."""
-        return round(self.steps * self.training.batch_tokens)
+        """D: tokens the model is trained on, those before ``start`` included."""
+        return round(self.ends * self.training.batch_tokens)
+
+    @property
+    def tokens_to_train(self) -> int:
+        """Tokens that this step itself trains on."""
+        return self.tokens - (self.start.tokens if self.start else 0)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -58,7 +77,7 @@ class Step:
             "schema": SCHEMA,
             "kind": self.kind,
             "shape": asdict(self.shape),
-            "steps": self.steps,
+            "steps": self.ends,
             "seed": self.seed,
             "data_seed": self.data_seed,
             "half": self.half,
@@ -99,13 +118,20 @@ class Step:
 
     @property
     def flops(self) -> float:
-        """FLOPs of the step: training, and the teacher's inference."""
+        """FLOPs of the run: training, and the teacher's inference."""
         return self.student_flops + self.teacher_flops
 
+    @property
+    def flops_to_spend(self) -> float:
+        """FLOPs of the step itself, which may begin where a trunk ended."""
+        return self.flops * self.tokens_to_train / self.tokens
+
     def as_json(self) -> dict[str, Any]:
-        """Everything needed to run the step elsewhere, its teacher included."""
+        """Everything needed to run the step elsewhere, its teacher and trunk included."""
         return {
             **self.config,
+            "steps": self.steps,
+            "start": self.start.as_json() if self.start else None,
             "corpus": {**self.corpus.model_dump(), "fingerprint": self.corpus_fingerprint},
             "teacher": self.teacher.as_json() if self.teacher else None,
         }
@@ -126,12 +152,14 @@ class Step:
             training=Training(**data["training"]),
             teacher=cls.from_json(data["teacher"]) if data["teacher"] else None,
             method=Method(**data["method"]) if data["method"] else None,
+            trunk=data["kind"] == "trunk",
+            start=cls.from_json(data["start"]) if data["start"] else None,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dag:
-    """The unique steps of a sweep, teachers before their students."""
+    """The unique steps of a sweep, each after the steps it needs."""
 
     steps: tuple[Step, ...]
     asked: int
@@ -140,15 +168,15 @@ class Dag:
     @property
     def flops(self) -> float:
         """FLOPs of all steps."""
-        return sum(step.flops for step in self.steps)
+        return sum(step.flops_to_spend for step in self.steps)
 
     @cached_property
-    def students_of(self) -> dict[str, int]:
+    def waiting_for(self) -> dict[str, int]:
         """How many steps wait for a step, by its id."""
         counts = dict.fromkeys((step.id for step in self.steps), 0)
         for step in self.steps:
-            if step.teacher:
-                counts[step.teacher.id] += 1
+            for need in step.needs:
+                counts[need.id] += 1
         return counts
 
 
@@ -174,13 +202,37 @@ def expand(sweep: Sweep) -> Dag:
         for student, teacher, method in itertools.product(bare, _unique(teachers), sweep.methods)
     ]
     asked = [*supervised, *teachers, *students]
-    dag = Dag(steps=tuple(_unique(asked)), asked=len(asked))
+    steps = _unique(asked)
+    if sweep.training.schedule == "wsd" and sweep.share_trunks:
+        steps = with_trunks(steps)
+    dag = Dag(steps=tuple(steps), asked=len(asked))
     if sweep.max_flops and dag.flops > sweep.max_flops:
         raise InputError(
             f"max_flops: the sweep needs {dag.flops:.3g} FLOPs, above its cap of {sweep.max_flops:.3g}; "
             "raise the cap or shrink a grid"
         )
     return dag
+
+
+def with_trunks(runs: list[Step]) -> list[Step]:
+    """The runs, those that differ only in length as branches of one trunk, and the trunks before them.
+
+    The trunk of a length begins where that of the next shorter one ended; the longest run needs none of its
+    own.
+    """
+    families: dict[str, list[Step]] = {}
+    for run in runs:
+        common = json.dumps(run.config | {"steps": None}, sort_keys=True)
+        families.setdefault(common, []).append(run)
+    steps: list[Step] = []
+    for family in families.values():
+        *shorter, longest = sorted(family, key=lambda run: run.steps)
+        start = None
+        for run in shorter:
+            start = replace(run, trunk=True, start=start)
+            steps += [start, replace(run, start=start)]
+        steps.append(replace(longest, start=start))
+    return steps
 
 
 def _pretrains(sweep: Sweep, field: str, fingerprint: str) -> Iterator[Step]:

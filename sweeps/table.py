@@ -35,8 +35,8 @@ COLUMNS = [
 def results(root: str | Path) -> pd.DataFrame:
     """The runs of the store at ``root``, finished and failed, in the columns that ``fits`` reads.
 
-    Losses are held-out nats/token, ``flops`` counts training and the teacher's inference, ``seconds`` is
-    training alone. Can be called while the sweep runs.
+    Losses are held-out nats/token, ``flops`` counts the whole run, training and the teacher's inference, as
+    if it stood alone; ``seconds`` is what its last attempt trained. Can be called while the sweep runs.
 
     Raises:
         InputError: if there is no store at ``root``, or a result in it is damaged.
@@ -61,6 +61,8 @@ def _row(store: Store, step: str) -> dict[str, Any] | None:
     if result is None:
         return _failed_row(store, step)
     spec = result["step"]
+    if spec["kind"] == "trunk":
+        return None
     teacher = _teacher(store, spec["teacher"])
     return {
         "run": step,

@@ -70,12 +70,15 @@ def train(
     report: Report | None = None,
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    start: Checkpoints | None = None,
+    stop: int | None = None,
 ) -> Decoder:
     """A model of ``shape`` trained for ``steps`` optimiser steps on ``tokens``.
 
     ``seed`` sets the initialisation and ``data_seed``, or else ``seed``, the order of the data; on one device
-    the result is a function of the arguments, bit
-    for bit, however often the run was killed and went on from its ``checkpoints``.
+    the result is a function of the arguments, bit for bit, however often the run was killed and went on from
+    its ``checkpoints``, and whether or not it began at the ``start`` of another run that was the same so far.
+    With ``stop`` the run ends there, in the midst of its schedule, with its state as the last checkpoint.
 
     Raises:
         Diverged: if the loss is no longer finite, naming the step.
@@ -85,31 +88,39 @@ def train(
     model.initialise(seed)
     model.to(device()).train()
     optimiser = optimiser_for(model, training)
-    first = 0
-    if checkpoints and (found := checkpoints.latest()):
-        first, state = found
-        load_state(model, optimiser, state)
+    first = _restore(model, optimiser, checkpoints, start)
     batch = round(training.batch_tokens / shape.context)
     order = seed if data_seed is None else data_seed
     data = Batches(tokens, context=shape.context, batch=batch, seed=order)
     report_due, save_due = Every(REPORT_SECONDS), Every(checkpoint_seconds)
-    for step in range(first, steps):
+    end = stop or steps
+    for step in range(first, end):
         set_rate(optimiser, learning_rate(step, steps, training))
         loss = objective(model, data[step].to(device()), training, teacher)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip)
         optimiser.step()
         optimiser.zero_grad(set_to_none=False)
-        last, save = step == steps - 1, checkpoints and save_due()
+        last = step == end - 1
+        save = checkpoints and (save_due() if not last else stop is not None)
         if last or save or report_due():
             value = loss.item()
             if not math.isfinite(value):
                 raise Diverged(f"the training loss is {value} at step {step + 1} of {steps}; lower peak_rate")
             if report:
                 report(step + 1, value)
-        if checkpoints and save and not last:
+        if checkpoints and save:
             checkpoints.save(step + 1, state_of(model, optimiser))
     return model
+
+
+def _restore(model: Decoder, optimiser: torch.optim.Optimizer, *places: Checkpoints | None) -> int:
+    """Load the newest state from the first place that has one; return the steps it has done."""
+    for place in places:
+        if place and (found := place.latest()):
+            load_state(model, optimiser, found[1])
+            return found[0]
+    return 0
 
 
 class Every:

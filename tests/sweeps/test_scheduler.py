@@ -60,7 +60,7 @@ def test_every_step_runs_once_teachers_first(dag: Dag, store: Store) -> None:
     assert state.complete
     assert sorted(executor.attempts) == sorted(step.id for step in dag.steps)
     first = {step.id: step for step in dag.steps}[executor.attempts[0]]
-    assert dag.students_of[first.id]  # what others wait for goes first
+    assert dag.waiting_for[first.id]  # what others wait for goes first
 
 
 def test_what_is_there_is_not_run_again(dag: Dag, store: Store) -> None:
@@ -79,7 +79,7 @@ def test_a_failed_teacher_blocks_its_students_and_nothing_else(dag: Dag, store: 
     state = run(dag, store, executor, seconds, lambda _: None)
     assert state.failed == {teacher.id: "it broke"}
     assert {s.teacher.id for s in state.blocked if s.teacher} == {teacher.id}
-    assert len(state.blocked) == dag.students_of[teacher.id] == 2
+    assert len(state.blocked) == dag.waiting_for[teacher.id] == 2
     assert len(state.done) == len(dag.steps) - 3
     assert executor.attempts.count(teacher.id) == 1  # errors are not retried
 

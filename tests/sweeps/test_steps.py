@@ -17,7 +17,7 @@ def test_equal_models_are_one_step(small_spec: dict[str, Any]) -> None:
     assert dag.asked == 8  # 2 supervised, 2 teachers, 2 students x 2 teachers
     assert len(dag.steps) == 7  # the 7k model on 32k tokens is both a run and a teacher
     assert [step.kind for step in dag.steps] == ["pretrain"] * 3 + ["distil"] * 4
-    assert sum(dag.students_of.values()) == 4
+    assert sum(dag.waiting_for.values()) == 4
 
 
 def test_teachers_come_before_their_students(small_spec: dict[str, Any]) -> None:
