@@ -116,7 +116,7 @@ class Effort(NamedTuple):
 EXACT = Effort(64, 40, 3)
 """Loss to better than 1e-6 nats/token, kinks included; decisions to 1e-4."""
 QUICK = Effort(32, 16, 3)
-"""Decisions to about 0.3 %, for their spread over many draws."""
+"""Loss to about 1e-7 where it is smooth, decisions to 0.3 %: for many draws, and for maps."""
 BLOCK = 8192
 """Lattice points evaluated at once, so that they stay in the cache."""
 

@@ -18,6 +18,8 @@ from scaling.repetition import REPETITION_CONSTANT, effective_tokens, elasticity
 Array = NDArray[np.float64]
 NEWTON_STEPS = 5
 """What error they leave in ln N enters the loss squared."""
+CONVERGED = 1e-3
+"""A step in ln N after which the next, by quadratic convergence, would not be seen."""
 
 
 class TeacherBox(NamedTuple):
@@ -95,7 +97,9 @@ class _Balance(NamedTuple):
         for _ in range(NEWTON_STEPS):
             value, slope, leverage, slope_F = self.imbalance(ln_N)
             step = np.expm1(value * slope_F * leverage / slope)
-            ln_N = np.clip(ln_N - np.log1p(step / leverage) / slope_F, lower, upper)
+            before, ln_N = ln_N, np.clip(ln_N - np.log1p(step / leverage) / slope_F, lower, upper)
+            if np.max(np.abs(ln_N - before)) < CONVERGED:
+                break
         return ln_N
 
     def imbalance(self, ln_N: Array) -> tuple[Array, Array, Array, Array]:
