@@ -27,7 +27,7 @@ def test_a_point_of_the_frontier_is_the_plan():
             (along.tracks[way.name].gain[1], way.gain),
         ):
             assert (one.value, one.low, one.high) == pytest.approx(
-                (other.value, other.low, other.high), abs=1e-8
+                (other.value, other.low, other.high), abs=1e-6
             )
     assert len(along.to_frame()) == 2 * 5
     assert "FLOPs" in along._repr_html_()
