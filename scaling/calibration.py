@@ -7,6 +7,7 @@ It is a JSON file of plain numbers at full precision. Published sets ship in ``s
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -205,21 +206,22 @@ class Calibration:
                 raise InputError(f"{where}: distillation: unknown law {kind!r}; known are {', '.join(LAWS)}")
             distillation[kind] = _read_law(LAWS[kind], values, f"{where}: distillation.{kind}")
         regions = _mapping(content.get("law_regions", {}), f"{where}: law_regions")
-        provenance = _mapping(content.get("provenance"), f"{where}: provenance")
-        texts = {k: tuple(v) if isinstance(v, list) else v for k, v in provenance.items()}
+        default = content.get("default")
+        if not isinstance(default, str | None):
+            raise InputError(f"{where}: default: must name a law, not {default!r}")
         return cls(
             name=str(content.get("name", where)),
             supervised=supervised,
             distillation=distillation,
-            default=content.get("default"),
+            default=default,
             draws=_read_draws(content.get("draws", {}), where),
             region=_read_region(content.get("region", {}), f"{where}: region"),
             law_regions={
                 kind: _read_region(region, f"{where}: law_regions.{kind}") for kind, region in regions.items()
             },
-            residual_sd=_mapping(content.get("residual_sd", {}), f"{where}: residual_sd"),
+            residual_sd=_read_numbers(content.get("residual_sd", {}), f"{where}: residual_sd"),
             architecture=_read(Architecture, content.get("architecture", {}), f"{where}: architecture"),
-            provenance=_read(Provenance, texts, f"{where}: provenance"),
+            provenance=_read_provenance(content.get("provenance"), f"{where}: provenance"),
         )
 
     def save(self, path: str | Path) -> Path:
@@ -284,13 +286,47 @@ def _read(build: Callable[..., T], values: object, where: str) -> T:
 
 
 def _read_region(value: object, where: str) -> Region:
-    ranges = {k: tuple(v) if isinstance(v, list) else v for k, v in _mapping(value, where).items()}
-    return _read(Region, ranges, where)
+    ranges = _mapping(value, where)
+    for name, known in ranges.items():
+        if name == "runs":
+            _read_numbers(known, f"{where}.runs")
+        elif known is not None:
+            pair = isinstance(known, list) and len(known) == 2 and all(map(_is_number, known))
+            if not pair or not 0 < known[0] <= known[1]:
+                raise InputError(f"{where}.{name}: must be [smallest, largest], both positive, not {known!r}")
+    return _read(Region, {k: tuple(v) if isinstance(v, list) else v for k, v in ranges.items()}, where)
+
+
+def _read_provenance(value: object, where: str) -> Provenance:
+    texts = dict(_mapping(value, where))
+    for name, text in texts.items():
+        if name in ("notes", "warnings"):
+            if not isinstance(text, list) or not all(isinstance(each, str) for each in text):
+                raise InputError(f"{where}.{name}: must be a list of sentences, not {text!r}")
+            texts[name] = tuple(text)
+        elif not isinstance(text, dict if name == "software" else str):
+            raise InputError(f"{where}.{name}: must be a text, not {text!r}")
+    return _read(Provenance, texts, where)
 
 
 def _read_law(build: Callable[..., T], values: object, where: str) -> T:
-    _check_finite(where, _mapping(values, where))
-    return _read(build, values, where)
+    numbers = _read_numbers(values, where)
+    for name in ("A", "B"):
+        if not numbers.get(name, 1.0) > 0:
+            raise InputError(f"{where}.{name}: must be positive, not {numbers[name]!r}")
+    return _read(build, numbers, where)
+
+
+def _read_numbers(value: object, where: str) -> dict[str, float]:
+    numbers = _mapping(value, where)
+    for name, number in numbers.items():
+        if not _is_number(number):
+            raise InputError(f"{where}.{name}: must be a finite number, not {number!r}")
+    return numbers
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _mapping(value: object, where: str) -> dict[str, Any]:
@@ -302,11 +338,11 @@ def _mapping(value: object, where: str) -> dict[str, Any]:
 def _read_draws(content: object, where: str) -> Draws:
     draws: Draws = {}
     for kind, columns in _mapping(content, f"{where}: draws").items():
-        named = _mapping(columns, f"{where}: draws.{kind}")
-        try:
-            draws[kind] = {name: np.array(values, dtype=np.float64) for name, values in named.items()}
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{where}: draws.{kind}: not lists of numbers: {error}") from None
+        named_columns = _mapping(columns, f"{where}: draws.{kind}")
+        for name, values in named_columns.items():
+            if not isinstance(values, list) or not all(map(_is_number, values)):
+                raise InputError(f"{where}: draws.{kind}.{name}: must be a list of finite numbers")
+        draws[kind] = {name: np.array(values, dtype=np.float64) for name, values in named_columns.items()}
     return draws
 
 

@@ -58,8 +58,17 @@ def test_draws_evaluate_as_one_law():
         ({"distillation": {"effective-tokens": {"k": "big", "q": 1, "eps": 0}}}, r"effective-tokens\.k"),
         ({"default": "published"}, "has no law 'published'"),
         ({"draws": {"supervised": {"E": [1.0]}}}, "wrong or missing"),
-        ({"draws": {"supervised": {"E": ["x"]}}}, "not lists of numbers"),
+        ({"draws": {"supervised": {"E": ["x"]}}}, r"draws\.supervised\.E: must be a list of finite numbers"),
         ({"provenance": {"author": "me"}}, "provenance"),
+        ({"provenance": {"source": "x", "date": "y", "warnings": "z"}}, "must be a list of sentences"),
+        ({"default": ["published"]}, "default: must name a law"),
+        ({"provenance": None}, "provenance: must be an object"),
+        ({"region": {"params": "all"}}, r"region\.params: must be \[smallest, largest\]"),
+        ({"region": {"params": [2, 1]}}, r"region\.params"),
+        ({"region": {"colour": [1, 2]}}, "region"),
+        ({"residual_sd": {"supervised": "small"}}, r"residual_sd\.supervised: must be a finite number"),
+        ({"architecture": {"context": "long"}}, "architecture"),
+        ({"architecture": {"context": -1}}, "must be positive"),
     ],
 )
 def test_foreign_files_are_refused_with_the_field(change, message):
