@@ -71,6 +71,9 @@ class Question:
         if not self.scenarios:
             raise InputError("no scenario: name at least one")
         self._check_family()
+        self._check_constraints()
+
+    def _check_constraints(self) -> None:
         for name, (low, high) in self.constraints.items():
             if name not in CONSTRAINED:
                 raise InputError(f"cannot constrain {name!r}; constrain one of {', '.join(CONSTRAINED)}")
@@ -80,6 +83,16 @@ class Question:
                 raise InputError(
                     f"constraint on {name}: the smallest value {low:g} exceeds the largest {high:g}"
                 )
+        low, high = self.constraints.get("student_params", (None, None))
+        size = self.student_params
+        if size is not None and not (low or 0.0) <= size <= (high or math.inf):
+            raise InputError(f"student_params: {size:g} is given, but constrained to {low} to {high}")
+        if self.teachers and any(name.startswith("teacher") for name in self.constraints):
+            raise InputError("teachers are given: constrain the student only")
+        if self.tolerance is not None and (size is None or self.budget is None or self.teachers):
+            raise InputError("tolerance: needs a student size and a budget, and no given teachers")
+        if self.weights and not self.family:
+            raise InputError("weights: belong to a family of students")
 
     def _check_family(self) -> None:
         if not self.family:

@@ -431,6 +431,12 @@ def test_results_convert():
             {"family": (1e8, 1e9), "budget": 1e21, "constraints": {"student_tokens": (1, 2)}},
             "the teacher only",
         ),
+        (
+            {"student_params": 1e9, "budget": 1e21, "constraints": {"student_params": (None, 1e8)}},
+            "is given, but",
+        ),
+        ({"student_params": 1e9, "budget": 1e21, "weights": (1.0,)}, "belong to a family"),
+        ({"budget": 1e21, "tolerance": 0.01}, "needs a student size and a budget"),
         ({"family": (1e8, 1e9), "target_loss": 2.0}, "a family needs a budget"),
         ({"family": (1e8, 1e9), "budget": 1e9}, "too small"),
     ],
@@ -438,6 +444,12 @@ def test_results_convert():
 def test_bad_questions_are_answered_with_a_sentence(question, message):
     with pytest.raises(InputError, match=message):
         ask(**question)
+
+
+def test_constraints_on_teachers_that_are_given_contradict():
+    known = (KnownTeacher(name="a", params=1e9, loss=2.2),)
+    with pytest.raises(InputError, match="constrain the student only"):
+        ask(student_params=3e8, budget=1e21, teachers=known, constraints={"teacher_params": (None, 1e8)})
 
 
 def test_constraints_that_no_teacher_meets_leave_direct_training():
