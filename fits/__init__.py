@@ -1,7 +1,20 @@
 """From a table of runs to scaling laws that can be trusted: reading, fitting, uncertainty, figures."""
 
+from fits.compare import Comparison, compare_laws
+from fits.custom import register_law
+from fits.design import check
 from fits.estimate import Objective
 from fits.fitting import Fit, fit
 from fits.runs import read_runs, validate
 
-__all__ = ["Fit", "Objective", "fit", "read_runs", "validate"]
+__all__ = [
+    "Comparison",
+    "Fit",
+    "Objective",
+    "check",
+    "compare_laws",
+    "fit",
+    "read_runs",
+    "register_law",
+    "validate",
+]

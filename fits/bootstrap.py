@@ -98,7 +98,8 @@ def bootstrap(
     if jitter and found.problem.precision.any():
         rng = np.random.default_rng([seed, 3])
         centres = centre + spread * rng.standard_normal((draws, model.size))
-    if alone and len(model.rows) > LINEARISED and method in ("runs", "weights"):
+    smooth = float(np.mean(np.abs(found.residual) <= found.problem.delta)) > 0.3
+    if alone and smooth and len(model.rows) > LINEARISED and method in ("runs", "weights"):
         return _one_step(found, group_weights(found, draws, method, seed), centres)
     observed, weight = resampled(found, draws, method, seed)
     problem = replace(
@@ -151,15 +152,14 @@ def _one_step(found: Estimate, weight: Array, centres: Array) -> Minimum:
     curvature = problem.weight[0][order] * (size <= problem.delta[order])
     gradient = np.add.reduceat(jacobian * (robust * residual)[:, None], first)
     p = found.model.size
-    hessian = np.add.reduceat(
-        (jacobian[:, :, None] * jacobian[:, None, :]).reshape(-1, p * p) * curvature[:, None], first
-    )
+    products = (jacobian[:, :, None] * jacobian[:, None, :]).reshape(-1, p * p)
+    hessian = np.add.reduceat(products * curvature[:, None], first)
     slope = weight @ gradient + problem.precision * (found.theta - centres)
     bend = (weight @ hessian).reshape(-1, p, p) + np.diag(problem.precision)
     step = np.linalg.solve(bend, slope[:, :, None])[:, :, 0]
     theta = np.clip(found.theta - step, problem.lower, problem.upper)
-    none = np.full(len(theta), np.nan)
-    return Minimum(theta=theta, objective=none, converged=np.ones(len(theta), dtype=bool), iterations=1)
+    unknown = np.full(len(theta), np.nan)
+    return Minimum(theta=theta, objective=unknown, converged=np.ones(len(theta), dtype=bool), iterations=1)
 
 
 def _inflated(found: Estimate) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,14 +66,14 @@ def region(fit: Fit) -> Region:
 
 
 def architecture(fit: Fit) -> Architecture:
-    """The FLOP accounting of these models: context, vocabulary and aspect ratio where the table has them."""
-    context, vocab = _only(fit.table, "context"), _only(fit.table, "vocab")
-    aspect_ratio = _only(fit.table, "aspect_ratio")
+    """The FLOP accounting of these models: what the table says of them, where one value holds for all."""
+    known = {name: _only(fit.table, name) for name in ("aspect_ratio", "context", "vocab")}
     default = Architecture()
-    return Architecture(
-        context=int(float(context)) if context else default.context,
-        vocab=int(float(vocab)) if vocab else default.vocab,
-        aspect_ratio=float(aspect_ratio) if aspect_ratio else default.aspect_ratio,
+    return replace(
+        default,
+        aspect_ratio=float(known["aspect_ratio"] or default.aspect_ratio),
+        context=int(float(known["context"] or default.context)),
+        vocab=int(float(known["vocab"] or default.vocab)),
     )
 
 

@@ -170,3 +170,11 @@ def test_a_law_that_does_not_describe_the_runs_says_so() -> None:
     rng = np.random.default_rng(0)
     frame = sweep().query("kind == 'supervised'").assign(loss=rng.uniform(2, 6, 16))
     assert any("does not describe them" in str(finding) for finding in fit(frame, draws=20).findings)
+
+
+def test_the_flop_accounting_follows_the_table() -> None:
+    frame = sweep(noise=0.01).assign(context=128, vocab=512, aspect_ratio=24.0)
+    architecture = fit(frame, draws=20).calibration.architecture
+    assert (architecture.context, architecture.vocab, architecture.aspect_ratio) == (128, 512, 24.0)
+    mixed = frame.assign(context=np.where(frame.index % 2, 128, 256))
+    assert fit(mixed, draws=20).calibration.architecture.context == 4096
