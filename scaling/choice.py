@@ -12,18 +12,25 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.optimum import Effort
 from scaling.search import first_reaching, minimise
 
 Array = NDArray[np.float64]
 LossAt = Callable[[Array, Array], Array]
 """Loss by parameters and budget, both (P, K)."""
 
-SIZE_LATTICE, SIZE_ZOOMS = 32, 3
+SIZES, QUICK_SIZES = Effort(32, 24, 3), Effort(16, 8, 3)
+"""How finely the student's size is searched: to 0.01 %, and to 1 % for its spread over many draws."""
 LN_LARGEST_BUDGET = math.log(1e36)
 
 
 def choose(
-    loss_at: LossAt, rows: int, sizes: tuple[float, float], budget: float | None, target: float | None
+    loss_at: LossAt,
+    rows: int,
+    sizes: tuple[float, float],
+    budget: float | None,
+    target: float | None,
+    effort: Effort = SIZES,
 ) -> tuple[Array, Array]:
     """Parameters and budget of every row, shape (P, 1) each.
 
@@ -37,11 +44,7 @@ def choose(
         if not free:
             return np.full((rows, 1), sizes[0]), cost
         best = minimise(
-            lambda size: loss_at(np.exp(size), cost + np.zeros_like(size)),
-            low,
-            high,
-            first=SIZE_LATTICE,
-            zooms=SIZE_ZOOMS,
+            lambda size: loss_at(np.exp(size), cost + np.zeros_like(size)), low, high, **effort._asdict()
         )
         return np.exp(best), cost
     goal = target
@@ -52,5 +55,5 @@ def choose(
 
     if not free:
         return np.full((rows, 1), sizes[0]), np.exp(needed(low))
-    best = minimise(needed, low, high, first=SIZE_LATTICE, zooms=SIZE_ZOOMS)
+    best = minimise(needed, low, high, **effort._asdict())
     return np.exp(best), np.exp(needed(best))

@@ -7,6 +7,7 @@ of the teacher's part; where the teacher is free, the logarithm of what it cost 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -60,16 +61,29 @@ class Setting:
             bounds=_rows(self.bounds, block),
         )
 
+    def repeated(self, count: int) -> Setting:
+        """The setting of problems of which each is now ``count`` problems in a row."""
+
+        def repeat(thing: T) -> T:
+            return _mapped(thing, lambda array: np.repeat(array, count, axis=0))
+
+        law = None if self.law is None else repeat(self.law)
+        return replace(self, supervised=repeat(self.supervised), law=law, bounds=repeat(self.bounds))
+
 
 def _rows(thing: T, block: slice) -> T:
-    """A dataclass with its arrays of shape (P, ...) cut to a block; single rows serve every problem."""
+    return _mapped(thing, lambda array: array[block])
 
-    def cut(value: Any) -> Any:
+
+def _mapped(thing: T, change: Callable[[Array], Array]) -> T:
+    """A dataclass with its arrays of shape (P, ...) changed; single rows serve every problem as they are."""
+
+    def changed(value: Any) -> Any:
         if isinstance(value, tuple):
-            return tuple(cut(each) for each in value)
-        return value[block] if isinstance(value, np.ndarray) and value.ndim and len(value) > 1 else value
+            return tuple(changed(each) for each in value)
+        return change(value) if isinstance(value, np.ndarray) and value.ndim and len(value) > 1 else value
 
-    changes = {each.name: cut(getattr(thing, each.name)) for each in fields(thing)}  # type: ignore[arg-type]
+    changes = {each.name: changed(getattr(thing, each.name)) for each in fields(thing)}  # type: ignore[arg-type]
     return replace(thing, **changes)  # type: ignore[type-var]
 
 

@@ -12,21 +12,22 @@ from numpy.typing import NDArray
 from scaling.assembly import Assembly, Candidate
 from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
 from scaling.catalogue import KnownTeacher
-from scaling.choice import LN_LARGEST_BUDGET, choose
+from scaling.choice import LN_LARGEST_BUDGET, QUICK_SIZES, choose
 from scaling.errors import InputError
 from scaling.family import share_teacher
 from scaling.near import explore
-from scaling.optimum import QUICK, Problems, Setting, solve
+from scaling.optimum import Setting
 from scaling.plans import Interval, Plan
 from scaling.question import Question
 from scaling.scenarios import INFERENCE, Scenario
 from scaling.uncertainty import interval
-from scaling.ways import ScenarioWays, Serving, TeacherWays, Ways
+from scaling.ways import DrawnWays, ScenarioWays, Serving, TeacherWays, Ways
 
 Array = NDArray[np.float64]
 Row = tuple[str, Scenario, bool, float | None]
 """Name, scenario, whether the teacher's loss is predicted, price of a million tokens of its logits."""
-DRAWN = ("student_tokens", "teacher_params", "teacher_tokens", "teacher_loss", "loss")
+NESTED_DRAWS = 50
+"""Draws under which decisions are taken again where a size or a budget is searched for as well."""
 
 
 def plan(question: Question, calibration: Calibration | str | Path = DEFAULT_CALIBRATION) -> Plan:
@@ -176,22 +177,30 @@ class _Planner:
     def _ranges(self, scenario: Scenario) -> dict[str, Interval]:
         """90 % of the decisions that would be optimal if a draw were the truth."""
         question, draws = self.question, self.calibration.draw_count
-        if not draws or question.student_params is None or question.budget is None:
+        free, towards = self.sizes[0] < self.sizes[1], question.target_loss is not None
+        if not draws or (free and towards):
             return {}
+        every = slice(None, None, max(1, draws // NESTED_DRAWS) if free or towards else 1)
         drawn = replace(
             self.setting,
             supervised=self.calibration.sampled_supervised(),
             law=self.calibration.sampled_law(question.law),
+        ).rows(every)
+        ways = DrawnWays(Serving(drawn, question.lifetime_tokens), scenario, len(range(draws)[every]))
+        params, budget = choose(
+            lambda size, cost: ways.optima(size, cost).loss,
+            ways.rows,
+            self.sizes,
+            question.budget,
+            question.target_loss,
+            QUICK_SIZES,
         )
-        left = float(
-            self.serving.training_budget(np.array(question.student_params), np.array(question.budget))
-        )
-        budgets = np.full(draws, left)
-        problems = Problems.of(question.student_params, budgets, scenario.logits, scenario.pretraining)
-        optima = solve(drawn, problems, QUICK)
-        if not np.all(np.isfinite(optima.loss)):
+        reached = np.isfinite(budget[:, 0])
+        optima = ways.optima(params, np.where(reached[:, None], budget, math.exp(LN_LARGEST_BUDGET)))
+        if not np.all(reached) or not np.all(np.isfinite(optima.loss)):
             return {}
-        return {name: interval(getattr(optima, name)) for name in DRAWN}
+        ranges = {name: interval(getattr(optima, name)) for name in optima._fields}
+        return ranges | ({"flops": interval(budget)} if towards else {})
 
     def _explored(self, candidate: Candidate) -> Candidate:
         if self.question.tolerance is None:

@@ -13,7 +13,7 @@ from scaling.plans import Direct, Distillation, Plan
 from scaling.scenarios import DESCRIPTIONS
 from scaling.units import format_flops, format_number
 
-DECIDED = ("student_tokens", "teacher_params", "teacher_tokens")
+DECIDED = ("flops", "student_params", "student_tokens", "teacher_params", "teacher_tokens")
 Table = tuple[list[str], list[list[str]]]
 Way = Direct | Distillation
 Column = tuple[str, Callable[[Way], str]]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from scaling.catalogue import KnownTeacher
 from scaling.compute import FORWARDS_PER_STEP
-from scaling.optimum import Optima, Problems, Setting, direct, solve
+from scaling.optimum import QUICK, Optima, Problems, Setting, direct, solve
 from scaling.repetition import effective_tokens
 from scaling.scenarios import Scenario
 from scaling.search import minimise
@@ -84,6 +84,26 @@ class ScenarioWays:
         logits, pretraining = (np.broadcast_to(share[:, None], shape) for share in shares.T)
         left = self.serving.training_budget(params, budget)
         found = solve(self.serving.setting, Problems.of(params, left, logits, pretraining))
+        return Optima(*(values.reshape(shape) for values in found))
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnWays:
+    """A teacher chosen freely under one scenario, if a draw were the truth; a row is a draw.
+
+    The coefficients of the serving's setting have shape (draws, 1).
+    """
+
+    serving: Serving
+    scenario: Scenario
+    rows: int
+
+    def optima(self, params: Array, budget: Array) -> Optima:
+        """See :class:`Ways`."""
+        shape = params.shape
+        left = self.serving.training_budget(params, budget)
+        problems = Problems.of(params, left, self.scenario.logits, self.scenario.pretraining)
+        found = solve(self.serving.setting.repeated(shape[1]), problems, QUICK)
         return Optima(*(values.reshape(shape) for values in found))
 
 
