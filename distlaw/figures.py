@@ -36,9 +36,7 @@ def draw_frontier(frontier: Frontier, path: Path) -> None:
         axes.set_xscale("log")
         axes.set_xlabel("compute (FLOPs)")
         axes.set_ylabel("held-out cross-entropy (nats/token)")
-        axes.set_title(
-            f"{format_number(frontier.student_params)} student, {frontier.calibration}, {frontier.law}"
-        )
+        axes.set_title(f"{_student(frontier)}, {frontier.calibration}, {frontier.law}")
         axes.legend(frameon=False)
         try:
             figure.savefig(path, dpi=150)
@@ -46,6 +44,11 @@ def draw_frontier(frontier: Frontier, path: Path) -> None:
             raise InputError(f"{path}: cannot write the figure: {error}") from None
     finally:
         plt.close(figure)
+
+
+def _student(frontier: Frontier) -> str:
+    sizes = {size for track in frontier.tracks.values() for size in track.student_params}
+    return f"{format_number(sizes.pop())} student" if len(sizes) == 1 else "students of the best size"
 
 
 def _curve(

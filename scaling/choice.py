@@ -28,19 +28,19 @@ def choose(
     loss_at: LossAt,
     rows: int,
     sizes: tuple[float, float],
-    budget: float | None,
+    budget: float | Array | None,
     target: float | None,
     effort: Effort = SIZES,
 ) -> tuple[Array, Array]:
     """Parameters and budget of every row, shape (P, 1) each.
 
-    ``sizes`` bounds the parameters; equal bounds fix them. With a ``target``, the budget is the least that
-    reaches it, and inf where none does.
+    ``sizes`` bounds the parameters; equal bounds fix them. ``budget`` is one for all or one a row. With a
+    ``target``, the budget is the least that reaches it, and inf where none does.
     """
     low, high = (np.full((rows, 1), math.log(size)) for size in sizes)
     free = sizes[0] < sizes[1]
     if target is None:
-        cost = np.full((rows, 1), budget)
+        cost = np.broadcast_to(np.asarray(budget, dtype=np.float64).reshape(-1, 1), (rows, 1))
         if not free:
             return np.full((rows, 1), sizes[0]), cost
         best = minimise(

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
+from scaling.choice import choose
 from scaling.errors import InputError
-from scaling.optimum import Setting
+from scaling.optimum import Optima, Setting
 from scaling.plans import FAR, Estimate
 from scaling.question import Question
 from scaling.scenarios import DESCRIPTIONS
 from scaling.uncertainty import Decisions, Judge, Outcome, interval
-from scaling.units import format_number
+from scaling.units import format_number, format_power
 from scaling.ways import ScenarioWays, Serving
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Track:
     """Loss of direct training minus this one's, nats/token."""
     probability: tuple[float, ...] | None
     """That distilling ends below direct training."""
+    student_params: tuple[float, ...]
     student_tokens: tuple[float, ...]
     teacher_params: tuple[float, ...]
     teacher_tokens: tuple[float, ...]
@@ -50,14 +52,14 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frontier:
-    """The best losses of one student over a range of budgets."""
+    """The best losses over a range of budgets, of one student or of the best size at every budget."""
 
     calibration: str
     law: str
-    student_params: float
     budgets: tuple[float, ...]
     """FLOPs."""
     direct: tuple[Estimate, ...]
+    direct_params: tuple[float, ...]
     direct_tokens: tuple[float, ...]
     tracks: Mapping[str, Track]
     """By scenario."""
@@ -72,18 +74,16 @@ class Frontier:
             first, last = track.gain[0].value > 0, track.gain[-1].value > 0
             if track.crossover is not None:
                 band = track.crossover
-                spread = "" if band.low is None else f" [{band.low:.2g}, {band.high:.2g}]"
-                text = f"direct training catches up at {band.value:.2g}{spread} FLOPs"
+                ends = [format_power(end, 2) for end in (band.low, band.high) if end is not None]
+                spread = f" [{', '.join(ends)}]" if ends else ""
+                text = f"direct training catches up at {format_power(band.value, 2)}{spread} FLOPs"
             elif first == last:
                 text = f"{'distilling' if first else 'direct training'} is ahead throughout"
             else:
                 text = "direct training is ahead on the smaller budgets, distilling on the larger ones"
-            others = {law: at for law, at in track.crossover_by_law.items() if law != self.law}
-            if others:
-                said = ", ".join(
-                    f"{law}: {'nowhere' if at is None else f'{at:.2g}'}" for law, at in others.items()
-                )
-                text += f" ({said})"
+            for law, at in track.crossover_by_law.items():
+                if law != self.law:
+                    text += f" (under {law}: {'no crossover' if at is None else format_power(at, 2)})"
             texts.append(f"{DESCRIPTIONS.get(name, name)}: {text}.")
         beyond = max(self.outside)
         if beyond > FAR:
@@ -94,13 +94,22 @@ class Frontier:
         """One flat row per budget and way; numbers in full, units in the names."""
         rows: list[dict[str, Any]] = []
         for k, budget in enumerate(self.budgets):
-            rows.append({"flops": budget, "way": "direct", **_columns(self.direct[k], "loss_nats")})
+            rows.append(
+                {
+                    "flops": budget,
+                    "way": "direct",
+                    **_columns(self.direct[k], "loss_nats"),
+                    "student_params": self.direct_params[k],
+                    "student_tokens": self.direct_tokens[k],
+                }
+            )
             rows += [
                 {
                     "flops": budget,
                     "way": name,
                     **_columns(track.loss[k], "loss_nats"),
                     **_columns(track.gain[k], "gain_nats"),
+                    "student_params": track.student_params[k],
                     "student_tokens": track.student_tokens[k],
                     "teacher_params": track.teacher_params[k],
                     "teacher_tokens": track.teacher_tokens[k],
@@ -124,7 +133,11 @@ class Frontier:
         """Header and cells, rounded for a person: the loss of every way at every budget."""
         header = ["FLOPs", "direct training", *(DESCRIPTIONS.get(name, name) for name in self.tracks)]
         rows = [
-            [f"{budget:.3g}", str(self.direct[k]), *(str(track.loss[k]) for track in self.tracks.values())]
+            [
+                format_power(budget),
+                str(self.direct[k]),
+                *(str(track.loss[k]) for track in self.tracks.values()),
+            ]
             for k, budget in enumerate(self.budgets)
         ]
         return header, rows
@@ -140,10 +153,10 @@ def frontier(
 ) -> Frontier:
     """The optimum of every scenario at every budget, FLOPs; the question's own budget is not used.
 
-    Raises :class:`~scaling.errors.InputError` without a student size, or with fewer than two budgets.
+    Raises :class:`~scaling.errors.InputError` for fewer than two budgets, or a question that it cannot vary.
     """
-    if question.student_params is None or question.family or question.teachers:
-        raise InputError("a frontier needs one student size and goes with neither family nor known teachers")
+    if question.family or question.teachers:
+        raise InputError("a frontier goes with neither a family nor known teachers")
     calibration = named(calibration)
     costs = np.unique(np.asarray(budgets, dtype=np.float64))
     if len(costs) < 2 or not np.all(np.isfinite(costs)) or costs[0] <= 0:
@@ -154,42 +167,38 @@ def frontier(
         architecture=question.counting(calibration),
         bounds=question.bounds(calibration),
     )
-    serving = Serving(setting, question.lifetime_tokens)
-    scenarios = question.scenarios
-    shape = (len(scenarios), len(costs))
-    size = np.full(shape, question.student_params)
-    optima = ScenarioWays(serving, scenarios).optima(size, np.broadcast_to(costs, shape))
-    tokens = np.array([serving.direct_tokens(question.student_params, float(cost)) for cost in costs])
+    serving, sizes = Serving(setting, question.lifetime_tokens), question.sizes(calibration)
+    scenarios, count = question.scenarios, len(costs)
+    alone = choose(serving.direct_loss, count, sizes, costs, None)[0][:, 0]
+    tokens = np.array([serving.direct_tokens(*at) for at in zip(alone, costs, strict=True)])
+    ways = ScenarioWays(serving, [scenario for scenario in scenarios for _ in costs])
+    size, cost = choose(
+        lambda N, C: ways.optima(N, C).loss, ways.rows, sizes, np.tile(costs, len(scenarios)), None
+    )
+    optima = Optima(*(values[:, 0] for values in ways.optima(size, cost)))
     if not np.all(np.isfinite(optima.loss)):
         raise InputError(
             f"no distillation fits the constraints at {costs[0]:g} FLOPs; begin the range higher"
         )
-    trained = np.array([scenario.pretraining > 0 for scenario in scenarios])
     decisions = Decisions(
-        student_params=size.reshape(-1),
-        student_tokens=optima.student_tokens.reshape(-1),
-        teacher_params=optima.teacher_params.reshape(-1),
-        teacher_tokens=optima.teacher_tokens.reshape(-1),
-        teacher_loss=optima.teacher_loss.reshape(-1),
-        teacher_is_trained=np.repeat(trained, len(costs)),
-        direct_params=size.reshape(-1),
-        direct_tokens=np.tile(tokens, len(scenarios)),
+        *optima[:5],
+        np.repeat([scenario.pretraining > 0 for scenario in scenarios], count),
+        np.tile(alone, len(scenarios)),
+        np.tile(tokens, len(scenarios)),
     )
     kind = question.law or calibration.default or ""
     region = calibration.region
+    direct = [(float(N), float(D)) for N, D in zip(alone, tokens, strict=True)]
     judge = Judge(calibration, question.student_unique_tokens, question.teacher_unique_tokens)
     outcomes = {law: judge.outcome(decisions, law) for law in calibration.distillation}
     return Frontier(
         calibration=calibration.name,
         law=kind,
-        student_params=question.student_params,
         budgets=tuple(map(float, costs)),
-        direct=tuple(judge.direct(question.student_params, float(count)) for count in tokens),
-        direct_tokens=tuple(map(float, tokens)),
-        outside=tuple(
-            max(region.outside(params=question.student_params, tokens=float(count)).values(), default=1.0)
-            for count in tokens
-        ),
+        direct=tuple(judge.direct(*at) for at in direct),
+        direct_params=tuple(N for N, _ in direct),
+        direct_tokens=tuple(D for _, D in direct),
+        outside=tuple(max(region.outside(params=N, tokens=D).values(), default=1.0) for N, D in direct),
         tracks={
             each.name: _track(decisions, outcomes, kind, costs, slice(k * len(costs), (k + 1) * len(costs)))
             for k, each in enumerate(scenarios)
@@ -218,6 +227,7 @@ def _track(
         loss=tuple(outcome.estimate(k) for k in at),
         gain=tuple(outcome.gain(k) for k in at),
         probability=None if probability is None else tuple(map(float, probability[mine])),
+        student_params=tuple(map(float, decisions.student_params[mine])),
         student_tokens=tuple(map(float, decisions.student_tokens[mine])),
         teacher_params=tuple(map(float, decisions.teacher_params[mine])),
         teacher_tokens=tuple(map(float, decisions.teacher_tokens[mine])),

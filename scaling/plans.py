@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from scaling.scenarios import DESCRIPTIONS
-from scaling.units import format_number
+from scaling.units import format_number, format_power
 
 if TYPE_CHECKING:
     import pandas
@@ -227,7 +227,7 @@ class Plan:
             floor = min(self.unreachable.values())
             return f"A loss of {self.target_loss:g} cannot be reached: no way here gets below {floor:.3f}."
         best = min(ways, key=lambda name: ways[name])
-        return f"Cheapest way to a loss of {self.target_loss:g}: {best}, {ways[best]:.3g} FLOPs."
+        return f"Cheapest way to a loss of {self.target_loss:g}: {best}, {format_power(ways[best])} FLOPs."
 
     def ranked(self) -> Plan:
         """The same plan, the best way to distil first: of least compute for a target, else of least loss."""

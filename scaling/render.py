@@ -11,7 +11,7 @@ from scaling.hardware import Hardware
 from scaling.laws import DistillationLaw, SupervisedLaw, coefficients
 from scaling.plans import Direct, Distillation, Plan
 from scaling.scenarios import DESCRIPTIONS
-from scaling.units import format_flops, format_number
+from scaling.units import format_flops, format_number, format_power
 
 DECIDED = ("flops", "student_params", "student_tokens", "teacher_params", "teacher_tokens")
 Table = tuple[list[str], list[list[str]]]
@@ -44,7 +44,7 @@ def _columns(plan: Plan, ways: Sequence[Way], hardware: Hardware | None) -> Iter
     if any(way.dollars is not None for way in plan.distillations):
         yield "logits $", _distilled(lambda way: "" if way.dollars is None else format_number(way.dollars))
     if plan.target_loss is not None:
-        yield "FLOPs", lambda way: f"{way.flops:.3g}"
+        yield "FLOPs", lambda way: format_power(way.flops)
     if hardware is not None:
         yield "GPU-hours", lambda way: format_number(hardware.device_hours(way.flops))
         yield "wall hours", lambda way: format_number(hardware.wall_hours(way.flops))
@@ -89,7 +89,7 @@ def notes(plan: Plan) -> list[str]:
             )
             lines.append(
                 f"~ {way.title}: within {way.near.tolerance:g} nats of the optimum: {spans}; from "
-                f"{way.near.cheapest_flops:.3g} FLOPs"
+                f"{format_power(way.near.cheapest_flops)} FLOPs"
             )
             lines += [
                 f"~   {shape['layers']:.0f} layers, {format_number(shape['params'])} teacher on "

@@ -71,15 +71,18 @@ def format_quantity(value: float, unit: str = "") -> str:
     return f"{format_number(value)} {unit}".rstrip()
 
 
+def format_power(value: float, digits: int = 3) -> str:
+    """``value`` to ``digits`` significant figures in powers of ten: ``3.2e20``."""
+    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return f"{mantissa}e{int(exponent)}" if abs(value) >= 1e3 else f"{value:.{digits}g}"
+
+
 def format_flops(value: float) -> str:
     """FLOPs in powers of ten and with the nearest large prefix: ``3.2e20 FLOPs (0.32 ZFLOP)``."""
     if not (math.isfinite(value) and value > 0):
         return f"{value:g} FLOPs"
-    power = f"{value:.3g}" if value < 1e3 else f"{value:.2e}"
-    mantissa, _, exponent = power.partition("e")
-    if exponent:
-        mantissa = mantissa.rstrip("0").rstrip(".")
-        power = f"{mantissa}e{int(exponent)}"
+    power = format_power(value)
     for scale, prefix in ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G")):
         if value >= 0.1 * scale:
             return f"{power} FLOPs ({value / scale:.3g} {prefix}FLOP)"

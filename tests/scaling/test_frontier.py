@@ -44,5 +44,15 @@ def test_bands_of_a_crossover_cover_its_value():
 def test_a_range_needs_two_ends():
     with pytest.raises(InputError, match="two positive budgets"):
         frontier(Question(student_params=1e9, budget=1e21), [1e21], calibration())
-    with pytest.raises(InputError, match="needs one student size"):
-        frontier(Question(budget=1e21), [1e20, 1e21], calibration())
+    with pytest.raises(InputError, match="neither a family"):
+        frontier(Question(family=(1e8, 1e9), budget=1e21), [1e20, 1e21], calibration())
+
+
+def test_a_free_size_grows_with_the_budget():
+    along = frontier(Question(budget=1e22, scenarios=(INFERENCE,)), [1e20, 1e21, 1e22], calibration())
+    assert list(along.direct_params) == sorted(along.direct_params)
+    assert along.direct_params[0] == pytest.approx(9.32e8, rel=0.01)  # compute-optimal, section 4.2
+    answer = plan(Question(budget=1e22, scenarios=(INFERENCE,)), calibration())
+    track = along.tracks["teacher_inference"]
+    assert track.student_params[-1] == pytest.approx(answer.distillations[0].params, rel=1e-3)
+    assert track.loss[-1].value == pytest.approx(answer.distillations[0].loss.value, abs=1e-7)
