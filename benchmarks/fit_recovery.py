@@ -19,7 +19,11 @@ from fits.joint import fit_laws
 from fits.model import Rows
 from fits.runs import validate
 from scaling import SupervisedLaw
+from scaling.calibration import Calibration, Provenance, Region
 from scaling.laws import DistillationLaw
+from scaling.planner import plan
+from scaling.question import Question
+from scaling.scenarios import BOTH
 
 FACTORS = (10, 100)
 
@@ -66,6 +70,36 @@ def regret(
     return float(sized), float(taught)
 
 
+def planned(
+    design: Design, supervised: SupervisedLaw, distilled: DistillationLaw, factor: int
+) -> tuple[float, ...]:
+    """What the planner recommends under these laws, teacher paid in full: student tokens, teacher, tokens."""
+    sizes, tokens = (design.sizes[0], design.sizes[-1]), (design.tokens[0], design.tokens[-1])
+    calibration = Calibration(
+        name=design.name,
+        supervised=supervised,
+        distillation={design.law: distilled},
+        region=Region(params=sizes, tokens=tokens, student_params=sizes, student_tokens=tokens),
+        provenance=Provenance(source="a simulation", date="2026-11-22"),
+    )
+    N, D = design.target(factor)
+    question = Question(student_params=N / 4, budget=12 * N * D, scenarios=(BOTH,))
+    (way,) = plan(question, calibration).distillations
+    assert way.teacher_tokens is not None
+    return way.params, way.tokens, way.teacher_params, way.teacher_tokens
+
+
+def plan_regret(design: Design, supervised: SupervisedLaw, distilled: DistillationLaw, factor: int) -> float:
+    """Relative loss given up, under the truth, by following the planner on the fitted laws."""
+
+    def truth(params: float, tokens: float, teacher_params: float, teacher_tokens: float) -> float:
+        L_T = design.supervised.loss(teacher_params, teacher_tokens)
+        return float(design.distilled.loss(params, tokens, L_T, design.supervised))
+
+    best = planned(design, design.supervised, design.distilled, factor)
+    return truth(*planned(design, supervised, distilled, factor)) / truth(*best) - 1
+
+
 def main() -> None:
     """Print errors against the bound, and regrets."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -79,7 +113,8 @@ def main() -> None:
             rows = Rows.of(validate(design.runs(np.random.default_rng(seed))))
             found = fit_laws(rows, design.recipe)[design.law]
             errors.append(losses(design, found.supervised, found.distilled) - truth)
-            regrets.append([regret(design, found.supervised, found.distilled, factor) for factor in FACTORS])
+            laws = found.supervised, found.distilled
+            regrets.append([(*regret(design, *laws, f), plan_regret(design, *laws, f)) for f in FACTORS])
         rms = np.sqrt(np.mean(np.square(errors), axis=0)).ravel()
         print(f"\n{design.name}: {options.sweeps} sweeps, {time.process_time() - began:.0f} CPU s")
         names = [f"{law} at {factor}x" for factor in FACTORS for law in ("L", "L_S")]
@@ -89,7 +124,7 @@ def main() -> None:
                 f"ratio {error / least:.2f}"
             )
         for i, factor in enumerate(FACTORS):
-            for j, what in enumerate(("size", "teacher")):
+            for j, what in enumerate(("size", "teacher", "plan")):
                 values = 100 * np.array(regrets)[:, i, j]
                 print(
                     f"  regret of the {what} at {factor}x: median {np.median(values):.4f} %, "

@@ -31,7 +31,7 @@ from scaling.laws import DistillationLaw, SupervisedLaw
 
 if TYPE_CHECKING:
     from fits.plots import Plots
-    from fits.profile import Profile
+    from fits.profile import Profile, Quantity
 
 GAMMA_RUNS = 12
 """Fewer supervised runs than this cannot carry a free gamma."""
@@ -100,11 +100,12 @@ class Fit:
     def _repr_html_(self) -> str:
         return self.report("html")
 
-    def profile(self, coordinate: str, level: float = 0.9) -> Profile:
-        """Profile-likelihood interval of a fitted coordinate of the joint estimate, for example "ln k"."""
+    def profile(self, quantity: str | Quantity, level: float = 0.9) -> Profile:
+        """Profile-likelihood interval under the joint estimate: of a coordinate, for example "ln k", or of
+        a function of both laws, for example ``lambda supervised, distilled: supervised.loss(1e9, 2e10)``."""
         from fits.profile import profile
 
-        return profile(self.main, coordinate, level)
+        return profile(self.main, quantity, level)
 
     def leave_out(self, column: str) -> tuple[HeldOut, ...]:
         """Leave out every value of a column of the table in turn, refit, predict; errors pooled by law."""

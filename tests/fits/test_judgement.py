@@ -10,7 +10,7 @@ import pytest
 from samples_of_fits import TRUTH, sweep
 
 from fits import Fit, Objective, fit
-from scaling import InputError
+from scaling import InputError, SupervisedLaw
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,23 @@ def test_a_profile_without_end_says_so() -> None:
     profile = fit(alone, objective=Objective(priors=False), draws=20).profile("supervised ln E")
     assert profile.low == -np.inf
     assert profile.high < np.log(TRUTH.loss(1e9, 1e12)) + 1
+
+
+def test_a_profile_of_a_prediction_and_of_the_best_size(found: Fit) -> None:
+    """A prediction's profile agrees with the bootstrap; a flat optimum is known badly, as it should be."""
+    loss = found.profile(lambda supervised, distilled: supervised.loss(1e6, 1e7))
+    draws = found.calibration.sampled_supervised().loss(1e6, 1e7)
+    assert loss.best == pytest.approx(float(found.supervised.loss(1e6, 1e7)))
+    assert loss.low < loss.best < loss.high
+    assert loss.high - loss.low == pytest.approx(np.ptp(np.quantile(draws, [0.05, 0.95])), rel=0.6)
+
+    def ln_best_size(supervised: SupervisedLaw, distilled: object) -> np.ndarray:
+        s, C = supervised, 1e13
+        ratio = np.log(s.alpha * s.A) - np.log(s.beta * s.B)
+        return (ratio + s.beta * np.log(C / 6)) / (s.alpha + s.beta)
+
+    size = found.profile(ln_best_size)
+    assert size.low < float(ln_best_size(TRUTH, None)) < size.high
 
 
 def test_groups_left_out_are_pooled_by_law(found: Fit) -> None:
