@@ -198,7 +198,7 @@ def frontier_text(answer: Frontier) -> str:
     from scaling.render import text_table
 
     lines = [
-        answer.headline,
+        *answer.findings,
         "",
         *text_table(*answer.table()),
         "",

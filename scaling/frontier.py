@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.assembly import UNLIMITED_TOKENS
 from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
 from scaling.choice import choose
 from scaling.errors import InputError
@@ -46,6 +47,8 @@ class Track:
     """FLOPs from which direct training is better; ``None`` if that happens nowhere in the range."""
     crossover_by_law: Mapping[str, float | None]
     """The same of every law of the calibration, for these decisions."""
+    incredible_from: float | None
+    """FLOPs from which the law promises less than direct training approaches with unlimited data."""
     crossover_share: float | None
     """Share of the draws in which direct training catches up within the range."""
 
@@ -69,6 +72,11 @@ class Frontier:
     @property
     def headline(self) -> str:
         """Where direct training catches up, scenario by scenario."""
+        return " ".join(self.findings)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The sentences of the headline."""
         texts = []
         for name, track in self.tracks.items():
             first, last = track.gain[0].value > 0, track.gain[-1].value > 0
@@ -84,11 +92,13 @@ class Frontier:
             for law, at in track.crossover_by_law.items():
                 if law != self.law:
                     text += f" (under {law}: {'no crossover' if at is None else format_power(at, 2)})"
+            if track.incredible_from is not None:
+                text += f"; from {format_power(track.incredible_from, 2)} on its losses are not credible"
             texts.append(f"{DESCRIPTIONS.get(name, name)}: {text}.")
         beyond = max(self.outside)
         if beyond > FAR:
             texts.append(f"Extrapolated up to {format_number(beyond, 2)}x beyond the fitted runs.")
-        return " ".join(texts)
+        return tuple(texts)
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per budget and way; numbers in full, units in the names."""
@@ -153,7 +163,7 @@ def frontier(
 ) -> Frontier:
     """The optimum of every scenario at every budget, FLOPs; the question's own budget is not used.
 
-    Raises :class:`~scaling.errors.InputError` for fewer than two budgets, or a question that it cannot vary.
+    Raises :class:`~scaling.errors.InputError` for fewer than two budgets, a family or known teachers.
     """
     if question.family or question.teachers:
         raise InputError("a frontier goes with neither a family nor known teachers")
@@ -188,6 +198,7 @@ def frontier(
     )
     kind = question.law or calibration.default or ""
     region = calibration.region
+    floor = calibration.supervised.loss(decisions.student_params, UNLIMITED_TOKENS)
     direct = [(float(N), float(D)) for N, D in zip(alone, tokens, strict=True)]
     judge = Judge(calibration, question.student_unique_tokens, question.teacher_unique_tokens)
     outcomes = {law: judge.outcome(decisions, law) for law in calibration.distillation}
@@ -200,14 +211,21 @@ def frontier(
         direct_tokens=tuple(D for _, D in direct),
         outside=tuple(max(region.outside(params=N, tokens=D).values(), default=1.0) for N, D in direct),
         tracks={
-            each.name: _track(decisions, outcomes, kind, costs, slice(k * len(costs), (k + 1) * len(costs)))
+            each.name: _track(
+                decisions, outcomes, kind, costs, floor, slice(k * len(costs), (k + 1) * len(costs))
+            )
             for k, each in enumerate(scenarios)
         },
     )
 
 
 def _track(
-    decisions: Decisions, outcomes: Mapping[str, Outcome], kind: str, costs: Array, mine: slice
+    decisions: Decisions,
+    outcomes: Mapping[str, Outcome],
+    kind: str,
+    costs: Array,
+    floor: Array,
+    mine: slice,
 ) -> Track:
     outcome = outcomes[kind]
     points = {
@@ -215,6 +233,7 @@ def _track(
         for law, each in outcomes.items()
     }
     at = range(mine.start, mine.stop)
+    incredible = outcome.loss[mine] < floor[mine]
     probability = outcome.probability()
     crossover, share = (None if np.isnan(points[kind]) else Estimate(points[kind])), None
     if outcome.loss_draws is not None and outcome.direct_draws is not None:
@@ -234,6 +253,7 @@ def _track(
         teacher_loss=tuple(map(float, decisions.teacher_loss[mine])),
         crossover=crossover,
         crossover_by_law={law: None if np.isnan(point) else point for law, point in points.items()},
+        incredible_from=float(costs[np.argmax(incredible)]) if incredible.any() else None,
         crossover_share=share,
     )
 
