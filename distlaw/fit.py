@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,6 +69,9 @@ def fit_command(
         float, typer.Option(help="How much more an over-estimate costs (for rungs not tuned to the end).")
     ] = 1.0,
     priors: Annotated[bool, typer.Option(help="Hold what the runs do not determine by weak priors.")] = True,
+    leave_out: Annotated[
+        str, typer.Option(help="Also leave out each value of this column in turn, and predict it.")
+    ] = "",
     report: Annotated[str, typer.Option(help="text, json, or html (one page with the figures).")] = "text",
     as_json: Json = False,
     draws: Annotated[int, typer.Option(min=20, help="Bootstrap draws that carry the uncertainty.")] = 400,
@@ -94,6 +97,8 @@ def fit_command(
         objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors),
         name=(out or table).stem, source=table.name,
     )  # fmt: skip
+    if leave_out:
+        found = replace(found, held_out=(*found.held_out, *found.leave_out(leave_out)))
     typer.echo(found.report("json" if as_json else report))
     if out is not None:
         found.calibration.save(out)

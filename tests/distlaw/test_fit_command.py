@@ -62,9 +62,12 @@ def test_bad_input_is_an_input_error(csv: Path) -> None:
 
 def test_constraints_and_reports(csv: Path) -> None:
     arguments = ["fit", str(csv), "--map", "N=size,D=seen,L=val", "--draws", "20", "--report", "json"]
-    result = CliRunner().invoke(app, [*arguments, "--fix", "E=1.8", "--tied", "--delta", "inf"])
+    result = CliRunner().invoke(
+        app, [*arguments, "--fix", "E=1.8", "--tied", "--delta", "inf", "--leave-out", "params"]
+    )
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
+    assert "each params" in {held["rule"] for held in report["held_out"]}
     values = {row["name"]: row["value"] for row in report["coefficients"]}
     assert values["E"] == pytest.approx(1.8)
     assert values["alpha"] == pytest.approx(values["beta"])
