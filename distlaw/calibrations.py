@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from scaling.calibration import Calibration, published
+from scaling.render import calibration_text, text_table
+
 HELP = """List the published calibrations, or show one: laws, uncertainty, fitted region, provenance.
 
 Examples:
@@ -28,8 +31,6 @@ def calibrations_command(
     name: Annotated[str, typer.Argument(metavar="[NAME|FILE]", help="The one to show.")] = "",
     json: Annotated[bool, typer.Option("--json", help="Print the calibration's file itself.")] = False,
 ) -> None:
-    from scaling.calibration import Calibration, published
-    from scaling.render import calibration_text, text_table
 
     if name:
         found = Calibration.load(name)

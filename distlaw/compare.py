@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from distlaw.options import Csv, Json, ScenarioNames
+from distlaw.options import Csv, Json, ScenarioNames, write_csv, write_json
+from scaling.calibration import Calibration, published
+from scaling.planner import plan
+from scaling.question import Question
+from scaling.render import text_table
+from scaling.scenarios import DESCRIPTIONS, SCENARIOS
+from scaling.scenarios import scenario as named
+from scaling.units import parse_quantity
 
 HELP = """One question put to several calibrations and all of their laws: where do they disagree?
 
@@ -37,14 +44,6 @@ def compare_command(
     json: Json = False,
     csv: Csv = False,
 ) -> None:
-    from distlaw.options import write_csv, write_json
-    from scaling.calibration import Calibration, published
-    from scaling.planner import plan
-    from scaling.question import Question
-    from scaling.render import text_table
-    from scaling.scenarios import DESCRIPTIONS, SCENARIOS
-    from scaling.scenarios import scenario as named
-    from scaling.units import parse_quantity
 
     rows = []
     for name in calibration or published():

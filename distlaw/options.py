@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from scaling.calibration import Calibration as Fitted
-    from scaling.compute import Architecture
-    from scaling.hardware import Hardware
+from scaling.calibration import Calibration as Fitted
+from scaling.compute import Architecture
+from scaling.errors import InputError
+from scaling.hardware import Hardware
+from scaling.units import parse_quantity
 
 Calibration = Annotated[
     str,
@@ -42,22 +43,18 @@ _BOUND = re.compile(r"\s*(?P<name>\w+)\s*(?P<sign><=|>=|=)\s*(?P<value>.+)")
 
 def parse_optional(text: str, what: str) -> float | None:
     """A quantity, or ``None`` for an empty text."""
-    from scaling.units import parse_quantity
 
     return parse_quantity(text, what) if text else None
 
 
 def parse_list(text: str, what: str) -> tuple[float, ...]:
     """Quantities separated by commas."""
-    from scaling.units import parse_quantity
 
     return tuple(parse_quantity(part, what) for part in text.split(",")) if text else ()
 
 
 def parse_budgets(text: str) -> list[float]:
     """No budget, one, or the two ends of a range ``LOW:HIGH``, FLOPs."""
-    from scaling.errors import InputError
-    from scaling.units import parse_quantity
 
     budgets = [parse_quantity(part, "--budget") for part in text.split(":")] if text else []
     if len(budgets) > 2 or (len(budgets) == 2 and budgets[0] >= budgets[1]):
@@ -67,8 +64,6 @@ def parse_budgets(text: str) -> list[float]:
 
 def parse_constraints(texts: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:
     """Bounds by variable from texts such as ``teacher_params<=70B``; several on one variable combine."""
-    from scaling.errors import InputError
-    from scaling.units import parse_quantity
 
     bounds: dict[str, tuple[float | None, float | None]] = {}
     for text in texts:

@@ -4,19 +4,42 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from distlaw import calibrations, compare, predict
-from distlaw.options import Calibration, Csv, Flops, Json, Law, ScenarioNames, Vocab, Window
+from distlaw.options import (
+    Calibration,
+    Csv,
+    Flops,
+    Json,
+    Law,
+    ScenarioNames,
+    Vocab,
+    Window,
+    bills,
+    counting,
+    parse_budgets,
+    parse_constraints,
+    parse_list,
+    parse_optional,
+    write_csv,
+    write_json,
+)
 from scaling.calibration import DEFAULT_CALIBRATION
-
-if TYPE_CHECKING:
-    from scaling.frontier import Frontier
-    from scaling.hardware import Hardware
-    from scaling.plans import Plan
-    from scaling.question import Question
+from scaling.calibration import Calibration as Fitted
+from scaling.catalogue import read_catalogue
+from scaling.errors import InputError
+from scaling.frontier import Frontier, frontier
+from scaling.hardware import hardware, stored_bytes_per_token
+from scaling.planner import plan
+from scaling.plans import Plan
+from scaling.question import Question
+from scaling.render import plan_text, text_table
+from scaling.scenarios import SCENARIOS
+from scaling.scenarios import scenario as named
+from scaling.units import format_number, parse_quantity
 
 FRONTIER_POINTS = 25
 PLOTTED_DECADES = 1.5
@@ -117,23 +140,6 @@ def plan_command(
     json: Json = False,
     csv: Csv = False,
 ) -> None:
-    from distlaw.options import (
-        bills,
-        counting,
-        parse_budgets,
-        parse_constraints,
-        parse_list,
-        parse_optional,
-        write_csv,
-        write_json,
-    )
-    from scaling.calibration import Calibration as Fitted
-    from scaling.catalogue import read_catalogue
-    from scaling.hardware import hardware
-    from scaling.planner import plan
-    from scaling.question import Question
-    from scaling.scenarios import SCENARIOS
-    from scaling.scenarios import scenario as named
 
     fitted = Fitted.load(calibration)
     budgets = parse_budgets(budget)
@@ -181,13 +187,6 @@ def plan_command(
         sys.stdout.write(text)
 
 
-def plan_text(answer: Plan, device: Hardware | None = None, extra: tuple[str, ...] = ()) -> str:
-    """The plan for a terminal."""
-    from scaling.render import plan_text
-
-    return plan_text(answer, device, extra)
-
-
 def print_plan(answer: Plan) -> None:
     """The verdict, one table, then what to beware of and what was assumed."""
     sys.stdout.write(plan_text(answer))
@@ -195,7 +194,6 @@ def print_plan(answer: Plan) -> None:
 
 def frontier_text(answer: Frontier) -> str:
     """The frontier for a terminal."""
-    from scaling.render import text_table
 
     lines = [
         *answer.findings,
@@ -207,21 +205,17 @@ def frontier_text(answer: Frontier) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spanned(question: Question, budgets: list[float], fitted: Any) -> Frontier:
+def spanned(question: Question, budgets: list[float], fitted: Fitted) -> Frontier:
     """The frontier between two budgets."""
     import numpy as np
-
-    from scaling.frontier import frontier
 
     return frontier(question, list(np.geomspace(budgets[0], budgets[1], FRONTIER_POINTS)), fitted)
 
 
-def storage(answer: Plan, question: Question, fitted: Any, kept: str) -> tuple[str, ...]:
+def storage(answer: Plan, question: Question, fitted: Fitted, kept: str) -> tuple[str, ...]:
     """What storing the teacher's distributions takes, way by way."""
     if not kept:
         return ()
-    from scaling.hardware import stored_bytes_per_token
-    from scaling.units import format_number, parse_quantity
 
     vocab = question.counting(fitted).vocab
     top_k = None if kept == "full" else int(parse_quantity(kept, "--store-logits"))
@@ -231,10 +225,9 @@ def storage(answer: Plan, question: Question, fitted: Any, kept: str) -> tuple[s
     return tuple(lines)
 
 
-def draw(question: Question, budgets: list[float], fitted: Any, path: Path) -> None:
+def draw(question: Question, budgets: list[float], fitted: Fitted, path: Path) -> None:
     """The frontier as a figure; around the budget where there is only one."""
     from distlaw.figures import draw_frontier
-    from scaling.errors import InputError
 
     if not budgets:
         raise InputError("--plot draws loss over compute, so it needs a --budget")

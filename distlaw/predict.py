@@ -7,8 +7,12 @@ from typing import Annotated
 
 import typer
 
-from distlaw.options import Calibration, Json
+from distlaw.options import Calibration, Json, write_json
 from scaling.calibration import DEFAULT_CALIBRATION
+from scaling.calibration import Calibration as Fitted
+from scaling.prediction import predict
+from scaling.render import text_table
+from scaling.units import parse_quantity, parse_tokens
 
 HELP = """Losses at a point: what a student of this size reaches on these tokens, alone and with a teacher.
 
@@ -38,11 +42,6 @@ def predict_command(
     calibration: Calibration = DEFAULT_CALIBRATION,
     json: Json = False,
 ) -> None:
-    from distlaw.options import write_json
-    from scaling.calibration import Calibration as Fitted
-    from scaling.prediction import predict
-    from scaling.render import text_table
-    from scaling.units import parse_quantity, parse_tokens
 
     params = parse_quantity(student, "--student")
     size = parse_quantity(teacher, "--teacher") if teacher else None
