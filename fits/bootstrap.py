@@ -6,7 +6,9 @@ data do not determine keeps the prior's spread instead of collapsing onto its ce
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,10 +89,12 @@ def bootstrap(
     seed: int = 0,
     model: Model | None = None,
     jitter: bool = True,
+    executor: Executor | None = None,
 ) -> Minimum:
     """Refit ``draws`` resampled tables; the coordinates are ``theta`` (draws, p) of what is returned.
 
     ``model`` replaces the estimate's own, for a law conditional on another supervised law in every draw.
+    ``executor`` spreads the work over threads, processes or machines.
     """
     alone, model = model in (None, found.model), model or found.model
     centre, spread = model.prior()
@@ -110,35 +114,39 @@ def bootstrap(
         centre=centres,
     )
     start = np.broadcast_to(found.theta, (draws, model.size))
-    return _in_chunks(problem, start, model)
+    return _in_chunks(problem, start, model, executor)
 
 
-def _in_chunks(problem: Problem, start: Array, model: Model) -> Minimum:
-    parts: list[Minimum] = []
-    steps = 200 if len(model.rows) <= LINEARISED else 3
+def _in_chunks(problem: Problem, start: Array, model: Model, executor: Executor | None) -> Minimum:
+    """Solve the batch a chunk at a time, here or wherever the executor runs things."""
     width = int(np.clip(CHUNK_NUMBERS / (len(model.rows) * model.size), 1, CHUNK))
-    for first in range(0, len(start), width):
-        chunk = np.arange(first, min(first + width, len(start)))
-
-        def evaluate(
-            theta: Array, members: NDArray[np.intp], chunk: NDArray[np.intp] = chunk
-        ) -> tuple[Array, Array]:
-            return model.evaluate(theta, chunk[members])
-
-        part = replace(
-            problem,
-            evaluate=evaluate,
-            observed=problem.observed[chunk],
-            weight=problem.weight[chunk],
-            centre=problem.centre[chunk],
-        )
-        parts.append(minimise(part, start[chunk], tolerance=1e-7, absolute=NEGLIGIBLE, iterations=steps))
+    chunks = [np.arange(i, min(i + width, len(start))) for i in range(0, len(start), width)]
+    bare = replace(problem, evaluate=_nothing)  # a bound method of the model would be sent with every chunk
+    parts = [
+        replace(bare, observed=problem.observed[c], weight=problem.weight[c], centre=problem.centre[c])
+        for c in chunks
+    ]
+    spread = map if executor is None else executor.map
+    solved = list(spread(partial(_solve, model), chunks, parts, [start[c] for c in chunks]))
     return Minimum(
-        theta=np.concatenate([part.theta for part in parts]),
-        objective=np.concatenate([part.objective for part in parts]),
-        converged=np.concatenate([part.converged for part in parts]),
-        iterations=max(part.iterations for part in parts),
+        theta=np.concatenate([part.theta for part in solved]),
+        objective=np.concatenate([part.objective for part in solved]),
+        converged=np.concatenate([part.converged for part in solved]),
+        iterations=max(part.iterations for part in solved),
     )
+
+
+def _solve(model: Model, chunk: NDArray[np.intp], problem: Problem, start: Array) -> Minimum:
+    def evaluate(theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array]:
+        return model.evaluate(theta, chunk[members])
+
+    steps = 200 if len(model.rows) <= LINEARISED else 3
+    whole = replace(problem, evaluate=evaluate)
+    return minimise(whole, start, tolerance=1e-7, absolute=NEGLIGIBLE, iterations=steps)
+
+
+def _nothing(theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array]:
+    raise NotImplementedError
 
 
 def _one_step(found: Estimate, weight: Array, centres: Array) -> Minimum:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -133,6 +134,7 @@ def fit(
     resample: str = "runs",
     held_out: bool = True,
     seed: int = 0,
+    executor: Executor | None = None,
     name: str = "fit",
     source: str = "",
 ) -> Fit:
@@ -143,6 +145,8 @@ def fit(
     ``supervised`` gives a supervised law instead of fitting one (a calibration brings its draws along).
     ``gamma`` is 1, "free", or "auto" (free only if BIC asks for it). ``fixed`` pins coefficients of the
     supervised law (E, gamma) or of the distillation law (k, q, eps, c0, f1); ``tied`` makes alpha = beta.
+    ``executor``, any :class:`concurrent.futures.Executor`, spreads the draws over threads, processes or
+    machines; the result does not depend on it.
 
     Raises InputError if the table is unusable or its design cannot identify any law.
     """
@@ -180,7 +184,7 @@ def fit(
         estimates=estimates,
         supervised=joint.supervised,
         distillation={name: estimates[name].distilled for name in chosen},
-        draws=draw_laws(estimates, recipe, draws, resample),
+        draws=draw_laws(estimates, recipe, draws, resample, executor),
         held_out=extrapolations(table, recipe, estimates) if held_out else (),
         findings=tuple(dict.fromkeys(findings)),
         notes=(*decided, *notes),

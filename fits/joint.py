@@ -7,6 +7,7 @@ supervised law, in the estimate and again in every draw, so all of them can shar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +64,13 @@ def fit_laws(rows: Rows, recipe: Recipe, near: Mapping[str, Estimate] | None = N
     return found
 
 
-def draw_laws(estimates: Mapping[str, Estimate], recipe: Recipe, draws: int, resample: str) -> Draws:
+def draw_laws(
+    estimates: Mapping[str, Estimate],
+    recipe: Recipe,
+    draws: int,
+    resample: str,
+    executor: Executor | None = None,
+) -> Draws:
     """Coefficients by law and name, each (draws,); row i of all of them is one bootstrap draw.
 
     Every law sees the same resampled runs in draw i, and the supervised law of draw i.
@@ -79,7 +86,8 @@ def draw_laws(estimates: Mapping[str, Estimate], recipe: Recipe, draws: int, res
                 model.rows.of_kind(1), model.law, fixed=model.fixed, given=given, in_nats=model.in_nats,
                 centre=model.centre,
             )  # fmt: skip
-        theta = bootstrap(found, draws, method=resample, seed=recipe.seed, model=model).theta
+        sampled = bootstrap(found, draws, method=resample, seed=recipe.seed, model=model, executor=executor)
+        theta = sampled.theta
         supervised, distilled = model.laws(theta)
         columns.setdefault(SUPERVISED, _columns(supervised, draws))
         if distilled is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +180,11 @@ def test_the_flop_accounting_follows_the_table() -> None:
     assert (architecture.context, architecture.vocab, architecture.aspect_ratio) == (128, 512, 24.0)
     mixed = frame.assign(context=np.where(frame.index % 2, 128, 256))
     assert fit(mixed, draws=20).calibration.architecture.context == 4096
+
+
+def test_draws_do_not_depend_on_where_they_are_made() -> None:
+    frame = sweep(noise=0.01)
+    here = fit(frame, draws=300, held_out=False)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+        there = fit(frame, draws=300, held_out=False, executor=executor)
+    assert np.array_equal(here.draws["effective-tokens"]["k"], there.draws["effective-tokens"]["k"])
