@@ -58,8 +58,6 @@ def predict_command(
     if json:
         write_json(answer.to_dict())
         return
-    lines = text_table(
-        ["what", "loss (90 %), nats/token"], [[name, str(loss)] for name, loss in answer.losses.items()]
-    )
+    lines = text_table(*answer.table())
     lines += [f"! {warning}" for warning in answer.warnings]
     sys.stdout.write("\n".join(lines) + "\n")

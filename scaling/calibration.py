@@ -173,6 +173,13 @@ class Calibration:
         self.law(kind)
         return LAWS[kind](**{name: values[:, None] for name, values in self.draws[kind].items()})
 
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        from scaling.render import calibration_text
+
+        return f"<pre>{escape(calibration_text(self))}</pre>"
+
     def to_json(self) -> str:
         """The file's text; every float in full."""
         content = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from scaling.errors import InputError
 from scaling.laws import EffectiveTokensLaw
 from scaling.plans import Estimate, beyond
 from scaling.uncertainty import Decisions, Judge
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +33,22 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain values for JSON."""
         return asdict(self)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row per loss, as a pandas table; nats/token."""
+        import pandas
+
+        rows = [{"what": name, **asdict(loss)} for name, loss in self.losses.items()]
+        return pandas.DataFrame(rows)
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and cells, rounded for a person."""
+        return ["what", "loss (90 %), nats/token"], [[name, str(loss)] for name, loss in self.losses.items()]
+
+    def _repr_html_(self) -> str:
+        from scaling.render import html_table
+
+        return html_table(*self.table())
 
 
 def predict(

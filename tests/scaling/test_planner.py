@@ -18,6 +18,7 @@ from scaling import (
     Scenario,
     SupervisedLaw,
     plan,
+    predict,
 )
 from scaling.compute import Architecture
 from scaling.repetition import effective_tokens
@@ -401,6 +402,17 @@ def test_a_supervised_calibration_plans_direct_training_only():
     assert answer.direct[0].flops == pytest.approx(1e21)
     with pytest.raises(InputError, match="supervised law only"):
         plan(Question(student_params=1e9, budget=1e21, law="published"), Calibration.load("besiroglu2024"))
+
+
+def test_a_prediction_is_what_the_laws_say():
+    answer = predict(tiny(), student_params=5e4, student_tokens=1e6, teacher_params=2e5, teacher_tokens=4e6)
+    teacher = float(tiny().supervised.loss(2e5, 4e6))
+    expected = tiny().law().loss(5e4, 1e6, teacher, tiny().supervised)
+    assert answer.losses["effective-tokens"].value == pytest.approx(expected)
+    assert answer.losses["teacher"].value == pytest.approx(teacher)
+    assert list(answer.to_frame()["what"]) == ["supervised", "teacher", "effective-tokens"]
+    assert "<table>" in answer._repr_html_()
+    assert "coefficient" in tiny()._repr_html_()
 
 
 def test_results_convert():
