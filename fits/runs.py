@@ -89,8 +89,10 @@ def rename(frame: pd.DataFrame, mapping: Mapping[str, str]) -> pd.DataFrame:
 def validate(frame: pd.DataFrame) -> pd.DataFrame:
     """The table in the one form that everything else expects; extra columns are kept.
 
-    Adds ``run``, ``kind``, ``teacher_loss``, ``seed`` and ``excluded`` where they are missing. Raises
-    InputError for a missing column, a value that is no number, an impossible size or unit, a run that
+    Adds ``run``, ``kind``, ``teacher_loss``, ``seed`` and ``excluded`` where they are missing; a teacher's
+    loss may also come from the run that the column ``teacher`` names.
+
+    Raises InputError for a missing column, a value that is no number, an impossible size or unit, a run that
     contradicts itself, or losses measured with different tokenizers.
     """
     table = frame.reset_index(drop=True).copy()
@@ -107,16 +109,19 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
     for bits, nats in IN_BITS.items():
         if bits in table and nats not in table:
             table[nats] = table[bits] * np.log(2.0)
-    if "tokens" not in table and {"compute", "params"} <= set(table.columns):
-        table["tokens"] = table["compute"] / (6.0 * table["params"])
+    if {"compute", "params"} <= set(table.columns):
+        from_compute = table["compute"] / (6.0 * table["params"])
+        table["tokens"] = table["tokens"].fillna(from_compute) if "tokens" in table else from_compute
     missing = [name for name in REQUIRED if name not in table]
     if missing:
         hint = "; say which of yours it is with --map, for example --map N=size,D=tokens,L=val_loss"
         raise InputError(f"no column {missing[0]!r}; {_columns(table, missing[0])}{hint}")
     if "teacher_loss" not in table:
         table["teacher_loss"] = np.nan
-    table["kind"] = _kinds(table)
     table["run"] = table["run"].astype(str) if "run" in table else [f"row-{i + 1}" for i in table.index]
+    if "teacher" in table:
+        table["teacher_loss"] = table["teacher_loss"].fillna(_of_teachers(table))
+    table["kind"] = _kinds(table)
     if "seed" not in table:
         table["seed"] = 0
     _one_tokenizer(table)
@@ -163,6 +168,12 @@ def _kinds(table: pd.DataFrame) -> pd.Series[str]:
             "it is 'supervised' or 'distillation'"
         )
     return kinds
+
+
+def _of_teachers(table: pd.DataFrame) -> pd.Series[float]:
+    """The last loss of the run that each row names as its teacher, where the table holds that run."""
+    last = table.sort_values("tokens").drop_duplicates("run", keep="last").set_index("run")["loss"]
+    return table["teacher"].astype(str).map(last)
 
 
 def _one_tokenizer(table: pd.DataFrame) -> None:

@@ -117,3 +117,10 @@ def test_units_mixed_within_a_column_and_tables_too_large(monkeypatch: pytest.Mo
     monkeypatch.setattr(runs, "MOST_ROWS", 2)
     with pytest.raises(InputError, match="3 rows, of at most 2: thin its checkpoints"):
         validate(table())
+
+
+def test_a_teacher_in_the_table_lends_its_loss() -> None:
+    frame = table(run=["small", "big", "student"], teacher=[None, None, "big"])
+    read = validate(frame)
+    assert read["teacher_loss"][2] == 2.8
+    assert list(read["kind"]) == ["supervised", "supervised", "distillation"]
