@@ -146,26 +146,34 @@ def solve(setting: Setting, problems: Problems, effort: Effort = EXACT) -> Optim
 
 
 def _solve(setting: Setting, problems: Problems, effort: Effort) -> Optima:
-    low, high = _search_range(setting, problems)
-    best = minimise(lambda split: distil(setting, problems, split).loss, low, high, **effort._asdict())
-    return Optima(*(values[:, 0] for values in distil(setting, problems, best)))
+    floor = _cheapest_logits(setting, problems)
+    low, high = _search_range(setting, problems, floor)
+    best = minimise(lambda split: distil(setting, problems, split, floor).loss, low, high, **effort._asdict())
+    return Optima(*(values[:, 0] for values in distil(setting, problems, best, floor)))
 
 
-def distil(setting: Setting, problems: Problems, split: Array) -> Optima:
+def distil(setting: Setting, problems: Problems, split: Array, floor: Array) -> Optima:
     """The distillations, shape (P, K), that follow from the teacher's part of the budget.
 
-    ``split``, shape (P, K), is ln(teacher's part / student's part), or ln(teacher's cost / budget) where the
-    teacher is free.
+    ``split``, shape (P, K), is ln(teacher's part / student's part). Three refinements:
+
+    - where the teacher is free, it is ln(teacher's cost / budget);
+    - where the teacher is trained, the ``floor``, shape (P, 1), which the smallest teacher's logits take, is
+      taken off the odds first, so that teachers differ even if training is a trifle beside the logits;
+    - where it exists, odds below the floor stand for the smallest teacher trained on fewer tokens.
     """
     bounds, architecture = setting.bounds, setting.architecture
     free = (problems.logits == 0) & (problems.pretraining == 0)
-    odds = np.exp(split)
+    trained, odds = problems.pretraining > 0, np.exp(split)
+    tokens_left = np.where(trained | free, 1.0, np.minimum(odds / floor, 1.0))
+    odds = np.where(trained, floor + odds, np.maximum(odds, floor))
     price = problems.budget * np.where(free, odds, odds / (1 + odds))
     student_budget = np.where(free, problems.budget, problems.budget / (1 + odds))
     fewest, most = bounds.student_tokens
     step_flops = FORWARDS_PER_STEP * architecture.forward_flops(problems.student_params)
     tokens = np.minimum(student_budget / step_flops, most)
-    box = TeacherBox(bounds.teacher_params, bounds.teacher_tokens, bounds.teacher_unique_tokens)
+    short, long = bounds.teacher_tokens
+    box = TeacherBox(bounds.teacher_params, (short, long * tokens_left), bounds.teacher_unique_tokens)
     teacher = best_teacher(
         price,
         problems.logits * tokens,
@@ -200,21 +208,32 @@ def direct(setting: Setting, student_params: ArrayLike, budget: ArrayLike) -> tu
     return tokens, setting.supervised.loss(student_params, seen)
 
 
-def _search_range(setting: Setting, problems: Problems) -> tuple[Array, Array]:
+def _cheapest_logits(setting: Setting, problems: Problems) -> Array:
+    """The smallest teacher's logits over the student's part of the budget; tiny where they cost nothing."""
+    F, most = setting.architecture.forward_flops, setting.bounds.student_tokens[1]
+    rate = problems.logits * F(setting.bounds.teacher_params[0])
+    odds = rate / (FORWARDS_PER_STEP * F(problems.student_params))
+    spent = odds / (1 + odds) * problems.budget
+    if not np.all(np.isinf(most)):
+        spent = np.minimum(spent, rate * most)  # the student stops at its bound
+    return np.maximum(spent / (problems.budget - spent), 1e-100)
+
+
+def _search_range(setting: Setting, problems: Problems, floor: Array) -> tuple[Array, Array]:
     """The splits between the cheapest and the dearest teacher in the box."""
     bounds, F = setting.bounds, setting.architecture.forward_flops
-    free = (problems.logits == 0) & (problems.pretraining == 0)
+    free, trained = (problems.logits == 0) & (problems.pretraining == 0), problems.pretraining > 0
     step_flops = FORWARDS_PER_STEP * F(problems.student_params)
     most = problems.budget / step_flops
     fewest = np.minimum(bounds.student_tokens[0], most)
-
-    def price(params: float | Array, tokens: float | Array, student_tokens: Array) -> Array:
-        training = FORWARDS_PER_STEP * F(params) * tokens
-        charged = problems.logits * F(params) * student_tokens + problems.pretraining * training
-        return np.where(free, training, charged)
-
     (smallest, largest), (short, long) = bounds.teacher_params, bounds.teacher_tokens
-    low = price(smallest, short, np.minimum(most, bounds.student_tokens[1])) / problems.budget
-    dearest = price(largest, long, fewest) / np.where(free, problems.budget, step_flops * fewest)
+
+    def training(params: float | Array, tokens: float | Array) -> Array:
+        return np.where(free, 1.0, problems.pretraining) * FORWARDS_PER_STEP * F(params) * tokens
+
+    low = np.where(trained | free, training(smallest, short) / problems.budget, floor * (short / long))
+    dear = training(largest, long) + problems.logits * F(largest) * fewest
+    dearest = dear / np.where(free, problems.budget, step_flops * fewest)
     high = np.minimum(dearest, np.where(free, np.inf, (most - fewest) / fewest))
+    high = np.where(trained, high - floor, high)
     return np.log(low), np.log(np.maximum(high, low))

@@ -121,7 +121,7 @@ class _Balance(NamedTuple):
                 np.greater(D, unique), D / (unique * REPETITION_CONSTANT) + response - 1, 0.0
             )
             D = effective_tokens(D, unique)
-        data = np.log(s.beta * s.B * response) - s.beta * np.log(D)
+        data = np.log(s.beta * s.B * np.maximum(response, 1e-300)) - s.beta * np.log(D)
         capacity = np.log(s.alpha * s.A) - s.alpha * ln_N
         value = data + np.log(slope_F * leverage) - capacity
         slope = s.alpha + slope_F * (leverage * (s.beta * response + saturation) + leverage - 1)

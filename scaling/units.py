@@ -73,6 +73,8 @@ def format_quantity(value: float, unit: str = "") -> str:
 
 def format_power(value: float, digits: int = 3) -> str:
     """``value`` to ``digits`` significant figures in powers of ten: ``3.2e20``."""
+    if not math.isfinite(value):
+        return str(value)
     mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
     mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
     return f"{mantissa}e{int(exponent)}" if abs(value) >= 1e3 else f"{value:.{digits}g}"

@@ -52,7 +52,7 @@ def random_question(seed):
     most = C / (3 * float(architecture.forward_flops(N)))
     bounds = Bounds(
         student_tokens=(1.0, most * (0.2 if rng.random() < 0.3 else 1.0)),
-        teacher_params=(N / 30, N * caps[0]),
+        teacher_params=rng.choice([(N / 30, N * caps[0]), (N * 5, N * 5 * caps[0]), (N * 2, N * 2)]),
         teacher_tokens=(most / 1e4, most * caps[1]),
         teacher_loss=(supervised.E * rng.choice([1.0, 1.3]), np.inf),
         teacher_unique_tokens=most * 0.3 if rng.random() < 0.3 else np.inf,
@@ -91,7 +91,7 @@ def brute_force(of, problem, points=700):
     return best
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(80))
 def test_no_dense_grid_finds_better(seed):
     of, problem = random_question(seed)
     found = solve(of, problem)
