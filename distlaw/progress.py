@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from scaling.errors import InputError
 
 if TYPE_CHECKING:
     from sweeps.scheduler import State
@@ -38,11 +41,12 @@ class Progress:
         self.live.stop()
 
     def show(self, state: State) -> None:
-        """Draw or print what is new."""
-        if self.console.is_terminal:
-            self.live.update(self._picture(state))
-        else:
-            self._lines(state)
+        """Draw or print what is new; nobody listening is no reason to stop training."""
+        with suppress(BrokenPipeError):
+            if self.console.is_terminal:
+                self.live.update(self._picture(state))
+            else:
+                self._lines(state)
 
     def _picture(self, state: State) -> Group:
         total, done = len(state.dag.steps), len(state.done)
@@ -62,10 +66,11 @@ class Progress:
         return Group(bar, steps, *failed)
 
     def _progress(self, step: str, since: float) -> str:
-        found = self.store.read(step, "progress.json")
-        if not found or time.monotonic() - since < found["seconds"]:  # of an earlier attempt
-            return "starting"
-        return f"{found['steps_done']}/{found['steps']}  loss {found['loss']:.3f}"
+        with suppress(InputError, KeyError, TypeError, ValueError):  # damaged: only the picture suffers
+            found = self.store.read(step, "progress.json")
+            if found and time.monotonic() - since >= found["seconds"]:  # not of an earlier attempt
+                return f"{found['steps_done']}/{found['steps']}  loss {found['loss']:.3f}"
+        return "starting"
 
     def _lines(self, state: State) -> None:
         new = state.done - state.found - self.told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,9 @@ app = typer.Typer(
 
 SHOWN = 100
 """Steps that a plan prints one by one."""
+MANY_EPOCHS = 4
+"""Up to here repeated text is nearly as good as new (Muennighoff et al. 2023)."""
+FAR_FROM_ASKED = 0.15
 
 Spec = Annotated[str, typer.Argument(help="A YAML file, or a preset such as 'quickstart'.")]
 StorePath = Annotated[
@@ -45,7 +49,10 @@ def plan(
 
     Example: distlaw sweep plan quickstart
     """
+    from sweeps.run_step import corpus_of
+
     sweep, dag, place = open_sweep(spec, store)
+    corpus_of(dag.steps[0])
     if as_json:
         steps = [{"id": step.id, "flops": step.flops_to_spend, **step.as_json()} for step in dag.steps]
         typer.echo(json.dumps({"name": sweep.name, "flops": dag.flops, "steps": steps}, indent=2))
@@ -74,6 +81,9 @@ def run(
 def results(
     store: Annotated[str, typer.Argument(help="A sweep's store.")],
     out: Annotated[Path | None, typer.Option(help="Write a .csv or .parquet file.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also runs of other texts or training rules than the last sweep's.")
+    ] = False,
 ) -> None:
     """The runs of a store as a table, one row a run; works while the sweep runs.
 
@@ -81,7 +91,7 @@ def results(
     """
     import sweeps
 
-    table = sweeps.results(store)
+    table = sweeps.results(store, everything=everything)
     if out is None:
         typer.echo(table.to_csv(index=False), nl=False)
         return
@@ -91,12 +101,15 @@ def results(
 
 def write_table(table: pd.DataFrame, out: Path) -> None:
     """Write a runs table as CSV or Parquet by its suffix."""
-    if out.suffix == ".csv":
-        table.to_csv(out, index=False)
-    elif out.suffix == ".parquet":
-        table.to_parquet(out, index=False)
-    else:
+    if out.suffix not in (".csv", ".parquet"):
         raise InputError(f"--out: {out} must end in .csv or .parquet")
+    try:
+        if out.suffix == ".csv":
+            table.to_csv(out, index=False)
+        else:
+            table.to_parquet(out, index=False)
+    except OSError as error:
+        raise InputError(f"--out: {out} cannot be written ({error.strerror or error})") from None
 
 
 def run_sweep(
@@ -111,6 +124,10 @@ def run_sweep(
 
     if executor not in ("ray", "inline"):
         raise InputError(f"--executor: ray or inline, not {executor!r}")
+    if store.root.startswith("memory:"):
+        raise InputError(
+            f"--store: {store.root} would be gone when the command ends; give a path or a bucket"
+        )
     store.create()
     record_sweep(store, sweep, dag)
     todo = [step for step in dag.steps if store.result(step.id) is None]
@@ -118,10 +135,11 @@ def run_sweep(
         return scheduler.run(dag, store, executors.Inline(store), lambda _: 0.0, lambda _: None)
     throughput = measured_throughput(todo[0], corpus_of(todo[0]).heldout_tokens)
     runner: executors.Executor = executors.Inline(store)
-    if executor == "ray":
-        wanted = min(cores, len(todo)) if address == "local" else None
-        runner = executors.Ray(store, address=address, cores=wanted)
     try:
+        if executor == "ray":
+            wanted = min(cores, len(todo)) if address == "local" else None
+            runner = executors.Ray(store, address=address, cores=wanted)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, like Ctrl-C
         with Progress(store, runner.slots) as progress:
             return scheduler.run(dag, store, runner, throughput.seconds, progress.show)
     except KeyboardInterrupt:
@@ -152,12 +170,16 @@ def report(state: State, store: Store) -> None:
 
 def open_sweep(spec: str, store: str | None) -> tuple[Sweep, Dag, Store]:
     """The validated spec, its steps, and the store they go to (not made yet)."""
-    from sweeps.spec import load_sweep
+    from sweeps.spec import load_sweep, spec_name
     from sweeps.steps import expand
     from sweeps.store import Store
 
     sweep = load_sweep(spec)
-    return sweep, expand(sweep), Store(store or f"runs/{sweep.name}")
+    try:
+        dag = expand(sweep)
+    except InputError as error:
+        raise InputError(f"{spec_name(spec)}: {error}") from None
+    return sweep, dag, Store(store or f"runs/{sweep.name}")
 
 
 def _render_plan(sweep: Sweep, dag: Dag, store: Store, cores: int) -> None:
@@ -189,7 +211,7 @@ def _render_plan(sweep: Sweep, dag: Dag, store: Store, cores: int) -> None:
     if len(dag.steps) > SHOWN:
         console.print(f"... and {len(dag.steps) - SHOWN} more; --json lists them all")
     todo = _without(dag, done)
-    longest = max(step.tokens for step in dag.steps)
+    epochs = max(step.tokens for step in dag.steps) / corpus.train_tokens
     whole, left = estimate(dag, throughput, cores), estimate(todo, throughput, cores)
     lines = [
         f"FLOPs      {format_flops(dag.flops)}; {format_flops(todo.flops)} to do"
@@ -198,10 +220,36 @@ def _render_plan(sweep: Sweep, dag: Dag, store: Store, cores: int) -> None:
         f"time       about {_minutes(left.wall_seconds)} on {cores} cores "
         f"(longest chain {_minutes(whole.critical_path)}), from a probe of this machine",
         f"memory     about {left.memory_bytes / 1e9:.1f} GB at the peak",
-        f"epochs     at most {longest / corpus.train_tokens:.2f} of {corpus.train_tokens:,} training tokens",
+        f"epochs     at most {epochs:.2f} of {corpus.train_tokens:,} training tokens",
         f"store      {store.root}",
+        *_cautions(sweep, dag, epochs, left.memory_bytes),
     ]
     console.print("\n".join(lines), highlight=False)
+
+
+def _cautions(sweep: Sweep, dag: Dag, epochs: float, memory: float) -> list[str]:
+    """What a plan should not pass over in silence."""
+    from scaling.units import format_number
+
+    found = []
+    if epochs > MANY_EPOCHS:
+        found.append(f"! {epochs:.0f} epochs: repeated text bends the law; use more text or fewer tokens")
+    if memory > (available := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+        found.append(
+            f"! about {memory / 1e9:.0f} GB needed, {available / 1e9:.0f} GB here: expect it to be killed"
+        )
+    asked = {
+        size
+        for grids in (sweep.supervised, sweep.teachers, sweep.students)
+        for g in grids
+        for size in g.params
+    }
+    rungs = {step.shape.params for step in dag.steps}
+    far = sorted(size for size in asked if min(abs(rung / size - 1) for rung in rungs) > FAR_FROM_ASKED)
+    if far:
+        sizes = ", ".join(map(format_number, far))
+        found.append(f"! {sizes} asked for: the ladder's nearest rung is more than {FAR_FROM_ASKED:.0%} away")
+    return found
 
 
 def _without(dag: Dag, done: set[str]) -> Dag:

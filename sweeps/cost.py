@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -94,12 +96,16 @@ def memory(step: Step) -> float:
 def measured_throughput(step: Step, heldout_tokens: int) -> Throughput:
     """This machine's throughput for steps like ``step``, measured once (about 3 s) and then remembered."""
     path = cache_dir() / "throughput" / f"{_machine_key(step)}.json"
-    if path.is_file():
+    try:
         found = Throughput(**json.loads(path.read_text()))
-    else:
+        found.seconds(step)
+    except (OSError, ValueError, TypeError, IndexError):
         found = _probe(step)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(found)))
+        with suppress(OSError):  # a memo that cannot be kept is measured again
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch = path.with_suffix(f".{os.getpid()}")
+            scratch.write_text(json.dumps(asdict(found)))
+            scratch.replace(path)
     return replace(found, heldout_tokens=heldout_tokens)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +14,14 @@ from sweeps.store import Store
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """One process a core with one thread each is a quarter faster than one process with all threads."""
+
+
+LIVENESS_SECONDS = 5.0
+"""Between two looks at whether the cluster still has a node."""
+
+
+class ClusterLostError(RuntimeError):
+    """No node is left to run anything on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +82,17 @@ class Ray:
         local: dict[str, Any] = {}
         if address == "local":
             local = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": 100 * 2**20}
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": ONE_THREAD},
-            **local,
-        )
+        try:
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": ONE_THREAD},
+                **local,
+            )
+        except (ValueError, ConnectionError) as error:
+            raise InputError(f"--address {address}: no Ray cluster can be reached there ({error})") from None
+        self.seen_alive = time.monotonic()
         self.slots = cores or max(1, int(ray.cluster_resources().get("CPU", 1)))
         self.task = ray.remote(num_cpus=1, max_retries=0)(_attempt_elsewhere)
         self.running: dict[Any, Step] = {}
@@ -91,6 +104,10 @@ class Ray:
         if not self.running:
             return []
         ready, _ = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=seconds)
+        if not ready and time.monotonic() - self.seen_alive > LIVENESS_SECONDS:
+            if not any(node["Alive"] for node in self.ray.nodes()):
+                raise ClusterLostError("Ray's last node died; what is done is kept, the same command goes on")
+            self.seen_alive = time.monotonic()
         return [self._outcome(reference) for reference in ready]
 
     def _outcome(self, reference: Any) -> Outcome:

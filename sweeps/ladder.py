@@ -8,6 +8,7 @@ from scaling.compute import ModelShape
 from scaling.errors import InputError
 
 SMALLEST_WIDTH = 16
+LARGEST = 1e13
 
 
 def shape_for(params: float, *, vocab: int, context: int, aspect_ratio: float) -> ModelShape:
@@ -18,8 +19,10 @@ def shape_for(params: float, *, vocab: int, context: int, aspect_ratio: float) -
     paper's vocabulary, context and aspect ratio of 128 the rungs above 1e8 are those of its Table 13.
 
     Raises:
-        InputError: if ``params`` is below the smallest rung.
+        InputError: if ``params`` lies outside the ladder.
     """
+    if params > LARGEST:
+        raise InputError(f"{params:g} parameters is above the ladder's largest ({LARGEST:g})")
     smallest = _rung(SMALLEST_WIDTH, vocab, context, aspect_ratio)
     if params < smallest.params / 1.5:
         raise InputError(

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 from scaling.compute import ModelShape
+from scaling.errors import InputError
 from sweeps.corpora.tokens import END_OF_TEXT_ID
 from sweeps.model import NORM_EPS, ROPE_BASE, Decoder
 
+WEIGHTS = "model.safetensors"
 
-def save_model(model: Decoder, tokenizer_files: Path, folder: Path) -> None:
-    """Write ``model.safetensors``, ``config.json`` and the tokenizer into ``folder``."""
+
+def save_model(model: Decoder, tokenizer_files: Path, folder: Path) -> str:
+    """Write weights, configuration and tokenizer into ``folder``; return the checksum of the weights."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(qwen3_config(model.shape), indent=2))
     for file in tokenizer_files.iterdir():
         shutil.copy(file, folder / file.name)
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
-def load_model(folder: Path, shape: ModelShape) -> Decoder:
-    """The model saved in ``folder``, frozen and in evaluation mode."""
+def load_model(folder: Path, shape: ModelShape, sha256: str) -> Decoder:
+    """The model saved in ``folder``, frozen and in evaluation mode.
+
+    Raises:
+        InputError: if its weights are missing, or not those with the checksum ``sha256``.
+    """
+    path = folder / WEIGHTS
+    data = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise InputError(
+            f"{path}: missing or damaged; delete {folder.parent / 'result.json'} and it is trained again"
+        )
     model = Decoder(shape)
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    model.load_state_dict(load(data))
     return model.eval().requires_grad_(False)
 
 

@@ -21,6 +21,7 @@ def record_sweep(store: Store, sweep: Sweep, dag: Dag) -> None:
     record: dict[str, Any] = {
         "spec": sweep.model_dump(),
         "steps": [step.id for step in dag.steps],
+        "setting": dag.steps[0].setting,
         "flops": dag.flops,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),

@@ -6,7 +6,7 @@ import math
 import platform
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,13 +80,15 @@ def _train(store: Store, step: Step, corpus: TokenisedCorpus) -> Decoder:
     def report(done: int, loss: float) -> None:
         seconds = time.monotonic() - started
         progress = {"steps_done": done, "steps": step.ends, "loss": loss, "seconds": seconds}
-        store.write(progress, step.id, "progress.json")
+        with suppress(OSError):  # only for the eye
+            store.write(progress, step.id, "progress.json")
 
     with ExitStack() as stack:
         teacher = None
         if step.teacher and step.method:
             folder = stack.enter_context(store.model(step.teacher.id))
-            model = load_model(folder, step.teacher.shape).to(device())
+            trained = store.result(step.teacher.id) or {}
+            model = load_model(folder, step.teacher.shape, trained.get("weights_sha256", "")).to(device())
             teacher = Teacher(model=model, method=step.method)
         return train(
             step.shape,
@@ -115,13 +117,14 @@ def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
     heldout = heldout_loss(model, corpus.heldout, parts=[part.heldout_tokens for part in corpus.parts])
     evaluated = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
-        save_model(model, corpus.tokenizer_files, Path(scratch))
+        weights_sha256 = save_model(model, corpus.tokenizer_files, Path(scratch))
         store.put_model(step.id, Path(scratch))
     return _provenance(step) | {
         "epochs": step.tokens / len(corpus.train_tokens_of(step.half)),
         "loss": heldout.loss,
         "loss_se": heldout.standard_error,
         "heldout_blocks": heldout.blocks,
+        "weights_sha256": weights_sha256,
         "bits_per_byte": heldout.loss / math.log(2) / corpus.bytes_per_token,
         "seconds": {"train": trained - started, "evaluate": evaluated - trained},
         "corpus": {

@@ -16,6 +16,7 @@ from scaling.errors import InputError
 from scaling.units import parse_quantity
 from sweeps.corpora.named import NAMED
 
+WARMUP_STEPS = 50
 MIN_STEPS = 500
 """Runs of fewer optimiser steps measure the number of steps, not the data."""
 
@@ -25,12 +26,15 @@ def _quantity(value: Any) -> Any:
         raise ValueError("expected a quantity such as 100k, 1.5M or 2e6")
     try:
         return parse_quantity(value, "value")
+    except OverflowError:
+        raise ValueError("too large a number") from None
     except InputError as error:
         raise ValueError(str(error).removeprefix("value: ")) from None
 
 
-Quantity = Annotated[float, BeforeValidator(_quantity), Field(gt=0, allow_inf_nan=False)]
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Quantity = Annotated[float, BeforeValidator(_quantity), Field(gt=0, le=1e30)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
 DivergenceName = Literal["forward-kl", "reverse-kl", "jensen-shannon", "total-variation", "skew-kl"]
@@ -39,13 +43,13 @@ DivergenceName = Literal["forward-kl", "reverse-kl", "jensen-shannon", "total-va
 class Part(BaseModel):
     """A part of a spec: unknown fields are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Corpus(Part):
     """The text, its held-out part and its vocabulary."""
 
-    source: str = "kjv"
+    source: str = Field("kjv", min_length=1)
     """``kjv``, ``permissive``, a path or glob of .txt, .jsonl or .parquet files, or ``hf:OWNER/NAME``."""
     text_field: str = "text"
     """Field (.jsonl) or column (.parquet, datasets) that holds the text."""
@@ -55,7 +59,7 @@ class Corpus(Part):
     """Entries of the byte-level BPE vocabulary."""
     context: int = Field(128, ge=8)
     """Sequence length, tokens."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the held-out choice."""
     halves: bool = False
     """Train students on one half of the training documents and all else on the other, as in the paper."""
@@ -72,8 +76,8 @@ class Training(Part):
 
     batch_tokens: Quantity = 512.0
     """Tokens per optimiser step, a multiple of the context."""
-    warmup_tokens: Quantity = 25_600.0
-    """Tokens of linear warm-up."""
+    warmup_tokens: Quantity | None = None
+    """Tokens of linear warm-up; 50 optimiser steps if not given."""
     peak_rate: float = Field(0.01, gt=0)
     """Peak learning rate at the base width; mu-P (simple) carries it to other widths."""
     schedule: Literal["cosine", "wsd"] = "cosine"
@@ -92,6 +96,8 @@ class Training(Part):
     @property
     def warmup_steps(self) -> int:
         """Optimiser steps of warm-up, at least one."""
+        if self.warmup_tokens is None:
+            return WARMUP_STEPS
         return max(1, round(self.warmup_tokens / self.batch_tokens))
 
     def steps(self, tokens: float) -> int:
@@ -116,7 +122,7 @@ class Grid(Part):
     """Training FLOPs of each run (an IsoFLOP profile per value)."""
     seeds: Seeds = [0]
     """One run per seed; a seed sets initialisation and, unless ``data_seed`` does, the order of the data."""
-    data_seed: int | None = Field(None, ge=0)
+    data_seed: Seed | None = None
     """One order of the data for all seeds."""
 
     @model_validator(mode="after")
@@ -150,7 +156,7 @@ class Method(Part):
 class Sweep(Part):
     """A sweep: supervised runs, teachers, and students distilled from every teacher."""
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     corpus: Corpus = Corpus()
     aspect_ratio: float = Field(32.0, gt=0)
     """Width per layer of every model (the paper's ladder has 128)."""
@@ -182,21 +188,21 @@ class Sweep(Part):
                 f"training.batch_tokens ({self.training.batch_tokens:g}) must be a multiple of "
                 f"corpus.context ({self.corpus.context})"
             )
-        self._check_sizes()
         return self
 
-    def _check_sizes(self) -> None:
-        if not self.students or self.allow_weak_teachers:
-            return
-        largest = max(size for grid in self.teachers for size in grid.params)
-        for number, grid in enumerate(self.students):
-            for size in grid.params:
-                if size > largest:
-                    raise ValueError(
-                        f"students[{number}].params: {size:g} is larger than every teacher (largest "
-                        f"{largest:g}), which the distillation law cannot describe; add a larger teacher, or "
-                        "set allow_weak_teachers: true if you mean to study that"
-                    )
+
+class UniqueKeys(yaml.SafeLoader):
+    """Safe YAML in which a key given twice is an error, where plain YAML would drop the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of ``node``."""
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1 and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{key!r} is given twice", problem_mark=node.start_mark
+                )
+        return super().construct_mapping(node, deep=deep)
 
 
 def load_sweep(path_or_preset: str | Path) -> Sweep:
@@ -207,8 +213,8 @@ def load_sweep(path_or_preset: str | Path) -> Sweep:
     """
     text, where = _read_spec(path_or_preset)
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        data = yaml.load(text, UniqueKeys)  # noqa: S506  (a SafeLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise InputError(f"{where}: expected a mapping of fields at the top, found {type(data).__name__}")
@@ -233,9 +239,11 @@ def _explain(problem: Any) -> str:
         return f"{field}: no such field{_suggestion(problem['loc'])}"
     if problem["type"] == "missing":
         return f"{field}: missing"
-    if not field:
-        return message
-    return f"{field}: {message[0].lower()}{message[1:]}, found {problem['input']!r}"
+    found = problem["input"]
+    text = f"{message[0].lower()}{message[1:]}"
+    if not isinstance(found, dict | list) and repr(found) not in text:
+        text += f", found {found!r}"
+    return f"{field}: {text}" if field else message
 
 
 def _suggestion(location: tuple[int | str, ...]) -> str:
@@ -255,6 +263,11 @@ def _part_of(annotation: Any) -> Any:
     return inner[0] if inner else annotation
 
 
+def spec_name(path_or_preset: str | Path) -> str:
+    """How messages name a spec."""
+    return str(path_or_preset) if Path(path_or_preset).is_file() else f"preset {path_or_preset}"
+
+
 def presets() -> dict[str, str]:
     """The presets that ship with distlaw: name to YAML text."""
     folder = files("sweeps") / "presets"
@@ -269,10 +282,10 @@ def _read_spec(path_or_preset: str | Path) -> tuple[str, str]:
     path = Path(path_or_preset)
     if path.is_file():
         try:
-            return path.read_text(encoding="utf-8"), str(path)
+            return path.read_text(encoding="utf-8"), spec_name(path)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot be read ({error})") from None
     known = presets()
     if str(path_or_preset) in known:
-        return known[str(path_or_preset)], f"preset {path_or_preset}"
+        return known[str(path_or_preset)], spec_name(path_or_preset)
     raise InputError(f"{path}: no such file, and no such preset (presets: {', '.join(sorted(known))})")

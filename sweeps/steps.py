@@ -27,6 +27,8 @@ class Step:
     """One model to train: a node of the DAG. Everything that changes its numbers is here, and only that."""
 
     shape: ModelShape
+    aspect_ratio: float
+    """Of the ladder that the shape is a rung of; for the FLOP accounting, and no part of the identity."""
     steps: int
     """Optimiser steps."""
     seed: int
@@ -93,6 +95,12 @@ class Step:
         canonical = json.dumps(self.config, sort_keys=True, allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
+    @cached_property
+    def setting(self) -> str:
+        """A hash of what all runs of one law must share: text, tokenizer, context and training rules."""
+        shared = [self.corpus_fingerprint, self.shape.context, self.training.model_dump()]
+        return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:8]
+
     @property
     def label(self) -> str:
         """For people: ``distil 13.4K on 524K, from 107K on 1.05M``."""
@@ -131,6 +139,7 @@ class Step:
         return {
             **self.config,
             "steps": self.steps,
+            "aspect_ratio": self.aspect_ratio,
             "start": self.start.as_json() if self.start else None,
             "corpus": {**self.corpus.model_dump(), "fingerprint": self.corpus_fingerprint},
             "teacher": self.teacher.as_json() if self.teacher else None,
@@ -143,6 +152,7 @@ class Step:
         fingerprint = corpus.pop("fingerprint")
         return cls(
             shape=ModelShape(**data["shape"]),
+            aspect_ratio=data["aspect_ratio"],
             steps=data["steps"],
             seed=data["seed"],
             data_seed=data["data_seed"],
@@ -194,6 +204,7 @@ def expand(sweep: Sweep) -> Dag:
         heldout=corpus.heldout,
         seed=corpus.seed,
     )
+    _check_sizes(sweep)
     supervised = list(_pretrains(sweep, "supervised", fingerprint))
     teachers = list(_pretrains(sweep, "teachers", fingerprint))
     bare = list(_pretrains(sweep, "students", fingerprint))
@@ -212,6 +223,21 @@ def expand(sweep: Sweep) -> Dag:
             "raise the cap or shrink a grid"
         )
     return dag
+
+
+def _check_sizes(sweep: Sweep) -> None:
+    """Refuse students larger than every teacher, unless the spec means it; sizes are those of the ladder."""
+    if not sweep.students or sweep.allow_weak_teachers:
+        return
+    largest = max(_shape(sweep, size, "teachers").params for grid in sweep.teachers for size in grid.params)
+    for number, grid in enumerate(sweep.students):
+        for size in grid.params:
+            if (student := _shape(sweep, size, f"students[{number}]").params) > largest:
+                raise InputError(
+                    f"students[{number}].params: {size:g} is larger than every teacher (on the ladder "
+                    f"{student:,} against {largest:,} at most), which the distillation law cannot describe; "
+                    "add a larger teacher, or set allow_weak_teachers: true if you mean to study that"
+                )
 
 
 def with_trunks(runs: list[Step]) -> list[Step]:
@@ -251,8 +277,15 @@ def _pretrains(sweep: Sweep, field: str, fingerprint: str) -> Iterator[Step]:
                         f"{format_number(MIN_STEPS * sweep.training.batch_tokens)} tokens or more, or lower "
                         "training.batch_tokens"
                     )
+                warmup = sweep.training.warmup_steps
+                if 2 * warmup > steps:
+                    raise InputError(
+                        f"training.warmup_tokens: warm-up takes {warmup} of the {steps} steps of {where} at "
+                        f"{format_number(tokens)} tokens; at most half may be warm-up"
+                    )
                 yield Step(
                     shape=shape,
+                    aspect_ratio=sweep.aspect_ratio,
                     steps=steps,
                     seed=seed,
                     data_seed=seed if grid.data_seed is None else grid.data_seed,

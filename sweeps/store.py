@@ -16,6 +16,7 @@ Nothing else is remembered anywhere: what is done, and what is missing, is read 
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import uuid
@@ -35,7 +36,10 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
-        self.files, path = fsspec.core.url_to_fs(self.root)
+        try:
+            self.files, path = fsspec.core.url_to_fs(self.root)
+        except (ImportError, ValueError) as error:
+            raise InputError(f"store {self.root}: cannot be opened ({error})") from None
         self.path = str(path).rstrip("/")
         self.local = isinstance(self.files, LocalFileSystem)
         self.url = self.path if self.local else self.root
@@ -60,20 +64,17 @@ class Store:
         """The JSON object at ``place``, or None if it is not there.
 
         Raises:
-            InputError: if the file is there and is not a JSON object.
+            InputError: if something is there that is not a JSON object.
         """
-        path = self._path(*place)
         raw = self.read_bytes(*place)
         if raw is None:
             return None
         try:
             data = json.loads(raw)
-        except ValueError as error:
-            raise InputError(
-                f"{path}: damaged, not JSON ({error}); delete it to run the step again"
-            ) from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{self._path(*place)}: damaged ({error}); {_mend(place[-1])}") from None
         if not isinstance(data, dict):
-            raise InputError(f"{path}: damaged, not a JSON object; delete it to run the step again")
+            raise InputError(f"{self._path(*place)}: damaged (not a JSON object); {_mend(place[-1])}")
         return data
 
     def write(self, data: dict[str, Any], *place: str) -> None:
@@ -81,11 +82,18 @@ class Store:
         self.write_bytes(_encode(data), *place)
 
     def read_bytes(self, *place: str) -> bytes | None:
-        """The content of a file, or None if it is not there."""
+        """The content of a file, or None if it is not there.
+
+        Raises:
+            InputError: if something is there that cannot be read.
+        """
+        path = self._path(*place)
         try:
-            return bytes(self.files.cat_file(self._path(*place)))
-        except FileNotFoundError:
+            return bytes(self.files.cat_file(path))
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
     def write_bytes(self, data: bytes, *place: str) -> None:
         """Write a file, replacing what is there in one move."""
@@ -134,8 +142,18 @@ class Store:
         return True
 
     def result(self, step: str) -> dict[str, Any] | None:
-        """The result of a step, or None if it has none yet."""
-        return self.read(step, "result.json")
+        """The result of a step, or None if it has none yet.
+
+        Raises:
+            InputError: if what is there is not the result of this step.
+        """
+        found = self.read(step, "result.json")
+        if found is not None and not _is_result(found, step):
+            raise InputError(
+                f"{self._path(step, 'result.json')}: damaged (not a result of this step); "
+                f"{_mend('result.json')}"
+            )
+        return found
 
     def steps(self) -> Iterator[str]:
         """Ids of all steps that were ever started here."""
@@ -169,6 +187,21 @@ class Store:
         with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
             self.files.get(path, scratch, recursive=True)
             yield Path(scratch) / "model"
+
+
+def _is_result(data: dict[str, Any], step: str) -> bool:
+    spec = data.get("step")
+    if data.get("id") != step or not isinstance(spec, dict):
+        return False
+    loss = data.get("loss")
+    return spec.get("kind") == "trunk" or (isinstance(loss, float) and math.isfinite(loss))
+
+
+def _mend(name: str) -> str:
+    """What to do about a damaged file."""
+    if name == "sweep.json":
+        return "run the sweep again to write it anew"
+    return "delete it, and its step runs again"
 
 
 @contextmanager

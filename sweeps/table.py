@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import InputError
+from sweeps.steps import Step
 from sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -32,11 +33,13 @@ COLUMNS = [
 ]
 
 
-def results(root: str | Path) -> pd.DataFrame:
+def results(root: str | Path, *, everything: bool = False) -> pd.DataFrame:
     """The runs of the store at ``root``, finished and failed, in the columns that ``fits`` reads.
 
     Losses are held-out nats/token, ``flops`` counts the whole run, training and the teacher's inference, as
-    if it stood alone; ``seconds`` is what its last attempt trained. Can be called while the sweep runs.
+    if it stood alone; ``seconds`` is what its last attempt trained. Only runs that share their ``setting``
+    (text, tokenizer, context, training rules) with the sweep last run there, because a law needs that; with
+    ``everything`` all. Can be called while the sweep runs.
 
     Raises:
         InputError: if there is no store at ``root``, or a result in it is damaged.
@@ -46,59 +49,50 @@ def results(root: str | Path) -> pd.DataFrame:
     store = Store(root)
     if not store.exists():
         raise InputError(f"{root}: not a sweep store (no sweep.json in it)")
-    spec = (store.read("sweep.json") or {})["spec"]
-    rows = [
-        row | {"aspect_ratio": spec["aspect_ratio"]} for step in store.steps() if (row := _row(store, step))
-    ]
+    asked = store.read("sweep.json") or {}
+    rows = [row for step in store.steps() if (row := _row(store, step, asked.get("steps", [])))]
+    if not everything:
+        rows = [row for row in rows if row["setting"] == asked.get("setting")]
     if not rows:
         raise InputError(f"{root}: this store has no finished run yet")
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.sort_values(["kind", "params", "tokens", "teacher_loss", "seed"], ignore_index=True)
 
 
-def _row(store: Store, step: str) -> dict[str, Any] | None:
+def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
+    """A row for a finished run, or for one that failed and is still asked for."""
     result = store.result(step)
-    if result is None:
-        return _failed_row(store, step)
-    spec = result["step"]
-    if spec["kind"] == "trunk":
+    failure = store.read(step, "failure.json") if result is None and step in asked else None
+    spec = (result or failure or {}).get("step")
+    if spec is None or spec["kind"] == "trunk":
         return None
-    teacher = _teacher(store, spec["teacher"])
-    return {
+    run = Step.from_json(spec)
+    row = {
         "run": step,
-        "kind": "distillation" if spec["kind"] == "distil" else "supervised",
-        "params": result["params"],
-        "tokens": result["tokens"],
-        "loss": result["loss"],
-        "loss_se": result["loss_se"],
-        "bits_per_byte": result["bits_per_byte"],
-        **teacher,
-        "method": _method_name(spec),
-        "seed": spec["seed"],
-        "data_seed": spec["data_seed"],
-        "epochs": result["epochs"],
-        "flops": result["flops"]["total"],
-        "seconds": result["seconds"]["train"],
-        "vocab": spec["shape"]["vocab"],
-        "context": spec["shape"]["context"],
-        "corpus": spec["corpus"]["source"],
-        "status": "done",
+        "kind": "distillation" if run.teacher else "supervised",
+        "params": run.shape.params,
+        "tokens": run.tokens,
+        **_teacher(store, run.teacher),
+        "method": run.method.name if run.method else None,
+        "seed": run.seed,
+        "data_seed": run.data_seed,
+        "flops": run.flops,
+        "vocab": run.shape.vocab,
+        "context": run.shape.context,
+        "aspect_ratio": run.aspect_ratio,
+        "corpus": run.corpus.source,
+        "setting": run.setting,
     }
+    if failure is not None:
+        return row | {"status": "failed", "reason": failure["reason"]}
+    assert result is not None
+    measured = {name: result[name] for name in ("loss", "loss_se", "bits_per_byte", "epochs")}
+    return row | measured | {"seconds": result["seconds"]["train"], "status": "done"}
 
 
-def _failed_row(store: Store, step: str) -> dict[str, Any] | None:
-    failure = store.read(step, "failure.json")
-    if failure is None:
-        return None
-    return {"run": step, "status": "failed", "reason": failure["reason"]}
-
-
-def _teacher(store: Store, spec: dict[str, Any] | None) -> dict[str, Any]:
-    if spec is None:
+def _teacher(store: Store, teacher: Step | None) -> dict[str, Any]:
+    if teacher is None:
         return {}
-    from sweeps.steps import Step
-
-    teacher = Step.from_json(spec)
     found = store.result(teacher.id)
     return {
         "teacher": teacher.id,
@@ -106,9 +100,3 @@ def _teacher(store: Store, spec: dict[str, Any] | None) -> dict[str, Any]:
         "teacher_tokens": teacher.tokens,
         "teacher_loss": found["loss"] if found else math.nan,
     }
-
-
-def _method_name(spec: dict[str, Any]) -> str | None:
-    from sweeps.spec import Method
-
-    return Method(**spec["method"]).name if spec["method"] else None

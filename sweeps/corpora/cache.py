@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scaling.errors import InputError
+
 
 def cache_dir() -> Path:
     """``$DISTLAW_CACHE``, else ``$XDG_CACHE_HOME/distlaw``, else ``~/.cache/distlaw``."""
@@ -23,8 +25,14 @@ def published(target: Path) -> Iterator[Path]:
 
     Readers see all of ``target`` or nothing. Where another process was faster, its copy stays.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise InputError(
+            f"cache {target.parent}: cannot be written ({error.strerror}); set DISTLAW_CACHE to a directory "
+            "that can"
+        ) from None
     try:
         yield scratch
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from sweeps.corpora.named import NAMED, Volume
 Document = str
 
 READABLE = (".txt", ".jsonl", ".parquet")
+MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,32 +75,42 @@ def _read_volume(volume: Volume) -> Iterator[Document]:
 
 
 def _file_source(spec: str, text_field: str) -> Source:
-    paths = sorted(Path(match) for match in glob.glob(str(Path(spec).expanduser()), recursive=True))  # noqa: PTH207
-    paths = [path for path in paths if path.is_file()]
+    place = Path(spec).expanduser()
+    if place.is_dir():
+        raise InputError(f"corpus.source: {spec!r} is a directory; say which files, such as {place}/**/*.txt")
+    found = [str(place)] if place.is_file() else glob.glob(str(place), recursive=True)  # noqa: PTH207
+    paths = [path for path in map(Path, sorted(found)) if path.is_file()]
     if not paths:
         raise InputError(
             f"corpus.source: no file matches {spec!r}; give {' or '.join(NAMED)}, a path or glob of "
             f"{', '.join(READABLE)}, or hf:OWNER/NAME"
         )
     for path in paths:
-        if path.suffix not in READABLE:
+        if path.suffix.lower() not in READABLE:
             raise InputError(f"corpus.source: {path} is not one of {', '.join(READABLE)}")
-    digest = hashlib.sha256(text_field.encode())
-    for path in paths:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    contents = sorted(f"{path.suffix.lower()} {_sha256(path)}" for path in paths)
+    fingerprint = hashlib.sha256("\n".join([text_field, *contents]).encode()).hexdigest()
 
     def documents() -> Iterator[Document]:
         for path in paths:
             yield from _read(path, text_field)
 
-    return Source(spec, digest.hexdigest(), (Part("files", "unknown", documents),))
+    return Source(spec, fingerprint, (Part("files", "unknown", documents),))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"corpus.source: {path} cannot be read ({error.strerror})") from None
 
 
 def _read(path: Path, text_field: str) -> Iterator[Document]:
-    if path.suffix == ".txt":
+    kind = path.suffix.lower()
+    if kind == ".txt":
         yield from _paragraphs(path)
-    elif path.suffix == ".jsonl":
+    elif kind == ".jsonl":
         yield from _json_lines(path, text_field)
     else:
         yield from _parquet_column(path, text_field)
@@ -107,45 +119,54 @@ def _read(path: Path, text_field: str) -> Iterator[Document]:
 def _paragraphs(path: Path) -> Iterator[Document]:
     """A text file is one document if it has no blank lines, otherwise one document a paragraph."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"corpus.source: {path} is not UTF-8 text ({error.reason} at byte {error.start})"
         ) from None
-    yield from text.split("\n\n")
+    yield from re.split(r"\n[ \t]*\n", text)
 
 
 def _json_lines(path: Path, text_field: str) -> Iterator[Document]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
+            where = f"corpus.source: {path}, line {number}"
             try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"corpus.source: {path}, line {number}: not JSON ({error.msg})") from None
-            if not isinstance(record, dict) or not isinstance(record.get(text_field), str):
-                raise InputError(
-                    f"corpus.source: {path}, line {number}: no text field {text_field!r}; "
-                    "set corpus.text_field"
-                )
-            yield record[text_field]
+                record = json.loads(line.decode("utf-8-sig"))
+                text = record.get(text_field, MISSING) if isinstance(record, dict) else MISSING
+                if isinstance(text, str):
+                    text.encode()  # a lone surrogate is valid JSON and no text
+            except (UnicodeError, RecursionError, json.JSONDecodeError) as error:
+                raise InputError(f"{where}: not JSON in UTF-8 ({error})") from None
+            if text is MISSING or not isinstance(text, str | None):
+                raise InputError(f"{where}: no text field {text_field!r}; set corpus.text_field")
+            if text:
+                yield text
 
 
 def _parquet_column(path: Path, text_field: str) -> Iterator[Document]:
-    from pyarrow import ArrowInvalid, parquet
+    import pyarrow as pa
+    from pyarrow import parquet
 
     try:
         file = parquet.ParquetFile(path)
-    except ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise InputError(f"corpus.source: {path} is not a Parquet file ({error})") from None
     if text_field not in file.schema_arrow.names:
         raise InputError(
             f"corpus.source: {path} has no column {text_field!r}, only {', '.join(file.schema_arrow.names)}; "
             "set corpus.text_field"
         )
-    for batch in file.iter_batches(columns=[text_field]):
-        yield from (text for text in batch.column(0).to_pylist() if text)
+    kind = file.schema_arrow.field(text_field).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise InputError(f"corpus.source: {path}: column {text_field!r} holds {kind}, not text")
+    try:
+        for batch in file.iter_batches(columns=[text_field]):
+            yield from (text for text in batch.column(0).to_pylist() if text)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"corpus.source: {path} is damaged ({error})") from None
 
 
 def _hub_source(spec: str, text_field: str) -> Source:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from dataclasses import asdict, dataclass
+import shutil
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,13 +109,35 @@ def tokenise(source: Source, *, vocab: int, heldout: float, seed: int) -> Tokeni
     """
     fingerprint = corpus_fingerprint(source, vocab=vocab, heldout=heldout, seed=seed)
     target = cache_dir() / "corpora" / fingerprint
-    if not target.is_dir():
+    corpus = _VERIFIED.get(target) or _cached(target, fingerprint)
+    if corpus is None:
         splits = split_documents(source, heldout, seed)
+        shutil.rmtree(target, ignore_errors=True)  # it is damaged, if it is there
         with published(target) as scratch:
             _write(scratch, source, splits, vocab, seed)
-    manifest = json.loads((target / "manifest.json").read_text())
-    manifest["parts"] = tuple(HeldoutPart(**part) for part in manifest["parts"])
-    return TokenisedCorpus(path=target, fingerprint=fingerprint, **manifest)
+        corpus = _cached(target, fingerprint)
+    if corpus is None:
+        raise InputError(f"the tokenised corpus in {target} is damaged, and again after it was made anew")
+    _VERIFIED[target] = corpus
+    return replace(corpus, source=source.name)
+
+
+_VERIFIED: dict[Path, TokenisedCorpus] = {}
+"""Corpora whose checksums this process has seen to be right."""
+
+
+def _cached(folder: Path, fingerprint: str) -> TokenisedCorpus | None:
+    """The corpus in ``folder`` if all of it is there, to the byte."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        for name, sha256 in manifest.pop("sha256").items():
+            with (folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    return None
+        parts = tuple(HeldoutPart(**part) for part in manifest.pop("parts"))
+        return TokenisedCorpus(path=folder, fingerprint=fingerprint, parts=parts, **manifest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,11 +189,15 @@ def _write(folder: Path, source: Source, splits: list[Split], vocab: int, seed: 
         )
         for split in splits
     ]
-    manifest = {
+    manifest: dict[str, Any] = {
         "source": source.name,
         "vocab": vocab,
         "train_tokens": _append_tokens(folder / "train.bin", tokenizer, train),
         "parts": [asdict(part) for part in parts],
+    }
+    made = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    manifest["sha256"] = {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in made
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
 

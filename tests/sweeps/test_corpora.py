@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from scaling.errors import InputError
-from sweeps.corpora import Part, Source, source_of, tokenise
+from sweeps.corpora import Part, Source, source_of, tokenise, tokens
 from sweeps.corpora.cache import cache_dir
 from sweeps.corpora.named import KING_JAMES, bible_chapters
 from sweeps.corpora.tokens import corpus_fingerprint, split_documents
@@ -84,9 +84,9 @@ def test_tokens_decode_to_the_text(text_file: Path, own_cache: Path) -> None:
     tokenizer = Tokenizer.from_file(str(corpus.tokenizer_files / "tokenizer.json"))
     assert tokenizer.get_vocab_size() == 300
     (split,) = split_documents(source, 0.1, seed=0)
-    for tokens, documents in ((corpus.train, split.train), (corpus.heldout, split.heldout)):
-        assert isinstance(tokens, np.memmap)
-        decoded = tokenizer.decode(tokens.tolist(), skip_special_tokens=False)
+    for ids, documents in ((corpus.train, split.train), (corpus.heldout, split.heldout)):
+        assert isinstance(ids, np.memmap)
+        decoded = tokenizer.decode(ids.tolist(), skip_special_tokens=False)
         assert sorted(decoded.split("<|endoftext|>")) == sorted(["", *documents])
     assert len(corpus.train_tokens_of(None)) == corpus.train_tokens
     halves = [corpus.train_tokens_of(half) for half in ("first", "second")]
@@ -135,6 +135,9 @@ def test_text_jsonl_and_parquet_give_the_same_documents(text_file: Path, tmp_pat
         ("a.txt", b"caf\xe9", "not UTF-8"),
         ("a.jsonl", b'{"text": "x"}\nnot json', "line 2: not JSON"),
         ("a.jsonl", b'{"body": "x"}', "line 1: no text field 'text'"),
+        ("a.jsonl", b'{"text": "caf\xe9"}', "line 1: not JSON in UTF-8"),
+        ("a.jsonl", b'{"text": "\\ud800"}', "line 1: not JSON in UTF-8"),
+        ("a.jsonl", b'{"text": 5}', "line 1: no text field 'text'"),
         ("a.parquet", b"not parquet", "not a Parquet file"),
         ("a.csv", b"x", "not one of .txt, .jsonl, .parquet"),
     ],
@@ -151,6 +154,58 @@ def test_a_missing_corpus_or_column_is_named(tmp_path: Path) -> None:
     pd.DataFrame({"body": ["x"]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(InputError, match="no column 'text', only body"):
         list(source_of(str(tmp_path / "a.parquet")).documents())
+
+
+def test_texts_as_editors_write_them(tmp_path: Path) -> None:
+    """A byte-order mark, Windows line ends, blank lines that are not empty, an upper-case suffix."""
+    (tmp_path / "a.TXT").write_bytes("\ufeffone\r\ntwo\r\n \r\nthree".encode())
+    (tmp_path / "b.jsonl").write_bytes('\ufeff{"text": "four"}\n{"text": null}\n'.encode())
+    assert list(source_of(str(tmp_path / "a.TXT")).documents()) == ["one\ntwo", "three"]
+    assert list(source_of(str(tmp_path / "b.jsonl")).documents()) == ["four"]
+
+
+def test_the_same_bytes_under_another_suffix_are_another_text(tmp_path: Path) -> None:
+    for name in ("a.txt", "a.jsonl"):
+        (tmp_path / name).write_text('{"text": "x"}')
+    assert source_of(str(tmp_path / "a.txt")).fingerprint != source_of(str(tmp_path / "a.jsonl")).fingerprint
+
+
+def test_names_with_brackets_and_directories(tmp_path: Path) -> None:
+    (tmp_path / "b[1].txt").write_text("x")
+    assert list(source_of(str(tmp_path / "b[1].txt")).documents()) == ["x"]
+    with pytest.raises(InputError, match=r"is a directory; say which files, such as .*/\*\*/\*.txt"):
+        source_of(str(tmp_path))
+
+
+def test_columns_that_hold_no_text(tmp_path: Path) -> None:
+    for values, kind in (([1, 2], "int64"), ([b"x", b"y"], "binary"), ([["x"], ["y"]], "list")):
+        pd.DataFrame({"text": values}).to_parquet(tmp_path / "a.parquet")
+        with pytest.raises(InputError, match=rf"column 'text' holds .*{kind}"):
+            list(source_of(str(tmp_path / "a.parquet")).documents())
+
+
+@pytest.mark.parametrize("file", ["train.bin", "heldout.bin", "tokenizer/tokenizer.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["truncated", "gone"])
+def test_a_damaged_cache_is_made_anew(text_file: Path, own_cache: Path, file: str, damage: str) -> None:
+    source = source_of(str(text_file))
+    first = tokenise(source, **OPTIONS)
+    whole = (first.path / file).read_bytes()
+    tokens._VERIFIED.clear()  # as another process would find it
+    (first.path / file).unlink()
+    if damage == "truncated":
+        (first.path / file).write_bytes(whole[: len(whole) // 2])
+    again = tokenise(source, **OPTIONS)
+    assert again == first
+    assert (again.path / file).read_bytes() == whole
+
+
+def test_a_cache_that_cannot_be_written_says_what_to_set(
+    tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DISTLAW_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"cannot be written .*; set DISTLAW_CACHE"):
+        tokenise(source_of(str(text_file)), **OPTIONS)
 
 
 def test_a_vocabulary_larger_than_the_text_supports_is_refused(tmp_path: Path, own_cache: Path) -> None:

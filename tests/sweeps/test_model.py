@@ -78,12 +78,29 @@ def test_transformers_gives_the_same_logits(
     for parameter in model.parameters():  # gains too, so that a swapped pair of norms would show
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
     corpus = tokenise(source_of(str(text_file)), vocab=300, heldout=0.1, seed=0)
-    save_model(model, corpus.tokenizer_files, tmp_path)
+    checksum = save_model(model, corpus.tokenizer_files, tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, trust_remote_code=False, dtype=torch.float32)
     tokens = torch.randint(300, (3, 32), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         torch.testing.assert_close(model(tokens), theirs(tokens).logits, rtol=0, atol=1e-5)
-        torch.testing.assert_close(load_model(tmp_path, rung)(tokens), model(tokens), rtol=0, atol=0)
+        torch.testing.assert_close(
+            load_model(tmp_path, rung, checksum)(tokens), model(tokens), rtol=0, atol=0
+        )
+
+
+def test_damaged_weights_are_not_used(tmp_path: Path, text_file: Path, own_cache: Path) -> None:
+    model = Decoder(shape(3e3))
+    corpus = tokenise(source_of(str(text_file)), vocab=300, heldout=0.1, seed=0)
+    checksum = save_model(model, corpus.tokenizer_files, tmp_path)
+    weights = tmp_path / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-2] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(InputError, match=r"model.safetensors: missing or damaged; delete .*result.json"):
+        load_model(tmp_path, model.shape, checksum)
+    weights.unlink()
+    with pytest.raises(InputError, match="missing or damaged"):
+        load_model(tmp_path, model.shape, checksum)
 
 
 def test_no_token_sees_the_future() -> None:

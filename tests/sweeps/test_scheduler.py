@@ -33,7 +33,7 @@ class Pretend:
         step = self.queue.pop(0)
         outcome = self.verdict(step) or Outcome(step)
         if outcome.error is None:
-            self.store.commit(step.id, {"loss": 1.0})
+            self.store.commit(step.id, {"id": step.id, "step": {"kind": step.kind}, "loss": 1.0})
         return [outcome]
 
     def close(self) -> None:

@@ -101,6 +101,33 @@ def test_short_runs_and_small_models_are_refused(small_spec: dict[str, Any]) -> 
         expand(parse_sweep(small_spec))
 
 
+def test_students_larger_than_every_teacher_are_refused(small_spec: dict[str, Any]) -> None:
+    small_spec["students"] = [{"params": ["13k"], "tokens": ["32k"]}]
+    with pytest.raises(
+        InputError, match=r"students\[0\].params: 13000 is larger than every teacher \(on the ladder"
+    ):
+        expand(parse_sweep(small_spec))
+    assert len(expand(parse_sweep(small_spec | {"allow_weak_teachers": True})).steps) == 5
+
+
+def test_warm_up_cannot_be_most_of_a_run(small_spec: dict[str, Any]) -> None:
+    small_spec["training"] = {"batch_tokens": 64, "warmup_tokens": "17k"}
+    with pytest.raises(
+        InputError, match=r"training.warmup_tokens: warm-up takes 266 of the 500 steps of supervised"
+    ):
+        expand(parse_sweep(small_spec))
+    small_spec["training"] = {"batch_tokens": 64}  # 50 steps if nothing is said
+    assert expand(parse_sweep(small_spec)).steps[0].training.warmup_steps == 50
+
+
+def test_absurd_sizes_are_refused_at_once(small_spec: dict[str, Any]) -> None:
+    small_spec["supervised"] = [{"params": ["1e29"], "tokens": ["32k"]}]
+    with pytest.raises(
+        InputError, match=r"supervised\[0\].params: 1e\+29 parameters is above the ladder's largest"
+    ):
+        expand(parse_sweep(small_spec))
+
+
 def test_a_plan_above_its_cap_is_refused(small_spec: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"max_flops: the sweep needs .* above its cap of 1e\+06"):
         expand(parse_sweep(small_spec | {"max_flops": "1e6"}))

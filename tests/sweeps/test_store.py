@@ -19,6 +19,10 @@ from sweeps.steps import Step, expand
 from sweeps.store import Store
 
 
+def result(step: str, loss: Any) -> dict[str, Any]:
+    return {"id": step, "step": {"kind": "pretrain"}, "loss": loss}
+
+
 @pytest.fixture(params=["local", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     root = str(tmp_path / "store") if request.param == "local" else f"memory://{tmp_path.name}"
@@ -29,9 +33,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 def test_the_first_result_stands(store: Store) -> None:
     assert store.result("a") is None
-    assert store.commit("a", {"loss": 1.0})
-    assert not store.commit("a", {"loss": 2.0})
-    assert store.result("a") == {"loss": 1.0}
+    assert store.commit("a", result("a", 1.0))
+    assert not store.commit("a", result("a", 2.0))
+    assert store.result("a") == result("a", 1.0)
 
 
 def test_other_files_are_replaced(store: Store) -> None:
@@ -55,8 +59,8 @@ def test_models_go_in_and_come_out(store: Store, tmp_path: Path) -> None:
 
 
 def test_no_number_is_lost(store: Store) -> None:
-    store.commit("a", {"loss": 0.1 + 0.2})
-    assert store.result("a") == {"loss": 0.1 + 0.2}
+    store.commit("a", result("a", 0.1 + 0.2))
+    assert (store.result("a") or {})["loss"] == 0.1 + 0.2
     with pytest.raises(ValueError, match="not JSON compliant"):
         store.commit("b", {"loss": float("nan")})
     assert store.result("b") is None
@@ -69,6 +73,25 @@ def test_a_damaged_result_is_named(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "a" / "result.json").write_bytes(damage)
     with pytest.raises(InputError, match=r"a/result.json: damaged"):
         store.result("a")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"loss": 3.0}, result("b", 3.0), result("a", None), result("a", "3.0"), {"id": "a", "step": {}}],
+)
+def test_what_is_not_this_step_s_result_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:
+    store = Store(tmp_path)
+    store.write(content, "a", "result.json")
+    with pytest.raises(InputError, match=r"a/result.json: damaged .* delete it, and its step runs again"):
+        store.result("a")
+
+
+def test_odd_stores_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"store nosuch://x: cannot be opened"):
+        Store("nosuch://x")
+    (tmp_path / "a" / "result.json").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"a/result.json: cannot be read \(Is a directory\)"):
+        Store(tmp_path).result("a")
 
 
 def _race(root: str, number: int, queue: Any) -> None:

@@ -87,7 +87,7 @@ def test_a_failed_trunk_blocks_all_that_grows_from_it(spec: dict[str, Any], tmp_
             step = self.queue.pop(0)
             if step.id == first.id:
                 return [Outcome(step, "it broke")]
-            store.commit(step.id, {"loss": 1.0})
+            store.commit(step.id, {"id": step.id, "step": {"kind": step.kind}, "loss": 1.0})
             return [Outcome(step)]
 
     state = run(dag, store, Fails(store), lambda step: step.flops, lambda _: None)
