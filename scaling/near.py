@@ -30,8 +30,7 @@ def explore(serving: Serving, best: Candidate, budget: float, tolerance: float) 
     ranges = {}
     for name in ("teacher_params", "teacher_tokens", "student_tokens"):
         low, high = getattr(setting.bounds, name)
-        values = getattr(best, name) * PROFILE
-        values = values[(values >= low) & (values <= high)]
+        values = np.unique(np.clip(getattr(best, name) * PROFILE, low, high))
         held = _optimum(serving, best, budget, _held(setting.bounds, name, values))
         within = values[held.loss <= goal]
         if len(within):
