@@ -62,6 +62,13 @@ def fit_command(
     ] = "auto",
     fix: Annotated[str, typer.Option(help="Coefficients to hold: E=1.69,k=1.4.")] = "",
     tied: Annotated[bool, typer.Option("--tied", help="Hold alpha = beta.")] = False,
+    joint: Annotated[
+        bool | None,
+        typer.Option(
+            "--joint/--separate",
+            help="Fit both laws to all runs, or the supervised law alone; by default what the runs allow.",
+        ),
+    ] = None,
     delta: Annotated[
         str, typer.Option(help="Where Huber's loss on ln(loss) turns linear: auto, a number, or inf.")
     ] = "auto",
@@ -93,7 +100,7 @@ def fit_command(
     given = Calibration.load(supervised) if supervised else None
     found = fit(
         load_table(table, mapping), laws=law, supervised=given, gamma=gamma, draws=draws, seed=seed,
-        fixed=_numbers("--fix", fix), tied=tied,
+        fixed=_numbers("--fix", fix), tied=tied, joint=joint,
         objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors),
         name=(out or table).stem, source=table.name,
     )  # fmt: skip

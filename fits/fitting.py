@@ -22,7 +22,7 @@ from fits.design import (
 )
 from fits.estimate import Estimate, Objective, estimate
 from fits.heldout import HeldOut, extrapolations, leave_groups_out
-from fits.joint import SUPERVISED, Recipe, draw_laws, fit_laws
+from fits.joint import SUPERVISED, Recipe, draw_laws, fit_laws, pull
 from fits.model import Rows
 from fits.runs import validate
 from fits.solver import Array
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 GAMMA_RUNS = 12
 """Fewer supervised runs than this cannot carry a free gamma."""
+BENT = 0.05
+"""A joint fit is given up where the supervised runs speak against it with this probability or less."""
 OUTLIER = 4.0
 """Residuals beyond this many standard deviations are flagged (and kept)."""
 
@@ -48,7 +50,8 @@ class Fit:
     """The validated table with ``predicted`` (nats/token, default law), ``residual`` (observed - predicted)
     and ``outlier`` (a reason, or empty)."""
     estimates: Mapping[str, Estimate]
-    """By law: the first is the joint fit; further laws are conditional on its supervised law."""
+    """By law, the first giving the supervised law: the joint fit, or "supervised" where that was fitted to
+    its own runs alone. Further laws are conditional on it."""
     supervised: SupervisedLaw
     distillation: Mapping[str, DistillationLaw]
     draws: Mapping[str, Mapping[str, Array]]
@@ -73,7 +76,7 @@ class Fit:
 
     @property
     def main(self) -> Estimate:
-        """The joint estimate."""
+        """The first estimate, which gives the supervised law."""
         return next(iter(self.estimates.values()))
 
     @cached_property
@@ -101,12 +104,17 @@ class Fit:
     def _repr_html_(self) -> str:
         return self.report("html")
 
-    def profile(self, quantity: str | Quantity, level: float = 0.9) -> Profile:
-        """Profile-likelihood interval under the joint estimate: of a coordinate, for example "ln k", or of
-        a function of both laws, for example ``lambda supervised, distilled: supervised.loss(1e9, 2e10)``."""
+    def profile(self, quantity: str | Quantity, level: float = 0.9, law: str | None = None) -> Profile:
+        """Profile-likelihood interval: of a fitted coordinate, for example "ln k", or of a function of both
+        laws, for example ``lambda supervised, distilled: supervised.loss(1e9, 2e10)``.
+
+        ``law`` names the estimate to move; by default the first, or the first that has the coordinate.
+        """
         from fits.profile import profile
 
-        return profile(self.main, quantity, level)
+        having = [name for name, found in self.estimates.items() if quantity in found.model.names]
+        name = law or next(iter(having), next(iter(self.estimates)))
+        return profile(self.estimates[name], quantity, level)
 
     def leave_out(self, column: str) -> tuple[HeldOut, ...]:
         """Leave out every value of a column of the table in turn, refit, predict; errors pooled by law."""
@@ -128,6 +136,7 @@ def fit(
     gamma: str | float = "auto",
     fixed: Mapping[str, float] | None = None,
     tied: bool = False,
+    joint: bool | None = None,
     objective: Objective | None = None,
     starts: int = 48,
     draws: int = 400,
@@ -145,6 +154,8 @@ def fit(
     ``supervised`` gives a supervised law instead of fitting one (a calibration brings its draws along).
     ``gamma`` is 1, "free", or "auto" (free only if BIC asks for it). ``fixed`` pins coefficients of the
     supervised law (E, gamma) or of the distillation law (k, q, eps, c0, f1); ``tied`` makes alpha = beta.
+    ``joint`` fits the supervised and the first distillation law to all runs together, or (False) the
+    supervised law to its own runs alone; by default together, unless that bends the supervised law.
     ``executor``, any :class:`concurrent.futures.Executor`, spreads the draws over threads, processes or
     machines; the result does not depend on it.
 
@@ -171,23 +182,23 @@ def fit(
         seed=seed,
     )
     recipe, decided = with_gamma(rows, recipe, gamma)
-    estimates = fit_laws(rows, recipe)
-    joint = next(iter(estimates.values()))
+    recipe, estimates, more = _fitted(rows, recipe, joint)
+    law = next(iter(estimates.values())).supervised
     if rows.distillations:
-        findings += check_distillation(rows, joint.supervised)
-    table = _annotated(table, joint)
+        findings += check_distillation(rows, law)
+    table = _annotated(table, estimates)
     for kind, of_kind in table[table["excluded"] == ""].groupby("kind", sort=False):
         findings += check_fit(str(kind), of_kind["loss"].to_numpy(), of_kind["predicted"].to_numpy())
     return Fit(
         table=table,
         recipe=recipe,
         estimates=estimates,
-        supervised=joint.supervised,
+        supervised=law,
         distillation={name: estimates[name].distilled for name in chosen},
         draws=draw_laws(estimates, recipe, draws, resample, executor),
         held_out=extrapolations(table, recipe, estimates) if held_out else (),
         findings=tuple(dict.fromkeys(findings)),
-        notes=(*decided, *notes),
+        notes=(*decided, *more, *notes),
         resample=resample,
         name=name,
         source=source,
@@ -259,6 +270,24 @@ def with_gamma(rows: Rows, recipe: Recipe, gamma: str | float) -> tuple[Recipe, 
     return (recipe, [f"gamma is free: {said}"]) if gain > 2.0 else (one, [f"gamma = 1: {said}"])
 
 
+def _fitted(rows: Rows, recipe: Recipe, joint: bool | None) -> tuple[Recipe, dict[str, Estimate], list[str]]:
+    """The estimates, joint or separate, the recipe that made them, and a note on the choice."""
+    if recipe.given is not None or not recipe.laws:
+        return recipe, fit_laws(rows, recipe), []
+    apart = replace(recipe, separate=True)
+    if joint is False:
+        return apart, fit_laws(rows, apart), []
+    estimates = fit_laws(rows, recipe)
+    chance = pull(rows, recipe, next(iter(estimates.values())))
+    if joint or chance > BENT:
+        return recipe, estimates, []
+    said = (
+        f"the supervised law is fitted to its own runs alone: together with the distillations it misses them "
+        f"more than chance allows (p = {chance:.1g}), so the {recipe.laws[0]} law does not hold exactly"
+    )
+    return apart, fit_laws(rows, apart), [said]
+
+
 def _laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """The distillation laws to fit, default first, and why one is missing."""
     if not rows.distillations:
@@ -273,20 +302,22 @@ def _laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]
     return ["effective-tokens", "published"], []
 
 
-def _annotated(table: pd.DataFrame, joint: Estimate) -> pd.DataFrame:
-    """The table with predictions for every usable row, residuals, and flags for outliers."""
+def _annotated(table: pd.DataFrame, estimates: Mapping[str, Estimate]) -> pd.DataFrame:
+    """The table with predictions of the default law, residuals, and flags for outliers."""
     annotated = table.copy()
-    rows, law = Rows.of(table), joint.supervised
+    rows, (first, *others) = Rows.of(table), estimates.values()
     n, index = rows.supervised, annotated.index[rows.index]
-    predicted = law.loss(rows.N, rows.D)
-    if rows.distillations:
-        predicted[n:] = joint.distilled.loss(rows.N[n:], rows.D[n:], rows.L_T, law)
+    predicted = first.supervised.loss(rows.N, rows.D)
+    default = [found for found in (first, *others) if found.model.law is not None][:1]
+    for found in default:
+        predicted[n:] = found.distilled.loss(rows.N[n:], rows.D[n:], rows.L_T, found.supervised)
     annotated["predicted"], annotated["residual"], annotated["outlier"] = np.nan, np.nan, ""
     annotated.loc[index, "predicted"] = predicted
     annotated.loc[index, "residual"] = rows.L - predicted
-    deviations = joint.residual / joint.sigma
-    far = np.abs(deviations) > OUTLIER
-    annotated.loc[annotated.index[joint.model.rows.index[far]], "outlier"] = [
-        f"{abs(d):.1f} sd {'above' if d > 0 else 'below'} the law" for d in deviations[far]
-    ]
+    for found in (first, *(other for other in default if other is not first)):
+        deviations = found.residual / found.sigma
+        far = np.abs(deviations) > OUTLIER
+        annotated.loc[annotated.index[found.model.rows.index[far]], "outlier"] = [
+            f"{abs(d):.1f} sd {'above' if d > 0 else 'below'} the law" for d in deviations[far]
+        ]
     return annotated

@@ -147,7 +147,7 @@ def hold_out(
         if n and found.model.given is None:
             predicted = supervised.loss(left.N[:n], left.D[:n])
             results.append(_left_out(table, left, slice(0, n), predicted, rule, SUPERVISED, rows.supervised))
-        if left.distillations:
+        if left.distillations and law != SUPERVISED:
             predicted = found.distilled.loss(left.N[n:], left.D[n:], left.L_T, supervised)
             here = slice(n, len(left))
             results.append(_left_out(table, left, here, predicted, rule, law, rows.distillations))

@@ -1,7 +1,8 @@
 """Fitting several laws to one table so that they stand on one supervised law.
 
 The first distillation law is fitted jointly with the supervised law. Further laws are conditional on that
-supervised law, in the estimate and again in every draw, so all of them can share one calibration.
+supervised law, in the estimate and again in every draw, so all of them can share one calibration. Where the
+distillations would bend the supervised law away from its own runs, all laws are conditional on it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import chi2
 
 from fits.bootstrap import bootstrap
 from fits.coordinates import Law
 from fits.estimate import Estimate, Objective, estimate
 from fits.model import Model, Rows
-from fits.solver import Array
+from fits.solver import Array, objective
 from scaling.errors import InputError
 from scaling.laws import SupervisedLaw, coefficients
 
@@ -41,11 +43,16 @@ class Recipe:
     objective: Objective
     starts: int
     seed: int
+    separate: bool = False
+    """Fit the supervised law to its own runs alone, and every distillation law conditional on it."""
 
     def model(self, rows: Rows, law: str | None, given: SupervisedLaw | None) -> Model:
         """The model of a law under this recipe; conditional on ``given``, or joint where it is None."""
         pins = coordinate_pins(self.pins, law) if law in (None, *self.laws[:1]) else {}
-        rows = rows if given is None else rows.of_kind(1)
+        if given is not None:
+            rows = rows.of_kind(1)
+        if given is not self.given:  # fitted to the supervised runs, with its pins
+            pins = {name: value for name, value in pins.items() if not name.startswith(SUPERVISED)}
         return Model(rows, law, fixed=pins, tied=self.tied, given=given, in_nats=self.objective.in_nats)
 
 
@@ -53,8 +60,9 @@ def fit_laws(rows: Rows, recipe: Recipe, near: Mapping[str, Estimate] | None = N
     """Every law of the recipe, by name (``supervised`` if there are no distillations)."""
     found: dict[str, Estimate] = {}
     given = recipe.given
-    for law in recipe.laws or (None,):
-        model = recipe.model(rows, law, given)
+    alone = (None,) if recipe.separate or not recipe.laws else ()
+    for law in (*alone, *recipe.laws):
+        model = recipe.model(rows if law else rows.of_kind(0), law, given)
         starts = [near[law or SUPERVISED].theta] if near else []
         count = recipe.starts if near is None else max(recipe.starts // 8, 4)
         name = law or SUPERVISED
@@ -62,6 +70,20 @@ def fit_laws(rows: Rows, recipe: Recipe, near: Mapping[str, Estimate] | None = N
         if given is None:
             given = found[name].supervised
     return found
+
+
+def pull(rows: Rows, recipe: Recipe, joint: Estimate) -> float:
+    """The probability that by chance alone a joint fit misses the supervised runs as much as it does.
+
+    The rise of the supervised runs' own objective is compared with chi-squared; a small probability says
+    that a distillation law which does not hold has bent the supervised law.
+    """
+    alone = recipe.model(rows.of_kind(0), None, None)
+    found = estimate(alone, recipe.objective, starts=recipe.starts, seed=recipe.seed)
+    full = alone.supervised.theta(joint.supervised)
+    bent = (full - alone.offset) @ np.linalg.pinv(alone.expand).T
+    rise = float(objective(found.problem, bent[None])[0]) - found.objective
+    return float(chi2.sf(2 * rise, alone.size))
 
 
 def draw_laws(

@@ -14,7 +14,7 @@ from samples_of_fits import DISTILLED, FIGURE1, TRUTH, sweep
 from fits import Objective, bootstrap, fit
 from fits.model import Model, Rows
 from fits.runs import validate
-from scaling import InputError, SupervisedLaw
+from scaling import IdentifiableLaw, InputError, SupervisedLaw
 from scaling.calibration import Calibration
 from scaling.laws import coefficients
 
@@ -188,3 +188,29 @@ def test_draws_do_not_depend_on_where_they_are_made() -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         there = fit(frame, draws=300, held_out=False, executor=executor)
     assert np.array_equal(here.draws["effective-tokens"]["k"], there.draws["effective-tokens"]["k"])
+
+
+def test_a_law_that_does_not_hold_cannot_bend_the_supervised_law() -> None:
+    """Students under another law than the one fitted: the supervised law is then fitted to its own runs."""
+    paper = IdentifiableLaw(c0=2.4, k=0.92, f1=0.1, A=2300.0, B=97000.0, alpha=0.33, beta=0.49, gamma=0.74)
+    rng = np.random.default_rng(0)
+    N, D = (a.ravel() for a in np.meshgrid(np.geomspace(1e8, 8e9, 6), np.geomspace(2e9, 2e11, 4)))
+    first = pd.DataFrame({"params": N, "tokens": D, "loss": FIGURE1.loss(N, D), "kind": "supervised"})
+    axes = np.meshgrid(np.geomspace(1.4e8, 2e9, 5), np.geomspace(4e9, 1e11, 3), [2.0, 2.2, 2.4, 2.6, 2.8])
+    N, D, L_T = (a.ravel() for a in axes)
+    loss = paper.loss(N, D, L_T, FIGURE1)
+    second = pd.DataFrame(
+        {"params": N, "tokens": D, "teacher_loss": L_T, "loss": loss, "kind": "distillation"}
+    )
+    frame = pd.concat([first, second], ignore_index=True)
+    frame["loss"] *= np.exp(0.001 * rng.standard_normal(len(frame)))
+    found = fit(frame, laws=["effective-tokens"], draws=60)
+    assert list(found.estimates) == ["supervised", "effective-tokens"]
+    assert any("fitted to its own runs alone" in note for note in found.notes)
+    bent = fit(frame, laws=["effective-tokens"], joint=True, draws=20)
+    assert list(bent.estimates) == ["effective-tokens"]
+    truth = float(FIGURE1.loss(2e10, 1e12))
+    miss = [abs(float(f.supervised.loss(2e10, 1e12)) / truth - 1) for f in (found, bent)]
+    assert miss[0] < miss[1]
+    assert found.calibration.draw_count == 60
+    assert found.profile("ln k").low < found.profile("ln k").best
