@@ -265,7 +265,8 @@ def with_gamma(rows: Rows, recipe: Recipe, gamma: str | float) -> tuple[Recipe, 
     fitted = partial(estimate, objective=recipe.objective, starts=recipe.starts, seed=recipe.seed)
     free = fitted(recipe.model(alone, None, None))
     pinned = fitted(one.model(alone, None, None), sigma=free.sigma)
-    gain = 2 * (pinned.objective - free.objective) - float(np.log(n))
+    gain = 2 * (pinned.objective - free.objective) * alone.independence
+    gain -= float(np.log(n * alone.independence))
     said = f"BIC of a free gamma is {abs(gain):.1f} {'lower' if gain > 0 else 'higher'}, {n} supervised runs"
     return (recipe, [f"gamma is free: {said}"]) if gain > 2.0 else (one, [f"gamma = 1: {said}"])
 

@@ -83,7 +83,7 @@ def pull(rows: Rows, recipe: Recipe, joint: Estimate) -> float:
     full = alone.supervised.theta(joint.supervised)
     bent = (full - alone.offset) @ np.linalg.pinv(alone.expand).T
     rise = float(objective(found.problem, bent[None])[0]) - found.objective
-    return float(chi2.sf(2 * rise, alone.size))
+    return float(chi2.sf(2 * rise * alone.rows.independence, alone.size))
 
 
 def draw_laws(

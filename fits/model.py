@@ -79,6 +79,11 @@ class Rows:
         return len(self) - self.supervised
 
     @property
+    def independence(self) -> float:
+        """Runs by rows: what a row's deviance counts, since the checkpoints of a run err together."""
+        return len(np.unique(self.group)) / len(self)
+
+    @property
     def kind(self) -> NDArray[np.intp]:
         """(rows,): 0 for supervised, 1 for distillation."""
         return (np.arange(len(self)) >= self.supervised).astype(np.intp)
