@@ -268,6 +268,18 @@ def test_constraints_hold():
     assert all(way.teacher_loss == pytest.approx(2.3, rel=1e-6) for way in worse.distillations)
 
 
+def test_a_teacher_too_large_is_trained_little_whatever_the_budget():
+    """Its training is then a trifle beside its logits; a better one would only widen the capacity gap."""
+    limits = {"teacher_params": (1.3e10, 1.3e12), "teacher_tokens": (1.0, 1e17)}
+    losses = []
+    for C in (1e24, 1e25, 1e26, 1e27):
+        answer = ask(student_params=1.6e8, budget=C, constraints=limits, scenarios=(BOTH, INFERENCE))
+        losses.append([way.loss.value for way in answer.distillations])
+        assert all(way.teacher_params == pytest.approx(1.3e10, rel=1e-3) for way in answer.distillations)
+        assert all(1e10 < way.teacher_tokens < 2e10 for way in answer.distillations)
+    assert np.all(np.diff(losses, axis=0) < 0)
+
+
 # The paper's own trends (section 4.5 of the digest), under the set in which they were found to hold.
 
 
