@@ -144,14 +144,17 @@ class Decoder(nn.Module):
 
 
 def rotary(context: int, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles, each ``(context, head_dim)``, halves repeated."""
+    """Cosines and signed sines of the rotary angles, each ``(context, head_dim)``.
+
+    The second half repeats the first; the sines of the first half are negative, as :func:`rotate` needs them.
+    """
     frequencies = ROPE_BASE ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-    angles = torch.outer(torch.arange(context, dtype=torch.float64), frequencies).repeat(1, 2)
-    return angles.cos().float(), angles.sin().float()
+    angles = torch.outer(torch.arange(context, dtype=torch.float64), frequencies)
+    cosines, sines = angles.cos().float(), angles.sin().float()
+    return torch.cat((cosines, cosines), -1), torch.cat((-sines, sines), -1)
 
 
 def rotate(x: Tensor, positions: tuple[Tensor, Tensor]) -> Tensor:
     """Rotate ``x`` of shape ``(batch, time, heads, head_dim)`` by its positions."""
     cosines, sines = positions
-    first, second = x.chunk(2, dim=-1)
-    return x * cosines + torch.cat((-second, first), dim=-1) * sines
+    return x * cosines + x.roll(x.shape[-1] // 2, dims=-1) * sines

@@ -1,7 +1,6 @@
-"""What a model is pulled towards: the data, a teacher, or both. Losses are in nats/token.
+"""What a model is pulled towards: the data, a teacher, or both. Losses are in nats, one value a token.
 
-Divergences take log-probabilities of the teacher, ``log_p``, and the student, ``log_q``, with the vocabulary
-last, and return one value a token. No gradient flows to the teacher.
+All take log-probabilities of the student, ``log_q``, and of the teacher, ``log_p``, with the vocabulary last.
 """
 
 from __future__ import annotations
@@ -15,14 +14,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """-log q(target), one value a token; logits ``(..., vocab)``, targets ``(...)``."""
-    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
+def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-softmax of ``logits / temperature``."""
+    return F.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
 
 
-def z_loss(logits: Tensor) -> Tensor:
+def cross_entropy(log_q: Tensor, targets: Tensor) -> Tensor:
+    """-log q(target); targets have the shape of ``log_q`` without the vocabulary."""
+    return -log_q.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+
+
+def z_loss(logits: Tensor, log_q: Tensor) -> Tensor:
     """(log sum exp logits)^2, which keeps the normaliser near one (Busbridge et al. 2025, Eq. 5)."""
-    return logits.logsumexp(-1).square()
+    return (logits[..., 0] - log_q[..., 0]).square()
 
 
 def forward_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -69,13 +73,11 @@ DIVERGENCES = {
 }
 
 
-def distillation(name: str, student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """tau^power D(p, q) at temperature tau, one value a token; logits ``(..., vocab)``.
+def distillation(name: str, log_p: Tensor, log_q: Tensor, temperature: float = 1.0) -> Tensor:
+    """tau^power D(p, q) of log-probabilities that are at this temperature already.
 
     With forward KL this is the loss of Busbridge et al. 2025 (Eqs. 4-7) less the teacher's entropy, which has
     the same gradient.
     """
     divergence = DIVERGENCES[name]
-    log_p = F.log_softmax(teacher.detach() / temperature, dim=-1)
-    log_q = F.log_softmax(student / temperature, dim=-1)
     return divergence.per_token(log_p, log_q) * temperature**divergence.temperature_power

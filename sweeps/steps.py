@@ -18,7 +18,7 @@ from sweeps.corpora.tokens import Half, corpus_fingerprint
 from sweeps.ladder import shape_for
 from sweeps.spec import MIN_STEPS, Corpus, Grid, Method, Sweep, Training
 
-SCHEMA = 2
+SCHEMA = 3
 """Changes when the same spec would train something else."""
 
 

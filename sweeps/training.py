@@ -20,7 +20,7 @@ from sweeps.batches import Batches, heldout_batches
 from sweeps.checkpoints import Checkpoints
 from sweeps.chunked import PerToken, mean_loss
 from sweeps.model import Decoder
-from sweeps.objectives import cross_entropy, distillation, z_loss
+from sweeps.objectives import cross_entropy, distillation, log_probabilities, z_loss
 from sweeps.optimiser import learning_rate, optimiser_for, set_rate
 from sweeps.spec import Method, Training
 
@@ -165,21 +165,24 @@ def objective(model: Decoder, blocks: Tensor, training: Training, teacher: Teach
 
 def _supervised(training: Training) -> PerToken:
     def per_token(logits: Tensor, targets: Tensor) -> Tensor:
-        loss = cross_entropy(logits, targets)
-        return loss + training.z_loss * z_loss(logits) if training.z_loss else loss
+        log_q = log_probabilities(logits)
+        return cross_entropy(log_q, targets) + training.z_loss * z_loss(logits, log_q)
 
     return per_token
 
 
 def _distilled(training: Training, teacher: Teacher) -> PerToken:
     method = teacher.method
+    tau, hard = method.temperature, method.cross_entropy
 
     def per_token(logits: Tensor, targets: Tensor, taught: Tensor) -> Tensor:
-        teacher_logits = F.linear(taught, teacher.model.head)
-        loss = distillation(method.divergence, logits, teacher_logits, method.temperature)
-        if method.cross_entropy:
-            loss = (1 - method.cross_entropy) * loss + method.cross_entropy * cross_entropy(logits, targets)
-        return loss + training.z_loss * z_loss(logits) if training.z_loss else loss
+        log_q = log_probabilities(logits)
+        soft_q = log_q if tau == 1 else log_probabilities(logits, tau)
+        log_p = log_probabilities(F.linear(taught, teacher.model.head), tau)
+        loss = (1 - hard) * distillation(method.divergence, log_p, soft_q, tau)
+        if hard:
+            loss = loss + hard * cross_entropy(log_q, targets)
+        return loss + training.z_loss * z_loss(logits, log_q)
 
     return per_token
 
@@ -205,9 +208,8 @@ def heldout_loss(
 def _block_means(model: Decoder, tokens: NDArray[np.integer], batch: int) -> Iterator[NDArray[np.float64]]:
     for blocks in heldout_batches(tokens, context=model.shape.context, batch=batch):
         blocks = blocks.to(device())
-        logits = model(blocks[:, :-1]).flatten(0, 1)
-        losses = cross_entropy(logits, blocks[:, 1:].flatten())
-        yield losses.view(len(blocks), -1).double().mean(1).cpu().numpy()
+        losses = cross_entropy(log_probabilities(model(blocks[:, :-1])), blocks[:, 1:])
+        yield losses.double().mean(1).cpu().numpy()
 
 
 def device() -> torch.device:

@@ -10,13 +10,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sweeps import chunked
+from sweeps import chunked, objectives
 from sweeps.chunked import mean_loss
-from sweeps.objectives import DIVERGENCES, cross_entropy, distillation, skew_kl, z_loss
+from sweeps.objectives import DIVERGENCES, cross_entropy, log_probabilities, skew_kl, z_loss
 
 NAMES = sorted(DIVERGENCES)
 P = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
 Q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+
+
+def distillation(name: str, student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
+    """From logits, as training calls it."""
+    return objectives.distillation(
+        name, log_probabilities(teacher, tau), log_probabilities(student, tau), tau
+    )
 
 
 def logits(seed: int, *shape: int) -> Tensor:
@@ -95,13 +102,17 @@ def test_skew_interpolates() -> None:
 def test_a_teacher_certain_of_the_data_is_the_data() -> None:
     student, targets = logits(1, 2, 3, 7), torch.tensor([[1, 2, 3], [4, 5, 6]])
     certain = 1e4 * F.one_hot(targets, 7).double()
-    expected = cross_entropy(student, targets)
+    expected = F.cross_entropy(student.transpose(1, 2), targets, reduction="none")
+    torch.testing.assert_close(cross_entropy(log_probabilities(student), targets), expected)
     torch.testing.assert_close(distillation("forward-kl", student, certain), expected, rtol=1e-9, atol=0)
 
 
 def test_z_loss_vanishes_for_normalised_logits() -> None:
-    assert z_loss(logits(0, 2, 3, 7).log_softmax(-1)).abs().max() < 1e-20
-    assert z_loss(torch.zeros(2, 3, 7))[0, 0].item() == pytest.approx(math.log(7) ** 2)
+    normalised = logits(0, 2, 3, 7).log_softmax(-1)
+    assert z_loss(normalised, normalised).abs().max() == 0
+    for given in (torch.zeros(2, 3, 7), logits(1, 2, 3, 7)):
+        expected = given.logsumexp(-1).square()
+        torch.testing.assert_close(z_loss(given, log_probabilities(given)), expected)
 
 
 @pytest.fixture
@@ -119,7 +130,8 @@ def test_blocks_change_neither_value_nor_gradient(name: str, rows: int, small_bl
 
     def per_token(student: Tensor, targets: Tensor, taught: Tensor) -> Tensor:
         loss = distillation(name, student, F.linear(taught, head), 1.7)
-        return 0.8 * loss + 0.2 * cross_entropy(student, targets) + 0.01 * z_loss(student)
+        log_q = log_probabilities(student)
+        return 0.8 * loss + 0.2 * cross_entropy(log_q, targets) + 0.01 * z_loss(student, log_q)
 
     found = mean_loss(per_token, features, weight, targets, taught)
     plain = per_token(features @ weight.T, targets, taught).mean()
