@@ -50,10 +50,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "name": "miniature",
         "corpus": {"source": "text.txt", "vocab": 300, "context": 32, "heldout": 0.1},
         "training": {"batch_tokens": 64, "warmup_tokens": 3200},
-        "supervised": [{"params": ["3k", "7k", "13k"], "tokens": ["32k", "45k", "64k"]}],
-        "teachers": [{"params": ["3k"], "tokens": ["32k"]}, {"params": ["13k"], "tokens": ["45k", "64k"]}],
+        "supervised": [{"params": ["3k", "7k", "13k"], "tokens": ["32k", "40k", "48k"]}],
+        "teachers": [{"params": ["3k"], "tokens": ["32k"]}, {"params": ["13k"], "tokens": ["40k", "48k"]}],
         "students": [
-            {"params": ["3k"], "tokens": ["32k", "45k", "64k"]},
+            {"params": ["3k"], "tokens": ["32k", "40k", "48k"]},
             {"params": ["7k"], "tokens": ["32k"]},
         ],
     }
