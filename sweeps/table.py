@@ -17,19 +17,8 @@ if TYPE_CHECKING:
 COLUMNS = [
     *("run", "kind", "params", "tokens", "loss", "loss_se", "bits_per_byte"),
     *("teacher", "teacher_params", "teacher_tokens", "teacher_loss", "method"),
-    *(
-        "seed",
-        "data_seed",
-        "epochs",
-        "flops",
-        "seconds",
-        "vocab",
-        "context",
-        "aspect_ratio",
-        "corpus",
-        "status",
-        "reason",
-    ),
+    *("seed", "data_seed", "epochs", "flops", "seconds"),
+    *("vocab", "context", "aspect_ratio", "corpus", "setting", "status", "reason"),
 ]
 
 

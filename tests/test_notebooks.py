@@ -19,7 +19,7 @@ def test_the_notebook_runs(name: str, tmp_path: Path) -> None:
     shutil.copytree(NOTEBOOKS, copy)
     notebook = nbformat.read(copy / name, as_version=4)
     NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": copy}}
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(copy)}}
     ).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "stream" and output.name == "stderr"]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-
 from fits.plots import data, draw
+from fits.plots.figure import Figure
 
 if TYPE_CHECKING:
     from fits.fitting import Fit

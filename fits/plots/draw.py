@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from fits.plots.data import Curve, Panel, Scatter
+from fits.plots.figure import Figure
 
 MARKERS = "osD^vPX*<>"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
