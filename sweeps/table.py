@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import InputError
-from sweeps.steps import Step
+from sweeps.steps import SCHEMA, Step
 from sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def results(root: str | Path, *, everything: bool = False) -> pd.DataFrame:
     Losses are held-out nats/token, ``flops`` counts the whole run, training and the teacher's inference, as
     if it stood alone; ``seconds`` is what its last attempt trained. Only runs that share their ``setting``
     (text, tokenizer, context, training rules) with the sweep last run there, because a law needs that; with
-    ``everything`` all. Can be called while the sweep runs.
+    ``everything`` all of this version's making. Can be called while the sweep runs.
 
     Raises:
         InputError: if there is no store at ``root``, or a result in it is damaged.
@@ -43,7 +43,7 @@ def results(root: str | Path, *, everything: bool = False) -> pd.DataFrame:
     if not everything:
         rows = [row for row in rows if row["setting"] == asked.get("setting")]
     if not rows:
-        raise InputError(f"{root}: this store has no finished run yet")
+        raise InputError(f"{root}: this store has no finished run of this version's making yet")
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.sort_values(["kind", "params", "tokens", "teacher_loss", "seed"], ignore_index=True)
 
@@ -53,7 +53,7 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
     result = store.result(step)
     failure = store.read(step, "failure.json") if result is None and step in asked else None
     spec = (result or failure or {}).get("step")
-    if spec is None or spec["kind"] == "trunk":
+    if spec is None or spec["kind"] == "trunk" or spec.get("schema") != SCHEMA:
         return None
     run = Step.from_json(spec)
     row = {
