@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -79,6 +80,7 @@ class Ray:
         self.ray, self.store = ray, store
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        _check_address(address)
         local: dict[str, Any] = {}
         if address == "local":
             local = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": 100 * 2**20}
@@ -121,6 +123,23 @@ class Ray:
 
     def close(self) -> None:
         self.ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Refuse at once an address where nobody listens; Ray itself would try for minutes.
+
+    Raises:
+        InputError: naming what was wrong with it.
+    """
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (ValueError, OverflowError):
+        raise InputError(f"--address: local, auto, HOST:PORT or ray://HOST:PORT, not {address!r}") from None
+    except OSError as error:
+        raise InputError(f"--address {address}: nobody answers there ({error})") from None
 
 
 def attempt(store: Store, step: Step) -> Outcome:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from scaling.errors import InputError
 from sweeps import results
 from sweeps.executors import Inline, Ray
 from sweeps.provenance import record_sweep
@@ -95,6 +96,19 @@ def test_an_error_in_a_worker_is_told_in_one_line(dag: Dag, executor: Ray, text_
     for reason in state.failed.values():
         assert "has changed since this sweep was planned" in reason
     assert not state.crashes
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", r"--address 127.0.0.1:1: nobody answers there"),
+        ("ray://127.0.0.1:1", r"--address ray://127.0.0.1:1: nobody answers there"),
+        ("nonsense", r"--address: local, auto, HOST:PORT or ray://HOST:PORT, not 'nonsense'"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path: Path, address: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Ray(Store(tmp_path), address=address)
 
 
 def ray_workers() -> list[int]:
