@@ -93,7 +93,10 @@ class Ray:
                 **local,
             )
         except (ValueError, ConnectionError) as error:
-            raise InputError(f"--address {address}: no Ray cluster can be reached there ({error})") from None
+            raise InputError(
+                f"--address {address}: no Ray cluster lets us in there ({error}); with token authentication, "
+                "start it and this command with RAY_AUTH_MODE=token and the same token"
+            ) from None
         self.seen_alive = time.monotonic()
         self.slots = cores or max(1, int(ray.cluster_resources().get("CPU", 1)))
         self.task = ray.remote(num_cpus=1, max_retries=0)(_attempt_elsewhere)
