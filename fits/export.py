@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fits.cost import architecture
 from scaling.calibration import Calibration, Provenance, Range, Region
-from scaling.compute import Architecture
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +33,7 @@ def calibration(fit: Fit) -> Calibration:
         draws={law: dict(columns) for law, columns in fit.draws.items()},
         region=region(fit),
         residual_sd=residual_sd(fit),
-        architecture=architecture(fit),
+        architecture=architecture(fit.table),
         provenance=Provenance(
             source=fit.source or fit.name,
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -62,18 +61,6 @@ def region(fit: Fit) -> Region:
         teacher_loss=_range(distilled, "teacher_loss"),
         teacher_loss_ratio=_range(distilled.assign(ratio=ratio), "ratio"),
         runs={"supervised": len(alone), "distillation": len(distilled)},
-    )
-
-
-def architecture(fit: Fit) -> Architecture:
-    """The FLOP accounting of these models: what the table says of them, where one value holds for all."""
-    known = {name: _only(fit.table, name) for name in ("aspect_ratio", "context", "vocab")}
-    default = Architecture()
-    return replace(
-        default,
-        aspect_ratio=float(known["aspect_ratio"] or default.aspect_ratio),
-        context=int(float(known["context"] or default.context)),
-        vocab=int(float(known["vocab"] or default.vocab)),
     )
 
 

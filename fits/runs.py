@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fits.cost import training_flops
+from fits.scrutiny import exclusions, refuse_implausible, refuse_inconsistent
 from scaling.errors import InputError
 from scaling.units import parse_quantity
 
@@ -29,16 +31,21 @@ SYMBOLS = {
 }  # fmt: skip
 IN_BITS = {"loss_bits": "loss", "teacher_loss_bits": "teacher_loss"}
 """Losses in bits/token, by the column in nats/token that they fill."""
+DESCRIBING = ("run", "kind", "teacher", "method", "seed", "status", "tokenizer", "vocab", "context", "corpus")
+"""What else of ours a column may be mapped to."""
+OF_TEACHERS = ("teacher", "teacher_params", "teacher_tokens", "teacher_loss", "method")
+"""Columns that only distillations fill."""
 MOST_ROWS = 2_000_000
-FINISHED = ("done", "finished", "completed", "success")
 
 
 def read_runs(path: str | Path, mapping: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Read a runs table from CSV, TSV, Parquet or JSON lines, and validate it.
 
     ``mapping`` names the file's column for one of ours, which may be given by name or by symbol:
-    ``{"N": "Model Size", "C": "Training FLOP", "L": "loss"}``. A column ``compute`` (C, in FLOPs) stands in
-    for missing tokens as D = C/(6N), and ``loss_bits`` (bits/token) for a missing loss.
+    ``{"N": "Model Size", "C": "Training FLOP", "L": "loss"}``. A column ``compute`` (C, in FLOPs, of this
+    model's training alone) stands in for missing tokens: D = C/(6N), or C/(3F) with the FLOPs F of a forward
+    pass where the table gives ``vocab`` and ``context``; ``tokens_from`` then says so. ``loss_bits``
+    (bits/token) stands in for a missing loss. Names and states of exported W&B and MLflow tables are known.
 
     Raises InputError for anything :func:`validate` refuses.
     """
@@ -60,30 +67,60 @@ def read_runs(path: str | Path, mapping: Mapping[str, str] | None = None) -> pd.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a readable {path.suffix[1:]} table ({reason})") from error
     try:
-        return validate(rename(frame, mapping or {}))
+        return validate(_exported(rename(_separated(frame), mapping or {})))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def parse_mapping(text: str, option: str = "--map") -> dict[str, str]:
+def parse_mapping(
+    text: str, option: str = "--map", example: str = "N=params,D=tokens,L=loss"
+) -> dict[str, str]:
     """``"N=params,D=tokens"`` as a mapping; raises InputError, naming ``option``, where it is not one."""
-    pairs = [part.split("=", 1) for part in text.split(",") if part.strip()]
-    if any(len(pair) != 2 or not pair[1].strip() for pair in pairs):
-        raise InputError(f"{option} is a list like N=params,D=tokens,L=loss, not {text!r}")
+    pairs = [part.partition("=")[::2] for part in text.split(",") if part.strip()]
+    if not all(ours.strip() and theirs.strip() for ours, theirs in pairs):
+        raise InputError(f"{option} is a list like {example}, not {text!r}")
+    named = [ours.strip() for ours, _ in pairs]
+    for ours in named:
+        if named.count(ours) > 1:
+            raise InputError(f"{option} gives {ours} {named.count(ours)} times: {text!r}")
     return {ours.strip(): theirs.strip() for ours, theirs in pairs}
 
 
 def rename(frame: pd.DataFrame, mapping: Mapping[str, str]) -> pd.DataFrame:
     """The table with its columns under our names; the mapping's names win over what is there."""
-    known = {*SYMBOLS, *NUMBERS, "run", "kind", "teacher", "method", "seed", "status", "tokenizer"}
+    known = {*SYMBOLS, *NUMBERS, *DESCRIBING}
+    names: dict[str, str] = {}
     for ours, theirs in mapping.items():
         if ours not in known:
             raise InputError(f"cannot map to {ours!r}; the names are {', '.join(sorted(known))}")
         if theirs not in frame.columns:
             raise InputError(f"no column {theirs!r} to map {ours} to; {_columns(frame, theirs)}")
-    names = {theirs: SYMBOLS.get(ours, ours) for ours, theirs in mapping.items()}
+        name = SYMBOLS.get(ours, ours)
+        if theirs in names:
+            raise InputError(f"column {theirs!r} cannot be both {names[theirs]} and {name}")
+        if name in names.values():
+            raise InputError(f"two columns are mapped to {name}, {theirs!r} is the second")
+        names[theirs] = name
     kept = [column for column in frame.columns if column in names or column not in names.values()]
     return frame[kept].rename(columns=names)
+
+
+def _separated(frame: pd.DataFrame) -> pd.DataFrame:
+    if len(frame.columns) == 1 and ";" in str(frame.columns[0]):
+        raise InputError("the columns are separated by semicolons; save it with commas (and decimal points)")
+    return frame
+
+
+def _exported(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns that W&B (``State`` beside ``ID`` or ``Name``) and MLflow (``run_id``) export, as ours."""
+    of_wandb = "State" in frame
+    theirs = {"run": ("run_id", "ID", "Name") if of_wandb else ("run_id",), "status": ("State",)}
+    found = {
+        next((name for name in names if name in frame), None): ours
+        for ours, names in theirs.items()
+        if ours not in frame
+    }
+    return frame.rename(columns={name: ours for name, ours in found.items() if name is not None})
 
 
 def validate(frame: pd.DataFrame) -> pd.DataFrame:
@@ -93,8 +130,13 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
     loss may also come from the run that the column ``teacher`` names.
 
     Raises InputError for a missing column, a value that is no number, an impossible size or unit, a run that
-    contradicts itself, or losses measured with different tokenizers.
+    contradicts itself, or losses that cannot be compared (other texts, tokenizers, units).
     """
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(f"runs are a pandas DataFrame, one row a run, not a {type(frame).__name__}")
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise InputError(f"the table has two columns called {twice!r}")
     table = frame.reset_index(drop=True).copy()
     if not len(table):
         raise InputError("the table has no rows")
@@ -110,8 +152,7 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
         if bits in table and nats not in table:
             table[nats] = table[bits] * np.log(2.0)
     if {"compute", "params"} <= set(table.columns):
-        from_compute = table["compute"] / (6.0 * table["params"])
-        table["tokens"] = table["tokens"].fillna(from_compute) if "tokens" in table else from_compute
+        _from_compute(table)
     missing = [name for name in REQUIRED if name not in table]
     if missing:
         hint = "; say which of yours it is with --map, for example --map N=size,D=tokens,L=val_loss"
@@ -124,11 +165,20 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
     table["kind"] = _kinds(table)
     if "seed" not in table:
         table["seed"] = 0
-    _one_tokenizer(table)
-    table["excluded"] = _exclusions(table)
-    _plausible(table)
-    _consistent(table)
+    table["excluded"] = exclusions(table)
+    refuse_implausible(table)
+    refuse_inconsistent(table)
     return table
+
+
+def _from_compute(table: pd.DataFrame) -> None:
+    """Fill missing tokens from the compute of training, and say in ``tokens_from`` where and how."""
+    tokens = table["tokens"] if "tokens" in table else pd.Series(np.nan, index=table.index)
+    empty = tokens.isna() & table["compute"].notna()
+    cost, rule = training_flops(table)
+    table["tokens"] = tokens.where(~empty, table["compute"] / cost)
+    if empty.any():
+        table["tokens_from"] = np.where(empty, rule, "")
 
 
 def _columns(frame: pd.DataFrame, wanted: str) -> str:
@@ -156,113 +206,23 @@ def _numbers(table: pd.DataFrame, column: str) -> pd.Series[float]:
 
 
 def _kinds(table: pd.DataFrame) -> pd.Series[str]:
-    """Each row's kind; told from the teacher's loss where the table does not say."""
+    """Each row's kind; where the table does not say, whatever fills a teacher's column is a distillation."""
     if "kind" not in table:
-        named = np.where(table["teacher_loss"].notna(), "distillation", "supervised").astype(object)
-        return pd.Series(named, index=table.index, dtype=object)
-    kinds = table["kind"].astype(str)
+        said = table[[name for name in OF_TEACHERS if name in table]].astype(object)
+        named = said.notna() & ~said.isin(["", "none", "supervised"])
+        told = np.where(named.any(axis=1), "distillation", "supervised").astype(object)
+        return pd.Series(told, index=table.index, dtype=object)
+    kinds = table["kind"].astype(str).str.strip().str.lower()
     wrong = np.flatnonzero(~kinds.isin(KINDS))
     if len(wrong):
         raise InputError(
-            f"row {wrong[0] + 1}, column 'kind': {kinds.iloc[wrong[0]]!r}; "
+            f"row {wrong[0] + 1}, column 'kind': {table['kind'].iloc[wrong[0]]!r}; "
             "it is 'supervised' or 'distillation'"
         )
-    return kinds
+    return kinds.astype(object)
 
 
 def _of_teachers(table: pd.DataFrame) -> pd.Series[float]:
     """The last loss of the run that each row names as its teacher, where the table holds that run."""
     last = table.sort_values("tokens").drop_duplicates("run", keep="last").set_index("run")["loss"]
     return table["teacher"].astype(str).map(last)
-
-
-def _one_tokenizer(table: pd.DataFrame) -> None:
-    if "tokenizer" in table and table["tokenizer"].nunique() > 1:
-        names = ", ".join(repr(str(name)) for name in sorted(table["tokenizer"].dropna().unique())[:4])
-        raise InputError(
-            f"column 'tokenizer' names {table['tokenizer'].nunique()} tokenizers ({names}): nats/token of "
-            "different tokenizers cannot be compared; fit one table for each"
-        )
-
-
-def _exclusions(table: pd.DataFrame) -> pd.Series[str]:
-    """Why each row cannot be used; empty where it can."""
-    why = pd.Series("", index=table.index)
-
-    def exclude(rows: pd.Series[bool], reason: str) -> None:
-        why[rows & (why == "")] = reason
-
-    if "status" in table:
-        status = table["status"].astype(str).str.lower()
-        for name in status[table["status"].notna() & ~status.isin(FINISHED)].unique():
-            exclude(status == name, f"status is {name!r}")
-    exclude(table["loss"].isna(), "no loss")
-    exclude(np.isinf(table["loss"]), "the loss is infinite: the run diverged")
-    for column in ("params", "tokens"):
-        exclude(~np.isfinite(table[column]), f"no {column}")
-    distilled = table["kind"] == "distillation"
-    exclude(distilled & ~np.isfinite(table["teacher_loss"]), "a distillation without its teacher's loss")
-    exclude(_repeated(table), "the same row again")
-    return why
-
-
-def _repeated(table: pd.DataFrame) -> pd.Series[bool]:
-    same = [c for c in ("run", "kind", "params", "tokens", "loss", "teacher_loss", "seed") if c in table]
-    named = ~table["run"].astype(str).str.fullmatch(r"row-\d+")
-    return table.duplicated(subset=same) & named & table["loss"].notna()
-
-
-def _plausible(table: pd.DataFrame) -> None:
-    """Refuse what no run can have measured, and the units people most often mix up."""
-    used = table[table["excluded"] == ""]
-    for column, least in (("params", 0.0), ("tokens", 0.0), ("loss", 0.0), ("teacher_loss", 0.0)):
-        bad = used[used[column] <= least]
-        if len(bad):
-            row, value = bad.index[0], bad[column].iloc[0]
-            raise InputError(f"row {row + 1}, column {column!r}: {value:g} is not positive")
-    if not len(used):
-        reasons = ", ".join(f"{n} x {why}" for why, n in table["excluded"].value_counts().items())
-        raise InputError(f"no row can be used: {reasons}")
-    for column, unit in (("params", "parameters"), ("tokens", "tokens")):
-        largest = used[column].max()
-        if largest < 1e3:
-            raise InputError(
-                f"column {column!r}: the largest value is {largest:g}; sizes are plain {unit} "
-                "(143e6 or '143M'), not millions or billions"
-            )
-        odd = used[used[column] < 1e3]
-        if len(odd):
-            raise InputError(
-                f"row {odd.index[0] + 1}, column {column!r}: {odd[column].iloc[0]:g} beside {largest:g}; "
-                f"units seem to be mixed, all are plain {unit}"
-            )
-    for column in ("loss", "teacher_loss"):
-        bad = used[used[column] > 20.0]
-        if len(bad):
-            row, value = bad.index[0], bad[column].iloc[0]
-            raise InputError(
-                f"row {row + 1}, column {column!r}: {value:g} nats/token is worse than a uniform guess over "
-                "480 million tokens; a loss is in nats/token (not perplexity, not a sum)"
-            )
-    if used["loss"].nunique() == 1 and len(used) > 2:
-        raise InputError(f"column 'loss': every run has {used['loss'].iloc[0]:g}")
-
-
-def _consistent(table: pd.DataFrame) -> None:
-    """A run has one size, and one loss after so many tokens."""
-    used = table[(table["excluded"] == "") & table.duplicated("run", keep=False)]
-    for name, column in (("run", "params"), ("run", "kind")):
-        counts = used.groupby(name)[column].nunique()
-        if (counts > 1).any():
-            run = counts.index[counts > 1][0]
-            rows = ", ".join(str(i + 1) for i in used.index[used["run"] == run][:4])
-            raise InputError(f"run {run!r} (rows {rows}): one run cannot have several {column}")
-    clash = used[used.duplicated(["run", "tokens", "seed"], keep=False)]
-    if len(clash):
-        run = clash["run"].iloc[0]
-        rows = clash.index[clash["run"] == run]
-        losses = ", ".join(f"{value:g}" for value in clash.loc[rows, "loss"].iloc[:4])
-        raise InputError(
-            f"run {run!r} (rows {', '.join(str(i + 1) for i in rows[:4])}): different losses after the same "
-            f"tokens ({losses}); give repeated seeds different run names or a column 'seed'"
-        )

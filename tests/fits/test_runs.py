@@ -11,6 +11,7 @@ import pytest
 from fits import read_runs, runs, validate
 from fits.runs import parse_mapping
 from scaling import InputError
+from scaling.compute import Architecture
 
 
 def table(**columns: object) -> pd.DataFrame:
@@ -38,11 +39,43 @@ def test_a_mapping_by_symbol_and_compute_for_tokens(tmp_path: Path) -> None:
     assert read.loc[0, "params"] == 143e6
     assert read.loc[0, "tokens"] == pytest.approx(6e17 / (6 * 143e6))
     assert read.loc[0, "run"] == "a"
+    assert read.loc[0, "tokens_from"] == "compute / (6 params)"
+
+
+def test_compute_is_counted_as_the_table_says() -> None:
+    """With vocabulary and context, a token costs three forward passes of that architecture."""
+    models = Architecture(vocab=512, context=128, aspect_ratio=24.0)
+    frame = table(vocab=512, context=128, aspect_ratio=24.0)
+    compute = 3 * models.forward_flops(frame["params"].to_numpy()) * frame["tokens"]
+    read = validate(frame.drop(columns="tokens").assign(compute=compute))
+    np.testing.assert_allclose(read["tokens"], frame["tokens"])
+    assert set(read["tokens_from"]) == {"compute / (3 F), F with attention and vocabulary"}
+    assert (validate(read)["tokens_from"] == read["tokens_from"]).all()
+
+
+def test_exported_tables_name_their_runs(tmp_path: Path) -> None:
+    path = tmp_path / "wandb.csv"
+    exported = table(Name="sweep", ID=["x", "x", "y"], State=["finished", "crashed", "running"])
+    exported.assign(params=1e6).to_csv(path, index=False)
+    read = read_runs(path)
+    assert list(read["run"]) == ["x", "x", "y"]
+    assert list(read["excluded"]) == ["", "status is 'crashed'", "status is 'running'"]
 
 
 def test_kind_follows_the_teacher() -> None:
     kinds = validate(table(teacher_loss=[np.nan, 2.5, 2.5]))["kind"]
     assert list(kinds) == ["supervised", "distillation", "distillation"]
+
+
+@pytest.mark.parametrize(("column", "value"), [("teacher_params", 1e7), ("method", "forward-kl")])
+def test_whatever_has_a_teacher_is_no_supervised_run(column: str, value: object) -> None:
+    read = validate(table(**{column: [None, None, value]}))
+    assert list(read["kind"]) == ["supervised", "supervised", "distillation"]
+    assert list(read["excluded"]) == ["", "", "a distillation without its teacher's loss"]
+
+
+def test_kind_in_any_case() -> None:
+    assert set(validate(table(kind=["Supervised", " SUPERVISED", "supervised"]))["kind"]) == {"supervised"}
 
 
 def test_rows_that_cannot_be_used_stay_and_say_why() -> None:
@@ -57,6 +90,17 @@ def test_rows_that_cannot_be_used_stay_and_say_why() -> None:
 def test_a_repeated_row_counts_once() -> None:
     frame = pd.concat([table(run=["a", "b", "c"])] * 2, ignore_index=True)
     assert list(validate(frame)["excluded"]) == [""] * 3 + ["the same row again"] * 3
+
+
+def test_a_repeated_row_without_a_name_counts_once_too() -> None:
+    read = validate(pd.concat([table()] * 4, ignore_index=True))
+    assert (read["excluded"] == "the same row again").sum() == 9
+    assert (validate(read)["excluded"] == read["excluded"]).all()
+
+
+def test_failed_runs_may_be_of_another_text() -> None:
+    frame = table(run=["a", "b", "c"], status=["done", "done", "failed"], corpus=["kjv", "kjv", "c4"])
+    assert validate(frame)["excluded"][2] == "status is 'failed'"
 
 
 def test_checkpoints_of_a_run_and_repeated_seeds_are_kept() -> None:
@@ -79,6 +123,12 @@ def test_checkpoints_of_a_run_and_repeated_seeds_are_kept() -> None:
         (table(loss=np.nan), "no row can be used: 3 x no loss"),
         (table(kind=["supervised", "distilled", "supervised"]), "row 2, column 'kind': 'distilled'"),
         (table(tokenizer=["a", "b", "a"]), "2 tokenizers"),
+        (table(vocab=[512, 512, 4096]), "2 vocabularies .'4096', '512'."),
+        (table(corpus=["kjv", "kjv", "c4"]), "2 texts .'c4', 'kjv'."),
+        (table(setting=["x", "y", "x"]), "column 'setting' names 2 settings"),
+        (table(loss_se=[0.01, 0.0, np.nan]), "row 2, column 'loss_se': 0 is not positive; leave it empty"),
+        (pd.concat([table(), table()[["loss"]]], axis=1), "two columns called 'loss'"),
+        ([1, 2], "a pandas DataFrame, one row a run, not a list"),
         (table(run="a"), "one run cannot have several params"),
         (table(run=["a", "a", "b"], params=[1e6, 1e6, 2e6], tokens=1e8), "different losses after the same"),
         (table(loss=[True, False, True]), "true/false"),
@@ -104,6 +154,20 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         read_runs(tmp_path / "broken.parquet")
     with pytest.raises(InputError, match="N=params,D=tokens"):
         parse_mapping("N")
+    with pytest.raises(InputError, match="gives N 2 times"):
+        parse_mapping("N=a,N=b")
+
+
+def test_mappings_and_separators_that_cannot_be(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    table().to_csv(path, index=False)
+    with pytest.raises(InputError, match="column 'params' cannot be both params and tokens"):
+        read_runs(path, {"N": "params", "D": "params"})
+    with pytest.raises(InputError, match="two columns are mapped to params, 'tokens' is the second"):
+        read_runs(path, {"N": "params", "params": "tokens"})
+    table().to_csv(path, index=False, sep=";", decimal=",")
+    with pytest.raises(InputError, match=r"runs\.csv: the columns are separated by semicolons"):
+        read_runs(path)
 
 
 def test_losses_in_bits() -> None:
@@ -124,3 +188,21 @@ def test_a_teacher_in_the_table_lends_its_loss() -> None:
     read = validate(frame)
     assert read["teacher_loss"][2] == 2.8
     assert list(read["kind"]) == ["supervised", "supervised", "distillation"]
+
+
+def pairs(scale: float = 1.0, teacher_scale: float = 1.0) -> pd.DataFrame:
+    """Three supervised runs, and a student of the third at the size and tokens of each."""
+    alone = table(run=["a", "b", "c"], kind="supervised")
+    students = table(run=["d", "e", "f"], kind="distillation", teacher="c", teacher_loss=2.6 * teacher_scale)
+    return pd.concat([alone, students.assign(loss=students["loss"] * 0.98 * scale)], ignore_index=True)
+
+
+def test_bits_beside_nats_are_told_by_the_runs_that_must_agree() -> None:
+    bits = float(1 / np.log(2))
+    assert (validate(pairs())["excluded"] == "").all()
+    with pytest.raises(InputError, match=r"row 4.*run 'c' has 2\.6.*1\.443 times.*in bits/token"):
+        validate(pairs(teacher_scale=bits))
+    with pytest.raises(InputError, match=r"far above, both their teachers.*in bits/token"):
+        validate(pairs(scale=bits))
+    with pytest.raises(InputError, match=r"far below, both their teachers"):
+        validate(pairs(scale=1 / bits))

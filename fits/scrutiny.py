@@ -1,0 +1,172 @@
+"""What is wrong with the rows of a table: rows that cannot be used, and tables that cannot be trusted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from scaling.errors import InputError
+
+FINISHED = ("done", "finished", "completed", "success")
+COMPARABLE = {
+    "tokenizer": "tokenizers",
+    "vocab": "vocabularies",
+    "corpus": "texts",
+    "setting": "settings (text, tokenizer, context, training rules)",
+}
+"""Columns that must say one thing of all runs, for their nats/token to be comparable."""
+TEACHER_APART = 0.02
+"""A teacher's loss may be this far (relative) from the loss of its own run in the same table."""
+STUDENT_APART = 1.3
+"""No student is, typically, this factor worse than both its teacher and the same training without one."""
+
+
+def exclusions(table: pd.DataFrame) -> pd.Series[str]:
+    """Why each row cannot be used; empty where it can."""
+    why = pd.Series("", index=table.index)
+
+    def exclude(rows: pd.Series[bool], reason: str) -> None:
+        why[rows & (why == "")] = reason
+
+    if "status" in table:
+        status = table["status"].astype(str).str.lower()
+        for name in status[table["status"].notna() & ~status.isin(FINISHED)].unique():
+            exclude(status == name, f"status is {name!r}")
+    exclude(table["loss"].isna(), "no loss")
+    exclude(np.isinf(table["loss"]), "the loss is infinite: the run diverged")
+    for column in ("params", "tokens"):
+        exclude(~np.isfinite(table[column]), f"no {column}")
+    distilled = table["kind"] == "distillation"
+    exclude(distilled & ~np.isfinite(table["teacher_loss"]), "a distillation without its teacher's loss")
+    exclude(_repeated(table), "the same row again")
+    return why
+
+
+def unnamed(table: pd.DataFrame) -> pd.Series[bool]:
+    """Rows without a run's name of their own."""
+    return table["run"].astype(str).str.fullmatch(r"row-\d+")
+
+
+def _repeated(table: pd.DataFrame) -> pd.Series[bool]:
+    """Rows that say in all digits what another of the same run says; rows without a name are of one run."""
+    same = ["kind", "params", "tokens", "loss", "teacher_loss", "seed", "teacher", "method"]
+    key = table[[column for column in same if column in table]]
+    return key.assign(run=table["run"].mask(unnamed(table), "")).duplicated() & table["loss"].notna()
+
+
+def refuse_implausible(table: pd.DataFrame) -> None:
+    """Refuse what no run can have measured, and the units people most often mix up."""
+    used = table[table["excluded"] == ""]
+    for column in ("params", "tokens", "loss", "teacher_loss", "loss_se"):
+        bad = used[used[column] <= 0.0] if column in used else used.iloc[:0]
+        if len(bad):
+            row, value = bad.index[0], bad[column].iloc[0]
+            hint = "; leave it empty where it is not known" if column == "loss_se" else ""
+            raise InputError(f"row {row + 1}, column {column!r}: {value:g} is not positive{hint}")
+    if not len(used):
+        reasons = ", ".join(f"{n} x {why}" for why, n in table["excluded"].value_counts().items())
+        raise InputError(f"no row can be used: {reasons}")
+    for column, unit in (("params", "parameters"), ("tokens", "tokens")):
+        largest = used[column].max()
+        if largest < 1e3:
+            raise InputError(
+                f"column {column!r}: the largest value is {largest:g}; sizes are plain {unit} "
+                "(143e6 or '143M'), not millions or billions"
+            )
+        odd = used[used[column] < 1e3]
+        if len(odd):
+            raise InputError(
+                f"row {odd.index[0] + 1}, column {column!r}: {odd[column].iloc[0]:g} beside {largest:g}; "
+                f"units seem to be mixed, all are plain {unit}"
+            )
+    for column in ("loss", "teacher_loss"):
+        bad = used[used[column] > 20.0]
+        if len(bad):
+            row, value = bad.index[0], bad[column].iloc[0]
+            raise InputError(
+                f"row {row + 1}, column {column!r}: {value:g} nats/token is worse than a uniform guess over "
+                "480 million tokens; a loss is in nats/token (not perplexity, not a sum)"
+            )
+    if used["loss"].nunique() == 1 and len(used) > 2:
+        raise InputError(f"column 'loss': every run has {used['loss'].iloc[0]:g}")
+
+
+def refuse_inconsistent(table: pd.DataFrame) -> None:
+    """Refuse losses that cannot be compared, and runs that contradict themselves or each other."""
+    used = table[table["excluded"] == ""]
+    _one_measure(used)
+    _runs_agree(used)
+    if "teacher" in used:
+        _teachers_agree(used)
+    _students_in_the_same_units(used)
+
+
+def _one_measure(used: pd.DataFrame) -> None:
+    for column, what in COMPARABLE.items():
+        values = list(used[column].dropna().unique()) if column in used else []
+        if len(values) > 1:
+            names = ", ".join(repr(str(value)) for value in sorted(values, key=str)[:4])
+            raise InputError(
+                f"column {column!r} names {len(values)} {what} ({names}): their nats/token cannot be "
+                "compared; fit one table for each"
+            )
+
+
+def _runs_agree(used: pd.DataFrame) -> None:
+    """A run has one size, and one loss after so many tokens."""
+    used = used[used.duplicated("run", keep=False)]
+    for name, column in (("run", "params"), ("run", "kind")):
+        counts = used.groupby(name)[column].nunique()
+        if (counts > 1).any():
+            run = counts.index[counts > 1][0]
+            rows = ", ".join(str(i + 1) for i in used.index[used["run"] == run][:4])
+            raise InputError(f"run {run!r} (rows {rows}): one run cannot have several {column}")
+    clash = used[used.duplicated(["run", "tokens", "seed"], keep=False)]
+    if len(clash):
+        run = clash["run"].iloc[0]
+        rows = clash.index[clash["run"] == run]
+        losses = ", ".join(f"{value:g}" for value in clash.loc[rows, "loss"].iloc[:4])
+        raise InputError(
+            f"run {run!r} (rows {', '.join(str(i + 1) for i in rows[:4])}): different losses after the same "
+            f"tokens ({losses}); give repeated seeds different run names or a column 'seed'"
+        )
+
+
+def _teachers_agree(used: pd.DataFrame) -> None:
+    """A teacher whose run is in the table has the loss that its run has, at some checkpoint."""
+    students = used.loc[used["kind"] == "distillation", ["teacher", "teacher_loss"]].drop_duplicates()
+    students = students.assign(row=students.index + 1, teacher=students["teacher"].astype(str))
+    both = students.merge(used[["run", "loss"]], left_on="teacher", right_on="run")
+    both["ratio"] = both["teacher_loss"] / both["loss"]
+    both["apart"] = np.abs(np.log(both["ratio"]))
+    nearest = both.sort_values("apart").drop_duplicates("row")
+    if len(nearest) and nearest["apart"].iloc[-1] > TEACHER_APART:
+        worst = nearest.iloc[-1]
+        raise InputError(
+            f"row {worst['row']}, column 'teacher_loss': {worst['teacher_loss']:.4g}, but the teacher's own "
+            f"run {worst['teacher']!r} has {worst['loss']:.4g} in this table ({worst['ratio']:.3f} times)"
+            f"{_units(worst['ratio'])}"
+        )
+
+
+def _students_in_the_same_units(used: pd.DataFrame) -> None:
+    """Distillation mixes a teacher's level with the student's own: both far off can only be another unit."""
+    alone = used[used["kind"] == "supervised"].groupby(["params", "tokens"], as_index=False)["loss"].median()
+    both = used[used["kind"] == "distillation"].merge(alone, on=["params", "tokens"], suffixes=("", "_alone"))
+    ends = both[["teacher_loss", "loss_alone"]]
+    above = float((both["loss"] / ends.max(axis=1)).median()) if len(both) else 1.0
+    below = float((both["loss"] / ends.min(axis=1)).median()) if len(both) else 1.0
+    for ratio, said, far in (
+        (above, "above", above > STUDENT_APART),
+        (below, "below", below < 1 / STUDENT_APART),
+    ):
+        if far:
+            raise InputError(
+                f"column 'loss': the distilled students are {ratio:.2f} times, far {said}, both their "
+                f"teachers and the supervised runs of the same size and tokens{_units(ratio)}"
+            )
+
+
+def _units(ratio: float) -> str:
+    """What a ratio of losses near that of bits to nats says."""
+    return ": one is in bits/token" if abs(abs(np.log(ratio)) + np.log(np.log(2))) < 0.1 else ""
