@@ -75,31 +75,10 @@ class Ray:
     """Runs each step as a plain Ray task on one core; processes are reused from step to step."""
 
     def __init__(self, store: Store, *, address: str = "local", cores: int | None = None) -> None:
-        import ray
-
-        self.ray, self.store = ray, store
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        _check_address(address)
-        local: dict[str, Any] = {}
-        if address == "local":
-            local = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": 100 * 2**20}
-        try:
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level="ERROR",
-                runtime_env={"env_vars": ONE_THREAD},
-                **local,
-            )
-        except (ValueError, ConnectionError) as error:
-            raise InputError(
-                f"--address {address}: no Ray cluster lets us in there ({error}); with token authentication, "
-                "start it and this command with RAY_AUTH_MODE=token and the same token"
-            ) from None
+        self.ray, self.store = start_ray(address, cores), store
         self.seen_alive = time.monotonic()
-        self.slots = cores or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        self.task = ray.remote(num_cpus=1, max_retries=0)(_attempt_elsewhere)
+        self.slots = cores or max(1, int(self.ray.cluster_resources().get("CPU", 1)))
+        self.task = self.ray.remote(num_cpus=1, max_retries=0)(_attempt_elsewhere)
         self.running: dict[Any, Step] = {}
 
     def submit(self, step: Step) -> None:
@@ -126,6 +105,36 @@ class Ray:
 
     def close(self) -> None:
         self.ray.shutdown()
+
+
+def start_ray(address: str, cores: int | None) -> Any:
+    """The ray module, connected: to a cluster, or to a silent one of its own with ``cores`` processes.
+
+    Raises:
+        InputError: if nobody answers at ``address``, or lets us in.
+    """
+    import ray
+
+    _check_address(address)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    local: dict[str, Any] = {}
+    if address == "local":
+        local = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": ONE_THREAD},
+            **local,
+        )
+    except (ValueError, ConnectionError) as error:
+        raise InputError(
+            f"--address {address}: no Ray cluster lets us in there ({error}); with token authentication, "
+            "start it and this command with RAY_AUTH_MODE=token and the same token"
+        ) from None
+    return ray
 
 
 def _check_address(address: str) -> None:

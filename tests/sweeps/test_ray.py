@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+import fits
 from scaling.errors import InputError
 from sweeps import results
 from sweeps.executors import Inline, Ray
 from sweeps.provenance import record_sweep
+from sweeps.ray_pool import RayPool
 from sweeps.scheduler import run
 from sweeps.spec import parse_sweep
 from sweeps.steps import Dag, Step, expand
@@ -96,6 +98,17 @@ def test_an_error_in_a_worker_is_told_in_one_line(dag: Dag, executor: Ray, text_
     for reason in state.failed.values():
         assert "has changed since this sweep was planned" in reason
     assert not state.crashes
+
+
+def test_the_draws_of_a_fit_spread_over_ray() -> None:
+    """The same draws, wherever they are computed."""
+    table = fits.read_runs(Path(__file__).parents[2] / "notebooks" / "data" / "quickstart-runs.csv")
+    with RayPool(cores=2) as pool:
+        spread = fits.fit(table, draws=40, executor=pool)
+    here = fits.fit(table, draws=40)
+    for law, columns in here.draws.items():
+        for name, values in columns.items():
+            assert spread.draws[law][name] == pytest.approx(values, rel=1e-9)
 
 
 @pytest.mark.parametrize(
