@@ -17,12 +17,17 @@ class RayPool(Executor):
 
     def __init__(self, address: str = "local", cores: int | None = None) -> None:
         self.ray = start_ray(address, cores)
+        self.task = self.ray.remote(num_cpus=1)(_call)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Start ``fn(*args, **kwargs)`` somewhere."""
-        future: Future[Any] = self.ray.remote(num_cpus=1)(fn).remote(*args, **kwargs).future()
+        future: Future[Any] = self.task.remote(fn, args, kwargs).future()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
         """Leave Ray; a local one ends."""
         self.ray.shutdown()
+
+
+def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return fn(*args, **kwargs)
