@@ -12,7 +12,6 @@ import typer
 from scaling.calibration import Calibration as Fitted
 from scaling.compute import Architecture
 from scaling.errors import InputError
-from scaling.hardware import Hardware
 from scaling.units import parse_quantity
 
 Calibration = Annotated[
@@ -88,22 +87,12 @@ def counting(fitted: Fitted, rule: str | None, context: int | None, vocab: int |
     return replace(fitted.architecture, **changes) if changes else None
 
 
-def bills(answer: Any, device: Hardware | None) -> dict[str, Any]:
-    """Device hours and dollars of every way, for JSON."""
-    if device is None:
-        return {}
-    costs = [(row["way"], row["flops"]) for row in answer.rows()]
-    return {
-        "bills": [
-            {
-                "way": way,
-                "device_hours": device.device_hours(flops),
-                "wall_hours": device.wall_hours(flops),
-                "dollars": device.dollars(flops),
-            }
-            for way, flops in costs
-        ]
-    }
+def refuse(given: Mapping[str, object], why: str) -> None:
+    """An error that names the options that would have been ignored."""
+
+    ignored = [name for name, value in given.items() if value]
+    if ignored:
+        raise InputError(f"{', '.join(ignored)}: {why}")
 
 
 def write_json(content: Mapping[str, Any]) -> None:
@@ -121,11 +110,11 @@ def write_json(content: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
 
 
-def write_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    """To stdout, with every column that any row has."""
+def write_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+    """To stdout, with these columns and all others that any row has."""
     import csv
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
     writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,12 +19,12 @@ from distlaw.options import (
     ScenarioNames,
     Vocab,
     Window,
-    bills,
     counting,
     parse_budgets,
     parse_constraints,
     parse_list,
     parse_optional,
+    refuse,
     write_csv,
     write_json,
 )
@@ -32,11 +33,11 @@ from scaling.calibration import Calibration as Fitted
 from scaling.catalogue import read_catalogue
 from scaling.errors import InputError
 from scaling.frontier import Frontier, frontier
-from scaling.hardware import hardware, stored_bytes_per_token
+from scaling.hardware import UTILISATION, Hardware, hardware, stored_bytes_per_token
 from scaling.planner import plan
-from scaling.plans import Plan
+from scaling.plans import COLUMNS, Direct, Distillation, Plan
 from scaling.question import Question
-from scaling.render import plan_text, text_table
+from scaling.render import bill, plan_text, text_table
 from scaling.scenarios import SCENARIOS
 from scaling.scenarios import scenario as named
 from scaling.units import format_number, parse_quantity
@@ -122,9 +123,13 @@ def plan_command(
     gpu: Annotated[
         str, typer.Option(metavar="NAME", help="Price on this device: h100, h200, b200, a100.")
     ] = "",
-    precision: Annotated[str, typer.Option(help="Of the device's peak: bf16 or fp8.")] = "bf16",
-    mfu: Annotated[float, typer.Option(help="Share of the peak that training reaches.")] = 0.4,
-    count: Annotated[int, typer.Option(help="Devices used at once.")] = 1,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the device's peak: bf16 (if not given) or fp8.")
+    ] = None,
+    mfu: Annotated[
+        float | None, typer.Option(help="Share of the peak that training reaches; 0.4 if not given.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(help="Devices used at once; 1 if not given.")] = None,
     price: Annotated[
         float | None, typer.Option(metavar="DOLLARS", help="Per device hour, in place of the table's.")
     ] = None,
@@ -143,6 +148,17 @@ def plan_command(
 
     fitted = Fitted.load(calibration)
     budgets = parse_budgets(budget)
+    priced = {"--precision": precision, "--mfu": mfu, "--count": count, "--price": price, "--peak": peak}
+    given = {name: value for name, value in priced.items() if value not in (None, "")}
+    if not gpu:
+        refuse(given, "goes with --gpu")
+    if len(budgets) == 2:
+        single = {"--tolerance": tolerance is not None, "--gpu": gpu, "--store-logits": store_logits}
+        refuse(single, "goes with one budget, not with a range")
+    if json or csv:
+        refuse({"--store-logits": store_logits}, "is said in words only, so not with --json or --csv")
+    refuse({"--csv": csv and json}, "goes without --json")
+    device = read_device(gpu, given) if gpu else None
     question = Question(
         student_params=parse_optional(student, "--student"),
         budget=budgets[-1] if budgets else None,
@@ -157,19 +173,10 @@ def plan_command(
         student_unique_tokens=parse_optional(unique_tokens, "--unique-tokens") or float("inf"),
         teacher_unique_tokens=parse_optional(teacher_unique_tokens, "--teacher-unique-tokens")
         or float("inf"),
+        flops_per_dollar=device.flops_per_dollar if device else 0.0,
         tolerance=tolerance,
         architecture=counting(fitted, flops_rule, context, vocab),
     )
-    device = None
-    if gpu:
-        device = hardware(
-            gpu,
-            precision=precision,
-            utilisation=mfu,
-            count=count,
-            dollars_per_hour=price,
-            peak_flops=parse_optional(peak, "--peak"),
-        )
     answer: Plan | Frontier
     if len(budgets) == 2:
         answer = spanned(question, budgets, fitted)
@@ -179,12 +186,36 @@ def plan_command(
         text = plan_text(answer, device, storage(answer, question, fitted, store_logits))
     if plot is not None:
         draw(question, budgets, fitted, plot)
+    bills = billed(answer, device) if isinstance(answer, Plan) and device else []
     if json:
-        write_json(answer.to_dict() | bills(answer, device))
+        write_json(answer.to_dict() | ({"bills": bills} if device else {}))
     elif csv:
-        write_csv(answer.rows())
+        costs = bills or [{}] * len(answer.rows())
+        rows = [row | cost for row, cost in zip(answer.rows(), costs, strict=True)]
+        write_csv(rows, () if rows else COLUMNS)
     else:
         sys.stdout.write(text)
+
+
+def read_device(name: str, given: Mapping[str, Any]) -> Hardware:
+    """The device, with the user's numbers in place of the table's."""
+
+    peak = given.get("--peak")
+    return hardware(
+        name,
+        precision=given.get("--precision", "bf16"),
+        utilisation=given.get("--mfu", UTILISATION),
+        count=given.get("--count", 1),
+        dollars_per_hour=given.get("--price"),
+        peak_flops=parse_quantity(peak, "--peak") if peak else None,
+    )
+
+
+def billed(answer: Plan, device: Hardware) -> list[dict[str, Any]]:
+    """Device hours and dollars of every way."""
+
+    ways: list[Direct | Distillation] = [*answer.direct, *answer.distillations]
+    return [{"way": row["way"], **bill(way, device)} for row, way in zip(answer.rows(), ways, strict=True)]
 
 
 def print_plan(answer: Plan) -> None:

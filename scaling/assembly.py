@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from scaling.calibration import Calibration
+from scaling.cautions import cautions
 from scaling.compute import FORWARDS_PER_STEP, Architecture
 from scaling.laws import EffectiveTokensLaw
-from scaling.plans import Direct, Distillation, Interval, NearOptimal, Plan, beyond
+from scaling.plans import Direct, Distillation, Interval, NearOptimal, Plan
 from scaling.question import Question
 from scaling.repetition import REPETITION_CONSTANT
 from scaling.scenarios import Scenario
-from scaling.uncertainty import Decisions, Judge, Outcome
-from scaling.units import format_number
-
-DISAGREEMENT = 0.01
-"""nats/token; laws of one calibration that differ by more are reported."""
+from scaling.uncertainty import Decisions, Judge, Outcome, spanning
+from scaling.units import format_number, format_power
 
 UNLIMITED_TOKENS = 1e30
-NOT_CREDIBLE = (
-    "the loss lies below the one that direct training of this size approaches with unlimited data: an "
-    "artefact of extrapolating the law, which no verdict rests on"
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,9 +79,13 @@ class Assembly:
             warnings=(
                 *calibration.provenance.warnings,
                 *warnings,
-                *_extrapolations(alone, ways),
-                *self._disagreements(ways),
-                *_cautions(ways),
+                *cautions(
+                    calibration,
+                    alone,
+                    ways,
+                    question.student_unique_tokens,
+                    question.teacher_unique_tokens,
+                ),
             ),
         )
 
@@ -105,50 +103,48 @@ class Assembly:
             loss=self._judge.direct(params, tokens),
             training_flops=FORWARDS_PER_STEP * F * tokens,
             serving_flops=F * self.question.lifetime_tokens,
-            outside=self.calibration.region.outside(params=params, tokens=tokens),
+            outside=self.calibration.region.outside({"params": params, "tokens": tokens}),
         )
 
     def _ways(self, candidates: Sequence[Candidate], kind: str) -> tuple[Distillation, ...]:
         names = Decisions._fields
         decisions = Decisions(*(np.array([getattr(c, name) for c in candidates]) for name in names))
         outcomes = {law: self._judge.outcome(decisions, law) for law in self.calibration.distillation}
-        return tuple(self._way(k, candidate, outcomes, kind) for k, candidate in enumerate(candidates))
+        ways = (self._way(k, candidate, outcomes, kind) for k, candidate in enumerate(candidates))
+        return tuple(way if way.answered else replace(way, probability=None) for way in ways)
 
     def _way(self, k: int, of: Candidate, outcomes: Mapping[str, Outcome], kind: str) -> Distillation:
         calibration, architecture = self.calibration, self.architecture
         F_S, F_T = (float(architecture.forward_flops(N)) for N in (of.student_params, of.teacher_params))
         Ls = self._judge.alone(of.student_params, of.student_tokens)
-        trained = {} if math.isnan(of.teacher_tokens) else {"teacher_tokens": of.teacher_tokens}
-        place = {
-            "student_params": of.student_params,
-            "student_tokens": of.student_tokens,
-            "teacher_params": of.teacher_params,
-            "teacher_loss": of.teacher_loss,
-            "teacher_loss_ratio": of.teacher_loss / Ls,
-            **trained,
-        }
-        served_elsewhere = of.dollars is not None
+        place = self._judge.place(
+            of.student_params, of.student_tokens, of.teacher_params, of.teacher_tokens, of.teacher_loss
+        )
+        measured = bool(self.question.teachers) and not of.teacher_is_trained
+        laws = [kind] if self.question.law else self._judge.beside(kind, place)
         return Distillation(
             name=of.name,
             params=of.student_params,
             tokens=of.student_tokens,
             teacher_params=of.teacher_params,
-            teacher_tokens=trained.get("teacher_tokens"),
+            teacher_tokens=place.get("teacher_tokens"),
             teacher_loss=of.teacher_loss,
-            loss=outcomes[kind].estimate(k),
+            loss=spanning([outcomes[law].estimate(k) for law in laws]),
             student_flops=FORWARDS_PER_STEP * F_S * of.student_tokens,
-            logits_flops=0.0 if served_elsewhere else of.scenario.logits * F_T * of.student_tokens,
+            logits_flops=of.scenario.logits * F_T * of.student_tokens
+            if of.dollars is None
+            else of.dollars * self.question.flops_per_dollar,
             teacher_flops=of.scenario.pretraining * FORWARDS_PER_STEP * F_T * of.teacher_tokens
             if of.scenario.pretraining
             else 0.0,
             serving_flops=F_S * self.question.lifetime_tokens,
             direct=self._direct(of.direct_params, of.direct_tokens),
-            gain=outcomes[kind].gain(k),
+            gain=spanning([outcomes[law].gain(k) for law in laws]),
             same_data_loss=Ls,
             probability=self._probability(k, outcomes, place),
             by_law={law: float(each.loss[k]) for law, each in outcomes.items()},
             ranges=of.ranges,
-            outside=calibration.region.outside(**place),
+            outside=calibration.region.outside(place, teacher_predicted=not measured),
             dollars=of.dollars,
             near=of.near,
             floor=float(calibration.supervised.loss(of.student_params, UNLIMITED_TOKENS)),
@@ -180,20 +176,6 @@ class Assembly:
             f"alone): the {kind} law knows no student better than its teacher",
         )
 
-    def _disagreements(self, ways: Sequence[Distillation]) -> list[str]:
-        """Where the laws differ on the loss, and which of them are outside their own region there."""
-        spreads = {way.title: max(way.by_law.values()) - min(way.by_law.values()) for way in ways}
-        spreads = {title: spread for title, spread in spreads.items() if spread > DISAGREEMENT}
-        if not spreads:
-            return []
-        most = max(spreads.values())
-        texts = [f"the laws ({', '.join(self.calibration.distillation)}) disagree by up to {most:.3f} nats"]
-        for law in self.calibration.distillation:
-            out = [way.title for way in ways if not self.calibration.trusts(law, student_params=way.params)]
-            if out:
-                texts.append(f"{law} is outside its region for {'; '.join(out)}")
-        return [f"model uncertainty: {', and '.join(texts)}"]
-
     def _assumptions(self, distils: bool) -> tuple[str, ...]:
         question, architecture = self.question, self.architecture
         counted = f"context {architecture.context}, vocabulary {architecture.vocab}"
@@ -207,34 +189,19 @@ class Assembly:
         if self.calibration.draw_count:
             texts.append(
                 f"Intervals are 90 % for one run: {self.calibration.draw_count} draws of the coefficients "
-                "and the residual spread. Probabilities average the laws that hold there unless one is named."
+                "and the residual spread, and span the laws that hold there; probabilities average those, "
+                "unless a law is named."
             )
         else:
             texts.append("The calibration has no draws: intervals show the residual spread at most.")
+        if question.flops_per_dollar:
+            texts.append(
+                "A price of logits counts as the FLOPs that the same money buys: "
+                f"{format_power(question.flops_per_dollar)} a dollar."
+            )
         if math.isfinite(min(question.student_unique_tokens, question.teacher_unique_tokens)):
             texts.append(
                 "Repeated tokens are worth what the data-constrained law of Muennighoff et al. 2023 gives "
                 f"(R* = {REPETITION_CONSTANT:.1f}), which was fitted to supervised training on C4."
             )
         return tuple(texts)
-
-
-def _cautions(ways: Sequence[Distillation]) -> list[str]:
-    """The doubts of all ways, each said once where the words are the same."""
-    said: dict[str, list[str]] = {}
-    for way in ways:
-        for doubt in (*way.warnings, *([NOT_CREDIBLE] if not way.credible else [])):
-            said.setdefault(doubt, []).append(way.title)
-    return [f"{'; '.join(titles)}: {doubt}" for doubt, titles in said.items()]
-
-
-def _extrapolations(alone: Sequence[Direct], ways: Sequence[Distillation]) -> list[str]:
-    """Which variables lie far outside the fitted runs, and in which ways."""
-    places = [("direct training", way.outside) for way in alone] + [(way.title, way.outside) for way in ways]
-    far: dict[str, list[str]] = {}
-    for title, outside in places:
-        if beyond(outside):
-            far.setdefault(beyond(outside), []).append(title)
-    return [
-        f"extrapolated beyond the fitted runs, {text}: {'; '.join(titles)}" for text, titles in far.items()
-    ]

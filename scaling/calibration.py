@@ -70,13 +70,19 @@ class Region:
     runs: Mapping[str, int] = field(default_factory=dict)
     """How many runs were fitted, by kind: ``supervised``, ``distillation``."""
 
-    def outside(self, **values: float) -> dict[str, float]:
-        """By how many times each value lies outside its range; 1 is inside, unknown ranges are left out."""
+    def outside(self, values: Mapping[str, float], *, teacher_predicted: bool = False) -> dict[str, float]:
+        """By how many times each value lies outside its range; 1 is inside, unknown ranges are left out.
+
+        A teacher whose loss is predicted by the supervised law must also lie within that law's runs.
+        """
         factors = {}
         for name, value in values.items():
-            known = getattr(self, name)
-            if known is not None:
-                factors[name] = max(known[0] / value, value / known[1], 1.0)
+            ranges = [getattr(self, name)]
+            if teacher_predicted and name in ("teacher_params", "teacher_tokens"):
+                ranges.append(getattr(self, name.removeprefix("teacher_")))
+            known = [max(low / value, value / high, 1.0) for low, high in filter(None, ranges)]
+            if known:
+                factors[name] = max(known)
         return factors
 
 
@@ -156,7 +162,7 @@ class Calibration:
     def trusts(self, kind: str, **values: float) -> bool:
         """Whether these values lie within the narrower region of a law, if it has one."""
         region = self.law_regions.get(kind, Region())
-        return max(region.outside(**values).values(), default=1.0) == 1.0
+        return max(region.outside(values).values(), default=1.0) == 1.0
 
     @property
     def draw_count(self) -> int:
@@ -256,6 +262,15 @@ class Calibration:
 def named(calibration: Calibration | str | Path) -> Calibration:
     """The calibration itself, or the one of this file or published name."""
     return calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
+
+
+def check_teacher_loss(calibration: Calibration, loss: float, teacher: str = "the teacher") -> None:
+    """Refuse a teacher's loss, nats/token, that text like the calibration's does not allow."""
+    if not loss >= float(calibration.supervised.E):
+        raise InputError(
+            f"{teacher}: a loss of {loss:g} is below the irreducible loss of {calibration.supervised.E:.4g} "
+            f"nats/token in {calibration.name}: it was measured on other text or with another tokenizer"
+        )
 
 
 def published() -> tuple[str, ...]:

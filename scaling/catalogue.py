@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from scaling.errors import InputError
-from scaling.units import parse_quantity
+from scaling.units import check_params, parse_quantity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +33,7 @@ class KnownTeacher:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"teacher {self.name}: {name} must be positive and finite, not {value!r}")
+        check_params(self.params, f"teacher {self.name}: params")
 
 
 COLUMNS = tuple(field.name for field in fields(KnownTeacher))
@@ -44,7 +45,7 @@ def read_catalogue(path: str | Path) -> tuple[KnownTeacher, ...]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or []]
+            columns = [name.strip().lower() for name in reader.fieldnames or []]
             rows = [dict(zip(columns, row.values(), strict=False)) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as CSV: {error}") from None

@@ -21,7 +21,9 @@ LossAt = Callable[[Array, Array], Array]
 
 SIZES, QUICK_SIZES = Effort(32, 24, 3), Effort(16, 8, 3)
 """How finely the student's size is searched: to 0.01 %, and to 1 % for its spread over many draws."""
-LN_LARGEST_BUDGET = math.log(1e36)
+LARGEST_BUDGET = 1e36
+"""FLOPs; no larger one is asked for, or searched for a target."""
+LN_LARGEST_BUDGET = math.log(LARGEST_BUDGET)
 
 
 def choose(

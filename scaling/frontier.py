@@ -209,7 +209,9 @@ def frontier(
         direct=tuple(judge.direct(*at) for at in direct),
         direct_params=tuple(N for N, _ in direct),
         direct_tokens=tuple(D for _, D in direct),
-        outside=tuple(max(region.outside(params=N, tokens=D).values(), default=1.0) for N, D in direct),
+        outside=tuple(
+            max(region.outside({"params": N, "tokens": D}).values(), default=1.0) for N, D in direct
+        ),
         tracks={
             each.name: _track(
                 decisions, outcomes, kind, costs, floor, slice(k * len(costs), (k + 1) * len(costs))

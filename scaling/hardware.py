@@ -56,6 +56,11 @@ class Hardware:
         """What the device hours cost."""
         return self.device_hours(flops) * self.dollars_per_hour
 
+    @property
+    def flops_per_dollar(self) -> float:
+        """What a dollar computes."""
+        return 1.0 / self.dollars(1.0)
+
 
 def hardware(
     name: str,
@@ -76,8 +81,10 @@ def hardware(
     return Hardware(
         name=name,
         precision=precision,
-        peak_flops=peak_flops or (base.peak_flops if base else 0.0),
-        dollars_per_hour=dollars_per_hour or (base.dollars_per_hour if base else 0.0),
+        peak_flops=peak_flops if peak_flops is not None else (base.peak_flops if base else 0.0),
+        dollars_per_hour=dollars_per_hour
+        if dollars_per_hour is not None
+        else (base.dollars_per_hour if base else 0.0),
         utilisation=utilisation,
         count=count,
         date=base.date if base else "",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.assembly import Assembly, Candidate
-from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
+from scaling.calibration import DEFAULT_CALIBRATION, Calibration, check_teacher_loss, named
 from scaling.catalogue import KnownTeacher
 from scaling.choice import LN_LARGEST_BUDGET, QUICK_SIZES, choose
 from scaling.errors import InputError
@@ -116,11 +116,15 @@ class _Planner:
         logits = asked[0] if len(asked) == 1 else INFERENCE
         scenario = Scenario("known_teacher", logits.logits, 0.0)
         teachers = self._same_vocabulary(self.question.teachers)
+        for teacher in teachers:
+            if teacher.loss is not None:
+                check_teacher_loss(self.calibration, teacher.loss, f"teacher {teacher.name}")
         rows = [
             (teacher.name, scenario, teacher.loss is None, teacher.dollars_per_million_tokens)
             for teacher in teachers
         ]
-        return self._decide(TeacherWays(self.serving, teachers, scenario.logits), rows)
+        ways = TeacherWays(self.serving, teachers, scenario.logits, self.question.flops_per_dollar)
+        return self._decide(ways, rows)
 
     def _same_vocabulary(self, teachers: tuple[KnownTeacher, ...]) -> list[KnownTeacher]:
         vocab = self.setting.architecture.vocab

@@ -18,7 +18,20 @@ NEGLIGIBLE = 0.005
 """nats/token; a difference that no calibration without draws can tell from nothing."""
 FAR = 1.5
 """A variable outside the fitted region by more than this factor is reported."""
+TOO_FAR = 100.0
+"""A variable outside the fitted region by more than this factor leaves no verdict."""
+WORN_OUT = 40.0
+"""Epochs beyond which repeated tokens are worth nothing more (Muennighoff et al. 2023)."""
 DISTIL, DIRECT, CLOSE = "distil", "train directly", "too close to call"
+UNKNOWN, ARTEFACT = "no answer, too far outside the fitted runs", "no answer, the loss is not credible"
+
+COLUMNS = (
+    *("way", "verdict", "probability_distil", "loss_nats", "loss_low", "loss_high", "gain_nats"),
+    *("student_params", "student_tokens", "teacher_params", "teacher_tokens", "teacher_loss_nats"),
+    *("student_flops", "logits_flops", "teacher_flops", "serving_flops", "flops"),
+    *("logits_dollars", "outside_region"),
+)
+"""Of a plan's flat rows."""
 
 Interval = tuple[float, float]
 
@@ -55,6 +68,16 @@ class Direct:
     def flops(self) -> float:
         """Everything that is charged."""
         return self.training_flops + self.serving_flops
+
+    @property
+    def own_flops(self) -> float:
+        """What is computed on one's own devices: everything."""
+        return self.flops
+
+    @property
+    def known(self) -> bool:
+        """Whether it lies near enough to the fitted runs."""
+        return not is_too_far(self.outside)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +123,8 @@ class Distillation:
     same_data_loss: float
     """Loss of direct training on the same student tokens, which costs less compute."""
     probability: float | None
-    """That the distilled student ends below the directly trained one; ``None`` without uncertainty."""
+    """That the distilled student ends below the directly trained one; ``None`` without uncertainty, or where
+    nothing can be said."""
     by_law: Mapping[str, float]
     """The student's loss under each law of the calibration."""
     ranges: Mapping[str, Interval] = field(default_factory=dict)
@@ -108,7 +132,8 @@ class Distillation:
     outside: Mapping[str, float] = field(default_factory=dict)
     """By how many times each variable lies outside the fitted region; 1 is inside."""
     dollars: float | None = None
-    """Price of the teacher's logits where somebody else serves it, US dollars."""
+    """Price of the teacher's logits where somebody else serves it, US dollars; ``logits_flops`` are then what
+    that money buys, or 0 where that is unknown."""
     near: NearOptimal | None = None
     floor: float = 0.0
     """What direct training of this size approaches with unlimited data, nats/token."""
@@ -118,6 +143,11 @@ class Distillation:
     def flops(self) -> float:
         """Everything that is charged."""
         return self.student_flops + self.logits_flops + self.teacher_flops + self.serving_flops
+
+    @property
+    def own_flops(self) -> float:
+        """What is computed on one's own devices: everything but logits that somebody else serves."""
+        return self.flops if self.dollars is None else self.flops - self.logits_flops
 
     @property
     def shares(self) -> tuple[float, float, float]:
@@ -136,10 +166,20 @@ class Distillation:
         return self.loss.value >= self.floor
 
     @property
+    def known(self) -> bool:
+        """Whether this way and the direct training beside it lie near enough to the fitted runs."""
+        return not is_too_far(self.outside) and self.direct.known
+
+    @property
+    def answered(self) -> bool:
+        """Whether a verdict can rest on this."""
+        return self.credible and self.known
+
+    @property
     def verdict(self) -> str:
-        """``distil``, ``train directly`` or ``too close to call``."""
-        if not self.credible:
-            return CLOSE
+        """``distil``, ``train directly``, ``too close to call``, or why there is no answer."""
+        if not self.answered:
+            return UNKNOWN if self.credible else ARTEFACT
         if self.probability is None:
             if abs(self.gain.value) < NEGLIGIBLE:
                 return CLOSE
@@ -213,6 +253,7 @@ class Plan:
             sentences = ["Direct training only: the calibration has no distillation law."]
         if self.target_loss is not None:
             sentences.append(self._cheapest())
+        sentences += self._uncounted()
         outside = [way.outside for way in self.direct] + [way.outside for way in self.distillations]
         farthest = max((factor for each in outside for factor in each.values()), default=1.0)
         if farthest > FAR:
@@ -220,20 +261,42 @@ class Plan:
         return " ".join(sentences)
 
     def _cheapest(self) -> str:
-        ways = {way.title: way.flops for way in self.distillations}
-        if self.direct:
+        ways = {way.title: way.flops for way in self.distillations if way.answered}
+        if self.direct and self.direct[0].known:
             ways["direct training"] = self.direct[0].flops
+        if not ways and (self.direct or self.distillations):
+            return f"No cheapest way to a loss of {self.target_loss:g}: none of them is known well enough."
         if not ways:
             floor = min(self.unreachable.values())
             return f"A loss of {self.target_loss:g} cannot be reached: no way here gets below {floor:.3f}."
         best = min(ways, key=lambda name: ways[name])
         return f"Cheapest way to a loss of {self.target_loss:g}: {best}, {format_power(ways[best])} FLOPs."
 
-    def ranked(self) -> Plan:
-        """The same plan, the best way to distil first: of least compute for a target, else of least loss."""
+    def _uncounted(self) -> list[str]:
+        """Costs and risks that the verdict leaves out."""
+        texts = []
+        unpaid = [way.dollars for way in self.distillations if way.dollars and not way.logits_flops]
+        if unpaid:
+            texts.append(
+                f"Not in this comparison: up to ${format_number(max(unpaid))} for served logits; name the "
+                "hardware to count them."
+            )
+        tokens = [way.tokens for way in self.direct] + [way.tokens for way in self.distillations]
+        epochs = self.epochs(max(tokens, default=0.0))
+        if epochs > WORN_OUT:
+            texts.append(
+                f"The data repeat up to {format_number(epochs)} times, far beyond what was measured."
+            )
+        return texts
 
-        def merit(way: Distillation) -> float:
-            return way.loss.value if self.target_loss is None else way.flops
+    def ranked(self) -> Plan:
+        """The same plan, the best way to distil first: of least compute for a target, else of least loss.
+
+        Ways without an answer come last.
+        """
+
+        def merit(way: Distillation) -> tuple[bool, float]:
+            return not way.answered, way.loss.value if self.target_loss is None else way.flops
 
         return replace(self, distillations=tuple(sorted(self.distillations, key=merit)))
 
@@ -254,8 +317,7 @@ class Plan:
             }
             for way in self.direct
         ]
-        columns = (ways or firsts or [{}])[0]
-        return [{name: first.get(name) for name in columns} for first in firsts] + ways
+        return [{name: first.get(name) for name in COLUMNS} for first in firsts] + ways
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain values for JSON."""
@@ -282,6 +344,11 @@ def beyond(outside: Mapping[str, float]) -> str:
     """The variables that lie far outside the fitted region and by how many times; empty if none does."""
     far = {name: factor for name, factor in outside.items() if factor > FAR}
     return ", ".join(f"{name.replace('_', ' ')} {format_number(factor, 2)}x" for name, factor in far.items())
+
+
+def is_too_far(outside: Mapping[str, float]) -> bool:
+    """Whether a variable lies so far outside the fitted region that nothing can be said."""
+    return max(outside.values(), default=1.0) > TOO_FAR
 
 
 def _loss_columns(loss: Estimate) -> dict[str, float | None]:

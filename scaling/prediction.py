@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
+from scaling.calibration import DEFAULT_CALIBRATION, Calibration, check_teacher_loss, named
 from scaling.errors import InputError
 from scaling.laws import EffectiveTokensLaw
 from scaling.plans import Estimate, beyond
 from scaling.uncertainty import Decisions, Judge
+from scaling.units import check_params
 
 if TYPE_CHECKING:
     import pandas
@@ -65,10 +66,13 @@ def predict(
     Raises :class:`~scaling.errors.InputError` where a teacher is half described.
     """
     calibration = named(calibration)
+    for what, size in {"student_params": student_params, "teacher_params": teacher_params}.items():
+        if size is not None:
+            check_params(size, what)
     judge = Judge(calibration)
     losses = {"supervised": judge.direct(student_params, student_tokens)}
     alone = judge.alone(student_params, student_tokens)
-    place = {"student_params": student_params, "student_tokens": student_tokens}
+    place = {"params": student_params, "tokens": student_tokens}
     warnings = list(calibration.provenance.warnings)
     measured = teacher_loss is not None
     if not measured and (teacher_params is None) != (teacher_tokens is None):
@@ -81,6 +85,7 @@ def predict(
         if not measured:
             losses["teacher"] = judge.direct(N_T, D_T)
         given = (student_params, student_tokens, N_T, D_T, L_T, not measured, student_params, student_tokens)
+        check_teacher_loss(calibration, L_T)
         decisions = Decisions(*(np.array([value]) for value in given))
         for kind, law in calibration.distillation.items():
             losses[kind] = judge.outcome(decisions, kind).estimate(0)
@@ -89,10 +94,8 @@ def predict(
                     f"the teacher's loss {L_T:.3f} is above the {alone:.3f} that the student reaches alone: "
                     f"the {kind} law knows no student better than its teacher"
                 )
-        place |= {"teacher_loss": L_T, "teacher_loss_ratio": L_T / alone}
-    else:
-        place = {"params": student_params, "tokens": student_tokens}
-    outside = calibration.region.outside(**place)
+        place = judge.place(student_params, student_tokens, N_T, D_T, L_T)
+    outside = calibration.region.outside(place, teacher_predicted=not measured)
     if beyond(outside):
         warnings.append(f"extrapolated beyond the fitted runs: {beyond(outside)}")
     return Prediction(calibration=calibration.name, losses=losses, outside=outside, warnings=tuple(warnings))

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 from scaling.calibration import Calibration, Range
 from scaling.catalogue import KnownTeacher
+from scaling.choice import LARGEST_BUDGET
 from scaling.compute import FORWARDS_PER_STEP, Architecture
 from scaling.errors import InputError
 from scaling.optimum import Bounds
-from scaling.scenarios import SCENARIOS, Scenario
+from scaling.scenarios import SCENARIOS, Scenario, scenario
+from scaling.units import check_params, parse_quantity
 
 CONSTRAINED = ("student_params", "student_tokens", "teacher_params", "teacher_tokens", "teacher_loss")
 LONGEST_TEACHER = 10.0
@@ -51,16 +53,15 @@ class Question:
     student_unique_tokens: float = math.inf
     """Distinct tokens the student can see; more are repetitions."""
     teacher_unique_tokens: float = math.inf
+    flops_per_dollar: float = 0.0
+    """What a dollar computes, to weigh logits that are bought against training; 0 leaves prices aside."""
     tolerance: float | None = None
     """nats/token; if given, everything within it of the optimum is explored."""
     architecture: Architecture | None = None
     """For FLOPs; the calibration's if not given."""
 
     def __post_init__(self) -> None:
-        for name in ("student_params", "budget", "target_loss", "tolerance"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name}: must be positive and finite, not {value!r}")
+        self._read()
         for name in ("student_unique_tokens", "teacher_unique_tokens"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: must be positive, not {getattr(self, name)!r}")
@@ -68,17 +69,37 @@ class Question:
             raise InputError(f"lifetime_tokens: must be zero or more, not {self.lifetime_tokens!r}")
         if (self.budget is None) == (self.target_loss is None):
             raise InputError("give a budget or a target loss, one of the two")
+        if self.budget is not None and self.budget > LARGEST_BUDGET:
+            raise InputError(f"budget: {self.budget:g} FLOPs is beyond {LARGEST_BUDGET:g}, where laws end")
         if not self.scenarios:
             raise InputError("no scenario: name at least one")
+        names = [teacher.name for teacher in self.teachers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"teachers: several are called {', '.join(twice)}; give each its own name")
         self._check_family()
         self._check_constraints()
+
+    def _read(self) -> None:
+        """Take quantities, scenarios and fixed values as people write them."""
+        read: dict[str, object] = {}
+        for name in ("student_params", "budget", "target_loss", "tolerance"):
+            value = getattr(self, name)
+            read[name] = None if value is None else parse_quantity(value, name)
+        read["family"] = tuple(parse_quantity(size, "family") for size in self.family)
+        names = (self.scenarios,) if isinstance(self.scenarios, str | Scenario) else self.scenarios
+        read["scenarios"] = tuple(scenario(each) if isinstance(each, str) else each for each in names)
+        read["constraints"] = {name: _bounds(name, value) for name, value in self.constraints.items()}
+        for name, value in read.items():
+            object.__setattr__(self, name, value)
+        for size in (*self.family, self.student_params):
+            if size is not None:
+                check_params(size, "family" if self.family else "student_params")
 
     def _check_constraints(self) -> None:
         for name, (low, high) in self.constraints.items():
             if name not in CONSTRAINED:
                 raise InputError(f"cannot constrain {name!r}; constrain one of {', '.join(CONSTRAINED)}")
-            if any(side is not None and not side > 0 for side in (low, high)):
-                raise InputError(f"constraint on {name}: bounds must be positive, not {low} and {high}")
             if low is not None and high is not None and low > high:
                 raise InputError(
                     f"constraint on {name}: the smallest value {low:g} exceeds the largest {high:g}"
@@ -166,6 +187,15 @@ class Question:
         if low is not None or high is not None:
             return low if high is None else high  # type: ignore[return-value]
         return math.sqrt((self.budget or 1e21) / (6 * CHINCHILLA))
+
+
+def _bounds(name: str, value: object) -> tuple[float | None, float | None]:
+    """The two sides of a constraint; one quantity alone fixes the variable."""
+    sides = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(sides) != 2:
+        raise InputError(f"constraint on {name}: write (smallest, largest), not {value!r}")
+    low, high = (None if side is None else parse_quantity(side, f"constraint on {name}") for side in sides)
+    return low, high
 
 
 def _spread(*ranges: Range | None) -> Range:

@@ -14,6 +14,7 @@ from scaling.scenarios import DESCRIPTIONS
 from scaling.units import format_flops, format_number, format_power
 
 DECIDED = ("flops", "student_params", "student_tokens", "teacher_params", "teacher_tokens")
+BILL = {"GPU-hours": "device_hours", "wall hours": "wall_hours", "$": "dollars"}
 Table = tuple[list[str], list[list[str]]]
 Way = Direct | Distillation
 Column = tuple[str, Callable[[Way], str]]
@@ -46,9 +47,18 @@ def _columns(plan: Plan, ways: Sequence[Way], hardware: Hardware | None) -> Iter
     if plan.target_loss is not None:
         yield "FLOPs", lambda way: format_power(way.flops)
     if hardware is not None:
-        yield "GPU-hours", lambda way: format_number(hardware.device_hours(way.flops))
-        yield "wall hours", lambda way: format_number(hardware.wall_hours(way.flops))
-        yield "$", lambda way: format_number(hardware.dollars(way.flops))
+        for title, cost in BILL.items():
+            yield title, lambda way, cost=cost: format_number(bill(way, hardware)[cost])  # type: ignore[misc]
+
+
+def bill(way: Way, hardware: Hardware) -> dict[str, float]:
+    """Device hours, hours of waiting, and dollars, with those for logits that somebody else serves."""
+    bought = way.dollars or 0.0 if isinstance(way, Distillation) else 0.0
+    return {
+        "device_hours": hardware.device_hours(way.own_flops),
+        "wall_hours": hardware.wall_hours(way.own_flops),
+        "dollars": hardware.dollars(way.own_flops) + bought,
+    }
 
 
 def _distilled(cell: Callable[[Distillation], str]) -> Callable[[Way], str]:

@@ -7,6 +7,7 @@ that the spread of runs around the law is added, so an interval is for one run a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -108,6 +109,23 @@ class Judge:
         value = float(calibration.supervised.loss(params, seen))
         return estimate(value, draws, calibration.residual_sd.get(SUPERVISED, 0.0))
 
+    def place(self, N_S: float, D_S: float, N_T: float, D_T: float, L_T: float) -> dict[str, float]:
+        """A distillation in the variables of a region; unknown ones, nan, are left out."""
+        values = {
+            "student_params": N_S,
+            "student_tokens": D_S,
+            "teacher_params": N_T,
+            "teacher_tokens": D_T,
+            "teacher_loss": L_T,
+            "teacher_loss_ratio": L_T / self.alone(N_S, D_S),
+        }
+        return {name: float(value) for name, value in values.items() if not math.isnan(value)}
+
+    def beside(self, kind: str, place: Mapping[str, float]) -> list[str]:
+        """The laws whose losses an interval spans: that of ``kind``, then all others that hold there."""
+        others = (law for law in self.calibration.distillation if law != kind)
+        return [kind, *(law for law in others if self.calibration.trusts(law, **place))]
+
     def _losses(self, of: Decisions, kind: str, sampled: bool) -> tuple[Array, Array]:
         calibration = self.calibration
         supervised = calibration.sampled_supervised() if sampled else calibration.supervised
@@ -130,6 +148,15 @@ def estimate(value: float, draws: Array | None, noise: float) -> Estimate:
     blurred = blurred + noise * np.random.default_rng(NOISE_SEED).standard_normal(len(blurred))
     low, high = np.quantile(blurred, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     return Estimate(float(value), float(low), float(high))
+
+
+def spanning(estimates: Sequence[Estimate]) -> Estimate:
+    """The first estimate, its interval widened to those of the others: models are uncertain as well."""
+    if len(estimates) == 1:
+        return estimates[0]
+    low = min(each.value if each.low is None else each.low for each in estimates)
+    high = max(each.value if each.high is None else each.high for each in estimates)
+    return Estimate(estimates[0].value, low, high)
 
 
 def interval(values: Array) -> tuple[float, float]:

@@ -15,6 +15,8 @@ from scaling.errors import InputError
 SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 FLOP_SCALES = {"g": 1e9, "p": 1e15, "e": 1e18, "z": 1e21, "y": 1e24}
 """SI prefixes that mean something only before the word FLOP."""
+MODEL_SIZES = 1e3, 1e16
+"""Parameters between which laws may be asked at all."""
 
 _QUANTITY = re.compile(
     r"(?P<number>[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
@@ -27,7 +29,10 @@ def parse_quantity(value: str | SupportsFloat, what: str) -> float:
 
     ``what`` names the quantity in the :class:`InputError` raised for anything else.
     """
-    number = _number(value) if isinstance(value, str) else float(value)
+    try:
+        number = _number(value) if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = None
     if number is None:
         raise InputError(f"{what}: cannot read {value!r} as a quantity; write 1e21, 143M, 1.5B or 300e6")
     if not (math.isfinite(number) and number > 0):
@@ -43,6 +48,15 @@ def _number(text: str) -> float | None:
     if match["scale"] not in scales:
         return None
     return float(match["number"]) * scales[match["scale"]]
+
+
+def check_params(value: float, what: str) -> None:
+    """Refuse sizes that no model has, such as 7 for 7B."""
+    low, high = MODEL_SIZES
+    if not low <= value <= high:
+        raise InputError(
+            f"{what}: {value:g} parameters is no size of a model (from {low:g} to {high:g}); write 7B for 7e9"
+        )
 
 
 def parse_tokens(value: str | SupportsFloat, params: float, what: str) -> float:

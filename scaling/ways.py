@@ -109,11 +109,15 @@ class DrawnWays:
 
 @dataclass(frozen=True, slots=True)
 class TeacherWays:
-    """Each teacher of a catalogue; ``logits`` is the share of its forward passes that is charged."""
+    """Each teacher of a catalogue; ``logits`` is the share of its forward passes that is charged.
+
+    Logits that are bought count as the FLOPs that the same money buys.
+    """
 
     serving: Serving
     teachers: Sequence[KnownTeacher]
     logits: float
+    flops_per_dollar: float = 0.0
 
     @property
     def rows(self) -> int:
@@ -138,13 +142,27 @@ class TeacherWays:
             dtype=np.float64,
         )
 
+    def logit_flops(self) -> Array:
+        """FLOPs charged for the logits of one token, shape (P, 1)."""
+        F = self.serving.setting.architecture.forward_flops
+        prices = [teacher.dollars_per_million_tokens for teacher in self.teachers]
+        return np.array(
+            [
+                [
+                    self.logits * float(F(teacher.params))
+                    if price is None
+                    else price / 1e6 * self.flops_per_dollar
+                ]
+                for teacher, price in zip(self.teachers, prices, strict=True)
+            ]
+        )
+
     def optima(self, params: Array, budget: Array) -> Optima:
         """See :class:`Ways`. More tokens may hurt where the teacher is weak, so they are searched for."""
         setting = self.serving.setting
         F, bounds = setting.architecture.forward_flops, setting.bounds
         size = np.array([[teacher.params] for teacher in self.teachers])
-        here = np.array([[teacher.dollars_per_million_tokens is None] for teacher in self.teachers])
-        rate = FORWARDS_PER_STEP * F(params) + np.where(here, self.logits * F(size), 0.0)
+        rate = FORWARDS_PER_STEP * F(params) + self.logit_flops()
         fewest, most = bounds.student_tokens
         ceiling = np.minimum(self.serving.training_budget(params, budget) / rate, most)
         feasible = ceiling >= fewest * (1 - 1e-9)

@@ -150,6 +150,20 @@ def test_a_served_teacher_costs_dollars_not_compute():
     assert way.dollars == pytest.approx(way.tokens * 1e-7)
 
 
+def test_bought_logits_are_weighed_against_training_where_a_dollar_has_its_flops():
+    served = KnownTeacher(name="served", params=7e9, loss=2.0, dollars_per_million_tokens=0.2)
+    question = {"student_params": 1e9, "budget": 1e21, "teachers": (served,)}
+    silent = ask(**question)
+    assert "Not in this comparison: up to $" in silent.headline
+    answer = ask(**question, flops_per_dollar=5.7e17)
+    way = answer.distillations[0]
+    assert way.logits_flops == pytest.approx(way.dollars * 5.7e17)
+    assert way.flops == pytest.approx(1e21, rel=1e-6)
+    assert way.own_flops == pytest.approx(way.student_flops)
+    assert way.gain.value < 0 < silent.distillations[0].gain.value
+    assert "Not in this comparison" not in answer.headline
+
+
 def test_a_family_for_which_no_teacher_is_cheap_enough_trains_directly():
     limits = {"teacher_params": (1e11, 1e12), "teacher_tokens": (1e12, 1e13)}
     answer = ask(family=(1e8, 3e8), budget=1e20, scenarios=(PRETRAINING,), constraints=limits)
@@ -394,8 +408,54 @@ def test_a_teacher_weaker_than_the_student_is_never_answered_silently():
 
 def test_a_loss_below_the_floor_is_not_a_verdict():
     answer = plan(Question(student_params=3e8, budget=1e26))
-    assert all(way.verdict == "too close to call" for way in answer.distillations)
+    assert {way.verdict for way in answer.distillations} == {"no answer, the loss is not credible"}
+    assert {way.probability for way in answer.distillations} == {None}
+    assert "P(" not in answer.headline
     assert any("artefact" in warning for warning in answer.warnings)
+
+
+def test_far_outside_the_fitted_runs_there_is_no_verdict():
+    for size in ("1e3", "1e15"):
+        answer = plan(Question(student_params=size, budget=1e21))
+        assert answer.headline.startswith("No answer")
+        assert "P(" not in answer.headline
+
+
+def test_no_way_is_the_cheapest_if_none_can_be_believed():
+    answer = plan(Question(student_params=1e9, target_loss=2.06))
+    assert answer.distillations
+    assert "No cheapest way" in answer.headline
+
+
+def test_a_predicted_teacher_must_lie_within_the_supervised_runs():
+    """The default calibration knows its teachers by their losses; those of plans come from its other law."""
+    far = predict(student_params=1e9, student_tokens=2e10, teacher_params=1e12, teacher_tokens=1e14)
+    assert far.outside["teacher_params"] == pytest.approx(1e12 / 1.26e10)
+    assert any("teacher tokens 200x" in warning for warning in far.warnings)
+    measured = predict(student_params=1e9, student_tokens=2e10, teacher_loss=2.0, teacher_params=1e12)
+    assert "teacher_params" not in measured.outside
+    exists = best(plan(Question(student_params=1e9, budget=1e21)), "teacher_inference")
+    assert exists.outside["teacher_tokens"] == pytest.approx(10)
+
+
+def test_an_interval_spans_the_laws_that_hold():
+    one = best(plan(Question(student_params=1e9, budget=1e21)), "teacher_inference")
+    assert one.loss.low < min(one.by_law.values()) <= max(one.by_law.values()) < one.loss.high
+    alone = best(plan(Question(student_params=1e9, budget=1e21, law="published")), "teacher_inference")
+    assert alone.loss.high - alone.loss.low < one.loss.high - one.loss.low
+    large = best(plan(Question(student_params=5e9, budget=1e22)), "teacher_inference")
+    asked = best(plan(Question(student_params=5e9, budget=1e22, law="published")), "teacher_inference")
+    assert large.loss == asked.loss  # the other law does not hold there
+
+
+@pytest.mark.parametrize(
+    ("unique", "words"), [(4e10, None), (2e10, "worth clearly less"), (1e9, "worth nothing")]
+)
+def test_many_epochs_are_warned_about(unique, words):
+    answer = plan(Question(student_params=1e9, budget=1e21, student_unique_tokens=unique))
+    said = [warning for warning in answer.warnings if "epochs of the student's" in warning]
+    assert any(words in warning for warning in said) if words else not said
+    assert ("data repeat" in answer.headline) == (unique == 1e9)
 
 
 def test_two_laws_show_their_disagreement_and_which_one_left_its_region():
