@@ -20,6 +20,7 @@ from scaling.question import Question
 from scaling.repetition import REPETITION_CONSTANT, effective_tokens, elasticity
 from scaling.scenarios import DESCRIPTIONS, Scenario
 from scaling.search import minimise
+from scaling.teachers import TeacherBox, best_teacher
 from scaling.units import format_number
 
 Array = NDArray[np.float64]
@@ -83,20 +84,35 @@ def share_teacher(question: Question, setting: Setting) -> Shared:
 
 
 def _best(setting: Setting, scenario: Scenario, sizes: Array, weights: Array, budget: float) -> _Shared:
-    """The common teacher of least weighted loss: its size outside, its tokens inside."""
-    low, high = (np.full((1, 1), np.log(end)) for end in setting.bounds.teacher_params)
+    """The common teacher of least weighted loss: its size outside, its tokens inside.
+
+    Where teachers are free, only those are looked at that are cheapest for their loss.
+    """
+    params, tokens = setting.bounds.teacher_params, setting.bounds.teacher_tokens
 
     def at(ln_N: Array, ln_D: Array) -> _Shared:
         return _shared(setting, scenario, sizes, weights, budget, np.exp(ln_N), np.exp(ln_D))
 
-    def tokens(ln_N: Array) -> Array:
+    def trained_for(ln_N: Array) -> Array:
         column = ln_N.reshape(-1, 1)
-        ends = (np.full_like(column, np.log(end)) for end in setting.bounds.teacher_tokens)
+        ends = (np.full_like(column, np.log(end)) for end in tokens)
         best = minimise(lambda ln_D: at(column, ln_D).weighted, *ends, first=SPLIT_LATTICE, zooms=ZOOMS)
         return best.reshape(ln_N.shape)
 
-    size = minimise(lambda ln_N: at(ln_N, tokens(ln_N)).weighted, low, high, first=SIZE_LATTICE, zooms=ZOOMS)
-    return at(size, tokens(size))
+    def costing(ln_price: Array) -> _Shared:
+        zero, one = np.zeros_like(ln_price), np.ones_like(ln_price)
+        box = TeacherBox(params, tokens, setting.bounds.teacher_unique_tokens)
+        found = best_teacher(np.exp(ln_price), zero, one, box, setting.supervised, setting.architecture)
+        return at(np.log(found.params), np.log(found.tokens))
+
+    if scenario.teacher_is_free:
+        F = setting.architecture.forward_flops
+        prices = (FORWARDS_PER_STEP * F(N) * D for N, D in zip(params, tokens, strict=True))
+        ends = (np.full((1, 1), np.log(price)) for price in prices)
+        return costing(minimise(lambda ln_price: costing(ln_price).weighted, *ends, zooms=ZOOMS))
+    ends = (np.full((1, 1), np.log(end)) for end in params)
+    size = minimise(lambda ln_N: at(ln_N, trained_for(ln_N)).weighted, *ends, first=SIZE_LATTICE, zooms=ZOOMS)
+    return at(size, trained_for(size))
 
 
 def _shared(

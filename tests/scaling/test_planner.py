@@ -225,6 +225,9 @@ def test_a_family_of_one_is_a_student():
     family = ask(family=(1e9,), budget=1e22, constraints=limits)
     for one, other in zip(family.distillations, alone.distillations, strict=True):
         assert one.loss.value == pytest.approx(other.loss.value, abs=2e-6)
+    free, single = best(family, "1B student: teacher and logits free"), best(alone, "best_case")
+    assert free.teacher_params == pytest.approx(single.teacher_params, rel=0.01)
+    assert free.teacher_tokens == pytest.approx(single.teacher_tokens, rel=0.01)
 
 
 @pytest.mark.parametrize("unique", [math.inf, 2e10, 1e9])
