@@ -17,6 +17,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THRE
 """One process a core with one thread each is a quarter faster than one process with all threads."""
 
 
+GPU_SHARE = 0.25
+"""Of a GPU for each step, where there are GPUs: the models of a sweep are small."""
 LIVENESS_SECONDS = 5.0
 """Between two looks at whether the cluster still has a node."""
 
@@ -72,13 +74,16 @@ class Inline:
 
 
 class Ray:
-    """Runs each step as a plain Ray task on one core; processes are reused from step to step."""
+    """Runs each step as a plain Ray task on one core (and a share of a GPU); processes are reused."""
 
     def __init__(self, store: Store, *, address: str = "local", cores: int | None = None) -> None:
         self.ray, self.store = start_ray(address, cores), store
         self.seen_alive = time.monotonic()
-        self.slots = cores or max(1, int(self.ray.cluster_resources().get("CPU", 1)))
-        self.task = self.ray.remote(num_cpus=1, max_retries=0)(_attempt_elsewhere)
+        resources = self.ray.cluster_resources()
+        share = GPU_SHARE if resources.get("GPU") else 0.0
+        places = resources["GPU"] / share if share else resources.get("CPU", 1)
+        self.slots = cores or max(1, int(min(places, resources.get("CPU", 1))))
+        self.task = self.ray.remote(num_cpus=1, num_gpus=share, max_retries=0)(_attempt_elsewhere)
         self.running: dict[Any, Step] = {}
 
     def submit(self, step: Step) -> None:
