@@ -26,8 +26,9 @@ def draw_frontier(frontier: Frontier, path: Path) -> None:
         _curve(axes, frontier.budgets, frontier.direct, "black", "direct training", "--")
         for colour, (name, track) in zip(COLOURS, frontier.tracks.items(), strict=False):
             _curve(axes, frontier.budgets, track.loss, colour, DESCRIPTIONS.get(name, name), "-")
-            if track.crossover is not None:
-                axes.axvline(track.crossover.value, color=colour, linewidth=0.8, linestyle=":")
+            for crossing in (track.crossover, track.overtaking):
+                if crossing.at is not None:
+                    axes.axvline(crossing.at.value, color=colour, linewidth=0.8, linestyle=":")
         beyond = [
             budget for budget, factor in zip(frontier.budgets, frontier.outside, strict=True) if factor > FAR
         ]

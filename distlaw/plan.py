@@ -232,6 +232,7 @@ def frontier_text(answer: Frontier) -> str:
         *text_table(*answer.table()),
         "",
         "losses in nats/token with 90 % intervals",
+        *(f"! {warning}" for warning in answer.warnings),
     ]
     return "\n".join(lines) + "\n"
 

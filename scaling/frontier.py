@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from scaling.assembly import UNLIMITED_TOKENS
 from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
 from scaling.choice import choose
+from scaling.crossing import Crossing, crossing, spans, spans_text
 from scaling.errors import InputError
 from scaling.optimum import Optima, Setting
-from scaling.plans import FAR, Estimate
+from scaling.plans import FAR, TOO_FAR, UNKNOWN, Estimate, Interval
 from scaling.question import Question
 from scaling.scenarios import DESCRIPTIONS
-from scaling.uncertainty import Decisions, Judge, Outcome, interval
+from scaling.uncertainty import Decisions, Judge, Outcome, spanning
 from scaling.units import format_number, format_power
 from scaling.ways import ScenarioWays, Serving
 
@@ -43,14 +44,12 @@ class Track:
     teacher_params: tuple[float, ...]
     teacher_tokens: tuple[float, ...]
     teacher_loss: tuple[float, ...]
-    crossover: Estimate | None
-    """FLOPs from which direct training is better; ``None`` if that happens nowhere in the range."""
-    crossover_by_law: Mapping[str, float | None]
-    """The same of every law of the calibration, for these decisions."""
-    incredible_from: float | None
-    """FLOPs from which the law promises less than direct training approaches with unlimited data."""
-    crossover_share: float | None
-    """Share of the draws in which direct training catches up within the range."""
+    crossover: Crossing
+    """Where direct training catches up with distilling."""
+    overtaking: Crossing
+    """Where distilling gets ahead of direct training."""
+    incredible: tuple[Interval, ...]
+    """Ranges of FLOPs with losses below the one that direct training approaches with unlimited data."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +66,8 @@ class Frontier:
     tracks: Mapping[str, Track]
     """By scenario."""
     outside: tuple[float, ...]
-    """By how many times direct training lies outside the fitted region, by budget; 1 is inside."""
+    """By how many times the farthest way lies outside the fitted region, by budget; 1 is inside."""
+    warnings: tuple[str, ...] = ()
 
     @property
     def headline(self) -> str:
@@ -77,28 +77,35 @@ class Frontier:
     @property
     def findings(self) -> tuple[str, ...]:
         """The sentences of the headline."""
-        texts = []
-        for name, track in self.tracks.items():
-            first, last = track.gain[0].value > 0, track.gain[-1].value > 0
-            if track.crossover is not None:
-                band = track.crossover
-                ends = [format_power(end, 2) for end in (band.low, band.high) if end is not None]
-                spread = f" [{', '.join(ends)}]" if ends else ""
-                text = f"direct training catches up at {format_power(band.value, 2)}{spread} FLOPs"
-            elif first == last:
-                text = f"{'distilling' if first else 'direct training'} is ahead throughout"
-            else:
-                text = "direct training is ahead on the smaller budgets, distilling on the larger ones"
-            for law, at in track.crossover_by_law.items():
-                if law != self.law:
-                    text += f" (under {law}: {'no crossover' if at is None else format_power(at, 2)})"
-            if track.incredible_from is not None:
-                text += f"; from {format_power(track.incredible_from, 2)} on its losses are not credible"
-            texts.append(f"{DESCRIPTIONS.get(name, name)}: {text}.")
+        texts = [
+            f"{DESCRIPTIONS.get(name, name)}: {self._said(track)}." for name, track in self.tracks.items()
+        ]
         beyond = max(self.outside)
         if beyond > FAR:
             texts.append(f"Extrapolated up to {format_number(beyond, 2)}x beyond the fitted runs.")
+        if min(self.outside) > TOO_FAR:
+            texts[:-1] = [f"{UNKNOWN.capitalize()}."]
+        elif beyond > TOO_FAR:
+            far = spans(np.array(self.budgets), np.array(self.outside) > TOO_FAR)
+            texts.append(f"No verdict rests on what lies so far outside: {spans_text(far)}.")
         return tuple(texts)
+
+    def _said(self, track: Track) -> str:
+        """Who is ahead, from where on, and where the losses cannot be believed."""
+        events = {"direct training catches up": track.crossover, "distilling gets ahead": track.overtaking}
+        found = sorted((each.at.value, event) for event, each in events.items() if each.at is not None)
+        texts = [f"{event} at {events[event].text(self.law)}" for _, event in found]
+        if not found:
+            texts = [f"{'distilling' if track.gain[0].value > 0 else 'direct training'} is ahead throughout"]
+            texts += [
+                f"under {law} {event} at {format_power(at, 2)}"
+                for event, each in events.items()
+                for law, at in each.by_law.items()
+                if at is not None
+            ]
+        if track.incredible:
+            texts.append(f"its losses are not credible at {spans_text(track.incredible)}")
+        return "; ".join(texts)
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per budget and way; numbers in full, units in the names."""
@@ -155,7 +162,8 @@ class Frontier:
     def _repr_html_(self) -> str:
         from scaling.render import html_table
 
-        return f"<p><b>{self.headline}</b></p>{html_table(*self.table())}"
+        notes = "".join(f"<li>{warning}</li>" for warning in self.warnings)
+        return f"<p><b>{self.headline}</b></p>{html_table(*self.table())}<ul>{notes}</ul>"
 
 
 def frontier(
@@ -197,11 +205,22 @@ def frontier(
         np.tile(tokens, len(scenarios)),
     )
     kind = question.law or calibration.default or ""
-    region = calibration.region
     floor = calibration.supervised.loss(decisions.student_params, UNLIMITED_TOKENS)
     direct = [(float(N), float(D)) for N, D in zip(alone, tokens, strict=True)]
     judge = Judge(calibration, question.student_unique_tokens, question.teacher_unique_tokens)
     outcomes = {law: judge.outcome(decisions, law) for law in calibration.distillation}
+    places = [judge.place(*values) for values in zip(*decisions[:5], strict=True)]
+    laws = [[kind] if question.law else judge.beside(kind, place) for place in places]
+    tracks = {
+        each.name: _track(
+            decisions, outcomes, laws, costs, floor, slice(k * len(costs), (k + 1) * len(costs))
+        )
+        for k, each in enumerate(scenarios)
+    }
+    region = calibration.region
+    outside = [region.outside(place, teacher_predicted=True) for place in places]
+    outside += [region.outside({"params": N, "tokens": D}) for N, D in direct]
+    factors = np.array([max(each.values(), default=1.0) for each in outside]).reshape(-1, count)
     return Frontier(
         calibration=calibration.name,
         law=kind,
@@ -209,68 +228,42 @@ def frontier(
         direct=tuple(judge.direct(*at) for at in direct),
         direct_params=tuple(N for N, _ in direct),
         direct_tokens=tuple(D for _, D in direct),
-        outside=tuple(
-            max(region.outside({"params": N, "tokens": D}).values(), default=1.0) for N, D in direct
-        ),
-        tracks={
-            each.name: _track(
-                decisions, outcomes, kind, costs, floor, slice(k * len(costs), (k + 1) * len(costs))
-            )
-            for k, each in enumerate(scenarios)
-        },
+        tracks=tracks,
+        outside=tuple(map(float, factors.max(axis=0))),
+        warnings=calibration.provenance.warnings,
     )
 
 
 def _track(
     decisions: Decisions,
     outcomes: Mapping[str, Outcome],
-    kind: str,
+    laws: Sequence[Sequence[str]],
     costs: Array,
     floor: Array,
     mine: slice,
 ) -> Track:
+    """One scenario; ``laws`` are those that its intervals span, decision by decision, its own first."""
+    kind, at = laws[0][0], range(mine.start, mine.stop)
     outcome = outcomes[kind]
-    points = {
-        law: float(_crossing(costs, (each.direct - each.loss)[None, mine])[0])
-        for law, each in outcomes.items()
-    }
-    at = range(mine.start, mine.stop)
-    incredible = outcome.loss[mine] < floor[mine]
-    probability = outcome.probability()
-    crossover, share = (None if np.isnan(points[kind]) else Estimate(points[kind])), None
+    gains = {law: (each.direct - each.loss)[mine] for law, each in outcomes.items()}
+    drawn = None
     if outcome.loss_draws is not None and outcome.direct_draws is not None:
-        drawn = _crossing(costs, (outcome.direct_draws - outcome.loss_draws)[:, mine])
-        crossed = drawn[np.isfinite(drawn)]
-        share = len(crossed) / len(drawn)
-        if crossover is not None and len(crossed):
-            crossover = Estimate(crossover.value, *interval(crossed))
+        drawn = (outcome.direct_draws - outcome.loss_draws)[:, mine]
+    losses = {law: -gain for law, gain in gains.items()}
+    probability = outcome.probability()
     return Track(
-        loss=tuple(outcome.estimate(k) for k in at),
-        gain=tuple(outcome.gain(k) for k in at),
+        loss=tuple(spanning([outcomes[law].estimate(k) for law in laws[k]]) for k in at),
+        gain=tuple(spanning([outcomes[law].gain(k) for law in laws[k]]) for k in at),
         probability=None if probability is None else tuple(map(float, probability[mine])),
         student_params=tuple(map(float, decisions.student_params[mine])),
         student_tokens=tuple(map(float, decisions.student_tokens[mine])),
         teacher_params=tuple(map(float, decisions.teacher_params[mine])),
         teacher_tokens=tuple(map(float, decisions.teacher_tokens[mine])),
         teacher_loss=tuple(map(float, decisions.teacher_loss[mine])),
-        crossover=crossover,
-        crossover_by_law={law: None if np.isnan(point) else point for law, point in points.items()},
-        incredible_from=float(costs[np.argmax(incredible)]) if incredible.any() else None,
-        crossover_share=share,
+        crossover=crossing(costs, gains, kind, drawn),
+        overtaking=crossing(costs, losses, kind, None if drawn is None else -drawn),
+        incredible=spans(costs, outcome.loss[mine] < floor[mine]),
     )
-
-
-def _crossing(costs: Array, gains: Array) -> Array:
-    """Where each row of gains (draws, budgets) last falls through zero, by interpolation; else nan."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        weight = gains[:, :-1] / (gains[:, :-1] - gains[:, 1:])
-    falls = (gains[:, :-1] > 0) & (gains[:, 1:] <= 0)
-    last = falls.shape[1] - 1 - np.argmax(falls[:, ::-1], axis=1)
-    row = np.arange(len(gains))
-    ln_C = np.log(costs)
-    crosses = falls.any(axis=1)
-    part = np.where(crosses, weight[row, last], 0.0)
-    return np.where(crosses, np.exp(ln_C[last] + part * (ln_C[last + 1] - ln_C[last])), np.nan)
 
 
 def _columns(estimate: Estimate, name: str) -> dict[str, float | None]:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from test_planner import BOX, calibration, tiny
 
-from scaling import InputError, Question, frontier, plan
-from scaling.scenarios import BEST_CASE, INFERENCE
+from scaling import Calibration, InputError, Question, frontier, plan
+from scaling.scenarios import BEST_CASE, INFERENCE, PRETRAINING
 
 
 def test_crossovers_lie_where_the_digest_finds_them():
@@ -12,9 +12,9 @@ def test_crossovers_lie_where_the_digest_finds_them():
     question = {"budget": 1e26, "constraints": BOX, "scenarios": (BEST_CASE, INFERENCE)}
     one = frontier(Question(student_params=1e9, **question), budgets, calibration())
     ten = frontier(Question(student_params=1e10, **question), budgets, calibration())
-    assert one.tracks["teacher_inference"].crossover.value == pytest.approx(1.6e21, rel=0.1)
-    assert one.tracks["best_case"].crossover.value == pytest.approx(1.7e22, rel=0.1)
-    assert ten.tracks["teacher_inference"].crossover.value == pytest.approx(1.0e23, rel=0.1)
+    assert one.tracks["teacher_inference"].crossover.at.value == pytest.approx(1.6e21, rel=0.1)
+    assert one.tracks["best_case"].crossover.at.value == pytest.approx(1.7e22, rel=0.1)
+    assert ten.tracks["teacher_inference"].crossover.at.value == pytest.approx(1.0e23, rel=0.1)
 
 
 def test_a_point_of_the_frontier_is_the_plan():
@@ -36,9 +36,9 @@ def test_a_point_of_the_frontier_is_the_plan():
 def test_bands_of_a_crossover_cover_its_value():
     question = Question(student_params=3e4, budget=1e16, scenarios=(BEST_CASE,))
     track = frontier(question, np.geomspace(1e11, 1e17, 49), tiny()).tracks["best_case"]
-    assert 0 <= track.crossover_share <= 1
-    if track.crossover is not None:
-        assert track.crossover.low <= track.crossover.value <= track.crossover.high
+    assert 0 <= track.crossover.share <= 1
+    if track.crossover.at is not None:
+        assert track.crossover.at.low <= track.crossover.at.value <= track.crossover.at.high
 
 
 def test_a_range_needs_two_ends():
@@ -56,3 +56,39 @@ def test_a_free_size_grows_with_the_budget():
     track = along.tracks["teacher_inference"]
     assert track.student_params[-1] == pytest.approx(answer.distillations[0].params, rel=1e-3)
     assert track.loss[-1].value == pytest.approx(answer.distillations[0].loss.value, abs=1e-7)
+
+
+def test_distilling_that_gets_ahead_later_is_given_its_budget_too():
+    question = Question(student_params=1e9, budget=3e22, scenarios=(PRETRAINING,))
+    along = frontier(question, np.geomspace(1e22, 3e22, 25))
+    track = along.tracks["teacher_pretraining"]
+    gains = np.array([gain.value for gain in track.gain])
+    assert gains[0] < 0 < gains[-1]
+    assert track.crossover.at is None
+    before, after = (along.budgets[np.flatnonzero(sign)[k]] for sign, k in ((gains < 0, -1), (gains > 0, 0)))
+    assert before <= track.overtaking.at.value <= after
+    assert track.overtaking.at.low <= track.overtaking.at.value <= track.overtaking.at.high
+    assert "distilling gets ahead at" in along.headline
+
+
+def test_losses_that_are_not_credible_have_their_own_range():
+    """With a free size and many tokens to serve, only the smallest budgets extrapolate absurdly."""
+    along = frontier(Question(budget=1e22, lifetime_tokens=1e12), np.geomspace(1e20, 1e22, 25))
+    floor = {name: [] for name in along.tracks}
+    law = Calibration.load(along.calibration).supervised
+    for name, track in along.tracks.items():
+        floor[name] = [
+            cost
+            for cost, loss, N in zip(along.budgets, track.loss, track.student_params, strict=True)
+            if loss.value < law.loss(N, 1e30)
+        ]
+        said = [low <= cost <= high for cost in along.budgets for low, high in track.incredible]
+        assert sum(said) == len(floor[name])
+    assert any(floor.values())
+
+
+def test_a_frontier_tells_how_far_its_teachers_lie_outside_and_keeps_warnings():
+    along = frontier(Question(student_params=1e9, budget=1e22, scenarios=(INFERENCE,)), [1e21, 1e22])
+    assert min(along.outside) >= 10 - 1e-6  # the teacher's tokens
+    warned = frontier(Question(student_params=1e9, budget=1e22), [1e21, 1e22], "busbridge2025-table6")
+    assert any("misprinted" in warning for warning in warned.warnings)
