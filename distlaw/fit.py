@@ -20,8 +20,14 @@ Table = Annotated[
 Map = Annotated[
     str,
     typer.Option(
-        "--map", help="Your column for each of ours, by name or symbol: N=params,D=tokens,L=val_loss."
+        "--map",
+        help="Your column for each of ours, by name or symbol: N=params,D=tokens,L=val_loss,L_T=t_loss. "
+        "Also run (what the checkpoints of one run share), kind, seed, status, teacher, method; and C, the "
+        "compute of a run's own training, from which missing tokens follow.",
     ),
+]
+Given = Annotated[
+    str, typer.Option(help="Take the supervised law of this calibration (file or published name).")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -38,9 +44,17 @@ def load_table(path: Path, mapping: str = "") -> pd.DataFrame:
     from fits.runs import parse_mapping, read_runs, validate
 
     if path.is_dir():
+        if mapping:
+            raise InputError("--map is for tables; a sweep's store has our columns already")
         from sweeps import results  # heavy: only for stores
 
-        return validate(results(path))
+        try:
+            return validate(results(path))
+        except KeyError as error:
+            raise InputError(
+                f"{path}: this store was written by another version of distlaw (a run without {error}); "
+                "fit it with that version, or run the sweep again in a new directory"
+            ) from error
     return read_runs(path, parse_mapping(mapping))
 
 
@@ -51,9 +65,7 @@ def fit_command(
     plots: Annotated[
         Path | None, typer.Option(help="Write the figures (PNG and SVG) into this directory.")
     ] = None,
-    supervised: Annotated[
-        str, typer.Option(help="Take the supervised law of this calibration (file or published name).")
-    ] = "",
+    supervised: Given = "",
     law: Annotated[
         list[str] | None, typer.Option(help="Distillation law to fit; repeat for several, the default first.")
     ] = None,
@@ -70,8 +82,9 @@ def fit_command(
         ),
     ] = None,
     delta: Annotated[
-        str, typer.Option(help="Where Huber's loss on ln(loss) turns linear: auto, a number, or inf.")
+        str, typer.Option(help="Where Huber's loss turns linear: auto, a number, or inf for least squares.")
     ] = "auto",
+    nats: Annotated[bool, typer.Option("--nats", help="Compare losses, not their logarithms.")] = False,
     asymmetry: Annotated[
         float, typer.Option(help="How much more an over-estimate costs (for rungs not tuned to the end).")
     ] = 1.0,
@@ -95,13 +108,15 @@ def fit_command(
     from fits import Objective, fit
     from scaling.calibration import Calibration
 
-    if out is not None and not out.parent.is_dir():
-        raise InputError(f"--out {out}: there is no directory {out.parent}")
+    if out is not None:
+        _check_writable("--out", out)
+    if plots is not None:
+        _make_directory("--plots", plots)
     given = Calibration.load(supervised) if supervised else None
     found = fit(
         load_table(table, mapping), laws=law, supervised=given, gamma=gamma, draws=draws, seed=seed,
         fixed=_numbers("--fix", fix), tied=tied, joint=joint,
-        objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors),
+        objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
         name=(out or table).stem, source=table.name,
     )  # fmt: skip
     if leave_out:
@@ -115,7 +130,7 @@ def fit_command(
         typer.echo(f"figures: {plots}", err=True)
 
 
-def check_command(table: Table, mapping: Map = "", as_json: Json = False) -> None:
+def check_command(table: Table, mapping: Map = "", supervised: Given = "", as_json: Json = False) -> None:
     """Check a table's data and design without fitting it: what it can identify, and which runs would help.
 
     Example:
@@ -123,20 +138,20 @@ def check_command(table: Table, mapping: Map = "", as_json: Json = False) -> Non
         distlaw check runs.csv --map N=params,D=tokens,L=val_loss
     """
     from fits.design import check
+    from scaling.calibration import Calibration
 
-    report = check(load_table(table, mapping))
+    given = Calibration.load(supervised).supervised if supervised else None
+    report = check(load_table(table, mapping), given)
     typer.echo(json.dumps(asdict(report), indent=1) if as_json else report)
     if report.refused:
-        raise typer.Exit(1)
+        raise typer.Exit(2)
 
 
 def compare_command(
     table: Table,
     mapping: Map = "",
     law: Annotated[list[str] | None, typer.Option(help="A law to compare; repeat for several.")] = None,
-    supervised: Annotated[
-        str, typer.Option(help="Take the supervised law of this calibration (file or published name).")
-    ] = "",
+    supervised: Given = "",
     as_json: Json = False,
     seed: Annotated[int, typer.Option(help="Random seed of the starts.")] = 0,
 ) -> None:
@@ -148,11 +163,11 @@ def compare_command(
 
         distlaw compare-laws runs.csv --law published --law effective-tokens
     """
-    from fits.compare import LAWS, compare_laws
+    from fits.compare import compare_laws
     from scaling.calibration import Calibration
 
     given = Calibration.load(supervised).supervised if supervised else None
-    found = compare_laws(load_table(table, mapping), law or LAWS, supervised=given, seed=seed)
+    found = compare_laws(load_table(table, mapping), law or None, supervised=given, seed=seed)
     typer.echo(json.dumps(found.data(), indent=1) if as_json else found)
 
 
@@ -160,12 +175,33 @@ def _numbers(option: str, text: str) -> dict[str, float]:
     """``"E=1.69,k=1.4"`` as numbers by name."""
     from fits.runs import parse_mapping
 
+    example = "E=1.69,k=1.4"
     try:
-        return {name: float(value) for name, value in parse_mapping(text, option).items()}
+        return {name: float(value) for name, value in parse_mapping(text, option, example).items()}
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{option} gives each coefficient a number, as in E=1.69; not {text!r}") from error
+        raise InputError(
+            f"{option} gives each coefficient a number, as in {example}; not {text!r}"
+        ) from error
+
+
+def _check_writable(option: str, path: Path) -> None:
+    """Refuse a file that cannot be written, before an hour of fitting; leaves no file behind."""
+    existed = path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be written ({error.strerror})") from error
+    if not existed:
+        path.unlink()
+
+
+def _make_directory(option: str, path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be made a directory ({error.strerror})") from error
 
 
 def _delta(text: str) -> float | str:

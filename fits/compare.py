@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fits.design import levels
+from fits.design import judge, levels, published_reasons, refuse, remarks
 from fits.estimate import Estimate, Objective
 from fits.heldout import hold_out
 from fits.joint import Recipe, fit_laws
-from fits.model import Rows
+from fits.model import Rows, coordinates_of
 from fits.runs import validate
 from scaling.errors import InputError
 from scaling.laws import SupervisedLaw
@@ -55,6 +55,8 @@ class Comparison:
 
     scores: tuple[Score, ...]
     runs: int
+    notes: tuple[str, ...] = ()
+    """Where the supervised law came from, and which laws were left out."""
 
     def criteria(self) -> dict[str, dict[str, float]]:
         """Every criterion by name, with each law's value; lower is better."""
@@ -77,6 +79,7 @@ class Comparison:
         return {"runs": self.runs, "criteria": self.criteria(), "bias, weak teachers": bias} | {
             "starts that agree": agreed,
             "best on": self.wins(),
+            "notes": list(self.notes),
         }
 
     def wins(self) -> dict[str, list[str]]:
@@ -107,13 +110,15 @@ class Comparison:
             line("starts that agree", [f"{score.agreed}/{score.starts} " for score in self.scores]),
             "",
             *(f"{law}: best on {', '.join(won) or 'nothing'}" for law, won in self.wins().items()),
+            *([""] if self.notes else []),
+            *(f"note: {note}" for note in self.notes),
         ]
         return "\n".join(lines)
 
 
 def compare_laws(
     runs: pd.DataFrame,
-    laws: Sequence[str] = LAWS,
+    laws: Sequence[str] | None = None,
     *,
     supervised: SupervisedLaw | None = None,
     objective: Objective | None = None,
@@ -123,13 +128,14 @@ def compare_laws(
 ) -> Comparison:
     """Fit every law to the same runs and cross-validate it five ways.
 
+    ``laws`` are by default those of ``LAWS`` that the design identifies.
     ``supervised`` gives the supervised law where the table has no supervised runs. ``thresholds`` are the
     teacher losses above which "weak to strong" and below which "strong to weak" is trained, and the student
     tokens below which "few to many tokens" is; by default they leave out about a third of the runs. Where
     the table has a column ``split``, everything happens inside the rows that say "fit", and predicting the
     others is one more check.
 
-    Raises InputError if the table has no distillations.
+    Raises InputError if the table has no distillations, or its design cannot identify a law.
     """
     everything = validate(runs)
     table, out = everything, np.zeros(len(everything), dtype=bool)
@@ -139,10 +145,13 @@ def compare_laws(
     rows = Rows.of(table)
     if not rows.distillations:
         raise InputError("there are no distillations to compare laws on")
+    refuse(judge(table, rows, supervised))
+    laws, notes = _laws(rows, laws)
     chosen = objective or Objective()
     folds = {check: list(masks) for check, masks in splits(table, thresholds).items()}
     scores: list[Score] = []
     for law in laws:
+        _check_size(law, rows)
         recipe = Recipe(
             laws=(law,), pins={} if supervised is not None else {"gamma": 1.0}, tied=False, given=supervised,
             given_draws=None, objective=chosen, starts=starts, seed=seed,
@@ -152,7 +161,34 @@ def compare_laws(
         if out.any():
             held_out[OWN_SPLIT] = hold_out(everything, out, OWN_SPLIT, recipe, estimates)[-1].rmse
         scores.append(_score(law, estimates[law], {c: e for c, e in held_out.items() if np.isfinite(e)}))
-    return Comparison(scores=tuple(scores), runs=rows.distillations)
+    source = f"fitted together with {rows.supervised} supervised runs, gamma = 1"
+    stands = f"the supervised law is {'given' if supervised is not None else source}"
+    return Comparison(
+        scores=tuple(scores), runs=rows.distillations, notes=(stands, *remarks(everything), *notes)
+    )
+
+
+def _laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """The laws to compare, and why one of ``LAWS`` is missing."""
+    if isinstance(laws, str):
+        raise InputError(f"laws is a list of names, for example [{laws!r}], not {laws!r}")
+    if laws is not None:
+        return list(dict.fromkeys(laws)), []
+    reasons = published_reasons(rows)
+    if not reasons:
+        return list(LAWS), []
+    said = f"the published 8-coefficient law is not compared: only {', '.join(reasons)}"
+    return [law for law in LAWS if law != "published"], [said]
+
+
+def _check_size(law: str, rows: Rows) -> None:
+    """Refuse a law that has as many coefficients as there are distillations: it would fit them exactly."""
+    fitted = len(coordinates_of(law, rows.centre()).space)
+    if rows.distillations <= fitted:
+        raise InputError(
+            f"{rows.distillations} distillations cannot judge the {law} law and its {fitted} coefficients; "
+            f"leave it out, or add runs until there are at least {2 * fitted}"
+        )
 
 
 def splits(

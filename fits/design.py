@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from fits.model import Rows
+from fits.scrutiny import unnamed
+from scaling.errors import InputError
 from scaling.laws import SupervisedLaw
+
+CHECKPOINTS = 8
+"""Token counts of one size and teacher from which unnamed rows look like checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +48,8 @@ class DesignReport:
         return "\n".join([*self.lines, *(f"{finding.level}: {finding}" for finding in self.findings)])
 
 
-def check(table: pd.DataFrame) -> DesignReport:
-    """Check a validated table without fitting it."""
+def check(table: pd.DataFrame, supervised: SupervisedLaw | None = None) -> DesignReport:
+    """Check a validated table without fitting it; ``supervised`` is a law that will not be fitted."""
     rows, n = Rows.of(table), int((table["excluded"] == "").sum())
     lines = [
         f"{n} of {len(table)} rows can be used: {rows.supervised} supervised, "
@@ -52,7 +58,6 @@ def check(table: pd.DataFrame) -> DesignReport:
     lines += [
         f"  not used: {c} x {reason}" for reason, c in table["excluded"].value_counts().items() if reason
     ]
-    findings = check_supervised(rows) if rows.supervised else []
     for kind, N, D in (
         ("supervised", rows.N[: rows.supervised], rows.D[: rows.supervised]),
         ("distillation", rows.N[rows.supervised :], rows.D[rows.supervised :]),
@@ -66,29 +71,90 @@ def check(table: pd.DataFrame) -> DesignReport:
         lines.append(
             f"  teachers: {len(np.unique(rows.L_T))} losses {rows.L_T.min():.4g} to {rows.L_T.max():.4g}"
         )
-        findings += check_distillation(rows, None)
         reasons = published_reasons(rows)
         if reasons:
             lines.append(f"  the published 8-coefficient law cannot be identified: only {', '.join(reasons)}")
-    findings += check_methods(table)
+    lines += [f"  {remark}" for remark in remarks(table)]
+    findings = judge(table, rows, supervised)
     if not any(finding.level == "refuse" for finding in findings):
         lines.append("  the design can be fitted" + ("" if findings else "; nothing to object"))
     return DesignReport(lines=tuple(lines), findings=tuple(findings))
 
 
-def check_methods(table: pd.DataFrame) -> list[Finding]:
-    """Whether the distillations were all made one way."""
-    used = table[(table["excluded"] == "") & (table["kind"] == "distillation")]
-    methods = sorted(used["method"].dropna().astype(str).unique()) if "method" in used else []
-    if len(methods) < 2:
-        return []
-    return [
-        Finding(
-            level="warn",
-            what=f"the distillations used {len(methods)} methods ({', '.join(methods[:4])}), pooled here",
-            mend="Fit each method's table alone, or see leave_out('method') for how much they differ",
+def judge(table: pd.DataFrame, rows: Rows, supervised: SupervisedLaw | None) -> list[Finding]:
+    """All findings about a table before it is fitted, alone or on a given supervised law."""
+    findings = [] if supervised is not None else check_supervised(rows)
+    if rows.distillations:
+        findings += check_distillation(rows, supervised)
+    elif supervised is not None:
+        findings.append(
+            Finding(
+                level="refuse",
+                what="there is nothing to fit: the supervised law is given, and no row is a distillation",
+                mend="Add distillations, or fit the supervised runs alone",
+            )
         )
+    return findings + check_table(table)
+
+
+def refuse(findings: Iterable[Finding]) -> None:
+    """The refusals among the findings as one InputError."""
+    refused = [str(finding) for finding in findings if finding.level == "refuse"]
+    if refused:
+        raise InputError("; ".join(refused))
+
+
+def remarks(table: pd.DataFrame) -> list[str]:
+    """What was done to the table on the way in, beyond leaving rows out."""
+    if "tokens_from" not in table:
+        return []
+    filled = table.loc[(table["tokens_from"].fillna("") != "") & (table["excluded"] == ""), "tokens_from"]
+    return [
+        f"the tokens of {count} rows are {rule}; that holds if compute is of the run's own training, without "
+        "a teacher's inference"
+        for rule, count in filled.value_counts().items()
     ]
+
+
+def check_table(table: pd.DataFrame) -> list[Finding]:
+    """Whether the rows are alike where they should be, and named where they belong together."""
+    used = table[table["excluded"] == ""]
+    found: list[Finding] = []
+    methods = _values(used[used["kind"] == "distillation"], "method")
+    if len(methods) > 1:
+        found.append(
+            Finding(
+                level="warn",
+                what=f"the distillations used {len(methods)} methods ({', '.join(methods[:4])}), pooled here",
+                mend="Fit each method's table alone, or see leave_out('method') for how much they differ",
+            )
+        )
+    contexts = _values(used, "context")
+    if len(contexts) > 1:
+        found.append(
+            Finding(
+                level="warn",
+                what=f"the runs have {len(contexts)} contexts ({', '.join(contexts[:4])}), pooled here: a "
+                "longer one lowers the loss, and costs more",
+                mend="Fit each context's table alone",
+            )
+        )
+    alone = used[unnamed(used)]
+    counts = alone.groupby(["kind", "params", "teacher_loss"], dropna=False)["tokens"].nunique()
+    if len(counts) and counts.max() >= CHECKPOINTS:
+        found.append(
+            Finding(
+                level="warn",
+                what=f"up to {counts.max()} token counts of one size and teacher, in rows without a run's "
+                "name: if they are checkpoints of one run, every interval is several times too narrow",
+                mend="Name the runs in a column 'run' (--map run=...)",
+            )
+        )
+    return found
+
+
+def _values(table: pd.DataFrame, column: str) -> list[str]:
+    return sorted(table[column].dropna().astype(str).unique()) if column in table else []
 
 
 def levels(values: np.ndarray, ratio: float = 1.15) -> np.ndarray:
@@ -105,6 +171,15 @@ def check_supervised(rows: Rows) -> list[Finding]:
     """What the supervised runs can determine."""
     N, D = rows.N[: rows.supervised], rows.D[: rows.supervised]
     found: list[Finding] = []
+    if not len(N):
+        return [
+            Finding(
+                level="refuse",
+                what="the table has distillations only, and a distillation law stands on a supervised law",
+                mend="Add supervised runs of the same models and data, or give a calibration whose "
+                "supervised law applies (--supervised)",
+            )
+        ]
     if len(N) < 6:
         return [
             Finding(

@@ -16,14 +16,16 @@ from fits.design import (
     Finding,
     check_distillation,
     check_fit,
-    check_methods,
-    check_supervised,
+    judge,
     published_reasons,
+    refuse,
+    remarks,
 )
 from fits.estimate import Estimate, Objective, estimate
 from fits.heldout import HeldOut, extrapolations, leave_groups_out
 from fits.joint import SUPERVISED, Recipe, draw_laws, fit_laws, pull
 from fits.model import Rows
+from fits.repeats import together
 from fits.runs import validate
 from fits.solver import Array
 from scaling.calibration import Calibration
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from fits.plots import Plots
     from fits.profile import Profile, Quantity
 
+LEAST_DRAWS = 20
+"""Fewer draws than this have no 5 % and 95 % quantiles."""
 GAMMA_RUNS = 12
 """Fewer supervised runs than this cannot carry a free gamma."""
 BENT = 0.05
@@ -162,13 +166,14 @@ def fit(
     Raises InputError if the table is unusable or its design cannot identify any law.
     """
     began = time.perf_counter()
+    if draws < LEAST_DRAWS:
+        raise InputError(f"draws must be at least {LEAST_DRAWS}, to carry an interval; not {draws!r}")
     table = validate(runs)
     rows = Rows.of(table)
-    findings = _design(rows, supervised) + check_methods(table)
-    chosen, notes = _laws(rows, laws)
-    if supervised is not None and not chosen:
-        raise InputError("there is nothing to fit: the supervised law is given, and no row is a distillation")
     law, law_draws, given = _given(supervised, draws)
+    findings = judge(table, rows, law)
+    refuse(findings)
+    chosen, notes = _laws(rows, laws)
     _check_asymptote(rows, "pinned", (fixed or {}).get("E"))
     _check_asymptote(rows, given, law.E if law is not None else None)
     recipe = Recipe(
@@ -181,6 +186,7 @@ def fit(
         starts=starts,
         seed=seed,
     )
+    rows, repeated = together(rows, recipe)
     recipe, decided = with_gamma(rows, recipe, gamma)
     recipe, estimates, more = _fitted(rows, recipe, joint)
     law = next(iter(estimates.values())).supervised
@@ -198,7 +204,7 @@ def fit(
         draws=draw_laws(estimates, recipe, draws, resample, executor),
         held_out=extrapolations(table, recipe, estimates) if held_out else (),
         findings=tuple(dict.fromkeys(findings)),
-        notes=(*decided, *more, *notes),
+        notes=(*remarks(table), *repeated, *decided, *more, *notes),
         resample=resample,
         name=name,
         source=source,
@@ -212,25 +218,6 @@ def _check_asymptote(rows: Rows, source: str, E: float | Array | None) -> None:
     lowest = rows.centre().lowest_loss
     if E is not None and float(np.ravel(E)[0]) >= lowest:
         raise InputError(f"E = {E:.4g} ({source}) is not below the lowest loss in the table, {lowest:.4g}")
-
-
-def _design(rows: Rows, supervised: SupervisedLaw | Calibration | None) -> list[Finding]:
-    """The findings before fitting; the refusals among them become one InputError."""
-    findings: list[Finding] = []
-    if supervised is None:
-        if rows.supervised == 0:
-            raise InputError(
-                "the table has distillations only, and a distillation law stands on a supervised law: add "
-                "supervised runs of the same models and data, or give a calibration whose supervised law "
-                "applies (--supervised)"
-            )
-        findings += check_supervised(rows)
-    if rows.distillations:
-        findings += check_distillation(rows, None)
-    refused = [str(finding) for finding in findings if finding.level == "refuse"]
-    if refused:
-        raise InputError("; ".join(refused))
-    return findings
 
 
 def _given(
@@ -293,8 +280,10 @@ def _laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]
     """The distillation laws to fit, default first, and why one is missing."""
     if not rows.distillations:
         return [], []
+    if isinstance(laws, str):
+        raise InputError(f"laws is a list of names, for example [{laws!r}], not {laws!r}")
     if laws is not None:
-        return list(laws), []
+        return list(dict.fromkeys(laws)), []
     reasons = published_reasons(rows)
     if reasons:
         return ["effective-tokens"], [

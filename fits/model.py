@@ -84,6 +84,13 @@ class Rows:
         return len(np.unique(self.group)) / len(self)
 
     @property
+    def configuration(self) -> NDArray[np.intp]:
+        """(rows,): rows of one kind, size, token count and teacher share a number."""
+        columns = {"kind": self.kind, "N": self.N, "D": self.D, "L_T": np.zeros(len(self))}
+        columns["L_T"][self.supervised :] = self.L_T
+        return pd.DataFrame(columns).groupby(list(columns), sort=False).ngroup().to_numpy().astype(np.intp)
+
+    @property
     def kind(self) -> NDArray[np.intp]:
         """(rows,): 0 for supervised, 1 for distillation."""
         return (np.arange(len(self)) >= self.supervised).astype(np.intp)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_check_reads_the_design_without_fitting(csv: Path, tmp_path: Path) -> No
     few = tmp_path / "few.csv"
     pd.read_csv(csv).head(4).to_csv(few, index=False)
     result = CliRunner().invoke(app, ["check", str(few), "--map", "N=size,D=seen,L=val"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "refuse: 4 supervised runs cannot determine" in result.output
 
 
@@ -71,8 +72,42 @@ def test_constraints_and_reports(csv: Path) -> None:
     values = {row["name"]: row["value"] for row in report["coefficients"]}
     assert values["E"] == pytest.approx(1.8)
     assert values["alpha"] == pytest.approx(values["beta"])
-    for wrong in (["--fix", "E=one"], ["--delta", "some"], ["--asymmetry", "0"], ["--report", "pdf"]):
+    for wrong in (
+        ["--fix", "E=one"],
+        ["--delta", "some"],
+        ["--asymmetry", "0"],
+        ["--report", "pdf"],
+        ["--fix", "E"],
+    ):
         assert isinstance(CliRunner().invoke(app, [*arguments, *wrong]).exception, InputError)
+
+
+@pytest.mark.parametrize(
+    ("option", "path", "said"),
+    [
+        ("--out", "", "cannot be written .Is a directory"),
+        ("--out", "none/law.json", "cannot be written .No such file"),
+        ("--plots", "my-runs.csv/figures", "cannot be made a directory"),
+    ],
+)
+def test_where_nothing_can_be_written_is_said_before_the_fit(
+    csv: Path, monkeypatch: pytest.MonkeyPatch, option: str, path: str, said: str
+) -> None:
+    monkeypatch.setattr(verbs, "load_table", lambda *_: pytest.fail("the table was read"))
+    result = CliRunner().invoke(app, ["fit", str(csv), option, str(csv.parent / path)])
+    assert isinstance(result.exception, InputError)
+    assert re.search(said, str(result.exception))
+
+
+def test_stores_of_other_versions_and_mapped_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def old(_: Path) -> None:
+        raise KeyError("aspect_ratio")
+
+    monkeypatch.setattr("sweeps.results", old)
+    with pytest.raises(InputError, match="written by another version of distlaw"):
+        verbs.load_table(tmp_path)
+    with pytest.raises(InputError, match="--map is for tables"):
+        verbs.load_table(tmp_path, "N=size")
 
 
 def test_compare_laws_needs_distillations(csv: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from samples_of_fits import FIGURE1, sweep
+from samples_of_fits import FIGURE1, TRUTH, sweep
 
 from fits import Objective, fit
 from fits.compare import OWN_SPLIT, compare_laws
@@ -53,6 +53,20 @@ def test_a_law_of_ones_own() -> None:
     ).shape == (20, 1)
     with pytest.raises(InputError, match="positive value"):
         register_law("none", soft_maximum, {"boost": 0.0})
+
+
+def test_designs_that_cannot_judge_a_law_are_refused() -> None:
+    only = sweep(noise=0.003).query("kind == 'distillation'")
+    with pytest.raises(InputError, match="distillations only"):
+        compare_laws(only)
+    with pytest.raises(InputError, match="8 distillations cannot judge the published law and its 8 coeff"):
+        compare_laws(only.head(8), ["published"], supervised=TRUTH)
+    with pytest.raises(InputError, match="laws is a list of names"):
+        compare_laws(only, "published", supervised=TRUTH)
+    found = compare_laws(only, supervised=TRUTH, starts=4)
+    assert [score.law for score in found.scores] == ["effective-tokens", "effective-tokens-capacity"]
+    assert "the supervised law is given" in str(found)
+    assert "not compared: only 2 student token counts" in str(found)
 
 
 def test_no_distillations_is_an_input_error() -> None:

@@ -142,6 +142,30 @@ def test_the_same_seed_gives_the_same_fit() -> None:
     assert np.array_equal(one.draws["effective-tokens"]["k"], other.draws["effective-tokens"]["k"])
 
 
+def test_what_no_fit_can_be_asked_for() -> None:
+    with pytest.raises(InputError, match=r"laws is a list of names, for example \['published'\]"):
+        fit(sweep(), laws="published")
+    with pytest.raises(InputError, match="draws must be at least 20"):
+        fit(sweep(), draws=0)
+    assert list(fit(sweep(noise=0.01), laws=["published"] * 2, draws=20).distillation) == ["published"]
+
+
+def test_copies_of_a_run_are_no_evidence() -> None:
+    """Three copies with .1 % noise where the law is missed by 2 %: intervals and BIC stay; seeds are kept."""
+    rng = np.random.default_rng(1)
+    once = sweep(noise=0.02, seed=1)
+    copies = pd.concat([once] * 3, ignore_index=True).assign(run=[f"c{i}" for i in range(120)])
+    copies["loss"] *= np.exp(0.001 * rng.standard_normal(120))
+    one, three = fit(once, draws=200, held_out=False), fit(copies, draws=200, held_out=False)
+    assert len(three.main.model.rows) == 40
+    assert "each distillation configuration counts once" in three.summary()
+    assert three.supervised.gamma == pytest.approx(one.supervised.gamma, rel=0.1)
+    at = [np.std(np.log(f.calibration.sampled_supervised().loss(4e6, 2e7))) for f in (one, three)]
+    assert at[1] == pytest.approx(at[0], rel=0.4)
+    seeds = pd.concat([sweep(noise=0.02, seed=seed).assign(seed=seed) for seed in range(3)])
+    assert not any("counts once" in note for note in fit(seeds, draws=20, held_out=False).notes)
+
+
 def test_large_tables_are_drawn_by_one_newton_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums over runs replace refits where there are many rows; the draws are much the same."""
     rng = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from samples_of_fits import TRUTH, sweep
 
-from fits import Fit, Objective, fit
+from fits import Fit, Objective, check, fit, validate
 from scaling import InputError, SupervisedLaw
 
 
@@ -119,3 +119,26 @@ def test_pooled_methods_are_warned_about() -> None:
     frame["method"] = np.where(frame.index % 2, "forward-kl", "reverse-kl")
     found = fit(frame, draws=20)
     assert any("2 methods (forward-kl, reverse-kl)" in str(finding) for finding in found.findings)
+
+
+def test_pooled_contexts_and_unnamed_checkpoints_are_warned_about() -> None:
+    frame = sweep(noise=0.01, tokens=tuple(np.geomspace(2.5e5, 4e6, 9)))
+    assert not any("checkpoints" in str(finding) for finding in check(validate(frame)).findings)
+    said = str(check(validate(frame.drop(columns="run").assign(context=128 + frame.index % 2))))
+    assert "up to 9 token counts of one size and teacher, in rows without a run's name" in said
+    assert "2 contexts (128, 129), pooled here" in said
+
+
+def test_tokens_taken_from_compute_are_said() -> None:
+    frame = sweep(noise=0.01)
+    frame["compute"] = 6 * frame["params"] * frame["tokens"]
+    found = fit(frame.drop(columns="tokens"), draws=20)
+    assert "note: the tokens of 40 rows are compute / (6 params)" in found.summary()
+
+
+def test_the_check_and_the_fit_say_the_same_of_distillations_alone() -> None:
+    frame = validate(sweep(noise=0.01).query("kind == 'distillation'"))
+    assert check(frame).refused
+    assert "distillations only" in str(check(frame))
+    assert not check(frame, TRUTH).refused
+    assert check(validate(sweep().query("kind == 'supervised'")), TRUTH).refused
