@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
 from scaling.choice import choose
 from scaling.crossing import Crossing, crossing, spans, spans_text
 from scaling.errors import InputError
-from scaling.optimum import Optima, Setting
+from scaling.optimum import Bounds, Optima, Setting
 from scaling.plans import FAR, TOO_FAR, UNKNOWN, Estimate, Interval
 from scaling.question import Question
 from scaling.scenarios import DESCRIPTIONS
@@ -183,7 +183,7 @@ def frontier(
         supervised=calibration.supervised,
         law=calibration.law(question.law),
         architecture=question.counting(calibration),
-        bounds=question.bounds(calibration),
+        bounds=_bounds(question, calibration, costs),
     )
     serving, sizes = Serving(setting, question.lifetime_tokens), question.sizes(calibration)
     scenarios, count = question.scenarios, len(costs)
@@ -232,6 +232,13 @@ def frontier(
         outside=tuple(map(float, factors.max(axis=0))),
         warnings=calibration.provenance.warnings,
     )
+
+
+def _bounds(question: Question, calibration: Calibration, costs: Array) -> Bounds:
+    """The bounds at every budget, scenario by scenario: what a teacher may be trained on depends on it."""
+    each = [replace(question, budget=float(cost), target_loss=None).bounds(calibration) for cost in costs]
+    longest = np.tile([bounds.teacher_tokens[1] for bounds in each], len(question.scenarios))
+    return replace(each[-1], teacher_tokens=(each[-1].teacher_tokens[0], longest.reshape(-1, 1)))
 
 
 def _track(

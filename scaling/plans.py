@@ -240,7 +240,7 @@ class Plan:
     def headline(self) -> str:
         """The verdict in one sentence per kind of answer, the cheapest way to a target, the extrapolation."""
         groups: dict[str, list[Distillation]] = {}
-        for way in self.distillations:
+        for way in sorted(self.distillations, key=lambda way: not way.answered):
             groups.setdefault(way.verdict, []).append(way)
         sentences = [
             f"{verdict.capitalize()}{_probabilities(ways)}"

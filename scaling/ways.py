@@ -83,7 +83,8 @@ class ScenarioWays:
         shares = np.array([[scenario.logits, scenario.pretraining] for scenario in self.scenarios])
         logits, pretraining = (np.broadcast_to(share[:, None], shape) for share in shares.T)
         left = self.serving.training_budget(params, budget)
-        found = solve(self.serving.setting, Problems.of(params, left, logits, pretraining))
+        problems = Problems.of(params, left, logits, pretraining)
+        found = solve(self.serving.setting.repeated(shape[1]), problems)
         return Optima(*(values.reshape(shape) for values in found))
 
 
