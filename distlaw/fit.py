@@ -29,6 +29,10 @@ Map = Annotated[
 Given = Annotated[
     str, typer.Option(help="Take the supervised law of this calibration (file or published name).")
 ]
+Delta = Annotated[
+    str, typer.Option(help="Where Huber's loss turns linear: auto, a number, or inf for least squares.")
+]
+Nats = Annotated[bool, typer.Option("--nats", help="Compare losses, not their logarithms.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -81,10 +85,8 @@ def fit_command(
             help="Fit both laws to all runs, or the supervised law alone; by default what the runs allow.",
         ),
     ] = None,
-    delta: Annotated[
-        str, typer.Option(help="Where Huber's loss turns linear: auto, a number, or inf for least squares.")
-    ] = "auto",
-    nats: Annotated[bool, typer.Option("--nats", help="Compare losses, not their logarithms.")] = False,
+    delta: Delta = "auto",
+    nats: Nats = False,
     asymmetry: Annotated[
         float, typer.Option(help="How much more an over-estimate costs (for rungs not tuned to the end).")
     ] = 1.0,
@@ -152,6 +154,8 @@ def compare_command(
     mapping: Map = "",
     law: Annotated[list[str] | None, typer.Option(help="A law to compare; repeat for several.")] = None,
     supervised: Given = "",
+    delta: Delta = "auto",
+    nats: Nats = False,
     as_json: Json = False,
     seed: Annotated[int, typer.Option(help="Random seed of the starts.")] = 0,
 ) -> None:
@@ -163,11 +167,13 @@ def compare_command(
 
         distlaw compare-laws runs.csv --law published --law effective-tokens
     """
-    from fits.compare import compare_laws
+    from fits import Objective, compare_laws
     from scaling.calibration import Calibration
 
     given = Calibration.load(supervised).supervised if supervised else None
-    found = compare_laws(load_table(table, mapping), law or None, supervised=given, seed=seed)
+    objective = Objective(delta=_delta(delta), in_nats=nats)
+    runs = load_table(table, mapping)
+    found = compare_laws(runs, law or None, supervised=given, objective=objective, seed=seed)
     typer.echo(json.dumps(found.data(), indent=1) if as_json else found)
 
 

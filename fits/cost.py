@@ -27,10 +27,10 @@ def training_flops(table: pd.DataFrame) -> tuple[pd.Series[float], str]:
     3 F(N) of the table's architecture where it gives one vocabulary and context, 6 N elsewhere.
     """
     if not (_only(table, "vocab") and _only(table, "context")):
-        return 6.0 * table["params"], "compute / (6 params)"
+        return 6.0 * table["params"], "compute / (6 params), attention and vocabulary not counted"
     forward = architecture(table).forward_flops(table["params"].to_numpy(np.float64))
     cost = pd.Series(FORWARDS_PER_STEP * forward, index=table.index)
-    return cost, "compute / (3 F), F with attention and vocabulary"
+    return cost, "compute / (3 F), attention and vocabulary counted"
 
 
 def _only(table: pd.DataFrame, column: str) -> float | None:

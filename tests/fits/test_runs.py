@@ -39,7 +39,7 @@ def test_a_mapping_by_symbol_and_compute_for_tokens(tmp_path: Path) -> None:
     assert read.loc[0, "params"] == 143e6
     assert read.loc[0, "tokens"] == pytest.approx(6e17 / (6 * 143e6))
     assert read.loc[0, "run"] == "a"
-    assert read.loc[0, "tokens_from"] == "compute / (6 params)"
+    assert read.loc[0, "tokens_from"] == "compute / (6 params), attention and vocabulary not counted"
 
 
 def test_compute_is_counted_as_the_table_says() -> None:
@@ -49,7 +49,7 @@ def test_compute_is_counted_as_the_table_says() -> None:
     compute = 3 * models.forward_flops(frame["params"].to_numpy()) * frame["tokens"]
     read = validate(frame.drop(columns="tokens").assign(compute=compute))
     np.testing.assert_allclose(read["tokens"], frame["tokens"])
-    assert set(read["tokens_from"]) == {"compute / (3 F), F with attention and vocabulary"}
+    assert set(read["tokens_from"]) == {"compute / (3 F), attention and vocabulary counted"}
     assert (validate(read)["tokens_from"] == read["tokens_from"]).all()
 
 
