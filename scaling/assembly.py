@@ -16,7 +16,7 @@ from scaling.plans import Direct, Distillation, Interval, NearOptimal, Plan
 from scaling.question import Question
 from scaling.repetition import REPETITION_CONSTANT
 from scaling.scenarios import Scenario
-from scaling.uncertainty import Decisions, Judge, Outcome, spanning
+from scaling.uncertainty import Decisions, Judge, Outcome, place, spanning
 from scaling.units import format_number, format_power
 
 UNLIMITED_TOKENS = 1e30
@@ -117,17 +117,17 @@ class Assembly:
         calibration, architecture = self.calibration, self.architecture
         F_S, F_T = (float(architecture.forward_flops(N)) for N in (of.student_params, of.teacher_params))
         Ls = self._judge.alone(of.student_params, of.student_tokens)
-        place = self._judge.place(
-            of.student_params, of.student_tokens, of.teacher_params, of.teacher_tokens, of.teacher_loss
+        where = place(
+            of.student_params, of.student_tokens, of.teacher_params, of.teacher_tokens, of.teacher_loss, Ls
         )
         measured = bool(self.question.teachers) and not of.teacher_is_trained
-        laws = [kind] if self.question.law else self._judge.beside(kind, place)
+        laws = [kind] if self.question.law else self._judge.beside(kind, where)
         return Distillation(
             name=of.name,
             params=of.student_params,
             tokens=of.student_tokens,
             teacher_params=of.teacher_params,
-            teacher_tokens=place.get("teacher_tokens"),
+            teacher_tokens=where.get("teacher_tokens"),
             teacher_loss=of.teacher_loss,
             loss=spanning([outcomes[law].estimate(k) for law in laws]),
             student_flops=FORWARDS_PER_STEP * F_S * of.student_tokens,
@@ -141,10 +141,10 @@ class Assembly:
             direct=self._direct(of.direct_params, of.direct_tokens),
             gain=spanning([outcomes[law].gain(k) for law in laws]),
             same_data_loss=Ls,
-            probability=self._probability(k, outcomes, place),
+            probability=self._probability(k, outcomes, where),
             by_law={law: float(each.loss[k]) for law, each in outcomes.items()},
             ranges=of.ranges,
-            outside=calibration.region.outside(place, teacher_predicted=not measured),
+            outside=calibration.region.outside(where, teacher_predicted=not measured),
             dollars=of.dollars,
             near=of.near,
             floor=float(calibration.supervised.loss(of.student_params, UNLIMITED_TOKENS)),
@@ -152,7 +152,7 @@ class Assembly:
         )
 
     def _probability(
-        self, k: int, outcomes: Mapping[str, Outcome], place: Mapping[str, float]
+        self, k: int, outcomes: Mapping[str, Outcome], where: Mapping[str, float]
     ) -> float | None:
         """Of the law that was asked for; else averaged over those that hold here, or all where none does."""
         if self.question.law is not None:
@@ -162,7 +162,7 @@ class Assembly:
             for law, p in ((law, each.probability()) for law, each in outcomes.items())
             if p is not None
         }
-        trusted = [p for law, p in known.items() if self.calibration.trusts(law, **place)]
+        trusted = [p for law, p in known.items() if self.calibration.trusts(law, **where)]
         values = trusted or list(known.values())
         return float(np.mean(values)) if values else None
 

@@ -18,8 +18,9 @@ from scaling.errors import InputError
 from scaling.optimum import Bounds, Optima, Setting
 from scaling.plans import FAR, TOO_FAR, UNKNOWN, Estimate, Interval
 from scaling.question import Question
+from scaling.repetition import effective_tokens
 from scaling.scenarios import DESCRIPTIONS
-from scaling.uncertainty import Decisions, Judge, Outcome, spanning
+from scaling.uncertainty import Decisions, Judge, Outcome, place, spanning
 from scaling.units import format_number, format_power
 from scaling.ways import ScenarioWays, Serving
 
@@ -209,8 +210,10 @@ def frontier(
     direct = [(float(N), float(D)) for N, D in zip(alone, tokens, strict=True)]
     judge = Judge(calibration, question.student_unique_tokens, question.teacher_unique_tokens)
     outcomes = {law: judge.outcome(decisions, law) for law in calibration.distillation}
-    places = [judge.place(*values) for values in zip(*decisions[:5], strict=True)]
-    laws = [[kind] if question.law else judge.beside(kind, place) for place in places]
+    seen = effective_tokens(decisions.student_tokens, question.student_unique_tokens)
+    reached_alone = calibration.supervised.loss(decisions.student_params, seen)
+    places = [place(*values) for values in zip(*decisions[:5], reached_alone, strict=True)]
+    laws = [[kind] if question.law else judge.beside(kind, where) for where in places]
     tracks = {
         each.name: _track(
             decisions, outcomes, laws, costs, floor, slice(k * len(costs), (k + 1) * len(costs))
@@ -218,7 +221,7 @@ def frontier(
         for k, each in enumerate(scenarios)
     }
     region = calibration.region
-    outside = [region.outside(place, teacher_predicted=True) for place in places]
+    outside = [region.outside(where, teacher_predicted=True) for where in places]
     outside += [region.outside({"params": N, "tokens": D}) for N, D in direct]
     factors = np.array([max(each.values(), default=1.0) for each in outside]).reshape(-1, count)
     return Frontier(

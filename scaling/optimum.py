@@ -63,6 +63,8 @@ class Setting:
 
     def repeated(self, count: int) -> Setting:
         """The setting of problems of which each is now ``count`` problems in a row."""
+        if count == 1:
+            return self
 
         def repeat(thing: T) -> T:
             return _mapped(thing, lambda array: np.repeat(array, count, axis=0))

@@ -13,7 +13,7 @@ from scaling.calibration import DEFAULT_CALIBRATION, Calibration, check_teacher_
 from scaling.errors import InputError
 from scaling.laws import EffectiveTokensLaw
 from scaling.plans import Estimate, beyond
-from scaling.uncertainty import Decisions, Judge
+from scaling.uncertainty import Decisions, Judge, place
 from scaling.units import check_params
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def predict(
     judge = Judge(calibration)
     losses = {"supervised": judge.direct(student_params, student_tokens)}
     alone = judge.alone(student_params, student_tokens)
-    place = {"params": student_params, "tokens": student_tokens}
+    where = {"params": student_params, "tokens": student_tokens}
     warnings = list(calibration.provenance.warnings)
     measured = teacher_loss is not None
     if not measured and (teacher_params is None) != (teacher_tokens is None):
@@ -94,8 +94,8 @@ def predict(
                     f"the teacher's loss {L_T:.3f} is above the {alone:.3f} that the student reaches alone: "
                     f"the {kind} law knows no student better than its teacher"
                 )
-        place = judge.place(student_params, student_tokens, N_T, D_T, L_T)
-    outside = calibration.region.outside(place, teacher_predicted=not measured)
+        where = place(student_params, student_tokens, N_T, D_T, L_T, alone)
+    outside = calibration.region.outside(where, teacher_predicted=not measured)
     if beyond(outside):
         warnings.append(f"extrapolated beyond the fitted runs: {beyond(outside)}")
     return Prediction(calibration=calibration.name, losses=losses, outside=outside, warnings=tuple(warnings))

@@ -109,22 +109,10 @@ class Judge:
         value = float(calibration.supervised.loss(params, seen))
         return estimate(value, draws, calibration.residual_sd.get(SUPERVISED, 0.0))
 
-    def place(self, N_S: float, D_S: float, N_T: float, D_T: float, L_T: float) -> dict[str, float]:
-        """A distillation in the variables of a region; unknown ones, nan, are left out."""
-        values = {
-            "student_params": N_S,
-            "student_tokens": D_S,
-            "teacher_params": N_T,
-            "teacher_tokens": D_T,
-            "teacher_loss": L_T,
-            "teacher_loss_ratio": L_T / self.alone(N_S, D_S),
-        }
-        return {name: float(value) for name, value in values.items() if not math.isnan(value)}
-
-    def beside(self, kind: str, place: Mapping[str, float]) -> list[str]:
+    def beside(self, kind: str, where: Mapping[str, float]) -> list[str]:
         """The laws whose losses an interval spans: that of ``kind``, then all others that hold there."""
         others = (law for law in self.calibration.distillation if law != kind)
-        return [kind, *(law for law in others if self.calibration.trusts(law, **place))]
+        return [kind, *(law for law in others if self.calibration.trusts(law, **where))]
 
     def _losses(self, of: Decisions, kind: str, sampled: bool) -> tuple[Array, Array]:
         calibration = self.calibration
@@ -137,6 +125,19 @@ class Judge:
         seen = effective_tokens(of.student_tokens, self.student_unique_tokens)
         alone = effective_tokens(of.direct_tokens, self.student_unique_tokens)
         return law.loss(of.student_params, seen, L_T, supervised), supervised.loss(of.direct_params, alone)
+
+
+def place(N_S: float, D_S: float, N_T: float, D_T: float, L_T: float, Ls: float) -> dict[str, float]:
+    """A distillation in the variables of a region, ``Ls`` the student's loss alone; nan are left out."""
+    values = {
+        "student_params": N_S,
+        "student_tokens": D_S,
+        "teacher_params": N_T,
+        "teacher_tokens": D_T,
+        "teacher_loss": L_T,
+        "teacher_loss_ratio": L_T / Ls,
+    }
+    return {name: float(value) for name, value in values.items() if not math.isnan(value)}
 
 
 def estimate(value: float, draws: Array | None, noise: float) -> Estimate:
