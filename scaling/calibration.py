@@ -43,6 +43,9 @@ LAWS: dict[str, Callable[..., DistillationLaw]] = {
 }
 """Distillation laws by kind; ``published`` has 8 coefficients, ``published-7`` the same with gamma = 1."""
 
+ANY_SIGN, MAY_VANISH = ("c0",), ("E", "eps")
+"""Coefficients that need not be positive."""
+
 DEFAULT_CALIBRATION = "busbridge2025-figure1-runs"
 _PUBLISHED = Path(__file__).with_name("published")
 
@@ -133,13 +136,13 @@ class Calibration:
         expected: dict[str, SupervisedLaw | DistillationLaw] = {SUPERVISED: self.supervised}
         expected |= self.distillation
         for kind, law in expected.items():
-            _check_finite(f"calibration {self.name}: {kind}", coefficients(law))
+            _check_coefficients(f"calibration {self.name}: {kind}", coefficients(law))
         if not self.draws:
             return
         lengths = set()
         for kind, law in expected.items():
             columns = self.draws.get(kind, {})
-            _check_finite(f"calibration {self.name}: draws of {kind}", columns)
+            _check_coefficients(f"calibration {self.name}: draws of {kind}", columns)
             if set(columns) != set(coefficients(law)):
                 missing = sorted(set(coefficients(law)) ^ set(columns))
                 raise InputError(f"calibration {self.name}: draws of {kind}: wrong or missing {missing}")
@@ -212,12 +215,20 @@ class Calibration:
     def from_json(cls, text: str, where: str = "calibration") -> Calibration:
         """Read what :meth:`to_json` wrote; ``where`` names the file in errors."""
         content = _parse(text, where)
-        supervised = _read_law(SupervisedLaw, content.get("supervised"), f"{where}: supervised")
+        supervised = _read(
+            SupervisedLaw,
+            _read_numbers(content.get("supervised"), f"{where}: supervised"),
+            f"{where}: supervised",
+        )
         distillation = {}
         for kind, values in _mapping(content.get("distillation"), f"{where}: distillation").items():
             if kind not in LAWS:
                 raise InputError(f"{where}: distillation: unknown law {kind!r}; known are {', '.join(LAWS)}")
-            distillation[kind] = _read_law(LAWS[kind], values, f"{where}: distillation.{kind}")
+            distillation[kind] = _read(
+                LAWS[kind],
+                _read_numbers(values, f"{where}: distillation.{kind}"),
+                f"{where}: distillation.{kind}",
+            )
         regions = _mapping(content.get("law_regions", {}), f"{where}: law_regions")
         default = content.get("default")
         if not isinstance(default, str | None):
@@ -232,7 +243,7 @@ class Calibration:
             law_regions={
                 kind: _read_region(region, f"{where}: law_regions.{kind}") for kind, region in regions.items()
             },
-            residual_sd=_read_numbers(content.get("residual_sd", {}), f"{where}: residual_sd"),
+            residual_sd=_read_numbers(content.get("residual_sd", {}), f"{where}: residual_sd", least=0.0),
             architecture=_read(Architecture, content.get("architecture", {}), f"{where}: architecture"),
             provenance=_read_provenance(content.get("provenance"), f"{where}: provenance"),
         )
@@ -284,7 +295,7 @@ def _parse(text: str, where: str) -> dict[str, Any]:
 
     try:
         content = json.loads(text, parse_constant=refuse)
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise InputError(f"{where}: not JSON: {error}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f'{where}: not a calibration; its "format" should be "{FORMAT}"')
@@ -331,24 +342,23 @@ def _read_provenance(value: object, where: str) -> Provenance:
     return _read(Provenance, texts, where)
 
 
-def _read_law(build: Callable[..., T], values: object, where: str) -> T:
-    numbers = _read_numbers(values, where)
-    for name in ("A", "B"):
-        if not numbers.get(name, 1.0) > 0:
-            raise InputError(f"{where}.{name}: must be positive, not {numbers[name]!r}")
-    return _read(build, numbers, where)
-
-
-def _read_numbers(value: object, where: str) -> dict[str, float]:
+def _read_numbers(value: object, where: str, least: float = -math.inf) -> dict[str, float]:
     numbers = _mapping(value, where)
     for name, number in numbers.items():
         if not _is_number(number):
-            raise InputError(f"{where}.{name}: must be a finite number, not {number!r}")
+            raise InputError(f"{where}.{name}: must be a finite number, not {number!r:.60}")
+        if number < least:
+            raise InputError(f"{where}.{name}: must be {least:g} or more, not {number!r}")
     return numbers
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def _mapping(value: object, where: str) -> dict[str, Any]:
@@ -368,14 +378,18 @@ def _read_draws(content: object, where: str) -> Draws:
     return draws
 
 
-def _check_finite(where: str, values: Mapping[str, Any]) -> None:
+def _check_coefficients(where: str, values: Mapping[str, Any]) -> None:
+    """Every law's coefficients are positive; some may be zero, and one has any sign."""
     for key, value in values.items():
         try:
-            finite = bool(np.all(np.isfinite(value)))
-        except TypeError:
-            finite = False
-        if not finite:
+            numbers = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            numbers = np.array(np.nan)
+        if not np.all(np.isfinite(numbers)):
             raise InputError(f"{where}.{key}: must be finite numbers, not {value!r}")
+        lowest = float(numbers.min(initial=np.inf))
+        if key not in ANY_SIGN and (lowest < 0 or (lowest == 0 and key not in MAY_VANISH)):
+            raise InputError(f"{where}.{key}: must be positive, not {lowest:g}")
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

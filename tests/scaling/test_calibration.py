@@ -67,6 +67,17 @@ def test_draws_evaluate_as_one_law():
         ({"region": {"params": [2, 1]}}, r"region\.params"),
         ({"region": {"colour": [1, 2]}}, "region"),
         ({"residual_sd": {"supervised": "small"}}, r"residual_sd\.supervised: must be a finite number"),
+        ({"residual_sd": {"supervised": -0.1}}, r"residual_sd\.supervised: must be 0 or more"),
+        ({"residual_sd": {"supervised": True}}, r"residual_sd\.supervised: must be a finite number"),
+        ({"residual_sd": {"supervised": 10**400}}, r"residual_sd\.supervised: must be a finite number"),
+        (
+            {"distillation": {"effective-tokens": {"k": -1, "q": 1, "eps": 0}}},
+            r"effective-tokens\.k: must be pos",
+        ),
+        (
+            {"distillation": {"effective-tokens": {"k": 1, "q": 0, "eps": 0}}},
+            r"effective-tokens\.q: must be pos",
+        ),
         ({"architecture": {"context": "long"}}, "architecture"),
         ({"architecture": {"context": -1}}, "must be positive"),
     ],
@@ -95,6 +106,17 @@ def test_a_calibration_without_distillation_says_so():
     assert alone.draw_count == 0
     with pytest.raises(InputError, match="supervised law only"):
         alone.law()
+
+
+@pytest.mark.parametrize("name", ["E", "A", "alpha", "gamma"])
+def test_negative_coefficients_and_draws_are_refused(name):
+    content = json.loads(calibration().to_json())
+    broken = json.loads(calibration().to_json())
+    broken["draws"]["supervised"][name][3] = -0.1
+    content["supervised"][name] = -0.1
+    for each in (content, broken):
+        with pytest.raises(InputError, match=rf"supervised\.{name}: must be positive, not -0\.1"):
+            Calibration.from_json(json.dumps(each))
 
 
 def test_unequal_draws_are_refused():
