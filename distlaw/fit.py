@@ -170,7 +170,7 @@ def compare_command(
     from fits import Objective, compare_laws
     from scaling.calibration import Calibration
 
-    given = Calibration.load(supervised).supervised if supervised else None
+    given = Calibration.load(supervised) if supervised else None
     objective = Objective(delta=_delta(delta), in_nats=nats)
     runs = load_table(table, mapping)
     found = compare_laws(runs, law or None, supervised=given, objective=objective, seed=seed)

@@ -15,6 +15,7 @@ from fits.heldout import hold_out
 from fits.joint import Recipe, fit_laws
 from fits.model import Rows, coordinates_of
 from fits.runs import validate
+from scaling.calibration import Calibration
 from scaling.errors import InputError
 from scaling.laws import SupervisedLaw
 
@@ -120,7 +121,7 @@ def compare_laws(
     runs: pd.DataFrame,
     laws: Sequence[str] | None = None,
     *,
-    supervised: SupervisedLaw | None = None,
+    supervised: SupervisedLaw | Calibration | None = None,
     objective: Objective | None = None,
     thresholds: tuple[float, float, float] | None = None,
     starts: int = 32,
@@ -145,7 +146,8 @@ def compare_laws(
     rows = Rows.of(table)
     if not rows.distillations:
         raise InputError("there are no distillations to compare laws on")
-    refuse(judge(table, rows, supervised))
+    given = supervised.supervised if isinstance(supervised, Calibration) else supervised
+    refuse(judge(table, rows, given))
     laws, notes = _laws(rows, laws)
     chosen = objective or Objective()
     folds = {check: list(masks) for check, masks in splits(table, thresholds).items()}
@@ -153,7 +155,7 @@ def compare_laws(
     for law in laws:
         _check_size(law, rows)
         recipe = Recipe(
-            laws=(law,), pins={} if supervised is not None else {"gamma": 1.0}, tied=False, given=supervised,
+            laws=(law,), pins={} if given is not None else {"gamma": 1.0}, tied=False, given=given,
             given_draws=None, objective=chosen, starts=starts, seed=seed,
         )  # fmt: skip
         estimates = fit_laws(rows, recipe)
@@ -161,11 +163,16 @@ def compare_laws(
         if out.any():
             held_out[OWN_SPLIT] = hold_out(everything, out, OWN_SPLIT, recipe, estimates)[-1].rmse
         scores.append(_score(law, estimates[law], {c: e for c, e in held_out.items() if np.isfinite(e)}))
-    source = f"fitted together with {rows.supervised} supervised runs, gamma = 1"
-    stands = f"the supervised law is {'given' if supervised is not None else source}"
+    stands = f"the supervised law is {_source(rows, supervised)}"
     return Comparison(
         scores=tuple(scores), runs=rows.distillations, notes=(stands, *remarks(everything), *notes)
     )
+
+
+def _source(rows: Rows, supervised: SupervisedLaw | Calibration | None) -> str:
+    if supervised is None:
+        return f"fitted together with {rows.supervised} supervised runs, gamma = 1"
+    return f"that of {supervised.name}" if isinstance(supervised, Calibration) else "taken as known"
 
 
 def _laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]:

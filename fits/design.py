@@ -110,8 +110,8 @@ def remarks(table: pd.DataFrame) -> list[str]:
         return []
     filled = table.loc[(table["tokens_from"].fillna("") != "") & (table["excluded"] == ""), "tokens_from"]
     return [
-        f"the tokens of {count} rows are {rule}; right only if compute is counted so, and is of the run's own "
-        "training alone, without a teacher's inference"
+        f"the tokens of {count} rows are {rule}; right only if compute is counted so, and is of the run's "
+        "own training alone, without a teacher's inference"
         for rule, count in filled.value_counts().items()
     ]
 

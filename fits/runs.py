@@ -159,7 +159,8 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
         raise InputError(f"no column {missing[0]!r}; {_columns(table, missing[0])}{hint}")
     if "teacher_loss" not in table:
         table["teacher_loss"] = np.nan
-    table["run"] = table["run"].astype(str) if "run" in table else [f"row-{i + 1}" for i in table.index]
+    rows = pd.Series([f"row-{i + 1}" for i in table.index], index=table.index)
+    table["run"] = table["run"].astype(str).where(table["run"].notna(), rows) if "run" in table else rows
     if "teacher" in table:
         table["teacher_loss"] = table["teacher_loss"].fillna(_of_teachers(table))
     table["kind"] = _kinds(table)

@@ -65,7 +65,7 @@ def test_designs_that_cannot_judge_a_law_are_refused() -> None:
         compare_laws(only, "published", supervised=TRUTH)
     found = compare_laws(only, supervised=TRUTH, starts=4)
     assert [score.law for score in found.scores] == ["effective-tokens", "effective-tokens-capacity"]
-    assert "the supervised law is given" in str(found)
+    assert "the supervised law is taken as known" in str(found)
     assert "not compared: only 2 student token counts" in str(found)
 
 

@@ -98,6 +98,10 @@ def test_a_repeated_row_without_a_name_counts_once_too() -> None:
     assert (validate(read)["excluded"] == read["excluded"]).all()
 
 
+def test_rows_without_a_name_are_runs_of_their_own() -> None:
+    assert list(validate(table(run=[None, "b", None]))["run"]) == ["row-1", "b", "row-3"]
+
+
 def test_failed_runs_may_be_of_another_text() -> None:
     frame = table(run=["a", "b", "c"], status=["done", "done", "failed"], corpus=["kjv", "kjv", "c4"])
     assert validate(frame)["excluded"][2] == "status is 'failed'"
