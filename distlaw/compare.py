@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
-from distlaw.options import Csv, Json, ScenarioNames, write_csv, write_json
+from distlaw.options import Csv, Json, ScenarioNames, refuse, write_csv, write_json
 from scaling.calibration import Calibration, published
 from scaling.planner import plan
 from scaling.question import Question
@@ -24,6 +26,11 @@ Examples:
 
   distlaw compare --student 1B --budget 1e22 -c mine.json -c hoffmann2022
 """
+
+NOTE = (
+    "Losses are comparable within a calibration only: another tokenizer or corpus has other losses. "
+    "Gains and verdicts compare a student with itself."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -45,9 +52,10 @@ def compare_command(
     csv: Csv = False,
 ) -> None:
 
-    rows = []
-    for name in calibration or published():
-        fitted = Calibration.load(name)
+    refuse({"--csv": csv and json}, "goes without --json")
+    sets = [Calibration.load(name) for name in calibration or published()]
+    rows: list[dict[str, Any]] = []
+    for fitted in sets:
         for law in fitted.distillation or [None]:
             question = Question(
                 student_params=parse_quantity(student, "--student"),
@@ -57,24 +65,45 @@ def compare_command(
             )
             answer = plan(question, fitted)
             rows += [{"calibration": fitted.name, "law": law or "", **row} for row in answer.rows()]
+    warnings = [f"{fitted.name}: {text}" for fitted in sets for text in fitted.provenance.warnings]
     if json:
-        write_json({"rows": rows})
+        write_json({"headline": " ".join(findings(rows)), "rows": rows, "warnings": warnings})
     elif csv:
         write_csv(rows)
     else:
-        header = ["way", "calibration", "law", "loss (nats/token)", "gain", "P(distil)", "outside"]
-        order = ["direct", *dict.fromkeys(row["way"] for row in rows if row["way"] != "direct")]
-        rows.sort(key=lambda row: order.index(row["way"]))
-        cells = [
-            [
-                DESCRIPTIONS.get(row["way"], "direct training"),
-                row["calibration"],
-                row["law"],
-                f"{row['loss_nats']:.3f}",
-                f"{row['gain_nats']:+.3f}",
-                "" if row.get("probability_distil") is None else f"{row['probability_distil']:.2f}",
-                "" if row["outside_region"] is None else f"{row['outside_region']:.2g}x",
-            ]
-            for row in rows
+        lines = [*findings(rows), "", *text_table(*table(rows)), "", *(f"! {text}" for text in warnings)]
+        sys.stdout.write("\n".join([*lines, f"- {NOTE}"]) + "\n")
+
+
+def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Way by way, under how many laws of the calibrations which verdict holds."""
+    verdicts: dict[str, Counter[str]] = {}
+    for row in rows:
+        if row["way"] != "direct":
+            verdicts.setdefault(row["way"], Counter())[row["verdict"]] += 1
+    if not verdicts:
+        return ["Direct training only: none of the calibrations has a distillation law."]
+    return [
+        f"{DESCRIPTIONS.get(way, way)}: "
+        + "; ".join(f"{verdict} ({n} of {counts.total()})" for verdict, n in counts.most_common())
+        + "."
+        for way, counts in verdicts.items()
+    ]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells, way by way."""
+    header = ["way", "calibration", "law", "loss (nats/token)", "gain", "P(distil)", "outside"]
+    order = ["direct", *dict.fromkeys(row["way"] for row in rows if row["way"] != "direct")]
+    return header, [
+        [
+            "direct training" if row["way"] == "direct" else DESCRIPTIONS.get(row["way"], row["way"]),
+            row["calibration"],
+            row["law"],
+            f"{row['loss_nats']:.3f}",
+            f"{row['gain_nats']:+.3f}",
+            "" if row["probability_distil"] is None else f"{row['probability_distil']:.2f}",
+            "" if row["outside_region"] is None else f"{row['outside_region']:.2g}x",
         ]
-        sys.stdout.write("\n".join(text_table(header, cells)) + "\n")
+        for row in sorted(rows, key=lambda row: order.index(row["way"]))
+    ]

@@ -65,8 +65,9 @@ class Question:
         for name in ("student_unique_tokens", "teacher_unique_tokens"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: must be positive, not {getattr(self, name)!r}")
-        if not (math.isfinite(self.lifetime_tokens) and self.lifetime_tokens >= 0):
-            raise InputError(f"lifetime_tokens: must be zero or more, not {self.lifetime_tokens!r}")
+        for name in ("lifetime_tokens", "flops_per_dollar"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise InputError(f"{name}: must be zero or more, not {getattr(self, name)!r}")
         if (self.budget is None) == (self.target_loss is None):
             raise InputError("give a budget or a target loss, one of the two")
         if self.budget is not None and self.budget > LARGEST_BUDGET:
@@ -86,6 +87,9 @@ class Question:
         for name in ("student_params", "budget", "target_loss", "tolerance"):
             value = getattr(self, name)
             read[name] = None if value is None else parse_quantity(value, name)
+        for name in ("lifetime_tokens", "student_unique_tokens", "teacher_unique_tokens"):
+            value = getattr(self, name)  # which may be zero, or infinite
+            read[name] = parse_quantity(value, name) if isinstance(value, str) else value
         read["family"] = tuple(parse_quantity(size, "family") for size in self.family)
         names = (self.scenarios,) if isinstance(self.scenarios, str | Scenario) else self.scenarios
         read["scenarios"] = tuple(scenario(each) if isinstance(each, str) else each for each in names)

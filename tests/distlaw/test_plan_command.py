@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,32 @@ def test_a_range_of_budgets_and_its_figure(tmp_path):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_range_of_budgets_keeps_the_warnings_of_its_calibration():
+    text = run("plan", "--student", "1B", "--budget", "1e20:1e22", "-c", "busbridge2025-table6")
+    assert "! The coefficient B'" in text
+
+
+def test_what_was_bought_is_in_the_bill(tmp_path):
+    path = tmp_path / "teachers.csv"
+    path.write_text("Name,Params,Loss,dollars_per_million_tokens\nserved,7B,2.0,0.2\n")
+    asked = ("plan", "--student", "1B", "--budget", "1e21", "--teachers", path)
+    assert "Not in this comparison: up to $27.2K" in run(*asked).splitlines()[0]
+    content = json.loads(run(*asked, "--gpu", "h100", "--json"))
+    (way,) = content["distillations"]
+    direct, served = content["bills"]
+    assert way["verdict"] == "train directly"
+    assert served["dollars"] == pytest.approx(direct["dollars"])  # equal budgets cost equal money
+    assert served["dollars"] > way["dollars"] > 0.9 * served["dollars"]
+    rows = list(csv.DictReader(io.StringIO(run(*asked, "--gpu", "h100", "--csv"))))
+    assert float(rows[1]["device_hours"]) == pytest.approx(served["device_hours"])
+
+
+def test_an_answer_without_ways_has_its_header():
+    text = run("plan", "--student", "1B", "--target-loss", "1.2", "--csv")
+    assert text.startswith("way,verdict,")
+    assert len(text.splitlines()) == 1
+
+
 def test_storage_of_logits_is_said():
     text = run("plan", "--student", "300M", "--budget", "1e21", "--store-logits", "128")
     assert "storing logits: 1.03K bytes/token" in text
@@ -127,6 +154,11 @@ def test_compare_puts_calibrations_side_by_side():
     text = run(*["compare", "--student", "1B", "--budget", "1e22", "--scenario", "best_case"])
     for name in ("besiroglu2024", "busbridge2025-table6", "effective-tokens"):
         assert name in text
+    assert re.match(r"teacher and logits free: \w.* \(\d of 4\)\.\n", text)
+    assert "! busbridge2025-table6: The coefficient B'" in text
+    assert "another tokenizer or corpus" in text
+    alone = run(*["compare", "--student", "1B", "--budget", "1e22", "-c", "besiroglu2024"])
+    assert alone.startswith("Direct training only")
 
 
 def test_calibrations_are_listed_and_shown(tmp_path):
@@ -152,6 +184,15 @@ def test_calibrations_are_listed_and_shown(tmp_path):
         ("plan --student 300M --budget 1e21 --gpu abacus", "no hardware abacus"),
         ("plan --student 300M --target-loss 2.4 --plot x.png", "needs a --budget"),
         ("predict --student 300M --tokens 6B --teacher 3B", "both its parameters and its tokens"),
+        ("plan --student 7 --budget 1e21", "write 7B"),
+        ("plan --student 1B --budget 1e300", "budget: 1e[+]300 FLOPs is beyond"),
+        ("plan --student 1B --budget 1e21 --mfu 0.5 --count 8", "--mfu, --count: goes with --gpu"),
+        ("plan --student 1B --budget 1e21 --gpu h100 --price 0", "dollars_per_hour must be positive"),
+        ("plan --student 1B --budget 1e20:1e21 --gpu h100", "--gpu: goes with one budget"),
+        ("plan --student 1B --budget 1e20:1e21 --tolerance 0.1", "--tolerance: goes with one budget"),
+        ("plan --student 1B --budget 1e21 --csv --json", "--csv: goes without --json"),
+        ("predict --student 7 --tokens 6B", "write 7B"),
+        ("predict --student 1B --tokens 6B --teacher-loss 1.1", "below the irreducible loss of 1.22"),
         ("calibrations nope", "neither a file nor one of"),
     ],
 )

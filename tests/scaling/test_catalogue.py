@@ -10,7 +10,7 @@ def write(tmp_path, text):
 
 
 def test_reads_sizes_as_people_write_them(tmp_path):
-    path = write(tmp_path, "name,params,loss,tokens,vocab\nsmall,1.5B,2.2,,32768\nlarge,7B,,2T,\n")
+    path = write(tmp_path, "Name,PARAMS, loss,tokens,vocab\nsmall,1.5B,2.2,,32768\nlarge,7B,,2T,\n")
     small, large = read_catalogue(path)
     assert (small.params, small.loss, small.vocab) == (1.5e9, 2.2, 32768)
     assert (large.tokens, large.loss) == (2e12, None)
@@ -24,6 +24,7 @@ def test_reads_sizes_as_people_write_them(tmp_path):
         ("name,params,loss\n", "no teachers"),
         ("name,params,loss\na,,2.1\n", "row 2: name and params"),
         ("name,params,loss,tokens\na,1B,,\n", "row 2: teacher a: give its loss"),
+        ("name,params,loss\na,7,2.1\n", "row 2: teacher a: params: 7 parameters is no size"),
         ("name,params,loss\na,big,2.1\n", "row 2, params: cannot read 'big'"),
         ("name,params,loss\nb,1B,2\na,1B,-2\n", "row 3, loss: must be positive"),
     ],

@@ -502,6 +502,15 @@ def test_results_convert():
     [
         ({"student_params": 1e9}, "give a budget or a target loss"),
         ({"student_params": 1e9, "budget": 1e21, "target_loss": 2.0}, "one of the two"),
+        ({"student_params": 7, "budget": 1e21}, "student_params: 7 parameters is no size of a model"),
+        ({"family": (7, 1e9), "budget": 1e21}, "family: 7 parameters is no size"),
+        ({"student_params": "a lot", "budget": 1e21}, "student_params: cannot read 'a lot'"),
+        ({"student_params": 1e9, "budget": 1e21, "scenarios": ("free",)}, "unknown scenario 'free'"),
+        (
+            {"student_params": 1e9, "budget": 1e21, "constraints": {"teacher_params": (1, 2, 3)}},
+            "write .smallest",
+        ),
+        ({"student_params": 1e9, "budget": 1e300}, "beyond 1e[+]36"),
         ({"student_params": 1e9, "budget": -1.0}, "budget: must be positive"),
         ({"student_params": math.nan, "budget": 1e21}, "student_params: must be positive"),
         ({"student_params": 1e9, "budget": 1e9}, "too small: one token costs this student"),
@@ -536,6 +545,23 @@ def test_results_convert():
 def test_bad_questions_are_answered_with_a_sentence(question, message):
     with pytest.raises(InputError, match=message):
         ask(**question)
+
+
+def test_questions_are_read_as_people_write_them():
+    written = Question(
+        student_params="1B", budget="1e22", scenarios=("best_case",), constraints={"teacher_params": "7B"}
+    )
+    assert written == Question(
+        student_params=1e9, budget=1e22, scenarios=(BEST_CASE,), constraints={"teacher_params": (7e9, 7e9)}
+    )
+
+
+def test_teachers_that_cannot_be_meant():
+    one = KnownTeacher(name="a", params=1e9, loss=2.2)
+    with pytest.raises(InputError, match="several are called a"):
+        ask(student_params=3e8, budget=1e21, teachers=(one, one))
+    with pytest.raises(InputError, match=r"teacher b: a loss of .* is below the irreducible loss"):
+        ask(student_params=3e8, budget=1e21, teachers=(KnownTeacher(name="b", params=1e9, loss=1.1),))
 
 
 def test_constraints_on_teachers_that_are_given_contradict():
