@@ -13,7 +13,7 @@ from fits.design import judge, levels, published_reasons, refuse, remarks
 from fits.estimate import Estimate, Objective
 from fits.heldout import hold_out
 from fits.joint import Recipe, fit_laws
-from fits.model import Rows, coordinates_of
+from fits.model import Rows, coordinates_of, law_names
 from fits.runs import validate
 from scaling.calibration import Calibration
 from scaling.errors import InputError
@@ -177,10 +177,8 @@ def _source(rows: Rows, supervised: SupervisedLaw | Calibration | None) -> str:
 
 def _laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """The laws to compare, and why one of ``LAWS`` is missing."""
-    if isinstance(laws, str):
-        raise InputError(f"laws is a list of names, for example [{laws!r}], not {laws!r}")
     if laws is not None:
-        return list(dict.fromkeys(laws)), []
+        return law_names(laws), []
     reasons = published_reasons(rows)
     if not reasons:
         return list(LAWS), []

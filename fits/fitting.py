@@ -24,7 +24,7 @@ from fits.design import (
 from fits.estimate import Estimate, Objective, estimate
 from fits.heldout import HeldOut, extrapolations, leave_groups_out
 from fits.joint import SUPERVISED, Recipe, draw_laws, fit_laws, pull
-from fits.model import Rows
+from fits.model import Rows, law_names
 from fits.repeats import together
 from fits.runs import validate
 from fits.solver import Array
@@ -166,8 +166,8 @@ def fit(
     Raises InputError if the table is unusable or its design cannot identify any law.
     """
     began = time.perf_counter()
-    if draws < LEAST_DRAWS:
-        raise InputError(f"draws must be at least {LEAST_DRAWS}, to carry an interval; not {draws!r}")
+    if not isinstance(draws, int) or draws < LEAST_DRAWS:
+        raise InputError(f"draws is a count of at least {LEAST_DRAWS}, to carry an interval; not {draws!r}")
     table = validate(runs)
     rows = Rows.of(table)
     law, law_draws, given = _given(supervised, draws)
@@ -280,10 +280,8 @@ def _laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]
     """The distillation laws to fit, default first, and why one is missing."""
     if not rows.distillations:
         return [], []
-    if isinstance(laws, str):
-        raise InputError(f"laws is a list of names, for example [{laws!r}], not {laws!r}")
     if laws is not None:
-        return list(dict.fromkeys(laws)), []
+        return law_names(laws), []
     reasons = published_reasons(rows)
     if reasons:
         return ["effective-tokens"], [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -231,6 +231,13 @@ class Model:
         """Loss (n,), on the scale of the fit, and its Jacobian (n, p) at one point (p,)."""
         loss, jacobian = self.evaluate(theta[None], np.zeros(1, np.intp))
         return loss[0], jacobian[0].T
+
+
+def law_names(laws: Sequence[str]) -> list[str]:
+    """The laws asked for, each once; raises InputError where that is not a list of names."""
+    if isinstance(laws, str) or not laws or not all(isinstance(law, str) for law in laws):
+        raise InputError(f"laws is a list of names, for example ['published'], not {laws!r}")
+    return list(dict.fromkeys(laws))
 
 
 def coordinates_of(law: str, centre: Centre) -> DistillationCoordinates[Any]:

@@ -217,7 +217,7 @@ def _kinds(table: pd.DataFrame) -> pd.Series[str]:
     wrong = np.flatnonzero(~kinds.isin(KINDS))
     if len(wrong):
         raise InputError(
-            f"row {wrong[0] + 1}, column 'kind': {table['kind'].iloc[wrong[0]]!r}; "
+            f"row {wrong[0] + 1}, column 'kind': {kinds.iloc[wrong[0]]!r}; "
             "it is 'supervised' or 'distillation'"
         )
     return kinds.astype(object)

@@ -169,4 +169,5 @@ def _students_in_the_same_units(used: pd.DataFrame) -> None:
 
 def _units(ratio: float) -> str:
     """What a ratio of losses near that of bits to nats says."""
-    return ": one is in bits/token" if abs(abs(np.log(ratio)) + np.log(np.log(2))) < 0.1 else ""
+    bits = abs(abs(np.log(ratio)) + np.log(np.log(2))) < 0.1
+    return ": one is in bits/token" if bits else "; all losses are nats/token of one held-out text"

@@ -145,7 +145,7 @@ def test_the_same_seed_gives_the_same_fit() -> None:
 def test_what_no_fit_can_be_asked_for() -> None:
     with pytest.raises(InputError, match=r"laws is a list of names, for example \['published'\]"):
         fit(sweep(), laws="published")
-    with pytest.raises(InputError, match="draws must be at least 20"):
+    with pytest.raises(InputError, match="draws is a count of at least 20"):
         fit(sweep(), draws=0)
     assert list(fit(sweep(noise=0.01), laws=["published"] * 2, draws=20).distillation) == ["published"]
 
