@@ -275,15 +275,6 @@ def named(calibration: Calibration | str | Path) -> Calibration:
     return calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
 
 
-def check_teacher_loss(calibration: Calibration, loss: float, teacher: str = "the teacher") -> None:
-    """Refuse a teacher's loss, nats/token, that text like the calibration's does not allow."""
-    if not loss >= float(calibration.supervised.E):
-        raise InputError(
-            f"{teacher}: a loss of {loss:g} is below the irreducible loss of {calibration.supervised.E:.4g} "
-            f"nats/token in {calibration.name}: it was measured on other text or with another tokenizer"
-        )
-
-
 def published() -> tuple[str, ...]:
     """Names of the calibrations that ship with the package."""
     return tuple(sorted(path.stem for path in _PUBLISHED.glob("*.json")))

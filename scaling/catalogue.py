@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from scaling.calibration import Calibration
 from scaling.errors import InputError
 from scaling.units import check_params, parse_quantity
 
@@ -31,12 +33,30 @@ class KnownTeacher:
             raise InputError(f"teacher {self.name}: give its loss, or the tokens it was trained on")
         for name in ("params", "loss", "tokens", "dollars_per_million_tokens", "vocab"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
+            if name == PRICE and value == 0:
+                continue  # served for nothing
+            if value is not None and not 0 < value < math.inf:
                 raise InputError(f"teacher {self.name}: {name} must be positive and finite, not {value!r}")
         check_params(self.params, f"teacher {self.name}: params")
 
 
+PRICE = "dollars_per_million_tokens"
 COLUMNS = tuple(field.name for field in fields(KnownTeacher))
+
+
+def check_teacher_loss(calibration: Calibration, loss: float, teacher: str = "the teacher") -> None:
+    """Refuse a teacher's loss, nats/token, that text like the calibration's does not allow."""
+    guessing = math.log(calibration.architecture.vocab)
+    if loss > guessing:
+        raise InputError(
+            f"{teacher}: a loss of {loss:g} nats/token is above the {guessing:.3g} of guessing at "
+            f"random among {calibration.architecture.vocab} tokens"
+        )
+    if not loss >= float(calibration.supervised.E):
+        raise InputError(
+            f"{teacher}: a loss of {loss:g} is below the irreducible loss of {calibration.supervised.E:.4g} "
+            f"nats/token in {calibration.name}: it was measured on other text or with another tokenizer"
+        )
 
 
 def read_catalogue(path: str | Path) -> tuple[KnownTeacher, ...]:
@@ -70,7 +90,7 @@ def _teacher(row: dict[str, str | None], where: str) -> KnownTeacher:
     if not cells["name"] or not cells["params"]:
         raise InputError(f"{where}: name and params must be filled in")
     numbers = {
-        name: parse_quantity(text, f"{where}, {name}")
+        name: 0.0 if name == PRICE and text.strip("$0.") == "" else parse_quantity(text, f"{where}, {name}")
         for name, text in cells.items()
         if text and name not in ("name", "vocab")
     }

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.assembly import Assembly, Candidate
-from scaling.calibration import DEFAULT_CALIBRATION, Calibration, check_teacher_loss, named
-from scaling.catalogue import KnownTeacher
+from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
+from scaling.catalogue import KnownTeacher, check_teacher_loss
 from scaling.choice import LN_LARGEST_BUDGET, QUICK_SIZES, choose
 from scaling.errors import InputError
 from scaling.family import share_teacher

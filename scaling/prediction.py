@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaling.calibration import DEFAULT_CALIBRATION, Calibration, check_teacher_loss, named
+from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
+from scaling.catalogue import check_teacher_loss
 from scaling.errors import InputError
 from scaling.laws import EffectiveTokensLaw
 from scaling.plans import Estimate, beyond
@@ -85,7 +86,8 @@ def predict(
         if not measured:
             losses["teacher"] = judge.direct(N_T, D_T)
         given = (student_params, student_tokens, N_T, D_T, L_T, not measured, student_params, student_tokens)
-        check_teacher_loss(calibration, L_T)
+        if measured:
+            check_teacher_loss(calibration, L_T)
         decisions = Decisions(*(np.array([value]) for value in given))
         for kind, law in calibration.distillation.items():
             losses[kind] = judge.outcome(decisions, kind).estimate(0)

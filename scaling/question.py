@@ -66,8 +66,10 @@ class Question:
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: must be positive, not {getattr(self, name)!r}")
         for name in ("lifetime_tokens", "flops_per_dollar"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise InputError(f"{name}: must be zero or more, not {getattr(self, name)!r}")
+            if not 0 <= getattr(self, name) <= LARGEST_BUDGET:
+                raise InputError(
+                    f"{name}: must lie between 0 and {LARGEST_BUDGET:g}, not {getattr(self, name)!r}"
+                )
         if (self.budget is None) == (self.target_loss is None):
             raise InputError("give a budget or a target loss, one of the two")
         if self.budget is not None and self.budget > LARGEST_BUDGET:

@@ -16,6 +16,11 @@ def test_reads_sizes_as_people_write_them(tmp_path):
     assert (large.tokens, large.loss) == (2e12, None)
 
 
+def test_logits_may_be_served_for_nothing(tmp_path):
+    (free,) = read_catalogue(write(tmp_path, "name,params,loss,dollars_per_million_tokens\na,7B,2.0,0\n"))
+    assert free.dollars_per_million_tokens == 0
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

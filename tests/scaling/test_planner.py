@@ -562,6 +562,8 @@ def test_teachers_that_cannot_be_meant():
         ask(student_params=3e8, budget=1e21, teachers=(one, one))
     with pytest.raises(InputError, match=r"teacher b: a loss of .* is below the irreducible loss"):
         ask(student_params=3e8, budget=1e21, teachers=(KnownTeacher(name="b", params=1e9, loss=1.1),))
+    with pytest.raises(InputError, match="guessing at random among 32768 tokens"):
+        ask(student_params=3e8, budget=1e21, teachers=(KnownTeacher(name="c", params=1e9, loss=20.0),))
 
 
 def test_constraints_on_teachers_that_are_given_contradict():
