@@ -161,10 +161,12 @@ class Frontier:
         return header, rows
 
     def _repr_html_(self) -> str:
+        from html import escape
+
         from scaling.render import html_table
 
-        notes = "".join(f"<li>{warning}</li>" for warning in self.warnings)
-        return f"<p><b>{self.headline}</b></p>{html_table(*self.table())}<ul>{notes}</ul>"
+        notes = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
+        return f"<p><b>{escape(self.headline)}</b></p>{html_table(*self.table())}<ul>{notes}</ul>"
 
 
 def frontier(
