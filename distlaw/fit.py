@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,8 @@ import typer
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     import pandas as pd
 
 Table = Annotated[
@@ -98,6 +101,9 @@ def fit_command(
     as_json: Json = False,
     draws: Annotated[int, typer.Option(min=20, help="Bootstrap draws that carry the uncertainty.")] = 400,
     seed: Annotated[int, typer.Option(help="Random seed of starts and draws.")] = 0,
+    address: Annotated[
+        str, typer.Option(help="Spread the draws over Ray: local for all cores here, or HOST:PORT.")
+    ] = "",
 ) -> None:
     """Fit scaling laws to a table of runs and report how far to trust them.
 
@@ -115,12 +121,13 @@ def fit_command(
     if plots is not None:
         _make_directory("--plots", plots)
     given = Calibration.load(supervised) if supervised else None
-    found = fit(
-        load_table(table, mapping), laws=law, supervised=given, gamma=gamma, draws=draws, seed=seed,
-        fixed=_numbers("--fix", fix), tied=tied, joint=joint,
-        objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
-        name=(out or table).stem, source=table.name,
-    )  # fmt: skip
+    with _pool(address) as pool:
+        found = fit(
+            load_table(table, mapping), laws=law, supervised=given, gamma=gamma, draws=draws, seed=seed,
+            fixed=_numbers("--fix", fix), tied=tied, joint=joint,
+            objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
+            name=(out or table).stem, source=table.name, executor=pool,
+        )  # fmt: skip
     if leave_out:
         found = replace(found, held_out=(*found.held_out, *found.leave_out(leave_out)))
     typer.echo(found.report("json" if as_json else report))
@@ -130,6 +137,15 @@ def fit_command(
     if plots is not None:
         found.plot.save(plots)
         typer.echo(f"figures: {plots}", err=True)
+
+
+def _pool(address: str) -> AbstractContextManager[Executor | None]:
+    """Where the draws are computed: on Ray if an address is given, else here."""
+    if not address:
+        return nullcontext()
+    from sweeps.ray_pool import RayPool
+
+    return RayPool(address)
 
 
 def check_command(table: Table, mapping: Map = "", supervised: Given = "", as_json: Json = False) -> None:
