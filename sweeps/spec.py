@@ -5,6 +5,7 @@ Sizes and tokens are written as people write them (``100k``, ``1.5M``, ``2e6``).
 
 from __future__ import annotations
 
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,10 +25,10 @@ MIN_STEPS = 500
 def _quantity(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError("expected a quantity such as 100k, 1.5M or 2e6")
+    if isinstance(value, int) and value > sys.float_info.max:
+        raise ValueError("too large a number")
     try:
         return parse_quantity(value, "value")
-    except OverflowError:
-        raise ValueError("too large a number") from None
     except InputError as error:
         raise ValueError(str(error).removeprefix("value: ")) from None
 
