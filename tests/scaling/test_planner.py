@@ -191,7 +191,7 @@ def test_a_target_out_of_reach_says_why():
 
 
 def test_the_free_size_of_direct_training_is_compute_optimal():
-    """Section 4.2 of the digest."""
+    """Optima computed independently under the printed supervised law."""
     for C, N, D, L in [(1e20, 9.32e8, 1.45e10, 2.419), (1e22, 9.92e9, 1.55e11, 1.986)]:
         direct = ask(budget=C).direct[0]
         assert direct.params == pytest.approx(N, rel=0.01)
@@ -297,7 +297,7 @@ def test_a_teacher_too_large_is_trained_little_whatever_the_budget():
     assert np.all(np.diff(losses, axis=0) < 0)
 
 
-# The paper's own trends (section 4.5 of the digest), under the set in which they were found to hold.
+# The trends that the paper reports, under the set in which they were found to hold.
 
 
 def test_table_3_where_the_compute_goes():

@@ -51,7 +51,7 @@ def test_larger_students_want_better_teachers(tokens: float, losses: tuple[float
 
 
 def test_more_tokens_lower_the_best_teacher_loss_a_little() -> None:
-    """Trend b, for the sizes where the digest says it holds (Fig. 15)."""
+    """Trend b, for the sizes where it holds under this set (Fig. 15)."""
     for N in (1e9, 3e9, 1e10):
         found = [best_teacher_loss(N, tokens) for tokens in (250e9, 1e12, 4e12, 16e12)]
         assert found == sorted(found, reverse=True)
