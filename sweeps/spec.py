@@ -83,7 +83,7 @@ class Training(Part):
     """Peak learning rate at the base width; mu-P (simple) carries it to other widths."""
     schedule: Literal["cosine", "wsd"] = "cosine"
     """After warm-up: a cosine to the end, or warm-up-stable-decay, whose runs of one size share a trunk."""
-    decay: float = Field(0.2, gt=0, lt=1)
+    decay: float = Field(0.2, gt=0, le=0.9)
     """Share of a run over which ``wsd`` decays, linearly; the rate is constant before."""
     final_rate: float = Field(0.001, ge=0, le=1)
     """Learning rate at the end, as a share of the peak."""

@@ -48,6 +48,10 @@ def test_every_preset_is_valid() -> None:
         ({"supervised": [{"params": [10**400], "tokens": ["1M"]}]}, "supervised[0].params[0]: too large"),
         ({"supervised": [{"params": ["7k"], "tokens": ["1M"], "seeds": [2**63]}]}, "supervised[0].seeds[0]"),
         ({"name": ".."}, "name: string should match"),
+        (
+            {"training": {"schedule": "wsd", "decay": 1.0}},
+            "training.decay: input should be less than or equal",
+        ),
         ({"students": []}, "teachers without students"),
         ({"training": {"batch_tokens": 100}}, "must be a multiple of corpus.context (32)"),
         ({"corpus": {"heldout": 1.5}}, "corpus.heldout: input should be less than 1, found 1.5"),

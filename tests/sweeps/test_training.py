@@ -47,7 +47,7 @@ def test_the_rate_warms_up_in_tokens_and_decays_to_its_floor() -> None:
     for steps in (500, 4000):
         rates = [learning_rate(step, steps, RULES) for step in range(steps)]
         warmup = RULES.warmup_steps
-        assert warmup == 1600 / 128 or warmup == round(1600 / 128)
+        assert warmup == round(1600 / 128)
         assert np.argmax(rates) in (warmup - 1, warmup)
         assert max(rates) == pytest.approx(RULES.peak_rate)
         assert all(later < earlier for earlier, later in pairwise(rates[warmup:]))
