@@ -14,9 +14,11 @@ import numpy as np
 import torch
 
 from sweeps.corpora import source_of, tokenise
+from sweeps.heldout import heldout_loss
 from sweeps.ladder import shape_for
+from sweeps.run import Recipe
 from sweeps.spec import Training
-from sweeps.training import heldout_loss, train
+from sweeps.training import train
 
 RATES = (0.0025, 0.005, 0.01, 0.02, 0.04)
 SIZES = (13e3, 56e3, 107e3)
@@ -38,12 +40,11 @@ def main() -> None:
         for rate in RATES:
             rules = Training(peak_rate=rate)
             steps = rules.steps(options.tokens)
-            runs = [
-                heldout_loss(
-                    train(shape, corpus.train, steps=steps, training=rules, seed=seed), corpus.heldout
-                ).loss
-                for seed in range(options.seeds)
+            recipes = [
+                Recipe(shape=shape, steps=steps, training=rules, seed=seed) for seed in range(options.seeds)
             ]
+            models = [train(recipe, corpus.train) for recipe in recipes]
+            runs = [heldout_loss(model, corpus.heldout, context=128).loss for model in models]
             losses.append(float(np.mean(runs)))
         best = int(np.argmin(losses))
         cells = (f"{loss:7.4f}{'*' if k == best else ' '}" for k, loss in enumerate(losses))

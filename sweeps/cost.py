@@ -122,8 +122,9 @@ def _machine_key(step: Step) -> str:
 def _probe(step: Step) -> Throughput:
     import torch
 
+    from sweeps.device import keep_memory
+    from sweeps.loss import batch_loss
     from sweeps.model import Decoder
-    from sweeps.training import keep_memory, objective
 
     keep_memory()
     threads = torch.get_num_threads()
@@ -136,7 +137,7 @@ def _probe(step: Step) -> Throughput:
         model.initialise(0)
 
         def train(model: Decoder = model) -> None:
-            objective(model, blocks, step.training, None).backward()
+            batch_loss(model, blocks, step.training).backward()
 
         def infer(model: Decoder = model) -> None:
             with torch.no_grad():

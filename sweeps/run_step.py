@@ -1,4 +1,4 @@
-"""Run one step: the work that executors launch. What happened is in the store when it returns."""
+"""Run one step, or a cohort of steps: the work that executors launch. What happened is in the store after."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import platform
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -20,7 +21,11 @@ from sweeps.steps import Step
 from sweeps.store import Store
 
 if TYPE_CHECKING:
-    from sweeps.model import Decoder
+    from sweeps.parallel import World
+    from sweeps.run import Run
+    from sweeps.targets import Target
+
+Done = tuple[Step, dict[str, Any] | Exception]
 
 
 def run_step(store: Store, step: Step) -> dict[str, Any]:
@@ -31,18 +36,29 @@ def run_step(store: Store, step: Step) -> dict[str, Any]:
         Diverged: if training does.
         OSError: if the store cannot be written; no result is committed then.
     """
-    if found := store.result(step.id):
-        return found
-    store.write(step.as_json(), step.id, "step.json")
-    result = _train_trunk(store, step) if step.trunk else _train_and_save(store, step)
-    if not store.commit(step.id, result):
-        found = store.result(step.id)
-        assert found is not None
-        return found
-    store.remove(step.id, "failure.json")
-    if not step.trunk:
-        Checkpoints(store, step.id).clear()
+    ((_, result),) = run_steps(store, [step])
+    if isinstance(result, Exception):
+        raise result
     return result
+
+
+def run_steps(store: Store, steps: Sequence[Step]) -> Iterator[Done]:
+    """Run ``steps`` of one cohort side by side; yield each with its result, or why it failed, when it ends.
+
+    Raises:
+        InputError, OSError: what concerns them all.
+    """
+    from sweeps.parallel import world
+
+    missing = []
+    for step in steps:
+        if found := store.result(step.id):
+            yield step, found
+        else:
+            missing.append(step)
+    if missing:
+        with world() as here:
+            yield from _train(store, missing, here)
 
 
 def corpus_of(step: Step) -> TokenisedCorpus:
@@ -64,69 +80,114 @@ def corpus_of(step: Step) -> TokenisedCorpus:
     return corpus
 
 
-def _train_trunk(store: Store, step: Step) -> dict[str, Any]:
-    """Train a trunk; its last checkpoint, which stays, is what branches begin from."""
-    started = time.monotonic()
-    _train(store, step, corpus_of(step))
-    return _provenance(step) | {"seconds": {"train": time.monotonic() - started}}
+def _train(store: Store, steps: list[Step], world: World) -> Iterator[Done]:
+    from sweeps.run import Recipe, Run
+    from sweeps.training import train_together
 
-
-def _train(store: Store, step: Step, corpus: TokenisedCorpus) -> Decoder:
-    from sweeps.model_files import load_model
-    from sweeps.training import Teacher, device, train
-
-    started = time.monotonic()
-
-    def report(done: int, loss: float) -> None:
-        seconds = time.monotonic() - started
-        progress = {"steps_done": done, "steps": step.ends, "loss": loss, "seconds": seconds}
-        with suppress(OSError):  # only for the eye
-            store.write(progress, step.id, "progress.json")
-
-    with ExitStack() as stack:
-        teacher = None
-        if step.teacher and step.method:
-            folder = stack.enter_context(store.model(step.teacher.id))
-            trained = store.result(step.teacher.id) or {}
-            model = load_model(folder, step.teacher.shape, trained.get("weights_sha256", "")).to(device())
-            teacher = Teacher(model=model, method=step.method)
-        return train(
-            step.shape,
-            corpus.train_tokens_of(step.half),
+    first = steps[0]
+    corpus = corpus_of(first)
+    runs = {}
+    for step in steps:
+        if world.leads:
+            store.write(step.as_json(), step.id, "step.json")
+        recipe = Recipe(
+            shape=step.shape,
             steps=step.steps,
             training=step.training,
             seed=step.seed,
-            data_seed=step.data_seed,
-            teacher=teacher,
-            report=report,
-            checkpoints=Checkpoints(store, step.id),
-            start=Checkpoints(store, step.start.id) if step.start else None,
+            method=step.method,
             stop=step.ends if step.trunk else None,
         )
+        start = Checkpoints(store, step.start.id) if step.start else None
+        runs[step.id] = Run(recipe=recipe, checkpoints=Checkpoints(store, step.id), start=start, world=world)
+    of = {id(run): step for step in steps for run in [runs[step.id]]}
+
+    def report(run: Run) -> None:
+        if world.leads:
+            with suppress(OSError):  # only for the eye
+                store.write(_progress(run), of[id(run)].id, "progress.json")
+
+    with ExitStack() as stack:
+        for run, error in train_together(
+            list(runs.values()),
+            corpus.train_tokens_of(first.half),
+            data_seed=first.data_seed,
+            target=_target(store, first, stack),
+            report=report,
+        ):
+            step = of[id(run)]
+            yield step, error or _finish(store, step, run, corpus)
 
 
-def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
-    """Train a model, measure it, and put it into the store."""
+def _target(store: Store, step: Step, stack: ExitStack) -> Target | None:
+    """The teacher of ``step``, loaded and ready to be followed."""
+    if not step.teacher:
+        return None
+    from sweeps.device import device
+    from sweeps.model_files import load_model
+    from sweeps.targets import Online
+
+    folder = stack.enter_context(store.model(step.teacher.id))
+    trained = store.result(step.teacher.id) or {}
+    model = load_model(folder, step.teacher.shape, trained.get("weights_sha256", ""))
+    return Online(model.to(device()))
+
+
+def _progress(run: Run) -> dict[str, Any]:
+    return {
+        "steps_done": run.done,
+        "steps": run.recipe.end,
+        "loss": run.loss,
+        "seconds": run.seconds,
+        "pieces": run.pieces,
+    }
+
+
+def _finish(store: Store, step: Step, run: Run, corpus: TokenisedCorpus) -> dict[str, Any] | Exception:
+    """Measure what was trained and commit its result; the process that leads does, the others have none."""
+    from sweeps.run import Diverged
+
+    if not run.world.leads:
+        return {}
+    result = _provenance(step) | {"seconds": {"train": run.seconds}, "pieces": run.pieces}
+    if not step.trunk:
+        try:
+            result |= _measured(store, step, run, corpus)
+        except Diverged as error:
+            return error
+    if not store.commit(step.id, result):
+        found = store.result(step.id)
+        assert found is not None
+        return found
+    store.remove(step.id, "failure.json")
+    if not step.trunk:
+        Checkpoints(store, step.id).clear()
+    return result
+
+
+def _measured(store: Store, step: Step, run: Run, corpus: TokenisedCorpus) -> dict[str, Any]:
+    """Evaluate a trained model and put it into the store."""
+    from sweeps.heldout import heldout_loss
     from sweeps.model_files import save_model
-    from sweeps.training import heldout_loss
+    from sweeps.run import Diverged
 
-    corpus = corpus_of(step)
     started = time.monotonic()
-    model = _train(store, step, corpus)
-    trained = time.monotonic()
-    heldout = heldout_loss(model, corpus.heldout, parts=[part.heldout_tokens for part in corpus.parts])
-    evaluated = time.monotonic()
+    parts = [part.heldout_tokens for part in corpus.parts]
+    heldout = heldout_loss(run.model, corpus.heldout, context=step.shape.context, parts=parts)
+    evaluated = time.monotonic() - started
+    if not math.isfinite(heldout.loss):
+        raise Diverged(f"the held-out loss is {heldout.loss} after the last step; lower peak_rate")
     with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
-        weights_sha256 = save_model(model, corpus.tokenizer_files, Path(scratch))
+        weights_sha256 = save_model(run.model, corpus.tokenizer_files, Path(scratch))
         store.put_model(step.id, Path(scratch))
-    return _provenance(step) | {
+    return {
         "epochs": step.tokens / len(corpus.train_tokens_of(step.half)),
         "loss": heldout.loss,
         "loss_se": heldout.standard_error,
         "heldout_blocks": heldout.blocks,
         "weights_sha256": weights_sha256,
         "bits_per_byte": heldout.loss / math.log(2) / corpus.bytes_per_token,
-        "seconds": {"train": trained - started, "evaluate": evaluated - trained},
+        "seconds": {"train": run.seconds, "evaluate": evaluated},
         "corpus": {
             "source": corpus.source,
             "train_tokens": corpus.train_tokens,
@@ -141,7 +202,7 @@ def _train_and_save(store: Store, step: Step) -> dict[str, Any]:
 
 def _provenance(step: Step) -> dict[str, Any]:
     """What every result says of its step, and of where and with what it ran."""
-    from sweeps.training import device
+    from sweeps.device import device
 
     return {
         "id": step.id,

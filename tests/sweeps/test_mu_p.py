@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from scaling.compute import ModelShape
+from sweeps.loss import batch_loss
 from sweeps.model import Decoder
 from sweeps.optimiser import optimiser_for, set_rate
 from sweeps.spec import Training
-from sweeps.training import objective
 
 STEPS = 8
 
@@ -37,7 +37,7 @@ def changes(width: int, *, by_fan_in: bool) -> dict[str, float]:
         before = outputs(model, probe)
         for _ in range(STEPS):
             set_rate(optimiser, 0.01)
-            objective(model, blocks, rules, None).backward()
+            batch_loss(model, blocks, rules).backward()
             optimiser.step()
             optimiser.zero_grad()
         for name, after in outputs(model, probe).items():

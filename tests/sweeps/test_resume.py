@@ -16,6 +16,7 @@ import torch
 
 from sweeps.checkpoints import KEPT, Checkpoints
 from sweeps.ladder import shape_for
+from sweeps.run import Recipe
 from sweeps.spec import Training
 from sweeps.store import Store
 from sweeps.training import train
@@ -28,12 +29,10 @@ KILLS = 20
 def digest(store: Store | None) -> str:
     """The weights after a run that checkpoints at every step (or never, without a store)."""
     tokens = (torch.arange(20_000) ** 2 % 299).numpy().astype("uint16")
+    rules = Training(batch_tokens=64, warmup_tokens=640)
     model = train(
-        SHAPE,
+        Recipe(shape=SHAPE, steps=STEPS, training=rules, seed=0),
         tokens,
-        steps=STEPS,
-        training=Training(batch_tokens=64, warmup_tokens=640),
-        seed=0,
         checkpoints=Checkpoints(store, "run") if store else None,
         checkpoint_seconds=0,
     )
@@ -93,7 +92,7 @@ def test_a_step_killed_with_its_process_goes_on_where_it_was(tmp_path: Path, tex
 import sys, torch
 torch.set_num_threads(1)
 import sweeps.training
-sweeps.training.train.__kwdefaults__["checkpoint_seconds"] = 0.05
+sweeps.training.CHECKPOINT_SECONDS = 0.05
 from sweeps.run_step import run_step
 from sweeps.spec import parse_sweep
 from sweeps.steps import expand

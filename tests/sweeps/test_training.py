@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,11 +12,15 @@ import torch
 from torch.nn import functional as F
 
 from sweeps.batches import Batches, heldout_batches
+from sweeps.heldout import heldout_loss
 from sweeps.ladder import shape_for
+from sweeps.loss import batch_loss
 from sweeps.model import Decoder
 from sweeps.optimiser import BASE_WIDTH, learning_rate, optimiser_for, set_rate
+from sweeps.run import Diverged, Recipe
 from sweeps.spec import Method, Training
-from sweeps.training import Diverged, Teacher, heldout_loss, objective, train
+from sweeps.targets import Online
+from sweeps.training import train
 
 SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
 RULES = Training(batch_tokens=128, warmup_tokens=1600)
@@ -28,6 +33,10 @@ def stream(length: int = 20_000, seed: int = 0) -> np.ndarray:
     return (np.cumsum(np.where(jumps, draw.integers(0, 50, length), 1)) % 50).astype(np.uint16)
 
 
+def recipe(steps: int, *, seed: int = 0, training: Training = RULES) -> Recipe:
+    return Recipe(shape=SHAPE, steps=steps, training=training, seed=seed)
+
+
 def test_methods_mix_labels_and_teacher() -> None:
     model, teacher = Decoder(SHAPE), Decoder(SHAPE)
     model.initialise(0)
@@ -37,10 +46,10 @@ def test_methods_mix_labels_and_teacher() -> None:
 
     def at(weight: float) -> float:
         method = Method(cross_entropy=weight)
-        return objective(model, blocks, rules, Teacher(model=teacher, method=method)).item()
+        return batch_loss(model, blocks, rules, method, Online(teacher)).item()
 
     assert at(0.3) == pytest.approx(0.7 * at(0.0) + 0.3 * at(1.0), rel=1e-5)
-    assert at(1.0) == pytest.approx(objective(model, blocks, rules, None).item(), rel=1e-6)
+    assert at(1.0) == pytest.approx(batch_loss(model, blocks, rules).item(), rel=1e-6)
 
 
 def test_the_rate_warms_up_in_tokens_and_decays_to_its_floor() -> None:
@@ -93,7 +102,7 @@ def test_held_out_text_is_seen_whole_and_in_order() -> None:
 def test_training_learns_what_there_is_to_learn() -> None:
     held = stream(seed=1)
     losses = [
-        heldout_loss(train(SHAPE, stream(), steps=steps, training=RULES, seed=0), held).loss
+        heldout_loss(train(recipe(steps), stream(), data_seed=0), held, context=32).loss
         for steps in (1, 150, 500)
     ]
     stays = 0.75 + 0.25 / 50
@@ -104,7 +113,7 @@ def test_training_learns_what_there_is_to_learn() -> None:
 
 def test_training_is_a_function_of_its_seed() -> None:
     def weights(seed: int, data_seed: int | None = None) -> torch.Tensor:
-        model = train(SHAPE, stream(), steps=30, training=RULES, seed=seed, data_seed=data_seed)
+        model = train(recipe(30, seed=seed), stream(), data_seed=data_seed)
         return torch.cat([parameter.flatten() for parameter in model.parameters()])
 
     assert torch.equal(weights(0), weights(0, data_seed=0))
@@ -115,31 +124,31 @@ def test_training_is_a_function_of_its_seed() -> None:
 
 def test_a_student_of_a_good_teacher_learns_from_it() -> None:
     held = stream(seed=1)
-    teacher = train(SHAPE, stream(), steps=600, training=RULES, seed=0)
-    taught = Teacher(model=teacher.eval().requires_grad_(False), method=Method())
-    few = {"steps": 120, "training": RULES, "seed": 1}
-    alone = heldout_loss(train(SHAPE, stream(), **few), held)
-    student = heldout_loss(train(SHAPE, stream(), teacher=taught, **few), held)
+    teacher = train(recipe(600), stream()).eval().requires_grad_(False)
+    few = recipe(120, seed=1)
+    alone = heldout_loss(train(few, stream()), held, context=32)
+    taught = train(replace(few, method=Method()), stream(), target=Online(teacher))
+    student = heldout_loss(taught, held, context=32)
     assert student.loss < alone.loss
 
 
 def test_divergence_is_noticed_and_names_the_step() -> None:
-    with pytest.raises(Diverged, match=r"the training loss is nan at step 20 of 20; lower peak_rate"):
-        train(SHAPE, stream(), steps=20, training=Training(batch_tokens=128, peak_rate=1e30), seed=0)
+    with pytest.raises(Diverged, match=r"the gradient is not finite at step 2 of 20; lower peak_rate"):
+        train(recipe(20, training=Training(batch_tokens=128, peak_rate=1e30)), stream())
 
 
 def test_the_standard_error_is_that_of_block_means() -> None:
     model = Decoder(SHAPE)
     model.initialise(0)
     held = stream(32 * 40 + 1)
-    found = heldout_loss(model, held, batch=7)
+    found = heldout_loss(model, held, context=32, batch=7)
     with torch.no_grad():
         blocks = torch.cat(list(heldout_batches(held, context=32, batch=40)))
         losses = F.cross_entropy(model(blocks[:, :-1]).transpose(1, 2), blocks[:, 1:], reduction="none").mean(
             1
         )
     assert found.blocks == 40
-    first, rest = heldout_loss(model, held, parts=[32 * 10, 32 * 30 + 1]).by_part
+    first, rest = heldout_loss(model, held, context=32, parts=[32 * 10, 32 * 30 + 1]).by_part
     assert first == pytest.approx(losses[:10].mean().item(), rel=1e-5)
     assert rest == pytest.approx(losses[10:].mean().item(), rel=1e-5)
     assert found.loss == pytest.approx(losses.mean().item(), rel=1e-5)

@@ -1,0 +1,183 @@
+"""A run under way: a model, its optimiser, how far it has come, and one step of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from scaling.compute import ModelShape
+from scaling.errors import InputError
+from sweeps.checkpoints import Checkpoints
+from sweeps.device import device, out_of_memory
+from sweeps.loss import batch_loss
+from sweeps.model import Decoder
+from sweeps.optimiser import learning_rate, optimiser_for, set_rate
+from sweeps.parallel import World
+from sweeps.spec import Method, Training
+from sweeps.targets import Target
+
+EXPLODED = 10.0
+"""Times the loss of a uniform guess, above which a loss is no longer training."""
+LOOK_EVERY = 32
+"""Steps between two looks at the loss on a GPU."""
+PIECES_AND_SECONDS = "/pieces and seconds"
+"""In a checkpoint, beside weights and moments."""
+
+
+class Diverged(RuntimeError):
+    """The training loss stopped being a number, or exploded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """What is trained: on one device the run is a function of this and its data, bit for bit."""
+
+    shape: ModelShape
+    steps: int
+    """Optimiser steps of the whole schedule."""
+    training: Training
+    seed: int
+    """Of the initialisation."""
+    method: Method | None = None
+    """How it follows the target, if it has one."""
+    stop: int | None = None
+    """Where to end in the midst of the schedule, for others to go on from."""
+
+    @property
+    def end(self) -> int:
+        """The optimiser step it ends at."""
+        return self.steps if self.stop is None else self.stop
+
+
+@dataclass(kw_only=True, eq=False)
+class Run:
+    """A run under way. It begins at its newest checkpoint, or where ``start`` ended, or at the beginning."""
+
+    recipe: Recipe
+    checkpoints: Checkpoints | None = None
+    start: Checkpoints | None = None
+    world: World = field(default_factory=World)
+    model: Decoder = field(init=False)
+    done: int = field(init=False)
+    """Optimiser steps taken."""
+    loss: float = field(init=False, default=math.nan)
+    """nats/token, of the last batch that was looked at."""
+    seconds: float = field(init=False, default=0.0)
+    """Spent on it so far, in earlier processes too."""
+    pieces: int = field(init=False, default=1)
+    """Parts that a batch is worked through in; more than one where memory is short."""
+
+    def __post_init__(self) -> None:
+        self.model = Decoder(self.recipe.shape)
+        self.model.initialise(self.recipe.seed)
+        self.model.to(device()).train()
+        self.optimiser = optimiser_for(self.model, self.recipe.training)
+        self.done = self._restore()
+
+    @property
+    def active(self) -> bool:
+        """Whether there are steps left."""
+        return self.done < self.recipe.end
+
+    def step(self, blocks: Tensor, target: Target | None, rows: Tensor | None) -> None:
+        """One optimiser step on ``blocks`` ``(batch, context + 1)``; ``rows`` are the target's.
+
+        Raises:
+            Diverged: if loss or gradient are no longer finite, naming the step; the weights are then still
+                those before it.
+            InputError: if that is the teacher's doing.
+        """
+        started = time.perf_counter()
+        recipe = self.recipe
+        set_rate(self.optimiser, learning_rate(self.done, recipe.steps, recipe.training))
+        loss = self._backward(blocks, target, rows)
+        self.world.add_up(self.model)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.training.clip)
+        self._last = self.done + 1, self.world.total(loss), norm, rows
+        if not loss.is_cuda or self.done % LOOK_EVERY == 0 or self.done + 1 == recipe.end:
+            self.look()
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=False)
+        self.done += 1
+        self.seconds += time.perf_counter() - started
+
+    def look(self) -> None:
+        """See whether the last step went well: at once on a CPU; on a GPU looking means waiting for it."""
+        step, loss, norm, rows = self._last
+        self.loss = loss.item()
+        limit = EXPLODED * math.log(self.recipe.shape.vocab)
+        if self.loss < limit and math.isfinite(norm.item()):
+            return
+        if rows is not None and not torch.isfinite(rows).all():
+            raise InputError("the teacher: its outputs are not all finite numbers; distil from another")
+        what = "the gradient is not finite" if self.loss < limit else f"the training loss is {self.loss:.4g}"
+        raise Diverged(f"{what} at step {step} of {self.recipe.steps}; lower peak_rate")
+
+    def save(self) -> None:
+        """Write a checkpoint, if this process is the one that writes."""
+        self.look()
+        if self.checkpoints and self.world.leads:
+            self.checkpoints.save(self.done, self.state())
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything the next step depends on: weights, the optimiser's moments, how batches are split."""
+        state = dict(self.model.state_dict())
+        for name, parameter in self.model.named_parameters():
+            state |= {f"{key}/{name}": value for key, value in self.optimiser.state[parameter].items()}
+        own = torch.tensor([self.pieces, self.seconds], dtype=torch.float64)
+        return state | {PIECES_AND_SECONDS: own}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of :meth:`state`."""
+        pieces, self.seconds = state[PIECES_AND_SECONDS].tolist()
+        self.pieces = int(pieces)
+        self.model.load_state_dict({name: tensor for name, tensor in state.items() if "/" not in name})
+        for name, parameter in self.model.named_parameters():
+            own = {key.removesuffix(f"/{name}"): key for key in state if key.endswith(f"/{name}")}
+            self.optimiser.state[parameter] = {
+                key: state[full].to(parameter.device) for key, full in own.items()
+            }
+
+    def _restore(self) -> int:
+        if self.checkpoints and (found := self.checkpoints.latest()):
+            self.load_state(found[1])
+            return found[0]
+        if self.start and (found := self.start.latest()):
+            self.load_state(found[1])
+            self.seconds = 0.0  # those were the trunk's
+            return found[0]
+        return 0
+
+    def _backward(self, blocks: Tensor, target: Target | None, rows: Tensor | None) -> Tensor:
+        """Leave the gradients of this process's share of the mean loss in the model; return that share."""
+        try:
+            return self._backward_in_pieces(blocks, target, rows)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or self.pieces > 1 or len(blocks) == 1:
+                raise
+        self.pieces = 2  # once; whoever needs more asked for too large a batch
+        self.optimiser.zero_grad(set_to_none=False)
+        return self._backward_in_pieces(blocks, target, rows)
+
+    def _backward_in_pieces(self, blocks: Tensor, target: Target | None, rows: Tensor | None) -> Tensor:
+        recipe, size = self.recipe, math.ceil(len(blocks) / self.pieces)
+        total = torch.zeros((), device=blocks.device)
+        for first in range(0, len(blocks), size):
+            piece = blocks[first : first + size]
+            own = None if rows is None else rows.unflatten(0, (len(blocks), -1))[first : first + size]
+            loss = batch_loss(
+                self.model,
+                piece,
+                recipe.training,
+                recipe.method,
+                target,
+                None if own is None else own.flatten(0, 1),
+            )
+            loss = loss * (len(piece) / len(blocks) / self.world.size)
+            loss.backward()
+            total += loss.detach()
+        return total
