@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from scaling.errors import InputError
+from sweeps.cohorts import cohorts
 from sweeps.device import out_of_memory
 from sweeps.heldout import heldout_loss
 from sweeps.ladder import shape_for
 from sweeps.model import Decoder
 from sweeps.run import Diverged, Recipe, Run
-from sweeps.spec import Method, Training
+from sweeps.run_step import run_step, run_steps
+from sweeps.spec import Method, Training, parse_sweep
+from sweeps.steps import Step, expand
+from sweeps.store import Store
 from sweeps.targets import Online
 from sweeps.training import train, train_together
 
@@ -170,3 +176,55 @@ def test_a_batch_that_cannot_be_split_evenly_is_refused() -> None:
 
     with pytest.raises(InputError, match=r"a batch of 4 blocks cannot be split evenly over 3 processes"):
         World(0, 3).share(torch.zeros(4, 33))
+
+
+@pytest.fixture
+def ready(small_spec: dict[str, Any]) -> list[Step]:
+    """Six students: three initialisations for each of two teachers."""
+    small_spec["students"] = [{"params": ["3k"], "tokens": ["32k"], "seeds": [0, 1, 2], "data_seed": 0}]
+    return [step for step in expand(parse_sweep(small_spec)).steps if step.teacher]
+
+
+@pytest.mark.parametrize(("slots", "sizes"), [(1, [3, 3]), (2, [3, 3]), (3, [1, 2, 3]), (9, [1] * 6)])
+def test_students_of_one_teacher_share_its_pass_unless_a_core_would_idle(
+    ready: list[Step], slots: int, sizes: list[int]
+) -> None:
+    found = cohorts(ready, slots, lambda step: step.flops)
+    assert sorted(len(cohort) for cohort in found) == sizes
+    assert {step.id for cohort in found for step in cohort} == {step.id for step in ready}
+    assert all(len({step.teacher.id for step in cohort if step.teacher}) == 1 for cohort in found)
+    assert found[0][0] is ready[0]
+
+
+def test_nothing_is_shared_where_batches_differ(ready: list[Step]) -> None:
+    first = ready[0]
+    for other in (replace(first, seed=9), replace(first, data_seed=1), replace(first, half="first")):
+        together = len(cohorts([first, other], 1, lambda step: step.flops)) == 1
+        assert together == (other.data_seed == first.data_seed and other.half == first.half)
+
+
+def test_cohorts_stay_small_enough_for_one_process(ready: list[Step]) -> None:
+    many = [replace(ready[0], seed=seed) for seed in range(20)]
+    assert sorted(len(cohort) for cohort in cohorts(many, 1, lambda step: 1.0)) == [6, 7, 7]
+
+
+def test_a_cohort_commits_each_member_and_names_the_one_that_failed(
+    small_spec: dict[str, Any], tmp_path: Path, own_cache: Path
+) -> None:
+    dag = expand(parse_sweep(small_spec))
+    store, alone = Store(tmp_path / "together"), Store(tmp_path / "alone")
+    teachers = [step for step in dag.steps if not step.teacher]
+    students = [step for step in dag.steps if step.teacher and step.teacher.id == teachers[1].id]
+    for place in (store, alone):
+        for step in teachers:
+            run_step(place, step)
+    wild = students[0].training.model_copy(update={"peak_rate": 1e30})
+    bad = replace(students[0], training=wild)
+    outcomes = {step.id: result for step, result in run_steps(store, [*students, bad])}
+    assert isinstance(outcomes.pop(bad.id), Diverged)
+    for step in students:
+        result = outcomes[step.id]
+        assert isinstance(result, dict)
+        assert result["loss"] == run_step(alone, step)["loss"]
+        assert store.result(step.id) == result
+    assert store.result(bad.id) is None
