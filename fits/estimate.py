@@ -8,8 +8,10 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fits.model import Model
+from fits.projection import basins, projects
 from fits.solver import Array, Minimum, Problem, minimise
 from scaling.errors import InputError
 from scaling.laws import DistillationLaw, SupervisedLaw, coefficients
@@ -158,19 +160,17 @@ def estimate(
 ) -> Estimate:
     """Fit ``model`` from ``starts`` random points of its priors and from the points in ``near``.
 
+    The supervised law alone starts from a grid of as many pairs of exponents (:mod:`fits.projection`).
     ``sigma`` (rows,) fixes the noise; without it the noise is estimated, one value a kind of run.
     """
     rng = np.random.default_rng(seed)
-    centre, spread = model.prior()
-    points = centre + spread * rng.standard_normal((max(starts - 1, 0), model.size))
-    points = np.concatenate([centre[None], points, *(point[None] for point in near)])
     auto = objective.delta == "auto" and sigma is None
     known = model.rows.loss_se / (1.0 if model.in_nats else model.rows.L) * objective.standard_errors
     guess = np.full(len(model.rows), 0.01) if sigma is None else sigma
-    found = _search(model, objective, guess, points, rng)
-    best = int(np.argmin(found.objective))
-    agreed = int(np.sum(found.objective <= found.objective[best] * (1 + 1e-4) + 1e-12))
     problem = posed(model, objective, guess)
+    found, count = _search(model, objective, guess, starts, near, rng)
+    best = int(np.argmin(found.objective))
+    agreed = int(np.sum(count[found.objective <= found.objective[best] * (1 + 1e-4) + 1e-12]))
     if len(model.rows) > SCREENED:
         found = minimise(problem, found.theta[best : best + 1])
         best = 0
@@ -183,21 +183,45 @@ def estimate(
             theta, converged, value = last.theta[0], bool(last.converged[0]), float(last.objective[0])
     status, detail = _status(model, theta, converged, problem)
     return Estimate(
-        model=model, theta=theta, sigma=guess, problem=problem, objective=value, starts=len(points),
+        model=model, theta=theta, sigma=guess, problem=problem, objective=value, starts=int(count.sum()),
         agreed=agreed, status=status, detail=detail,
     )  # fmt: skip
 
 
 def _search(
-    model: Model, objective: Objective, sigma: Array, points: Array, rng: np.random.Generator
-) -> Minimum:
-    """Minimise from every point; on a sample of the rows where there are more than ``SCREENED``."""
+    model: Model,
+    objective: Objective,
+    sigma: Array,
+    starts: int,
+    near: Sequence[Array],
+    rng: np.random.Generator,
+) -> tuple[Minimum, NDArray[np.intp]]:
+    """Minimise from everywhere, and how many starts each end stands for.
+
+    Where there are more than ``SCREENED`` rows a sample of them is used.
+    """
     if len(model.rows) > SCREENED:
         chosen = np.sort(rng.choice(len(model.rows), SCREENED, replace=False)).astype(np.intp)
         model, sigma = model.on(model.rows.take(chosen)), sigma[chosen]
+    held = posed(model, replace(objective, priors=True), sigma)
+    points, count = _starts(model, held, starts, rng)
+    points = np.concatenate([points, *(point[None] for point in near)])
+    count = np.append(count, np.ones(len(near), dtype=np.intp))
     if not objective.priors:  # the priors lead the starts to the basin that matters, then let go
-        points = minimise(posed(model, replace(objective, priors=True), sigma), points).theta
-    return minimise(posed(model, objective, sigma), points)
+        points = minimise(held, points).theta
+    return minimise(posed(model, objective, sigma), points), count
+
+
+def _starts(
+    model: Model, problem: Problem, starts: int, rng: np.random.Generator
+) -> tuple[Array, NDArray[np.intp]]:
+    """Points (k, p) to minimise from, and how many starts each stands for."""
+    if projects(model):
+        return basins(model, problem, starts)
+    centre, spread = model.prior()
+    points = centre + spread * rng.standard_normal((max(starts, 1), model.size))
+    points[0] = centre
+    return points, np.ones(len(points), dtype=np.intp)
 
 
 def posed(model: Model, objective: Objective, sigma: Array) -> Problem:

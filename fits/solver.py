@@ -66,7 +66,7 @@ class Minimum:
 
 
 def minimise(
-    problem: Problem, start: Array, *, iterations: int = 200, tolerance: float = 1e-9, absolute: float = 0.0
+    problem: Problem, start: Array, *, iterations: int = 1000, tolerance: float = 1e-9, absolute: float = 0.0
 ) -> Minimum:
     """Minimise every member of the batch from its row of ``start`` (b, p).
 
