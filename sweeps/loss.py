@@ -44,7 +44,8 @@ def _distilled(training: Training, method: Method, target: Target) -> PerToken:
     def per_token(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         log_q = log_probabilities(logits)
         soft_q = log_q if tau == 1 else log_probabilities(logits, tau)
-        loss = (1 - hard) * distillation(method.divergence, target.log_probabilities(rows, tau), soft_q, tau)
+        log_p = target.log_probabilities(rows, tau)
+        loss = (1 - hard) * distillation(method.divergence, log_p, soft_q, tau, **method.parameters)
         if hard:
             loss = loss + hard * cross_entropy(log_q, labels)
         return loss + training.z_loss * z_loss(logits, log_q)

@@ -39,10 +39,15 @@ def reverse_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return forward_kl(log_q, log_p)
 
 
-def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """(KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2; at most ln 2."""
-    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-    return (forward_kl(log_p, log_m) + forward_kl(log_q, log_m)) / 2
+def jensen_shannon(log_p: Tensor, log_q: Tensor, beta: float = 0.5) -> Tensor:
+    """beta KL(p || m) + (1 - beta) KL(q || m) with m = beta p + (1 - beta) q; at most ln 2.
+
+    Half and half it is the symmetric one. As in GKD (Agarwal et al. 2024, Eq. 1), ``beta`` is the teacher's
+    share. The value vanishes at both ends, as beta KL(p || q) and (1 - beta) KL(q || p): ``beta`` near an end
+    also weakens the loss. TRL replaces the ends themselves, 0 and 1, by KL(p || q) and KL(q || p).
+    """
+    log_m = mixture(log_p, log_q, beta)
+    return beta * forward_kl(log_p, log_m) + (1 - beta) * forward_kl(log_q, log_m)
 
 
 def total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -51,15 +56,25 @@ def total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def skew_kl(log_p: Tensor, log_q: Tensor, skew: float = 0.1) -> Tensor:
-    """KL(p || skew p + (1 - skew) q), finite wherever p is (DistiLLM, Ko et al. 2024)."""
-    log_m = torch.logaddexp(log_p + math.log(skew), log_q + math.log1p(-skew))
-    return forward_kl(log_p, log_m)
+    """KL(p || skew p + (1 - skew) q), at most -ln skew (DistiLLM, Ko et al. 2024)."""
+    return forward_kl(log_p, mixture(log_p, log_q, skew))
+
+
+def reverse_skew_kl(log_p: Tensor, log_q: Tensor, skew: float = 0.1) -> Tensor:
+    """KL(q || skew q + (1 - skew) p), at most -ln skew (the same source)."""
+    return skew_kl(log_q, log_p, skew)
+
+
+def mixture(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
+    """log(share p + (1 - share) q)."""
+    return torch.logaddexp(log_p + math.log(share), log_q + math.log1p(-share))
 
 
 class Divergence(NamedTuple):
     """A divergence between distributions, and how temperature scales it."""
 
-    per_token: Callable[[Tensor, Tensor], Tensor]
+    per_token: Callable[..., Tensor]
+    """Of ``log_p``, ``log_q`` and its own parameters."""
     temperature_power: int
     """The power of tau that keeps gradients of the same size as tau grows: 2, but 1 for total variation."""
 
@@ -70,14 +85,17 @@ DIVERGENCES = {
     "jensen-shannon": Divergence(jensen_shannon, 2),
     "total-variation": Divergence(total_variation, 1),
     "skew-kl": Divergence(skew_kl, 2),
+    "reverse-skew-kl": Divergence(reverse_skew_kl, 2),
 }
 
 
-def distillation(name: str, log_p: Tensor, log_q: Tensor, temperature: float = 1.0) -> Tensor:
+def distillation(
+    name: str, log_p: Tensor, log_q: Tensor, temperature: float = 1.0, **parameters: float
+) -> Tensor:
     """tau^power D(p, q) of log-probabilities that are at this temperature already.
 
     With forward KL this is the loss of Busbridge et al. 2025 (Eqs. 4-7) less the teacher's entropy, which has
     the same gradient.
     """
     divergence = DIVERGENCES[name]
-    return divergence.per_token(log_p, log_q) * temperature**divergence.temperature_power
+    return divergence.per_token(log_p, log_q, **parameters) * temperature**divergence.temperature_power

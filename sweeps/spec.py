@@ -16,8 +16,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from scaling.errors import InputError
 from scaling.units import parse_quantity
 from sweeps.corpora.named import NAMED
+from sweeps.legality import PARAMETERS, objection
 
 WARMUP_STEPS = 50
+SHORT = {"temperature": "tau", "cross_entropy": "ce"}
+"""Names of a method's fields in tables."""
 MIN_STEPS = 500
 """Runs of fewer optimiser steps measure the number of steps, not the data."""
 
@@ -38,7 +41,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
-DivergenceName = Literal["forward-kl", "reverse-kl", "jensen-shannon", "total-variation", "skew-kl"]
+DivergenceName = Literal[
+    "forward-kl", "reverse-kl", "jensen-shannon", "total-variation", "skew-kl", "reverse-skew-kl"
+]
 
 
 class Part(BaseModel):
@@ -141,17 +146,32 @@ class Method(Part):
 
     divergence: DivergenceName = "forward-kl"
     """Forward KL is the paper's; :mod:`sweeps.objectives` defines them all."""
+    beta: float = Field(0.5, gt=0, lt=1)
+    """The teacher's share of the mixture in ``jensen-shannon``; one half is the symmetric one."""
+    skew: float = Field(0.1, gt=0, lt=1)
+    """Share of a distribution in its own reference, in ``skew-kl`` (the teacher's), ``reverse-skew-kl``."""
     temperature: float = Field(1.0, gt=0)
     """tau, softens both distributions."""
     cross_entropy: float = Field(0.0, ge=0, le=1)
     """Weight of the data's own labels, 1 - lambda; 0 is pure distillation."""
 
+    @model_validator(mode="after")
+    def _legal(self) -> Method:
+        if reason := objection(self):
+            raise ValueError(reason)
+        return self
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """The divergence's own parameters."""
+        return {name: getattr(self, name) for name in PARAMETERS.get(self.divergence, ())}
+
     @property
     def name(self) -> str:
         """A short name for tables: the divergence and whatever is not at its default."""
-        extras = [f"tau={self.temperature:g}"] if self.temperature != 1 else []
-        extras += [f"ce={self.cross_entropy:g}"] if self.cross_entropy else []
-        return " ".join([self.divergence, *extras])
+        shown = [*self.parameters, "temperature", "cross_entropy"]
+        changed = [name for name in shown if getattr(self, name) != type(self).model_fields[name].default]
+        return " ".join([self.divergence, *(f"{SHORT.get(n, n)}={getattr(self, n):g}" for n in changed)])
 
 
 class Sweep(Part):

@@ -12,17 +12,17 @@ from torch.nn import functional as F
 
 from sweeps import chunked, objectives
 from sweeps.chunked import mean_loss
-from sweeps.objectives import DIVERGENCES, cross_entropy, log_probabilities, skew_kl, z_loss
+from sweeps.objectives import DIVERGENCES, cross_entropy, jensen_shannon, log_probabilities, z_loss
 
 NAMES = sorted(DIVERGENCES)
 P = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
 Q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
 
 
-def distillation(name: str, student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
+def distillation(name: str, student: Tensor, teacher: Tensor, tau: float = 1.0, **own: float) -> Tensor:
     """From logits, as training calls it."""
     return objectives.distillation(
-        name, log_probabilities(teacher, tau), log_probabilities(student, tau), tau
+        name, log_probabilities(teacher, tau), log_probabilities(student, tau), tau, **own
     )
 
 
@@ -38,10 +38,24 @@ def logits(seed: int, *shape: int) -> Tensor:
         ("jensen-shannon", 0.1329180061),
         ("total-variation", 0.5),
         ("skew-kl", 0.4468885847),
+        ("reverse-skew-kl", 0.4274206150),
     ],
 )
 def test_known_values(name: str, value: float) -> None:
     assert distillation(name, Q.log(), P.log()).item() == pytest.approx(value, abs=1e-10)
+
+
+@pytest.mark.parametrize(("beta", "value"), [(0.1, 0.0509950262), (0.5, 0.1329180061), (0.9, 0.0478639942)])
+def test_known_values_of_the_generalised_jensen_shannon(beta: float, value: float) -> None:
+    assert jensen_shannon(P.log(), Q.log(), beta).item() == pytest.approx(value, abs=1e-10)
+
+
+def test_the_generalised_jensen_shannon_ends_in_both_divergences() -> None:
+    """Over its own vanishing weight; so beta is the teacher's share and not the student's."""
+    forward, reverse = (distillation(name, Q.log(), P.log()).item() for name in ("forward-kl", "reverse-kl"))
+    end = 1e-5
+    assert jensen_shannon(P.log(), Q.log(), end).item() / end == pytest.approx(forward, rel=1e-3)
+    assert jensen_shannon(P.log(), Q.log(), 1 - end).item() / end == pytest.approx(reverse, rel=1e-3)
 
 
 def test_far_apart_distributions_reach_the_bounds() -> None:
@@ -49,22 +63,29 @@ def test_far_apart_distributions_reach_the_bounds() -> None:
     assert distillation("jensen-shannon", last, first).item() == pytest.approx(math.log(2))
     assert distillation("total-variation", last, first).item() == pytest.approx(1)
     assert distillation("skew-kl", last, first).item() == pytest.approx(-math.log(0.1))
+    assert distillation("reverse-skew-kl", last, first).item() == pytest.approx(-math.log(0.1))
     assert distillation("forward-kl", last, first).item() == pytest.approx(800)
+
+
+OWN = {"jensen-shannon": {"beta": 0.3}, "skew-kl": {"skew": 0.2}, "reverse-skew-kl": {"skew": 0.2}}
+"""Parameters away from their defaults."""
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_gradient_is_the_analytic_one(name: str) -> None:
     z, teacher = logits(1, 9).requires_grad_(), logits(2, 9)
-    (found,) = torch.autograd.grad(distillation(name, z, teacher), z)
+    (found,) = torch.autograd.grad(distillation(name, z, teacher, **OWN.get(name, {})), z)
     p, q = teacher.softmax(-1), z.detach().softmax(-1)
-    m, skewed = (p + q) / 2, 0.1 * p + 0.9 * q
+    m, forward, reverse = 0.3 * p + 0.7 * q, 0.2 * p + 0.8 * q, 0.8 * p + 0.2 * q
     sign = (q - p).sign()
+    inner = (q / reverse).log() - 0.2 * q / reverse
     expected = {
         "forward-kl": q - p,
         "reverse-kl": q * ((q / p).log() - (q * (q / p).log()).sum()),
-        "jensen-shannon": q / 2 * ((q / m).log() - (q * (q / m).log()).sum()),
+        "jensen-shannon": 0.7 * q * ((q / m).log() - (q * (q / m).log()).sum()),
         "total-variation": q / 2 * (sign - (q * sign).sum()),
-        "skew-kl": -0.9 * q * (p / skewed - (q * p / skewed).sum()),
+        "skew-kl": -0.8 * q * (p / forward - (q * p / forward).sum()),
+        "reverse-skew-kl": q * (inner - (q * inner).sum()),
     }[name]
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     assert found.sum().item() == pytest.approx(0, abs=1e-12)
@@ -80,6 +101,7 @@ def test_only_the_teacher_itself_is_at_no_distance(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_high_temperature_has_its_limit(name: str) -> None:
     """tau^power D tends to a multiple of the spread of the logits' difference, with the right power."""
+    own = OWN.get(name, {})
     student, teacher, tau = logits(1, 7), logits(2, 7), 1e4
     difference = teacher - student
     spread = (difference - difference.mean()).square().sum() / (2 * 7)
@@ -87,16 +109,18 @@ def test_high_temperature_has_its_limit(name: str) -> None:
     expected = {
         "forward-kl": spread,
         "reverse-kl": spread,
-        "jensen-shannon": spread / 4,
+        "jensen-shannon": 0.3 * 0.7 * spread,
         "total-variation": absolute,
-        "skew-kl": 0.81 * spread,
+        "skew-kl": 0.8**2 * spread,
+        "reverse-skew-kl": 0.8**2 * spread,
     }[name]
-    assert distillation(name, student, teacher, tau).item() == pytest.approx(expected.item(), rel=1e-3)
+    assert distillation(name, student, teacher, tau, **own).item() == pytest.approx(expected.item(), rel=1e-3)
 
 
-def test_skew_interpolates() -> None:
-    small = skew_kl(P.log(), Q.log(), 1e-9).item()
-    assert small == pytest.approx(distillation("forward-kl", Q.log(), P.log()).item(), rel=1e-6)
+@pytest.mark.parametrize(("skewed", "plain"), [("skew-kl", "forward-kl"), ("reverse-skew-kl", "reverse-kl")])
+def test_without_skew_the_skewed_are_the_plain(skewed: str, plain: str) -> None:
+    small = distillation(skewed, Q.log(), P.log(), skew=1e-9).item()
+    assert small == pytest.approx(distillation(plain, Q.log(), P.log()).item(), rel=1e-6)
 
 
 def test_a_teacher_certain_of_the_data_is_the_data() -> None:
@@ -129,7 +153,7 @@ def test_blocks_change_neither_value_nor_gradient(name: str, rows: int, small_bl
     taught, head, targets = logits(3, rows, 4), logits(4, 11, 4), torch.arange(rows) % 11
 
     def per_token(student: Tensor, targets: Tensor, taught: Tensor) -> Tensor:
-        loss = distillation(name, student, F.linear(taught, head), 1.7)
+        loss = distillation(name, student, F.linear(taught, head), 1.7, **OWN.get(name, {}))
         log_q = log_probabilities(student)
         return 0.8 * loss + 0.2 * cross_entropy(log_q, targets) + 0.01 * z_loss(student, log_q)
 
@@ -140,6 +164,20 @@ def test_blocks_change_neither_value_nor_gradient(name: str, rows: int, small_bl
     theirs = torch.autograd.grad(3 * plain, (features, weight))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_blocks_too_the_teacher_itself_learns_nothing(name: str, small_blocks: None) -> None:
+    """No hidden cross-entropy, no constant: value and gradient are zero."""
+    features, weight = logits(1, 17, 5).requires_grad_(), logits(2, 11, 5).requires_grad_()
+
+    def per_token(student: Tensor, taught: Tensor) -> Tensor:
+        return distillation(name, student, F.linear(taught, weight.detach()), 2.0)
+
+    found = mean_loss(per_token, features, weight, features.detach())
+    assert abs(found.item()) < 1e-14
+    for gradient in torch.autograd.grad(found, (features, weight)):
+        assert gradient.abs().max() < 1e-14
 
 
 def test_blocks_never_hold_all_logits(small_blocks: None) -> None:

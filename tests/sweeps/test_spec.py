@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
-from sweeps.spec import load_sweep, parse_sweep, presets
+from sweeps.spec import Method, load_sweep, parse_sweep, presets
 
 
 def test_quantities_are_read_as_people_write_them(small_spec: dict[str, Any]) -> None:
@@ -56,6 +56,11 @@ def test_every_preset_is_valid() -> None:
         ({"training": {"batch_tokens": 100}}, "must be a multiple of corpus.context (32)"),
         ({"corpus": {"heldout": 1.5}}, "corpus.heldout: input should be less than 1, found 1.5"),
         ({"methods": [{"divergence": "forward"}]}, "methods[0].divergence: input should be 'forward-kl'"),
+        ({"methods": [{"skew": 0.2}]}, "methods[0]: skew: forward-kl does not read it, only skew-kl and rev"),
+        (
+            {"methods": [{"divergence": "jensen-shannon", "beta": 1}]},
+            "methods[0].beta: input should be less than 1",
+        ),
         ({"name": "a/b"}, "name: string should match"),
         ({"name": None}, "name: input should be a valid string"),
     ],
@@ -70,6 +75,12 @@ def test_a_wrong_spec_names_the_field(
         parse_sweep(small_spec, "my.yaml")
     assert message in str(error.value)
     assert str(error.value).startswith("my.yaml: ")
+
+
+def test_a_method_s_name_says_what_is_not_at_its_default() -> None:
+    assert Method().name == "forward-kl"
+    method = Method(divergence="jensen-shannon", beta=0.25, temperature=2, cross_entropy=0.1)
+    assert method.name == "jensen-shannon beta=0.25 tau=2 ce=0.1"
 
 
 def test_all_errors_come_at_once(small_spec: dict[str, Any]) -> None:
