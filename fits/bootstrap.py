@@ -24,6 +24,9 @@ CHUNK_NUMBERS = 4e6
 """Members solved together, and numbers in their Jacobians: what the cache and the memory hold."""
 NEGLIGIBLE = 2e-4
 """A decrease of the objective, in units of the noise, that moves no coordinate by 2 % of its error."""
+NARROW = 0.1
+"""Huber's function is narrowed in steps of ten from this share of the noise on. From the estimate straight
+away it would be narrower than any step, and the rows that the estimate passes through would hold it there."""
 LINEARISED = 5_000
 """From this many rows on, a draw is one Newton step from sums over runs, or three where every draw has a
 supervised law of its own: with so many rows the objective is a parabola over the width of the draws."""
@@ -114,10 +117,20 @@ def bootstrap(
         centre=centres,
     )
     start = np.broadcast_to(found.theta, (draws, model.size))
-    return _in_chunks(problem, start, model, executor)
+    return _in_chunks(problem, _narrowing(found), start, model, executor)
 
 
-def _in_chunks(problem: Problem, start: Array, model: Model, executor: Executor | None) -> Minimum:
+def _narrowing(found: Estimate) -> list[Array]:
+    """Where Huber's function turns linear, (rows,), step by step down to what was asked for."""
+    asked, widths = found.problem.delta, [np.maximum(found.problem.delta, NARROW * found.sigma)]
+    while (widths[-1] > asked).any():
+        widths.append(np.maximum(asked, widths[-1] / 10))
+    return widths
+
+
+def _in_chunks(
+    problem: Problem, deltas: list[Array], start: Array, model: Model, executor: Executor | None
+) -> Minimum:
     """Solve the batch a chunk at a time, here or wherever the executor runs things."""
     width = int(np.clip(CHUNK_NUMBERS / (len(model.rows) * model.size), 1, CHUNK))
     chunks = [np.arange(i, min(i + width, len(start))) for i in range(0, len(start), width)]
@@ -127,7 +140,7 @@ def _in_chunks(problem: Problem, start: Array, model: Model, executor: Executor 
         for c in chunks
     ]
     spread = map if executor is None else executor.map
-    solved = list(spread(partial(_solve, model), chunks, parts, [start[c] for c in chunks]))
+    solved = list(spread(partial(_solve, model, deltas), chunks, parts, [start[c] for c in chunks]))
     return Minimum(
         theta=np.concatenate([part.theta for part in solved]),
         objective=np.concatenate([part.objective for part in solved]),
@@ -136,13 +149,18 @@ def _in_chunks(problem: Problem, start: Array, model: Model, executor: Executor 
     )
 
 
-def _solve(model: Model, chunk: NDArray[np.intp], problem: Problem, start: Array) -> Minimum:
+def _solve(
+    model: Model, deltas: list[Array], chunk: NDArray[np.intp], problem: Problem, start: Array
+) -> Minimum:
     def evaluate(theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array]:
         return model.evaluate(theta, chunk[members])
 
     steps = 200 if len(model.rows) <= LINEARISED else 3
-    whole = replace(problem, evaluate=evaluate)
-    return minimise(whole, start, tolerance=1e-7, absolute=NEGLIGIBLE, iterations=steps)
+    for delta in deltas:
+        whole = replace(problem, evaluate=evaluate, delta=delta)
+        found = minimise(whole, start, tolerance=1e-7, absolute=NEGLIGIBLE, iterations=steps)
+        start = found.theta
+    return found
 
 
 def _nothing(theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array]:
