@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from distlaw import fit, plan, quickstart, sweep
+from distlaw import fit, plan, quickstart, sweep, train
 from scaling.errors import InputError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 plan.register(app)
 fit.register(app)
 app.add_typer(sweep.app, name="sweep")
+train.register(app)
 quickstart.register(app)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import time
 
 import torch
 
@@ -26,3 +27,15 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def matmul_rate(dtype: torch.dtype = torch.float32, seconds: float = 0.2) -> float:
+    """FLOP/s of this device, with the threads in use, at multiplying square matrices; MFU is a share."""
+    side = 4096 if device().type == "cuda" else 1024
+    a, b = torch.randn(2, side, side, device=device()).to(dtype)
+    (a @ b)[0, 0].item()
+    done, started = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < seconds:
+        (a @ b)[0, 0].item()
+        done += 1
+    return done * 2 * side**3 / elapsed

@@ -105,6 +105,16 @@ class Run:
         self.done += 1
         self.seconds += time.perf_counter() - started
 
+    def numbers(self) -> dict[str, float]:
+        """What can be said of it now, by the names that experiment trackers group by."""
+        rules = self.recipe.training
+        return {
+            "train/loss": self.loss,
+            "train/rate": learning_rate(max(0, self.done - 1), self.recipe.steps, rules),
+            "train/tokens": self.done * rules.batch_tokens,
+            "train/seconds": self.seconds,
+        }
+
     def look(self) -> None:
         """See whether the last step went well: at once on a CPU; on a GPU looking means waiting for it."""
         step, loss, norm, rows = self._last

@@ -6,8 +6,8 @@ import math
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from sweeps.targets import Target
 
 Done = tuple[Step, dict[str, Any] | Exception]
+Watch = Callable[[Step, "Run"], None]
+"""Called now and then with a step and its run."""
 
 
 def run_step(store: Store, step: Step) -> dict[str, Any]:
@@ -42,8 +44,13 @@ def run_step(store: Store, step: Step) -> dict[str, Any]:
     return result
 
 
-def run_steps(store: Store, steps: Sequence[Step]) -> Iterator[Done]:
+def run_steps(
+    store: Store, steps: Sequence[Step], watch: Watch | None = None, tracker: str | None = None
+) -> Iterator[Done]:
     """Run ``steps`` of one cohort side by side; yield each with its result, or why it failed, when it ends.
+
+    Their progress goes to ``watch``, and to an experiment ``tracker`` if one is named here or in the
+    environment (:mod:`sweeps.trackers`).
 
     Raises:
         InputError, OSError: what concerns them all.
@@ -58,7 +65,7 @@ def run_steps(store: Store, steps: Sequence[Step]) -> Iterator[Done]:
             missing.append(step)
     if missing:
         with world() as here:
-            yield from _train(store, missing, here)
+            yield from _train(store, missing, here, watch, tracker)
 
 
 def corpus_of(step: Step) -> TokenisedCorpus:
@@ -80,8 +87,11 @@ def corpus_of(step: Step) -> TokenisedCorpus:
     return corpus
 
 
-def _train(store: Store, steps: list[Step], world: World) -> Iterator[Done]:
+def _train(
+    store: Store, steps: list[Step], world: World, watch: Watch | None, tracker: str | None
+) -> Iterator[Done]:
     from sweeps.run import Recipe, Run
+    from sweeps.trackers import Tracking
     from sweeps.training import train_together
 
     first = steps[0]
@@ -102,12 +112,18 @@ def _train(store: Store, steps: list[Step], world: World) -> Iterator[Done]:
         runs[step.id] = Run(recipe=recipe, checkpoints=Checkpoints(store, step.id), start=start, world=world)
     of = {id(run): step for step in steps for run in [runs[step.id]]}
 
-    def report(run: Run) -> None:
-        if world.leads:
-            with suppress(OSError):  # only for the eye
-                store.write(_progress(run), of[id(run)].id, "progress.json")
-
     with ExitStack() as stack:
+        tracking = stack.enter_context(closing(Tracking(store, tracker)))
+
+        def report(run: Run) -> None:
+            if world.leads:
+                step = of[id(run)]
+                with suppress(OSError):  # only for the eye
+                    store.write(_progress(run), step.id, "progress.json")
+                tracking.log(step, run.done, run.numbers())
+                if watch:
+                    watch(step, run)
+
         for run, error in train_together(
             list(runs.values()),
             corpus.train_tokens_of(first.half),
@@ -116,7 +132,10 @@ def _train(store: Store, steps: list[Step], world: World) -> Iterator[Done]:
             report=report,
         ):
             step = of[id(run)]
-            yield step, error or _finish(store, step, run, corpus)
+            result = error or _finish(store, step, run, corpus)
+            if isinstance(result, dict) and "loss" in result:
+                tracking.log(step, run.done, {"heldout/loss": result["loss"]})
+            yield step, result
 
 
 def _target(store: Store, step: Step, stack: ExitStack) -> Target | None:
