@@ -17,6 +17,7 @@ from scaling.errors import InputError
 from scaling.units import parse_quantity
 from sweeps.corpora.named import NAMED
 from sweeps.legality import PARAMETERS, objection
+from sweeps.protocols import ProtocolName, departure
 
 WARMUP_STEPS = 50
 SHORT = {"temperature": "tau", "cross_entropy": "ce"}
@@ -154,6 +155,11 @@ class Method(Part):
     """tau, softens both distributions."""
     cross_entropy: float = Field(0.0, ge=0, le=1)
     """Weight of the data's own labels, 1 - lambda; 0 is pure distillation."""
+    logits: Literal["online", "cached", "top-k"] = "online"
+    """The teacher reads every batch; or wrote its distributions down once, in half precision; or only its
+    likeliest tokens and their tail's mass, which shifts the law."""
+    top: int = Field(32, ge=1)
+    """Tokens kept by ``logits: top-k``."""
 
     @model_validator(mode="after")
     def _legal(self) -> Method:
@@ -171,7 +177,9 @@ class Method(Part):
         """A short name for tables: the divergence and whatever is not at its default."""
         shown = [*self.parameters, "temperature", "cross_entropy"]
         changed = [name for name in shown if getattr(self, name) != type(self).model_fields[name].default]
-        return " ".join([self.divergence, *(f"{SHORT.get(n, n)}={getattr(self, n):g}" for n in changed)])
+        words = [f"{SHORT.get(name, name)}={getattr(self, name):g}" for name in changed]
+        kept = {"online": [], "cached": ["cached"], "top-k": [f"top-{self.top}"]}[self.logits]
+        return " ".join([self.divergence, *words, *kept])
 
 
 class Sweep(Part):
@@ -182,6 +190,8 @@ class Sweep(Part):
     aspect_ratio: float = Field(32.0, gt=0)
     """Width per layer of every model (the paper's ladder has 128)."""
     training: Training = Training()
+    protocol: ProtocolName | None = None
+    """One of the paper's, which teachers and students must then follow; free grids otherwise."""
     supervised: list[Grid] = []
     """Runs trained on the data alone. Those that are also teachers are trained once."""
     teachers: list[Grid] = []
@@ -209,6 +219,14 @@ class Sweep(Part):
                 f"training.batch_tokens ({self.training.batch_tokens:g}) must be a multiple of "
                 f"corpus.context ({self.corpus.context})"
             )
+        if found := departure(self):
+            raise ValueError(found)
+        for number, method in enumerate(self.methods):
+            if method.logits == "top-k" and method.top >= self.corpus.vocab:
+                raise ValueError(
+                    f"methods[{number}].top: {method.top} of {self.corpus.vocab} tokens are all of them; "
+                    "set logits: cached"
+                )
         return self
 
 
