@@ -33,8 +33,21 @@ class Batches:
 
     def __getitem__(self, step: int) -> Tensor:
         """The batch of ``step``, ``(batch, context + 1)``: inputs and the targets one place on."""
+        return self.read(self.numbers(step))
+
+    def numbers(self, step: int) -> Tensor:
+        """Which blocks of the stream the batch of ``step`` is made of, ``(batch,)``."""
         drawn = range(step * self.batch, (step + 1) * self.batch)
-        return as_blocks(self.tokens, [self._block(position) for position in drawn], self.context)
+        return torch.tensor([self._block(position) for position in drawn])
+
+    def read(self, numbers: Tensor) -> Tensor:
+        """The given blocks, ``(len(numbers), context + 1)``."""
+        return as_blocks(self.tokens, numbers.tolist(), self.context)
+
+    def seen(self, steps: int) -> NDArray[np.int64]:
+        """Numbers of the blocks in the first ``steps`` batches, ascending."""
+        drawn = min(steps * self.batch, self.blocks)
+        return np.sort([self._block(position) for position in range(drawn)])
 
     def _block(self, position: int) -> int:
         epoch, offset = divmod(position, self.blocks)

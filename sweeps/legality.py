@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,14 +14,23 @@ PARAMETERS = {"jensen-shannon": ("beta",), "skew-kl": ("skew",), "reverse-skew-k
 
 def objection(method: Method) -> str | None:
     """Why ``method`` cannot be run, or None."""
-    return _idle_parameter(method)
+    return next(_objections(method), None)
 
 
-def _idle_parameter(method: Method) -> str | None:
-    """A parameter that was set and that nothing would read."""
+def _objections(method: Method) -> Iterator[str]:
+    own = PARAMETERS.get(method.divergence, ())
     for name in sorted({name for names in PARAMETERS.values() for name in names}):
-        default = type(method).model_fields[name].default
-        if name not in PARAMETERS.get(method.divergence, ()) and getattr(method, name) != default:
+        if name not in own and _given(method, name):
             readers = " and ".join(d for d, names in PARAMETERS.items() if name in names)
-            return f"{name}: {method.divergence} does not read it, only {readers}"
-    return None
+            yield f"{name}: {method.divergence} does not read it, only {readers}"
+    if method.logits != "top-k" and _given(method, "top"):
+        yield f"top: logits: {method.logits} does not read it, only top-k"
+    if method.logits == "top-k" and method.temperature != 1:
+        yield (
+            f"logits: top-k keeps the tail's mass at temperature 1, which says nothing of the tail at "
+            f"{method.temperature:g}; use logits: cached"
+        )
+
+
+def _given(method: Method, name: str) -> bool:
+    return getattr(method, name) != type(method).model_fields[name].default

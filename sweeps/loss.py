@@ -20,13 +20,14 @@ def batch_loss(
 ) -> Tensor:
     """The training loss on ``blocks`` of shape ``(batch, context + 1)``, a mean over tokens.
 
-    With a ``method`` the model follows its ``target``, of which ``rows`` are those of this batch.
+    With a ``method`` the model follows its ``target``, of which ``rows`` are those of these inputs.
     """
     inputs, labels = blocks[:, :-1], blocks[:, 1:].flatten()
     features = model.model(inputs).flatten(0, 1)
-    if method is None or target is None:
+    if method is None:
         return mean_loss(_supervised(training), features, model.head, labels)
-    rows = target.rows(inputs) if rows is None else rows
+    assert target is not None, "a method needs a target"
+    assert rows is not None, "a target needs its rows"
     return mean_loss(_distilled(training, method, target), features, model.head, labels, rows)
 
 
@@ -44,8 +45,8 @@ def _distilled(training: Training, method: Method, target: Target) -> PerToken:
     def per_token(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         log_q = log_probabilities(logits)
         soft_q = log_q if tau == 1 else log_probabilities(logits, tau)
-        log_p = target.log_probabilities(rows, tau)
-        loss = (1 - hard) * distillation(method.divergence, log_p, soft_q, tau, **method.parameters)
+        p, q = target.log_probabilities(rows, tau), target.outcomes(soft_q, rows)
+        loss = (1 - hard) * distillation(method.divergence, p, q, tau, **method.parameters)
         if hard:
             loss = loss + hard * cross_entropy(log_q, labels)
         return loss + training.z_loss * z_loss(logits, log_q)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sweeps.logit_cache import Logits
+from sweeps.logits import Kept
 from sweeps.objectives import log_probabilities
 
 
@@ -31,11 +33,17 @@ class LanguageModel(Protocol):
 class Target(Protocol):
     """A teacher's distribution over the next token."""
 
-    def rows(self, inputs: Tensor) -> Tensor:
-        """What a loss needs of each token of ``inputs`` ``(batch, time)``: ``(batch * time, ...)``."""
+    def rows(self, inputs: Tensor, numbers: Tensor) -> Tensor:
+        """What a loss needs of each token of ``inputs`` ``(batch, time)``: ``(batch * time, ...)``.
+
+        ``numbers`` ``(batch,)`` say which blocks of the stream the inputs are.
+        """
 
     def log_probabilities(self, rows: Tensor, temperature: float) -> Tensor:
-        """``(rows, vocab)``, softened by ``temperature``."""
+        """The teacher's, softened by ``temperature``: ``(rows, outcomes)``."""
+
+    def outcomes(self, log_q: Tensor, rows: Tensor) -> Tensor:
+        """The student's ``log_q`` ``(rows, vocab)`` on the outcomes that the target tells apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +53,36 @@ class Online:
     teacher: LanguageModel
 
     @torch.no_grad()
-    def rows(self, inputs: Tensor) -> Tensor:
+    def rows(self, inputs: Tensor, numbers: Tensor) -> Tensor:  # noqa: ARG002
         """The teacher's features."""
         return self.teacher.model(inputs).flatten(0, 1)
 
     @torch.no_grad()
     def log_probabilities(self, rows: Tensor, temperature: float) -> Tensor:
-        """From the teacher's features."""
+        """From the teacher's features, ``(rows, vocab)``."""
         return log_probabilities(F.linear(rows, self.teacher.head), temperature)
+
+    def outcomes(self, log_q: Tensor, rows: Tensor) -> Tensor:  # noqa: ARG002
+        """Every token is one."""
+        return log_q
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """A teacher whose distributions were written down before."""
+
+    kept: Kept
+    logits: Logits
+
+    def rows(self, inputs: Tensor, numbers: Tensor) -> Tensor:
+        """What was written down."""
+        packed = self.logits.of(numbers.numpy()).reshape(-1)
+        return self.kept.rows(packed).to(inputs.device)
+
+    def log_probabilities(self, rows: Tensor, temperature: float) -> Tensor:
+        """As they were kept."""
+        return self.kept.log_probabilities(rows, temperature)
+
+    def outcomes(self, log_q: Tensor, rows: Tensor) -> Tensor:
+        """Those that were kept."""
+        return self.kept.outcomes(log_q, rows)

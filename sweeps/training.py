@@ -13,6 +13,7 @@ from scaling.errors import InputError
 from sweeps.batches import Batches
 from sweeps.checkpoints import Checkpoints
 from sweeps.device import device, keep_memory
+from sweeps.endings import Ending, Stopped
 from sweeps.model import Decoder
 from sweeps.run import Diverged, Recipe, Run
 from sweeps.targets import Target
@@ -53,8 +54,9 @@ def train_together(
         if not active:
             continue
         started = time.perf_counter()
-        blocks = active[0].world.share(data[step]).to(device())
-        rows = target.rows(blocks[:, :-1]) if target else None
+        numbers = active[0].world.share(data.numbers(step))
+        blocks = data.read(numbers).to(device())
+        rows = target.rows(blocks[:, :-1], numbers) if target else None
         shared = (time.perf_counter() - started) / len(active)
         save, show = save_due(), report_due()
         for run in active:
@@ -100,6 +102,10 @@ def _step(
         run.step(blocks, target, rows)
         if save if run.active else run.recipe.stop is not None:
             run.save()
+    except Stopped as stopped:
+        if stopped.ending is not Ending.HELD:  # whoever goes on does so from here
+            run.save()
+        return stopped
     except (Diverged, InputError) as error:
         return error
     return None

@@ -102,8 +102,11 @@ class Full:
     def __init__(self, teacher: Decoder, most: int) -> None:
         self.online, self.most = Online(teacher), most
 
-    def rows(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.online.rows(inputs)
+    def rows(self, inputs: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        return self.online.rows(inputs, numbers)
+
+    def outcomes(self, log_q: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return log_q
 
     def log_probabilities(self, rows: torch.Tensor, temperature: float) -> torch.Tensor:
         if len(rows) > 32 * self.most:

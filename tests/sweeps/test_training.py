@@ -46,7 +46,9 @@ def test_methods_mix_labels_and_teacher() -> None:
 
     def at(weight: float) -> float:
         method = Method(cross_entropy=weight)
-        return batch_loss(model, blocks, rules, method, Online(teacher)).item()
+        target = Online(teacher)
+        rows = target.rows(blocks[:, :-1], torch.arange(4))
+        return batch_loss(model, blocks, rules, method, target, rows).item()
 
     assert at(0.3) == pytest.approx(0.7 * at(0.0) + 0.3 * at(1.0), rel=1e-5)
     assert at(1.0) == pytest.approx(batch_loss(model, blocks, rules).item(), rel=1e-6)
