@@ -41,7 +41,7 @@ def cohorts(ready: Sequence[Step], slots: int, cost: Callable[[Step], float]) ->
 
 def _shared(step: Step) -> tuple[object, ...]:
     """What steps must have in common to share a teacher's pass."""
-    if step.teacher is None:
+    if step.teacher is None or step.cache or step.logits:
         return (step.id,)
     begins = step.start.ends if step.start else 0
     rules = step.training.batch_tokens, step.shape.context

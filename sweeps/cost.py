@@ -17,7 +17,7 @@ import numpy as np
 from scaling.compute import ModelShape
 from sweeps.corpora.cache import cache_dir
 from sweeps.ladder import shape_for
-from sweeps.steps import Dag, Step
+from sweeps.steps import NO_RUN, Dag, Step
 
 PROBED_PARAMS = (7e3, 50e3, 300e3)
 PROBE_SECONDS = 0.4
@@ -45,8 +45,8 @@ class Throughput:
         own = step.shape.forward_flops
         seconds = step.tokens_to_train * self._at(own, self.training)
         if step.teacher:
-            seconds += step.tokens_to_train * self._at(step.teacher.shape.forward_flops, self.inference)
-        if not step.trunk:
+            seconds += step.tokens_to_teach * self._at(step.teacher.shape.forward_flops, self.inference)
+        if step.kind not in NO_RUN:
             seconds += self.heldout_tokens * self._at(own, self.inference)
         return seconds
 

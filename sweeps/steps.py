@@ -20,6 +20,8 @@ from sweeps.spec import MIN_STEPS, Corpus, Grid, Method, Sweep, Training
 
 SCHEMA = 3
 """Changes when the same spec would train something else."""
+NO_RUN = ("trunk", "cache")
+"""Kinds of steps that are no runs of the table: others go on from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +48,23 @@ class Step:
     """A run that stops before it decays, for others to branch from; it is no run of the table."""
     start: Step | None = None
     """The trunk it begins from. Saves compute and changes no bit, so it is no part of the identity."""
+    cache: bool = False
+    """What the teacher says about the batches of so many steps, written down: nothing is trained."""
+    logits: Step | None = None
+    """The cache that its teacher is read from, if its method says so; any that is long enough will do, so it
+    is no part of the identity."""
 
     @property
     def kind(self) -> str:
-        """``pretrain``, ``distil`` or ``trunk``."""
-        return "trunk" if self.trunk else "distil" if self.teacher else "pretrain"
+        """``pretrain``, ``distil``, ``trunk`` or ``cache``."""
+        if self.trunk or self.cache:
+            return "trunk" if self.trunk else "cache"
+        return "distil" if self.teacher else "pretrain"
 
     @property
     def needs(self) -> tuple[Step, ...]:
         """The steps that must be done before this one."""
-        return tuple(step for step in (self.teacher, self.start) if step)
+        return tuple(step for step in (self.teacher, self.start, self.logits) if step)
 
     @property
     def ends(self) -> int:
@@ -70,7 +79,14 @@ class Step:
     @property
     def tokens_to_train(self) -> int:
         """Tokens that this step itself trains on."""
-        return self.tokens - (self.start.tokens if self.start else 0)
+        return 0 if self.cache else self.tokens - (self.start.tokens if self.start else 0)
+
+    @property
+    def tokens_to_teach(self) -> int:
+        """Tokens that the teacher reads in this step; a cache reads none twice, so at most these."""
+        if self.teacher is None or self.logits:
+            return 0
+        return self.tokens if self.cache else self.tokens_to_train
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -104,6 +120,9 @@ class Step:
     @property
     def label(self) -> str:
         """For people: ``distil 13.4K on 524K, from 107K on 1.05M``."""
+        if self.cache:
+            assert self.teacher is not None
+            return f"cache {format_number(self.tokens)} tokens of {self.teacher.size}"
         text = f"{self.kind} {self.size}"
         if self.teacher:
             text += f", from {self.teacher.size}"
@@ -117,30 +136,32 @@ class Step:
     @property
     def student_flops(self) -> float:
         """FLOPs of training the model itself."""
-        return self.shape.training_flops(self.tokens)
+        return 0.0 if self.cache else self.shape.training_flops(self.tokens)
 
     @property
     def teacher_flops(self) -> float:
-        """FLOPs of the teacher's forward passes."""
+        """FLOPs of the teacher's forward passes over all that the run sees, as if nobody shared them."""
         return self.teacher.shape.forward_flops * self.tokens if self.teacher else 0.0
 
     @property
     def flops(self) -> float:
-        """FLOPs of the run: training, and the teacher's inference."""
+        """FLOPs of the run as a law counts them, standing alone: training, and the teacher's inference."""
         return self.student_flops + self.teacher_flops
 
     @property
     def flops_to_spend(self) -> float:
-        """FLOPs of the step itself, which may begin where a trunk ended."""
-        return self.flops * self.tokens_to_train / self.tokens
+        """FLOPs of the step itself: it may begin where a trunk ended, and read its teacher from a cache."""
+        teaching = self.teacher.shape.forward_flops * self.tokens_to_teach if self.teacher else 0.0
+        return self.shape.training_flops(self.tokens_to_train) + teaching
 
     def as_json(self) -> dict[str, Any]:
-        """Everything needed to run the step elsewhere, its teacher and trunk included."""
+        """Everything needed to run the step elsewhere, its teacher, trunk and cache included."""
         return {
             **self.config,
             "steps": self.steps,
             "aspect_ratio": self.aspect_ratio,
             "start": self.start.as_json() if self.start else None,
+            "logits": self.logits.as_json() if self.logits else None,
             "corpus": {**self.corpus.model_dump(), "fingerprint": self.corpus_fingerprint},
             "teacher": self.teacher.as_json() if self.teacher else None,
         }
@@ -164,6 +185,8 @@ class Step:
             method=Method(**data["method"]) if data["method"] else None,
             trunk=data["kind"] == "trunk",
             start=cls.from_json(data["start"]) if data["start"] else None,
+            cache=data["kind"] == "cache",
+            logits=cls.from_json(found) if (found := data.get("logits")) else None,
         )
 
 
@@ -213,7 +236,7 @@ def expand(sweep: Sweep) -> Dag:
         for student, teacher, method in itertools.product(bare, _unique(teachers), sweep.methods)
     ]
     asked = [*supervised, *teachers, *students]
-    steps = _unique(asked)
+    steps = with_caches(_unique(asked))
     if sweep.training.schedule == "wsd" and sweep.share_trunks:
         steps = with_trunks(steps)
     dag = Dag(steps=tuple(steps), asked=len(asked))
@@ -240,6 +263,32 @@ def _check_sizes(sweep: Sweep) -> None:
                 )
 
 
+def with_caches(runs: list[Step]) -> list[Step]:
+    """The runs, and before those that read their teacher from a cache the caches: each as long as needed."""
+    longest: dict[str, Step] = {}
+    for cache in filter(None, map(_cache_for, runs)):
+        key = _but_for_its_length(cache)
+        longest[key] = max(longest.get(key, cache), cache, key=lambda step: step.steps)
+    steps: list[Step] = []
+    for run in runs:
+        own = _cache_for(run)
+        logits = longest[_but_for_its_length(own)] if own else None
+        steps += [logits, replace(run, logits=logits)] if logits else [run]
+    return _unique(steps)
+
+
+def _cache_for(run: Step) -> Step | None:
+    """The cache that would do for ``run`` alone, if it reads one."""
+    if run.teacher is None or run.method is None or run.method.logits == "online":
+        return None
+    kept = Method(logits=run.method.logits, top=run.method.top)
+    return replace(run, cache=True, shape=run.teacher.shape, seed=0, method=kept)
+
+
+def _but_for_its_length(step: Step) -> str:
+    return json.dumps(step.config | {"steps": None}, sort_keys=True)
+
+
 def with_trunks(runs: list[Step]) -> list[Step]:
     """The runs, those that differ only in length as branches of one trunk, and the trunks before them.
 
@@ -248,8 +297,7 @@ def with_trunks(runs: list[Step]) -> list[Step]:
     """
     families: dict[str, list[Step]] = {}
     for run in runs:
-        common = json.dumps(run.config | {"steps": None}, sort_keys=True)
-        families.setdefault(common, []).append(run)
+        families.setdefault(_but_for_its_length(run), []).append(run)
     steps: list[Step] = []
     for family in families.values():
         *shorter, longest = sorted(family, key=lambda run: run.steps)

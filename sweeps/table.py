@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import InputError
-from sweeps.steps import SCHEMA, Step
+from sweeps.steps import NO_RUN, SCHEMA, Step
 from sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
     result = store.result(step)
     failure = store.read(step, "failure.json") if result is None and step in asked else None
     spec = (result or failure or {}).get("step")
-    if spec is None or spec["kind"] == "trunk" or spec.get("schema") != SCHEMA:
+    if spec is None or spec["kind"] in NO_RUN or spec.get("schema") != SCHEMA:
         return None
     run = Step.from_json(spec)
     row = {
