@@ -32,6 +32,8 @@ Numbers = NDArray[np.int64]
 """Of blocks of the stream."""
 Teach = Callable[[Numbers], NDArray[np.void]]
 """What is kept of the given blocks, ``(blocks, context)``."""
+Wrote = Callable[[int, int], None]
+"""Told how many blocks are there, of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,12 @@ class LogitCache:
     numbers: Numbers
     """Which blocks, ascending."""
 
-    def ready(self, teach: Teach, wrote: Callable[[int], None] = lambda _: None) -> Logits:
+    def ready(self, teach: Teach, wrote: Wrote | None = None) -> Logits:
         """The whole cache; shards that are missing or damaged are written first.
 
         Args:
             teach: asks the teacher.
-            wrote: told how many blocks are there, after each shard that was written.
+            wrote: is told after each shard that was.
 
         Raises:
             InputError: if the disk has no room for it.
@@ -79,7 +81,9 @@ class LogitCache:
         there = len(self.numbers) - sum(len(self._numbers(shard)) for shard in missing)
         for shard in missing:
             self._write(shard, teach)
-            wrote(there := there + len(self._numbers(shard)))
+            there += len(self._numbers(shard))
+            if wrote:
+                wrote(there, len(self.numbers))
         return Logits(self.numbers, self.each, [self._mapped(shard) for shard in range(self.shards)])
 
     @property

@@ -27,6 +27,10 @@ class Kept(Protocol):
     """A way to keep distributions."""
 
     @property
+    def vocab(self) -> int:
+        """Tokens there are."""
+
+    @property
     def dtype(self) -> np.dtype:
         """Of one token on disk."""
 
