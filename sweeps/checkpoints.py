@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import InputError
+from sweeps.leases import Lease
 from sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -26,21 +27,35 @@ KEPT = 2
 class Checkpoints:
     """The checkpoints of one step in a store."""
 
-    def __init__(self, store: Store, step: str) -> None:
-        self.store, self.step = store, step
-        self.attempt = uuid.uuid4().hex[:8]
+    def __init__(self, store: Store, step: str, lease: Lease | None = None) -> None:
+        self.store, self.step, self.lease = store, step, lease
+        self.attempt = f"{lease.number:04d}" if lease else uuid.uuid4().hex[:8]
+
+    def look(self) -> None:
+        """Stop if the step is no longer this process's to work on, or a stop was asked for; costs nothing.
+
+        Raises:
+            Stopped: if so.
+        """
+        if self.lease:
+            self.lease.look()
 
     def save(self, steps_done: int, tensors: dict[str, Tensor]) -> None:
-        """Write the state after ``steps_done`` optimiser steps, then drop all but the newest."""
+        """Write the state after ``steps_done`` optimiser steps, then drop all but the newest.
+
+        Raises:
+            Stopped: if the step is no longer this process's to work on.
+        """
         from safetensors.torch import save
 
+        if self.lease:
+            self.lease.fence()
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
         name = f"{steps_done:010d}-{self.attempt}"
         self.store.write_bytes(data, *self._place(name), "state.safetensors")
         manifest = {"steps_done": steps_done, "sha256": hashlib.sha256(data).hexdigest()}
         self.store.write(manifest, *self._place(name), "manifest.json")
-        for old in list(self._newest_first())[KEPT:]:
-            self.store.remove_tree(*self._place(old))
+        self._drop_all_but_the_newest()
 
     def latest(self) -> tuple[int, dict[str, Tensor]] | None:
         """The newest whole checkpoint, or None; damaged and unfinished ones are passed over."""
@@ -56,6 +71,12 @@ class Checkpoints:
     def clear(self) -> None:
         """Remove all checkpoints: the run is done."""
         self.store.remove_tree(self.step, "checkpoints")
+
+    def _drop_all_but_the_newest(self) -> None:
+        found = list(self._newest_first())
+        whole = [name for name in found if "manifest.json" in self.store.names(*self._place(name))]
+        for name in set(found) - set(whole[:KEPT]):  # also those that a killed process left unfinished
+            self.store.remove_tree(*self._place(name))
 
     def _newest_first(self) -> Iterator[str]:
         yield from sorted(self.store.names(self.step, "checkpoints"), reverse=True)

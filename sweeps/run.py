@@ -77,6 +77,7 @@ class Run:
         self.model.to(device()).train()
         self.optimiser = optimiser_for(self.model, self.recipe.training)
         self.done = self._restore()
+        self._last: tuple[int, Tensor, Tensor, Tensor | None] | None = None
 
     @property
     def active(self) -> bool:
@@ -87,10 +88,13 @@ class Run:
         """One optimiser step on ``blocks`` ``(batch, context + 1)``; ``rows`` are the target's.
 
         Raises:
+            Stopped: if this process has to leave the step.
             Diverged: if loss or gradient are no longer finite, naming the step; the weights are then still
                 those before it.
             InputError: if that is the teacher's doing.
         """
+        if self.checkpoints:
+            self.checkpoints.look()
         started = time.perf_counter()
         recipe = self.recipe
         set_rate(self.optimiser, learning_rate(self.done, recipe.steps, recipe.training))
@@ -117,6 +121,8 @@ class Run:
 
     def look(self) -> None:
         """See whether the last step went well: at once on a CPU; on a GPU looking means waiting for it."""
+        if self._last is None:
+            return
         step, loss, norm, rows = self._last
         self.loss = loss.item()
         limit = EXPLODED * math.log(self.recipe.shape.vocab)

@@ -6,8 +6,8 @@ import math
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from scaling.errors import InputError
 from sweeps.checkpoints import Checkpoints
 from sweeps.corpora import TokenisedCorpus, source_of, tokenise
+from sweeps.endings import Ending, Stopped
+from sweeps.leases import Lease, leased
 from sweeps.provenance import versions
 from sweeps.steps import Step
 from sweeps.store import Store
@@ -23,7 +25,6 @@ from sweeps.store import Store
 if TYPE_CHECKING:
     from sweeps.parallel import World
     from sweeps.run import Run
-    from sweeps.targets import Target
 
 Done = tuple[Step, dict[str, Any] | Exception]
 Watch = Callable[[Step, "Run"], None]
@@ -45,12 +46,19 @@ def run_step(store: Store, step: Step) -> dict[str, Any]:
 
 
 def run_steps(
-    store: Store, steps: Sequence[Step], watch: Watch | None = None, tracker: str | None = None
+    store: Store,
+    steps: Sequence[Step],
+    watch: Watch | None = None,
+    tracker: str | None = None,
+    numbers: Mapping[str, int] | None = None,
+    **about: Any,
 ) -> Iterator[Done]:
     """Run ``steps`` of one cohort side by side; yield each with its result, or why it failed, when it ends.
 
     Their progress goes to ``watch``, and to an experiment ``tracker`` if one is named here or in the
-    environment (:mod:`sweeps.trackers`).
+    environment (:mod:`sweeps.trackers`). Each becomes the attempt that ``numbers`` says, by id, or the next
+    one; what is known ``about`` it is told with the claim. A step that another process works on is yielded
+    with :class:`~sweeps.endings.Stopped`.
 
     Raises:
         InputError, OSError: what concerns them all.
@@ -65,7 +73,15 @@ def run_steps(
             missing.append(step)
     if missing:
         with world() as here:
-            yield from _train(store, missing, here, watch, tracker)
+            if not here.leads:
+                yield from _train(store, missing, {}, here, watch, tracker)
+                return
+            with leased(store, [step.id for step in missing], numbers, **about) as leases:
+                for step in missing:
+                    if step.id not in leases:
+                        yield step, Stopped(Ending.HELD, "another process works on it")
+                if mine := [step for step in missing if step.id in leases]:
+                    yield from _train(store, mine, leases, here, watch, tracker)
 
 
 def corpus_of(step: Step) -> TokenisedCorpus:
@@ -88,14 +104,26 @@ def corpus_of(step: Step) -> TokenisedCorpus:
 
 
 def _train(
-    store: Store, steps: list[Step], world: World, watch: Watch | None, tracker: str | None
+    store: Store,
+    steps: list[Step],
+    leases: Mapping[str, Lease],
+    world: World,
+    watch: Watch | None,
+    tracker: str | None,
 ) -> Iterator[Done]:
     from sweeps.run import Recipe, Run
+    from sweeps.teaching import target_of
     from sweeps.trackers import Tracking
     from sweeps.training import train_together
 
     first = steps[0]
     corpus = corpus_of(first)
+    if first.cache:
+        result = _write_down(store, first, corpus, leases.get(first.id))
+        if world.leads:
+            leases[first.id].conclude(result if isinstance(result, Exception) else None)
+        yield first, result
+        return
     runs = {}
     for step in steps:
         if world.leads:
@@ -109,7 +137,8 @@ def _train(
             stop=step.ends if step.trunk else None,
         )
         start = Checkpoints(store, step.start.id) if step.start else None
-        runs[step.id] = Run(recipe=recipe, checkpoints=Checkpoints(store, step.id), start=start, world=world)
+        checkpoints = Checkpoints(store, step.id, leases.get(step.id))
+        runs[step.id] = Run(recipe=recipe, checkpoints=checkpoints, start=start, world=world)
     of = {id(run): step for step in steps for run in [runs[step.id]]}
 
     with ExitStack() as stack:
@@ -118,8 +147,7 @@ def _train(
         def report(run: Run) -> None:
             if world.leads:
                 step = of[id(run)]
-                with suppress(OSError):  # only for the eye
-                    store.write(_progress(run), step.id, "progress.json")
+                leases[step.id].progress = _progress(run)
                 tracking.log(step, run.done, run.numbers())
                 if watch:
                     watch(step, run)
@@ -128,28 +156,42 @@ def _train(
             list(runs.values()),
             corpus.train_tokens_of(first.half),
             data_seed=first.data_seed,
-            target=_target(store, first, stack),
+            target=target_of(store, first, corpus, stack),
             report=report,
         ):
             step = of[id(run)]
-            result = error or _finish(store, step, run, corpus)
+            result = error or _finish(store, step, run, corpus, leases.get(step.id))
             if isinstance(result, dict) and "loss" in result:
                 tracking.log(step, run.done, {"heldout/loss": result["loss"]})
+            if world.leads:
+                leases[step.id].conclude(result if isinstance(result, Exception) else None)
             yield step, result
 
 
-def _target(store: Store, step: Step, stack: ExitStack) -> Target | None:
-    """The teacher of ``step``, loaded and ready to be followed."""
-    if not step.teacher:
-        return None
-    from sweeps.device import device
-    from sweeps.model_files import load_model
-    from sweeps.targets import Online
+def _write_down(
+    store: Store, step: Step, corpus: TokenisedCorpus, lease: Lease | None
+) -> dict[str, Any] | Exception:
+    """Have the logits of the step's teacher written down; the process that leads does."""
+    from sweeps.teaching import cached
 
-    folder = stack.enter_context(store.model(step.teacher.id))
-    trained = store.result(step.teacher.id) or {}
-    model = load_model(folder, step.teacher.shape, trained.get("weights_sha256", ""))
-    return Online(model.to(device()))
+    if not lease:
+        return {}
+    started = time.monotonic()
+
+    def wrote(blocks: int, of: int) -> None:
+        lease.progress = {"steps_done": blocks, "steps": of, "seconds": time.monotonic() - started}
+        lease.look()
+
+    try:
+        store.write(step.as_json(), step.id, "step.json")
+        logits = cached(store, step, corpus, wrote).logits
+        lease.fence()
+    except (InputError, Stopped) as error:
+        return error
+    tokens = len(logits.numbers) * step.shape.context
+    return _commit(
+        store, step, {"tokens": tokens, "seconds": {"train": 0.0, "write": time.monotonic() - started}}
+    )
 
 
 def _progress(run: Run) -> dict[str, Any]:
@@ -162,29 +204,42 @@ def _progress(run: Run) -> dict[str, Any]:
     }
 
 
-def _finish(store: Store, step: Step, run: Run, corpus: TokenisedCorpus) -> dict[str, Any] | Exception:
+def _finish(
+    store: Store, step: Step, run: Run, corpus: TokenisedCorpus, lease: Lease | None
+) -> dict[str, Any] | Exception:
     """Measure what was trained and commit its result; the process that leads does, the others have none."""
     from sweeps.run import Diverged
 
-    if not run.world.leads:
+    if not lease:
         return {}
-    result = _provenance(step) | {"seconds": {"train": run.seconds}, "pieces": run.pieces}
+    result: dict[str, Any] = {"seconds": {"train": run.seconds}, "pieces": run.pieces}
     if not step.trunk:
         try:
-            result |= _measured(store, step, run, corpus)
+            result |= _measured(store, step, run, corpus, lease)
         except Diverged as error:
             return error
-    if not store.commit(step.id, result):
-        found = store.result(step.id)
-        assert found is not None
-        return found
-    store.remove(step.id, "failure.json")
+    try:
+        lease.fence()
+    except Stopped as stopped:
+        return stopped
+    result = _commit(store, step, result)
     if not step.trunk:
         Checkpoints(store, step.id).clear()
     return result
 
 
-def _measured(store: Store, step: Step, run: Run, corpus: TokenisedCorpus) -> dict[str, Any]:
+def _commit(store: Store, step: Step, measured: dict[str, Any]) -> dict[str, Any]:
+    """The result of ``step``: this one, or another process's if that was first."""
+    result = _provenance(step) | measured
+    if not store.commit(step.id, result):
+        found = store.result(step.id)
+        assert found is not None
+        return found
+    store.remove(step.id, "failure.json")
+    return result
+
+
+def _measured(store: Store, step: Step, run: Run, corpus: TokenisedCorpus, lease: Lease) -> dict[str, Any]:
     """Evaluate a trained model and put it into the store."""
     from sweeps.heldout import heldout_loss
     from sweeps.model_files import save_model
@@ -198,8 +253,9 @@ def _measured(store: Store, step: Step, run: Run, corpus: TokenisedCorpus) -> di
         raise Diverged(f"the held-out loss is {heldout.loss} after the last step; lower peak_rate")
     with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
         weights_sha256 = save_model(run.model, corpus.tokenizer_files, Path(scratch))
-        store.put_model(step.id, Path(scratch))
+        store.put_model(step.id, Path(scratch), model := f"model-{lease.number:04d}")
     return {
+        "model": model,
         "epochs": step.tokens / len(corpus.train_tokens_of(step.half)),
         "loss": heldout.loss,
         "loss_se": heldout.standard_error,

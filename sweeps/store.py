@@ -4,11 +4,11 @@
 
     store/sweep.json            the resolved spec of the last sweep run here, with versions
     store/<id>/step.json        what the step is
-    store/<id>/progress.json    how far it has come
-    store/<id>/failure.json     why its last attempt failed
+    store/<id>/attempts/        who worked on it when, how far each came and how it ended (sweeps.leases)
+    store/<id>/failure.json     why it was given up
     store/<id>/checkpoints/     where it goes on after an interruption; gone when it is done
-    store/<id>/model/           weights (safetensors), config, tokenizer: loads in transformers
-    store/<id>/result.json      its losses; written last, created at most once
+    store/<id>/model-<attempt>/ weights (safetensors), config, tokenizer: loads in transformers
+    store/<id>/result.json      its losses, and which model is its; written last, created at most once
 
 Nothing else is remembered anywhere: what is done, and what is missing, is read from here.
 """
@@ -21,7 +21,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from scaling.errors import InputError
 
+CREDENTIALS = "check the URL, and that credentials are in the environment or where the client looks for them"
+
 
 class Store:
     """A store at a path or URL that fsspec understands (``./runs``, ``s3://bucket/sweep``)."""
@@ -37,7 +39,7 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
         try:
-            self.files, path = fsspec.core.url_to_fs(self.root)
+            self.files, path = fsspec.core.url_to_fs(self.root, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise InputError(f"store {self.root}: cannot be opened ({error})") from None
         self.path = str(path).rstrip("/")
@@ -55,6 +57,31 @@ class Store:
             self.files.makedirs(self.path, exist_ok=True)
         except OSError as error:
             raise InputError(f"store {self.root}: cannot be created ({error.strerror or error})") from None
+        except Exception as error:  # each remote file system has its own
+            raise InputError(f"store {self.root}: cannot be used ({error}); {CREDENTIALS}") from None
+
+    def probe(self) -> None:
+        """Try whether a file can be created here at most once: everything rests on that.
+
+        Raises:
+            InputError: if it cannot, with advice.
+        """
+        name = f".probe-{uuid.uuid4().hex}"
+        try:
+            first, second = self.put_new({"writer": 1}, name), self.put_new({"writer": 2}, name)
+            kept = self.read(name) == {"writer": 1} and name in self.names()
+        except Exception as error:
+            why = getattr(error, "strerror", None) or error
+            hint = "it must allow hard links" if self.local else CREDENTIALS
+            raise InputError(f"store {self.root}: cannot be used ({why}); {hint}") from None
+        finally:
+            with suppress(Exception):
+                self.remove(name)
+        if (first, second, kept) != (True, False, True):
+            raise InputError(
+                f"store {self.root}: does not refuse to create a file twice, so two processes could both "
+                "commit a result; use a local disk, NFS, or a bucket with conditional writes (S3, GCS, Azure)"
+            )
 
     def exists(self) -> bool:
         """Whether this is a store that a sweep has used."""
@@ -107,11 +134,11 @@ class Store:
     def names(self, *place: str) -> list[str]:
         """Names of what lies in a directory, none if it is not there."""
         path = self._path(*place)
-        if not self.files.exists(path):
+        try:
+            entries = list(Path(path).iterdir()) if self.local else self.files.ls(path, detail=False)
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(
-            str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in self.files.ls(path, detail=False)
-        )
+        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
 
     def remove(self, *place: str) -> None:
         """Remove a file if it is there."""
@@ -130,7 +157,11 @@ class Store:
 
     def commit(self, step: str, result: dict[str, Any]) -> bool:
         """Create the step's result; False if another process was first, whose result then stands."""
-        path, data = self._path(step, "result.json"), _encode(result)
+        return self.put_new(result, step, "result.json")
+
+    def put_new(self, content: dict[str, Any], *place: str) -> bool:
+        """Create a file that is not there yet; False if it is, or another process was first."""
+        path, data = self._path(*place), _encode(content)
         try:
             if self.local:
                 with _written_beside(Path(path), data) as scratch:
@@ -161,32 +192,33 @@ class Store:
             if self.files.exists(self._path(name, "step.json")):
                 yield name
 
-    def put_model(self, step: str, folder: Path) -> None:
-        """Copy a model's directory into the store.
+    def put_model(self, step: str, folder: Path, name: str = "model") -> None:
+        """Copy a model's directory into the store, under a name that no other attempt uses.
 
         Raises:
             OSError: naming the place, with nothing left there, if it cannot be written.
         """
-        target = self._path(step, "model")
-        self.remove_tree(step, "model")
+        target = self._path(step, name)
+        self.remove_tree(step, name)
         try:
             self.files.makedirs(target, exist_ok=True)
             for file in sorted(folder.iterdir()):
                 self.files.put_file(str(file), f"{target}/{file.name}")
         except OSError as error:
-            self.remove_tree(step, "model")
+            self.remove_tree(step, name)
             raise OSError(error.errno, error.strerror or str(error), target) from error
 
     @contextmanager
     def model(self, step: str) -> Iterator[Path]:
-        """A model's directory on local disk."""
-        path = self._path(step, "model")
+        """The directory of the model that a step's result names, on local disk."""
+        name = (self.result(step) or {}).get("model", "model")
+        path = self._path(step, name)
         if self.local:
             yield Path(path)
             return
         with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
             self.files.get(path, scratch, recursive=True)
-            yield Path(scratch) / "model"
+            yield Path(scratch) / name
 
 
 def _is_result(data: dict[str, Any], step: str) -> bool:
@@ -194,7 +226,7 @@ def _is_result(data: dict[str, Any], step: str) -> bool:
     if data.get("id") != step or not isinstance(spec, dict):
         return False
     loss = data.get("loss")
-    return spec.get("kind") == "trunk" or (isinstance(loss, float) and math.isfinite(loss))
+    return spec.get("kind") in ("trunk", "cache") or (isinstance(loss, float) and math.isfinite(loss))
 
 
 def _mend(name: str) -> str:

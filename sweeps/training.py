@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +105,8 @@ def _step(
             run.save()
     except Stopped as stopped:
         if stopped.ending is not Ending.HELD:  # whoever goes on does so from here
-            run.save()
+            with suppress(Stopped):
+                run.save()
         return stopped
     except (Diverged, InputError) as error:
         return error

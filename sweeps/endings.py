@@ -1,0 +1,107 @@
+"""How attempts at a step end, and how many more each ending earns."""
+
+from __future__ import annotations
+
+import errno
+import signal
+from enum import StrEnum
+from pathlib import Path
+
+from scaling.errors import InputError
+
+
+class Ending(StrEnum):
+    """How an attempt ended."""
+
+    DONE = "done"
+    """The step's result is in the store."""
+    FAILED = "failed"
+    """An error of the step or its input: another attempt would fail alike."""
+    MEMORY = "memory"
+    """Memory ran out."""
+    CRASHED = "crashed"
+    """Its process died of a fault."""
+    LOST = "lost"
+    """Its process, node or network was taken away, which says nothing about the step."""
+    FULL = "full"
+    """The store has no room left, for this step or any other."""
+    HELD = "held"
+    """Another process works on the step."""
+    CANCELLED = "cancelled"
+    """Somebody asked for it to stop."""
+
+
+RETRIES = {Ending.MEMORY: 1, Ending.CRASHED: 2, Ending.LOST: 30}
+"""Attempts after the first that each kind of ending earns; none for others."""
+BACKOFF_SECONDS = 1.0
+"""Before the first of several attempts; doubled each time, up to the limit."""
+BACKOFF_LIMIT = 60.0
+
+TRANSIENT = {
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY),
+    *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+}
+TAKEN_AWAY = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+class Stopped(Exception):
+    """Somebody else has taken the step over, or asked for it to stop."""
+
+    def __init__(self, ending: Ending, why: str) -> None:
+        super().__init__(why)
+        self.ending = ending
+
+
+def ending_of(error: BaseException) -> Ending:
+    """The kind of ending that an exception is."""
+    if isinstance(error, Stopped):
+        return error.ending
+    if not isinstance(error, Exception):  # Ctrl-C, or nobody waits for it any more
+        return Ending.LOST
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return Ending.MEMORY
+    if isinstance(error, OSError) and not isinstance(error, InputError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return Ending.FULL
+        if isinstance(error, ConnectionError | TimeoutError) or error.errno in TRANSIENT:
+            return Ending.LOST
+    return Ending.FAILED
+
+
+def ending_of_process(code: int, *, oom_kills: int = 0) -> tuple[Ending, str]:
+    """The kind of ending, and a reason, where a process ended with ``code`` (a signal if negative).
+
+    ``oom_kills`` counts the processes that the kernel killed for memory while it ran.
+    """
+    if code >= 0:
+        return Ending.CRASHED, f"its process exited with {code} before it was done"
+    name = signal.Signals(-code).name
+    if -code == signal.SIGKILL and oom_kills:
+        return Ending.MEMORY, "the kernel killed its process because memory ran out"
+    if -code in TAKEN_AWAY:
+        return Ending.LOST, f"its process was stopped by {name}"
+    return Ending.CRASHED, f"its process died of {name}"
+
+
+def oom_kills() -> int:
+    """Processes of this container that the kernel has killed for memory; 0 where it does not say."""
+    try:
+        lines = Path("/sys/fs/cgroup/memory.events").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
+def backoff(retries: int) -> float:
+    """Seconds to wait before the next attempt, after ``retries`` of its kind."""
+    return min(BACKOFF_LIMIT, BACKOFF_SECONDS * 2.0 ** max(0, retries - 1)) if retries else 0.0
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    text = str(error).strip()
+    if isinstance(error, InputError | Stopped):
+        return text
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
