@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from scaling.errors import InputError
 from sweeps.batches import Batches
-from sweeps.chunked import LOGITS_AT_ONCE
 from sweeps.corpora import TokenisedCorpus
 from sweeps.device import device
 from sweeps.logit_cache import LogitCache, Numbers, Wrote
@@ -21,8 +20,8 @@ from sweeps.steps import Step
 from sweeps.store import Store
 from sweeps.targets import Cached, Online, Target
 
-BLOCKS_AT_ONCE = 16
-"""That a teacher reads at a time to write its logits down."""
+BLOCKS_AT_ONCE, LOGITS_AT_ONCE = 16, 2**23
+"""Of a stream, and elements of its logits (32 MB), at most, that a teacher writes down at a time."""
 
 
 def target_of(store: Store, step: Step, corpus: TokenisedCorpus, stack: ExitStack) -> Target | None:
