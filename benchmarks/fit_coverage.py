@@ -74,6 +74,9 @@ LARGE = SupervisedLaw(E=1.7, A=480.0, B=2085.0, alpha=0.35, beta=0.37)
 TINY = SupervisedLaw(E=1.6, A=17.0, B=612.0, alpha=0.22, beta=0.45)
 PAPER = SupervisedLaw(E=1.22, A=3355.0, B=18186.0, alpha=0.408, beta=0.431, gamma=0.452)
 LAW = EffectiveTokensLaw(k=1.4, q=9.0, eps=0.025)
+FAR = SupervisedLaw(E=1.7, A=6.9e4, B=26.5, alpha=0.62, beta=0.17)
+FAR_LAW = EffectiveTokensLaw(k=0.4, q=22.0, eps=0.1)
+"""Laws one to two widths of the weak priors away from their centres."""
 EIGHT = IdentifiableLaw(c0=2.4, k=0.92, f1=0.1, A=2300.0, B=97000.0, alpha=0.33, beta=0.49, gamma=0.74)
 
 DESIGNS = (
@@ -92,6 +95,14 @@ DESIGNS = (
     Design(
         "24+75, 0.3 %, published", PAPER, EIGHT, np.geomspace(1e8, 8e9, 6), np.geomspace(2e9, 2e11, 4),
         np.geomspace(1.4e8, 2e9, 5), np.geomspace(4e9, 1e11, 3), (1, 6, 11, 18, 23), 0.003, "published",
+    ),
+    Design(
+        "20+40, 0.3 %, far", FAR, FAR_LAW, np.geomspace(1e7, 1e9, 5), np.geomspace(3e8, 3e10, 4),
+        np.geomspace(1e7, 2e8, 5), np.array([1e9, 1e10]), (2, 6, 11, 19), 0.003,
+    ),
+    Design(
+        "24+75, 0.3 %, far", FAR, FAR_LAW, np.geomspace(1e7, 1e9, 6), np.geomspace(3e8, 3e10, 4),
+        np.geomspace(1e7, 2e8, 5), np.geomspace(6e8, 1.5e10, 3), (1, 6, 11, 18, 23), 0.003,
     ),
 )  # fmt: skip
 
@@ -123,7 +134,7 @@ def main() -> None:
     parser.add_argument("--sweeps", type=int, default=200)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--methods", default=",".join(RESAMPLES))
-    parser.add_argument("--designs", default="0,1,2,3")
+    parser.add_argument("--designs", default=",".join(map(str, range(len(DESIGNS)))))
     options = parser.parse_args()
     methods = options.methods.split(",")
     for design in (DESIGNS[int(i)] for i in options.designs.split(",")):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distlaw.options import parse_list
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ Delta = Annotated[
     str, typer.Option(help="Where Huber's loss turns linear: auto, a number, or inf for least squares.")
 ]
 Nats = Annotated[bool, typer.Option("--nats", help="Compare losses, not their logarithms.")]
+Priors = Annotated[bool, typer.Option(help="Hold what the runs do not determine by weak priors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -93,7 +95,7 @@ def fit_command(
     asymmetry: Annotated[
         float, typer.Option(help="How much more an over-estimate costs (for rungs not tuned to the end).")
     ] = 1.0,
-    priors: Annotated[bool, typer.Option(help="Hold what the runs do not determine by weak priors.")] = True,
+    priors: Priors = True,
     leave_out: Annotated[
         str, typer.Option(help="Also leave out each value of this column in turn, and predict it.")
     ] = "",
@@ -172,6 +174,15 @@ def compare_command(
     supervised: Given = "",
     delta: Delta = "auto",
     nats: Nats = False,
+    priors: Priors = True,
+    thresholds: Annotated[
+        str,
+        typer.Option(
+            metavar="L_T,L_T,D",
+            help="Where extrapolations start: train on teachers worse than the first, on better than the "
+            "second, on fewer tokens than the third; by default each leaves out about a third.",
+        ),
+    ] = "",
     as_json: Json = False,
     seed: Annotated[int, typer.Option(help="Random seed of the starts.")] = 0,
 ) -> None:
@@ -179,17 +190,21 @@ def compare_command(
 
     A column `split` holds rows out: those that say "fit" are fitted, the others predicted.
 
-    Example:
+    Examples:
 
         distlaw compare-laws runs.csv --law published --law effective-tokens
+
+        distlaw compare-laws runs.csv --delta inf --nats --no-priors --thresholds 2.1,2.3,20B
     """
     from fits import Objective, compare_laws
     from scaling.calibration import Calibration
 
     given = Calibration.load(supervised) if supervised else None
-    objective = Objective(delta=_delta(delta), in_nats=nats)
-    runs = load_table(table, mapping)
-    found = compare_laws(runs, law or None, supervised=given, objective=objective, seed=seed)
+    found = compare_laws(
+        load_table(table, mapping), law or None, supervised=given, seed=seed,
+        objective=Objective(delta=_delta(delta), in_nats=nats, priors=priors),
+        thresholds=_three(thresholds) if thresholds else None,
+    )  # fmt: skip
     typer.echo(json.dumps(found.data(), indent=1) if as_json else found)
 
 
@@ -206,6 +221,16 @@ def _numbers(option: str, text: str) -> dict[str, float]:
         raise InputError(
             f"{option} gives each coefficient a number, as in {example}; not {text!r}"
         ) from error
+
+
+def _three(text: str) -> tuple[float, float, float]:
+    """``"2.1,2.3,20B"`` as numbers."""
+    values = parse_list(text, "--thresholds")
+    if len(values) != 3:
+        raise InputError(
+            f"--thresholds: two teacher losses and a token count, as in 2.1,2.3,20B; not {text!r}"
+        )
+    return values
 
 
 def _check_writable(option: str, path: Path) -> None:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from fits.design import judge, levels, published_reasons, refuse, remarks
 from fits.estimate import Estimate, Objective
-from fits.heldout import hold_out
+from fits.heldout import hold_out, predictions
 from fits.joint import Recipe, fit_laws
-from fits.model import Rows, coordinates_of, law_names
+from fits.model import Rows, coordinates_of, last_tokens, law_names
+from fits.repeats import together
 from fits.runs import validate
 from scaling.calibration import Calibration
 from scaling.errors import InputError
@@ -151,21 +152,30 @@ def compare_laws(
     laws, notes = _laws(rows, laws)
     chosen = objective or Objective()
     folds = {check: list(masks) for check, masks in splits(table, thresholds).items()}
-    scores: list[Score] = []
-    for law in laws:
-        _check_size(law, rows)
-        recipe = Recipe(
+    split_off = Rows.of(everything.assign(excluded=np.where(out, "", "not held out")))
+    recipes = {
+        law: Recipe(
             laws=(law,), pins={} if given is not None else {"gamma": 1.0}, tied=False, given=given,
             given_draws=None, objective=chosen, starts=starts, seed=seed,
-        )  # fmt: skip
+        )
+        for law in laws
+    }  # fmt: skip
+    rows, repeated = together(rows, recipes[laws[0]])
+    scores: list[Score] = []
+    for law, recipe in recipes.items():
+        _check_size(law, rows)
         estimates = fit_laws(rows, recipe)
-        held_out = {check: _pooled(table, masks, check, recipe, estimates) for check, masks in folds.items()}
-        if out.any():
-            held_out[OWN_SPLIT] = hold_out(everything, out, OWN_SPLIT, recipe, estimates)[-1].rmse
+        held_out = {
+            check: _pooled(table, rows, masks, check, recipe, estimates) for check, masks in folds.items()
+        }
+        if split_off.distillations:
+            held_out[OWN_SPLIT] = predictions(everything, split_off, estimates, OWN_SPLIT)[-1].rmse
         scores.append(_score(law, estimates[law], {c: e for c, e in held_out.items() if np.isfinite(e)}))
     stands = f"the supervised law is {_source(rows, supervised)}"
     return Comparison(
-        scores=tuple(scores), runs=rows.distillations, notes=(stands, *remarks(everything), *notes)
+        scores=tuple(scores),
+        runs=rows.distillations,
+        notes=(stands, *remarks(everything), *repeated, *notes),
     )
 
 
@@ -199,9 +209,9 @@ def _check_size(law: str, rows: Rows) -> None:
 def splits(
     table: pd.DataFrame, thresholds: tuple[float, float, float] | None = None
 ) -> dict[str, Iterator[Mask]]:
-    """The rows (n,) of bool that each fold of each check leaves out."""
+    """The rows (n,) of bool that each fold of each check leaves out; a run's checkpoints go by its last."""
     used = ((table["excluded"] == "") & (table["kind"] == "distillation")).to_numpy()
-    N, D = table["params"].to_numpy(np.float64), table["tokens"].to_numpy(np.float64)
+    N, D = table["params"].to_numpy(np.float64), last_tokens(table)
     L_T = table["teacher_loss"].to_numpy(np.float64)
     weak, strong, few = thresholds or (
         float(np.quantile(L_T[used], 0.35)),
@@ -225,15 +235,23 @@ def _level(values: NDArray[np.float64], used: Mask) -> NDArray[np.intp]:
 
 
 def _pooled(
-    table: pd.DataFrame, masks: Sequence[Mask], check: str, recipe: Recipe, estimates: dict[str, Estimate]
+    table: pd.DataFrame,
+    rows: Rows,
+    masks: Sequence[Mask],
+    check: str,
+    recipe: Recipe,
+    estimates: dict[str, Estimate],
 ) -> float:
     """Root mean square error over all folds of a check; nan where a fold leaves too little to fit."""
-    total = int((table["excluded"] == "").sum())
     squares: list[float] = []
     for out in masks:
-        if not out.any() or total - int(out.sum()) < 2 * estimates[recipe.laws[0]].model.size:
+        gone = int(out[rows.index].sum())
+        if not gone or len(rows) - gone < 2 * estimates[recipe.laws[0]].model.size:
             return float("nan")
-        held = hold_out(table, out, check, recipe, estimates)[-1]
+        try:
+            held = hold_out(table, rows, out, check, recipe, estimates)[-1]
+        except InputError:
+            return float("nan")
         squares += list(held.errors**2)
     return float(np.sqrt(np.mean(squares))) if squares else float("nan")
 
@@ -242,7 +260,7 @@ def _score(law: str, found: Estimate, held_out: dict[str, float]) -> Score:
     rows, n = found.model.rows, found.model.rows.supervised
     residual = (rows.L - found.losses)[n:]
     weak = found.supervised.loss(rows.N[n:], rows.D[n:]) < rows.L_T
-    count, mean_square = len(residual), float(np.mean(residual**2))
+    count, mean_square = len(residual) * rows.of_kind(1).independence, float(np.mean(residual**2))
     own = len(found.model.names) - sum(name.startswith("supervised") for name in found.model.names)
     return Score(
         law=law,

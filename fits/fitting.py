@@ -202,7 +202,7 @@ def fit(
         supervised=law,
         distillation={name: estimates[name].distilled for name in chosen},
         draws=draw_laws(estimates, recipe, draws, resample, executor),
-        held_out=extrapolations(table, recipe, estimates) if held_out else (),
+        held_out=extrapolations(table, rows, recipe, estimates) if held_out else (),
         findings=tuple(dict.fromkeys(findings)),
         notes=(*remarks(table), *repeated, *decided, *more, *notes),
         resample=resample,

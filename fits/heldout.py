@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fits.estimate import Estimate
 from fits.joint import SUPERVISED, Recipe, fit_laws
-from fits.model import Rows
+from fits.model import Rows, last_tokens
 from fits.solver import Array
 from scaling.errors import InputError
 
@@ -62,6 +62,8 @@ class HeldOut:
         )
 
 
+LEAST = (6, 4)
+"""Supervised rows and distillations that a refit needs."""
 RULES = {"largest compute": "compute", "largest sizes": "size", "best teachers": "teacher"}
 """What extrapolation asks: a bigger budget, a bigger model, a better teacher; by the words of the report."""
 
@@ -70,13 +72,13 @@ def farthest(table: pd.DataFrame, by: str, share: float = 0.2) -> Mask:
     """Which rows to leave out, (rows,) of bool: the farthest ``share`` of each kind of run.
 
     ``by`` is "compute" (parameters x tokens), "size" (parameters) or "teacher" (the lowest teacher losses).
-    Ties at the threshold go together, so a level is never half in. A kind of fewer than 8 runs, or one of
-    which more than half would go, is left whole.
+    A run goes with all of its checkpoints, by its last. Ties at the threshold go together, so a level is
+    never half in. A kind of fewer than 8 rows, or one of which more than half would go, is left whole.
     """
     if by == "teacher":
         measure = -table["teacher_loss"].to_numpy(np.float64)
     else:
-        measure = (table["params"] * (table["tokens"] if by == "compute" else 1.0)).to_numpy(np.float64)
+        measure = table["params"].to_numpy(np.float64) * (last_tokens(table) if by == "compute" else 1.0)
     used = (table["excluded"] == "").to_numpy()
     out = np.zeros(len(table), dtype=bool)
     for kind in ("supervised", "distillation"):
@@ -90,13 +92,15 @@ def farthest(table: pd.DataFrame, by: str, share: float = 0.2) -> Mask:
     return out
 
 
-def extrapolations(table: pd.DataFrame, recipe: Recipe, near: Mapping[str, Estimate]) -> tuple[HeldOut, ...]:
-    """Every rule of ``RULES`` that the table can carry."""
+def extrapolations(
+    table: pd.DataFrame, rows: Rows, recipe: Recipe, near: Mapping[str, Estimate]
+) -> tuple[HeldOut, ...]:
+    """Every rule of ``RULES`` that the table can carry; ``rows`` are those that were fitted."""
     found: list[HeldOut] = []
     for rule, by in RULES.items():
         out = farthest(table, by)
         if out.any():
-            found += hold_out(table, out, rule, recipe, near)
+            found += hold_out(table, rows, out, rule, recipe, near)
     return tuple(found)
 
 
@@ -105,14 +109,17 @@ def leave_groups_out(
 ) -> tuple[HeldOut, ...]:
     """Leave out every value of a column in turn and pool the errors by law.
 
-    Raises InputError if the table has no such column, or it has fewer than two values.
+    Raises InputError if the table has no such column, it has fewer than two values, or leaving one out
+    leaves too little.
     """
     values = list(table[column].dropna().unique()) if column in table else []
     if len(values) < 2:
         raise InputError(f"cannot leave groups out by {column!r}: the table has {len(values)} values of it")
     parts: dict[str, list[HeldOut]] = {}
+    rows = Rows.of(table)
     for value in values:
-        for held in hold_out(table, (table[column] == value).to_numpy(), f"each {column}", recipe, near):
+        out = (table[column] == value).to_numpy()
+        for held in hold_out(table, rows, out, f"each {column}", recipe, near):
             parts.setdefault(held.law, []).append(held)
     return tuple(
         replace(
@@ -128,29 +135,46 @@ def leave_groups_out(
 
 def hold_out(
     table: pd.DataFrame,
+    rows: Rows,
     out: Mask,
     rule: str,
     recipe: Recipe,
     near: Mapping[str, Estimate] | None = None,
 ) -> tuple[HeldOut, ...]:
-    """Refit every law of the recipe without the rows ``out`` (rows,) of bool, and predict those rows.
+    """Refit every law of the recipe to ``rows`` without those of the mask ``out``, and predict these.
 
-    ``near`` gives the estimates on the whole table: their coordinates become further starts.
+    ``out`` is over the table. What else belongs to a run that is left out, as its other checkpoints do,
+    is neither fitted nor predicted. ``near`` gives the estimates on all rows: further starts.
+
+    Raises InputError if too little is left to fit.
     """
-    used = (table["excluded"] == "").to_numpy()
-    rows = Rows.of(table.assign(excluded=np.where(used & ~out, "", "held out")))
-    left = Rows.of(table.assign(excluded=np.where(used & out, "", "fitted")))
+    chosen = out[rows.index]
+    kept = rows.take(np.flatnonzero(~np.isin(rows.group, rows.group[chosen])))
+    short = kept.supervised < LEAST[0] and recipe.given is None
+    if short or (kept.distillations < LEAST[1] and recipe.laws):
+        raise InputError(
+            f"left out {rule}: {int(chosen.sum())} rows go, and the other checkpoints of their runs; the "
+            f"{kept.supervised} supervised runs and {kept.distillations} distillations left are too few"
+        )
+    return predictions(table, rows.take(np.flatnonzero(chosen)), fit_laws(kept, recipe, near), rule)
+
+
+def predictions(
+    table: pd.DataFrame, left: Rows, estimates: Mapping[str, Estimate], rule: str
+) -> tuple[HeldOut, ...]:
+    """What every estimate says of rows that it was not fitted to."""
     n = left.supervised
     results: list[HeldOut] = []
-    for law, found in fit_laws(rows, recipe, near).items():
-        supervised = found.supervised
+    for law, found in estimates.items():
+        supervised, fitted = found.supervised, found.model.rows
         if n and found.model.given is None:
             predicted = supervised.loss(left.N[:n], left.D[:n])
-            results.append(_left_out(table, left, slice(0, n), predicted, rule, SUPERVISED, rows.supervised))
+            here = slice(0, n)
+            results.append(_left_out(table, left, here, predicted, rule, SUPERVISED, fitted.supervised))
         if left.distillations and law != SUPERVISED:
             predicted = found.distilled.loss(left.N[n:], left.D[n:], left.L_T, supervised)
             here = slice(n, len(left))
-            results.append(_left_out(table, left, here, predicted, rule, law, rows.distillations))
+            results.append(_left_out(table, left, here, predicted, rule, law, fitted.distillations))
     return tuple(results)
 
 

@@ -47,7 +47,7 @@ class Rows:
     loss_se: Array
     """(rows,): standard errors of the measured losses, nats/token; zero where the table gives none."""
     group: NDArray[np.intp]
-    """(rows,): rows of one run (its checkpoints) share a number, and are resampled together."""
+    """(rows,): rows of one trained model (its checkpoints) share a number, and are resampled together."""
     index: NDArray[np.intp]
     """(rows,): where each row stands in the table it came from."""
 
@@ -66,7 +66,7 @@ class Rows:
             L_T=used["teacher_loss"].to_numpy(np.float64)[count:],
             loss_se=used["loss_se"].fillna(0.0).to_numpy(np.float64) if "loss_se" in used else 0.0 * L,
             supervised=count,
-            group=pd.factorize(used["run"])[0].astype(np.intp),
+            group=trained_models(used),
             index=position.astype(np.intp),
         )
 
@@ -231,6 +231,17 @@ class Model:
         """Loss (n,), on the scale of the fit, and its Jacobian (n, p) at one point (p,)."""
         loss, jacobian = self.evaluate(theta[None], np.zeros(1, np.intp))
         return loss[0], jacobian[0].T
+
+
+def trained_models(table: pd.DataFrame) -> NDArray[np.intp]:
+    """A number (rows,) for each trained model of a validated table: a run, and each seed of it."""
+    return table.groupby(["run", "seed"], sort=False, dropna=False).ngroup().to_numpy().astype(np.intp)
+
+
+def last_tokens(table: pd.DataFrame) -> Array:
+    """The tokens (rows,) that each row's model was trained on in the end, at its last usable checkpoint."""
+    tokens = table["tokens"].where(table["excluded"] == "")
+    return tokens.groupby(trained_models(table)).transform("max").to_numpy(np.float64)
 
 
 def law_names(laws: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from distlaw import fit as verbs
+from fits import datasets
 from scaling import InputError, SupervisedLaw
 from scaling.calibration import Calibration
 
@@ -113,6 +114,19 @@ def test_stores_of_other_versions_and_mapped_stores(tmp_path: Path, monkeypatch:
 def test_compare_laws_needs_distillations(csv: Path) -> None:
     result = CliRunner().invoke(app, ["compare-laws", str(csv), "--map", "N=size,D=seen,L=val"])
     assert isinstance(result.exception, InputError)
+
+
+def test_the_published_comparison_is_one_command() -> None:
+    """fits/README.md shows it; what it prints is in benchmarks/fit_results.md."""
+    table, mapping = Path(datasets.__file__).with_name("data") / "figure1.csv", "N=NS,D=DS,L=LS,L_T=LT"
+    settings = ["--delta", "inf", "--nats", "--no-priors", "--thresholds", "2.1,2.3,20B"]
+    arguments = ["compare-laws", str(table), "--map", mapping, "--supervised", "busbridge2025-figure1-runs"]
+    result = CliRunner().invoke(app, [*arguments, *settings, "--law", "effective-tokens"])
+    assert result.exit_code == 0, result.output
+    for line in ("rms error, fitted 0.0051", "few to many tokens 0.0048", "the table's split 0.0084"):
+        assert line in " ".join(result.stdout.split())
+    wrong = CliRunner().invoke(app, [*arguments, "--thresholds", "2.1"])
+    assert "two teacher losses and a token count" in str(wrong.exception)
 
 
 def test_every_verb_can_print_json(csv: Path, tmp_path: Path) -> None:

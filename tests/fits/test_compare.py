@@ -55,6 +55,18 @@ def test_a_law_of_ones_own() -> None:
         register_law("none", soft_maximum, {"boost": 0.0})
 
 
+def test_copies_of_a_run_are_no_evidence_for_a_law() -> None:
+    rng = np.random.default_rng(1)
+    once = sweep(noise=0.02, seed=1)
+    copies = pd.concat([once] * 3, ignore_index=True).assign(run=[f"c{i}" for i in range(120)])
+    copies["loss"] *= np.exp(0.001 * rng.standard_normal(120))
+    laws = ["effective-tokens"]
+    one, three = (compare_laws(frame, laws, starts=4) for frame in (once, copies))
+    assert "each distillation configuration counts once" in str(three)
+    assert three.scores[0].bic == pytest.approx(one.scores[0].bic, abs=2.0)
+    assert three.scores[0].held_out == pytest.approx(one.scores[0].held_out, rel=0.05)
+
+
 def test_designs_that_cannot_judge_a_law_are_refused() -> None:
     only = sweep(noise=0.003).query("kind == 'distillation'")
     with pytest.raises(InputError, match="distillations only"):

@@ -10,6 +10,8 @@ import pytest
 from samples_of_fits import TRUTH, sweep
 
 from fits import Fit, Objective, check, fit, validate
+from fits.heldout import farthest
+from fits.model import Rows, last_tokens
 from scaling import InputError, SupervisedLaw
 
 
@@ -91,6 +93,21 @@ def test_groups_left_out_are_pooled_by_law(found: Fit) -> None:
     assert by_law["effective-tokens"].relative < 0.03
     with pytest.raises(InputError, match="has 0 values"):
         found.leave_out("colour")
+
+
+def test_a_run_is_left_out_with_all_of_its_checkpoints() -> None:
+    """A run's other checkpoints would give away its own offset."""
+    frame = sweep(noise=0.01, sizes=tuple(np.geomspace(8e3, 4e5, 12)), students=())
+    frame["run"] = [f"size {N:.0f}" for N in frame["params"]]
+    table = validate(frame)
+    out = farthest(table, "compute")
+    assert 0 < out.sum() < len(table) / 2
+    assert not set(table["run"][out]) & set(table["run"][~out])
+    assert list(last_tokens(table)) == [2e6] * 48
+    with pytest.raises(InputError, match="12 rows go, and the other checkpoints of their runs"):
+        fit(frame, draws=20, held_out=False).leave_out("tokens")
+    seeds = pd.concat([frame.assign(seed=seed) for seed in range(2)])
+    assert len(np.unique(Rows.of(validate(seeds)).group)) == 24
 
 
 def test_over_estimates_can_cost_more() -> None:
