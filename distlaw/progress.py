@@ -69,7 +69,8 @@ class Progress:
         with suppress(InputError, KeyError, TypeError, ValueError):  # damaged: only the picture suffers
             found = self.store.read(step, "progress.json")
             if found and time.monotonic() - since >= found["seconds"]:  # not of an earlier attempt
-                return f"{found['steps_done']}/{found['steps']}  loss {found['loss']:.3f}"
+                loss = f"  loss {found['loss']:.3f}" if "loss" in found else ""
+                return f"{found['steps_done']}/{found['steps']}{loss}"
         return "starting"
 
     def _lines(self, state: State) -> None:

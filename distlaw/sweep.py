@@ -187,8 +187,9 @@ def _render_plan(sweep: Sweep, dag: Dag, store: Store, cores: int) -> None:
     from rich.table import Table
 
     from scaling.units import format_flops, format_number
-    from sweeps.cost import estimate, measured_throughput
+    from sweeps.cost import disk, estimate, measured_throughput
     from sweeps.run_step import corpus_of
+    from sweeps.steps import NO_RUN
 
     corpus = corpus_of(dag.steps[0])
     throughput = measured_throughput(dag.steps[0], corpus.heldout_tokens)
@@ -201,7 +202,7 @@ def _render_plan(sweep: Sweep, dag: Dag, store: Store, cores: int) -> None:
             step.id[:8],
             format_number(step.shape.params),
             format_number(step.tokens),
-            ("trunk " if step.trunk else "") + (step.teacher.size if step.teacher else ""),
+            (f"{step.kind} " if step.kind in NO_RUN else "") + (step.teacher.size if step.teacher else ""),
             f"{step.flops_to_spend:.2e}",
             _minutes(throughput.seconds(step)),
             "done" if step.id in done else "",
@@ -213,6 +214,7 @@ def _render_plan(sweep: Sweep, dag: Dag, store: Store, cores: int) -> None:
     todo = _without(dag, done)
     epochs = max(step.tokens for step in dag.steps) / corpus.train_tokens
     whole, left = estimate(dag, throughput, cores), estimate(todo, throughput, cores)
+    cached = disk(dag, corpus.train_tokens)
     lines = [
         f"FLOPs      {format_flops(dag.flops)}; {format_flops(todo.flops)} to do"
         if done
@@ -220,6 +222,7 @@ def _render_plan(sweep: Sweep, dag: Dag, store: Store, cores: int) -> None:
         f"time       about {_minutes(left.wall_seconds)} on {cores} cores "
         f"(longest chain {_minutes(whole.critical_path)}), from a probe of this machine",
         f"memory     about {left.memory_bytes / 1e9:.1f} GB at the peak",
+        *([f"disk       about {cached / 1e9:.2f} GB of teachers' logits"] if cached else []),
         f"epochs     at most {epochs:.2f} of {corpus.train_tokens:,} training tokens",
         f"store      {store.root}",
         *_cautions(sweep, dag, epochs, left.memory_bytes),

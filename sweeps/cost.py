@@ -93,6 +93,17 @@ def memory(step: Step) -> float:
     return PROCESS_BYTES + states + activations + teacher
 
 
+def disk(dag: Dag, train_tokens: int) -> float:
+    """Bytes that caches of teachers' logits take, over a training text of ``train_tokens`` tokens."""
+    from sweeps.logits import kept
+
+    return sum(
+        min(step.tokens, train_tokens) * kept(step.method, step.shape.vocab).dtype.itemsize
+        for step in dag.steps
+        if step.cache and step.method
+    )
+
+
 def measured_throughput(step: Step, heldout_tokens: int) -> Throughput:
     """This machine's throughput for steps like ``step``, measured once (about 3 s) and then remembered."""
     path = cache_dir() / "throughput" / f"{_machine_key(step)}.json"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.cost import STARTUP_SECONDS, Throughput, estimate, measured_throughput, memory
+from sweeps.cost import STARTUP_SECONDS, Throughput, disk, estimate, measured_throughput, memory
 from sweeps.spec import parse_sweep
 from sweeps.steps import Dag, expand
 
@@ -50,6 +50,21 @@ def test_memory_grows_with_the_model_and_its_batch(dag: Dag) -> None:
     wide = replace(step, training=step.training.model_copy(update={"batch_tokens": 64_000}))
     assert memory(wide) > 5 * (memory(step) - 4e8)
     assert memory(next(s for s in dag.steps if s.teacher)) > memory(step)
+
+
+def test_what_is_cached_takes_disk_and_spares_the_teacher(small_spec: dict[str, Any]) -> None:
+    small_spec |= {"teachers": [{"params": ["7k"], "tokens": ["32k"]}]}
+    online = expand(parse_sweep(small_spec))
+    full, top = (
+        expand(parse_sweep(small_spec | {"methods": [{"logits": how}]})) for how in ("cached", "top-k")
+    )
+    assert disk(online, 10**6) == 0
+    assert disk(full, 10**6) == 40_000 * 300 * 2
+    assert disk(full, 10_000) == 10_000 * 300 * 2  # no block twice
+    assert disk(top, 10**6) == 40_000 * (33 * 2 + 32 * 2)
+    student, cache = full.steps[-1], next(step for step in full.steps if step.cache)
+    assert LINEAR.seconds(student) == pytest.approx(student.student_flops / 1e10)
+    assert LINEAR.seconds(cache) == pytest.approx(student.teacher_flops / 1e10)
 
 
 def test_the_probe_is_measured_once(dag: Dag, own_cache: Path) -> None:

@@ -56,6 +56,12 @@ def test_every_preset_is_valid() -> None:
         ({"training": {"batch_tokens": 100}}, "must be a multiple of corpus.context (32)"),
         ({"corpus": {"heldout": 1.5}}, "corpus.heldout: input should be less than 1, found 1.5"),
         ({"methods": [{"divergence": "forward"}]}, "methods[0].divergence: input should be 'forward-kl'"),
+        (
+            {"methods": [{"logits": "top-k", "temperature": 2}]},
+            "methods[0]: logits: top-k keeps the tail's mass at temperature 1, which says nothing of the tail",
+        ),
+        ({"methods": [{}, {"logits": "top-k", "top": 300}]}, "methods[1].top: 300 of 300 tokens are all of"),
+        ({"methods": [{"logits": "cached", "top": 8}]}, "top: logits: cached does not read it, only top-k"),
         ({"methods": [{"skew": 0.2}]}, "methods[0]: skew: forward-kl does not read it, only skew-kl and rev"),
         (
             {"methods": [{"divergence": "jensen-shannon", "beta": 1}]},
@@ -81,6 +87,10 @@ def test_a_method_s_name_says_what_is_not_at_its_default() -> None:
     assert Method().name == "forward-kl"
     method = Method(divergence="jensen-shannon", beta=0.25, temperature=2, cross_entropy=0.1)
     assert method.name == "jensen-shannon beta=0.25 tau=2 ce=0.1"
+    assert [Method(logits=how).name for how in ("cached", "top-k")] == [
+        "forward-kl cached",
+        "forward-kl top-32",
+    ]
 
 
 def test_all_errors_come_at_once(small_spec: dict[str, Any]) -> None:

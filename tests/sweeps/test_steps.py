@@ -131,3 +131,43 @@ def test_absurd_sizes_are_refused_at_once(small_spec: dict[str, Any]) -> None:
 def test_a_plan_above_its_cap_is_refused(small_spec: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"max_flops: the sweep needs .* above its cap of 1e\+06"):
         expand(parse_sweep(small_spec | {"max_flops": "1e6"}))
+
+
+def test_one_cache_serves_all_that_follow_a_teacher_over_the_same_batches(small_spec: dict[str, Any]) -> None:
+    small_spec["students"] = [
+        {"params": ["3k", "5k"], "tokens": ["32k", "40k"]},
+        {"params": ["3k"], "tokens": ["32k"], "seeds": [1]},
+    ]
+    small_spec["training"] |= {"schedule": "wsd"}
+    methods = [
+        {"logits": "cached"},
+        {"logits": "cached", "divergence": "reverse-kl"},
+        {"logits": "top-k"},
+        {},
+    ]
+    dag = expand(parse_sweep(small_spec | {"methods": methods}))
+    caches = [step for step in dag.steps if step.kind == "cache"]
+    assert len(caches) == 2 * 2 * 2  # teachers, orders of the data, ways to keep
+    done: set[str] = set()
+    for step in dag.steps:
+        assert {need.id for need in step.needs} <= done
+        done.add(step.id)
+        if step.method and not step.cache and step.method.logits != "online":
+            assert step.logits in caches
+            assert step.logits.tokens >= step.tokens
+            assert step.logits.data_seed == step.data_seed
+            assert step.flops_to_spend == step.shape.training_flops(step.tokens_to_train)
+    assert {cache.tokens for cache in caches if cache.data_seed == 0} == {40_000}
+    assert {cache.tokens for cache in caches if cache.data_seed == 1} == {32_000}
+    apart = expand(parse_sweep(small_spec | {"methods": methods[:1], "students": small_spec["students"][:1]}))
+    assert {step.id for step in apart.steps} < {step.id for step in dag.steps}
+
+
+def test_a_student_is_not_its_cache(small_spec: dict[str, Any]) -> None:
+    """A longer student elsewhere in the sweep makes a longer cache, and no other student."""
+    spec = small_spec | {"methods": [{"logits": "cached"}]}
+    short = expand(parse_sweep(spec | {"students": [{"params": ["3k"], "tokens": ["32k"]}]}))
+    students = {step.id for step in short.steps if step.kind == "distil"}
+    both = {step.id for step in expand(parse_sweep(spec)).steps}
+    assert students < both
+    assert not {step.id for step in short.steps if step.kind == "cache"} & both
