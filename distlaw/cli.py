@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from distlaw import fit, plan, quickstart, sweep, train
+from distlaw import fit, plan, quickstart, sweep, train, tune
 from scaling.errors import InputError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 plan.register(app)
 fit.register(app)
+sweep.app.command("tune")(tune.tune)
 app.add_typer(sweep.app, name="sweep")
 train.register(app)
 quickstart.register(app)

@@ -1,0 +1,122 @@
+"""Searching for training rules and method settings at a proxy size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from scaling.errors import InputError
+from sweeps.executors import Inline
+from sweeps.scheduler import run
+from sweeps.spec import Sweep, parse_sweep
+from sweeps.steps import Dag
+from sweeps.store import Store
+from sweeps.tuning import JOURNAL, Found, tuned
+
+
+@pytest.fixture
+def spec(small_spec: dict[str, Any], own_cache: Path) -> dict[str, Any]:
+    rates = {"low": 1e-5, "high": 0.1, "log": True}
+    small_spec["training"] |= {"schedule": "wsd"}
+    small_spec["tuning"] = {"params": "3k", "tokens": "64k", "trials": 5, "peak_rate": rates}
+    return small_spec
+
+
+class Search:
+    """A search that counts what it runs, and can be killed after so many steps."""
+
+    def __init__(self, spec: dict[str, Any], folder: Path, together: int = 1) -> None:
+        self.sweep, self.store, self.together = parse_sweep(spec), Store(folder), together
+        self.ran: list[str] = []
+        self.told: list[str] = []
+        self.kill_after = 10**9
+
+    def run(self, dag: Dag, store: Store) -> None:
+        todo = [step.id for step in dag.steps if store.result(step.id) is None]
+        allowed = todo[: self.kill_after - len(self.ran)]
+        steps = tuple(step for step in dag.steps if step.id not in todo or step.id in allowed)
+        self.ran += allowed
+        assert not run(Dag(steps=steps, asked=0), store, Inline(store), lambda _: 1.0, lambda _: None).failed
+        if allowed != todo:
+            raise KeyboardInterrupt
+
+    def __call__(self) -> tuple[Sweep, list[Found]]:
+        return tuned(self.sweep, self.store, self.run, self.told.append, self.together)
+
+
+def test_the_best_rate_is_chosen_and_the_worse_half_is_pruned(spec: dict[str, Any], tmp_path: Path) -> None:
+    search = Search(spec, tmp_path / "t")
+    chosen, (found,) = search()
+    assert chosen.training.peak_rate == found.values["peak_rate"]
+    assert chosen.tuning is None
+    assert chosen.students == search.sweep.students
+    assert len(search.told) == found.trials == 5
+    assert found.pruned >= 1
+    path = str(tmp_path / "t" / JOURNAL)
+    backend = optuna.storages.journal.JournalFileBackend(
+        path, optuna.storages.journal.JournalFileOpenLock(path)
+    )
+    study = optuna.load_study(study_name="training", storage=optuna.storages.JournalStorage(backend))
+    assert study.best_params == found.values
+    first_looks = [trial.intermediate_values[1] for trial in study.trials]
+    assert study.trials[study.best_trial.number].intermediate_values[1] <= sorted(first_looks)[2]
+
+
+def test_a_search_that_was_killed_goes_on_and_repeats_nothing(spec: dict[str, Any], tmp_path: Path) -> None:
+    search = Search(spec, tmp_path / "t")
+    search.kill_after = 4
+    with pytest.raises(KeyboardInterrupt):
+        search()
+    search.kill_after = 10**9
+    _, (found,) = search()
+    assert len(search.ran) == len(set(search.ran))
+    assert found.trials - found.pruned >= 1
+    ran = len(search.ran)
+    again = search()[1]
+    assert again == [found]
+    assert len(search.ran) == ran
+
+
+def test_each_method_gets_its_own_temperature_under_the_tuned_rate(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    spec["methods"] = [{"divergence": "forward-kl"}, {"divergence": "jensen-shannon"}]
+    spec["tuning"] |= {"trials": 2, "temperature": {"low": 1, "high": 4}}
+    search = Search(spec, tmp_path / "t", together=2)
+    chosen, found = search()
+    assert [each.name for each in found] == ["training", "forward-kl", "jensen-shannon"]
+    assert [m.temperature for m in chosen.methods] == [each.values["temperature"] for each in found[1:]]
+    rates = {
+        result["step"]["training"]["peak_rate"]
+        for step in search.store.steps()
+        if (result := search.store.result(step)) and result["step"]["teacher"]
+    }
+    assert rates == {chosen.training.peak_rate}
+
+
+def test_a_search_ends_with_its_budget(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["tuning"] |= {"max_flops": 1}
+    search = Search(spec, tmp_path / "t")
+    assert search()[1][0].trials == 1
+    assert "the budget of 1 FLOPs is spent" in search.told[-1]
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ({"low": 0.1, "high": 0.01}, r"tuning\.peak_rate: low \(0.1\) must be below high \(0.01\)"),
+        ({"low": 0, "high": 0.01, "log": True}, "must be positive to search in logarithms"),
+    ],
+)
+def test_a_range_must_be_one(spec: dict[str, Any], rates: dict[str, Any], message: str) -> None:
+    spec["tuning"]["peak_rate"] = rates
+    with pytest.raises(InputError, match=message):
+        parse_sweep(spec)
+
+
+def test_nothing_to_tune_is_said(small_spec: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"tuning: missing; say what to tune"):
+        Search(small_spec, tmp_path)()
