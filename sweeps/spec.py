@@ -5,19 +5,27 @@ Sizes and tokens are written as people write them (``100k``, ``1.5M``, ``2e6``).
 
 from __future__ import annotations
 
-import sys
+import math
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from scaling.errors import InputError
-from scaling.units import parse_quantity
 from sweeps.corpora.named import NAMED
 from sweeps.legality import PARAMETERS, objection
+from sweeps.parts import Part, Quantity
 from sweeps.protocols import ProtocolName, departure
+from sweeps.resources import Caps, Devices, Resources
 
 WARMUP_STEPS = 50
 SHORT = {"temperature": "tau", "cross_entropy": "ce"}
@@ -26,18 +34,6 @@ MIN_STEPS = 500
 """Runs of fewer optimiser steps measure the number of steps, not the data."""
 
 
-def _quantity(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError("expected a quantity such as 100k, 1.5M or 2e6")
-    if isinstance(value, int) and value > sys.float_info.max:
-        raise ValueError("too large a number")
-    try:
-        return parse_quantity(value, "value")
-    except InputError as error:
-        raise ValueError(str(error).removeprefix("value: ")) from None
-
-
-Quantity = Annotated[float, BeforeValidator(_quantity), Field(gt=0, le=1e30)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 
@@ -47,23 +43,19 @@ DivergenceName = Literal[
 ]
 
 
-class Part(BaseModel):
-    """A part of a spec: unknown fields are errors, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
 class Corpus(Part):
     """The text, its held-out part and its vocabulary."""
 
     source: str = Field("kjv", min_length=1)
-    """``kjv``, ``permissive``, a path or glob of .txt, .jsonl or .parquet files, or ``hf:OWNER/NAME``."""
+    """``kjv``, ``permissive``, ``mix``, ``hf:OWNER/NAME``; a path or glob of .txt, .jsonl or .parquet files."""
     text_field: str = "text"
     """Field (.jsonl) or column (.parquet, datasets) that holds the text."""
-    heldout: float = Field(0.05, gt=0, lt=1)
-    """Share of documents held out."""
+    heldout: float | None = Field(None, gt=0, lt=1)
+    """Share of each part's text held out, in whole documents; if not given, enough for a precise loss."""
     vocab: int = Field(512, gt=0)
     """Entries of the byte-level BPE vocabulary."""
+    tokenizer: str | None = Field(None, min_length=1)
+    """A directory or OWNER/NAME on a hub whose tokenizer is used instead, as students of its model need."""
     context: int = Field(128, ge=8)
     """Sequence length, tokens."""
     seed: Seed = 0
@@ -71,11 +63,22 @@ class Corpus(Part):
     halves: bool = False
     """Train students on one half of the training documents and all else on the other, as in the paper."""
 
+    @model_validator(mode="after")
+    def _one_vocabulary(self) -> Corpus:
+        if self.tokenizer and "vocab" in self.model_fields_set:
+            raise ValueError("vocab: the tokenizer given has its own; remove one of vocab and tokenizer")
+        return self
+
     def located(self) -> Corpus:
         """The same corpus, its files named from any directory."""
-        if self.source in NAMED or self.source.startswith("hf:"):
-            return self
-        return self.model_copy(update={"source": str(Path(self.source).expanduser().absolute())})
+        places: dict[str, str] = {}
+        if self.source not in NAMED and not self.source.startswith("hf:"):
+            places["source"] = self.source
+        if self.tokenizer and Path(self.tokenizer).expanduser().exists():
+            places["tokenizer"] = self.tokenizer
+        return self.model_copy(
+            update={field: str(Path(place).expanduser().absolute()) for field, place in places.items()}
+        )
 
 
 class Training(Part):
@@ -142,6 +145,32 @@ class Grid(Part):
         return self
 
 
+class Pretrained(Part):
+    """A teacher that exists: any causal language model of transformers, measured here and never trained."""
+
+    model: str = Field(min_length=1)
+    """A directory with config.json, safetensors and tokenizer.json, or OWNER/NAME on a hub."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; the newest if not given."""
+    tokens: Quantity | None = None
+    """D_T, the tokens it was trained on, if they are known."""
+
+
+def _kind_of_teacher(given: Any) -> str:
+    return "pretrained" if isinstance(given, Pretrained) or "model" in _keys(given) else "grid"
+
+
+def _keys(given: Any) -> Any:
+    return given if isinstance(given, dict) else ()
+
+
+TEACHERS = {"grid": Grid, "pretrained": Pretrained}
+Teacher = Annotated[
+    Annotated[Grid, Tag("grid")] | Annotated[Pretrained, Tag("pretrained")],
+    Discriminator(_kind_of_teacher),
+]
+
+
 class Method(Part):
     """How a student is distilled: (1 - cross_entropy) tau^power D(p_T, p_S) + cross_entropy CE."""
 
@@ -182,6 +211,52 @@ class Method(Part):
         return " ".join([self.divergence, *words, *kept])
 
 
+class Range(Part):
+    """An interval to search."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Search in logarithms."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low must be positive to search in logarithms, not {self.low:g}")
+        return self
+
+    def edge(self, value: float, share: float) -> str | None:
+        """``lower`` or ``upper`` if ``value`` lies within ``share`` of the interval's end."""
+        scale = math.log if self.log else float
+        place = (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
+        return "lower" if place < share else "upper" if place > 1 - share else None
+
+
+class Tuning(Part):
+    """What to choose before the sweep, at which size and length, and for how much."""
+
+    params: Quantity
+    """Size of the proxy; mu-P (simple) carries the learning rate to the others."""
+    tokens: Quantity
+    """Length of a whole trial."""
+    seeds: Seeds = [0]
+    """A trial is judged by the mean over these."""
+    trials: int = Field(16, ge=1)
+    """Of the training rules, and again of each method."""
+    max_flops: Quantity | None = None
+    """Cap on the FLOPs of each search."""
+    peak_rate: Range | None = Range(low=0.002, high=0.05, log=True)
+    """Peak learning rates at the base width."""
+    batch_tokens: list[Quantity] | None = None
+    """Batch sizes to choose from."""
+    temperature: Range | None = None
+    """Temperatures, for every method."""
+    cross_entropy: Range | None = None
+    """Weights of the data's own labels, for every method."""
+
+
 class Sweep(Part):
     """A sweep: supervised runs, teachers, and students distilled from every teacher."""
 
@@ -194,13 +269,21 @@ class Sweep(Part):
     """One of the paper's, which teachers and students must then follow; free grids otherwise."""
     supervised: list[Grid] = []
     """Runs trained on the data alone. Those that are also teachers are trained once."""
-    teachers: list[Grid] = []
-    """Runs that students are distilled from."""
+    teachers: list[Teacher] = []
+    """Runs that students are distilled from, and models that exist already."""
     students: list[Grid] = []
     """Students; each is distilled from every teacher with every method."""
     methods: list[Method] = Field([Method()], min_length=1)
+    tuning: Tuning | None = None
+    """What ``distlaw sweep tune`` chooses before the sweep."""
+    resources: list[Resources] = []
+    """What steps run on, by size; one core, or a quarter of a GPU where there are GPUs, if not given."""
+    hardware: Devices = Devices()
+    """What time and money are reckoned with."""
+    caps: Caps = Caps()
+    """What the sweep may spend."""
     max_flops: Quantity | None = None
-    """Cap on the whole sweep's FLOPs; a plan above it is refused."""
+    """The same as ``caps.flops``."""
     share_trunks: bool = True
     """Under ``wsd``, train runs that differ only in length as branches of one trunk: same bits, less work."""
     allow_weak_teachers: bool = False
@@ -228,6 +311,19 @@ class Sweep(Part):
                     "set logits: cached"
                 )
         return self
+
+    def grids(self, field: Literal["supervised", "teachers", "students"]) -> Iterator[tuple[str, Grid]]:
+        """The grids of ``field``, each with its place in the spec."""
+        for number, given in enumerate(getattr(self, field)):
+            if isinstance(given, Grid):
+                yield f"{field}[{number}]", given
+
+    @property
+    def pretrained(self) -> Iterator[tuple[str, Pretrained]]:
+        """The teachers that exist already, each with its place in the spec."""
+        for number, given in enumerate(self.teachers):
+            if isinstance(given, Pretrained):
+                yield f"teachers[{number}]", given
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -270,9 +366,8 @@ def parse_sweep(data: dict[str, Any], where: str = "spec") -> Sweep:
 
 
 def _explain(problem: Any) -> str:
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).lstrip(
-        "."
-    )
+    steps = [step for step in problem["loc"] if step not in TEACHERS]
+    field = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         return f"{field}: no such field{_suggestion(problem['loc'])}"
@@ -291,7 +386,7 @@ def _suggestion(location: tuple[int | str, ...]) -> str:
     part: Any = Sweep
     for step in location[:-1]:
         if isinstance(step, str):
-            part = _part_of(part.model_fields[step].annotation)
+            part = TEACHERS.get(step) or _part_of(part.model_fields[step].annotation)
     known = list(part.model_fields)
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
