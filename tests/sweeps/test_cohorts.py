@@ -125,6 +125,22 @@ def test_short_of_memory_a_batch_is_halved_once_and_means_the_same(teacher: Deco
         train(students()[0], TOKENS, target=Full(teacher, 1))
 
 
+@pytest.mark.parametrize("pieces", [2, 3, 5])
+def test_a_batch_in_pieces_has_the_loss_and_gradient_of_the_whole(teacher: Decoder, pieces: int) -> None:
+    """Also where the pieces are not of one size, so that a mean of their means would be another."""
+    target, numbers = Online(teacher), torch.arange(5)
+    blocks = torch.from_numpy(TOKENS[: 5 * 33].astype(np.int64)).view(5, 33)
+    runs = [Run(recipe=students()[2]) for _ in range(2)]
+    runs[1].pieces = pieces
+    rows = target.rows(blocks[:, :-1], numbers)
+    whole, parts = (run._backward(blocks, target, rows) for run in runs)
+    assert parts.item() == pytest.approx(whole.item(), rel=1e-6)
+    for one, other in zip(runs[0].model.parameters(), runs[1].model.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-6)
+
+
 def test_only_a_full_memory_is_a_full_memory() -> None:
     assert out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"))
     assert out_of_memory(MemoryError())
