@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LOGITS_AT_ONCE = 2**23
-"""Elements of a block of logits: 32 MB in float32."""
+"""Elements of a block of logits: 16 MB in bfloat16. A divergence holds about six such blocks, in float32."""
+LOGITS_AT_ONCE_IN_FULL = 2**21
+"""The same in float32, whose products lose less by being small."""
 
 PerToken = Callable[..., Tensor]
 """From student logits ``(rows, vocab)`` and further rows to one loss a row."""
@@ -24,39 +26,50 @@ def mean_loss(per_token: PerToken, features: Tensor, weight: Tensor, *rows: Tens
     logits are computed once, not again in the backward pass.
 
     Args:
-        per_token: the loss; must treat rows independently.
+        per_token: the loss, in float32; must treat rows independently.
         features: ``(rows, width)``.
-        weight: ``(vocab, width)``.
-        rows: what else a row needs (targets, teacher features), each ``(rows, ...)``, without gradient.
+        weight: ``(vocab, width)``, of the same precision, in which the products are computed.
+        rows: what else a row needs (labels, teacher features), each ``(rows, ...)``, without gradient.
     """
-    size = max(1, LOGITS_AT_ONCE // len(weight))
-    if len(features) <= size:
+    if fits(len(features), len(weight)):
         return per_token(F.linear(features, weight), *rows).mean()
-    total: Tensor = _Blocks.apply(features, weight, per_token, size, rows)
+    total: Tensor = _Blocks.apply(features, weight, per_token, rows)
     return total / len(features)
 
 
+def fits(rows: int, vocab: int) -> bool:
+    """Whether the logits of ``rows`` tokens are few enough to be held."""
+    return rows * vocab <= LOGITS_AT_ONCE
+
+
 class _Blocks(torch.autograd.Function):
-    """Sum of the losses of all blocks; gradients are accumulated while going forward."""
+    """Sum of the losses of all blocks; gradients are accumulated, in float32, while going forward."""
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, per_token: PerToken, size: int, rows: tuple[Tensor, ...]
+        ctx: Any, features: Tensor, weight: Tensor, per_token: PerToken, rows: tuple[Tensor, ...]
     ) -> Tensor:
-        to_features, to_weight = torch.empty_like(features), torch.zeros_like(weight)
-        total = features.new_zeros(())
+        full = torch.promote_types(weight.dtype, torch.float32)
+        size = max(1, (LOGITS_AT_ONCE_IN_FULL if weight.dtype == full else LOGITS_AT_ONCE) // len(weight))
+        to_features, to_weight = torch.empty_like(features), torch.zeros_like(weight, dtype=full)
+        total = to_weight.new_zeros(())
         for start in range(0, len(features), size):
             block = slice(start, start + size)
+            x = features[block]
             with torch.enable_grad():
-                x, w = features[block].detach().requires_grad_(), weight.detach().requires_grad_()
-                loss = per_token(F.linear(x, w), *(row[block] for row in rows)).sum()
-                to_features[block], gradient = torch.autograd.grad(loss, (x, w))
-            to_weight += gradient
+                logits = F.linear(x.detach(), weight.detach()).requires_grad_()
+                loss = per_token(logits, *(row[block] for row in rows)).sum()
+                (gradient,) = torch.autograd.grad(loss, logits)
+            torch.mm(gradient, weight, out=to_features[block])
+            if weight.dtype == full:
+                to_weight.addmm_(gradient.T, x)
+            else:
+                to_weight += gradient.T @ x
             total += loss.detach()
-        ctx.save_for_backward(to_features, to_weight)
+        ctx.save_for_backward(to_features, to_weight.to(weight.dtype))
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         to_features, to_weight = ctx.saved_tensors
-        return to_features * gradients[0], to_weight * gradients[0], None, None, None
+        return to_features * gradients[0], to_weight * gradients[0], None, None

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from sweeps.batches import heldout_batches
 from sweeps.device import device
+from sweeps.model import Decoder
 from sweeps.objectives import cross_entropy, log_probabilities
 from sweeps.targets import LanguageModel
 
@@ -39,12 +40,14 @@ def heldout_loss(
     parts: Sequence[int] = (),
     batch: int = 16,
 ) -> HeldoutLoss:
-    """The model's cross-entropy on every whole block of ``tokens``, with its error over blocks.
+    """The model's cross-entropy on every whole block of ``tokens``, with its error over blocks, in float32.
 
     ``parts`` are the lengths of the parts that follow each other in ``tokens``; a block belongs to the part
     it begins in.
     """
     model.model.eval()
+    if isinstance(model, Decoder):
+        model.precision = torch.float32
     means = np.concatenate(list(_block_means(model, tokens, context, batch)))
     error = means.std(ddof=1) / math.sqrt(len(means)) if len(means) > 1 else math.nan
     begins_in = np.searchsorted(np.cumsum(parts), np.arange(len(means)) * context, side="right")

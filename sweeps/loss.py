@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sweeps.chunked import PerToken, mean_loss
-from sweeps.objectives import cross_entropy, distillation, log_probabilities, z_loss
+from sweeps.objectives import distillation, label_loss, log_probabilities
 from sweeps.spec import Method, Training
 from sweeps.targets import LanguageModel, Target
 
@@ -33,8 +33,7 @@ def batch_loss(
 
 def _supervised(training: Training) -> PerToken:
     def per_token(logits: Tensor, labels: Tensor) -> Tensor:
-        log_q = log_probabilities(logits)
-        return cross_entropy(log_q, labels) + training.z_loss * z_loss(logits, log_q)
+        return label_loss(logits, labels, z_loss=training.z_loss)
 
     return per_token
 
@@ -43,12 +42,11 @@ def _distilled(training: Training, method: Method, target: Target) -> PerToken:
     tau, hard = method.temperature, method.cross_entropy
 
     def per_token(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-        log_q = log_probabilities(logits)
-        soft_q = log_q if tau == 1 else log_probabilities(logits, tau)
-        p, q = target.log_probabilities(rows, tau), target.outcomes(soft_q, rows)
-        loss = (1 - hard) * distillation(method.divergence, p, q, tau, **method.parameters)
-        if hard:
-            loss = loss + hard * cross_entropy(log_q, labels)
-        return loss + training.z_loss * z_loss(logits, log_q)
+        log_p = target.log_probabilities(rows, tau)
+        log_q = target.outcomes(log_probabilities(logits, tau), rows)
+        soft = distillation(method.divergence, log_p, log_q, tau, **method.parameters)
+        if not (hard or training.z_loss):
+            return soft
+        return (1 - hard) * soft + label_loss(logits, labels, hard, training.z_loss)
 
     return per_token

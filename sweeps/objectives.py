@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,18 +15,50 @@ from torch.nn import functional as F
 
 
 def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log-softmax of ``logits / temperature``."""
+    """Log-softmax of ``logits / temperature``, in float32 at least."""
+    logits = full(logits)
     return F.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
 
 
-def cross_entropy(log_q: Tensor, targets: Tensor) -> Tensor:
-    """-log q(target); targets have the shape of ``log_q`` without the vocabulary."""
-    return -log_q.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+def cross_entropy(log_q: Tensor, labels: Tensor) -> Tensor:
+    """-log q(label); labels have the shape of ``log_q`` without the vocabulary."""
+    return -log_q.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
 
-def z_loss(logits: Tensor, log_q: Tensor) -> Tensor:
-    """(log sum exp logits)^2, which keeps the normaliser near one (Busbridge et al. 2025, Eq. 5)."""
-    return (logits[..., 0] - log_q[..., 0]).square()
+def label_loss(logits: Tensor, labels: Tensor, weight: float = 1.0, z_loss: float = 0.0) -> Tensor:
+    """``weight`` times the cross-entropy with the labels, and ``z_loss`` times (log sum exp logits)^2.
+
+    The latter keeps the normaliser near one (Busbridge et al. 2025, Eq. 5).
+    """
+    found: Tensor = _LabelLoss.apply(logits, labels, weight, z_loss)
+    return found
+
+
+class _LabelLoss(torch.autograd.Function):
+    """The gradient in one pass over the logits: a multiple of the softmax, and one entry a row."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, weight: float, z_loss: float) -> Tensor:
+        labels = labels.unsqueeze(-1)
+        normaliser = full(logits).logsumexp(-1, keepdim=True)
+        log_q = full(logits.gather(-1, labels)) - normaliser
+        ctx.save_for_backward(logits, labels, normaliser, log_q)
+        ctx.weight, ctx.z_loss = weight, z_loss
+        return (z_loss * normaliser.square() - weight * log_q).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        logits, labels, normaliser, log_q = ctx.saved_tensors
+        gradient = gradients[0].unsqueeze(-1)
+        share = gradient * (ctx.weight + 2 * ctx.z_loss * normaliser)
+        found = ((full(logits) - normaliser).exp() * share).to(logits.dtype)
+        own = (log_q.exp() * share - ctx.weight * gradient).to(logits.dtype)
+        return found.scatter(-1, labels, own), None, None, None
+
+
+def full(x: Tensor) -> Tensor:
+    """``x`` in float32, or in what it has if that is more."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def forward_kl(log_p: Tensor, log_q: Tensor) -> Tensor:

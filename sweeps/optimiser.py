@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from sweeps.spec import Training
 
@@ -14,11 +15,26 @@ BASE_WIDTH = 64
 """Fan-in at which a hidden matrix learns at the peak rate itself."""
 
 
-def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any]]:
-    """Parameter groups with their share of the learning rate, ``scale``.
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Parameters that learn alike."""
 
-    mu-P (simple), Wortsman et al. 2024 (arXiv 2309.14322): the rate of a hidden matrix falls as 1/fan-in;
-    embeddings and gains keep the peak rate at every width. Gains are not decayed.
+    scale: float
+    """Their share of the learning rate."""
+    decay: float
+    """Their decoupled weight decay."""
+    members: tuple[nn.Parameter, ...]
+
+    @property
+    def size(self) -> int:
+        """Numbers in it."""
+        return sum(member.numel() for member in self.members)
+
+
+def parameter_groups(model: nn.Module, training: Training) -> tuple[Group, ...]:
+    """mu-P (simple), Wortsman et al. 2024 (arXiv 2309.14322): the rate of a hidden matrix falls as 1/fan-in.
+
+    Embeddings and gains keep the peak rate at every width. Gains are not decayed.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -26,23 +42,60 @@ def parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any
         scale = BASE_WIDTH / parameter.shape[1] if hidden else 1.0
         decay = training.weight_decay if parameter.ndim == 2 else 0.0
         groups.setdefault((scale, decay), []).append(parameter)
-    return [
-        {"params": members, "scale": scale, "weight_decay": decay}
-        for (scale, decay), members in groups.items()
-    ]
+    return tuple(Group(*rules, tuple(members)) for rules, members in groups.items())
 
 
-def optimiser_for(model: nn.Module, training: Training) -> torch.optim.AdamW:
-    """AdamW over the model's parameter groups; :func:`set_rate` gives it its rates."""
-    return torch.optim.AdamW(
-        parameter_groups(model, training), lr=training.peak_rate, betas=(0.9, 0.95), eps=1e-8, fused=True
-    )
+class Optimiser:
+    """AdamW over ``groups`` of parameters, which it lays out side by side in memory, gradients likewise.
 
+    A model of a hundred matrices is then four tensors or so to update and one to clip, which at the small end
+    of the ladder is a tenth of a step.
+    """
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its share of ``rate``."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate * group["scale"]
+    def __init__(self, groups: tuple[Group, ...]) -> None:
+        self.groups = groups
+        members = [member for group in groups for member in group.members]
+        self.weights = torch.cat([member.detach().flatten() for member in members])
+        self.gradients, self.first, self.second = (torch.zeros_like(self.weights) for _ in range(3))
+        self.updates = torch.zeros(len(groups))
+        sizes = [member.numel() for member in members]
+        places = zip(members, self.weights.split(sizes), self.gradients.split(sizes), strict=True)
+        for member, weight, gradient in places:
+            member.data, member.grad = weight.view_as(member), gradient.view_as(member)
+
+    @torch.no_grad()
+    def clip(self, most: float) -> Tensor:
+        """Scale the gradients down to a norm of ``most``; return the norm that they had."""
+        norm = torch.linalg.vector_norm(self.gradients)
+        self.gradients.mul_((most / (norm + 1e-6)).clamp(max=1.0))
+        return norm
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """One update at the learning rate ``rate``; the gradients are then zero."""
+        sizes = [group.size for group in self.groups]
+        flat = (self.weights, self.gradients, self.first, self.second)
+        pieces = zip(*(each.split(sizes) for each in flat), self.updates.unbind(), strict=True)
+        for group, (weights, gradients, first, second, updates) in zip(self.groups, pieces, strict=True):
+            adamw(
+                [weights], [gradients], [first], [second], [], [updates],
+                lr=rate * group.scale, weight_decay=group.decay,
+                beta1=0.9, beta2=0.95, eps=1e-8, amsgrad=False, maximize=False, fused=True,
+            )  # fmt: skip
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        self.gradients.zero_()
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next update depends on besides weights and gradients."""
+        return {"first moments": self.first, "second moments": self.second, "updates": self.updates}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of :meth:`state`."""
+        for name, own in self.state().items():
+            own.copy_(state[name])
 
 
 def learning_rate(step: int, steps: int, training: Training) -> float:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from scaling.errors import InputError
 from sweeps.device import device
@@ -42,19 +42,8 @@ class World:
             )
         return blocks.chunk(self.size)[self.rank]
 
-    def add_up(self, model: nn.Module) -> None:
-        """Give every process the sum of all gradients."""
-        if self.size == 1:
-            return
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        together = torch.cat([gradient.flatten() for gradient in gradients])
-        distributed.all_reduce(together)
-        pieces = together.split([gradient.numel() for gradient in gradients])
-        for gradient, piece in zip(gradients, pieces, strict=True):
-            gradient.copy_(piece.view_as(gradient))
-
     def total(self, share: Tensor) -> Tensor:
-        """The sum of every process's ``share``."""
+        """The sum of every process's ``share``, which it becomes."""
         if self.size > 1:
             distributed.all_reduce(share)
         return share

@@ -14,8 +14,8 @@ from scaling.errors import InputError
 from sweeps.checkpoints import Checkpoints
 from sweeps.device import device, out_of_memory
 from sweeps.loss import batch_loss
-from sweeps.model import Decoder
-from sweeps.optimiser import learning_rate, optimiser_for, set_rate
+from sweeps.model import PRECISIONS, Decoder
+from sweeps.optimiser import Optimiser, learning_rate, parameter_groups
 from sweeps.parallel import World
 from sweeps.spec import Method, Training
 from sweeps.targets import Target
@@ -75,7 +75,8 @@ class Run:
         self.model = Decoder(self.recipe.shape)
         self.model.initialise(self.recipe.seed)
         self.model.to(device()).train()
-        self.optimiser = optimiser_for(self.model, self.recipe.training)
+        self.model.precision = PRECISIONS[self.recipe.training.precision]
+        self.optimiser = Optimiser(parameter_groups(self.model, self.recipe.training))
         self.done = self._restore()
         self._last: tuple[int, Tensor, Tensor, Tensor | None] | None = None
 
@@ -97,15 +98,13 @@ class Run:
             self.checkpoints.look()
         started = time.perf_counter()
         recipe = self.recipe
-        set_rate(self.optimiser, learning_rate(self.done, recipe.steps, recipe.training))
         loss = self._backward(blocks, target, rows)
-        self.world.add_up(self.model)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.training.clip)
+        self.world.total(self.optimiser.gradients)
+        norm = self.optimiser.clip(recipe.training.clip)
         self._last = self.done + 1, self.world.total(loss), norm, rows
         if not loss.is_cuda or self.done % LOOK_EVERY == 0 or self.done + 1 == recipe.end:
             self.look()
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=False)
+        self.optimiser.step(learning_rate(self.done, recipe.steps, recipe.training))
         self.done += 1
         self.seconds += time.perf_counter() - started
 
@@ -141,22 +140,16 @@ class Run:
 
     def state(self) -> dict[str, Tensor]:
         """Everything the next step depends on: weights, the optimiser's moments, how batches are split."""
-        state = dict(self.model.state_dict())
-        for name, parameter in self.model.named_parameters():
-            state |= {f"{key}/{name}": value for key, value in self.optimiser.state[parameter].items()}
         own = torch.tensor([self.pieces, self.seconds], dtype=torch.float64)
-        return state | {PIECES_AND_SECONDS: own}
+        moments = {f"/{name}": tensor for name, tensor in self.optimiser.state().items()}
+        return self.model.state_dict() | moments | {PIECES_AND_SECONDS: own}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """The inverse of :meth:`state`."""
         pieces, self.seconds = state[PIECES_AND_SECONDS].tolist()
         self.pieces = int(pieces)
         self.model.load_state_dict({name: tensor for name, tensor in state.items() if "/" not in name})
-        for name, parameter in self.model.named_parameters():
-            own = {key.removesuffix(f"/{name}"): key for key in state if key.endswith(f"/{name}")}
-            self.optimiser.state[parameter] = {
-                key: state[full].to(parameter.device) for key, full in own.items()
-            }
+        self.optimiser.load_state({name[1:]: tensor for name, tensor in state.items() if name[0] == "/"})
 
     def _restore(self) -> int:
         if self.checkpoints and (found := self.checkpoints.latest()):
@@ -176,7 +169,7 @@ class Run:
             if not out_of_memory(error) or self.pieces > 1 or len(blocks) == 1:
                 raise
         self.pieces = 2  # once; whoever needs more asked for too large a batch
-        self.optimiser.zero_grad(set_to_none=False)
+        self.optimiser.clear()
         return self._backward_in_pieces(blocks, target, rows)
 
     def _backward_in_pieces(self, blocks: Tensor, target: Target | None, rows: Tensor | None) -> Tensor:

@@ -47,7 +47,7 @@ class Corpus(Part):
     """The text, its held-out part and its vocabulary."""
 
     source: str = Field("kjv", min_length=1)
-    """``kjv``, ``permissive``, ``mix``, ``hf:OWNER/NAME``; a path or glob of .txt, .jsonl or .parquet files."""
+    """``kjv``, ``permissive``, ``mix``, ``hf:OWNER/NAME``, a path or glob of .txt, .jsonl or .parquet."""
     text_field: str = "text"
     """Field (.jsonl) or column (.parquet, datasets) that holds the text."""
     heldout: float | None = Field(None, gt=0, lt=1)
@@ -102,6 +102,10 @@ class Training(Part):
     """Largest global norm of the gradient."""
     z_loss: float = Field(1e-4, ge=0)
     """Weight of the z-loss."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """In which matrices are multiplied; weights, norms and losses stay fp32, and held-out losses are wholly."""
+    compile: bool = False
+    """Translate each shape of model to machine code first: half a minute a shape, once for this machine."""
 
     @property
     def warmup_steps(self) -> int:
@@ -257,6 +261,9 @@ class Tuning(Part):
     """Weights of the data's own labels, for every method."""
 
 
+Role = Literal["supervised", "teachers", "students"]
+
+
 class Sweep(Part):
     """A sweep: supervised runs, teachers, and students distilled from every teacher."""
 
@@ -312,7 +319,7 @@ class Sweep(Part):
                 )
         return self
 
-    def grids(self, field: Literal["supervised", "teachers", "students"]) -> Iterator[tuple[str, Grid]]:
+    def grids(self, field: Role) -> Iterator[tuple[str, Grid]]:
         """The grids of ``field``, each with its place in the spec."""
         for number, given in enumerate(getattr(self, field)):
             if isinstance(given, Grid):

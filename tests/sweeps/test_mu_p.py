@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 from scaling.compute import ModelShape
 from sweeps.loss import batch_loss
 from sweeps.model import Decoder
-from sweeps.optimiser import optimiser_for, set_rate
+from sweeps.optimiser import Optimiser, parameter_groups
 from sweeps.spec import Training
 
 STEPS = 8
@@ -30,16 +32,12 @@ def changes(width: int, *, by_fan_in: bool) -> dict[str, float]:
         probe = torch.randint(300, (8, 32), generator=draw)
         model = Decoder(shape)
         model.initialise(seed)
-        optimiser = optimiser_for(model, rules)
-        if not by_fan_in:
-            for group in optimiser.param_groups:
-                group["scale"] = 1.0
+        groups = parameter_groups(model, rules)
+        optimiser = Optimiser(groups if by_fan_in else tuple(replace(group, scale=1.0) for group in groups))
         before = outputs(model, probe)
         for _ in range(STEPS):
-            set_rate(optimiser, 0.01)
             batch_loss(model, blocks, rules).backward()
-            optimiser.step()
-            optimiser.zero_grad()
+            optimiser.step(0.01)
         for name, after in outputs(model, probe).items():
             total[name] += (after - before[name]).square().mean().sqrt().item() / 3
     return total

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sweeps import chunked, objectives
 from sweeps.chunked import mean_loss
-from sweeps.objectives import DIVERGENCES, cross_entropy, jensen_shannon, log_probabilities, z_loss
+from sweeps.objectives import DIVERGENCES, cross_entropy, jensen_shannon, label_loss, log_probabilities
 
 NAMES = sorted(DIVERGENCES)
 P = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
@@ -131,18 +131,24 @@ def test_a_teacher_certain_of_the_data_is_the_data() -> None:
     torch.testing.assert_close(distillation("forward-kl", student, certain), expected, rtol=1e-9, atol=0)
 
 
-def test_z_loss_vanishes_for_normalised_logits() -> None:
-    normalised = logits(0, 2, 3, 7).log_softmax(-1)
-    assert z_loss(normalised, normalised).abs().max() == 0
-    for given in (torch.zeros(2, 3, 7), logits(1, 2, 3, 7)):
-        expected = given.logsumexp(-1).square()
-        torch.testing.assert_close(z_loss(given, log_probabilities(given)), expected)
+def test_labels_and_normaliser_have_the_gradient_that_they_should() -> None:
+    labels = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    for weight, z_loss in ((1.0, 0.0), (1.0, 0.3), (0.4, 0.3), (0.0, 0.3)):
+        given, own = (logits(1, 2, 3, 7).requires_grad_() for _ in range(2))
+        found = label_loss(given, labels, weight, z_loss)
+        cross = F.cross_entropy(own.transpose(1, 2), labels, reduction="none")
+        expected = weight * cross + z_loss * own.logsumexp(-1).square()
+        torch.testing.assert_close(found, expected)
+        found.square().sum().backward()
+        expected.square().sum().backward()
+        torch.testing.assert_close(given.grad, own.grad)
 
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Blocks of three rows of a vocabulary of 11."""
     monkeypatch.setattr(chunked, "LOGITS_AT_ONCE", 35)
+    monkeypatch.setattr(chunked, "LOGITS_AT_ONCE_IN_FULL", 35)
     yield
 
 
@@ -154,8 +160,7 @@ def test_blocks_change_neither_value_nor_gradient(name: str, rows: int, small_bl
 
     def per_token(student: Tensor, targets: Tensor, taught: Tensor) -> Tensor:
         loss = distillation(name, student, F.linear(taught, head), 1.7, **OWN.get(name, {}))
-        log_q = log_probabilities(student)
-        return 0.8 * loss + 0.2 * cross_entropy(log_q, targets) + 0.01 * z_loss(student, log_q)
+        return 0.8 * loss + label_loss(student, targets, 0.2, 0.01)
 
     found = mean_loss(per_token, features, weight, targets, taught)
     plain = per_token(features @ weight.T, targets, taught).mean()

@@ -16,7 +16,7 @@ from sweeps.heldout import heldout_loss
 from sweeps.ladder import shape_for
 from sweeps.loss import batch_loss
 from sweeps.model import Decoder
-from sweeps.optimiser import BASE_WIDTH, learning_rate, optimiser_for, set_rate
+from sweeps.optimiser import BASE_WIDTH, Optimiser, learning_rate, parameter_groups
 from sweeps.run import Diverged, Recipe
 from sweeps.spec import Method, Training
 from sweeps.targets import Online
@@ -67,17 +67,38 @@ def test_the_rate_warms_up_in_tokens_and_decays_to_its_floor() -> None:
 
 def test_mu_p_gives_hidden_matrices_a_rate_of_one_over_fan_in() -> None:
     model = Decoder(shape_for(107e3, vocab=300, context=32, aspect_ratio=32))
-    optimiser = optimiser_for(model, RULES)
-    set_rate(optimiser, 0.01)
-    rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
-    decays = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
-    assert len(rates) == len(list(model.parameters()))
+    groups = {id(member): group for group in parameter_groups(model, RULES) for member in group.members}
+    assert len(groups) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
         hidden = parameter.ndim == 2 and "embed" not in name
-        assert rates[id(parameter)] == pytest.approx(
-            0.01 * (BASE_WIDTH / parameter.shape[1] if hidden else 1)
-        )
-        assert decays[id(parameter)] == (RULES.weight_decay if parameter.ndim == 2 else 0)
+        group = groups[id(parameter)]
+        assert group.scale == pytest.approx(BASE_WIDTH / parameter.shape[1] if hidden else 1)
+        assert group.decay == (RULES.weight_decay if parameter.ndim == 2 else 0)
+
+
+def test_the_optimiser_is_adamw_on_a_clipped_gradient() -> None:
+    """Against torch's own, over a few steps, with gradients on both sides of the clip."""
+    models = [Decoder(SHAPE) for _ in range(2)]
+    for model in models:
+        model.initialise(0)
+    ours, theirs = models
+    optimiser = Optimiser(parameter_groups(ours, RULES))
+    groups = [
+        {"params": group.members, "lr": 0.01 * group.scale, "weight_decay": group.decay}
+        for group in parameter_groups(theirs, RULES)
+    ]
+    reference = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8)
+    blocks = torch.from_numpy(stream(33 * 12).astype(np.int64)).view(3, 4, 33)
+    for block in blocks:
+        batch_loss(ours, block, RULES).backward()
+        batch_loss(theirs, block, RULES).backward()
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.3)
+        assert optimiser.clip(0.3).item() == pytest.approx(norm.item(), rel=1e-5)
+        optimiser.step(0.01)
+        reference.step()
+        reference.zero_grad()
+    for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
 
 
 def test_an_epoch_shows_every_block_once_and_the_next_in_another_order() -> None:
