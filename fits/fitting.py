@@ -98,15 +98,17 @@ class Fit:
 
     def report(self, style: str = "text") -> str:
         """The report as "text", "json" or "html" (one page, figures inside)."""
-        from fits import report
+        from fits import page, report
 
-        styles = {"text": report.text, "json": report.as_json, "html": report.html}
+        styles = {"text": report.text, "json": report.as_json, "html": page.page}
         if style not in styles:
             raise InputError(f"a report is text, json or html, not {style!r}")
         return styles[style](self)
 
     def _repr_html_(self) -> str:
-        return self.report("html")
+        from fits.page import fragment
+
+        return fragment(self)
 
     def profile(self, quantity: str | Quantity, level: float = 0.9, law: str | None = None) -> Profile:
         """Profile-likelihood interval: of a fitted coordinate, for example "ln k", or of a function of both
@@ -126,7 +128,7 @@ class Fit:
 
     @property
     def plot(self) -> Plots:
-        """The figures of this fit: ``fit.plot.law()``, ``.isoflop()``, ``.predicted()``."""
+        """The figures of this fit: :class:`fits.plots.Plots` lists them."""
         from fits.plots import Plots
 
         return Plots(self)

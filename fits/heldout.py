@@ -56,8 +56,9 @@ class HeldOut:
         return float(np.sqrt(np.mean((self.errors / np.array(self.observed)) ** 2)))
 
     def __str__(self) -> str:
+        of = self.kind if self.law == SUPERVISED else f"{self.kind} ({self.law})"
         return (
-            f"{self.kind} ({self.law}), {self.rule}: {len(self.runs)} left out, "
+            f"{of}, {self.rule}: {len(self.runs)} left out, "
             f"rms error {self.rmse:.4f} nats ({100 * self.relative:.2f} %), mean {self.bias:+.4f}"
         )
 

@@ -1,9 +1,7 @@
-"""The report of a fit: what was found, how sure it is, and what to distrust; as data, text and HTML."""
+"""The report of a fit: what was found, how sure it is, and what to distrust; as data, JSON and text."""
 
 from __future__ import annotations
 
-import html as escape
-import io
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +84,7 @@ def text(fit: Fit) -> str:
         lines.append(f"  repeats of one configuration differ by {100 * report['seed_noise']:.2f} % (sd)")
     lines += ["", f"{'coefficient':<32}{'value':>12}   90 % interval"]
     for row in report["coefficients"]:
-        lines.append(f"{row['law'] + ' ' + row['name']:<32}{row['value']:>12.6g}   {_span(row)}")
+        lines.append(f"{row['law'] + ' ' + row['name']:<32}{row['value']:>12.6g}   {span(row)}")
     for found in report["estimates"]:
         lines += ["", *_estimate_lines(found)]
     lines += ["", "held out (left out of a refit, then predicted)"]
@@ -101,55 +99,6 @@ def text(fit: Fit) -> str:
 def as_json(fit: Fit) -> str:
     """The report as JSON; numbers that are not finite are null."""
     return json.dumps(_finite(data(fit)), indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def html(fit: Fit) -> str:
-    """The report as one HTML page with its figures inside; needs nothing from the network."""
-    report = data(fit)
-    title = escape.escape(fit.name)
-    figures = {"predicted against observed": fit.plot.predicted(), "fixed compute": fit.plot.isoflop()}
-    figures |= {f"{law} law": fit.plot.law(law) for law in fit.distillation}
-    coefficients_ = [[r["law"], r["name"], f"{r['value']:.6g}", _span(r)] for r in report["coefficients"]]
-    held = [
-        [h["law"], h["rule"], str(h["left_out"]), f"{h['rmse']:.4f}", f"{100 * h['relative']:.2f} %"]
-        for h in report["held_out"]
-    ]
-    fitted = [
-        [
-            found["law"],
-            row["name"],
-            f"{row['value']:.4f}",
-            f"{row['error']:.4f}",
-            f"{row['start']:.3f}",
-            f"{row['lower']:.2f} .. {row['upper']:.2f}",
-            f"{100 * row['of_prior']:.0f} %",
-        ]
-        for found in report["estimates"]
-        for row in found["coordinates"]
-    ]
-    parts = [
-        f"<h1>{title}</h1>",
-        f"<pre>{escape.escape(text(fit))}</pre>",
-        "<h2>Coefficients</h2>",
-        _table(["law", "coefficient", "value", "90 % interval"], coefficients_),
-        "<h2>Held out</h2>",
-        _table(["law", "left out", "runs", "rms error (nats)", "relative"], held),
-        "<h2>What was fitted</h2>",
-        _table(["law", "coordinate", "value", "error", "start", "bounds", "error / prior's width"], fitted),
-        *(f"<h2>{escape.escape(name)}</h2>{_svg(figure)}" for name, figure in figures.items()),
-    ]
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}'
-        f"</style></head><body>{''.join(parts)}</body></html>\n"
-    )
-
-
-STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse}td,th{padding:.15em .8em;border-bottom:1px solid #ddd;text-align:left}"
-    "td{font-variant-numeric:tabular-nums}pre{background:#f6f6f6;padding:1em;overflow-x:auto}"
-    "svg{max-width:100%;height:auto}"
-)
 
 
 def _coefficients(fit: Fit) -> list[dict[str, Any]]:
@@ -212,42 +161,40 @@ def _correlations(found: Estimate) -> list[dict[str, Any]]:
     return sorted(listed, key=lambda pair: -abs(pair["r"]))
 
 
-def _estimate_lines(found: dict[str, Any]) -> list[str]:
+def ending(found: dict[str, Any]) -> list[str]:
+    """How one estimate of :func:`data` ended and what holds it, a sentence each."""
     about = f" ({found['about']})" if found["about"] else ""
-    lines = [
-        f"{found['law']}: {found['status']}{about}; {found['agreed']} of {found['starts']} starts agree; "
+    said = [
+        f"{found['status']}{about}; {found['agreed']} of {found['starts']} starts agree; "
         f"condition {found['condition']:.0f}"
     ]
     for kind, residual in found["residual"].items():
         noise = f"{100 * residual['noise']:.2f} %"
-        lines.append(f"  {kind}: residual rms {residual['rmse']:.4f} nats, noise taken as {noise}")
+        said.append(f"{kind}: residual rms {residual['rmse']:.4f} nats, noise taken as {noise}")
     loose = [
         f"{c['name']} ({100 * c['of_prior']:.0f} %)" for c in found["coordinates"] if c["of_prior"] > 0.5
     ]
     if found["priors"] and loose:
-        lines.append(f"  held mainly by the weak priors (error / prior's width): {', '.join(loose)}")
+        said.append(f"held mainly by the weak priors (error / prior's width): {', '.join(loose)}")
     if found["condition"] > 100 or found["status"] == Status.DEGENERATE:
-        lines.append(f"  least determined: {found['ridge']}")
+        said.append(f"least determined: {found['ridge']}")
     pairs = [f"{p['a']} ~ {p['b']} {p['r']:+.3f}" for p in found["correlations"][:4]]
-    return lines + ([f"  correlated: {'; '.join(pairs)}"] if pairs else [])
+    return said + ([f"correlated: {'; '.join(pairs)}"] if pairs else [])
 
 
-def _span(row: dict[str, Any]) -> str:
+def _estimate_lines(found: dict[str, Any]) -> list[str]:
+    first, *others = ending(found)
+    lines = [f"{found['law']}: {first}", *(f"  {said}" for said in others)]
+    lines.append(f"  {'fitted coordinate':<26}{'value':>10}{'error':>10}{'start':>10}   bounds")
+    for c in found["coordinates"]:
+        numbers = f"{c['value']:>10.4f}{c['error']:>10.4f}{c['start']:>10.3f}"
+        lines.append(f"  {c['name']:<26}{numbers}   {c['lower']:.2f} .. {c['upper']:.2f}")
+    return lines
+
+
+def span(row: dict[str, Any]) -> str:
+    """The interval of a coefficient in words."""
     return "fixed" if row["low"] == row["high"] else f"{row['low']:.5g} .. {row['high']:.5g}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    def line(tag: str, cells: list[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    return f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>"
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    image = buffer.getvalue()
-    return image[image.index("<svg") :]
 
 
 def _finite(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from fits.design import levels
 
@@ -51,11 +52,21 @@ class Scatter:
     rmse: float
 
 
-def law_panels(fit: Fit, law: str | None = None) -> tuple[Panel, ...]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Residuals:
+    """Residuals of one kind of run in units of the noise they are taken to have, in ascending order."""
+
+    label: str
+    predicted: Array
+    """nats/token"""
+    deviation: Array
+    """(observed - predicted) / noise, on the scale of the fit."""
+    normal: Array
+    """What the ordered deviations of as many normal residuals would be expected to be."""
+
+
+def law_panels(fit: Fit, kind: str) -> tuple[Panel, ...]:
     """Student loss over teacher loss: a panel a student size, a curve a token count (nats/token)."""
-    kind = law or fit.default
-    if kind is None:
-        return ()
     used = fit.table[(fit.table["excluded"] == "") & (fit.table["kind"] == "distillation")]
     N, D = used["params"].to_numpy(np.float64), used["tokens"].to_numpy(np.float64)
     L_T, L_S = used["teacher_loss"].to_numpy(np.float64), used["loss"].to_numpy(np.float64)
@@ -130,8 +141,34 @@ def predictions(fit: Fit) -> tuple[Scatter, ...]:
     for held in fit.held_out:
         if held.law in ("supervised", fit.default):
             observed, predicted = np.array(held.observed), np.array(held.predicted)
-            found.append(_scatter(f"{held.kind}, left out and predicted", observed, predicted, held.runs))
+            found.append(_scatter(f"{held.kind}, {held.rule} left out", observed, predicted, held.runs))
     return tuple(found)
+
+
+def residuals(fit: Fit) -> tuple[Residuals, ...]:
+    """The residuals of the supervised law and of the default distillation law, where they were fitted."""
+    found: list[Residuals] = []
+    for law, estimate in fit.estimates.items():
+        kinds = estimate.model.rows.kind
+        for number, kind in enumerate(("supervised", "distillation")):
+            mine = np.flatnonzero(kinds == number)
+            if len(mine) and (number == 0 or law == fit.default):
+                deviation = (estimate.residual / estimate.sigma)[mine]
+                order, rank = np.argsort(deviation), np.arange(1, len(mine) + 1)
+                found.append(
+                    Residuals(
+                        label=kind,
+                        predicted=estimate.losses[mine][order],
+                        deviation=deviation[order],
+                        normal=np.asarray(norm.ppf((rank - 0.375) / (len(mine) + 0.25))),
+                    )
+                )
+    return tuple(found)
+
+
+def corner(fit: Fit, kind: str) -> dict[str, Array]:
+    """The draws (draws,) of a law's coefficients that vary, as logarithms to base 10, by name."""
+    return {name: np.log10(values) for name, values in fit.draws[kind].items() if np.ptp(values) > 0}
 
 
 def short(value: float) -> str:

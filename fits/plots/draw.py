@@ -6,14 +6,16 @@ greyscale; kinds take Okabe and Ito's colours. Every series has its own marker a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from scipy.stats import chi2
 
-from fits.plots.data import Curve, Panel, Scatter
+from fits.plots.data import Array, Curve, Panel, Residuals, Scatter
 from fits.plots.figure import Figure
+from fits.profile import Profile
 
 MARKERS = "osD^vPX*<>"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -88,6 +90,67 @@ def predicted_figure(scatters: Sequence[Scatter]) -> Figure:
     below.set_ylabel("predicted − observed\n(nats/token)")
     below.set_xlabel("observed loss (nats/token)")
     above.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def residuals_figure(parts: Sequence[Residuals]) -> Figure:
+    """Standardised residuals over the predicted loss, and their quantiles against a normal distribution."""
+    figure = Figure(figsize=(8.8, 3.9), layout="constrained")
+    over, quantiles = figure.subplots(1, 2)
+    for i, part in enumerate(parts):
+        style = {"marker": MARKERS[i], "linestyle": "none", "markersize": 4.5, "color": OKABE_ITO[i]}
+        over.plot(part.predicted, part.deviation, label=f"{part.label} (n {len(part.deviation)})", **style)
+        quantiles.plot(part.normal, part.deviation, **style)
+    ends = np.array([min(p.normal[0] for p in parts), max(p.normal[-1] for p in parts)])
+    quantiles.plot(ends, ends, color="0.5", linewidth=1, zorder=0)
+    over.axhline(0, color="0.5", linewidth=1, zorder=0)
+    over.set(xlabel="predicted loss (nats/token)", ylabel="(observed − predicted) / noise")
+    quantiles.set(xlabel="quantile of a normal distribution", ylabel="(observed − predicted) / noise")
+    over.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def profile_figure(profile: Profile, quantity: str) -> Figure:
+    """The deviance around the best value, with the interval where it stays below its threshold."""
+    figure = Figure(figsize=(5.6, 4.0), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(profile.values, profile.deviance, color=OKABE_ITO[0], label="everything else refitted")
+    curvature = ((profile.values - profile.best) / profile.error) ** 2
+    axis.plot(profile.values, curvature, color="0.5", linestyle=":", label="from the curvature")
+    threshold = float(chi2.ppf(profile.level, 1))
+    axis.axhline(threshold, color="0.6", linewidth=1)
+    for end in (profile.low, profile.high):
+        if np.isfinite(end):
+            axis.axvline(end, color=OKABE_ITO[1], linewidth=1)
+    axis.set(xlabel=quantity, ylabel="deviance", ylim=(0, 4 * threshold))
+    axis.set_title(
+        f"{100 * profile.level:.0f} % interval {profile.low:.4g} to {profile.high:.4g}", fontsize=10
+    )
+    axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def corner_figure(drawn: Mapping[str, Array], title: str) -> Figure:
+    """Every pair of coefficients in the draws, and each one's histogram on the diagonal."""
+    names = list(drawn)
+    figure = Figure(figsize=(1.6 * len(names) + 1, 1.6 * len(names) + 1), layout="constrained")
+    axes = figure.subplots(len(names), len(names), squeeze=False, sharex="col")
+    for i, below in enumerate(names):
+        for j, name in enumerate(names):
+            axis = axes[i, j]
+            axis.tick_params(labelsize=6)
+            if j > i:
+                axis.set_axis_off()
+            elif j == i:
+                axis.hist(drawn[name], bins=24, color=OKABE_ITO[0], alpha=0.7)
+                axis.set_yticks([])
+            else:
+                axis.plot(drawn[name], drawn[below], ".", markersize=2, color=OKABE_ITO[0], alpha=0.4)
+            if i == len(names) - 1:
+                axis.set_xlabel(f"$\\log_{{10}}$ {name}", fontsize=8)
+            if j == 0 and i > 0:
+                axis.set_ylabel(f"$\\log_{{10}}$ {below}", fontsize=8)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,8 @@ def test_the_report_as_text_names_what_matters(found: Fit) -> None:
     assert "supervised alpha" in said
     assert "largest compute" in said
     assert "best teachers" in said
+    start = next(line.split() for line in said.splitlines() if line.startswith("  ln k "))
+    assert start[4:] == ["0.336", "-9.21", "..", "6.91"]  # of ln 1.4 between ln 1e-4 and ln 1e3
 
 
 def test_the_report_as_json_and_html(found: Fit) -> None:
@@ -37,7 +40,15 @@ def test_the_report_as_json_and_html(found: Fit) -> None:
     page = found.report("html")
     assert page.startswith("<!doctype html>")
     assert "a &lt;fit&gt;" in page
-    assert page.count("<svg") == 3
+    assert page.count('<figure><img alt="') == 4
+    assert 'src="data:image/svg+xml;base64,' in page
+    assert "http" not in page
+    assert {row["name"] for row in report["estimates"][0]["coordinates"]} <= set(
+        re.findall(r"<td[^>]*>([^<]+)", page)
+    )
+    cell = found._repr_html_()
+    selectors = re.findall(r"([^{}]+)\{", cell[: cell.index("</style>")].removeprefix("<style>"))
+    assert all(part.startswith(".distlaw-fit") for each in selectors for part in each.split(","))
     with pytest.raises(InputError, match="text, json or html"):
         found.report("pdf")
 
