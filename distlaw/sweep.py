@@ -243,9 +243,9 @@ def _cautions(sweep: Sweep, dag: Dag, epochs: float, memory: float) -> list[str]
         )
     asked = {
         size
-        for grids in (sweep.supervised, sweep.teachers, sweep.students)
-        for g in grids
-        for size in g.params
+        for field in ("supervised", "teachers", "students")
+        for _, grid in sweep.grids(field)
+        for size in grid.params
     }
     rungs = {step.shape.params for step in dag.steps}
     far = sorted(size for size in asked if min(abs(rung / size - 1) for rung in rungs) > FAR_FROM_ASKED)

@@ -46,7 +46,7 @@ class Throughput:
         seconds = step.tokens_to_train * self._at(own, self.training)
         if step.teacher:
             seconds += step.tokens_to_teach * self._at(step.teacher.shape.forward_flops, self.inference)
-        if step.kind not in NO_RUN:
+        if step.foreign or step.kind not in NO_RUN:
             seconds += self.heldout_tokens * self._at(own, self.inference)
         return seconds
 
@@ -85,7 +85,7 @@ def estimate(dag: Dag, throughput: Throughput, cores: int) -> Estimate:
 def memory(step: Step) -> float:
     """Peak bytes of a step: weights, gradients, Adam's moments, activations kept for the backward pass."""
     shape, tokens = step.shape, step.training.batch_tokens
-    states = 16.0 * shape.total_params
+    states = (4.0 if step.foreign else 16.0) * shape.total_params
     scores = 3 * shape.heads * shape.context
     per_layer = 12 * shape.width + 4 * shape.ffn + scores
     activations = 4.0 * tokens * (shape.layers * per_layer + 4 * shape.vocab)

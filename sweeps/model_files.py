@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load, save_file
+from torch import Tensor
 
 from scaling.compute import ModelShape
 from scaling.errors import InputError
@@ -45,19 +46,41 @@ def load_model(folder: Path, shape: ModelShape, sha256: str) -> Decoder:
     return model.eval().requires_grad_(False)
 
 
+def weights_of(folder: Path) -> dict[str, Tensor]:
+    """The weights that :func:`save_model` wrote into ``folder``."""
+    return load((folder / WEIGHTS).read_bytes())
+
+
+def shape_of(config: dict[str, Any]) -> ModelShape | None:
+    """The shape whose :func:`qwen3_config` is ``config``, or None if that is none of ours."""
+    fields: dict[str, Any] = {ours: config.get(theirs) for ours, theirs in SIZES.items()}
+    if not all(isinstance(value, int) and value > 0 for value in fields.values()):
+        return None
+    if fields["heads"] != fields["kv_heads"]:
+        return None
+    shape = ModelShape(**fields)
+    return shape if qwen3_config(shape) == config else None
+
+
+SIZES = {
+    "vocab": "vocab_size",
+    "width": "hidden_size",
+    "ffn": "intermediate_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "context": "max_position_embeddings",
+}
+"""Names in transformers' configuration, by our own."""
+
+
 def qwen3_config(shape: ModelShape) -> dict[str, Any]:
     """The transformers configuration whose model has this shape."""
     return {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
-        "vocab_size": shape.vocab,
-        "hidden_size": shape.width,
-        "intermediate_size": shape.ffn,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.head_dim,
-        "max_position_embeddings": shape.context,
+        **{theirs: getattr(shape, ours) for ours, theirs in SIZES.items()},
         "rms_norm_eps": NORM_EPS,
         "rope_theta": ROPE_BASE,
         "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_BASE},

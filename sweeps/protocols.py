@@ -44,10 +44,10 @@ def departure(sweep: Sweep) -> str | None:
     if not sweep.students:
         return f"protocol {sweep.protocol}: needs 'teachers' and 'students'"
     teachers, students = PROTOCOLS[sweep.protocol]
-    for field, lengths in (("teachers", teachers), ("students", students)):
-        for number, grid in enumerate(getattr(sweep, field)):
+    for grids, lengths in ((sweep.grids("teachers"), teachers), (sweep.grids("students"), students)):
+        for where, grid in grids:
             if found := _departure(grid, lengths):
-                return f"protocol {sweep.protocol}: {field}[{number}] {found}"
+                return f"protocol {sweep.protocol}: {where} {found}"
     return None
 
 

@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from scaling.errors import InputError
 from sweeps.checkpoints import Checkpoints
-from sweeps.corpora import TokenisedCorpus, source_of, tokenise
+from sweeps.corpora import TokenisedCorpus
 from sweeps.endings import Ending, Stopped
 from sweeps.leases import Lease, leased
 from sweeps.provenance import versions
 from sweeps.steps import Step
 from sweeps.store import Store
+from sweeps.text import tokens_of
 
 if TYPE_CHECKING:
     from sweeps.parallel import World
     from sweeps.run import Run
+    from sweeps.targets import LanguageModel
 
 Done = tuple[Step, dict[str, Any] | Exception]
 Watch = Callable[[Step, "Run"], None]
@@ -87,8 +89,7 @@ def run_steps(
 def corpus_of(step: Step) -> TokenisedCorpus:
     """The tokenised corpus of a step, verified to be the one it was planned on."""
     spec = step.corpus
-    source = source_of(spec.source, spec.text_field)
-    corpus = tokenise(source, vocab=spec.vocab, heldout=spec.heldout, seed=spec.seed)
+    corpus = tokens_of(spec)
     if corpus.fingerprint != step.corpus_fingerprint:
         raise InputError(
             f"corpus.source: {spec.source} has changed since this sweep was planned; start it again"
@@ -118,8 +119,9 @@ def _train(
 
     first = steps[0]
     corpus = corpus_of(first)
-    if first.cache:
-        result = _write_down(store, first, corpus, leases.get(first.id))
+    if first.cache or first.foreign:
+        work = _write_down if first.cache else _evaluate
+        result = work(store, first, corpus, leases.get(first.id))
         if world.leads:
             leases[first.id].conclude(result if isinstance(result, Exception) else None)
         yield first, result
@@ -194,6 +196,26 @@ def _write_down(
     )
 
 
+def _evaluate(
+    store: Store, step: Step, corpus: TokenisedCorpus, lease: Lease | None
+) -> dict[str, Any] | Exception:
+    """Measure a model that was not trained here; the process that leads does."""
+    from sweeps.teaching import load_foreign
+
+    if not lease:
+        return {}
+    started = time.monotonic()
+    try:
+        store.write(step.as_json(), step.id, "step.json")
+        heldout = _heldout(load_foreign(step), step, corpus)
+        lease.fence()
+    except (InputError, Stopped) as error:
+        return error
+    if not math.isfinite(heldout["loss"]):
+        return InputError(f"teacher {step.size}: its held-out loss is {heldout['loss']}; distil from another")
+    return _commit(store, step, heldout | {"seconds": {"train": 0.0, "evaluate": time.monotonic() - started}})
+
+
 def _progress(run: Run) -> dict[str, Any]:
     return {
         "steps_done": run.done,
@@ -241,28 +263,36 @@ def _commit(store: Store, step: Step, measured: dict[str, Any]) -> dict[str, Any
 
 def _measured(store: Store, step: Step, run: Run, corpus: TokenisedCorpus, lease: Lease) -> dict[str, Any]:
     """Evaluate a trained model and put it into the store."""
-    from sweeps.heldout import heldout_loss
     from sweeps.model_files import save_model
     from sweeps.run import Diverged
 
     started = time.monotonic()
-    parts = [part.heldout_tokens for part in corpus.parts]
-    heldout = heldout_loss(run.model, corpus.heldout, context=step.shape.context, parts=parts)
+    heldout = _heldout(run.model, step, corpus)
     evaluated = time.monotonic() - started
-    if not math.isfinite(heldout.loss):
-        raise Diverged(f"the held-out loss is {heldout.loss} after the last step; lower peak_rate")
+    if not math.isfinite(heldout["loss"]):
+        raise Diverged(f"the held-out loss is {heldout['loss']} after the last step; lower peak_rate")
     with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
         weights_sha256 = save_model(run.model, corpus.tokenizer_files, Path(scratch))
         store.put_model(step.id, Path(scratch), model := f"model-{lease.number:04d}")
-    return {
+    return heldout | {
         "model": model,
         "epochs": step.tokens / len(corpus.train_tokens_of(step.half)),
+        "weights_sha256": weights_sha256,
+        "seconds": {"train": run.seconds, "evaluate": evaluated},
+    }
+
+
+def _heldout(model: LanguageModel, step: Step, corpus: TokenisedCorpus) -> dict[str, Any]:
+    """The loss of ``model`` on held-out text, of every part and of all."""
+    from sweeps.heldout import heldout_loss
+
+    parts = [part.heldout_tokens for part in corpus.parts]
+    heldout = heldout_loss(model, corpus.heldout, context=step.shape.context, parts=parts)
+    return {
         "loss": heldout.loss,
         "loss_se": heldout.standard_error,
         "heldout_blocks": heldout.blocks,
-        "weights_sha256": weights_sha256,
         "bits_per_byte": heldout.loss / math.log(2) / corpus.bytes_per_token,
-        "seconds": {"train": run.seconds, "evaluate": evaluated},
         "corpus": {
             "source": corpus.source,
             "train_tokens": corpus.train_tokens,

@@ -30,6 +30,7 @@ from sweeps.resources import Caps, Devices, Resources
 WARMUP_STEPS = 50
 SHORT = {"temperature": "tau", "cross_entropy": "ce"}
 """Names of a method's fields in tables."""
+VOCAB = 512
 MIN_STEPS = 500
 """Runs of fewer optimiser steps measure the number of steps, not the data."""
 
@@ -52,7 +53,7 @@ class Corpus(Part):
     """Field (.jsonl) or column (.parquet, datasets) that holds the text."""
     heldout: float | None = Field(None, gt=0, lt=1)
     """Share of each part's text held out, in whole documents; if not given, enough for a precise loss."""
-    vocab: int = Field(512, gt=0)
+    vocab: int = Field(VOCAB, gt=0)
     """Entries of the byte-level BPE vocabulary."""
     tokenizer: str | None = Field(None, min_length=1)
     """A directory or OWNER/NAME on a hub whose tokenizer is used instead, as students of its model need."""
@@ -62,12 +63,6 @@ class Corpus(Part):
     """Seed of the held-out choice."""
     halves: bool = False
     """Train students on one half of the training documents and all else on the other, as in the paper."""
-
-    @model_validator(mode="after")
-    def _one_vocabulary(self) -> Corpus:
-        if self.tokenizer and "vocab" in self.model_fields_set:
-            raise ValueError("vocab: the tokenizer given has its own; remove one of vocab and tokenizer")
-        return self
 
     def located(self) -> Corpus:
         """The same corpus, its files named from any directory."""

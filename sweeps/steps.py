@@ -13,14 +13,16 @@ from typing import Any
 from scaling.compute import ModelShape
 from scaling.errors import InputError
 from scaling.units import format_number
-from sweeps.corpora import source_of
-from sweeps.corpora.tokens import Half, corpus_fingerprint
+from sweeps.corpora.tokens import Half
+from sweeps.foreign.files import Place
+from sweeps.foreign.shapes import CountedShape, Foreign
 from sweeps.ladder import shape_for
-from sweeps.spec import MIN_STEPS, Corpus, Grid, Method, Sweep, Training
+from sweeps.spec import MIN_STEPS, Corpus, Grid, Method, Role, Sweep, Training
+from sweeps.text import fingerprint_of, resolved
 
-SCHEMA = 3
+SCHEMA = 4
 """Changes when the same spec would train something else."""
-NO_RUN = ("trunk", "cache")
+NO_RUN = ("trunk", "cache", "evaluate")
 """Kinds of steps that are no runs of the table: others go on from them."""
 
 
@@ -53,10 +55,14 @@ class Step:
     logits: Step | None = None
     """The cache that its teacher is read from, if its method says so; any that is long enough will do, so it
     is no part of the identity."""
+    foreign: Foreign | None = None
+    """The model that is measured here, where nothing is trained."""
 
     @property
     def kind(self) -> str:
-        """``pretrain``, ``distil``, ``trunk`` or ``cache``."""
+        """``pretrain``, ``distil``, ``trunk``, ``cache`` or ``evaluate``."""
+        if self.foreign:
+            return "evaluate"
         if self.trunk or self.cache:
             return "trunk" if self.trunk else "cache"
         return "distil" if self.teacher else "pretrain"
@@ -91,6 +97,14 @@ class Step:
     @cached_property
     def config(self) -> dict[str, Any]:
         """What the identity is made of, as plain JSON: the teacher by its id, no paths, no names."""
+        if self.foreign:
+            return {
+                "schema": SCHEMA,
+                "kind": self.kind,
+                "foreign": self.foreign.fingerprint,
+                "context": self.shape.context,
+                "corpus": {"fingerprint": self.corpus_fingerprint},
+            }
         return {
             "schema": SCHEMA,
             "kind": self.kind,
@@ -130,7 +144,9 @@ class Step:
 
     @property
     def size(self) -> str:
-        """``107K on 1.05M``: parameters and tokens."""
+        """``107K on 1.05M``: parameters and tokens; ``106M smollm2`` of a model that was not trained here."""
+        if self.foreign:
+            return f"{format_number(self.shape.params)} {self.foreign.name}"
         return f"{format_number(self.shape.params)} on {format_number(self.tokens)}"
 
     @property
@@ -158,7 +174,14 @@ class Step:
         """Everything needed to run the step elsewhere, its teacher, trunk and cache included."""
         return {
             **self.config,
+            "shape": asdict(self.shape),
             "steps": self.steps,
+            "seed": self.seed,
+            "data_seed": self.data_seed,
+            "half": self.half,
+            "training": self.training.model_dump(),
+            "method": self.method.model_dump() if self.method else None,
+            "foreign": asdict(self.foreign) if self.foreign else None,
             "aspect_ratio": self.aspect_ratio,
             "start": self.start.as_json() if self.start else None,
             "logits": self.logits.as_json() if self.logits else None,
@@ -171,8 +194,9 @@ class Step:
         """The inverse of :meth:`as_json`."""
         corpus = dict(data["corpus"])
         fingerprint = corpus.pop("fingerprint")
+        foreign = data.get("foreign")
         return cls(
-            shape=ModelShape(**data["shape"]),
+            shape=(CountedShape if "counted" in data["shape"] else ModelShape)(**data["shape"]),
             aspect_ratio=data["aspect_ratio"],
             steps=data["steps"],
             seed=data["seed"],
@@ -187,6 +211,7 @@ class Step:
             start=cls.from_json(data["start"]) if data["start"] else None,
             cache=data["kind"] == "cache",
             logits=cls.from_json(found) if (found := data.get("logits")) else None,
+            foreign=Foreign(**foreign | {"place": Place(**foreign["place"])}) if foreign else None,
         )
 
 
@@ -219,17 +244,12 @@ def expand(sweep: Sweep) -> Dag:
     Raises:
         InputError: for a corpus that cannot be found, runs of too few steps, or FLOPs above the cap.
     """
-    corpus = sweep.corpus.located()
+    corpus = resolved(sweep.corpus)
     sweep = sweep.model_copy(update={"corpus": corpus})
-    fingerprint = corpus_fingerprint(
-        source_of(corpus.source, corpus.text_field),
-        vocab=corpus.vocab,
-        heldout=corpus.heldout,
-        seed=corpus.seed,
-    )
-    _check_sizes(sweep)
+    fingerprint = fingerprint_of(corpus)
     supervised = list(_pretrains(sweep, "supervised", fingerprint))
-    teachers = list(_pretrains(sweep, "teachers", fingerprint))
+    teachers = [*_pretrains(sweep, "teachers", fingerprint), *_foreign(sweep, fingerprint)]
+    _check_sizes(sweep, teachers)
     bare = list(_pretrains(sweep, "students", fingerprint))
     students = [
         replace(student, teacher=teacher, method=method)
@@ -248,16 +268,16 @@ def expand(sweep: Sweep) -> Dag:
     return dag
 
 
-def _check_sizes(sweep: Sweep) -> None:
+def _check_sizes(sweep: Sweep, teachers: list[Step]) -> None:
     """Refuse students larger than every teacher, unless the spec means it; sizes are those of the ladder."""
     if not sweep.students or sweep.allow_weak_teachers:
         return
-    largest = max(_shape(sweep, size, "teachers").params for grid in sweep.teachers for size in grid.params)
-    for number, grid in enumerate(sweep.students):
+    largest = max(teacher.shape.params for teacher in teachers)
+    for where, grid in sweep.grids("students"):
         for size in grid.params:
-            if (student := _shape(sweep, size, f"students[{number}]").params) > largest:
+            if (student := _shape(sweep, size, where).params) > largest:
                 raise InputError(
-                    f"students[{number}].params: {size:g} is larger than every teacher (on the ladder "
+                    f"{where}.params: {size:g} is larger than every teacher (on the ladder "
                     f"{student:,} against {largest:,} at most), which the distillation law cannot describe; "
                     "add a larger teacher, or set allow_weak_teachers: true if you mean to study that"
                 )
@@ -309,11 +329,30 @@ def with_trunks(runs: list[Step]) -> list[Step]:
     return steps
 
 
-def _pretrains(sweep: Sweep, field: str, fingerprint: str) -> Iterator[Step]:
+def _foreign(sweep: Sweep, fingerprint: str) -> Iterator[Step]:
+    """The teachers that exist already, to be measured."""
+    for where, teacher in sweep.pretrained:
+        from sweeps.foreign.admit import admit  # with torch, and mostly transformers
+
+        shape, foreign = admit(teacher, sweep.corpus, where)
+        yield Step(
+            shape=shape,
+            aspect_ratio=sweep.aspect_ratio,
+            steps=0,
+            seed=0,
+            data_seed=0,
+            half=None,
+            corpus=sweep.corpus,
+            corpus_fingerprint=fingerprint,
+            training=sweep.training,
+            foreign=foreign,
+        )
+
+
+def _pretrains(sweep: Sweep, field: Role, fingerprint: str) -> Iterator[Step]:
     half: Half = None if not sweep.corpus.halves else "second" if field == "students" else "first"
-    for number, grid in enumerate(getattr(sweep, field)):
+    for where, grid in sweep.grids(field):
         for params, seed in itertools.product(grid.params, grid.seeds):
-            where = f"{field}[{number}]"
             shape = _shape(sweep, params, where)
             for tokens in _lengths(grid, shape):
                 steps = sweep.training.steps(tokens)

@@ -86,6 +86,6 @@ def _teacher(store: Store, teacher: Step | None) -> dict[str, Any]:
     return {
         "teacher": teacher.id,
         "teacher_params": teacher.shape.params,
-        "teacher_tokens": teacher.tokens,
+        "teacher_tokens": (teacher.foreign.tokens or math.nan) if teacher.foreign else teacher.tokens,
         "teacher_loss": found["loss"] if found else math.nan,
     }

@@ -245,7 +245,9 @@ def test_a_dictionary_and_an_encyclopedia_are_read_as_text(tmp_path: Path) -> No
     assert first.count("\n") == HEADWORDS - 1
     assert second == f"dab{HEADWORDS}, n. A small mass Just a dab. Syn. -- Lump."
 
-    text = " \n = One = \n \n It cost 1 @,@ 000 . \n \n = = Later = = \n \n More . \n = Goals ; A = \n 3 ; 4 \n"
+    text = (
+        " \n = One = \n \n It cost 1 @,@ 000 . \n \n = = Later = = \n \n More . \n = Goals ; A = \n 3 ; 4 \n"
+    )
     text += " \n = Two = \n \n A two @-@ part tale . \n"
     with zipfile.ZipFile(tmp_path / "wiki.whl", "w") as archive:
         archive.writestr("x/wikitext-2/train.raw.gz", gzip.compress(text.encode()))

@@ -1,0 +1,162 @@
+"""A foreign model as a teacher: features and an output projection, the same logits as its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scaling.errors import InputError
+from sweeps.foreign.files import config, weights
+from sweeps.model import Decoder
+from sweeps.model_files import shape_of, weights_of
+from sweeps.targets import LanguageModel
+
+CLOSE = 1e-5
+"""Largest difference between its own logits and ours, relative to their size."""
+CHECKED = 32
+"""Tokens of the check."""
+
+
+class Features(nn.Module):
+    """What a model gives its output projection: hidden states, scaled; a one after them meets the bias."""
+
+    def __init__(self, body: nn.Module, scale: float, bias: bool) -> None:
+        super().__init__()
+        self.body, self.scale, self.bias = body, scale, bias
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden: Tensor = self.body(input_ids=tokens, use_cache=False).last_hidden_state
+        hidden = hidden if self.scale == 1 else hidden * self.scale
+        return torch.cat((hidden, hidden.new_ones(*hidden.shape[:-1], 1)), -1) if self.bias else hidden
+
+
+class Foreign(nn.Module):
+    """A frozen model with the interface of :class:`sweeps.model.Decoder`."""
+
+    head: Tensor
+
+    def __init__(self, model: nn.Module, head: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("head", head)
+
+
+def load(folder: Path, vocab: int, where: str = "teacher") -> LanguageModel:
+    """The model in ``folder``, frozen, in float32, over the first ``vocab`` tokens.
+
+    Rows of its output projection beyond ``vocab`` are padding: no token has them, so they are left out and
+    the rest is normalised, in its loss as in what its students follow.
+
+    Raises:
+        InputError: if it knows fewer tokens, its weights do not fit, or its logits are not finite or are no
+            linear function of its last hidden states.
+    """
+    own = shape_of(config(folder, where))
+    model = _own(folder, own, where) if own else _transformers(folder, where)
+    known = model.head.shape[0]
+    if known < vocab:
+        raise InputError(
+            f"{where}: {folder} knows {known:,} tokens, but its tokenizer has {vocab:,}; those it does not "
+            "know would have no probability"
+        )
+    if known > vocab:
+        model = Foreign(model.model, model.head[:vocab].clone())
+    _refuse_nonsense(model, folder, where)
+    assert isinstance(model, nn.Module)
+    model.eval().requires_grad_(False)
+    return model
+
+
+def _own(folder: Path, shape: Any, where: str) -> Decoder:
+    model = Decoder(shape)
+    try:
+        model.load_state_dict(weights_of(folder))
+    except (RuntimeError, SafetensorError) as error:
+        reason = _first(error)
+        raise InputError(f"{where}: the weights in {folder} do not fit its config.json ({reason})") from None
+    return model
+
+
+def _transformers(folder: Path, where: str) -> Foreign:
+    from transformers import AutoModelForCausalLM
+
+    weights(folder, where)
+    try:
+        causal, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # transformers raises what it likes
+        raise InputError(f"{where}: {folder} cannot be loaded ({_first(error)})") from None
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(
+            f"{where}: the weights in {folder} do not fit its config.json: {missing[0]} is missing"
+            + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+        )
+    return wrap(causal.eval(), where)
+
+
+@torch.no_grad()
+def wrap(causal: Any, where: str = "teacher") -> Foreign:
+    """``causal`` of transformers, taken apart into features and output projection, and checked.
+
+    A constant factor on the logits (Cohere, Granite) goes into the features, a bias into one more of them.
+
+    Raises:
+        InputError: if something else comes after the projection, such as Gemma 2's soft cap.
+    """
+    projection = causal.get_output_embeddings()
+    head, bias = projection.weight, getattr(projection, "bias", None)
+    head = head if bias is None else torch.cat((head, bias[:, None]), 1)
+    tokens = torch.arange(CHECKED)[None] * (head.shape[0] // CHECKED)
+    theirs = causal(input_ids=tokens, use_cache=False).logits
+    if not theirs.isfinite().all():
+        raise InputError(f"{where}: {_not_finite(causal)}")
+    model = Foreign(Features(causal.base_model, 1.0, bias is not None), head)
+    ours = F.linear(model.model(tokens), model.head)
+    factor = float((theirs.double() * ours).sum() / ours.double().square().sum())
+    if not _close(theirs, ours):
+        model = Foreign(Features(causal.base_model, factor, bias is not None), head)
+        if not _close(theirs, F.linear(model.model(tokens), model.head)):
+            raise InputError(f"{where}: {_why_not(causal)}")
+    return model
+
+
+def _close(theirs: Tensor, ours: Tensor) -> bool:
+    return bool((theirs - ours).abs().max() <= CLOSE * theirs.abs().max())
+
+
+def _why_not(causal: Any) -> str:
+    cap = getattr(causal.config.get_text_config(), "final_logit_softcapping", None)
+    what = f"caps its logits softly at {cap:g}" if cap else "does more to its logits than project them"
+    return (
+        f"{type(causal).__name__} {what}, so its logits are no linear function of its last hidden states, "
+        "which the loss needs; distil from another"
+    )
+
+
+def _not_finite(causal: Any) -> str:
+    bad = [name for name, tensor in causal.named_parameters() if not tensor.isfinite().all()]
+    if bad:
+        return f"its weights are not all finite numbers ({bad[0]}), so its logits are not either"
+    return "its logits are not all finite numbers, though its weights are; it may need another precision"
+
+
+def _refuse_nonsense(model: LanguageModel, folder: Path, where: str) -> None:
+    with torch.no_grad():
+        logits = F.linear(model.model(torch.zeros(1, 8, dtype=torch.long)), model.head)
+    if not logits.isfinite().all():
+        raise InputError(f"{where}: {folder}: its logits are not all finite numbers; distil from another")
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
