@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -12,6 +14,15 @@ import torch
 def device() -> torch.device:
     """The accelerator if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def processor() -> str:
+    """The model of the processor, and of the accelerator if there is one."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    own = next(named, platform.processor() or platform.machine())
+    return f"{own} + {torch.cuda.get_device_name()}" if device().type == "cuda" else own
 
 
 def keep_memory() -> None:

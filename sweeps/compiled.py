@@ -1,0 +1,78 @@
+"""Functions translated to machine code by ``torch.compile``, for each shape once on this kind of machine.
+
+What is translated is kept in ``$DISTLAW_CACHE/compiled/<torch, processor, threads>``, which any number of
+processes may share. On the device it was made for it computes the same bits every time, but not those of
+plain PyTorch: whether a run is compiled is therefore part of what it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from functools import wraps
+from importlib.util import find_spec
+from typing import TypeVar
+
+import torch
+
+from scaling.errors import InputError
+from sweeps.corpora.cache import cache_dir
+from sweeps.device import device, processor
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+SHAPES = 1000
+"""Translations of one function that a process may hold; beyond them it would fall back to plain PyTorch."""
+
+
+def compiled(function: Function) -> Function:
+    """``function``, translated when it is first called with arguments of new shapes.
+
+    Raises:
+        InputError: now or at a call, if this machine lacks what it takes.
+    """
+    _check_tools()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "compiled" / _kind_of_machine()))
+    import torch._dynamo
+    import torch._inductor.config
+
+    torch._inductor.config.compile_threads = 1  # a step has one core; no processes beside it
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = SHAPES
+    translated = torch.compile(function, dynamic=False)
+
+    @wraps(function)
+    def call(*arguments: object) -> object:
+        try:
+            return translated(*arguments)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            raise _advice(str(error.inner_exception).strip().splitlines()[0]) from error
+
+    return call  # type: ignore[return-value]
+
+
+def _check_tools() -> None:
+    if device().type == "cuda":
+        if not find_spec("triton"):
+            raise _advice("on a GPU it takes triton, which is not installed")
+        return
+    compiler = os.environ.get("CXX", "clang++" if platform.system() == "Darwin" else "g++")
+    if not shutil.which(compiler):
+        raise _advice(
+            f"it takes a C++ compiler, and there is no {compiler}; install it, or name yours in CXX"
+        )
+
+
+def _advice(reason: str) -> InputError:
+    return InputError(
+        f"training.compile: this machine cannot compile ({reason}). Where that cannot be changed, set "
+        "compile: false, for all runs of the law: they then differ in their last digits"
+    )
+
+
+def _kind_of_machine() -> str:
+    """What translations depend on beside the function: a compiler sees processor and threads."""
+    known = f"{torch.__version__} {processor()} {torch.get_num_threads()}"
+    return hashlib.sha256(known.encode()).hexdigest()[:16]
