@@ -104,7 +104,7 @@ def fit_command(
     draws: Annotated[int, typer.Option(min=20, help="Bootstrap draws that carry the uncertainty.")] = 400,
     seed: Annotated[int, typer.Option(help="Random seed of starts and draws.")] = 0,
     address: Annotated[
-        str, typer.Option(help="Spread the draws over Ray: local for all cores here, or HOST:PORT.")
+        str, typer.Option(help="Spread starts and draws over Ray: local for all cores here, or HOST:PORT.")
     ] = "",
 ) -> None:
     """Fit scaling laws to a table of runs and report how far to trust them.
@@ -142,7 +142,7 @@ def fit_command(
 
 
 def _pool(address: str) -> AbstractContextManager[Executor | None]:
-    """Where the draws are computed: on Ray if an address is given, else here."""
+    """Where starts and draws are computed: on Ray if an address is given, else here."""
     if not address:
         return nullcontext()
     from sweeps.ray_pool import RayPool

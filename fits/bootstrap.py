@@ -11,17 +11,14 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fits.batches import solve
 from fits.estimate import Estimate, leverage
 from fits.model import Model
 from fits.solver import Array, Minimum, Problem, minimise
 from scaling.errors import InputError
 
 RESAMPLES = ("wild", "residual", "normal", "runs", "weights")
-CHUNK = 128
-CHUNK_NUMBERS = 4e6
-"""Members solved together, and numbers in their Jacobians: what the cache and the memory hold."""
 NEGLIGIBLE = 2e-4
 """A decrease of the objective, in units of the noise, that moves no coordinate by 2 % of its error."""
 NARROW = 0.1
@@ -117,7 +114,7 @@ def bootstrap(
         centre=centres,
     )
     start = np.broadcast_to(found.theta, (draws, model.size))
-    return _in_chunks(problem, _narrowing(found), start, model, executor)
+    return solve(model, problem, start, partial(_refit, _narrowing(found)), executor)
 
 
 def _narrowing(found: Estimate) -> list[Array]:
@@ -128,43 +125,13 @@ def _narrowing(found: Estimate) -> list[Array]:
     return widths
 
 
-def _in_chunks(
-    problem: Problem, deltas: list[Array], start: Array, model: Model, executor: Executor | None
-) -> Minimum:
-    """Solve the batch a chunk at a time, here or wherever the executor runs things."""
-    width = int(np.clip(CHUNK_NUMBERS / (len(model.rows) * model.size), 1, CHUNK))
-    chunks = [np.arange(i, min(i + width, len(start))) for i in range(0, len(start), width)]
-    bare = replace(problem, evaluate=_nothing)  # a bound method of the model would be sent with every chunk
-    parts = [
-        replace(bare, observed=problem.observed[c], weight=problem.weight[c], centre=problem.centre[c])
-        for c in chunks
-    ]
-    spread = map if executor is None else executor.map
-    solved = list(spread(partial(_solve, model, deltas), chunks, parts, [start[c] for c in chunks]))
-    return Minimum(
-        theta=np.concatenate([part.theta for part in solved]),
-        objective=np.concatenate([part.objective for part in solved]),
-        converged=np.concatenate([part.converged for part in solved]),
-        iterations=max(part.iterations for part in solved),
-    )
-
-
-def _solve(
-    model: Model, deltas: list[Array], chunk: NDArray[np.intp], problem: Problem, start: Array
-) -> Minimum:
-    def evaluate(theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array]:
-        return model.evaluate(theta, chunk[members])
-
-    steps = 200 if len(model.rows) <= LINEARISED else 3
+def _refit(deltas: list[Array], problem: Problem, start: Array) -> Minimum:
+    steps = 200 if problem.observed.shape[1] <= LINEARISED else 3
     for delta in deltas:
-        whole = replace(problem, evaluate=evaluate, delta=delta)
-        found = minimise(whole, start, tolerance=1e-7, absolute=NEGLIGIBLE, iterations=steps)
+        narrowed = replace(problem, delta=delta)
+        found = minimise(narrowed, start, tolerance=1e-7, absolute=NEGLIGIBLE, iterations=steps)
         start = found.theta
     return found
-
-
-def _nothing(theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array]:
-    raise NotImplementedError
 
 
 def _one_step(found: Estimate, weight: Array, centres: Array) -> Minimum:

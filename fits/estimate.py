@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fits.batches import solve
 from fits.model import Model
 from fits.projection import basins, projects
 from fits.solver import Array, Minimum, Problem, minimise
@@ -52,6 +54,10 @@ class Objective:
 
 SCREENED = 2000
 """Starts are compared on this many rows, drawn at random; the best is then refined on all."""
+
+
+SPREAD = 8
+"""Starts that go to one worker together; without workers all are minimised at once, which is quickest."""
 
 
 class Status(StrEnum):
@@ -157,18 +163,20 @@ def estimate(
     seed: int = 0,
     near: Sequence[Array] = (),
     sigma: Array | None = None,
+    executor: Executor | None = None,
 ) -> Estimate:
     """Fit ``model`` from ``starts`` random points of its priors and from the points in ``near``.
 
     The supervised law alone starts from a grid of as many pairs of exponents (:mod:`fits.projection`).
     ``sigma`` (rows,) fixes the noise; without it the noise is estimated, one value a kind of run.
+    ``executor`` spreads the starts over threads, processes or machines.
     """
     rng = np.random.default_rng(seed)
     auto = objective.delta == "auto" and sigma is None
     known = model.rows.loss_se / (1.0 if model.in_nats else model.rows.L) * objective.standard_errors
     guess = np.full(len(model.rows), 0.01) if sigma is None else sigma
     problem = posed(model, objective, guess)
-    found, count = _search(model, objective, guess, starts, near, rng)
+    found, count = _search(model, objective, guess, starts, near, rng, executor)
     best = int(np.argmin(found.objective))
     agreed = int(np.sum(count[found.objective <= found.objective[best] * (1 + 1e-4) + 1e-12]))
     if len(model.rows) > SCREENED:
@@ -195,6 +203,7 @@ def _search(
     starts: int,
     near: Sequence[Array],
     rng: np.random.Generator,
+    executor: Executor | None,
 ) -> tuple[Minimum, NDArray[np.intp]]:
     """Minimise from everywhere, and how many starts each end stands for.
 
@@ -208,8 +217,8 @@ def _search(
     points = np.concatenate([points, *(point[None] for point in near)])
     count = np.append(count, np.ones(len(near), dtype=np.intp))
     if not objective.priors:  # the priors lead the starts to the basin that matters, then let go
-        points = minimise(held, points).theta
-    return minimise(posed(model, objective, sigma), points), count
+        points = solve(model, held, points, minimise, executor, SPREAD).theta
+    return solve(model, posed(model, objective, sigma), points, minimise, executor, SPREAD), count
 
 
 def _starts(

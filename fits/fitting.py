@@ -162,8 +162,8 @@ def fit(
     supervised law (E, gamma) or of the distillation law (k, q, eps, c0, f1); ``tied`` makes alpha = beta.
     ``joint`` fits the supervised and the first distillation law to all runs together, or (False) the
     supervised law to its own runs alone; by default together, unless that bends the supervised law.
-    ``executor``, any :class:`concurrent.futures.Executor`, spreads the draws over threads, processes or
-    machines; the result does not depend on it.
+    ``executor``, any :class:`concurrent.futures.Executor`, spreads the starts and the draws over threads,
+    processes or machines; the result does not depend on it.
 
     Raises InputError if the table is unusable or its design cannot identify any law.
     """
@@ -190,7 +190,7 @@ def fit(
     )
     rows, repeated = together(rows, recipe)
     recipe, decided = with_gamma(rows, recipe, gamma)
-    recipe, estimates, more = _fitted(rows, recipe, joint)
+    recipe, estimates, more = _fitted(rows, recipe, joint, executor)
     law = next(iter(estimates.values())).supervised
     if rows.distillations:
         findings += check_distillation(rows, law)
@@ -260,14 +260,16 @@ def with_gamma(rows: Rows, recipe: Recipe, gamma: str | float) -> tuple[Recipe, 
     return (recipe, [f"gamma is free: {said}"]) if gain > 2.0 else (one, [f"gamma = 1: {said}"])
 
 
-def _fitted(rows: Rows, recipe: Recipe, joint: bool | None) -> tuple[Recipe, dict[str, Estimate], list[str]]:
+def _fitted(
+    rows: Rows, recipe: Recipe, joint: bool | None, executor: Executor | None
+) -> tuple[Recipe, dict[str, Estimate], list[str]]:
     """The estimates, joint or separate, the recipe that made them, and a note on the choice."""
     if recipe.given is not None or not recipe.laws:
-        return recipe, fit_laws(rows, recipe), []
+        return recipe, fit_laws(rows, recipe, executor=executor), []
     apart = replace(recipe, separate=True)
     if joint is False:
-        return apart, fit_laws(rows, apart), []
-    estimates = fit_laws(rows, recipe)
+        return apart, fit_laws(rows, apart, executor=executor), []
+    estimates = fit_laws(rows, recipe, executor=executor)
     chance = pull(rows, recipe, next(iter(estimates.values())))
     if joint or chance > BENT:
         return recipe, estimates, []
@@ -275,7 +277,7 @@ def _fitted(rows: Rows, recipe: Recipe, joint: bool | None) -> tuple[Recipe, dic
         f"the supervised law is fitted to its own runs alone: together with the distillations it misses them "
         f"more than chance allows (p = {chance:.1g}), so the {recipe.laws[0]} law does not hold exactly"
     )
-    return apart, fit_laws(rows, apart), [said]
+    return apart, fit_laws(rows, apart, executor=executor), [said]
 
 
 def _laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]:

@@ -56,8 +56,16 @@ class Recipe:
         return Model(rows, law, fixed=pins, tied=self.tied, given=given, in_nats=self.objective.in_nats)
 
 
-def fit_laws(rows: Rows, recipe: Recipe, near: Mapping[str, Estimate] | None = None) -> dict[str, Estimate]:
-    """Every law of the recipe, by name (``supervised`` if there are no distillations)."""
+def fit_laws(
+    rows: Rows,
+    recipe: Recipe,
+    near: Mapping[str, Estimate] | None = None,
+    executor: Executor | None = None,
+) -> dict[str, Estimate]:
+    """Every law of the recipe, by name (``supervised`` if there are no distillations).
+
+    ``near`` gives estimates on more rows: further starts, beside which few random ones are needed.
+    """
     found: dict[str, Estimate] = {}
     given = recipe.given
     alone = (None,) if recipe.separate or not recipe.laws else ()
@@ -66,7 +74,9 @@ def fit_laws(rows: Rows, recipe: Recipe, near: Mapping[str, Estimate] | None = N
         starts = [near[law or SUPERVISED].theta] if near else []
         count = recipe.starts if near is None else max(recipe.starts // 8, 4)
         name = law or SUPERVISED
-        found[name] = estimate(model, recipe.objective, starts=count, seed=recipe.seed, near=starts)
+        found[name] = estimate(
+            model, recipe.objective, starts=count, seed=recipe.seed, near=starts, executor=executor
+        )
         if given is None:
             given = found[name].supervised
     return found

@@ -23,7 +23,7 @@ class Plots:
     def law(self, law: str | None = None) -> Figure:
         """Student loss over teacher loss, per student size and tokens: the law, its band, the runs."""
         kind = law or self.fit.default
-        if kind not in self.fit.distillation:
+        if kind is None or kind not in self.fit.distillation:
             known = ", ".join(self.fit.distillation) or "none, without distillations"
             raise InputError(f"no distillation law {kind!r} was fitted; there are {known}")
         return draw.law_figure(data.law_panels(self.fit, kind), f"{kind} law")

@@ -206,11 +206,13 @@ def test_the_flop_accounting_follows_the_table() -> None:
     assert fit(mixed, draws=20).calibration.architecture.context == 4096
 
 
-def test_draws_do_not_depend_on_where_they_are_made() -> None:
+def test_starts_and_draws_do_not_depend_on_where_they_are_made() -> None:
     frame = sweep(noise=0.01)
     here = fit(frame, draws=300, held_out=False)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         there = fit(frame, draws=300, held_out=False, executor=executor)
+    assert here.main.agreed == there.main.agreed == 48
+    assert np.array_equal(here.main.theta, there.main.theta)
     assert np.array_equal(here.draws["effective-tokens"]["k"], there.draws["effective-tokens"]["k"])
 
 
