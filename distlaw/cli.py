@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from distlaw import fit, plan, quickstart, sweep, train, tune
+from distlaw import fit, plan, quickstart, sweep, teacher, train, tune
 from scaling.errors import InputError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ fit.register(app)
 sweep.app.command("tune")(tune.tune)
 app.add_typer(sweep.app, name="sweep")
 train.register(app)
+app.add_typer(teacher.app, name="teacher")
 quickstart.register(app)
 
 
