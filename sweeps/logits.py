@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sweeps.objectives import log_probabilities
+from sweeps.objectives import log_probabilities, with_rest
 
 if TYPE_CHECKING:
     from sweeps.spec import Method
@@ -92,7 +92,7 @@ class TopK:
     def pack(self, log_p: Tensor) -> NDArray[np.void]:
         likeliest = log_p.topk(self.top)
         packed = np.empty(len(log_p), self.dtype)
-        packed["log_p"] = _halved(_with_tail(log_p, likeliest.indices))
+        packed["log_p"] = _halved(torch.cat(with_rest(log_p, likeliest.indices), -1))
         packed["tokens"] = likeliest.indices.cpu().numpy()
         return packed
 
@@ -106,18 +106,12 @@ class TopK:
         return log_probabilities(rows[:, : self.top + 1])
 
     def outcomes(self, log_q: Tensor, rows: Tensor) -> Tensor:
-        return _with_tail(log_q, rows[:, self.top + 1 :].long())
+        return torch.cat(with_rest(log_q, rows[:, self.top + 1 :].long()), -1)
 
 
 def kept(method: Method, vocab: int) -> Kept:
     """How ``method`` keeps its teacher's distributions."""
     return TopK(vocab, method.top) if method.logits == "top-k" else Full(vocab)
-
-
-def _with_tail(log_p: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probabilities of ``tokens`` ``(rows, k)``, and of all others together: ``(rows, k + 1)``."""
-    others = log_p.scatter(-1, tokens, -torch.inf)
-    return torch.cat([log_p.gather(-1, tokens), others.logsumexp(-1, keepdim=True)], -1)
 
 
 def _halved(log_p: Tensor) -> NDArray[np.float16]:

@@ -7,6 +7,7 @@ from torch import Tensor
 from sweeps.chunked import PerToken, mean_loss
 from sweeps.objectives import distillation, label_loss, log_probabilities
 from sweeps.spec import Method, Training
+from sweeps.taid import followed
 from sweeps.targets import LanguageModel, Target
 
 
@@ -17,10 +18,12 @@ def batch_loss(
     method: Method | None = None,
     target: Target | None = None,
     rows: Tensor | None = None,
+    t: Tensor | None = None,
 ) -> Tensor:
     """The training loss on ``blocks`` of shape ``(batch, context + 1)``, a mean over tokens.
 
-    With a ``method`` the model follows its ``target``, of which ``rows`` are those of these inputs.
+    With a ``method`` the model follows its ``target``, of which ``rows`` are those of these inputs, or under
+    TAID what lies ``t`` of the way to it.
     """
     inputs, labels = blocks[:, :-1], blocks[:, 1:].flatten()
     features = model.model(inputs).flatten(0, 1)
@@ -28,7 +31,7 @@ def batch_loss(
         return mean_loss(_supervised(training), features, model.head, labels)
     assert target is not None, "a method needs a target"
     assert rows is not None, "a target needs its rows"
-    return mean_loss(_distilled(training, method, target), features, model.head, labels, rows)
+    return mean_loss(_distilled(training, method, target, t), features, model.head, labels, rows)
 
 
 def _supervised(training: Training) -> PerToken:
@@ -38,13 +41,16 @@ def _supervised(training: Training) -> PerToken:
     return per_token
 
 
-def _distilled(training: Training, method: Method, target: Target) -> PerToken:
+def _distilled(training: Training, method: Method, target: Target, t: Tensor | None) -> PerToken:
     tau, hard = method.temperature, method.cross_entropy
 
     def per_token(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         log_p = target.log_probabilities(rows, tau)
         log_q = target.outcomes(log_probabilities(logits, tau), rows)
-        soft = distillation(method.divergence, log_p, log_q, tau, **method.parameters)
+        if t is None:
+            soft = distillation(method.divergence, log_p, log_q, labels, tau, **method.parameters)
+        else:
+            soft = followed(log_p, log_q, t) * tau**2
         if not (hard or training.z_loss):
             return soft
         return (1 - hard) * soft + label_loss(logits, labels, hard, training.z_loss)

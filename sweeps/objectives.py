@@ -97,6 +97,34 @@ def reverse_skew_kl(log_p: Tensor, log_q: Tensor, skew: float = 0.1) -> Tensor:
     return skew_kl(log_q, log_p, skew)
 
 
+def decoupled_kl(
+    log_p: Tensor, log_q: Tensor, labels: Tensor, gold: float = 1.0, others: float = 1.0
+) -> Tensor:
+    """gold KL of "the label or not" + others KL of the other tokens beside each other (Zhao et al. 2022).
+
+    With g the label, KL(p || q) is the first and 1 - p_g times the second: the certainty of the teacher no
+    longer weighs how it tells the other tokens apart.
+    """
+    label = labels.unsqueeze(-1)
+    (p, p_rest), (q, q_rest) = with_rest(log_p, label), with_rest(log_q, label)
+    one_or_not = _kl(torch.cat([p, p_rest], -1), torch.cat([q, q_rest], -1))
+    beside = _kl(
+        log_p.scatter(-1, label, -torch.inf) - p_rest.clamp(min=-1e30), log_q.scatter(-1, label, 0.0) - q_rest
+    )
+    return gold * one_or_not + others * beside
+
+
+def with_rest(log_p: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of ``tokens`` ``(..., k)``, and of all others together ``(..., 1)``."""
+    others = log_p.scatter(-1, tokens, -torch.inf)
+    return log_p.gather(-1, tokens), others.logsumexp(-1, keepdim=True)
+
+
+def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) where p may exclude outcomes: 0 log 0 = 0."""
+    return torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q)).sum(-1)
+
+
 def mixture(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
     """log(share p + (1 - share) q)."""
     return torch.logaddexp(log_p + math.log(share), log_q + math.log1p(-share))
@@ -109,6 +137,8 @@ class Divergence(NamedTuple):
     """Of ``log_p``, ``log_q`` and its own parameters."""
     temperature_power: int
     """The power of tau that keeps gradients of the same size as tau grows: 2, but 1 for total variation."""
+    reads_labels: bool = False
+    """Whether the data's own tokens are among its parameters."""
 
 
 DIVERGENCES = {
@@ -118,11 +148,17 @@ DIVERGENCES = {
     "total-variation": Divergence(total_variation, 1),
     "skew-kl": Divergence(skew_kl, 2),
     "reverse-skew-kl": Divergence(reverse_skew_kl, 2),
+    "decoupled-kl": Divergence(decoupled_kl, 2, reads_labels=True),
 }
 
 
 def distillation(
-    name: str, log_p: Tensor, log_q: Tensor, temperature: float = 1.0, **parameters: float
+    name: str,
+    log_p: Tensor,
+    log_q: Tensor,
+    labels: Tensor,
+    temperature: float = 1.0,
+    **parameters: float,
 ) -> Tensor:
     """tau^power D(p, q) of log-probabilities that are at this temperature already.
 
@@ -130,4 +166,5 @@ def distillation(
     the same gradient.
     """
     divergence = DIVERGENCES[name]
-    return divergence.per_token(log_p, log_q, **parameters) * temperature**divergence.temperature_power
+    read = (log_p, log_q, labels) if divergence.reads_labels else (log_p, log_q)
+    return divergence.per_token(*read, **parameters) * temperature**divergence.temperature_power

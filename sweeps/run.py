@@ -12,19 +12,22 @@ from torch import Tensor
 from scaling.compute import ModelShape
 from scaling.errors import InputError
 from sweeps.checkpoints import Checkpoints
+from sweeps.chunked import fits
+from sweeps.compiled import CompiledTrunk, compiled
 from sweeps.device import device, out_of_memory
 from sweeps.loss import batch_loss
 from sweeps.model import PRECISIONS, Decoder
 from sweeps.optimiser import Optimiser, learning_rate, parameter_groups
 from sweeps.parallel import World
 from sweeps.spec import Method, Training
-from sweeps.targets import Target
+from sweeps.taid import Pace
+from sweeps.targets import LanguageModel, Target
 
 EXPLODED = 10.0
 """Times the loss of a uniform guess, above which a loss is no longer training."""
 LOOK_EVERY = 32
 """Steps between two looks at the loss on a GPU."""
-PIECES_AND_SECONDS = "/pieces and seconds"
+PIECES_AND_SECONDS, PACE = "/pieces and seconds", "/pace"
 """In a checkpoint, beside weights and moments."""
 
 
@@ -77,6 +80,9 @@ class Run:
         self.model.to(device()).train()
         self.model.precision = PRECISIONS[self.recipe.training.precision]
         self.optimiser = Optimiser(parameter_groups(self.model, self.recipe.training))
+        moving = self.recipe.method and self.recipe.method.taid
+        self.pace = Pace(moving, self.recipe.steps) if moving else None
+        self._translate()
         self.done = self._restore()
         self._last: tuple[int, Tensor, Tensor, Tensor | None] | None = None
 
@@ -105,6 +111,8 @@ class Run:
         if not loss.is_cuda or self.done % LOOK_EVERY == 0 or self.done + 1 == recipe.end:
             self.look()
         self.optimiser.step(learning_rate(self.done, recipe.steps, recipe.training))
+        if self.pace:
+            self.pace.update(self.done, self._last[1])
         self.done += 1
         self.seconds += time.perf_counter() - started
 
@@ -139,17 +147,31 @@ class Run:
             self.checkpoints.save(self.done, self.state())
 
     def state(self) -> dict[str, Tensor]:
-        """Everything the next step depends on: weights, the optimiser's moments, how batches are split."""
-        own = torch.tensor([self.pieces, self.seconds], dtype=torch.float64)
+        """Everything the next step depends on: weights, moments, pace, how batches are split."""
+        own = {PIECES_AND_SECONDS: torch.tensor([self.pieces, self.seconds], dtype=torch.float64)}
+        if self.pace:
+            own[PACE] = self.pace.state
         moments = {f"/{name}": tensor for name, tensor in self.optimiser.state().items()}
-        return self.model.state_dict() | moments | {PIECES_AND_SECONDS: own}
+        return self.model.state_dict() | moments | own
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """The inverse of :meth:`state`."""
         pieces, self.seconds = state[PIECES_AND_SECONDS].tolist()
         self.pieces = int(pieces)
+        if self.pace:
+            self.pace.state = state[PACE]
         self.model.load_state_dict({name: tensor for name, tensor in state.items() if "/" not in name})
         self.optimiser.load_state({name[1:]: tensor for name, tensor in state.items() if name[0] == "/"})
+
+    def _translate(self) -> None:
+        """Where the recipe says so, compile the loss, or if it goes over blocks of logits what is before."""
+        rules, shape = self.recipe.training, self.recipe.shape
+        self.learner: LanguageModel = self.model
+        self.batch_loss = batch_loss
+        if rules.compile and fits(round(rules.batch_tokens), shape.vocab):
+            self.batch_loss = compiled(batch_loss)
+        elif rules.compile:
+            self.learner = CompiledTrunk(self.model)
 
     def _restore(self) -> int:
         if self.checkpoints and (found := self.checkpoints.latest()):
@@ -178,13 +200,14 @@ class Run:
         for first in range(0, len(blocks), size):
             piece = blocks[first : first + size]
             own = None if rows is None else rows.unflatten(0, (len(blocks), -1))[first : first + size]
-            loss = batch_loss(
-                self.model,
+            loss = self.batch_loss(
+                self.learner,
                 piece,
                 recipe.training,
                 recipe.method,
                 target,
                 None if own is None else own.flatten(0, 1),
+                self.pace.t if self.pace else None,
             )
             loss = loss * (len(piece) / len(blocks) / self.world.size)
             loss.backward()

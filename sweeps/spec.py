@@ -6,7 +6,7 @@ Sizes and tokens are written as people write them (``100k``, ``1.5M``, ``2e6``).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,7 +40,13 @@ Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
 DivergenceName = Literal[
-    "forward-kl", "reverse-kl", "jensen-shannon", "total-variation", "skew-kl", "reverse-skew-kl"
+    "forward-kl",
+    "reverse-kl",
+    "jensen-shannon",
+    "total-variation",
+    "skew-kl",
+    "reverse-skew-kl",
+    "decoupled-kl",
 ]
 
 
@@ -98,7 +104,7 @@ class Training(Part):
     z_loss: float = Field(1e-4, ge=0)
     """Weight of the z-loss."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """In which matrices are multiplied; weights, norms and losses stay fp32, and held-out losses are wholly."""
+    """In which matrices are multiplied; weights, norms and losses stay fp32, and so do held-out losses."""
     compile: bool = False
     """Translate each shape of model to machine code first: half a minute a shape, once for this machine."""
 
@@ -170,6 +176,25 @@ Teacher = Annotated[
 ]
 
 
+class Taid(Part):
+    """A teacher that begins near the student and moves away from it; :mod:`sweeps.taid` says how."""
+
+    start: float = Field(0.4, ge=0, le=1)
+    """t at the beginning: 0 is the student, 1 the teacher."""
+    end: float = Field(1.0, gt=0, le=1)
+    """t at the end."""
+    pace: float = Field(8.0, ge=0)
+    """How much faster than linearly t may rise, over the whole run; 0 leaves it linear."""
+    momentum: float = Field(0.99, ge=0, lt=1)
+    """Memory of how the loss fell, per optimiser step."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Taid:
+        if self.start > self.end:
+            raise ValueError(f"start ({self.start:g}) must not be above end ({self.end:g})")
+        return self
+
+
 class Method(Part):
     """How a student is distilled: (1 - cross_entropy) tau^power D(p_T, p_S) + cross_entropy CE."""
 
@@ -179,10 +204,16 @@ class Method(Part):
     """The teacher's share of the mixture in ``jensen-shannon``; one half is the symmetric one."""
     skew: float = Field(0.1, gt=0, lt=1)
     """Share of a distribution in its own reference, in ``skew-kl`` (the teacher's), ``reverse-skew-kl``."""
+    gold: float = Field(1.0, ge=0)
+    """Weight in ``decoupled-kl`` of how likely the label is."""
+    others: float = Field(1.0, ge=0)
+    """Weight in ``decoupled-kl`` of how likely the other tokens are beside each other."""
     temperature: float = Field(1.0, gt=0)
     """tau, softens both distributions."""
     cross_entropy: float = Field(0.0, ge=0, le=1)
     """Weight of the data's own labels, 1 - lambda; 0 is pure distillation."""
+    taid: Taid | None = None
+    """Move the teacher away from the student as training goes on."""
     logits: Literal["online", "cached", "top-k"] = "online"
     """The teacher reads every batch; or wrote its distributions down once, in half precision; or only its
     likeliest tokens and their tail's mass, which shifts the law."""
@@ -203,11 +234,17 @@ class Method(Part):
     @property
     def name(self) -> str:
         """A short name for tables: the divergence and whatever is not at its default."""
-        shown = [*self.parameters, "temperature", "cross_entropy"]
-        changed = [name for name in shown if getattr(self, name) != type(self).model_fields[name].default]
-        words = [f"{SHORT.get(name, name)}={getattr(self, name):g}" for name in changed]
+        changed = _changed(self, [*self.parameters, "temperature", "cross_entropy"])
+        moving = ["taid", *_changed(self.taid, Taid.model_fields)] if self.taid else []
         kept = {"online": [], "cached": ["cached"], "top-k": [f"top-{self.top}"]}[self.logits]
-        return " ".join([self.divergence, *words, *kept])
+        return " ".join([self.divergence, *changed, *moving, *kept])
+
+
+def _changed(part: Part, names: Iterable[str]) -> list[str]:
+    """``name=value`` of those fields that are not at their defaults."""
+    fields = type(part).model_fields
+    changed = [name for name in names if getattr(part, name) != fields[name].default]
+    return [f"{SHORT.get(name, name)}={getattr(part, name):g}" for name in changed]
 
 
 class Range(Part):

@@ -313,11 +313,12 @@ def with_trunks(runs: list[Step]) -> list[Step]:
     """The runs, those that differ only in length as branches of one trunk, and the trunks before them.
 
     The trunk of a length begins where that of the next shorter one ended; the longest run needs none of its
-    own.
+    own. Under TAID a run knows from the first step how long it is, and stands alone.
     """
     families: dict[str, list[Step]] = {}
     for run in runs:
-        families.setdefault(_but_for_its_length(run), []).append(run)
+        alone = run.method is not None and run.method.taid is not None
+        families.setdefault(run.id if alone else _but_for_its_length(run), []).append(run)
     steps: list[Step] = []
     for family in families.values():
         *shorter, longest = sorted(family, key=lambda run: run.steps)

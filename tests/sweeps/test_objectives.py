@@ -20,10 +20,10 @@ Q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
 
 
 def distillation(name: str, student: Tensor, teacher: Tensor, tau: float = 1.0, **own: float) -> Tensor:
-    """From logits, as training calls it."""
-    return objectives.distillation(
-        name, log_probabilities(teacher, tau), log_probabilities(student, tau), tau, **own
-    )
+    """From logits, as training calls it; every label is token 0."""
+    labels = torch.zeros(student.shape[:-1], dtype=torch.long)
+    log_p, log_q = log_probabilities(teacher, tau), log_probabilities(student, tau)
+    return objectives.distillation(name, log_p, log_q, labels, tau, **own)
 
 
 def logits(seed: int, *shape: int) -> Tensor:
@@ -39,6 +39,7 @@ def logits(seed: int, *shape: int) -> Tensor:
         ("total-variation", 0.5),
         ("skew-kl", 0.4468885847),
         ("reverse-skew-kl", 0.4274206150),
+        ("decoupled-kl", 0.5826853020 + 0.0037646689),
     ],
 )
 def test_known_values(name: str, value: float) -> None:
@@ -67,7 +68,12 @@ def test_far_apart_distributions_reach_the_bounds() -> None:
     assert distillation("forward-kl", last, first).item() == pytest.approx(800)
 
 
-OWN = {"jensen-shannon": {"beta": 0.3}, "skew-kl": {"skew": 0.2}, "reverse-skew-kl": {"skew": 0.2}}
+OWN = {
+    "jensen-shannon": {"beta": 0.3},
+    "skew-kl": {"skew": 0.2},
+    "reverse-skew-kl": {"skew": 0.2},
+    "decoupled-kl": {"gold": 0.7, "others": 2.0},
+}
 """Parameters away from their defaults."""
 
 
@@ -79,6 +85,8 @@ def test_the_gradient_is_the_analytic_one(name: str) -> None:
     m, forward, reverse = 0.3 * p + 0.7 * q, 0.2 * p + 0.8 * q, 0.8 * p + 0.2 * q
     sign = (q - p).sign()
     inner = (q / reverse).log() - 0.2 * q / reverse
+    gold = F.one_hot(torch.tensor(0), 9)
+    p_others, q_others = ((1 - gold) * x / (1 - x[0]) for x in (p, q))
     expected = {
         "forward-kl": q - p,
         "reverse-kl": q * ((q / p).log() - (q * (q / p).log()).sum()),
@@ -86,6 +94,7 @@ def test_the_gradient_is_the_analytic_one(name: str) -> None:
         "total-variation": q / 2 * (sign - (q * sign).sum()),
         "skew-kl": -0.8 * q * (p / forward - (q * p / forward).sum()),
         "reverse-skew-kl": q * (inner - (q * inner).sum()),
+        "decoupled-kl": 0.7 * (q - p)[0] * (gold - q_others) + 2.0 * (q_others - p_others),
     }[name]
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     assert found.sum().item() == pytest.approx(0, abs=1e-12)
@@ -104,6 +113,7 @@ def test_high_temperature_has_its_limit(name: str) -> None:
     own = OWN.get(name, {})
     student, teacher, tau = logits(1, 7), logits(2, 7), 1e4
     difference = teacher - student
+    others = difference[1:]
     spread = (difference - difference.mean()).square().sum() / (2 * 7)
     absolute = (difference - difference.mean()).abs().sum() / (2 * 7)
     expected = {
@@ -113,6 +123,8 @@ def test_high_temperature_has_its_limit(name: str) -> None:
         "total-variation": absolute,
         "skew-kl": 0.8**2 * spread,
         "reverse-skew-kl": 0.8**2 * spread,
+        "decoupled-kl": 0.7 * 6 / 49 / 2 * (difference[0] - others.mean()).square()
+        + 2.0 * (others - others.mean()).square().sum() / (2 * 6),
     }[name]
     assert distillation(name, student, teacher, tau, **own).item() == pytest.approx(expected.item(), rel=1e-3)
 
@@ -121,6 +133,33 @@ def test_high_temperature_has_its_limit(name: str) -> None:
 def test_without_skew_the_skewed_are_the_plain(skewed: str, plain: str) -> None:
     small = distillation(skewed, Q.log(), P.log(), skew=1e-9).item()
     assert small == pytest.approx(distillation(plain, Q.log(), P.log()).item(), rel=1e-6)
+
+
+def test_decoupled_by_the_teacher_s_doubt_it_is_forward_kl() -> None:
+    for seed in range(5):
+        student, teacher = logits(seed, 9), logits(seed + 10, 9)
+        doubt = 1 - teacher.softmax(-1)[0].item()
+        found = distillation("decoupled-kl", student, teacher, others=doubt)
+        torch.testing.assert_close(found, distillation("forward-kl", student, teacher), rtol=1e-12, atol=0)
+
+
+def test_decoupled_where_nothing_is_left_to_tell_apart() -> None:
+    """Two tokens have no others; a teacher without doubt says nothing of them; all stays finite."""
+    both = logits(1, 4, 2), logits(2, 4, 2)
+    assert distillation("decoupled-kl", *both, gold=0.0, others=1.0).abs().max() < 1e-15
+    student = logits(1, 9).requires_grad_()
+    certain = torch.full((9,), -torch.inf, dtype=torch.float64)
+    certain[0] = 0.0
+    found = distillation("decoupled-kl", student, certain, others=8.0)
+    assert found.item() == pytest.approx(-student.log_softmax(-1)[0].item())
+    (gradient,) = torch.autograd.grad(found, student)
+    torch.testing.assert_close(gradient, student.softmax(-1) - certain.exp())
+    sure = torch.zeros(9)
+    sure[0] = 200.0  # beyond what 1 - p can say
+    for given in (sure, -sure):
+        student = logits(1, 9).float().requires_grad_()
+        (gradient,) = torch.autograd.grad(distillation("decoupled-kl", student, given), student)
+        assert gradient.isfinite().all()
 
 
 def test_a_teacher_certain_of_the_data_is_the_data() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
-from sweeps.spec import Method, load_sweep, parse_sweep, presets
+from sweeps.spec import Method, Taid, load_sweep, parse_sweep, presets
 
 
 def test_quantities_are_read_as_people_write_them(small_spec: dict[str, Any]) -> None:
@@ -58,8 +58,25 @@ def test_every_preset_is_valid() -> None:
         ({"methods": [{"divergence": "forward"}]}, "methods[0].divergence: input should be 'forward-kl'"),
         (
             {"methods": [{"logits": "top-k", "temperature": 2}]},
-            "methods[0]: logits: top-k keeps the tail's mass at temperature 1, which says nothing of the tail",
+            "methods[0]: logits: top-k keeps the tail's mass at temperature 1, which says nothing of 2; use",
         ),
+        (
+            {"methods": [{"logits": "top-k", "taid": {}}]},
+            "methods[0]: taid: it mixes teacher and student token by token, also in the tail; use logits: ca",
+        ),
+        (
+            {"methods": [{"logits": "top-k", "divergence": "decoupled-kl"}]},
+            "divergence: decoupled-kl singles the label out, which may be in the tail",
+        ),
+        (
+            {"methods": [{"taid": {}, "divergence": "reverse-kl"}]},
+            "taid: it sets its pace by forward-kl, not reverse-kl",
+        ),
+        (
+            {"methods": [{"taid": {"start": 0.5, "end": 0.4}}]},
+            "methods[0].taid: start (0.5) must not be above",
+        ),
+        ({"methods": [{"divergence": "decoupled-kl", "gold": 0, "others": 0}]}, "nothing would be taught"),
         ({"methods": [{}, {"logits": "top-k", "top": 300}]}, "methods[1].top: 300 of 300 tokens are all of"),
         ({"methods": [{"logits": "cached", "top": 8}]}, "top: logits: cached does not read it, only top-k"),
         ({"methods": [{"skew": 0.2}]}, "methods[0]: skew: forward-kl does not read it, only skew-kl and rev"),
@@ -87,6 +104,8 @@ def test_a_method_s_name_says_what_is_not_at_its_default() -> None:
     assert Method().name == "forward-kl"
     method = Method(divergence="jensen-shannon", beta=0.25, temperature=2, cross_entropy=0.1)
     assert method.name == "jensen-shannon beta=0.25 tau=2 ce=0.1"
+    assert Method(taid=Taid(start=0.2)).name == "forward-kl taid start=0.2"
+    assert Method(divergence="decoupled-kl", others=8).name == "decoupled-kl others=8"
     assert [Method(logits=how).name for how in ("cached", "top-k")] == [
         "forward-kl cached",
         "forward-kl top-32",

@@ -53,6 +53,15 @@ def test_a_family_has_one_trunk(spec: dict[str, Any]) -> None:
     assert apart.flops == pytest.approx(sum(step.flops for step in runs))
 
 
+def test_where_the_length_matters_from_the_first_step_there_is_no_trunk(spec: dict[str, Any]) -> None:
+    students = [{"params": ["3k"], "tokens": ["32k", "64k"]}]
+    dag = expand(parse_sweep(spec | {"students": students, "methods": [{}, {"taid": {}}]}))
+    moving = [step for step in dag.steps if step.method and step.method.taid]
+    assert len(moving) == 2
+    assert not any(step.trunk or step.start for step in moving)
+    assert sum(step.trunk for step in dag.steps if step.teacher) == 1
+
+
 def test_every_step_comes_after_what_it_needs(spec: dict[str, Any]) -> None:
     seen: set[str] = set()
     for step in expand(parse_sweep(spec)).steps:
