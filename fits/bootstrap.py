@@ -97,24 +97,36 @@ def bootstrap(
     ``executor`` spreads the work over threads, processes or machines.
     """
     alone, model = model in (None, found.model), model or found.model
-    centre, spread = model.prior()
-    centres = np.broadcast_to(centre, (draws, model.size))
-    if jitter and found.problem.precision.any():
-        rng = np.random.default_rng([seed, 3])
-        centres = centre + spread * rng.standard_normal((draws, model.size))
     smooth = float(np.mean(np.abs(found.residual) <= found.problem.delta)) > 0.3
     if alone and smooth and len(model.rows) > LINEARISED and method in ("runs", "weights"):
+        centres = _centres(found, model, draws, seed, jitter)
         return _one_step(found, group_weights(found, draws, method, seed), centres)
+    problem = redrawn(found, draws, method=method, seed=seed, model=model, jitter=jitter)
+    start = np.broadcast_to(found.theta, (draws, model.size))
+    return solve(model, problem, start, partial(_refit, _narrowing(found)), executor)
+
+
+def redrawn(
+    found: Estimate, draws: int, *, method: str, seed: int, model: Model, jitter: bool = True
+) -> Problem:
+    """What every one of the draws minimises, as one batch."""
     observed, weight = resampled(found, draws, method, seed)
-    problem = replace(
+    return replace(
         found.problem,
         evaluate=model.evaluate,
         observed=observed,
         weight=weight * found.problem.weight,
-        centre=centres,
+        centre=_centres(found, model, draws, seed, jitter),
     )
-    start = np.broadcast_to(found.theta, (draws, model.size))
-    return solve(model, problem, start, partial(_refit, _narrowing(found)), executor)
+
+
+def _centres(found: Estimate, model: Model, draws: int, seed: int, jitter: bool) -> Array:
+    """Where the priors of each draw pull, (draws, p)."""
+    centre, spread = model.prior()
+    if not (jitter and found.problem.precision.any()):
+        return np.broadcast_to(centre, (draws, model.size))
+    rng = np.random.default_rng([seed, 3])
+    return np.asarray(centre + spread * rng.standard_normal((draws, model.size)))
 
 
 def _narrowing(found: Estimate) -> list[Array]:

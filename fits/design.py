@@ -10,6 +10,8 @@ import pandas as pd
 
 from fits.model import Rows
 from fits.scrutiny import unnamed
+from fits.thinning import THINNED
+from scaling.cautions import REPEATED
 from scaling.errors import InputError
 from scaling.laws import SupervisedLaw
 
@@ -106,10 +108,11 @@ def refuse(findings: Iterable[Finding]) -> None:
 
 def remarks(table: pd.DataFrame) -> list[str]:
     """What was done to the table on the way in, beyond leaving rows out."""
+    thinned = [table.attrs[THINNED]] if THINNED in table.attrs else []
     if "tokens_from" not in table:
-        return []
+        return thinned
     filled = table.loc[(table["tokens_from"].fillna("") != "") & (table["excluded"] == ""), "tokens_from"]
-    return [
+    return thinned + [
         f"the tokens of {count} rows are {rule}; right only if compute is counted so, and is of the run's "
         "own training alone, without a teacher's inference"
         for rule, count in filled.value_counts().items()
@@ -137,6 +140,17 @@ def check_table(table: pd.DataFrame) -> list[Finding]:
                 what=f"the runs have {len(contexts)} contexts ({', '.join(contexts[:4])}), pooled here: a "
                 "longer one lowers the loss, and costs more",
                 mend="Fit each context's table alone",
+            )
+        )
+    worn = used["epochs"] > REPEATED if "epochs" in used else pd.Series(False, index=used.index)
+    if worn.any():
+        found.append(
+            Finding(
+                level="warn",
+                what=f"{worn.sum()} of {len(used)} runs saw their text more than {REPEATED:g} times (up to "
+                f"{used['epochs'].max():.1f}), where another epoch is worth clearly less than new text: the "
+                "coefficients of D bend to that",
+                mend="Leave those runs out, or repeat them on more text",
             )
         )
     alone = used[unnamed(used)]

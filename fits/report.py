@@ -9,6 +9,7 @@ import numpy as np
 
 from fits.coordinates import Law
 from fits.estimate import Status
+from fits.model import trained_models
 from fits.runs import KINDS
 from scaling.laws import coefficients
 
@@ -30,6 +31,7 @@ def data(fit: Fit) -> dict[str, Any]:
         "name": fit.name,
         "source": fit.source,
         "runs": {kind: int((used["kind"] == kind).sum()) for kind in KINDS if (used["kind"] == kind).any()},
+        "trained_models": len(np.unique(trained_models(used))),
         "not_used": {str(reason): int(count) for reason, count in excluded.items()},
         "outliers": {str(row.run): str(row.outlier) for row in outliers.itertuples()},
         "seed_noise": seed_noise(fit),
@@ -77,7 +79,9 @@ def text(fit: Fit) -> str:
     """The report for a terminal."""
     report = data(fit)
     runs = ", ".join(f"{count} {kind}" for kind, count in report["runs"].items())
-    lines = [f"{fit.name}: {runs} runs, fitted in {fit.seconds:.1f} s"]
+    rows, models = sum(report["runs"].values()), report["trained_models"]
+    of = f" (checkpoints of {models} trained models)" if models < rows else ""
+    lines = [f"{fit.name}: {runs} runs{of}, fitted in {fit.seconds:.1f} s"]
     lines += [f"  not used: {count} x {reason}" for reason, count in report["not_used"].items()]
     lines += [f"  outlier: {run}, {reason} (kept)" for run, reason in list(report["outliers"].items())[:8]]
     if report["seed_noise"] is not None:

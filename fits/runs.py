@@ -7,15 +7,17 @@ names the file, the column and the row. Rows are counted from 1, the header not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pyarrow.parquet import ParquetFile
 
 from fits.cost import training_flops
 from fits.scrutiny import exclusions, refuse_implausible, refuse_inconsistent
+from fits.thinning import gathered
 from scaling.errors import InputError
 from scaling.units import parse_quantity
 
@@ -35,7 +37,8 @@ DESCRIBING = ("run", "kind", "teacher", "method", "seed", "status", "tokenizer",
 """What else of ours a column may be mapped to."""
 OF_TEACHERS = ("teacher", "teacher_params", "teacher_tokens", "teacher_loss", "method")
 """Columns that only distillations fill."""
-MOST_ROWS = 2_000_000
+READ_AT_ONCE = 250_000
+"""Rows of a file that are read before more of it is."""
 
 
 def read_runs(path: str | Path, mapping: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -46,30 +49,51 @@ def read_runs(path: str | Path, mapping: Mapping[str, str] | None = None) -> pd.
     model's training alone) stands in for missing tokens: D = C/(6N), or C/(3F) with the FLOPs F of a forward
     pass where the table gives ``vocab`` and ``context``; ``tokens_from`` then says so. ``loss_bits``
     (bits/token) stands in for a missing loss. Names and states of exported W&B and MLflow tables are known.
+    Of more than a million rows neighbouring checkpoints are thinned (:mod:`fits.thinning`).
 
     Raises InputError for anything :func:`validate` refuses.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
-    readers = {
-        ".csv": lambda: pd.read_csv(path, low_memory=False),
-        ".tsv": lambda: pd.read_csv(path, sep="\t", low_memory=False),
-        ".parquet": lambda: pd.read_parquet(path),
-        ".jsonl": lambda: pd.read_json(path, lines=True),
-        ".ndjson": lambda: pd.read_json(path, lines=True),
-    }
-    if path.suffix.lower() not in readers:
-        raise InputError(f"{path}: a runs table ends in {', '.join(readers)}, not {path.suffix!r}")
+    if path.suffix.lower() not in READERS:
+        raise InputError(f"{path}: a runs table ends in {', '.join(READERS)}, not {path.suffix!r}")
     try:
-        frame = readers[path.suffix.lower()]()
+        parts = READERS[path.suffix.lower()](path)
+        return validate(gathered(_exported(rename(_separated(part), mapping or {})) for part in parts))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (ValueError, OSError, UnicodeDecodeError) as error:  # pandas' and pyarrow's parsing errors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a readable {path.suffix[1:]} table ({reason})") from error
-    try:
-        return validate(_exported(rename(_separated(frame), mapping or {})))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+
+
+def _separated_by(separator: str) -> Callable[[Path], Iterator[pd.DataFrame]]:
+    def read(path: Path) -> Iterator[pd.DataFrame]:
+        with pd.read_csv(path, sep=separator, low_memory=False, chunksize=READ_AT_ONCE) as parts:
+            yield from parts
+
+    return read
+
+
+def _json_lines(path: Path) -> Iterator[pd.DataFrame]:
+    with pd.read_json(path, lines=True, chunksize=READ_AT_ONCE) as parts:
+        yield from parts
+
+
+def _parquet(path: Path) -> Iterator[pd.DataFrame]:
+    with ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=READ_AT_ONCE):
+            yield batch.to_pandas()
+
+
+READERS: dict[str, Callable[[Path], Iterator[pd.DataFrame]]] = {
+    ".csv": _separated_by(","),
+    ".tsv": _separated_by("\t"),
+    ".parquet": _parquet,
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+}
 
 
 def parse_mapping(
@@ -137,14 +161,9 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise InputError(f"the table has two columns called {twice!r}")
-    table = frame.reset_index(drop=True).copy()
+    table = gathered([frame]).reset_index(drop=True).copy()
     if not len(table):
         raise InputError("the table has no rows")
-    if len(table) > MOST_ROWS:
-        raise InputError(
-            f"the table has {len(table):,} rows, of at most {MOST_ROWS:,}: thin its checkpoints, "
-            "neighbours in one run say nearly the same"
-        )
     for column in NUMBERS:
         if column in table:
             table[column] = _numbers(table, column)

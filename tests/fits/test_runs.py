@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fits import read_runs, runs, validate
+from fits import read_runs, runs, thinning, validate
+from fits.design import remarks
 from fits.runs import parse_mapping
 from scaling import InputError
 from scaling.compute import Architecture
@@ -179,12 +180,48 @@ def test_losses_in_bits() -> None:
     assert validate(frame)["loss"][0] == pytest.approx(3.0 * np.log(2))
 
 
-def test_units_mixed_within_a_column_and_tables_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_units_mixed_within_a_column() -> None:
     with pytest.raises(InputError, match="row 2, column 'params': 143 beside 4e"):
         validate(table(params=[1e6, 143, 4e6]))
-    monkeypatch.setattr(runs, "MOST_ROWS", 2)
-    with pytest.raises(InputError, match="3 rows, of at most 2: thin its checkpoints"):
-        validate(table())
+
+
+def checkpoints() -> pd.DataFrame:
+    """Ten runs with 400 checkpoints, from 1e8 tokens to 1e10 in equal steps."""
+    N, D = np.repeat(np.geomspace(1e6, 1e8, 10), 400), np.tile(np.linspace(1e8, 1e10, 400), 10)
+    names = np.repeat([f"run {i}" for i in range(10)], 400)
+    return pd.DataFrame({"run": names, "params": N, "tokens": D, "loss": 1 + (1e9 / N / D**0.5) ** 0.2})
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_neighbouring_checkpoints_of_a_large_table_are_thinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """Read in parts, thinned wherever they pass the limit; what is kept does not depend on the parts."""
+    monkeypatch.setattr(thinning, "MOST_ROWS", 2000)
+    monkeypatch.setattr(runs, "READ_AT_ONCE", 300)
+    path = tmp_path / f"runs{suffix}"
+    writers = {".csv": "to_csv", ".parquet": "to_parquet", ".jsonl": "to_json"}
+    how = {".csv": {"index": False}, ".parquet": {}, ".jsonl": {"orient": "records", "lines": True}}
+    getattr(checkpoints(), writers[suffix])(path, **how[suffix])
+    read = read_runs(path)
+    assert len(read) < 1200
+    assert (read.groupby("run")["tokens"].max() == 1e10).all()
+    gaps = read.groupby("run")["tokens"].apply(lambda tokens: np.diff(np.log(tokens))).explode()
+    assert gaps.max() < np.log(1.3)
+    assert "of 4,000 rows" in remarks(read)[0]
+    whole = validate(checkpoints())
+    pd.testing.assert_frame_equal(read[["run", "tokens", "loss"]], whole[["run", "tokens", "loss"]])
+
+
+def test_what_cannot_be_thinned_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thinning, "MOST_ROWS", 500)
+    with pytest.raises(InputError, match=r"over 500 rows.*name their runs in a column 'run'"):
+        validate(checkpoints().drop(columns="run"))
+    with pytest.raises(InputError, match=r"4,000 rows or more, .* even with one checkpoint of a run"):
+        validate(checkpoints())
+    monkeypatch.setattr(thinning, "MOST_ROWS", 2000)
+    quantities = checkpoints().assign(tokens=[f"{D / 1e6:.6f}M" for D in checkpoints()["tokens"]])
+    assert len(validate(quantities)) == len(validate(checkpoints()))
 
 
 def test_a_teacher_in_the_table_lends_its_loss() -> None:
