@@ -14,13 +14,15 @@ import shutil
 from collections.abc import Callable
 from functools import wraps
 from importlib.util import find_spec
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
+from torch import Tensor, nn
 
 from scaling.errors import InputError
 from sweeps.corpora.cache import cache_dir
 from sweeps.device import device, processor
+from sweeps.targets import LanguageModel
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -53,6 +55,18 @@ def compiled(function: Function) -> Function:
     return call  # type: ignore[return-value]
 
 
+class CompiledTrunk:
+    """A language model all of which but its head is compiled."""
+
+    def __init__(self, plain: LanguageModel) -> None:
+        self.plain, self.model = plain, cast(nn.Module, compiled(plain.model.forward))
+
+    @property
+    def head(self) -> Tensor:
+        """The output projection ``(vocab, width)``."""
+        return self.plain.head
+
+
 def _check_tools() -> None:
     if device().type == "cuda":
         if not find_spec("triton"):
@@ -60,9 +74,7 @@ def _check_tools() -> None:
         return
     compiler = os.environ.get("CXX", "clang++" if platform.system() == "Darwin" else "g++")
     if not shutil.which(compiler):
-        raise _advice(
-            f"it takes a C++ compiler, and there is no {compiler}; install it, or name yours in CXX"
-        )
+        raise _advice(f"it takes a C++ compiler, and {compiler} is not there; install one, or set CXX")
 
 
 def _advice(reason: str) -> InputError:

@@ -12,6 +12,7 @@ from torch import nn
 
 from scaling.errors import InputError
 from sweeps.batches import Batches
+from sweeps.compiled import CompiledTrunk
 from sweeps.corpora import TokenisedCorpus
 from sweeps.device import device
 from sweeps.logit_cache import LogitCache, Numbers, Wrote
@@ -41,7 +42,8 @@ def online(store: Store, teacher: Step, stack: ExitStack) -> Online:
     trained = store.result(teacher.id) or {}
     model = load_model(folder, teacher.shape, trained.get("weights_sha256", ""))
     model.precision = PRECISIONS[teacher.training.precision]
-    return Online(model.to(device()))
+    model.to(device())
+    return Online(CompiledTrunk(model) if teacher.training.compile else model)
 
 
 def load_foreign(step: Step) -> LanguageModel:

@@ -1,0 +1,102 @@
+"""What bfloat16 products and compilation may change, and what not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scaling.errors import InputError
+from sweeps.checkpoints import Checkpoints
+from sweeps.heldout import heldout_loss
+from sweeps.ladder import shape_for
+from sweeps.loss import batch_loss
+from sweeps.model import Decoder
+from sweeps.run import Recipe, Run
+from sweeps.spec import Method, Training
+from sweeps.store import Store
+from sweeps.targets import Online
+from sweeps.training import train, train_together
+
+SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
+TOKENS = (np.arange(20_000) ** 2 % 299).astype(np.uint16)
+RULES = {"batch_tokens": 128, "warmup_tokens": 640}
+
+
+def weights(model: Decoder) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def trained(steps: int = 40, seed: int = 0, **rules: object) -> Decoder:
+    return train(Recipe(shape=SHAPE, steps=steps, training=Training(**RULES | rules), seed=seed), TOKENS)
+
+
+def test_in_bf16_parameters_and_gradients_stay_float32_and_errors_small() -> None:
+    model = Decoder(shape_for(107e3, vocab=300, context=32, aspect_ratio=32))
+    model.initialise(0)
+    blocks = torch.randint(300, (8, 33), generator=torch.Generator().manual_seed(0))
+    found = {}
+    for precision in (torch.float32, torch.bfloat16):
+        model.precision = precision
+        assert model(blocks[:, :-1]).dtype == model.head.dtype == precision
+        loss = batch_loss(model, blocks, Training())
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        assert {each.dtype for each in (loss, *gradients)} == {torch.float32}
+        found[precision] = loss, torch.cat([gradient.flatten() for gradient in gradients])
+    (exact, full), (rough, rounded) = found.values()
+    assert 0 < abs(rough - exact) < 2e-3 * exact
+    assert 0 < (rounded - full).norm() < 0.02 * full.norm()
+
+
+def test_a_teacher_that_is_the_student_teaches_nothing_in_bf16_too() -> None:
+    student, teacher = Decoder(SHAPE), Decoder(SHAPE)
+    for model in (student, teacher):
+        model.initialise(0)
+        model.precision = torch.bfloat16
+    blocks = torch.from_numpy(TOKENS[: 33 * 4].astype(np.int64)).view(4, 33)
+    target = Online(teacher.requires_grad_(False))
+    rows = target.rows(blocks[:, :-1], torch.arange(4))
+    loss = batch_loss(student, blocks, Training(z_loss=0), Method(), target, rows)
+    assert loss.item() == 0
+    loss.backward()
+    assert max(p.grad.abs().max() for p in student.parameters() if p.grad is not None) < 1e-6
+
+
+def test_a_run_in_bf16_learns_what_one_in_fp32_does_and_is_measured_in_fp32() -> None:
+    full, rounded = trained(steps=200), trained(steps=200, precision="bf16")
+    losses = [heldout_loss(model, TOKENS[:4000], context=32).loss for model in (full, rounded)]
+    assert 0 < abs(losses[1] - losses[0]) < 0.03 * losses[0]
+    plain = Decoder(SHAPE)
+    plain.load_state_dict(rounded.state_dict())
+    assert heldout_loss(plain, TOKENS[:4000], context=32).loss == losses[1]
+
+
+def test_a_run_in_bf16_goes_on_in_the_same_bits(tmp_path: Path) -> None:
+    recipe = Recipe(shape=SHAPE, steps=40, training=Training(**RULES, precision="bf16"), seed=0)
+    stopped = Recipe(shape=SHAPE, steps=40, training=recipe.training, seed=0, stop=17)
+    checkpoints = Checkpoints(Store(str(tmp_path)), "run")
+    first = Run(recipe=stopped, checkpoints=checkpoints)
+    assert [error for _, error in train_together([first], TOKENS, data_seed=0)] == [None]
+    again = Run(recipe=recipe, checkpoints=checkpoints)
+    assert again.done == 17
+    assert [error for _, error in train_together([again], TOKENS, data_seed=0)] == [None]
+    assert torch.equal(weights(again.model), weights(trained(precision="bf16")))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of torch
+def test_compiled_a_run_repeats_itself_and_agrees_with_plain_pytorch(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    compiled, again = (trained(compile=True) for _ in range(2))
+    assert torch.equal(weights(compiled), weights(again))
+    torch.testing.assert_close(weights(compiled), weights(trained()), rtol=1e-3, atol=1e-4)
+    assert any((own_cache / "compiled").rglob("*.so"))
+
+
+def test_without_a_compiler_a_compiled_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"it takes a C\+\+ compiler, and no-such-compiler is not there"):
+        trained(compile=True)
