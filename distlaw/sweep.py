@@ -26,8 +26,6 @@ app = typer.Typer(
 
 SHOWN = 100
 """Steps that a plan prints one by one."""
-MANY_EPOCHS = 4
-"""Up to here repeated text is nearly as good as new (Muennighoff et al. 2023)."""
 FAR_FROM_ASKED = 0.15
 
 Spec = Annotated[str, typer.Argument(help="A YAML file, or a preset such as 'quickstart'.")]
@@ -90,8 +88,11 @@ def results(
     Example: distlaw sweep results runs/quickstart --out runs.csv
     """
     import sweeps
+    from sweeps.cautions import of_repetition
 
     table = sweeps.results(store, everything=everything)
+    for caution in of_repetition(table["epochs"]):
+        typer.echo(caution, err=True)
     if out is None:
         typer.echo(table.to_csv(index=False), nl=False)
         return
@@ -187,6 +188,7 @@ def _render_plan(sweep: Sweep, dag: Dag, store: Store, cores: int) -> None:
     from rich.table import Table
 
     from scaling.units import format_flops, format_number
+    from sweeps import cautions
     from sweeps.cost import disk, estimate, measured_throughput
     from sweeps.run_step import corpus_of
     from sweeps.steps import NO_RUN
@@ -212,7 +214,7 @@ def _render_plan(sweep: Sweep, dag: Dag, store: Store, cores: int) -> None:
     if len(dag.steps) > SHOWN:
         console.print(f"... and {len(dag.steps) - SHOWN} more; --json lists them all")
     todo = _without(dag, done)
-    epochs = max(step.tokens for step in dag.steps) / corpus.train_tokens
+    most = max(cautions.epochs(step, corpus) for step in dag.steps)
     whole, left = estimate(dag, throughput, cores), estimate(todo, throughput, cores)
     cached = disk(dag, corpus.train_tokens)
     lines = [
@@ -223,20 +225,21 @@ def _render_plan(sweep: Sweep, dag: Dag, store: Store, cores: int) -> None:
         f"(longest chain {_minutes(whole.critical_path)}), from a probe of this machine",
         f"memory     about {left.memory_bytes / 1e9:.1f} GB at the peak",
         *([f"disk       about {cached / 1e9:.2f} GB of teachers' logits"] if cached else []),
-        f"epochs     at most {epochs:.2f} of {corpus.train_tokens:,} training tokens",
+        f"text       {corpus.source}: {corpus.train_tokens:,} training tokens, at most {most:.2f} epochs; "
+        f"{corpus.heldout_tokens:,} held out ({', '.join(sorted({part.licence for part in corpus.parts}))})",
         f"store      {store.root}",
-        *_cautions(sweep, dag, epochs, left.memory_bytes),
+        *cautions.of_text(corpus),
+        *cautions.repetition(dag.steps, corpus),
+        *_cautions(sweep, dag, left.memory_bytes),
     ]
     console.print("\n".join(lines), highlight=False)
 
 
-def _cautions(sweep: Sweep, dag: Dag, epochs: float, memory: float) -> list[str]:
+def _cautions(sweep: Sweep, dag: Dag, memory: float) -> list[str]:
     """What a plan should not pass over in silence."""
     from scaling.units import format_number
 
     found = []
-    if epochs > MANY_EPOCHS:
-        found.append(f"! {epochs:.0f} epochs: repeated text bends the law; use more text or fewer tokens")
     if memory > (available := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         found.append(
             f"! about {memory / 1e9:.0f} GB needed, {available / 1e9:.0f} GB here: expect it to be killed"

@@ -12,6 +12,7 @@ from fits.model import Rows
 from fits.scrutiny import unnamed
 from fits.thinning import THINNED
 from scaling.cautions import REPEATED
+from scaling.cautions import REPEATED
 from scaling.errors import InputError
 from scaling.laws import SupervisedLaw
 
@@ -140,6 +141,17 @@ def check_table(table: pd.DataFrame) -> list[Finding]:
                 what=f"the runs have {len(contexts)} contexts ({', '.join(contexts[:4])}), pooled here: a "
                 "longer one lowers the loss, and costs more",
                 mend="Fit each context's table alone",
+            )
+        )
+    worn = used["epochs"] > REPEATED if "epochs" in used else pd.Series(False, index=used.index)
+    if worn.any():
+        found.append(
+            Finding(
+                level="warn",
+                what=f"{worn.sum()} of {len(used)} runs saw their text more than {REPEATED:g} times (up to "
+                f"{used['epochs'].max():.1f}), where another epoch is worth clearly less than new text: the "
+                "coefficients of D bend to that",
+                mend="Leave those runs out, or repeat them on more text",
             )
         )
     worn = used["epochs"] > REPEATED if "epochs" in used else pd.Series(False, index=used.index)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import InputError
+from sweeps.cautions import epochs
 from sweeps.checkpoints import Checkpoints
 from sweeps.corpora import TokenisedCorpus
 from sweeps.endings import Ending, Stopped
@@ -276,7 +277,7 @@ def _measured(store: Store, step: Step, run: Run, corpus: TokenisedCorpus, lease
         store.put_model(step.id, Path(scratch), model := f"model-{lease.number:04d}")
     return heldout | {
         "model": model,
-        "epochs": step.tokens / len(corpus.train_tokens_of(step.half)),
+        "epochs": epochs(step, corpus),
         "weights_sha256": weights_sha256,
         "seconds": {"train": run.seconds, "evaluate": evaluated},
     }
