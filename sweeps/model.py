@@ -35,6 +35,23 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), self.weight.shape, self.weight, NORM_EPS)
 
 
+class Past:
+    """Keys and values of one layer for the tokens read so far: first a prompt, then token by token."""
+
+    def __init__(self, context: int) -> None:
+        self.context, self.length = context, 0
+
+    def extended(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of all tokens, given those of the next ones, ``(batch, heads, time, head_dim)``."""
+        if not self.length:
+            batch, heads, _, dim = k.shape
+            self.both = k.new_empty(2, batch, heads, self.context, dim)
+        end = self.length + k.shape[2]
+        self.both[0, :, :, self.length : end], self.both[1, :, :, self.length : end] = k, v
+        self.length = end
+        return self.both[0, :, :, :end], self.both[1, :, :, :end]
+
+
 class Attention(nn.Module):
     """Causal multi-head attention with rotary positions and normalised queries and keys."""
 
@@ -49,15 +66,19 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(shape.head_dim)
         self.k_norm = RMSNorm(shape.head_dim)
 
-    def forward(self, x: Tensor, positions: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: tuple[Tensor, Tensor], mask: Tensor, past: Past | None = None
+    ) -> Tensor:
         batch, time, _ = x.shape
         mixed = project(x, self.q_proj, self.k_proj, self.v_proj)
         q, k, v = mixed.view(batch, time, 3, -1, self.head_dim).unbind(2)
         q = rotate(self.q_norm(q), positions) * (1 / math.sqrt(self.head_dim))
         k = rotate(self.k_norm(k), positions)
         q, k, v = (each.to(x.dtype).transpose(1, 2) for each in (q, k, v))
+        if past is not None:
+            k, v = past.extended(k, v)
         if x.is_cuda:
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=time > 1, scale=1.0)
         else:
             out = (q @ k.transpose(2, 3) + mask).softmax(-1).to(x.dtype) @ v
         return project(out.transpose(1, 2).reshape(batch, time, -1), self.o_proj)
@@ -88,9 +109,14 @@ class Block(nn.Module):
         self.mlp = MLP(shape)
 
     def forward(
-        self, x: Tensor, positions: tuple[Tensor, Tensor], mask: Tensor, precision: torch.dtype
+        self,
+        x: Tensor,
+        positions: tuple[Tensor, Tensor],
+        mask: Tensor,
+        precision: torch.dtype,
+        past: Past | None = None,
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x).to(precision), positions, mask)
+        x = x + self.self_attn(self.input_layernorm(x).to(precision), positions, mask, past)
         return x + self.mlp(self.post_attention_layernorm(x).to(precision))
 
 
@@ -114,13 +140,22 @@ class Trunk(nn.Module):
         for name, value in (("cosines", cosines), ("sines", sines), ("mask", mask)):
             self.register_buffer(name, value, persistent=False)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        time = tokens.shape[1]
-        positions = self.cosines[:time, None], self.sines[:time, None]
+    def forward(self, tokens: Tensor, pasts: list[Past] | None = None) -> Tensor:
+        """The features of ``tokens``; with ``pasts``, which they join, of those that come after them."""
+        start = pasts[0].length if pasts else 0
+        end = start + tokens.shape[1]
+        positions, mask = (
+            (self.cosines[start:end, None], self.sines[start:end, None]),
+            self.mask[start:end, :end],
+        )
         x = self.embed_tokens(tokens)
-        for layer in self.layers:
-            x = layer(x, positions, self.mask[:time, :time], self.precision)
+        for number, layer in enumerate(self.layers):
+            x = layer(x, positions, mask, self.precision, pasts[number] if pasts else None)
         return self.norm(x).to(self.precision)
+
+    def nothing_read(self) -> list[Past]:
+        """For :meth:`forward`, at the beginning of a sequence."""
+        return [Past(len(self.cosines)) for _ in self.layers]
 
 
 class Decoder(nn.Module):

@@ -29,10 +29,17 @@ class Features(nn.Module):
         super().__init__()
         self.body, self.scale, self.bias = body, scale, bias
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        hidden: Tensor = self.body(input_ids=tokens, use_cache=False).last_hidden_state
+    def forward(self, tokens: Tensor, past: Any = None) -> Tensor:
+        read = self.body(input_ids=tokens, past_key_values=past, use_cache=past is not None)
+        hidden: Tensor = read.last_hidden_state
         hidden = hidden if self.scale == 1 else hidden * self.scale
         return torch.cat((hidden, hidden.new_ones(*hidden.shape[:-1], 1)), -1) if self.bias else hidden
+
+    def nothing_read(self) -> Any:
+        """Where keys and values of what it reads are kept, for it to go on from."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.body.config)
 
 
 class Foreign(nn.Module):
@@ -84,8 +91,10 @@ def _own(folder: Path, shape: Any, where: str) -> Decoder:
 
 def _transformers(folder: Path, where: str) -> Foreign:
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     weights(folder, where)
+    logging.disable_progress_bar()
     try:
         causal, report = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -21,6 +21,7 @@ from sweeps.corpora.splits import split_documents
 from sweeps.corpora.tokenizer import save_tokenizer, train_tokenizer
 from sweeps.foreign.count import card_of
 from sweeps.foreign.load import load
+from sweeps.generate import uniform, write
 from sweeps.run_step import run_step
 from sweeps.spec import parse_sweep
 from sweeps.steps import Step, expand
@@ -92,7 +93,12 @@ def same_logits(folder: Path, vocab: int = VOCAB) -> None:
     with torch.no_grad():
         expected = theirs(tokens).logits[..., :vocab]
         logits = F.linear(ours.model(tokens), ours.head)
-    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+        close = 1e-5 * float(expected.abs().max())
+        torch.testing.assert_close(logits, expected, rtol=0, atol=close)
+        written = write([ours], tokens[:, :8], uniform(2, 32, 0))
+        read = theirs(written.blocks[:, :-1]).logits[:, 7:, :vocab].log_softmax(-1)
+    read = read.gather(-1, written.blocks[:, 8:, None]).squeeze(-1)
+    torch.testing.assert_close(written.by_writer[0], read, rtol=0, atol=2 * close)
 
 
 @pytest.mark.parametrize(
