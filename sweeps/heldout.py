@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from sweeps.batches import heldout_batches
+from sweeps.chunked import LOGITS_AT_ONCE
 from sweeps.device import device
 from sweeps.model import Decoder
 from sweeps.objectives import cross_entropy, log_probabilities
@@ -46,6 +47,7 @@ def heldout_loss(
     it begins in.
     """
     model.model.eval()
+    batch = max(1, min(batch, LOGITS_AT_ONCE // (len(model.head) * context)))
     if isinstance(model, Decoder):
         model.precision = torch.float32
     means = np.concatenate(list(_block_means(model, tokens, context, batch)))

@@ -125,7 +125,7 @@ def _measure(teacher: Any, folder: Path, corpus: str, context: int, tokens: int)
         some = max(2 * context + 1, round(share * tokens))
         heldout = text.heldout[begin : begin + min(part.heldout_tokens, some)]
         begin += part.heldout_tokens
-        found = heldout_loss(teacher, heldout, context=context, batch=1)
+        found = heldout_loss(teacher, heldout, context=context)
         read += found.blocks * context
         parts.append(
             PartLoss(

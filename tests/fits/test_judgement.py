@@ -170,3 +170,13 @@ def test_the_check_and_the_fit_say_the_same_of_distillations_alone() -> None:
     assert "distillations only" in str(check(frame))
     assert not check(frame, TRUTH).refused
     assert check(validate(sweep().query("kind == 'supervised'")), TRUTH).refused
+
+
+def test_worn_out_text_is_a_warning() -> None:
+    """Once in the column that sweeps fill; a table without it, or with gaps in it, is no worse for that."""
+    table = validate(sweep(noise=0.01, seed=2))
+    table["epochs"] = np.where(np.arange(len(table)) < 3, 5.5, np.nan)
+    (warning,) = [finding for finding in check(table).findings if "their text" in finding.what]
+    assert f"3 of {len(table)} runs saw their text more than 4 times (up to 5.5)" in str(warning)
+    for fine in (table.drop(columns="epochs"), table.assign(epochs=4.0)):
+        assert "their text" not in str(check(fine))
