@@ -6,7 +6,7 @@ Sizes and tokens are written as people write them (``100k``, ``1.5M``, ``2e6``).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,14 +22,12 @@ from pydantic import (
 
 from scaling.errors import InputError
 from sweeps.corpora.named import NAMED
-from sweeps.legality import PARAMETERS, objection
+from sweeps.methods import Method
 from sweeps.parts import Part, Quantity
 from sweeps.protocols import ProtocolName, departure
 from sweeps.resources import Caps, Devices, Resources
 
 WARMUP_STEPS = 50
-SHORT = {"temperature": "tau", "cross_entropy": "ce"}
-"""Names of a method's fields in tables."""
 VOCAB = 512
 MIN_STEPS = 500
 """Runs of fewer optimiser steps measure the number of steps, not the data."""
@@ -37,17 +35,6 @@ MIN_STEPS = 500
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
-
-
-DivergenceName = Literal[
-    "forward-kl",
-    "reverse-kl",
-    "jensen-shannon",
-    "total-variation",
-    "skew-kl",
-    "reverse-skew-kl",
-    "decoupled-kl",
-]
 
 
 class Corpus(Part):
@@ -176,77 +163,6 @@ Teacher = Annotated[
 ]
 
 
-class Taid(Part):
-    """A teacher that begins near the student and moves away from it; :mod:`sweeps.taid` says how."""
-
-    start: float = Field(0.4, ge=0, le=1)
-    """t at the beginning: 0 is the student, 1 the teacher."""
-    end: float = Field(1.0, gt=0, le=1)
-    """t at the end."""
-    pace: float = Field(8.0, ge=0)
-    """How much faster than linearly t may rise, over the whole run; 0 leaves it linear."""
-    momentum: float = Field(0.99, ge=0, lt=1)
-    """Memory of how the loss fell, per optimiser step."""
-
-    @model_validator(mode="after")
-    def _rises(self) -> Taid:
-        if self.start > self.end:
-            raise ValueError(f"start ({self.start:g}) must not be above end ({self.end:g})")
-        return self
-
-
-class Method(Part):
-    """How a student is distilled: (1 - cross_entropy) tau^power D(p_T, p_S) + cross_entropy CE."""
-
-    divergence: DivergenceName = "forward-kl"
-    """Forward KL is the paper's; :mod:`sweeps.objectives` defines them all."""
-    beta: float = Field(0.5, gt=0, lt=1)
-    """The teacher's share of the mixture in ``jensen-shannon``; one half is the symmetric one."""
-    skew: float = Field(0.1, gt=0, lt=1)
-    """Share of a distribution in its own reference, in ``skew-kl`` (the teacher's), ``reverse-skew-kl``."""
-    gold: float = Field(1.0, ge=0)
-    """Weight in ``decoupled-kl`` of how likely the label is."""
-    others: float = Field(1.0, ge=0)
-    """Weight in ``decoupled-kl`` of how likely the other tokens are beside each other."""
-    temperature: float = Field(1.0, gt=0)
-    """tau, softens both distributions."""
-    cross_entropy: float = Field(0.0, ge=0, le=1)
-    """Weight of the data's own labels, 1 - lambda; 0 is pure distillation."""
-    taid: Taid | None = None
-    """Move the teacher away from the student as training goes on."""
-    logits: Literal["online", "cached", "top-k"] = "online"
-    """The teacher reads every batch; or wrote its distributions down once, in half precision; or only its
-    likeliest tokens and their tail's mass, which shifts the law."""
-    top: int = Field(32, ge=1)
-    """Tokens kept by ``logits: top-k``."""
-
-    @model_validator(mode="after")
-    def _legal(self) -> Method:
-        if reason := objection(self):
-            raise ValueError(reason)
-        return self
-
-    @property
-    def parameters(self) -> dict[str, float]:
-        """The divergence's own parameters."""
-        return {name: getattr(self, name) for name in PARAMETERS.get(self.divergence, ())}
-
-    @property
-    def name(self) -> str:
-        """A short name for tables: the divergence and whatever is not at its default."""
-        changed = _changed(self, [*self.parameters, "temperature", "cross_entropy"])
-        moving = ["taid", *_changed(self.taid, Taid.model_fields)] if self.taid else []
-        kept = {"online": [], "cached": ["cached"], "top-k": [f"top-{self.top}"]}[self.logits]
-        return " ".join([self.divergence, *changed, *moving, *kept])
-
-
-def _changed(part: Part, names: Iterable[str]) -> list[str]:
-    """``name=value`` of those fields that are not at their defaults."""
-    fields = type(part).model_fields
-    changed = [name for name in names if getattr(part, name) != fields[name].default]
-    return [f"{SHORT.get(name, name)}={getattr(part, name):g}" for name in changed]
-
-
 class Range(Part):
     """An interval to search."""
 
@@ -349,7 +265,22 @@ class Sweep(Part):
                     f"methods[{number}].top: {method.top} of {self.corpus.vocab} tokens are all of them; "
                     "set logits: cached"
                 )
+            if method.source.by != "data":
+                self._check_prompts(method, f"methods[{number}].source")
         return self
+
+    def _check_prompts(self, method: Method, where: str) -> None:
+        context, batch = self.corpus.context, round(self.training.batch_tokens / self.corpus.context)
+        if (prompt := method.source.prompt(context)) >= context:
+            raise ValueError(
+                f"{where}.prompt_tokens: prompts of {prompt} tokens leave nothing of a context of {context} "
+                "to be written; give fewer, or raise corpus.context"
+            )
+        if method.source.by == "both" and batch < 2:
+            raise ValueError(
+                f"{where}.by: one half of each batch is the teacher's text and one the student's, but a batch "
+                f"is {batch} block; raise training.batch_tokens to {2 * context} or more"
+            )
 
     def grids(self, field: Role) -> Iterator[tuple[str, Grid]]:
         """The grids of ``field``, each with its place in the spec."""
