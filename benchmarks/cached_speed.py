@@ -22,9 +22,10 @@ from sweeps.device import keep_memory
 from sweeps.ladder import shape_for
 from sweeps.logit_cache import LogitCache
 from sweeps.logits import Full, TopK
+from sweeps.methods import Method
 from sweeps.model import PRECISIONS, Decoder
 from sweeps.run import Recipe, Run
-from sweeps.spec import Method, Training
+from sweeps.spec import Training
 from sweeps.store import Store
 from sweeps.targets import Cached, Online, Target
 from sweeps.teaching import distributions

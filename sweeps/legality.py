@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sweeps.spec import Method
+    from sweeps.methods import Method
+    from sweeps.parts import Part
 
 PARAMETERS = {
     "jensen-shannon": ("beta",),
@@ -15,6 +16,9 @@ PARAMETERS = {
     "decoupled-kl": ("gold", "others"),
 }
 """Fields that only some divergences read."""
+PROMPTED = ("prompt_tokens", "temperature")
+WRITING = ("fraction", "teacher_share", "replay")
+"""Fields of a source that only text after prompts has, and only that of the student."""
 
 
 def objection(method: Method) -> str | None:
@@ -36,6 +40,11 @@ def _objections(method: Method) -> Iterator[str]:
         yield f"taid: it sets its pace by forward-kl, not {method.divergence}"
     if method.divergence == "decoupled-kl" and not (method.gold or method.others):
         yield "gold: with others at 0 too, nothing would be taught"
+    yield from _about_its_source(method)
+    if method.midpoint == "exact":
+        yield from _exact_midpoint(method)
+    if method.credit:
+        yield from _long_horizon(method)
 
 
 def _hidden_in_the_tail(method: Method) -> Iterator[str]:
@@ -50,5 +59,58 @@ def _hidden_in_the_tail(method: Method) -> Iterator[str]:
         yield f"divergence: decoupled-kl singles the label out, which may be in the tail; {instead}"
 
 
-def _given(method: Method, name: str) -> bool:
-    return getattr(method, name) != type(method).model_fields[name].default
+def _about_its_source(method: Method) -> Iterator[str]:
+    source = method.source
+    for name in PROMPTED if source.by == "data" else ():
+        if _given(source, name):
+            yield f"source.{name}: text of the data has no prompts and is not written; set source.by"
+    for name in WRITING if source.by != "student" else ():
+        if _given(source, name):
+            yield f"source.{name}: it is about what the student writes; set source.by: student"
+    if source.by != "data" and method.logits != "online":
+        yield (
+            f"logits: what a teacher says about the data can be {method.logits}, what it says about text of "
+            f"the {'models' if source.by == 'both' else source.by} cannot: it is not written yet; set online"
+        )
+    if source.by != "data" and method.taid:
+        yield "taid: it sets its pace by how the loss falls on the data; set source.by: data"
+    if source.by in ("student", "both") and method.cross_entropy:
+        yield (
+            "cross_entropy: tokens that the student drew itself are no labels; set pretraining for the "
+            "cross-entropy of the data beside them"
+        )
+    if source.by != "student" and method.pretraining:
+        yield "pretraining: it goes beside text of the student; set source.by: student"
+    if source.by == "both" and method.divergence not in ("jensen-shannon", "total-variation"):
+        yield f"source.by: both have their halves in jensen-shannon, total-variation, not {method.divergence}"
+    if source.replay and source.fraction != 1:
+        yield "source.fraction: with replay it is source.replay that says how many batches the student writes"
+
+
+def _exact_midpoint(method: Method) -> Iterator[str]:
+    if method.divergence != "jensen-shannon":
+        yield f"midpoint: {method.divergence} has none, only jensen-shannon"
+    if method.source.by != "both":
+        yield (
+            "midpoint: exact weighs both models by how likely each finds the text from its prompt on, which "
+            "is about text that they wrote; set source.by: both"
+        )
+    if method.temperature != 1 or method.source.temperature != 1:
+        yield "midpoint: exact is about sequences at temperature 1; leave both temperatures at 1"
+
+
+def _long_horizon(method: Method) -> Iterator[str]:
+    source = method.source
+    if source.by != "student" or source.fraction != 1 or source.replay:
+        yield (
+            "credit: what came after a token is credited to how it was drawn, which is known only of text "
+            "that the student has just written; set source.by: student, without fraction or replay"
+        )
+    if method.divergence != "reverse-kl":
+        yield f"credit: its rewards add up to reverse-kl, not {method.divergence}"
+    if method.temperature != 1 or source.temperature != 1:
+        yield "credit: its rewards are at temperature 1; leave both temperatures at 1"
+
+
+def _given(part: Part, name: str) -> bool:
+    return bool(getattr(part, name) != type(part).model_fields[name].default)

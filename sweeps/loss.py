@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from sweeps.chunked import PerToken, mean_loss
+from sweeps.methods import Method
 from sweeps.objectives import distillation, label_loss, log_probabilities
-from sweeps.spec import Method, Training
+from sweeps.spec import Training
 from sweeps.taid import followed
 from sweeps.targets import LanguageModel, Target
 

@@ -16,10 +16,11 @@ from sweeps.chunked import fits
 from sweeps.compiled import CompiledTrunk, compiled
 from sweeps.device import device, out_of_memory
 from sweeps.loss import batch_loss
+from sweeps.methods import Method
 from sweeps.model import PRECISIONS, Decoder
 from sweeps.optimiser import Optimiser, learning_rate, parameter_groups
 from sweeps.parallel import World
-from sweeps.spec import Method, Training
+from sweeps.spec import Training
 from sweeps.taid import Pace
 from sweeps.targets import LanguageModel, Target
 

@@ -278,7 +278,7 @@ class Sweep(Part):
             )
         if method.source.by == "both" and batch < 2:
             raise ValueError(
-                f"{where}.by: one half of each batch is the teacher's text and one the student's, but a batch "
+                f"{where}.by: of each batch one half is text of the teacher, one of the student, but a batch "
                 f"is {batch} block; raise training.batch_tokens to {2 * context} or more"
             )
 

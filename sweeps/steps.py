@@ -17,7 +17,8 @@ from sweeps.corpora.tokens import Half
 from sweeps.foreign.files import Place
 from sweeps.foreign.shapes import CountedShape, Foreign
 from sweeps.ladder import shape_for
-from sweeps.spec import MIN_STEPS, Corpus, Grid, Method, Role, Sweep, Training
+from sweeps.methods import Method
+from sweeps.spec import MIN_STEPS, Corpus, Grid, Role, Sweep, Training
 from sweeps.text import fingerprint_of, resolved
 
 SCHEMA = 4

@@ -15,7 +15,7 @@ from torch import Tensor
 from sweeps.objectives import log_probabilities
 
 if TYPE_CHECKING:
-    from sweeps.spec import Taid
+    from sweeps.methods import Taid
 
 
 def between(log_p: Tensor, log_q: Tensor, t: Tensor | float) -> Tensor:

@@ -18,7 +18,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import Trial, TrialState
 
 from scaling.errors import InputError
-from sweeps.spec import MIN_STEPS, Grid, Method, Range, Sweep, Training, Tuning
+from sweeps.methods import Method
+from sweeps.spec import MIN_STEPS, Grid, Range, Sweep, Training, Tuning
 from sweeps.steps import Dag, Step, expand
 from sweeps.store import Store
 

@@ -16,10 +16,11 @@ from sweeps.cohorts import cohorts
 from sweeps.device import out_of_memory
 from sweeps.heldout import heldout_loss
 from sweeps.ladder import shape_for
+from sweeps.methods import Method
 from sweeps.model import Decoder
 from sweeps.run import Diverged, Recipe, Run
 from sweeps.run_step import run_step, run_steps
-from sweeps.spec import Method, Training, parse_sweep
+from sweeps.spec import Training, parse_sweep
 from sweeps.steps import Step, expand
 from sweeps.store import Store
 from sweeps.targets import Online

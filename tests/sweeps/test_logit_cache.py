@@ -21,11 +21,12 @@ from sweeps.executors import Inline
 from sweeps.ladder import shape_for
 from sweeps.logit_cache import LogitCache, Numbers
 from sweeps.logits import Full, Kept, TopK
+from sweeps.methods import Method
 from sweeps.model import Decoder
 from sweeps.provenance import record_sweep
 from sweeps.run import Recipe, Run
 from sweeps.scheduler import run as run_dag
-from sweeps.spec import Method, Training, parse_sweep
+from sweeps.spec import Training, parse_sweep
 from sweeps.steps import expand
 from sweeps.store import Store
 from sweeps.targets import Cached, Online

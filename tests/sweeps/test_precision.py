@@ -13,9 +13,10 @@ from sweeps.checkpoints import Checkpoints
 from sweeps.heldout import heldout_loss
 from sweeps.ladder import shape_for
 from sweeps.loss import batch_loss
+from sweeps.methods import Method
 from sweeps.model import Decoder
 from sweeps.run import Recipe, Run
-from sweeps.spec import Method, Training
+from sweeps.spec import Training
 from sweeps.store import Store
 from sweeps.targets import Online
 from sweeps.training import train, train_together

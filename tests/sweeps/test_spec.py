@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
-from sweeps.spec import Method, Taid, load_sweep, parse_sweep, presets
+from sweeps.methods import Method, Taid
+from sweeps.spec import load_sweep, parse_sweep, presets
 
 
 def test_quantities_are_read_as_people_write_them(small_spec: dict[str, Any]) -> None:

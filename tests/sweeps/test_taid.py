@@ -15,10 +15,11 @@ from torch import Tensor
 from sweeps.checkpoints import Checkpoints
 from sweeps.heldout import heldout_loss
 from sweeps.ladder import shape_for
+from sweeps.methods import Method, Taid
 from sweeps.model import Decoder
 from sweeps.objectives import forward_kl, log_probabilities
 from sweeps.run import Recipe, Run
-from sweeps.spec import Method, Taid, Training
+from sweeps.spec import Training
 from sweeps.store import Store
 from sweeps.taid import Pace, between, followed
 from sweeps.targets import Online

@@ -15,10 +15,11 @@ from sweeps.batches import Batches, heldout_batches
 from sweeps.heldout import heldout_loss
 from sweeps.ladder import shape_for
 from sweeps.loss import batch_loss
+from sweeps.methods import Method
 from sweeps.model import Decoder
 from sweeps.optimiser import BASE_WIDTH, Optimiser, learning_rate, parameter_groups
 from sweeps.run import Diverged, Recipe
-from sweeps.spec import Method, Training
+from sweeps.spec import Training
 from sweeps.targets import Online
 from sweeps.training import train
 

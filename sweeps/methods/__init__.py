@@ -1,0 +1,9 @@
+"""How students are distilled: what they follow, by which divergence, on whose text, with what credit.
+
+Named ones lie beside this file as ``<name>.yaml``: ``methods: [gkd, {use: gkd, beta: 0.1}]``.
+"""
+
+from sweeps.methods.method import Method
+from sweeps.methods.parts import Credit, Init, Replay, Source, Taid
+
+__all__ = ["Credit", "Init", "Method", "Replay", "Source", "Taid"]

@@ -1,0 +1,91 @@
+"""The parts of a method that not every method has."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from sweeps.parts import Part
+
+
+class Taid(Part):
+    """A teacher that begins near the student and moves away from it; :mod:`sweeps.taid` says how."""
+
+    start: float = Field(0.4, ge=0, le=1)
+    """t at the beginning: 0 is the student, 1 the teacher."""
+    end: float = Field(1.0, gt=0, le=1)
+    """t at the end."""
+    pace: float = Field(8.0, ge=0)
+    """How much faster than linearly t may rise, over the whole run; 0 leaves it linear."""
+    momentum: float = Field(0.99, ge=0, lt=1)
+    """Memory of how the loss fell, per optimiser step."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Taid:
+        if self.start > self.end:
+            raise ValueError(f"start ({self.start:g}) must not be above end ({self.end:g})")
+        return self
+
+
+class Replay(Part):
+    """Text of the student is kept and read again; its share grows as the loss rises (DistiLLM)."""
+
+    capacity: int = Field(1000, ge=1)
+    """Sequences kept, the newest."""
+    start: float = Field(0.0, ge=0, le=1)
+    """Share of batches that the student wrote, at first; the others are the data's."""
+    rise: float = Field(0.1, gt=0, le=1)
+    """What is added to that share each time the loss is found to have risen."""
+    tolerance: float = Field(0.1, ge=0)
+    """What the loss on the data may rise from one look to the next, nats/token."""
+    looks: int = Field(20, ge=1)
+    """At that loss, over the whole run."""
+
+
+class Source(Part):
+    """Whose text a student is trained on. Prompts are the data's, and only what comes after them counts."""
+
+    by: Literal["data", "teacher", "student", "both"] = "data"
+    """The data itself, all of which counts; or what the teacher wrote, once, before; or what the student
+    writes at every step; or for one half of each batch the one, for the other the other."""
+    prompt_tokens: int | None = Field(None, ge=1)
+    """Tokens of each block of the data that are kept as a prompt; a quarter of the context if not given."""
+    temperature: float = Field(1.0, gt=0)
+    """At which text is written."""
+    fraction: float = Field(1.0, gt=0, le=1)
+    """Of batches that the student writes; the others are the data's."""
+    teacher_share: float = Field(0.0, ge=0, lt=1)
+    """Of the teacher in the mixture that the student's text is drawn from, token by token."""
+    replay: Replay | None = None
+    """Let the student write more as its loss rises, and keep what it wrote."""
+
+    def prompt(self, context: int) -> int:
+        """Tokens of a prompt."""
+        return self.prompt_tokens or max(1, context // 4)
+
+
+class Credit(Part):
+    """Credit of a token for all that came after it, as MiniLLM has it; :mod:`sweeps.credit` says how."""
+
+    discount: float = Field(1.0, ge=0, le=1)
+    """gamma, of what comes one token later."""
+    normalise: bool = True
+    """Divide by how much comes after: the mean of rewards, not their sum."""
+    clip: float = Field(0.2, gt=0)
+    """How far from one the ratio of new to old probability still counts."""
+    updates: int = Field(4, ge=1)
+    """Optimiser steps on what was written once."""
+    rewards: Literal["sampled", "expected"] = "sampled"
+    """log p/q of the token drawn; or what that is on average, minus the reverse KL, which varies less."""
+    include_current: bool = False
+    """Count a token's own reward too, as the reference code does: the divergence says it already."""
+
+
+class Init(Part):
+    """How a run begins before its method: as one of its own, a part of its tokens and of its FLOPs."""
+
+    share: float = Field(0.25, gt=0, lt=1)
+    """Of the student's tokens."""
+    by: Literal["data", "teacher"] = "data"
+    """Trained on the data; or distilled on it, with forward KL, from the same teacher."""
