@@ -39,6 +39,9 @@ class Design:
     teachers: tuple[int, ...]
     """Which supervised runs, counted along sizes then tokens, teach."""
     noise: float
+    checkpoints: bool = False
+    """Whether the supervised runs are one a size, the token counts being its checkpoints, which share the
+    noise; each has a quarter as much of its own."""
     law: str = "effective-tokens"
     """The distillation law that is fitted, the one that made the runs."""
 
@@ -54,8 +57,14 @@ class Design:
     def runs(self, rng: np.random.Generator) -> pd.DataFrame:
         """One synthetic sweep."""
         N, D = (axis.ravel() for axis in np.meshgrid(self.sizes, self.tokens, indexing="ij"))
-        loss = self.supervised.loss(N, D) * np.exp(self.noise * rng.standard_normal(len(N)))
+        noise = self.noise * rng.standard_normal(len(N))
+        run = np.arange(len(N))
+        if self.checkpoints:
+            run = run // len(self.tokens)
+            noise = noise[run] + noise / 4
+        loss = self.supervised.loss(N, D) * np.exp(noise)
         first = pd.DataFrame({"kind": "supervised", "params": N, "tokens": D, "loss": loss})
+        first["run"] = [f"run {i}" for i in run]
         axes = np.meshgrid(self.students, self.student_tokens, loss[list(self.teachers)], indexing="ij")
         N, D, L_T = (axis.ravel() for axis in axes)
         loss = self.distilled.loss(N, D, L_T, self.supervised)
@@ -94,7 +103,7 @@ DESIGNS = (
     ),
     Design(
         "24+75, 0.3 %, published", PAPER, EIGHT, np.geomspace(1e8, 8e9, 6), np.geomspace(2e9, 2e11, 4),
-        np.geomspace(1.4e8, 2e9, 5), np.geomspace(4e9, 1e11, 3), (1, 6, 11, 18, 23), 0.003, "published",
+        np.geomspace(1.4e8, 2e9, 5), np.geomspace(4e9, 1e11, 3), (1, 6, 11, 18, 23), 0.003, law="published",
     ),
     Design(
         "20+40, 0.3 %, far", FAR, FAR_LAW, np.geomspace(1e7, 1e9, 5), np.geomspace(3e8, 3e10, 4),
@@ -103,6 +112,11 @@ DESIGNS = (
     Design(
         "24+75, 0.3 %, far", FAR, FAR_LAW, np.geomspace(1e7, 1e9, 6), np.geomspace(3e8, 3e10, 4),
         np.geomspace(1e7, 2e8, 5), np.geomspace(6e8, 1.5e10, 3), (1, 6, 11, 18, 23), 0.003,
+    ),
+    Design(
+        "12 runs of 15 checkpoints + 40, 0.4 %", LARGE, LAW, np.geomspace(1e7, 1e9, 12),
+        np.geomspace(3e8, 3e10, 15), np.geomspace(1e7, 2e8, 5), np.array([1e9, 1e10]), (14, 59, 104, 179),
+        0.004, checkpoints=True,
     ),
 )  # fmt: skip
 

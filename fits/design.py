@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 
 from fits.model import Rows
-from fits.scrutiny import unnamed
+from fits.scrutiny import students_apart, unnamed
 from fits.thinning import THINNED
-from scaling.cautions import REPEATED
 from scaling.cautions import REPEATED
 from scaling.errors import InputError
 from scaling.laws import SupervisedLaw
 
 CHECKPOINTS = 8
 """Token counts of one size and teacher from which unnamed rows look like checkpoints."""
+TOKENS_PER_PARAM = (1.0, 1e6)
+"""Outside of these the median run is not one that anybody trains."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,12 +68,13 @@ def check(table: pd.DataFrame, supervised: SupervisedLaw | None = None) -> Desig
     ):
         if len(N):
             lines.append(
-                f"  {kind}: {len(levels(N))} sizes {N.min():.3g} to {N.max():.3g}, "
-                f"{len(levels(D))} token counts {D.min():.3g} to {D.max():.3g}"
+                f"  {kind}: {_counted(len(levels(N)), 'size')} {N.min():.3g} to {N.max():.3g}, "
+                f"{_counted(len(levels(D)), 'token count')} {D.min():.3g} to {D.max():.3g}"
             )
     if rows.distillations:
         lines.append(
-            f"  teachers: {len(np.unique(rows.L_T))} losses {rows.L_T.min():.4g} to {rows.L_T.max():.4g}"
+            f"  teachers: {_counted(len(np.unique(rows.L_T)), 'loss', 'losses')} "
+            f"{rows.L_T.min():.4g} to {rows.L_T.max():.4g}"
         )
         reasons = published_reasons(rows)
         if reasons:
@@ -154,15 +156,14 @@ def check_table(table: pd.DataFrame) -> list[Finding]:
                 mend="Leave those runs out, or repeat them on more text",
             )
         )
-    worn = used["epochs"] > REPEATED if "epochs" in used else pd.Series(False, index=used.index)
-    if worn.any():
+    ratio = float((used["tokens"] / used["params"]).median())
+    if not TOKENS_PER_PARAM[0] < ratio < TOKENS_PER_PARAM[1]:
         found.append(
             Finding(
                 level="warn",
-                what=f"{worn.sum()} of {len(used)} runs saw their text more than {REPEATED:g} times (up to "
-                f"{used['epochs'].max():.1f}), where another epoch is worth clearly less than new text: the "
-                "coefficients of D bend to that",
-                mend="Leave those runs out, or repeat them on more text",
+                what=f"half of the runs have {'less' if ratio < 1 else 'more'} than {ratio:.2g} tokens per "
+                "parameter, which would be rare training",
+                mend="Check that the columns of parameters and tokens are not each other's, or compute's",
             )
         )
     alone = used[unnamed(used)]
@@ -291,6 +292,9 @@ def check_distillation(rows: Rows, supervised: SupervisedLaw | None) -> list[Fin
             )
         )
     if supervised is not None:
+        apart = students_apart(rows.L[n:], L_T, supervised.loss(N, D))
+        if apart:
+            found.append(Finding(level="warn", what=apart, mend="Give all losses in nats/token"))
         ratio = L_T / supervised.loss(N, D)
         better = float(np.mean(ratio < 1))
         if better in (0.0, 1.0):
@@ -328,9 +332,17 @@ def published_reasons(rows: Rows) -> list[str]:
     n = rows.supervised
     N, D, L_T = rows.N[n:], rows.D[n:], rows.L_T
     needs = (
-        (len(N), 24, "distillations"),
-        (len(levels(N)), 3, "student sizes"),
-        (len(levels(D)), 3, "student token counts"),
-        (len(levels(L_T, 1.01)), 4, "teacher losses"),
+        (len(N), 24, "distillation", "distillations"),
+        (len(levels(N)), 3, "student size", "student sizes"),
+        (len(levels(D)), 3, "student token count", "student token counts"),
+        (len(levels(L_T, 1.01)), 4, "teacher loss", "teacher losses"),
     )
-    return [f"{have} {what}, of at least {least}" for have, least, what in needs if have < least]
+    return [
+        f"{_counted(have, one, many)}, of at least {least}"
+        for have, least, one, many in needs
+        if have < least
+    ]
+
+
+def _counted(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"

@@ -157,7 +157,8 @@ class Model:
         names = [name for name, _ in space]
         for name in pins:
             if name not in names:
-                raise InputError(f"cannot fix {name!r}; what is fitted is {', '.join(names)}")
+                ours = [part.rpartition("ln ")[2] for part in names if "ln " in part and "*" not in part]
+                raise InputError(f"cannot hold {name.rpartition('ln ')[2]}; what can be is {', '.join(ours)}")
         self.offset = np.array([pins.get(name, 0.0) for name in names])
         expand = np.eye(len(names))
         free = [i for i, name in enumerate(names) if name not in pins]

@@ -7,6 +7,7 @@ names the file, the column and the row. Rows are counted from 1, the header not 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -175,6 +176,7 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
     missing = [name for name in REQUIRED if name not in table]
     if missing:
         hint = "; say which of yours it is with --map, for example --map N=size,D=tokens,L=val_loss"
+        hint += " (or C=flops, the compute, for D)" if missing[0] == "tokens" else ""
         raise InputError(f"no column {missing[0]!r}; {_columns(table, missing[0])}{hint}")
     if "teacher_loss" not in table:
         table["teacher_loss"] = np.nan
@@ -217,6 +219,8 @@ def _numbers(table: pd.DataFrame, column: str) -> pd.Series[float]:
     plain = pd.to_numeric(values, errors="coerce").astype(np.float64)
     for row in map(int, np.flatnonzero(plain.isna() & values.notna())):
         text = str(values.iloc[row]).strip()
+        if re.search(r",(?!\d{3}(?!\d))", text):
+            raise InputError(f"row {row + 1}, column {column!r}: {text!r} has a decimal comma; write a point")
         try:
             empty = text.lower() in ("", "nan", "none")
             plain.iloc[row] = np.nan if empty else parse_quantity(text, column)

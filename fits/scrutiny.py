@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from scaling.errors import InputError
+
+Array = NDArray[np.float64]
 
 FINISHED = ("done", "finished", "completed", "success")
 COMPARABLE = {
@@ -17,6 +20,8 @@ COMPARABLE = {
 """Columns that must say one thing of all runs, for their nats/token to be comparable."""
 TEACHER_APART = 0.02
 """A teacher's loss may be this far (relative) from the loss of its own run in the same table."""
+BETWEEN = {"params": (1e3, 1e15), "tokens": (1e3, 1e18)}
+"""Sizes outside are of another unit, or another column."""
 STUDENT_APART = 1.3
 """No student is, typically, this factor worse than both its teacher and the same training without one."""
 
@@ -67,17 +72,16 @@ def refuse_implausible(table: pd.DataFrame) -> None:
         reasons = ", ".join(f"{n} x {why}" for why, n in table["excluded"].value_counts().items())
         raise InputError(f"no row can be used: {reasons}")
     for column, unit in (("params", "parameters"), ("tokens", "tokens")):
-        largest = used[column].max()
-        if largest < 1e3:
-            raise InputError(
-                f"column {column!r}: the largest value is {largest:g}; sizes are plain {unit} "
-                "(143e6 or '143M'), not millions or billions"
-            )
-        odd = used[used[column] < 1e3]
+        least, most = BETWEEN[column]
+        odd = used[(used[column] < least) | (used[column] > most)]
         if len(odd):
+            value, largest = odd[column].iloc[0], used[column].max()
+            hint = f"is it in millions or billions? Write {unit} in full, or as '143M'"
+            if value > most:
+                hint = "is it compute, in FLOPs? That is column 'compute' (--map C=...)"
             raise InputError(
-                f"row {odd.index[0] + 1}, column {column!r}: {odd[column].iloc[0]:g} beside {largest:g}; "
-                f"units seem to be mixed, all are plain {unit}"
+                f"row {odd.index[0] + 1}, column {column!r}: no run has {value:.6g} {unit} "
+                f"(the largest value is {largest:.6g}); {hint}"
             )
     for column in ("loss", "teacher_loss"):
         bad = used[used[column] > 20.0]
@@ -150,21 +154,33 @@ def _teachers_agree(used: pd.DataFrame) -> None:
 
 
 def _students_in_the_same_units(used: pd.DataFrame) -> None:
-    """Distillation mixes a teacher's level with the student's own: both far off can only be another unit."""
     alone = used[used["kind"] == "supervised"].groupby(["params", "tokens"], as_index=False)["loss"].median()
     both = used[used["kind"] == "distillation"].merge(alone, on=["params", "tokens"], suffixes=("", "_alone"))
-    ends = both[["teacher_loss", "loss_alone"]]
-    above = float((both["loss"] / ends.max(axis=1)).median()) if len(both) else 1.0
-    below = float((both["loss"] / ends.min(axis=1)).median()) if len(both) else 1.0
-    for ratio, said, far in (
+    said = students_apart(
+        *(both[name].to_numpy(np.float64) for name in ("loss", "teacher_loss", "loss_alone"))
+    )
+    if said:
+        raise InputError(f"column 'loss': {said}")
+
+
+def students_apart(loss: Array, teacher: Array, alone: Array) -> str:
+    """What is wrong where distilled students are far above, or below, both their teachers and themselves
+    trained alone; empty where they are not. Distillation mixes the two levels: that can only be a unit.
+    """
+    if not len(loss):
+        return ""
+    above = float(np.median(loss / np.maximum(teacher, alone)))
+    below = float(np.median(loss / np.minimum(teacher, alone)))
+    for ratio, where, far in (
         (above, "above", above > STUDENT_APART),
         (below, "below", below < 1 / STUDENT_APART),
     ):
         if far:
-            raise InputError(
-                f"column 'loss': the distilled students are {ratio:.2f} times, far {said}, both their "
-                f"teachers and the supervised runs of the same size and tokens{_units(ratio)}"
+            return (
+                f"the distilled students are {ratio:.2f} times, far {where}, both their teachers and the "
+                f"supervised runs of the same size and tokens{_units(ratio)}"
             )
+    return ""
 
 
 def _units(ratio: float) -> str:

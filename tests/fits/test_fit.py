@@ -69,7 +69,7 @@ def test_pins_and_ties() -> None:
     found = fit(sweep(noise=0.005), fixed={"E": 1.5}, tied=True, draws=20)
     assert pytest.approx(1.5) == found.supervised.E
     assert found.supervised.alpha == pytest.approx(found.supervised.beta)
-    with pytest.raises(InputError, match="cannot fix 'ln c0'"):
+    with pytest.raises(InputError, match="cannot hold c0; what can be is E, gamma, k, q, eps"):
         fit(sweep(), fixed={"c0": 2.0}, draws=20)
 
 

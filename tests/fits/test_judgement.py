@@ -157,6 +157,15 @@ def test_pooled_contexts_and_unnamed_checkpoints_are_warned_about() -> None:
     assert "2 contexts (128, 129), pooled here" in said
 
 
+def test_columns_that_look_exchanged_are_warned_about() -> None:
+    swapped = sweep().rename(columns={"params": "tokens", "tokens": "params"})
+    assert "tokens per parameter, which would be rare" in str(check(validate(swapped)))
+    frame = sweep(noise=0.003, students=(5e3, 2e4, 6e4))  # no size that a supervised run has
+    frame.loc[frame["kind"] == "distillation", "loss"] /= np.log(2)
+    said = [str(finding) for finding in fit(frame, draws=20, held_out=False).findings]
+    assert any("far above, both their teachers" in each and "one is in bits/token" in each for each in said)
+
+
 def test_tokens_taken_from_compute_are_said() -> None:
     frame = sweep(noise=0.01)
     frame["compute"] = 6 * frame["params"] * frame["tokens"]
