@@ -53,7 +53,7 @@ class Method(Part):
     """Move the teacher away from the student as training goes on."""
     logits: Literal["online", "cached", "top-k"] = "online"
     """The teacher reads every batch; or wrote its distributions down once, in half precision; or only its
-    likeliest tokens and their tail's mass, which shifts the law."""
+    likeliest tokens and their tail's mass, which shifts the law: :mod:`sweeps.logits` says by how much."""
     top: int = Field(32, ge=1)
     """Tokens kept by ``logits: top-k``."""
     source: Source = Source()
