@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import cache as once
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from scaling.errors import InputError
 from sweeps.batches import Batches
@@ -17,11 +17,14 @@ from sweeps.corpora import TokenisedCorpus
 from sweeps.device import device
 from sweeps.logit_cache import LogitCache, Numbers, Wrote
 from sweeps.logits import Kept, kept
-from sweeps.model import PRECISIONS
+from sweeps.model import PRECISIONS, Decoder
 from sweeps.model_files import load_model
 from sweeps.steps import Step
 from sweeps.store import Store
-from sweeps.targets import Cached, LanguageModel, Online, Target
+from sweeps.targets import Cached, Online, Target
+
+if TYPE_CHECKING:
+    from sweeps.foreign.load import Foreign
 
 BLOCKS_AT_ONCE, LOGITS_AT_ONCE = 16, 2**23
 """Of a stream, and elements of its logits (32 MB), at most, that a teacher writes down at a time."""
@@ -37,16 +40,18 @@ def target_of(store: Store, step: Step, corpus: TokenisedCorpus, stack: ExitStac
 def online(store: Store, teacher: Step, stack: ExitStack) -> Online:
     """The model that ``teacher`` trained, or measured."""
     if teacher.foreign:
-        return Online(load_foreign(teacher))
-    folder = stack.enter_context(store.model(teacher.id))
-    trained = store.result(teacher.id) or {}
-    model = load_model(folder, teacher.shape, trained.get("weights_sha256", ""))
+        model = load_foreign(teacher)
+    else:
+        folder = stack.enter_context(store.model(teacher.id))
+        trained = store.result(teacher.id) or {}
+        model = load_model(folder, teacher.shape, trained.get("weights_sha256", "")).to(device())
+    if not isinstance(model, Decoder):
+        return Online(model)
     model.precision = PRECISIONS[teacher.training.precision]
-    model.to(device())
     return Online(CompiledTrunk(model) if teacher.training.compile else model)
 
 
-def load_foreign(step: Step) -> LanguageModel:
+def load_foreign(step: Step) -> Decoder | Foreign:
     """The model that ``step`` measures, on this machine's device.
 
     Raises:
@@ -58,9 +63,7 @@ def load_foreign(step: Step) -> LanguageModel:
     place = step.foreign.place
     if place.fingerprint != step.foreign.fingerprint:
         raise InputError(f"teacher: {place.model} has changed since this sweep was planned; start it again")
-    model = load(place.folder(), step.shape.vocab, f"teacher {place.model}")
-    assert isinstance(model, nn.Module)
-    return model.to(device())
+    return load(place.folder(), step.shape.vocab, f"teacher {place.model}").to(device())
 
 
 def cached(store: Store, cache: Step, corpus: TokenisedCorpus, wrote: Wrote | None = None) -> Cached:

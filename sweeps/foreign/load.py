@@ -53,7 +53,7 @@ class Foreign(nn.Module):
         self.register_buffer("head", head)
 
 
-def load(folder: Path, vocab: int, where: str = "teacher") -> LanguageModel:
+def load(folder: Path, vocab: int, where: str = "teacher") -> Decoder | Foreign:
     """The model in ``folder``, frozen, in float32, over the first ``vocab`` tokens.
 
     Rows of its output projection beyond ``vocab`` are padding: no token has them, so they are left out and
@@ -64,7 +64,7 @@ def load(folder: Path, vocab: int, where: str = "teacher") -> LanguageModel:
             linear function of its last hidden states.
     """
     own = shape_of(config(folder, where))
-    model = _own(folder, own, where) if own else _transformers(folder, where)
+    model: Decoder | Foreign = _own(folder, own, where) if own else _transformers(folder, where)
     known = model.head.shape[0]
     if known < vocab:
         raise InputError(
@@ -74,9 +74,7 @@ def load(folder: Path, vocab: int, where: str = "teacher") -> LanguageModel:
     if known > vocab:
         model = Foreign(model.model, model.head[:vocab].clone())
     _refuse_nonsense(model, folder, where)
-    assert isinstance(model, nn.Module)
-    model.eval().requires_grad_(False)
-    return model
+    return model.eval().requires_grad_(False)
 
 
 def _own(folder: Path, shape: Any, where: str) -> Decoder:

@@ -332,7 +332,7 @@ def test_a_word_without_end_does_not_stall(tmp_path: Path, own_cache: Path) -> N
 
 def test_how_much_is_held_out_unless_told() -> None:
     """A fixed amount of a large text, a share of a small one, and never more than its room."""
-    for number, expected in ((20_000, HELDOUT_BYTES), (1000, LARGEST_SHARE * 1000 * 206)):
+    for number, expected in ((40_000, HELDOUT_BYTES), (1000, LARGEST_SHARE * 1000 * 206)):
         texts = [f"{n:06d}" + "x" * 200 for n in range(number)]
         source = Source("made", "fingerprint", (Part("made", "free", lambda texts=texts: iter(texts)),))
         (split,) = split_documents(source, None, seed=0)
