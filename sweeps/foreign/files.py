@@ -64,8 +64,8 @@ def locate(model: str, revision: str | None, where: str) -> Place:
         if revision is not None:
             raise InputError(f"{where}: {model} is a directory, which has no revisions; remove 'revision'")
         place = Place(model=str(path.absolute()))
-        config(path, where)
         weights(path, where)
+        config(path, where)
         return place
     if not HUB_ID.fullmatch(model):
         raise InputError(f"{where}: there is no directory {model}; give one, or OWNER/NAME on a hub")

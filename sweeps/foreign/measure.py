@@ -12,7 +12,7 @@ from scaling.compute import ModelShape
 from sweeps.corpora.tokenizer import GivenTokenizer
 from sweeps.device import device
 from sweeps.foreign.count import card_of
-from sweeps.foreign.files import locate, weights
+from sweeps.foreign.files import locate
 from sweeps.foreign.load import load
 from sweeps.heldout import heldout_loss
 from sweeps.spec import Corpus
@@ -89,7 +89,6 @@ def check(model: str, corpus: str | None, *, context: int, tokens: int) -> Check
     where = "teacher"
     place = locate(model, None, where)
     folder = place.folder()
-    weights(folder, where)
     card = card_of(folder, where)
     tokenizer = GivenTokenizer.read(folder, where)
     teacher: Any = load(folder, tokenizer.size, where).to(device())
