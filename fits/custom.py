@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 import scaling.calibration
-from fits.coordinates import Array, Centre, Coordinate
+from fits.coordinates import Array, Centre, Coordinate, DistillationCoordinates
 from fits.model import COORDINATES
 from scaling.errors import InputError
 from scaling.laws import Derivatives, Partials, SupervisedLaw, coefficients
@@ -38,15 +38,27 @@ def register_law(name: str, function: Callable[..., Any], start: Mapping[str, fl
         namespace={"loss": _loss(function, tuple(start)), "derivatives": _derivatives, "inputs": INPUTS},
     )
     scaling.calibration.LAWS[name] = law
-    COORDINATES[name] = lambda centre: _Coordinates(centre, law, start)
+    COORDINATES[name] = lambda centre: _Coordinates(centre, law, name, function, start)
     return law
+
+
+def _elsewhere(
+    name: str, function: Callable[..., Any], start: Mapping[str, float], centre: Centre
+) -> DistillationCoordinates[Any]:
+    """The coordinates in another process, where the law may not have been registered."""
+    if name not in COORDINATES:
+        register_law(name, function, start)
+    return COORDINATES[name](centre)
 
 
 class _Coordinates:
     """The logarithm of each coefficient."""
 
-    def __init__(self, centre: Centre, law: type, start: Mapping[str, float]) -> None:
+    def __init__(
+        self, centre: Centre, law: type, name: str, function: Callable[..., Any], start: Mapping[str, float]
+    ) -> None:
         self.centre, self.kind, self.names = centre, law, tuple(start)
+        self.made_of = name, function, dict(start)
         self.space: tuple[Coordinate, ...] = tuple(
             Coordinate(
                 name=f"ln {name}",
@@ -57,6 +69,9 @@ class _Coordinates:
             )
             for name, value in start.items()
         )
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _elsewhere, (*self.made_of, self.centre)
 
     def law(self, theta: Array) -> Any:
         """The law at ``theta`` (..., p); its coefficients have shape (..., 1)."""

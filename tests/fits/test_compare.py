@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -39,11 +41,12 @@ def test_the_law_that_made_the_runs_wins() -> None:
     assert np.isfinite(found.scores[0].mean)
 
 
-def test_a_law_of_ones_own() -> None:
-    def soft_maximum(N_S, D_S, L_T, supervised: SupervisedLaw, boost, sharpness):  # type: ignore[no-untyped-def]
-        floor = supervised.loss(N_S, boost * D_S)
-        return np.exp(np.logaddexp(sharpness * np.log(floor), sharpness * np.log(L_T)) / sharpness)
+def soft_maximum(N_S, D_S, L_T, supervised: SupervisedLaw, boost, sharpness):  # type: ignore[no-untyped-def]
+    floor = supervised.loss(N_S, boost * D_S)
+    return np.exp(np.logaddexp(sharpness * np.log(floor), sharpness * np.log(L_T)) / sharpness)
 
+
+def test_a_law_of_ones_own() -> None:
     register_law("soft-maximum", soft_maximum, {"boost": 2.0, "sharpness": 20.0})
     found = fit(sweep(noise=0.003), laws=["soft-maximum"], draws=20)
     assert found.main.status == "converged"
@@ -51,6 +54,8 @@ def test_a_law_of_ones_own() -> None:
     assert found.calibration.sampled_law().loss(
         1e5, 1e6, 4.0, found.calibration.sampled_supervised()
     ).shape == (20, 1)
+    there = pickle.loads(pickle.dumps(found.main.model))  # as an executor sends it to another process
+    assert np.array_equal(there.at(found.main.theta)[0], found.main.predicted)
     with pytest.raises(InputError, match="positive value"):
         register_law("none", soft_maximum, {"boost": 0.0})
 
