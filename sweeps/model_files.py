@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scaling.compute import ModelShape
 from scaling.errors import InputError
-from sweeps.corpora.tokenizer import END_OF_TEXT_ID
+from sweeps.corpora.tokenizer import END_OF_TEXT_ID, GivenTokenizer
 from sweeps.model import NORM_EPS, ROPE_BASE, Decoder
 
 WEIGHTS = "model.safetensors"
@@ -23,7 +23,8 @@ def save_model(model: Decoder, tokenizer_files: Path, folder: Path) -> str:
     """Write weights, configuration and tokenizer into ``folder``; return the checksum of the weights."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(qwen3_config(model.shape), indent=2))
+    end_of_text = GivenTokenizer.read(tokenizer_files).end_of_text_id
+    (folder / "config.json").write_text(json.dumps(qwen3_config(model.shape, end_of_text), indent=2))
     for file in tokenizer_files.iterdir():
         shutil.copy(file, folder / file.name)
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
@@ -59,7 +60,7 @@ def shape_of(config: dict[str, Any]) -> ModelShape | None:
     if fields["heads"] != fields["kv_heads"]:
         return None
     shape = ModelShape(**fields)
-    return shape if qwen3_config(shape) == config else None
+    return shape if qwen3_config(shape, config.get("eos_token_id")) == config else None
 
 
 SIZES = {
@@ -75,8 +76,8 @@ SIZES = {
 """Names in transformers' configuration, by our own."""
 
 
-def qwen3_config(shape: ModelShape) -> dict[str, Any]:
-    """The transformers configuration whose model has this shape."""
+def qwen3_config(shape: ModelShape, end_of_text: Any = END_OF_TEXT_ID) -> dict[str, Any]:
+    """The transformers configuration whose model has this shape, and whose documents end with this token."""
     return {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
@@ -87,7 +88,7 @@ def qwen3_config(shape: ModelShape) -> dict[str, Any]:
         "hidden_act": "silu",
         "attention_bias": False,
         "tie_word_embeddings": True,
-        "bos_token_id": END_OF_TEXT_ID,
-        "eos_token_id": END_OF_TEXT_ID,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
         "torch_dtype": "float32",
     }

@@ -38,6 +38,7 @@ class GivenTokenizer:
     size: int
     """One more than its largest id."""
     end_of_text: str
+    end_of_text_id: int
 
     @classmethod
     def read(cls, place: str | Path, field: str = "corpus.tokenizer") -> GivenTokenizer:
@@ -61,7 +62,8 @@ class GivenTokenizer:
                 "eos_token in tokenizer_config.json beside it"
             )
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-        return cls(file=file, sha256=sha256, size=max(ids.values()) + 1, end_of_text=end)
+        size = max(ids.values()) + 1
+        return cls(file=file, sha256=sha256, size=size, end_of_text=end, end_of_text_id=ids[end])
 
     @property
     def vocabulary(self) -> dict[str, int]:

@@ -22,6 +22,9 @@ from sweeps.corpora.tokenizer import save_tokenizer, train_tokenizer
 from sweeps.foreign.count import card_of
 from sweeps.foreign.load import load
 from sweeps.generate import uniform, write
+from sweeps.ladder import shape_for
+from sweeps.model import Decoder
+from sweeps.model_files import save_model, shape_of
 from sweeps.run_step import run_step
 from sweeps.spec import parse_sweep
 from sweeps.steps import Step, expand
@@ -352,6 +355,25 @@ def test_a_size_that_the_tokenizer_does_not_have_is_refused(spec: dict[str, Any]
         expand(parse_sweep(spec))
     spec["corpus"]["vocab"] = 300
     assert expand(parse_sweep(spec)).steps[0].shape.vocab == 300
+
+
+def test_a_student_ends_its_documents_as_its_teacher_does(save: Callable[..., Path], tmp_path: Path) -> None:
+    """The end-of-text token is where the teacher's tokenizer has it, not where one of ours would."""
+    tokenizer = json.loads((save(made("Llama")) / "tokenizer.json").read_text())
+    ids = tokenizer["model"]["vocab"]
+    old = next(token for token, number in ids.items() if number == 17)
+    ids["<|endoftext|>"], ids[old] = 17, 0
+    tokenizer["added_tokens"][0]["id"] = 17
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    student = Decoder(shape_for(3000, vocab=VOCAB, context=32, aspect_ratio=32))
+    out = tmp_path / "student"
+    out.mkdir()
+    save_model(student, folder, out)
+    config = json.loads((out / "config.json").read_text())
+    assert (config["eos_token_id"], config["bos_token_id"]) == (17, 17)
+    assert shape_of(config) == student.shape
 
 
 def test_a_hub_is_asked_for_a_commit_and_for_no_code(
