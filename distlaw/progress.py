@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from scaling.errors import InputError
+from sweeps.leases import place
 
 if TYPE_CHECKING:
-    from sweeps.scheduler import State
+    from sweeps.state import Running, State
     from sweeps.store import Store
 
 
@@ -57,18 +58,16 @@ class Progress:
             f"about {_clock(state.seconds_left(self.slots))} left",
         )
         steps = Table.grid(padding=(0, 2))
-        for step, since in state.running.values():
-            progress = self._progress(step.id, since)
-            steps.add_row("  " + step.label, progress)
+        for running in state.running.values():
+            steps.add_row("  " + running.step.label, self._progress(running))
         failed = [
             Text(f"  failed {step[:8]}: {reason}", style="red") for step, reason in state.failed.items()
         ]
         return Group(bar, steps, *failed)
 
-    def _progress(self, step: str, since: float) -> str:
+    def _progress(self, running: Running) -> str:
         with suppress(InputError, KeyError, TypeError, ValueError):  # damaged: only the picture suffers
-            found = self.store.read(step, "progress.json")
-            if found and time.monotonic() - since >= found["seconds"]:  # not of an earlier attempt
+            if found := self.store.read(*place(running.step.id, running.number, "beat")):
                 loss = f"  loss {found['loss']:.3f}" if "loss" in found else ""
                 return f"{found['steps_done']}/{found['steps']}{loss}"
         return "starting"

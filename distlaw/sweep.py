@@ -15,8 +15,8 @@ from scaling.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sweeps.scheduler import State
     from sweeps.spec import Sweep
+    from sweeps.state import State
     from sweeps.steps import Dag
     from sweeps.store import Store
 
@@ -63,8 +63,12 @@ def run(
     spec: Spec,
     store: StorePath = None,
     cores: Cores = None,
-    executor: Annotated[str, typer.Option(help="ray, or inline for this process alone.")] = "ray",
-    address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or ray://HOST:PORT.")] = "local",
+    executor: Annotated[
+        str | None, typer.Option(help="process, ray or inline. Default: ray with an address or a GPU.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT.")
+    ] = None,
 ) -> None:
     """Run a sweep, or what is missing of it. Ctrl-C stops it; the same command goes on.
 
@@ -114,7 +118,13 @@ def write_table(table: pd.DataFrame, out: Path) -> None:
 
 
 def run_sweep(
-    sweep: Sweep, dag: Dag, store: Store, *, cores: int, executor: str = "ray", address: str = "local"
+    sweep: Sweep,
+    dag: Dag,
+    store: Store,
+    *,
+    cores: int,
+    executor: str | None = None,
+    address: str | None = None,
 ) -> State:
     """Run what is missing of ``dag`` with live progress; Ctrl-C leaves what is done in the store."""
     from distlaw.progress import Progress
@@ -123,30 +133,27 @@ def run_sweep(
     from sweeps.provenance import record_sweep
     from sweeps.run_step import corpus_of
 
-    if executor not in ("ray", "inline"):
-        raise InputError(f"--executor: ray or inline, not {executor!r}")
     if store.root.startswith("memory:"):
         raise InputError(
             f"--store: {store.root} would be gone when the command ends; give a path or a bucket"
         )
     store.create()
+    store.probe()
     record_sweep(store, sweep, dag)
-    todo = [step for step in dag.steps if store.result(step.id) is None]
+    done = store.results(step.id for step in dag.steps)
+    todo = [step for step in dag.steps if step.id not in done]
     if not todo:
         return scheduler.run(dag, store, executors.Inline(store), lambda _: 0.0, lambda _: None)
     throughput = measured_throughput(todo[0], corpus_of(todo[0]).heldout_tokens)
-    runner: executors.Executor = executors.Inline(store)
+    runner = executors.executor_for(executor, store, cores=min(cores, len(todo)), address=address)
     try:
-        if executor == "ray":
-            wanted = min(cores, len(todo)) if address == "local" else None
-            runner = executors.Ray(store, address=address, cores=wanted)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, like Ctrl-C
         with Progress(store, runner.slots) as progress:
-            return scheduler.run(dag, store, runner, throughput.seconds, progress.show)
+            return scheduler.run(dag, store, runner, throughput.seconds, progress.show, sweep)
     except KeyboardInterrupt:
-        done = sum(store.result(step.id) is not None for step in dag.steps)
+        count = len(store.results(step.id for step in dag.steps))
         typer.echo(
-            f"\nstopped: {done} of {len(dag.steps)} steps are done and kept; the same command goes on.",
+            f"\nstopped: {count} of {len(dag.steps)} steps are done and kept; the same command goes on.",
             err=True,
         )
         raise

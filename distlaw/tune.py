@@ -61,7 +61,8 @@ def tune(
 
 
 def _runner(store: Store, cores: int, address: str) -> Executor:
-    from sweeps.executors import Inline, Ray
+    from sweeps.executors import Inline
+    from sweeps.ray_executor import Ray
 
     return Inline(store) if cores == 1 and address == "local" else Ray(store, address=address, cores=cores)
 

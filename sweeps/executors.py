@@ -1,194 +1,154 @@
-"""Where steps run: in this process, or on Ray. Executors launch; the store remembers."""
+"""Where jobs run: in this process, in fresh ones beside it, on Ray. Executors launch; the store remembers."""
 
 from __future__ import annotations
 
-import os
-import socket
+import select
+import signal
 import time
-from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
 from scaling.errors import InputError
-from sweeps.run_step import run_step
-from sweeps.steps import Step
+from sweeps.forker import GRACE_SECONDS, Forker
+from sweeps.jobs import Job, Outcome, run_job
+from sweeps.resources import Resources
 from sweeps.store import Store
-
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""One process a core with one thread each is a quarter faster than one process with all threads."""
-
-
-GPU_SHARE = 0.25
-"""Of a GPU for each step, where there are GPUs: the models of a sweep are small."""
-LIVENESS_SECONDS = 5.0
-"""Between two looks at whether the cluster still has a node."""
-
-
-class ClusterLostError(RuntimeError):
-    """No node is left to run anything on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How one attempt at a step ended."""
-
-    step: Step
-    error: str | None = None
-    """The reason it failed, one line; None if its result is in the store."""
-    crashed: bool = False
-    """The process died, which says nothing about the step: worth another attempt."""
 
 
 class Executor(Protocol):
-    """Runs steps whose teachers are in the store."""
+    """Runs jobs whose teachers are in the store."""
 
     slots: int
-    """Steps that run side by side."""
+    """Jobs of the usual size that run side by side."""
+    usual: Resources
+    """What a job runs on where the spec does not say."""
 
-    def submit(self, step: Step) -> None:
-        """Start ``step`` as soon as a slot is free."""
+    def misfit(self, resources: Resources) -> str | None:
+        """Why ``resources`` can never be had here; None if they can."""
+
+    def room(self, resources: Resources) -> bool:
+        """Whether a job may be submitted that runs on ``resources``."""
+
+    def submit(self, job: Job) -> None:
+        """Start ``job`` as soon as there is room."""
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Steps that ended since the last call; returns after ``seconds`` at the latest if it can."""
+        """How steps ended since the last call: returns when one has, after ``seconds`` at the latest."""
+
+    def drop(self, job: Job) -> None:
+        """Forget a job that others will do, and end it if it can be reached."""
 
     def close(self) -> None:
         """Stop everything that still runs."""
 
 
-class Inline:
-    """Runs each step in this process when waited for."""
+def executor_for(name: str | None, store: Store, *, cores: int, address: str | None) -> Executor:
+    """The executor of a name; Ray where an address or a GPU asks for it, and else processes, if none is given.
 
-    slots = 1
+    Raises:
+        InputError: for an unknown name, or an address that leads nowhere.
+    """
+    if name is None:
+        name = "ray" if address or _gpus() else "process"
+    if name == "inline":
+        return Inline(store)
+    if name == "process":
+        return Processes(store, cores)
+    if name == "ray":
+        from sweeps.ray_executor import Ray
+
+        return Ray(store, address=address or "local", cores=None if address else cores)
+    raise InputError(f"--executor: process, ray or inline, not {name!r}")
+
+
+def _gpus() -> bool:
+    """Whether this machine has a GPU, without importing torch."""
+    return Path("/proc/driver/nvidia/gpus").is_dir() or Path("/dev/kfd").exists()
+
+
+class Inline:
+    """Runs each job in this process when waited for."""
+
+    slots, usual = 1, Resources()
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.queue: list[Step] = []
+        self.queue: list[Job] = []
 
-    def submit(self, step: Step) -> None:
-        self.queue.append(step)
+    def misfit(self, resources: Resources) -> str | None:
+        return "one process cannot be several" if resources.gang else None
+
+    def room(self, resources: Resources) -> bool:  # noqa: ARG002
+        return not self.queue
+
+    def submit(self, job: Job) -> None:
+        self.queue.append(job)
 
     def wait(self, seconds: float) -> list[Outcome]:  # noqa: ARG002
-        return [attempt(self.store, self.queue.pop(0))] if self.queue else []
+        return list(run_job(self.store, self.queue.pop(0))) if self.queue else []
+
+    def drop(self, job: Job) -> None:
+        if job in self.queue:
+            self.queue.remove(job)
 
     def close(self) -> None:
         self.queue.clear()
 
 
-class Ray:
-    """Runs each step as a plain Ray task on one core (and a share of a GPU); processes are reused."""
+class Processes:
+    """Runs each job in a fresh process of its own on this machine."""
 
-    def __init__(self, store: Store, *, address: str = "local", cores: int | None = None) -> None:
-        self.ray, self.store = start_ray(address, cores), store
-        self.seen_alive = time.monotonic()
-        resources = self.ray.cluster_resources()
-        share = GPU_SHARE if resources.get("GPU") else 0.0
-        places = resources["GPU"] / share if share else resources.get("CPU", 1)
-        self.slots = cores or max(1, int(min(places, resources.get("CPU", 1))))
-        self.task = self.ray.remote(num_cpus=1, num_gpus=share, max_retries=0)(_attempt_elsewhere)
-        self.running: dict[Any, Step] = {}
+    usual = Resources()
 
-    def submit(self, step: Step) -> None:
-        self.running[self.task.remote(self.store.url, step.as_json())] = step
+    def __init__(self, store: Store, cores: int) -> None:
+        self.store, self.slots = store, cores
+        self.idle: list[Forker] = []
+        self.busy: list[Forker] = []
+
+    def misfit(self, resources: Resources) -> str | None:
+        if resources.gpus or resources.nodes > 1:
+            return "processes of this machine share its GPUs unasked; use --executor ray"
+        if resources.cpus > self.slots:
+            return f"there are {self.slots} cores here"
+        return None
+
+    def room(self, resources: Resources) -> bool:
+        taken = sum(forker.job.resources.cpus for forker in self.busy if forker.job)
+        return taken + resources.cpus <= self.slots
+
+    def submit(self, job: Job) -> None:
+        forker = self.idle.pop() if self.idle else Forker()
+        self.busy.append(forker)
+        forker.start(self.store, job)
 
     def wait(self, seconds: float) -> list[Outcome]:
-        if not self.running:
-            return []
-        ready, _ = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=seconds)
-        if not ready and time.monotonic() - self.seen_alive > LIVENESS_SECONDS:
-            if not any(node["Alive"] for node in self.ray.nodes()):
-                raise ClusterLostError("Ray's last node died; what is done is kept, the same command goes on")
-            self.seen_alive = time.monotonic()
-        return [self._outcome(reference) for reference in ready]
+        found: list[Outcome] = []
+        for forker in select.select(self.busy, [], [], seconds)[0]:
+            found += forker.outcomes()
+            if forker.job is None:
+                self.busy.remove(forker)
+                self._keep(forker)
+        return found
 
-    def _outcome(self, reference: Any) -> Outcome:
-        step = self.running.pop(reference)
-        try:
-            return Outcome(step, self.ray.get(reference))
-        except self.ray.exceptions.RayTaskError as error:
-            return Outcome(step, _reason(error.cause if isinstance(error.cause, Exception) else error))
-        except self.ray.exceptions.RayError as error:
-            return Outcome(step, f"its process died ({_reason(error)})", crashed=True)
+    def drop(self, job: Job) -> None:
+        for forker in [forker for forker in self.busy if forker.job is job]:
+            self.busy.remove(forker)
+            forker.close()
 
     def close(self) -> None:
-        self.ray.shutdown()
+        """Ask all to stop, so that they write a checkpoint; after a while, end them."""
+        self.wait(0.0)
+        for forker in self.busy:
+            forker.stop(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self.busy and time.monotonic() < deadline:
+            self.wait(max(0.0, deadline - time.monotonic()))
+        for forker in self.busy + self.idle:
+            forker.close()
+        self.busy, self.idle = [], []
 
-
-def start_ray(address: str, cores: int | None) -> Any:
-    """The ray module, connected: to a cluster, or to a silent one of its own with ``cores`` processes.
-
-    Raises:
-        InputError: if nobody answers at ``address``, or lets us in.
-    """
-    import ray
-
-    _check_address(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    local: dict[str, Any] = {}
-    if address == "local":
-        local = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": 100 * 2**20}
-    try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": ONE_THREAD},
-            **local,
-        )
-    except (ValueError, ConnectionError) as error:
-        raise InputError(
-            f"--address {address}: no Ray cluster lets us in there ({error}); with token authentication, "
-            "start it and this command with RAY_AUTH_MODE=token and the same token"
-        ) from None
-    return ray
-
-
-def _check_address(address: str) -> None:
-    """Refuse at once an address where nobody listens; Ray itself would try for minutes.
-
-    Raises:
-        InputError: naming what was wrong with it.
-    """
-    if address in ("local", "auto"):
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (ValueError, OverflowError):
-        raise InputError(f"--address: local, auto, HOST:PORT or ray://HOST:PORT, not {address!r}") from None
-    except OSError as error:
-        raise InputError(f"--address {address}: nobody answers there ({error})") from None
-
-
-def attempt(store: Store, step: Step) -> Outcome:
-    """Run ``step`` here on one thread; what goes wrong is recorded and returned, never raised."""
-    import torch
-
-    torch.set_num_threads(1)
-    try:
-        run_step(store, step)
-    except Exception as error:
-        reason = _reason(error)
-        _record_failure(store, step, reason)
-        return Outcome(step, reason)
-    return Outcome(step)
-
-
-def _attempt_elsewhere(root: str, step: dict[str, Any]) -> str | None:
-    """The body of a Ray task: the reason of failure, or None."""
-    return attempt(Store(root), Step.from_json(step)).error
-
-
-def _record_failure(store: Store, step: Step, reason: str) -> None:
-    try:
-        store.write({"reason": reason, "step": step.as_json()}, step.id, "failure.json")
-    except OSError:
-        return  # the store itself may be what failed; the driver still has the reason
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error).strip()
-    if isinstance(error, InputError):
-        return text
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    def _keep(self, forker: Forker) -> None:
+        if forker.alive:
+            self.idle.append(forker)
+        else:
+            forker.close()

@@ -96,7 +96,7 @@ class Lease:
             self.store.write(beat, *place(self.step, self.number, "beat"))
             names = self.store.names(self.step, "attempts")
             self._fence(names)
-            if CANCEL in names or self.store.read(CANCEL):
+            if CANCEL in names or self.store.read(CANCEL) is not None:
                 raise Stopped(Ending.CANCELLED, "it was cancelled")
         except Stopped as stopped:
             self.lost = stopped
@@ -237,6 +237,18 @@ def attempts(store: Store, step: str, names: Iterable[str] | None = None) -> lis
             end = store.read(*place(step, number, "end")) if _name(number, "end") in names else None
             found.append(Attempt(step, number, claim, beat or {}, end))
     return found
+
+
+def fruitless(history: Iterable[Attempt], ending: Ending) -> int:
+    """How many attempts ended so; those that were lost but had got further than any before do not count."""
+    count, furthest = 0, 0
+    for attempt in history:
+        told = attempt.end or attempt.beat
+        kind = attempt.end["ending"] if attempt.end else Ending.LOST
+        further = told.get("steps_done", 0) > furthest
+        furthest = max(furthest, told.get("steps_done", 0))
+        count += kind == ending and not (further and ending is Ending.LOST)
+    return count
 
 
 def latest(names: Iterable[str]) -> int:

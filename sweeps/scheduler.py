@@ -1,104 +1,275 @@
-"""The sweep itself: submit what is ready, release students when their teacher is done, name what failed."""
+"""The sweep itself: submit what is ready, release students when their teacher is done, name what failed.
+
+Everything is decided from the store, so that a driver may be killed and started again, and several may share
+the work. What executors report comes first; what the store says counts, also where an executor falls silent.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from functools import cache
 
-from sweeps.executors import Executor, Outcome
+from scaling.errors import InputError
+from sweeps.budget import Ledger, caps_of
+from sweeps.cohorts import cohorts
+from sweeps.drivers import Session
+from sweeps.endings import RETRIES, Ending, backoff
+from sweeps.executors import Executor
+from sweeps.jobs import Job, Outcome
+from sweeps.leases import CANCEL, Watch, attempts, fruitless, latest, place
+from sweeps.resources import Caps, Devices, Resources, resources_of
+from sweeps.spec import Sweep
+from sweeps.state import Cost, Running, State
 from sweeps.steps import Dag, Step
 from sweeps.store import Store
 
-CRASHES_FORGIVEN = 2
-"""Attempts after the first for a step whose process died."""
 POLL_SECONDS = 0.5
-
-Cost = Callable[[Step], float]
-"""Estimated seconds of a step."""
-
-
-@dataclass
-class State:
-    """Where a sweep stands."""
-
-    dag: Dag
-    cost: Cost
-    found: set[str]
-    """Steps whose results were there when the sweep started."""
-    done: set[str] = field(default_factory=set)
-    running: dict[str, tuple[Step, float]] = field(default_factory=dict)
-    """Step and the time it was submitted, by id."""
-    failed: dict[str, str] = field(default_factory=dict)
-    """Reason by id."""
-    crashes: dict[str, int] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def blocked(self) -> list[Step]:
-        """Steps that can never run because a step they need failed, or is blocked itself."""
-        lost = set(self.failed)
-        blocked = []
-        for step in self.dag.steps:
-            if any(need.id in lost for need in step.needs):
-                blocked.append(step)
-                lost.add(step.id)
-        return blocked
-
-    @property
-    def complete(self) -> bool:
-        """Whether every step has its result."""
-        return len(self.done) == len(self.dag.steps)
-
-    def ready(self) -> list[Step]:
-        """Steps that could start now: those that others wait for first, then the longest."""
-        waiting = [
-            step
-            for step in self.dag.steps
-            if step.id not in self.done
-            and step.id not in self.failed
-            and step.id not in self.running
-            and all(need.id in self.done for need in step.needs)
-        ]
-        others = self.dag.waiting_for
-        return sorted(waiting, key=lambda step: (others[step.id] == 0, -self.cost(step)))
-
-    def settle(self, outcome: Outcome) -> None:
-        """Account for one ended attempt."""
-        step = outcome.step
-        self.running.pop(step.id, None)
-        if outcome.error is None:
-            self.done.add(step.id)
-        elif outcome.crashed and self.crashes.get(step.id, 0) < CRASHES_FORGIVEN:
-            self.crashes[step.id] = self.crashes.get(step.id, 0) + 1
-        else:
-            self.failed[step.id] = outcome.error
-
-    def seconds_left(self, slots: int) -> float:
-        """Estimated seconds to the end: the costs left, corrected by how this session's steps compare."""
-        todo = [s for s in self.dag.steps if s.id not in self.done and s.id not in self.failed]
-        left = sum(self.cost(step) for step in todo)
-        finished = sum(self.cost(s) for s in self.dag.steps if s.id in self.done and s.id not in self.found)
-        elapsed = time.monotonic() - self.started
-        ran = sum(min(time.monotonic() - since, self.cost(step)) for step, since in self.running.values())
-        pace = elapsed * slots / (finished + ran) if finished else 1.0
-        return max(0.0, (left - ran) * pace / slots)
+LOOK_LOCAL, LOOK_REMOTE = 2.0, 10.0
+"""Seconds between two looks at the store, on a disk and on an object store."""
+UNCLAIMED_SECONDS = 900.0
+"""After which a job that nobody has begun is submitted again; begun twice, one of them is told so."""
+HOUR = 3600.0
+CANCELLED = "it was cancelled"
 
 
-def run(dag: Dag, store: Store, executor: Executor, cost: Cost, watch: Callable[[State], None]) -> State:
+def run(
+    dag: Dag,
+    store: Store,
+    executor: Executor,
+    cost: Cost,
+    watch: Callable[[State], None],
+    sweep: Sweep | None = None,
+) -> State:
     """Run every step of ``dag`` that has no result; return where things stand at the end.
 
     A failed step does not stop the others; its students are blocked. ``watch`` is called about twice a
     second. Interrupting leaves every finished result in the store: the same call goes on from there.
+
+    Raises:
+        InputError: if a step could never be placed, naming it.
     """
-    found = {step.id for step in dag.steps if store.result(step.id)}
-    state = State(dag=dag, cost=cost, found=found, done=set(found))
-    while True:
-        for step in state.ready()[: executor.slots - len(state.running)]:
-            state.running[step.id] = (step, time.monotonic())
-            executor.submit(step)
-        watch(state)
-        if not state.running:
-            return state
-        for outcome in executor.wait(POLL_SECONDS):
-            state.settle(outcome)
+    store.remove(CANCEL)
+    scheduler = Scheduler(dag, store, executor, cost, sweep)
+    with Session(store, executor.slots) as session:
+        return scheduler.run(watch, session)
+
+
+class Scheduler:
+    """One driver of a sweep."""
+
+    def __init__(
+        self, dag: Dag, store: Store, executor: Executor, cost: Cost, sweep: Sweep | None = None
+    ) -> None:
+        self.store, self.executor, self.cost = store, executor, cache(cost)
+        self.rules = sweep.resources if sweep else []
+        found = set(store.results(step.id for step in dag.steps))
+        self.state = State(dag=dag, cost=self.cost, found=found)
+        caps, devices = (caps_of(sweep), sweep.hardware) if sweep else (Caps(), Devices())
+        self.ledger = Ledger(caps, devices, self.cost)
+        self.watch = Watch(store)
+        self.pardoned: dict[str, int] = {}
+        """Attempts up to this, by step, are forgiven: it was given up after them, and is tried again."""
+        self.suspected: set[str] = set()
+        """Steps whose attempt looked dead at the last look; its executor may still say how it died."""
+        self.refused: str | None = None
+        """Which cap a job would have broken."""
+        self.broken = False
+        """Whether a cap is broken, so that not even what runs may go on."""
+        self.look_due = 0.0
+        self._check_resources()
+        self._read_history()
+
+    def run(self, watch: Callable[[State], None], session: Session) -> State:
+        """See :func:`run`."""
+        state = self.state
+        while True:
+            self._look(session)
+            if not state.halted:
+                self._submit()
+            watch(state)
+            session.beat(state)
+            if state.idle and not state.halted and state.ready():
+                state.halted = self.refused
+            if state.idle or (state.halted and (self.broken or not state.running)):
+                return state
+            outcomes = self.executor.wait(POLL_SECONDS) if state.running else []
+            if not state.running:
+                time.sleep(POLL_SECONDS)
+            for outcome in outcomes:
+                self._settle(outcome)
+
+    def _submit(self) -> None:
+        if not self.executor.room(Resources()):
+            return
+        for cohort in cohorts(self.state.ready(), self.executor.slots, self.cost):
+            resources = self._resources(*cohort)
+            if not self.executor.room(resources):
+                return  # what is first in line is not overtaken, or it would wait for ever
+            claims = [(step, number) for step in cohort if (number := self._claimable(step))]
+            if not claims:
+                continue
+            steps, numbers = zip(*claims, strict=True)
+            job = Job(steps=steps, numbers=numbers, resources=resources)
+            if refused := self.ledger.reserve(job):
+                self.refused = refused
+                continue
+            for step, number in claims:
+                self.state.running[step.id] = Running(step, number, job)
+            self.executor.submit(job)
+
+    def _claimable(self, step: Step) -> int | None:
+        """The attempt that ``step`` may become now, unless it is done, cancelled or worked on elsewhere."""
+        if self.store.result(step.id):
+            self.state.finish(step.id)
+            return None
+        if CANCEL in self.store.names(step.id, "attempts"):
+            self.state.failed[step.id] = CANCELLED
+            return None
+        number = self.watch.claimable(step.id)
+        if number is None:
+            self.state.elsewhere.add(step.id)
+        return number
+
+    def _settle(self, outcome: Outcome) -> None:
+        """Account for one ended attempt."""
+        running = self.state.running.get(outcome.step)
+        if running is None or running.number != outcome.number:
+            return  # known already
+        del self.state.running[outcome.step]
+        self.suspected.discard(outcome.step)
+        step = running.step
+        if outcome.gone and outcome.ending is not Ending.HELD:
+            self._record_end(outcome)
+        self._charge(step, over=outcome.number)
+        if outcome.ending is Ending.DONE:
+            self.state.finish(step.id)
+        elif outcome.ending is Ending.HELD:
+            self.state.elsewhere.add(step.id)
+        elif outcome.ending is Ending.CANCELLED:
+            if CANCEL in self.store.names(step.id, "attempts"):
+                self.state.failed[step.id] = outcome.reason
+            else:
+                self.state.halted = CANCELLED
+        else:
+            self._retry_or_give_up(step, outcome)
+
+    def _retry_or_give_up(self, step: Step, outcome: Outcome) -> None:
+        pardoned = self.pardoned.get(step.id, 0)
+        history = [each for each in attempts(self.store, step.id) if each.number > pardoned]
+        spent = fruitless(history, outcome.ending)
+        if spent <= RETRIES.get(outcome.ending, 0):
+            self.state.retried += 1
+            self.state.resting[step.id] = time.monotonic() + backoff(spent)
+            return
+        tries = f" ({spent} times)" if spent > 1 else ""
+        self.state.failed[step.id] = outcome.reason + tries
+        if outcome.ending is Ending.FULL:
+            self.state.halted = f"the store is full: {outcome.reason}; make room and start again"
+        with suppress(OSError):  # the store itself may be what failed
+            record = {"reason": outcome.reason + tries, "ending": outcome.ending, "attempt": outcome.number}
+            self.store.write({**record, "step": step.as_json()}, step.id, "failure.json")
+
+    def _record_end(self, outcome: Outcome) -> None:
+        """Say in the store how an attempt ended, if it could not say so itself."""
+        beat = self.store.read(*place(outcome.step, outcome.number, "beat")) or {}
+        record = {**beat, "ending": outcome.ending, "reason": outcome.reason}
+        with suppress(OSError):
+            if self.store.read(*place(outcome.step, outcome.number)):
+                self.store.put_new(record, *place(outcome.step, outcome.number, "end"))
+
+    def _look(self, session: Session) -> None:
+        """See what the store says of steps that are under way, here and elsewhere."""
+        if time.monotonic() < self.look_due:
+            return
+        self.look_due = time.monotonic() + (LOOK_LOCAL if self.store.local else LOOK_REMOTE)
+        for running in list(self.state.running.values()):
+            self._look_at(running)
+        for step in list(self.state.elsewhere):
+            self._look_elsewhere(step)
+        for step in list(self.state.failed):
+            failure = self.store.read(step, "failure.json")
+            if failure and failure.get("pardoned"):
+                self.pardoned[step] = failure["attempt"]
+                del self.state.failed[step]
+        if self.store.read(CANCEL) is not None:
+            self.state.halted = CANCELLED
+        self._look_at_caps(session)
+
+    def _look_at(self, running: Running) -> None:
+        step, number = running.step.id, running.number
+        names = self.store.names(step, "attempts")
+        last = latest(names)
+        if end := self.store.read(*place(step, number, "end")) if last >= number else None:
+            self._settle(Outcome(step, number, Ending(end["ending"]), end.get("reason") or ""))
+        elif last > number:
+            self._settle(Outcome(step, number, Ending.HELD, "another process has taken over", gone=False))
+        elif last < number:
+            if time.monotonic() - running.since > UNCLAIMED_SECONDS:
+                self._give_up_on(running, "nobody began it")
+        elif self.watch.claimable(step) is None:
+            self.suspected.discard(step)
+        elif step in self.suspected:
+            self._give_up_on(running, "its process or node is silent")
+        else:
+            self.suspected.add(step)
+
+    def _give_up_on(self, running: Running, why: str) -> None:
+        self.executor.drop(running.job)
+        for step, number in running.job.attempts.items():
+            self._settle(Outcome(step, number, Ending.LOST, why, gone=False))
+
+    def _look_elsewhere(self, step: str) -> None:
+        if self.store.result(step):
+            self.state.finish(step)
+            return
+        failure = self.store.read(step, "failure.json") or {}
+        if failure.get("attempt", 0) > self.pardoned.get(step, 0) and not failure.get("pardoned"):
+            self.state.elsewhere.discard(step)
+            self.state.failed[step] = failure["reason"]
+        elif self.watch.claimable(step):
+            self.state.elsewhere.discard(step)
+
+    def _look_at_caps(self, session: Session) -> None:
+        caps = self.ledger.caps
+        if caps == Caps():
+            return
+        for running in self.state.running.values():
+            self._charge(running.step)
+        why = self.ledger.broken()
+        if caps.hours and session.before + session.seconds > caps.hours * HOUR:
+            why = f"caps.hours: {caps.hours:g} hours of wall time are over"
+        if why:
+            self.state.halted, self.broken = why, True
+
+    def _charge(self, step: Step, over: int = 0) -> None:
+        """Account for the attempts at ``step``; those up to ``over`` have ended, whatever the store says."""
+        for attempt in attempts(self.store, step.id):
+            known = attempt.end is not None or attempt.number <= over
+            self.ledger.observe(step, attempt, over=known)
+
+    def _read_history(self) -> None:
+        """What was spent before, and which steps were given up and are tried again."""
+        capped = self.ledger.caps != Caps()
+        files = self.store.contents()
+        for step in self.state.dag.steps:
+            names = files.get(step.id, set())
+            if "failure.json" in names and step.id not in self.state.done:
+                failure = self.store.read(step.id, "failure.json") or {}
+                self.pardoned[step.id] = failure.get("attempt", 0)
+            if capped and any(name.startswith("attempts/") for name in names):
+                self._charge(step)
+
+    def _resources(self, *steps: Step) -> Resources:
+        return resources_of(steps, self.rules, self.executor.usual)
+
+    def _check_resources(self) -> None:
+        checked: set[Resources] = set()
+        for step in self.state.dag.steps:
+            resources = self._resources(step)
+            if step.id in self.state.done or resources in checked:
+                continue
+            if why := self.executor.misfit(resources):
+                raise InputError(f"resources: {step.label} can never be placed on {resources}: {why}")
+            checked.add(resources)

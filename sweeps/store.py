@@ -20,7 +20,7 @@ import math
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from scaling.errors import InputError
 
+WITHOUT_LOSS = ("trunk", "cache", "generate")
+"""Kinds of steps whose results say nothing about a model."""
 CREDENTIALS = "check the URL, and that credentials are in the environment or where the client looks for them"
 
 
@@ -94,8 +96,9 @@ class Store:
             InputError: if something is there that is not a JSON object.
         """
         raw = self.read_bytes(*place)
-        if raw is None:
-            return None
+        return None if raw is None else self._parse(raw, *place)
+
+    def _parse(self, raw: bytes, *place: str) -> dict[str, Any]:
         try:
             data = json.loads(raw)
         except (ValueError, RecursionError) as error:
@@ -178,13 +181,61 @@ class Store:
         Raises:
             InputError: if what is there is not the result of this step.
         """
-        found = self.read(step, "result.json")
-        if found is not None and not _is_result(found, step):
+        raw = self.read_bytes(step, "result.json")
+        return None if raw is None else self._parse_result(raw, step)
+
+    def _parse_result(self, raw: bytes, step: str) -> dict[str, Any]:
+        found = self._parse(raw, step, "result.json")
+        if not _is_result(found, step):
             raise InputError(
                 f"{self._path(step, 'result.json')}: damaged (not a result of this step); "
                 f"{_mend('result.json')}"
             )
         return found
+
+    def results(self, steps: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The results that are there, by step; an object store is asked for all at once.
+
+        Raises:
+            InputError: if one is damaged.
+        """
+        if self.local:
+            found = {step: self.result(step) for step in steps}
+            return {step: result for step, result in found.items() if result is not None}
+        files = self.contents()
+        paths = {
+            self._path(step, "result.json"): step for step in steps if "result.json" in files.get(step, ())
+        }
+        raw = self.files.cat(list(paths)) if paths else {}
+        return {step: self._parse_result(raw[path], step) for path, step in paths.items()}
+
+    def contents(self) -> dict[str, set[str]]:
+        """The files of every step, by name, and those of its attempts as ``attempts/<name>``."""
+        found: dict[str, set[str]] = {}
+        if self.local:
+            for folder in os.scandir(self.path):
+                if folder.is_dir():
+                    names = {entry.name for entry in os.scandir(folder.path)}
+                    if "attempts" in names:
+                        names |= {f"attempts/{e.name}" for e in os.scandir(f"{folder.path}/attempts")}
+                    found[folder.name] = names
+            return found
+        for path in self.files.find(self.path):
+            step, _, name = str(path)[len(self.path) + 1 :].partition("/")
+            found.setdefault(step, set()).add(name)
+        return found
+
+    def age(self, *place: str) -> float:
+        """Seconds since a file was written, by the store's own clock; infinity if it is not there."""
+        clock = f".clock-{uuid.uuid4().hex}"
+        try:
+            self.write({}, clock)
+            written, now = (self.files.modified(self._path(*name)) for name in (place, (clock,)))
+        except FileNotFoundError:
+            return math.inf
+        finally:
+            self.remove(clock)
+        return float((now - written).total_seconds())
 
     def steps(self) -> Iterator[str]:
         """Ids of all steps that were ever started here."""
@@ -226,7 +277,7 @@ def _is_result(data: dict[str, Any], step: str) -> bool:
     if data.get("id") != step or not isinstance(spec, dict):
         return False
     loss = data.get("loss")
-    return spec.get("kind") in ("trunk", "cache") or (isinstance(loss, float) and math.isfinite(loss))
+    return spec.get("kind") in WITHOUT_LOSS or (isinstance(loss, float) and math.isfinite(loss))
 
 
 def _mend(name: str) -> str:

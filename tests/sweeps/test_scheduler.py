@@ -1,43 +1,80 @@
-"""The scheduler, with executors that only pretend: order, failures, what is left to do."""
+"""The scheduler, with executors that only pretend: order, failures, budgets, other drivers, what is left to do."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweeps.executors import Outcome
-from sweeps.scheduler import CRASHES_FORGIVEN, State, run
+from scaling.errors import InputError
+from sweeps import endings, leases, scheduler
+from sweeps.endings import RETRIES, Ending
+from sweeps.jobs import Job, Outcome
+from sweeps.leases import Lease
+from sweeps.resources import Resources
+from sweeps.scheduler import run
 from sweeps.spec import parse_sweep
+from sweeps.state import State
 from sweeps.steps import Dag, Step, expand
 from sweeps.store import Store
 
+Verdict = Callable[[Step], tuple[Ending, str] | None]
+
 
 class Pretend:
-    """Ends steps in the order of submission; ``verdict`` says how."""
+    """Ends jobs in the order of submission; ``verdict`` says how, if not well."""
 
-    def __init__(self, store: Store, verdict: Any = lambda step: None, slots: int = 2) -> None:
+    usual = Resources()
+
+    def __init__(self, store: Store, verdict: Verdict = lambda step: None, slots: int = 2) -> None:
         self.store, self.verdict, self.slots = store, verdict, slots
-        self.queue: list[Step] = []
+        self.queue: list[Job] = []
         self.attempts: list[str] = []
+        self.dropped: list[Job] = []
 
-    def submit(self, step: Step) -> None:
-        if step.teacher:
-            assert self.store.result(step.teacher.id), "a student started before its teacher was done"
-        self.queue.append(step)
-        self.attempts.append(step.id)
-        assert len(self.queue) <= self.slots
+    def misfit(self, resources: Resources) -> str | None:
+        return "it has no such node" if resources.gpus > 1 else None
+
+    def room(self, resources: Resources) -> bool:
+        return len(self.queue) < self.slots
+
+    def submit(self, job: Job) -> None:
+        for step in job.steps:
+            assert all(self.store.result(need.id) for need in step.needs), (
+                "started before its teacher was done"
+            )
+        self.queue.append(job)
+        self.attempts += [step.id for step in job.steps]
 
     def wait(self, seconds: float) -> list[Outcome]:
-        step = self.queue.pop(0)
-        outcome = self.verdict(step) or Outcome(step)
-        if outcome.error is None:
+        job = self.queue.pop(0)
+        return [self._run(step, number) for step, number in zip(job.steps, job.numbers, strict=True)]
+
+    def _run(self, step: Step, number: int) -> Outcome:
+        lease = Lease.claim(self.store, step.id, number, cpus=1)
+        assert lease
+        lease.progress = {"began": 0, "steps_done": step.ends, "steps": step.ends}
+        ending, reason = self.verdict(step) or (Ending.DONE, "")
+        if ending is Ending.DONE:
             self.store.commit(step.id, {"id": step.id, "step": {"kind": step.kind}, "loss": 1.0})
-        return [outcome]
+        if ending is not Ending.LOST:
+            lease.end(ending, reason)
+        return Outcome(step.id, number, ending, reason)
+
+    def drop(self, job: Job) -> None:
+        self.dropped.append(job)
 
     def close(self) -> None:
         pass
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endings, "BACKOFF_LIMIT", 0.001)
+    monkeypatch.setattr(scheduler, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(scheduler, "LOOK_LOCAL", 0.0)
 
 
 @pytest.fixture
@@ -47,16 +84,22 @@ def dag(small_spec: dict[str, Any]) -> Dag:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+    store = Store(tmp_path / "store")
+    store.create()
+    return store
 
 
 def seconds(step: Step) -> float:
     return step.flops / 1e9
 
 
+def ignore(state: State) -> None:
+    pass
+
+
 def test_every_step_runs_once_teachers_first(dag: Dag, store: Store) -> None:
     executor = Pretend(store)
-    state = run(dag, store, executor, seconds, lambda _: None)
+    state = run(dag, store, executor, seconds, ignore)
     assert state.complete
     assert sorted(executor.attempts) == sorted(step.id for step in dag.steps)
     first = {step.id: step for step in dag.steps}[executor.attempts[0]]
@@ -64,9 +107,9 @@ def test_every_step_runs_once_teachers_first(dag: Dag, store: Store) -> None:
 
 
 def test_what_is_there_is_not_run_again(dag: Dag, store: Store) -> None:
-    run(dag, store, Pretend(store), seconds, lambda _: None)
+    run(dag, store, Pretend(store), seconds, ignore)
     again = Pretend(store)
-    state = run(dag, store, again, seconds, lambda _: None)
+    state = run(dag, store, again, seconds, ignore)
     assert again.attempts == []
     assert state.complete
     assert len(state.found) == len(dag.steps)
@@ -75,8 +118,8 @@ def test_what_is_there_is_not_run_again(dag: Dag, store: Store) -> None:
 def test_a_failed_teacher_blocks_its_students_and_nothing_else(dag: Dag, store: Store) -> None:
     teacher = next(step for step in dag.steps if step.kind == "distil").teacher
     assert teacher
-    executor = Pretend(store, lambda s: Outcome(s, "it broke") if s.id == teacher.id else None)
-    state = run(dag, store, executor, seconds, lambda _: None)
+    executor = Pretend(store, lambda s: (Ending.FAILED, "it broke") if s.id == teacher.id else None)
+    state = run(dag, store, executor, seconds, ignore)
     assert state.failed == {teacher.id: "it broke"}
     assert {s.teacher.id for s in state.blocked if s.teacher} == {teacher.id}
     assert len(state.blocked) == dag.waiting_for[teacher.id] == 2
@@ -84,38 +127,81 @@ def test_a_failed_teacher_blocks_its_students_and_nothing_else(dag: Dag, store: 
     assert executor.attempts.count(teacher.id) == 1  # errors are not retried
 
     mended = Pretend(store)
-    assert run(dag, store, mended, seconds, lambda _: None).complete
+    assert run(dag, store, mended, seconds, ignore).complete
     assert len(mended.attempts) == 3
 
 
-def test_crashes_are_forgiven_a_few_times(dag: Dag, store: Store) -> None:
+@pytest.mark.parametrize(
+    ("ending", "retries"), [(Ending.FAILED, 0), (Ending.MEMORY, 1), (Ending.CRASHED, 2), (Ending.LOST, 30)]
+)
+def test_every_kind_of_ending_earns_its_retries(dag: Dag, store: Store, ending: Ending, retries: int) -> None:
     victim = dag.steps[0].id
-    crashes = iter([True] * CRASHES_FORGIVEN)
+    bad = iter([True] * retries)
+    executor = Pretend(store, lambda s: (ending, "bad luck") if s.id == victim and next(bad, False) else None)
+    assert run(dag, store, executor, seconds, ignore).complete
+    assert executor.attempts.count(victim) == retries + 1
+    assert RETRIES.get(ending, 0) == retries
+
+
+def test_endless_bad_luck_ends_and_kinds_do_not_mix(dag: Dag, store: Store) -> None:
+    turns = iter([Ending.MEMORY, *[Ending.CRASHED] * 9])
+    victim = dag.steps[0].id
+    executor = Pretend(store, lambda s: (next(turns), "bad luck") if s.id == victim else None)
+    state = run(dag, store, executor, seconds, ignore)
+    assert executor.attempts.count(victim) == 1 + 3
+    assert state.failed == {victim: "bad luck (3 times)"}
+    failure = store.read(victim, "failure.json")
+    assert failure
+    assert (failure["ending"], failure["attempt"]) == ("crashed", 4)
+
+
+def test_spent_retries_survive_a_restart_and_a_new_start_forgives_what_was_given_up(
+    dag: Dag, store: Store
+) -> None:
+    victim = dag.steps[0].id
+
+    def crash(step: Step) -> tuple[Ending, str] | None:
+        return (Ending.CRASHED, "died") if step.id == victim else None
+
+    def stop_after_one(state: State) -> None:
+        if len(leases.attempts(store, victim)) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(dag, store, Pretend(store, crash), seconds, stop_after_one)
+    rest = Pretend(store, crash)
+    assert victim in run(dag, store, rest, seconds, ignore).failed
+    assert rest.attempts.count(victim) == RETRIES[Ending.CRASHED]  # one was spent before
+    assert run(dag, store, Pretend(store), seconds, ignore).complete
+
+
+def test_a_failed_step_is_taken_up_again_when_somebody_asks(dag: Dag, store: Store) -> None:
+    victim, broken = next(step.teacher.id for step in dag.steps if step.teacher), [True]
+
+    def mend(state: State) -> None:
+        if victim in state.failed and broken:
+            broken.clear()
+            failure = store.read(victim, "failure.json")
+            assert failure
+            store.write(failure | {"pardoned": True}, victim, "failure.json")
+
     executor = Pretend(
-        store, lambda s: Outcome(s, "died", crashed=True) if s.id == victim and next(crashes, False) else None
+        store, lambda s: (Ending.FAILED, "it broke") if s.id == victim and broken else None, slots=1
     )
-    assert run(dag, store, executor, seconds, lambda _: None).complete
-    assert executor.attempts.count(victim) == CRASHES_FORGIVEN + 1
-
-
-def test_endless_crashes_end(dag: Dag, store: Store) -> None:
-    executor = Pretend(store, lambda s: Outcome(s, "died", crashed=True))
-    state = run(dag, store, executor, seconds, lambda _: None)
-    assert not state.done
-    assert set(state.failed.values()) == {"died"}
+    assert run(dag, store, executor, seconds, mend).complete
 
 
 def test_an_interrupt_keeps_what_is_done(dag: Dag, store: Store) -> None:
     def interrupt(state: State) -> None:
-        if len(state.done) == 3:
+        if len(state.done) >= 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(dag, store, Pretend(store), seconds, interrupt)
+        run(dag, store, Pretend(store, slots=1), seconds, interrupt)
     rest = Pretend(store)
-    state = run(dag, store, rest, seconds, lambda _: None)
+    state = run(dag, store, rest, seconds, ignore)
     assert state.complete
-    assert len(rest.attempts) == len(dag.steps) - 3
+    assert len(rest.attempts) == len(dag.steps) - len(state.found)
 
 
 def test_the_time_left_falls_to_nothing(dag: Dag, store: Store) -> None:
@@ -123,3 +209,129 @@ def test_the_time_left_falls_to_nothing(dag: Dag, store: Store) -> None:
     run(dag, store, Pretend(store), seconds, lambda state: left.append(state.seconds_left(2)))
     assert left[0] == pytest.approx(sum(map(seconds, dag.steps)) / 2, rel=1e-3)
     assert left[-1] == 0
+
+
+def test_what_another_driver_works_on_is_waited_for(dag: Dag, store: Store) -> None:
+    theirs = dag.steps[0]
+    lease = Lease.claim(store, theirs.id, 1)
+    assert lease
+    looks: list[int] = []
+
+    def finish_there(state: State) -> None:
+        lease.beat(len(looks))
+        looks.append(len(state.done))
+        if len(looks) > 20 and not lease.ended:
+            assert state.elsewhere == {theirs.id}
+            store.commit(theirs.id, {"id": theirs.id, "step": {"kind": "pretrain"}, "loss": 2.0})
+            lease.end(Ending.DONE)
+
+    executor = Pretend(store)
+    assert run(dag, store, executor, seconds, finish_there).complete
+    assert theirs.id not in executor.attempts
+
+
+def test_what_a_silent_process_held_is_taken_over(
+    dag: Dag, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process on another machine, as far as can be seen from here, that never beats again."""
+    monkeypatch.setattr(leases, "PATIENCE", 0.2)
+    theirs = dag.steps[0]
+    with monkeypatch.context() as there:
+        there.setattr(leases, "_machine", lambda: "another")
+        assert Lease.claim(store, theirs.id, 1)
+    executor = Pretend(store)
+    assert run(dag, store, executor, seconds, ignore).complete
+    assert [attempt.number for attempt in leases.attempts(store, theirs.id)] == [1, 2]
+
+
+def test_a_job_that_falls_silent_is_dropped_and_done_again(
+    dag: Dag, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its executor never reports it: a node cut off from the network."""
+    monkeypatch.setattr(leases, "PATIENCE", 0.2)
+    monkeypatch.setattr(leases, "gone", lambda holder: False)
+
+    class CutOff(Pretend):
+        def wait(self, seconds: float) -> list[Outcome]:
+            if len(self.attempts) == 1:
+                (job,) = self.queue
+                if not store.names(job.steps[0].id, "attempts"):
+                    assert Lease.claim(store, job.steps[0].id, job.numbers[0])
+                return []
+            self.queue = [job for job in self.queue if job not in self.dropped]
+            return super().wait(seconds)
+
+        def drop(self, job: Job) -> None:
+            super().drop(job)
+            self.queue.remove(job)
+
+    executor = CutOff(store, slots=1)
+    state = run(dag, store, executor, seconds, ignore)
+    assert state.complete
+    assert state.retried == len(executor.dropped) == 1
+
+
+def test_a_full_store_stops_the_sweep(dag: Dag, store: Store) -> None:
+    executor = Pretend(store, lambda s: (Ending.FULL, "No space left on device"), slots=1)
+    state = run(dag, store, executor, seconds, ignore)
+    assert len(executor.attempts) == 1
+    assert state.halted == "the store is full: No space left on device; make room and start again"
+
+
+def test_cancelling_stops_and_starting_goes_on(dag: Dag, store: Store) -> None:
+    def cancel(state: State) -> None:
+        if len(state.done) >= 2:
+            store.write({}, leases.CANCEL)
+
+    state = run(dag, store, Pretend(store, slots=1), seconds, cancel)
+    assert state.halted == "it was cancelled"
+    assert 2 <= len(state.done) < len(dag.steps)
+    assert run(dag, store, Pretend(store), seconds, ignore).complete
+
+
+def test_a_cancelled_step_blocks_its_students_until_it_is_wanted_again(dag: Dag, store: Store) -> None:
+    store.write({}, dag.steps[0].id, "attempts", leases.CANCEL)
+    state = run(dag, store, Pretend(store), seconds, ignore)
+    assert state.failed == {dag.steps[0].id: "it was cancelled"}
+    store.remove(dag.steps[0].id, "attempts", leases.CANCEL)
+    assert run(dag, store, Pretend(store), seconds, ignore).complete
+
+
+def test_a_cap_is_kept_over_restarts(small_spec: dict[str, Any], dag: Dag, store: Store) -> None:
+    half = dag.flops / 2
+    capped = parse_sweep(small_spec | {"caps": {"flops": half}})
+    first = run(dag, store, Pretend(store), seconds, ignore, capped)
+    assert first.halted
+    assert first.halted.startswith("caps.flops: ")
+    spent = sum(step.flops_to_spend for step in dag.steps if step.id in first.done)
+    cheapest = min(step.flops_to_spend for step in dag.steps if step.id not in first.done)
+    assert spent <= half < spent + cheapest
+    again = Pretend(store)
+    assert run(dag, store, again, seconds, ignore, capped).halted
+    assert again.attempts == []
+    assert run(dag, store, Pretend(store), seconds, ignore, parse_sweep(small_spec)).complete
+
+
+def test_lost_attempts_count_against_caps(small_spec: dict[str, Any], dag: Dag, store: Store) -> None:
+    """A step that is preempted at its end again and again does not spend more than the cap."""
+    victim = dag.steps[0]
+    capped = parse_sweep(small_spec | {"caps": {"flops": 4.5 * victim.flops_to_spend}})
+    executor = Pretend(store, lambda s: (Ending.CRASHED, "died") if s.id == victim.id else None, slots=1)
+    only = Dag(steps=(victim,), asked=1)
+    for _ in range(2):  # it is given up after three, and tried again by a new start
+        state = run(only, store, executor, seconds, ignore, capped)
+    assert state.halted
+    assert executor.attempts.count(victim.id) == 4
+
+
+def test_a_step_that_can_never_be_placed_is_named_before_anything_runs(
+    small_spec: dict[str, Any], dag: Dag, store: Store
+) -> None:
+    rules = [{"cpus": 1}, {"from_params": "5k", "gpus": 8}]
+    executor = Pretend(store)
+    with pytest.raises(
+        InputError,
+        match=r"resources: pretrain 7.\d+K on 32K can never be placed on 1 cpu and 8 gpus: it has no",
+    ):
+        run(dag, store, executor, seconds, ignore, parse_sweep(small_spec | {"resources": rules}))
+    assert not executor.attempts

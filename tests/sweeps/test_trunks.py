@@ -14,6 +14,7 @@ from sweeps.optimiser import learning_rate
 from sweeps.provenance import record_sweep
 from sweeps.scheduler import run
 from sweeps.spec import Training, parse_sweep
+from sweeps.state import State
 from sweeps.steps import Dag, expand
 from sweeps.store import Store
 
@@ -84,23 +85,13 @@ def test_branches_end_in_the_bits_of_separate_runs(
     assert tables[0].equals(tables[1])
 
 
-def test_a_failed_trunk_blocks_all_that_grows_from_it(spec: dict[str, Any], tmp_path: Path) -> None:
+def test_a_failed_trunk_blocks_all_that_grows_from_it(spec: dict[str, Any]) -> None:
     dag: Dag = expand(parse_sweep(spec))
-    store = Store(tmp_path)
     first = next(step for step in dag.steps if step.trunk and step.shape.params > 5e3)
-
-    class Fails(Inline):
-        def wait(self, seconds: float) -> Any:
-            from sweeps.executors import Outcome
-
-            step = self.queue.pop(0)
-            if step.id == first.id:
-                return [Outcome(step, "it broke")]
-            store.commit(step.id, {"id": step.id, "step": {"kind": step.kind}, "loss": 1.0})
-            return [Outcome(step)]
-
-    state = run(dag, store, Fails(store), lambda step: step.flops, lambda _: None)
-    assert list(state.failed) == [first.id]
+    state = State(dag=dag, cost=lambda step: step.flops, found=set())
+    state.failed[first.id] = "it broke"
+    while ready := state.ready():
+        state.finish(ready[0].id)
     # three runs and a trunk of that size, and the students of its shortest run with their own trunk
     assert len(state.blocked) == 4 + 3
     assert len(state.done) + 1 + len(state.blocked) == len(dag.steps)
