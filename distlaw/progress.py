@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from distlaw.watching import clock
 from scaling.errors import InputError
 from sweeps.leases import place
 
@@ -54,8 +55,8 @@ class Progress:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             ProgressBar(total=total, completed=done, width=40),
-            f"{done}/{total} steps, {_clock(time.monotonic() - self.started)} gone, "
-            f"about {_clock(state.seconds_left(self.slots))} left",
+            f"{done}/{total} steps, {clock(time.monotonic() - self.started)} gone, "
+            f"about {clock(state.seconds_left(self.slots))} left",
         )
         steps = Table.grid(padding=(0, 2))
         for running in state.running.values():
@@ -79,14 +80,9 @@ class Progress:
             loss = f"{result['loss']:.4f} nats/token" if result and "loss" in result else "done"
             self.console.print(
                 f"[{len(state.done)}/{len(state.dag.steps)}] {step.label}: {loss}, "
-                f"about {_clock(state.seconds_left(self.slots))} left",
+                f"about {clock(state.seconds_left(self.slots))} left",
                 highlight=False,
                 markup=False,
                 soft_wrap=True,
             )
         self.told |= new
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"

@@ -5,14 +5,12 @@ What was spent is read from the attempts in the store, so that no restart forget
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 
-from scaling.errors import InputError
 from sweeps.jobs import Job
 from sweeps.leases import Attempt
 from sweeps.resources import Caps, Devices, Resources
-from sweeps.spec import Sweep
 from sweeps.steps import Step
 
 HOUR = 3600.0
@@ -39,23 +37,18 @@ class Bill:
         return cls(flops, gpus, (devices.price or 0.0) * (gpus or cores))
 
 
-def attempt_flops(step: Step, attempt: Attempt) -> float:
-    """FLOPs of an attempt, by the optimiser steps that it took."""
-    told = attempt.end or attempt.beat
-    if "steps_done" not in told:
-        return 0.0
-    whole = told["steps"] - (step.start.ends if step.start else 0)
-    return step.flops_to_spend * (told["steps_done"] - told.get("began", 0)) / max(1, whole)
-
-
-def attempt_bill(step: Step, attempt: Attempt, devices: Devices) -> Bill:
-    """What an attempt has cost so far."""
-    claim = attempt.claim
-    resources = Resources(
-        **{name: claim[name] for name in ("cpus", "gpus", "nodes") if claim.get(name) is not None}
-    )
-    seconds = (attempt.end or attempt.beat).get("seconds", 0.0) / claim.get("members", 1)
-    return Bill.of(attempt_flops(step, attempt), seconds, resources, devices)
+def bills(flops: float, history: Sequence[Attempt], devices: Devices) -> list[Bill]:
+    """What each attempt at a step that takes ``flops`` has cost so far, by what it told."""
+    first = min((each.told["began"] for each in history if "began" in each.told), default=0)
+    found = []
+    for attempt in history:
+        told = attempt.told
+        whole = max(1, told.get("steps", 1) - first)
+        spent = flops * (attempt.done - told.get("began", attempt.done)) / whole
+        resources = Resources(**{name: told[name] for name in ("cpus", "gpus", "nodes") if name in told})
+        seconds = told.get("elapsed", 0.0) / told.get("members", 1)
+        found.append(Bill.of(spent, seconds, resources, devices))
+    return found
 
 
 @dataclass
@@ -72,25 +65,29 @@ class Ledger:
 
     def reserve(self, job: Job) -> str | None:
         """Reserve what ``job`` will take; or which cap it would break, and nothing is reserved."""
-        bills = {
+        asked = {
             (step, number): Bill.of(each.flops_to_spend, self.seconds(each), job.resources, self.devices)
             for each, (step, number) in zip(job.steps, job.attempts.items(), strict=True)
         }
-        if why := self._beyond(_total(self.settled, self.reserved, bills)):
+        if why := self._beyond(_total(self.settled, self.reserved, asked)):
             return f"{why} with {job.steps[0].label}"
-        self.reserved |= bills
+        self.reserved |= asked
         return None
 
-    def observe(self, step: Step, attempt: Attempt, *, over: bool) -> None:
-        """Account for what an attempt has cost so far; in the place of what was reserved once it is over."""
-        key = step.id, attempt.number
-        bill = attempt_bill(step, attempt, self.devices)
-        if over:
-            self.reserved.pop(key, None)
-            self.under_way.pop(key, None)
-            self.settled[key] = bill
-        else:
-            self.under_way[key] = bill
+    def observe(self, step: Step, history: Sequence[Attempt], over: int = 0) -> None:
+        """Account for what the attempts at a step have cost so far.
+
+        For those that are over, by what they told or because their number is at most ``over``, this takes the
+        place of what was reserved.
+        """
+        for attempt, bill in zip(history, bills(step.flops_to_spend, history, self.devices), strict=True):
+            key = step.id, attempt.number
+            if attempt.ending or attempt.number <= over:
+                self.reserved.pop(key, None)
+                self.under_way.pop(key, None)
+                self.settled[key] = bill
+            else:
+                self.under_way[key] = bill
 
     def broken(self) -> str | None:
         """Which cap what is spent by now has broken, if any."""
@@ -113,18 +110,3 @@ class Ledger:
 
 def _total(*books: dict[Key, Bill]) -> Bill:
     return sum((bill for book in books for bill in book.values()), Bill())
-
-
-def caps_of(sweep: Sweep) -> Caps:
-    """The caps of a spec, in either spelling.
-
-    Raises:
-        InputError: for a cap in dollars where no price is known.
-    """
-    caps = sweep.caps
-    if caps.dollars and sweep.hardware.price is None:
-        raise InputError(
-            "caps.dollars: no price is known; give hardware.name, such as h100, or hardware.dollars_per_hour"
-        )
-    limits = [limit for limit in (caps.flops, sweep.max_flops) if limit is not None]
-    return caps.model_copy(update={"flops": min(limits, default=None)})

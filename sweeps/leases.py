@@ -41,11 +41,19 @@ CANCEL = "cancel.json"
 class Attempt:
     """One attempt at a step, as the store tells it."""
 
-    step: str
     number: int
-    claim: dict[str, Any]
-    beat: dict[str, Any]
-    end: dict[str, Any] | None
+    told: dict[str, Any]
+    """What it told last: its claim, then its beats, then its end."""
+
+    @property
+    def ending(self) -> Ending | None:
+        """How it ended; None while it has not, or could not say so."""
+        return Ending(self.told["ending"]) if "ending" in self.told else None
+
+    @property
+    def done(self) -> int:
+        """Optimiser steps of the run that were taken, in earlier attempts too."""
+        return int(self.told.get("steps_done", 0))
 
 
 @dataclass(eq=False)
@@ -55,6 +63,8 @@ class Lease:
     store: Store
     step: str
     number: int
+    about: dict[str, Any] = field(default_factory=dict)
+    """What it runs on."""
     progress: dict[str, Any] = field(default_factory=dict)
     """How far it has come; told with the next beat."""
     lost: Stopped | None = None
@@ -66,7 +76,7 @@ class Lease:
     def claim(cls, store: Store, step: str, number: int, **about: Any) -> Lease | None:
         """Claim attempt ``number``; None if somebody else was first. ``about`` is told with the claim."""
         claim = {"started": now(), "patience": PATIENCE, **this_process(), **about}
-        return cls(store, step, number) if store.put_new(claim, *place(step, number)) else None
+        return cls(store, step, number, about) if store.put_new(claim, *place(step, number)) else None
 
     def fence(self) -> None:
         """Make sure that nobody has taken the step over, before writing what others rely on.
@@ -92,7 +102,7 @@ class Lease:
     def beat(self, count: int) -> None:
         """Say that this process lives, and find out whether it should."""
         try:
-            beat = {"beat": count, "seconds": time.monotonic() - self.started, **self.progress}
+            beat = {"beat": count, "elapsed": time.monotonic() - self.started, **self.progress}
             self.store.write(beat, *place(self.step, self.number, "beat"))
             names = self.store.names(self.step, "attempts")
             self._fence(names)
@@ -115,9 +125,9 @@ class Lease:
         if self.ended:
             return
         self.ended = True
-        record = {"ending": ending, "reason": reason, "ended": now(), **self.progress}
+        record = {"ending": ending, "reason": reason, "ended": now(), **self.about, **self.progress}
         with suppress(OSError):  # the store itself may be what failed
-            record["seconds"] = time.monotonic() - self.started
+            record["elapsed"] = time.monotonic() - self.started
             self.store.write(record, *place(self.step, self.number, "end"))
 
 
@@ -231,11 +241,14 @@ def attempts(store: Store, step: str, names: Iterable[str] | None = None) -> lis
     names = set(store.names(step, "attempts") if names is None else names)
     found = []
     for number in range(1, latest(names) + 1):
-        if _name(number) in names:
-            claim = store.read(*place(step, number)) or {}
-            beat = store.read(*place(step, number, "beat")) if _name(number, "beat") in names else None
-            end = store.read(*place(step, number, "end")) if _name(number, "end") in names else None
-            found.append(Attempt(step, number, claim, beat or {}, end))
+        told: dict[str, Any] = {}
+        if _name(number, "end") in names:
+            told = store.read(*place(step, number, "end")) or {}
+        elif _name(number) in names:
+            told = store.read(*place(step, number)) or {}
+            if _name(number, "beat") in names:
+                told |= store.read(*place(step, number, "beat")) or {}
+        found.append(Attempt(number, told))
     return found
 
 
@@ -243,11 +256,10 @@ def fruitless(history: Iterable[Attempt], ending: Ending) -> int:
     """How many attempts ended so; those that were lost but had got further than any before do not count."""
     count, furthest = 0, 0
     for attempt in history:
-        told = attempt.end or attempt.beat
-        kind = attempt.end["ending"] if attempt.end else Ending.LOST
-        further = told.get("steps_done", 0) > furthest
-        furthest = max(furthest, told.get("steps_done", 0))
-        count += kind == ending and not (further and ending is Ending.LOST)
+        further = attempt.done > furthest
+        furthest = max(furthest, attempt.done)
+        alike = (attempt.ending or Ending.LOST) == ending
+        count += alike and not (further and ending is Ending.LOST)
     return count
 
 
@@ -287,11 +299,14 @@ def this_process() -> dict[str, Any]:
     }
 
 
+def is_here(holder: dict[str, Any]) -> bool:
+    """Whether a process is one of this machine, so that it can be seen from here."""
+    return bool(holder.get("machine")) and holder["machine"] == _machine()
+
+
 def gone(holder: dict[str, Any]) -> bool:
     """Whether a process is known to have ended; False where that cannot be known from here."""
-    if not holder.get("machine") or holder["machine"] != _machine():
-        return False
-    return _started(holder["pid"]) != holder["since"]
+    return is_here(holder) and _started(holder["pid"]) != holder["since"]
 
 
 def _machine() -> str:

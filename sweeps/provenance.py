@@ -9,25 +9,39 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sweeps.resources import caps_of
 from sweeps.spec import Sweep
 from sweeps.steps import Dag
 from sweeps.store import Store
 
+STEPS = "steps.json"
 RECORDED = ("distlaw", "torch", "numpy", "ray", "tokenizers", "safetensors", "transformers")
 
 
 def record_sweep(store: Store, sweep: Sweep, dag: Dag) -> None:
-    """Write ``sweep.json``: the resolved spec, its steps, versions and the git commit, if any."""
+    """Write ``sweep.json``, the resolved spec, versions and the git commit if any, and what its steps are."""
     record: dict[str, Any] = {
         "spec": sweep.model_dump(),
         "steps": [step.id for step in dag.steps],
         "setting": dag.steps[0].setting,
         "flops": dag.flops,
+        "caps": caps_of(sweep).model_dump(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "commit": git_commit(),
     }
     store.write(record, "sweep.json")
+    steps = [
+        {
+            "id": step.id,
+            "kind": step.kind,
+            "label": step.label,
+            "needs": [need.id for need in step.needs],
+            "flops": step.flops_to_spend,
+        }
+        for step in dag.steps
+    ]
+    store.write({"steps": steps}, STEPS)
 
 
 def versions() -> dict[str, str]:

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from scaling.errors import InputError
 from scaling.hardware import UTILISATION, Hardware, hardware
 from sweeps.parts import Part, Quantity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sweeps.spec import Sweep
     from sweeps.steps import Step
 
 GPU_SHARE = 0.25
@@ -99,3 +101,18 @@ def resources_of(steps: Sequence[Step], rules: Sequence[Resources], default: Res
     params = max(model.shape.params for step in steps for model in (step, step.teacher) if model is not None)
     reached = [rule for rule in rules if params >= rule.from_params]
     return max(reached, key=lambda rule: rule.from_params, default=default)
+
+
+def caps_of(sweep: Sweep) -> Caps:
+    """The caps of a spec, in either spelling.
+
+    Raises:
+        InputError: for a cap in dollars where no price is known.
+    """
+    caps = sweep.caps
+    if caps.dollars and sweep.hardware.price is None:
+        raise InputError(
+            "caps.dollars: no price is known; give hardware.name, such as h100, or hardware.dollars_per_hour"
+        )
+    limits = [limit for limit in (caps.flops, sweep.max_flops) if limit is not None]
+    return caps.model_copy(update={"flops": min(limits, default=None)})

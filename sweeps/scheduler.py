@@ -12,14 +12,14 @@ from contextlib import suppress
 from functools import cache
 
 from scaling.errors import InputError
-from sweeps.budget import Ledger, caps_of
+from sweeps.budget import Ledger
 from sweeps.cohorts import cohorts
 from sweeps.drivers import Session
 from sweeps.endings import RETRIES, Ending, backoff
 from sweeps.executors import Executor
 from sweeps.jobs import Job, Outcome
 from sweeps.leases import CANCEL, Watch, attempts, fruitless, latest, place
-from sweeps.resources import Caps, Devices, Resources, resources_of
+from sweeps.resources import Caps, Devices, Resources, caps_of, resources_of
 from sweeps.spec import Sweep
 from sweeps.state import Cost, Running, State
 from sweeps.steps import Dag, Step
@@ -245,9 +245,7 @@ class Scheduler:
 
     def _charge(self, step: Step, over: int = 0) -> None:
         """Account for the attempts at ``step``; those up to ``over`` have ended, whatever the store says."""
-        for attempt in attempts(self.store, step.id):
-            known = attempt.end is not None or attempt.number <= over
-            self.ledger.observe(step, attempt, over=known)
+        self.ledger.observe(step, attempts(self.store, step.id), over)
 
     def _read_history(self) -> None:
         """What was spent before, and which steps were given up and are tried again."""

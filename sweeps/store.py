@@ -3,6 +3,8 @@
 ::
 
     store/sweep.json            the resolved spec of the last sweep run here, with versions
+    store/steps.json            its steps in short: what each is, needs and costs
+    store/drivers/              the processes that drove it (sweeps.drivers)
     store/<id>/step.json        what the step is
     store/<id>/attempts/        who worked on it when, how far each came and how it ended (sweeps.leases)
     store/<id>/failure.json     why it was given up
@@ -224,6 +226,10 @@ class Store:
             step, _, name = str(path)[len(self.path) + 1 :].partition("/")
             found.setdefault(step, set()).add(name)
         return found
+
+    def size(self, *place: str) -> int:
+        """Bytes of a file, or of all files below a directory."""
+        return int(self.files.du(self._path(*place)))
 
     def age(self, *place: str) -> float:
         """Seconds since a file was written, by the store's own clock; infinity if it is not there."""
