@@ -18,10 +18,13 @@ class Batches:
         context: predicted tokens per block.
         batch: blocks per step.
         seed: order of the data.
+        first: batches that come before those of step 0.
     """
 
-    def __init__(self, tokens: NDArray[np.integer], *, context: int, batch: int, seed: int) -> None:
-        self.tokens, self.context, self.batch, self.seed = tokens, context, batch, seed
+    def __init__(
+        self, tokens: NDArray[np.integer], *, context: int, batch: int, seed: int, first: int = 0
+    ) -> None:
+        self.tokens, self.context, self.batch, self.seed, self.first = tokens, context, batch, seed, first
         self.blocks = (len(tokens) - 1) // context
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
@@ -37,7 +40,8 @@ class Batches:
 
     def numbers(self, step: int) -> Tensor:
         """Which blocks of the stream the batch of ``step`` is made of, ``(batch,)``."""
-        drawn = range(step * self.batch, (step + 1) * self.batch)
+        begin = (self.first + step) * self.batch
+        drawn = range(begin, begin + self.batch)
         return torch.tensor([self._block(position) for position in drawn])
 
     def read(self, numbers: Tensor) -> Tensor:
@@ -45,9 +49,14 @@ class Batches:
         return as_blocks(self.tokens, numbers.tolist(), self.context)
 
     def seen(self, steps: int) -> NDArray[np.int64]:
-        """Numbers of the blocks in the first ``steps`` batches, ascending."""
-        drawn = min(steps * self.batch, self.blocks)
+        """Numbers of the blocks in the batches up to step ``steps``, ascending."""
+        drawn = min((self.first + steps) * self.batch, self.blocks)
         return np.sort([self._block(position) for position in range(drawn)])
+
+    def last(self, count: int) -> Tensor:
+        """Numbers of the last ``count`` blocks of the first epoch, all of them if there are fewer."""
+        begin = max(0, self.blocks - count)
+        return torch.tensor([self._block(position) for position in range(begin, self.blocks)])
 
     def _block(self, position: int) -> int:
         epoch, offset = divmod(position, self.blocks)

@@ -37,6 +37,14 @@ def mean_loss(per_token: PerToken, features: Tensor, weight: Tensor, *rows: Tens
     return total / len(features)
 
 
+@torch.no_grad()
+def of_each(per_token: PerToken, features: Tensor, weight: Tensor, *rows: Tensor) -> Tensor:
+    """``per_token(features @ weight.T, *rows)``, a block of rows after the other, without gradient."""
+    size = max(1, LOGITS_AT_ONCE_IN_FULL // len(weight))
+    blocks = zip(*(each.split(size) for each in (features, *rows)), strict=True)
+    return torch.cat([per_token(F.linear(x, weight), *others) for x, *others in blocks])
+
+
 def fits(rows: int, vocab: int) -> bool:
     """Whether the logits of ``rows`` tokens are few enough to be held."""
     return rows * vocab <= LOGITS_AT_ONCE

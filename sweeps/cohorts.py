@@ -40,12 +40,18 @@ def cohorts(ready: Sequence[Step], slots: int, cost: Callable[[Step], float]) ->
 
 
 def _shared(step: Step) -> tuple[object, ...]:
-    """What steps must have in common to share a teacher's pass."""
-    if step.teacher is None or step.cache or step.logits:
+    """What steps must have in common to share a teacher's pass.
+
+    Alone are those that need none, and students that write: a teacher reads the text of each by itself.
+    """
+    method = step.method
+    if step.teacher is None or method is None or not step.trains or step.logits or not method.reads_teacher:
+        return (step.id,)
+    if method.source.by in ("student", "both"):
         return (step.id,)
     begins = step.start.ends if step.start else 0
-    rules = step.training.batch_tokens, step.shape.context
-    return step.teacher.id, step.corpus_fingerprint, step.half, step.data_seed, *rules, begins
+    rules = step.training.batch_tokens, step.shape.context, step.texts and step.texts.id
+    return step.teacher.id, step.corpus_fingerprint, step.half, step.data_seed, *rules, step.first, begins
 
 
 def _fewest(group: list[Step]) -> int:

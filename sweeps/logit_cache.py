@@ -1,8 +1,8 @@
-"""A teacher's distributions over a token stream, written once and then mapped into memory by every student.
+"""A teacher's distributions over a token stream, or its texts: written once, mapped by every student.
 
 ::
 
-    store/<id>/logits/00000.bin     distributions of some blocks of the stream, then a checksum
+    store/<id>/logits/00000.bin     what there is of some blocks of the stream, then a checksum; or texts/
 
 A shard is written aside and moved into place, and says itself whether it is whole. So any number of readers
 and writers can meet here: a shard that is missing or damaged is written by whoever finds that first.
@@ -16,13 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import InputError
 from sweeps.corpora.cache import cache_dir
-from sweeps.logits import Kept
 from sweeps.store import Store
 
 SHARD_BYTES = 2**26
@@ -54,6 +54,14 @@ class Logits:
         return np.stack([self.shards[place // self.each][place % self.each] for place in places.tolist()])
 
 
+class Recorded(Protocol):
+    """A way to write down what there is of a token."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of one token on disk."""
+
+
 @dataclass(frozen=True)
 class LogitCache:
     """The shards of one cache."""
@@ -61,10 +69,11 @@ class LogitCache:
     store: Store
     key: str
     """The step that writes it: names the teacher, the stream, and how distributions are kept."""
-    kept: Kept
+    kept: Recorded
     context: int
     numbers: Numbers
     """Which blocks, ascending."""
+    what: Literal["logits", "texts"] = "logits"
 
     def ready(self, teach: Teach, wrote: Wrote | None = None) -> Logits:
         """The whole cache; shards that are missing or damaged are written first.
@@ -109,7 +118,7 @@ class LogitCache:
         return self.numbers[shard * self.each : (shard + 1) * self.each]
 
     def _place(self, shard: int) -> tuple[str, str, str]:
-        return self.key, "logits", f"{shard:05d}.bin"
+        return self.key, self.what, f"{shard:05d}.bin"
 
     def _path(self, shard: int) -> Path:
         return Path(self._here.path, *self._place(shard))
@@ -154,9 +163,10 @@ class LogitCache:
         self._here.create()
         free = shutil.disk_usage(self._here.path).free
         if needed > free:
+            instead = ", or let the method have logits: top-k or online" if self.what == "logits" else ""
             raise InputError(
-                f"{self._here.path}: the teacher's logits need {needed:,} bytes more there, and the disk has "
-                f"{free:,} left; make room, or let the method have logits: top-k or online"
+                f"{self._here.path}: the teacher's {self.what} need {needed:,} bytes more there, and the "
+                f"disk has {free:,} left; make room{instead}"
             )
 
 

@@ -28,7 +28,7 @@ def batch_loss(
     """
     inputs, labels = blocks[:, :-1], blocks[:, 1:].flatten()
     features = model.model(inputs).flatten(0, 1)
-    if method is None:
+    if method is None or not method.reads_teacher:
         return mean_loss(_supervised(training), features, model.head, labels)
     assert target is not None, "a method needs a target"
     assert rows is not None, "a target needs its rows"

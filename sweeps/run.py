@@ -20,9 +20,11 @@ from sweeps.methods import Method
 from sweeps.model import PRECISIONS, Decoder
 from sweeps.optimiser import Optimiser, learning_rate, parameter_groups
 from sweeps.parallel import World
+from sweeps.sources import Lesson, source_of
 from sweeps.spec import Training
 from sweeps.taid import Pace
 from sweeps.targets import LanguageModel, Target
+from sweeps.written import written_loss
 
 EXPLODED = 10.0
 """Times the loss of a uniform guess, above which a loss is no longer training."""
@@ -64,10 +66,14 @@ class Run:
     recipe: Recipe
     checkpoints: Checkpoints | None = None
     start: Checkpoints | None = None
+    init: dict[str, Tensor] | None = None
+    """Weights that it begins with, if not with drawn ones."""
     world: World = field(default_factory=World)
     model: Decoder = field(init=False)
     done: int = field(init=False)
     """Optimiser steps taken."""
+    began: int = field(init=False)
+    """Of these, taken before this process."""
     loss: float = field(init=False, default=math.nan)
     """nats/token, of the last batch that was looked at."""
     seconds: float = field(init=False, default=0.0)
@@ -77,14 +83,19 @@ class Run:
 
     def __post_init__(self) -> None:
         self.model = Decoder(self.recipe.shape)
-        self.model.initialise(self.recipe.seed)
+        if self.init:
+            self.model.load_state_dict(self.init)
+        else:
+            self.model.initialise(self.recipe.seed)
         self.model.to(device()).train()
         self.model.precision = PRECISIONS[self.recipe.training.precision]
         self.optimiser = Optimiser(parameter_groups(self.model, self.recipe.training))
         moving = self.recipe.method and self.recipe.method.taid
         self.pace = Pace(moving, self.recipe.steps) if moving else None
+        recipe = self.recipe
+        self.source = source_of(recipe.method, recipe.shape.context, recipe.seed, recipe.steps, self.world)
         self._translate()
-        self.done = self._restore()
+        self.done = self.began = self._restore()
         self._last: tuple[int, Tensor, Tensor, Tensor | None] | None = None
 
     @property
@@ -105,10 +116,14 @@ class Run:
             self.checkpoints.look()
         started = time.perf_counter()
         recipe = self.recipe
-        loss = self._backward(blocks, target, rows)
+        lesson = Lesson(blocks, rows)
+        if self.source:
+            assert target is not None, "who follows nobody writes nothing"
+            lesson = self.source.lesson(self.model, self.done, blocks, target)
+        loss = self._backward(lesson, target)
         self.world.total(self.optimiser.gradients)
         norm = self.optimiser.clip(recipe.training.clip)
-        self._last = self.done + 1, self.world.total(loss), norm, rows
+        self._last = self.done + 1, self.world.total(loss), norm, lesson.rows
         if not loss.is_cuda or self.done % LOOK_EVERY == 0 or self.done + 1 == recipe.end:
             self.look()
         self.optimiser.step(learning_rate(self.done, recipe.steps, recipe.training))
@@ -152,6 +167,8 @@ class Run:
         own = {PIECES_AND_SECONDS: torch.tensor([self.pieces, self.seconds], dtype=torch.float64)}
         if self.pace:
             own[PACE] = self.pace.state
+        if self.source:
+            own |= self.source.state()
         moments = {f"/{name}": tensor for name, tensor in self.optimiser.state().items()}
         return self.model.state_dict() | moments | own
 
@@ -161,6 +178,8 @@ class Run:
         self.pieces = int(pieces)
         if self.pace:
             self.pace.state = state[PACE]
+        if self.source:
+            self.source.load_state(state)
         self.model.load_state_dict({name: tensor for name, tensor in state.items() if "/" not in name})
         self.optimiser.load_state({name[1:]: tensor for name, tensor in state.items() if name[0] == "/"})
 
@@ -168,9 +187,9 @@ class Run:
         """Where the recipe says so, compile the loss, or if it goes over blocks of logits what is before."""
         rules, shape = self.recipe.training, self.recipe.shape
         self.learner: LanguageModel = self.model
-        self.batch_loss = batch_loss
+        self.batch_loss, self.written_loss = batch_loss, written_loss
         if rules.compile and fits(round(rules.batch_tokens), shape.vocab):
-            self.batch_loss = compiled(batch_loss)
+            self.batch_loss, self.written_loss = compiled(batch_loss), compiled(written_loss)
         elif rules.compile:
             self.learner = CompiledTrunk(self.model)
 
@@ -184,33 +203,34 @@ class Run:
             return found[0]
         return 0
 
-    def _backward(self, blocks: Tensor, target: Target | None, rows: Tensor | None) -> Tensor:
+    def _backward(self, lesson: Lesson, target: Target | None) -> Tensor:
         """Leave the gradients of this process's share of the mean loss in the model; return that share."""
         try:
-            return self._backward_in_pieces(blocks, target, rows)
+            return self._backward_in_pieces(lesson, target)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or self.pieces > 1 or len(blocks) == 1:
+            if not out_of_memory(error) or self.pieces > 1 or len(lesson.blocks) == 1:
                 raise
         self.pieces = 2  # once; whoever needs more asked for too large a batch
         self.optimiser.clear()
-        return self._backward_in_pieces(blocks, target, rows)
+        return self._backward_in_pieces(lesson, target)
 
-    def _backward_in_pieces(self, blocks: Tensor, target: Target | None, rows: Tensor | None) -> Tensor:
-        recipe, size = self.recipe, math.ceil(len(blocks) / self.pieces)
-        total = torch.zeros((), device=blocks.device)
-        for first in range(0, len(blocks), size):
-            piece = blocks[first : first + size]
-            own = None if rows is None else rows.unflatten(0, (len(blocks), -1))[first : first + size]
-            loss = self.batch_loss(
-                self.learner,
-                piece,
-                recipe.training,
-                recipe.method,
-                target,
-                None if own is None else own.flatten(0, 1),
-                self.pace.t if self.pace else None,
-            )
-            loss = loss * (len(piece) / len(blocks) / self.world.size)
+    def _backward_in_pieces(self, lesson: Lesson, target: Target | None) -> Tensor:
+        batch = len(lesson.blocks)
+        total = torch.zeros((), device=lesson.blocks.device)
+        for piece in lesson.pieces(math.ceil(batch / self.pieces)):
+            loss = self._loss(piece, target) * (len(piece.blocks) / batch / self.world.size)
             loss.backward()
             total += loss.detach()
         return total
+
+    def _loss(self, lesson: Lesson, target: Target | None) -> Tensor:
+        training, method = self.recipe.training, self.recipe.method
+        if method is None or method.source.by == "data":
+            t = self.pace.t if self.pace else None
+            return self.batch_loss(self.learner, lesson.blocks, training, method, target, lesson.rows, t)
+        loss = self.written_loss(
+            self.learner, lesson.blocks, training, method, target, lesson.rows, *lesson.of_tokens
+        )
+        if lesson.beside is not None:
+            loss = loss + method.pretraining * self.batch_loss(self.learner, lesson.beside, training)
+        return loss

@@ -114,14 +114,15 @@ def _train(
     tracker: str | None,
 ) -> Iterator[Done]:
     from sweeps.run import Recipe, Run
-    from sweeps.teaching import target_of
+    from sweeps.teaching import target_of, trained
+    from sweeps.texts import texts_of
     from sweeps.trackers import Tracking
     from sweeps.training import train_together
 
     first = steps[0]
     corpus = corpus_of(first)
-    if first.cache or first.foreign:
-        work = _write_down if first.cache else _evaluate
+    if not first.trains:
+        work = _evaluate if first.foreign else _write_down
         result = work(store, first, corpus, leases.get(first.id))
         if world.leads:
             leases[first.id].conclude(result if isinstance(result, Exception) else None)
@@ -141,7 +142,10 @@ def _train(
         )
         start = Checkpoints(store, step.start.id) if step.start else None
         checkpoints = Checkpoints(store, step.id, leases.get(step.id))
-        runs[step.id] = Run(recipe=recipe, checkpoints=checkpoints, start=start, world=world)
+        init = trained(store, step.init).state_dict() if step.init else None
+        runs[step.id] = Run(recipe=recipe, checkpoints=checkpoints, start=start, init=init, world=world)
+        if world.leads:
+            leases[step.id].progress = _progress(runs[step.id])
     of = {id(run): step for step in steps for run in [runs[step.id]]}
 
     with ExitStack() as stack:
@@ -159,7 +163,9 @@ def _train(
             list(runs.values()),
             corpus.train_tokens_of(first.half),
             data_seed=first.data_seed,
-            target=target_of(store, first, corpus, stack),
+            first=first.first,
+            texts=texts_of(store, first, corpus),
+            target=target_of(store, first, corpus),
             report=report,
         ):
             step = of[id(run)]
@@ -174,8 +180,9 @@ def _train(
 def _write_down(
     store: Store, step: Step, corpus: TokenisedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
-    """Have the logits of the step's teacher written down; the process that leads does."""
+    """Have the step's teacher write down what it says of texts, or texts; the process that leads does."""
     from sweeps.teaching import cached
+    from sweeps.texts import texts
 
     if not lease:
         return {}
@@ -187,11 +194,15 @@ def _write_down(
 
     try:
         store.write(step.as_json(), step.id, "step.json")
-        logits = cached(store, step, corpus, wrote).logits
+        kept = (
+            cached(store, step, corpus, wrote).logits
+            if step.cache
+            else texts(store, step, corpus, wrote).kept
+        )
         lease.fence()
     except (InputError, Stopped) as error:
         return error
-    tokens = len(logits.numbers) * step.shape.context
+    tokens = len(kept.numbers) * step.shape.context
     return _commit(
         store, step, {"tokens": tokens, "seconds": {"train": 0.0, "write": time.monotonic() - started}}
     )
@@ -219,9 +230,10 @@ def _evaluate(
 
 def _progress(run: Run) -> dict[str, Any]:
     return {
+        "began": run.began,
         "steps_done": run.done,
         "steps": run.recipe.end,
-        "loss": run.loss,
+        "loss": run.loss if math.isfinite(run.loss) else None,
         "seconds": run.seconds,
         "pieces": run.pieces,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from functools import cache as once
 from typing import TYPE_CHECKING
 
@@ -30,25 +29,29 @@ BLOCKS_AT_ONCE, LOGITS_AT_ONCE = 16, 2**23
 """Of a stream, and elements of its logits (32 MB), at most, that a teacher writes down at a time."""
 
 
-def target_of(store: Store, step: Step, corpus: TokenisedCorpus, stack: ExitStack) -> Target | None:
-    """What ``step`` follows, ready; None for a step without a teacher."""
+def target_of(store: Store, step: Step, corpus: TokenisedCorpus) -> Target | None:
+    """What ``step`` follows, ready; None for a step that asks no teacher."""
+    if step.method and not step.method.reads_teacher:
+        return None
     if step.logits:
         return cached(store, step.logits, corpus)
-    return online(store, step.teacher, stack) if step.teacher else None
+    return online(store, step.teacher) if step.teacher else None
 
 
-def online(store: Store, teacher: Step, stack: ExitStack) -> Online:
+def online(store: Store, teacher: Step) -> Online:
     """The model that ``teacher`` trained, or measured."""
-    if teacher.foreign:
-        model = load_foreign(teacher)
-    else:
-        folder = stack.enter_context(store.model(teacher.id))
-        trained = store.result(teacher.id) or {}
-        model = load_model(folder, teacher.shape, trained.get("weights_sha256", "")).to(device())
+    model = load_foreign(teacher) if teacher.foreign else trained(store, teacher).to(device())
     if not isinstance(model, Decoder):
         return Online(model)
     model.precision = PRECISIONS[teacher.training.precision]
     return Online(CompiledTrunk(model) if teacher.training.compile else model)
+
+
+def trained(store: Store, step: Step) -> Decoder:
+    """The model that ``step`` trained."""
+    found = store.result(step.id) or {}
+    with store.model(step.id) as folder:
+        return load_model(folder, step.shape, found.get("weights_sha256", ""))
 
 
 def load_foreign(step: Step) -> Decoder | Foreign:
@@ -72,22 +75,27 @@ def cached(store: Store, cache: Step, corpus: TokenisedCorpus, wrote: Wrote | No
     Raises:
         InputError: if there is no room for it, or the teacher's outputs are not all finite.
     """
-    assert cache.teacher is not None
+    of = cache.teacher
+    assert of is not None
     assert cache.method is not None
-    how, context = kept(cache.method, cache.shape.vocab), cache.shape.context
-    data = Batches(
-        corpus.train_tokens_of(cache.half),
-        context=context,
-        batch=round(cache.training.batch_tokens / context),
-        seed=cache.data_seed,
-    )
+    how, data = kept(cache.method, cache.shape.vocab), stream_of(cache, corpus)
     numbers = data.seen(cache.steps)
-    with ExitStack() as stack:
-        teacher = once(lambda step: online(store, step, stack))
-        logits = LogitCache(store, cache.id, how, context, numbers).ready(
-            lambda some: distributions(teacher(cache.teacher), data, some, how), wrote
-        )
+    teacher = once(lambda: online(store, of))
+    logits = LogitCache(store, cache.id, how, data.context, numbers).ready(
+        lambda some: distributions(teacher(), data, some, how), wrote
+    )
     return Cached(how, logits)
+
+
+def stream_of(step: Step, corpus: TokenisedCorpus) -> Batches:
+    """The blocks that ``step`` is about, in their order."""
+    context = step.shape.context
+    return Batches(
+        corpus.train_tokens_of(step.half),
+        context=context,
+        batch=round(step.training.batch_tokens / context),
+        seed=step.data_seed,
+    )
 
 
 def distributions(teacher: Target, data: Batches, numbers: Numbers, how: Kept) -> NDArray[np.void]:

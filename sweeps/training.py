@@ -18,6 +18,7 @@ from sweeps.endings import Ending, Stopped
 from sweeps.model import Decoder
 from sweeps.run import Diverged, Recipe, Run
 from sweeps.targets import Target
+from sweeps.texts import Texts
 
 REPORT_SECONDS = 1.0
 """Between two reports of progress."""
@@ -33,7 +34,9 @@ def train_together(
     tokens: NDArray[np.integer],
     *,
     data_seed: int,
+    first: int = 0,
     target: Target | None = None,
+    texts: Texts | None = None,
     report: Report | None = None,
     checkpoint_seconds: float | None = None,
 ) -> Iterator[Ended]:
@@ -42,11 +45,24 @@ def train_together(
     A run that fails is yielded with its error, and the others go on. Each run's numbers are those it would
     have alone: on one device they are a function of its recipe, the tokens, their order and the target, bit
     for bit, however often it was killed and went on, and whether or not it began at another's trunk.
+
+    Args:
+        runs: with shapes of one context and vocabulary, and batches of one size.
+        tokens: the training stream.
+        data_seed: of the order of the data.
+        first: batches of that order that were for others, before those of the first step.
+        target: whom they follow.
+        texts: what to learn from instead, block by block, if it is not the data itself.
+        report: is told of each run now and then, and when it ends.
+        checkpoint_seconds: between two checkpoints.
     """
     keep_memory()
     shape, training = runs[0].recipe.shape, runs[0].recipe.training
     batch = round(training.batch_tokens / shape.context)
-    data = Batches(tokens, context=shape.context, batch=batch, seed=data_seed)
+    data = Batches(tokens, context=shape.context, batch=batch, seed=data_seed, first=first)
+    for run in runs:
+        if run.source:
+            run.source.watch(data)
     seconds = CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
     report_due, save_due = Every(REPORT_SECONDS), Every(seconds)
     under_way = list(runs)
@@ -56,8 +72,8 @@ def train_together(
             continue
         started = time.perf_counter()
         numbers = active[0].world.share(data.numbers(step))
-        blocks = data.read(numbers).to(device())
-        rows = target.rows(blocks[:, :-1], numbers) if target else None
+        blocks = (texts or data).read(numbers).to(device())
+        rows = target.rows(blocks[:, :-1], numbers) if target and not active[0].source else None
         shared = (time.perf_counter() - started) / len(active)
         save, show = save_due(), report_due()
         for run in active:

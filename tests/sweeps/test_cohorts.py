@@ -20,6 +20,7 @@ from sweeps.methods import Method
 from sweeps.model import Decoder
 from sweeps.run import Diverged, Recipe, Run
 from sweeps.run_step import run_step, run_steps
+from sweeps.sources import Lesson
 from sweeps.spec import Training, parse_sweep
 from sweeps.steps import Step, expand
 from sweeps.store import Store
@@ -134,7 +135,7 @@ def test_a_batch_in_pieces_has_the_loss_and_gradient_of_the_whole(teacher: Decod
     runs = [Run(recipe=students()[2]) for _ in range(2)]
     runs[1].pieces = pieces
     rows = target.rows(blocks[:, :-1], numbers)
-    whole, parts = (run._backward(blocks, target, rows) for run in runs)
+    whole, parts = (run._backward(Lesson(blocks, rows), target) for run in runs)
     assert parts.item() == pytest.approx(whole.item(), rel=1e-6)
     for one, other in zip(runs[0].model.parameters(), runs[1].model.parameters(), strict=True):
         assert one.grad is not None
