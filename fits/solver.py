@@ -78,14 +78,14 @@ def minimise(
     members = np.arange(len(theta))
     damping = np.full(len(theta), 1e-3)
     converged = np.zeros(len(theta), dtype=bool)
-    objective, gradient, hessian = _quadratic(problem, theta, members)
+    objective, gradient, hessian = quadratic(problem, theta, members)
     live, count = members, 0
     while len(live) and count < iterations:
         count += 1
         here, mu = theta[live], damping[live]
         step, decrement = _step(problem, here, gradient[live], hessian[live], mu)
         trial = np.clip(here + step, problem.lower, problem.upper)
-        new_objective, new_gradient, new_hessian = _quadratic(problem, trial, live)
+        new_objective, new_gradient, new_hessian = quadratic(problem, trial, live)
         better = new_objective < objective[live]
         won = live[better]
         theta[won], objective[won] = trial[better], new_objective[better]
@@ -100,10 +100,10 @@ def minimise(
 
 def objective(problem: Problem, theta: Array) -> Array:
     """The objective of every member at ``theta`` (b, p)."""
-    return _quadratic(problem, theta, np.arange(len(theta)))[0]
+    return quadratic(problem, theta, np.arange(len(theta)))[0]
 
 
-def _quadratic(problem: Problem, theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array, Array]:
+def quadratic(problem: Problem, theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array, Array]:
     """Objective (b,), gradient (b, p) and positive model of the Hessian (b, p, p)."""
     predicted, jacobian = problem.evaluate(theta, members)
     residual = predicted - problem.rows(problem.observed, members)
