@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +81,7 @@ class Attention(nn.Module):
         if x.is_cuda:
             out = F.scaled_dot_product_attention(q, k, v, is_causal=time > 1, scale=1.0)
         else:
-            out = (q @ k.transpose(2, 3) + mask).softmax(-1).to(x.dtype) @ v
+            out = shares(q @ k.transpose(2, 3), mask) @ v
         return project(out.transpose(1, 2).reshape(batch, time, -1), self.o_proj)
 
 
@@ -204,6 +205,28 @@ def project(x: Tensor, *linears: nn.Linear) -> Tensor:
     """The outputs of ``linears`` side by side, from one product in the precision of ``x``."""
     weights = [linear.weight for linear in linears]
     return F.linear(x, (torch.cat(weights) if len(weights) > 1 else weights[0]).to(x.dtype))
+
+
+def shares(scores: Tensor, mask: Tensor) -> Tensor:
+    """The softmax of ``scores + mask`` over the last dimension, computed in float32."""
+    found: Tensor = _Shares.apply(scores, mask)
+    return found
+
+
+class _Shares(torch.autograd.Function):
+    """Its gradient needs only itself, so nothing else is kept, and no exponential is taken twice."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, mask: Tensor) -> Tensor:
+        found = (scores + mask).softmax(-1).to(scores.dtype)
+        ctx.save_for_backward(found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (found,), (gradient,) = ctx.saved_tensors, gradients
+        part = gradient.float() * found
+        return (part - found * part.sum(-1, keepdim=True)).to(found.dtype), None
 
 
 def rotary(context: int, head_dim: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
 
 from sweeps.spec import Training
 
@@ -57,7 +56,11 @@ class Optimiser:
         members = [member for group in groups for member in group.members]
         self.weights = torch.cat([member.detach().flatten() for member in members])
         self.gradients, self.first, self.second = (torch.zeros_like(self.weights) for _ in range(3))
-        self.updates = torch.zeros(len(groups))
+        self.updates = torch.zeros((), device=self.weights.device)
+        flat = (self.weights, self.gradients, self.first, self.second)
+        self.pieces = tuple(
+            zip(*(each.split([group.size for group in groups]) for each in flat), strict=True)
+        )
         sizes = [member.numel() for member in members]
         places = zip(members, self.weights.split(sizes), self.gradients.split(sizes), strict=True)
         for member, weight, gradient in places:
@@ -73,14 +76,12 @@ class Optimiser:
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """One update at the learning rate ``rate``; the gradients are then zero."""
-        sizes = [group.size for group in self.groups]
-        flat = (self.weights, self.gradients, self.first, self.second)
-        pieces = zip(*(each.split(sizes) for each in flat), self.updates.unbind(), strict=True)
-        for group, (weights, gradients, first, second, updates) in zip(self.groups, pieces, strict=True):
-            adamw(
-                [weights], [gradients], [first], [second], [], [updates],
+        self.updates += 1
+        for group, (weights, gradients, first, second) in zip(self.groups, self.pieces, strict=True):
+            torch._fused_adamw_(
+                [weights], [gradients], [first], [second], [], [self.updates],
                 lr=rate * group.scale, weight_decay=group.decay,
-                beta1=0.9, beta2=0.95, eps=1e-8, amsgrad=False, maximize=False, fused=True,
+                beta1=0.9, beta2=0.95, eps=1e-8, amsgrad=False, maximize=False,
             )  # fmt: skip
         self.clear()
 
