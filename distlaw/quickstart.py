@@ -27,7 +27,8 @@ def quickstart(
 
     Example: distlaw quickstart --out quickstart
     """
-    from distlaw.sweep import open_sweep, report, run_sweep, usable_cores
+    from distlaw.planning import open_sweep, usable_cores
+    from distlaw.sweep import report, run_sweep
 
     started = time.monotonic()
     store, calibration = out / "runs", out / "calibration.json"

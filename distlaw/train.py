@@ -46,7 +46,7 @@ def train(
 
     Example: distlaw train quickstart 3f2a --store runs/quickstart
     """
-    from distlaw.sweep import open_sweep
+    from distlaw.planning import open_sweep
 
     sweep, dag, place = open_sweep(spec, store)
     chosen = _choose(dag, step)

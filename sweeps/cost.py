@@ -15,16 +15,23 @@ from pathlib import Path
 import numpy as np
 
 from scaling.compute import ModelShape
+from sweeps.budget import Bill
+from sweeps.checkpoints import KEPT
 from sweeps.corpora.cache import cache_dir
 from sweeps.ladder import shape_for
+from sweeps.resources import GPU_SHARE, Devices, Resources, resources_of
+from sweeps.spec import Sweep
 from sweeps.steps import NO_RUN, Dag, Step
 
 PROBED_PARAMS = (7e3, 50e3, 300e3)
 PROBE_SECONDS = 0.4
-STARTUP_SECONDS = 12.0
-"""Starting Ray and importing torch in every process, once a sweep."""
+STARTUP_SECONDS = 4.0
+"""Importing torch in every process, once a sweep; Ray takes as long again."""
 PROCESS_BYTES = 400e6
 """A process that has imported torch."""
+
+Cost = Callable[[Step], float]
+"""Estimated seconds of a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +66,63 @@ class Throughput:
 class Estimate:
     """What a DAG will take."""
 
-    core_seconds: float
-    """Seconds of one core."""
+    device_seconds: float
+    """Seconds of one device: a GPU, or where steps use none, a core."""
     critical_path: float
     """Seconds of the longest chain of steps that wait for each other."""
     wall_seconds: float
-    """Seconds on the given number of cores."""
+    """Seconds on the given number of devices."""
     memory_bytes: float
     """Peak memory of the largest steps running side by side."""
+    store_bytes: float
+    """Peak size of the store, but for what teachers write down."""
+    bill: Bill
+    """FLOPs, GPU-hours and dollars."""
 
 
-def estimate(dag: Dag, throughput: Throughput, cores: int) -> Estimate:
-    """Estimate ``dag`` on ``cores`` cores, one step a core."""
-    seconds = {step.id: throughput.seconds(step) for step in dag.steps}
+def estimate(dag: Dag, seconds: Cost, devices: int, sweep: Sweep | None = None) -> Estimate:
+    """Estimate ``dag`` on so many ``devices``: GPUs where the spec's steps use them, else cores."""
+    took: dict[str, float] = {}
     chains: dict[str, float] = {}
+    bills, shares = [], []
+    hardware = sweep.hardware if sweep else Devices()
     for step in dag.steps:
-        chains[step.id] = seconds[step.id] + max((chains.get(n.id, 0.0) for n in step.needs), default=0.0)
-    critical = max(chains.values(), default=0.0)
-    total = sum(seconds.values())
-    largest = sorted((memory(step) for step in dag.steps), reverse=True)[:cores]
-    wall = STARTUP_SECONDS + max(total / cores, critical) if dag.steps else 0.0
-    return Estimate(total, critical, wall, sum(largest))
+        resources = planned_resources(step, sweep)
+        took[step.id] = seconds(step)
+        chains[step.id] = took[step.id] + max((chains.get(n.id, 0.0) for n in step.needs), default=0.0)
+        bills.append(Bill.of(step.flops_to_spend, took[step.id], resources, hardware))
+        shares.append(took[step.id] * resources.nodes * (resources.gpus or resources.cpus))
+    critical, total = max(chains.values(), default=0.0), sum(shares)
+    largest = sorted(map(memory, dag.steps), reverse=True)[:devices]
+    return Estimate(
+        device_seconds=total,
+        critical_path=critical,
+        wall_seconds=STARTUP_SECONDS + max(total / devices, critical) if dag.steps else 0.0,
+        memory_bytes=sum(largest),
+        store_bytes=store_bytes(dag, devices),
+        bill=sum(bills, Bill()),
+    )
+
+
+def planned_resources(step: Step, sweep: Sweep | None) -> Resources:
+    """What a step runs on, as far as can be said before there is a cluster."""
+    usual = Resources(gpus=GPU_SHARE if sweep and sweep.hardware.gpu else 0)
+    return resources_of([step], sweep.resources if sweep else [], usual)
+
+
+def seconds_on(sweep: Sweep, throughput: Throughput | None) -> Cost:
+    """Estimated seconds of a step: FLOPs over what the spec's GPUs reach, or as this machine was measured."""
+    gpu = sweep.hardware.gpu
+    if gpu is None:
+        assert throughput is not None, "without a named GPU, a machine must be measured"
+        return throughput.seconds
+
+    def seconds(step: Step) -> float:
+        resources = planned_resources(step, sweep)
+        share = (resources.gpus or GPU_SHARE) * resources.nodes
+        return step.flops_to_spend / (gpu.peak_flops * gpu.utilisation * share)
+
+    return seconds
 
 
 def memory(step: Step) -> float:
@@ -91,6 +134,15 @@ def memory(step: Step) -> float:
     activations = 4.0 * tokens * (shape.layers * per_layer + 4 * shape.vocab)
     teacher = 4.0 * (step.teacher.shape.total_params + tokens * shape.vocab) if step.teacher else 0.0
     return PROCESS_BYTES + states + activations + teacher
+
+
+def store_bytes(dag: Dag, devices: int) -> float:
+    """Bytes of all models, trunks' checkpoints, and those of the largest steps under way."""
+    trained = [step for step in dag.steps if step.tokens_to_train]
+    states = sorted((12.0 * step.shape.total_params for step in trained), reverse=True)
+    models = sum(4.0 * step.shape.total_params for step in trained if not step.trunk)
+    trunks = sum(12.0 * step.shape.total_params for step in trained if step.trunk)
+    return models + KEPT * (trunks + sum(states[:devices]))
 
 
 def disk(dag: Dag, train_tokens: int) -> float:

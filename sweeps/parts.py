@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from scaling.errors import InputError
 from scaling.units import parse_quantity
@@ -22,10 +22,17 @@ def _quantity(value: Any) -> Any:
         raise ValueError(str(error).removeprefix("value: ")) from None
 
 
-Quantity = Annotated[float, BeforeValidator(_quantity), Field(gt=0, le=1e30)]
+Quantity = Annotated[
+    float,
+    BeforeValidator(_quantity),
+    Field(gt=0, le=1e30),
+    WithJsonSchema({"type": ["number", "string"], "description": "A quantity such as 100k, 1.5M or 2e6."}),
+]
 
 
 class Part(BaseModel):
     """A part of a spec: unknown fields are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )

@@ -14,6 +14,7 @@ from functools import cache
 from scaling.errors import InputError
 from sweeps.budget import Ledger
 from sweeps.cohorts import cohorts
+from sweeps.cost import Cost
 from sweeps.drivers import Session
 from sweeps.endings import RETRIES, Ending, backoff
 from sweeps.executors import Executor
@@ -21,7 +22,7 @@ from sweeps.jobs import Job, Outcome
 from sweeps.leases import CANCEL, Watch, attempts, fruitless, latest, place
 from sweeps.resources import Caps, Devices, Resources, caps_of, resources_of
 from sweeps.spec import Sweep
-from sweeps.state import Cost, Running, State
+from sweeps.state import Running, State
 from sweeps.steps import Dag, Step
 from sweeps.store import Store
 

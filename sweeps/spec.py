@@ -6,7 +6,7 @@ Sizes and tokens are written as people write them (``100k``, ``1.5M``, ``2e6``).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +23,7 @@ from pydantic import (
 from scaling.errors import InputError
 from sweeps.corpora.named import NAMED
 from sweeps.methods import Method
+from sweeps.overrides import override
 from sweeps.parts import Part, Quantity
 from sweeps.protocols import ProtocolName, departure
 from sweeps.resources import Caps, Devices, Resources
@@ -310,8 +311,10 @@ class UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def load_sweep(path_or_preset: str | Path) -> Sweep:
+def load_sweep(path_or_preset: str | Path, changes: Sequence[str] = ()) -> Sweep:
     """Read and validate a spec: a YAML file, or the name of a preset such as ``quickstart``.
+
+    ``changes`` are applied first, each a ``FIELD=VALUE``.
 
     Raises:
         InputError: naming the file, every wrong field, what was found and what would be right.
@@ -323,7 +326,7 @@ def load_sweep(path_or_preset: str | Path) -> Sweep:
         raise InputError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise InputError(f"{where}: expected a mapping of fields at the top, found {type(data).__name__}")
-    return parse_sweep(data, where)
+    return parse_sweep(override(data, changes), where)
 
 
 def parse_sweep(data: dict[str, Any], where: str = "spec") -> Sweep:

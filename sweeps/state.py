@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from sweeps.cost import Cost
 from sweeps.jobs import Job
 from sweeps.steps import Dag, Step
-
-Cost = Callable[[Step], float]
-"""Estimated seconds of a step."""
 
 
 @dataclass(frozen=True, slots=True)

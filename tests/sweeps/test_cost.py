@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from sweeps.cost import STARTUP_SECONDS, Throughput, disk, estimate, measured_throughput, memory
+from sweeps.cost import (
+    STARTUP_SECONDS,
+    Throughput,
+    disk,
+    estimate,
+    measured_throughput,
+    memory,
+    seconds_on,
+)
 from sweeps.spec import parse_sweep
 from sweeps.steps import Dag, expand
 
@@ -30,9 +38,9 @@ def test_seconds_are_flops_over_speed(dag: Dag) -> None:
 
 
 def test_more_cores_help_until_the_longest_chain(dag: Dag) -> None:
-    one, two, many = (estimate(dag, LINEAR, cores) for cores in (1, 2, 1000))
-    assert one.wall_seconds - STARTUP_SECONDS == pytest.approx(one.core_seconds)
-    assert two.wall_seconds - STARTUP_SECONDS == pytest.approx(one.core_seconds / 2)
+    one, two, many = (estimate(dag, LINEAR.seconds, cores) for cores in (1, 2, 1000))
+    assert one.wall_seconds - STARTUP_SECONDS == pytest.approx(one.device_seconds)
+    assert two.wall_seconds - STARTUP_SECONDS == pytest.approx(one.device_seconds / 2)
     assert many.wall_seconds - STARTUP_SECONDS == pytest.approx(many.critical_path)
     chain = max(LINEAR.seconds(s) + LINEAR.seconds(s.teacher) for s in dag.steps if s.teacher)
     assert many.critical_path == pytest.approx(chain)
@@ -40,9 +48,24 @@ def test_more_cores_help_until_the_longest_chain(dag: Dag) -> None:
 
 def test_what_is_left_can_lack_its_teachers(dag: Dag) -> None:
     students = replace(dag, steps=tuple(step for step in dag.steps if step.teacher))
-    left = estimate(students, LINEAR, 2)
+    left = estimate(students, LINEAR.seconds, 2)
     assert left.critical_path == pytest.approx(max(map(LINEAR.seconds, students.steps)))
-    assert estimate(replace(dag, steps=()), LINEAR, 2).wall_seconds == 0
+    assert estimate(replace(dag, steps=()), LINEAR.seconds, 2).wall_seconds == 0
+
+
+def test_a_named_gpu_is_flops_over_speed_and_has_a_price(small_spec: dict[str, Any]) -> None:
+    """Two a GPU at an hour each, for the price of the table or one's own."""
+    rules = [{"gpus": 0.5}]
+    hardware = {"name": "h100", "utilisation": 0.1, "dollars_per_hour": 3.0}
+    sweep = parse_sweep(small_spec | {"hardware": hardware, "resources": rules})
+    dag = expand(sweep)
+    found = estimate(dag, seconds_on(sweep, None), 1, sweep)
+    reached = 989.4e12 * 0.1
+    assert found.device_seconds == pytest.approx(dag.flops / reached)
+    assert found.bill.flops == pytest.approx(dag.flops)
+    assert found.bill.gpu_hours == pytest.approx(dag.flops / reached / 3600)
+    assert found.bill.dollars == pytest.approx(3 * found.bill.gpu_hours)
+    assert found.critical_path > max(step.flops_to_spend for step in dag.steps) / reached * 2
 
 
 def test_memory_grows_with_the_model_and_its_batch(dag: Dag) -> None:
