@@ -110,6 +110,8 @@ def _long_horizon(method: Method) -> Iterator[str]:
         yield f"credit: its rewards add up to reverse-kl, not {method.divergence}"
     if method.temperature != 1 or source.temperature != 1:
         yield "credit: its rewards are at temperature 1; leave both temperatures at 1"
+    if method.credit and method.credit.include_current and method.credit.rewards == "expected":
+        yield "credit.include_current: what is expected of a token itself credits none; set rewards: sampled"
 
 
 def _given(part: Part, name: str) -> bool:
