@@ -130,6 +130,8 @@ def test_with_credit_the_gradient_is_that_of_the_divergence_of_sequences(rewards
         torch.testing.assert_close(found, whole, rtol=0, atol=1e-8)
         alone = gradient(expected(log_q, single(student, teacher, blocks)), student)
         assert (alone - whole).abs().max() > 0.01  # what comes after does matter
+        if rewards == "expected":
+            continue
         own_too = rules.model_copy(update={"include_current": True})
         twice = gradient(expected(log_q, credited(student, teacher, own_too, blocks)), student)
         torch.testing.assert_close(twice, whole + alone, rtol=0, atol=1e-8)
