@@ -123,7 +123,8 @@ def _differences(part: Part, like: Part) -> Iterator[str]:
         elif isinstance(value, str):
             yield f"top-{part.top}" if value == "top-k" else value  # type: ignore[attr-defined]
         else:
-            yield name if value is True else f"{SHORT.get(name, name)}={value:g}"
+            word = SHORT.get(name, name) if isinstance(part, Method) else name
+            yield word if value is True else f"{word}={value:g}"
 
 
 def named() -> list[str]:
