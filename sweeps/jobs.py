@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from scaling.errors import InputError
 from sweeps.endings import Ending, ending_of, reason_of
+from sweeps.leases import Watch
 from sweeps.resources import Resources
 from sweeps.run_step import run_steps
-from sweeps.steps import Step
+from sweeps.spec import Sweep
+from sweeps.steps import Step, expand
 from sweeps.store import Store
 
 LOG = logging.getLogger("distlaw")
 LONGEST_REASON = 2000
+TRY_LATER = 75
+"""Exit code by which batch systems know that a job may be started again (EX_TEMPFAIL)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +99,57 @@ def run_job(store: Store, job: Job, **about: Any) -> Iterator[Outcome]:
 def _failure(step: str, number: int, error: Exception) -> Outcome:
     LOG.info("%s failed", step, exc_info=error)
     return Outcome(step, number, ending_of(error), reason_of(error)[:LONGEST_REASON])
+
+
+def record_failure(store: Store, step: Step, outcome: Outcome, reason: str) -> None:
+    """Say in the store that a step is given up, and why."""
+    record = {"reason": reason, "ending": outcome.ending, "attempt": outcome.number, "step": step.as_json()}
+    with suppress(OSError):  # the store itself may be what failed
+        store.write(record, step.id, "failure.json")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run steps of the sweep recorded in a store, one after the other, as a batch system starts them.
+
+    ``STORE ID...``; an id may be shortened. Returns 0 if all have their results, 2 for wrong arguments, 75
+    (try again later) if another process works on one or it was preempted, and 1 if one failed.
+    """
+    try:
+        root, *prefixes = arguments
+        store = Store(root)
+        steps = [_recorded(store, prefix) for prefix in prefixes]
+    except (ValueError, InputError) as error:
+        hint = str(error) if isinstance(error, InputError) else "usage: python -m sweeps.run_step STORE ID..."
+        sys.stderr.write(f"error: {hint}\n")
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    codes = [_run_alone(store, step) for step in steps]
+    return max(codes, key=(0, TRY_LATER, 1).index, default=0)
+
+
+def _recorded(store: Store, prefix: str) -> Step:
+    sweep = store.read("sweep.json")
+    if sweep is None:
+        raise InputError(f"{store.root}: not a sweep store (no sweep.json in it)")
+    found = [step for step in expand(Sweep(**sweep["spec"])).steps if step.id.startswith(prefix)]
+    if len(found) != 1:
+        raise InputError(f"{prefix!r} names {len(found) or 'no'} steps of {store.root}")
+    for need in found[0].needs:
+        if store.result(need.id) is None:
+            raise InputError(f"{found[0].id} needs {need.id} ({need.label}) first")
+    return found[0]
+
+
+def _run_alone(store: Store, step: Step) -> int:
+    number = Watch(store).wait(step.id)
+    if number is None:
+        LOG.info("%s: another process works on it", step.id)
+        return TRY_LATER
+    (outcome,) = run_job(store, Job(steps=(step,), numbers=(number,), resources=Resources()))
+    LOG.info("%s: %s %s", step.id, outcome.ending, outcome.reason)
+    if outcome.ending is Ending.DONE:
+        return 0
+    if outcome.ending in (Ending.HELD, Ending.LOST, Ending.CANCELLED):
+        return TRY_LATER
+    record_failure(store, step, outcome, outcome.reason)
+    return 1

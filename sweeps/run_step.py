@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -332,3 +333,9 @@ def _provenance(step: Step) -> dict[str, Any]:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }
+
+
+if __name__ == "__main__":  # python -m sweeps.run_step STORE ID...
+    from sweeps.jobs import main
+
+    raise SystemExit(main(sys.argv[1:]))

@@ -18,7 +18,7 @@ from sweeps.cost import Cost
 from sweeps.drivers import Session
 from sweeps.endings import RETRIES, Ending, backoff
 from sweeps.executors import Executor
-from sweeps.jobs import Job, Outcome
+from sweeps.jobs import Job, Outcome, record_failure
 from sweeps.leases import CANCEL, Watch, attempts, fruitless, latest, place
 from sweeps.resources import Caps, Devices, Resources, caps_of, resources_of
 from sweeps.spec import Sweep
@@ -168,9 +168,7 @@ class Scheduler:
         self.state.failed[step.id] = outcome.reason + tries
         if outcome.ending is Ending.FULL:
             self.state.halted = f"the store is full: {outcome.reason}; make room and start again"
-        with suppress(OSError):  # the store itself may be what failed
-            record = {"reason": outcome.reason + tries, "ending": outcome.ending, "attempt": outcome.number}
-            self.store.write({**record, "step": step.as_json()}, step.id, "failure.json")
+        record_failure(self.store, step, outcome, outcome.reason + tries)
 
     def _record_end(self, outcome: Outcome) -> None:
         """Say in the store how an attempt ended, if it could not say so itself."""
