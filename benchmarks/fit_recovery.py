@@ -105,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sweeps", type=int, default=200)
     options = parser.parse_args()
-    for design in DESIGNS:
+    for design in (each for each in DESIGNS if not each.checkpoints):  # the bound takes rows as independent
         began = time.process_time()
         limit, errors, regrets = bound(design), [], []
         truth = losses(design, design.supervised, design.distilled)

@@ -17,7 +17,7 @@ from fits import Objective, datasets, figure1, fit
 from fits.bootstrap import bootstrap, redrawn
 from fits.estimate import Estimate, estimate
 from fits.model import Model, Rows
-from fits.solver import Array, Problem, minimise, objective
+from fits.solver import Array, Problem, minimise, objective, quadratic
 from scaling import EffectiveTokensLaw, IdentifiableLaw, SupervisedLaw
 
 HUBER = Objective(delta=1e-3, priors=False)
@@ -116,11 +116,17 @@ def _missed(found: Estimate, draws: int, sample: int) -> str:
 
 def _polished(problem: Problem, theta: Array) -> float:
     """The objective after a long BFGS from several points around ``theta``."""
+
+    def value_and_slope(theta: Array) -> tuple[float, Array]:
+        with np.errstate(all="ignore"):  # BFGS knows no bounds
+            value, slope, _ = quadratic(problem, theta[None], np.zeros(1, dtype=np.intp))
+        return float(value[0]), slope[0]
+
     rng = np.random.default_rng(0)
     values = []
     for jump in (0.0, 0.02, 0.1):
-        point = theta + jump * rng.standard_normal(len(theta))
-        values.append(minimize(lambda x: float(objective(problem, x[None])[0]), point, method="BFGS").fun)
+        point = np.clip(theta + jump * rng.standard_normal(len(theta)), problem.lower, problem.upper)
+        values.append(minimize(value_and_slope, point, jac=True, method="BFGS", options={"gtol": 1e-8}).fun)
     return float(min(values))
 
 

@@ -52,7 +52,7 @@ class Objective:
             raise InputError(f"asymmetry must be positive, not {self.asymmetry!r}")
 
 
-SCREENED = 2000
+SCREENED = 1000
 """Starts are compared on this many rows, drawn at random; the best is then refined on all."""
 
 
