@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from distlaw import fit, plan, quickstart, sweep, teacher, train, tune, watching
+from distlaw import fit, plan, quickstart, submitting, sweep, teacher, train, tune, watching
 from scaling.errors import InputError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 plan.register(app)
 fit.register(app)
 sweep.app.command("tune")(tune.tune)
+sweep.app.command("submit")(submitting.submit)
 watching.register(sweep.app)
 app.add_typer(sweep.app, name="sweep")
 train.register(app)

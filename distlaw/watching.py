@@ -212,7 +212,7 @@ def _picture(found: Status) -> Group:
         for state in ("running", "failed")
         if len(found.of(state)) > SHOWN
     ]
-    return Group(*lines, running, failed, *more)
+    return Group(*lines, *(table for table in (running, failed) if table.row_count), *more)
 
 
 def _progress(step: StepStatus) -> tuple[str, str, str]:
