@@ -230,17 +230,13 @@ class _Shares(torch.autograd.Function):
 
 
 def rotary(context: int, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines of the rotary angles, each ``(context, head_dim)``.
-
-    The second half repeats the first; the sines of the first half are negative, as :func:`rotate` needs them.
-    """
+    """Cosines and sines of the rotary angles, each ``(context, head_dim / 2)``."""
     frequencies = ROPE_BASE ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angles = torch.outer(torch.arange(context, dtype=torch.float64), frequencies)
-    cosines, sines = angles.cos().float(), angles.sin().float()
-    return torch.cat((cosines, cosines), -1), torch.cat((-sines, sines), -1)
+    return angles.cos().float(), angles.sin().float()
 
 
 def rotate(x: Tensor, positions: tuple[Tensor, Tensor]) -> Tensor:
     """Rotate ``x`` of shape ``(batch, time, heads, head_dim)`` by its positions."""
-    cosines, sines = positions
-    return x * cosines + x.roll(x.shape[-1] // 2, dims=-1) * sines
+    (cosines, sines), (first, second) = positions, x.chunk(2, -1)
+    return torch.cat((first * cosines - second * sines, second * cosines + first * sines), -1)
