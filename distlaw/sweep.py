@@ -67,6 +67,9 @@ def results(
     everything: Annotated[
         bool, typer.Option("--all", help="Also runs of other texts or training rules than the last sweep's.")
     ] = False,
+    yardsticks: Annotated[
+        bool, typer.Option(help="Also divergences from the teacher, and how either likes the other's text.")
+    ] = False,
 ) -> None:
     """The runs of a store as a table, one row a run; works while the sweep runs.
 
@@ -75,7 +78,7 @@ def results(
     import sweeps
     from sweeps.cautions import of_repetition
 
-    table = sweeps.results(store, everything=everything)
+    table = sweeps.results(store, everything=everything, yardsticks=yardsticks)
     for caution in of_repetition(table["epochs"]):
         typer.echo(caution, err=True)
     if out is None:

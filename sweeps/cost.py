@@ -44,15 +44,20 @@ class Throughput:
     """Seconds a token of training."""
     inference: list[float]
     """Seconds a token of a forward pass."""
+    writing: list[float]
+    """Seconds a token of text written, its prompt included: one token after the other, a batch at a time."""
     heldout_tokens: int = 0
     """Tokens of an evaluation."""
 
     def seconds(self, step: Step) -> float:
         """Estimated seconds of ``step``, its evaluation included."""
-        own = step.shape.forward_flops
-        seconds = step.tokens_to_train * self._at(own, self.training)
+        own, (by_student, by_teacher) = step.shape.forward_flops, step.tokens_to_write
+        seconds = step.tokens_to_train * step.passes.trained * self._at(own, self.training)
+        seconds += by_student * self._at(own, self.writing)
         if step.teacher:
-            seconds += step.tokens_to_teach * self._at(step.teacher.shape.forward_flops, self.inference)
+            of_teacher = step.teacher.shape.forward_flops
+            seconds += step.tokens_to_teach * self._at(of_teacher, self.inference)
+            seconds += by_teacher * self._at(of_teacher, self.writing)
         if step.foreign or step.kind not in NO_RUN:
             seconds += self.heldout_tokens * self._at(own, self.inference)
         return seconds
@@ -146,18 +151,21 @@ def store_bytes(dag: Dag, devices: int) -> float:
 
 
 def disk(dag: Dag, train_tokens: int) -> float:
-    """Bytes that caches of teachers' logits take, over a training text of ``train_tokens`` tokens."""
+    """Bytes that teachers' logits and texts take, over a training text of ``train_tokens`` tokens."""
     from sweeps.logits import kept
+    from sweeps.texts import Tokens
 
-    return sum(
-        min(step.tokens, train_tokens) * kept(step.method, step.shape.vocab).dtype.itemsize
-        for step in dag.steps
-        if step.cache and step.method
-    )
+    total = 0.0
+    for step in dag.steps:
+        if step.method and (step.cache or step.generate):
+            vocab = step.shape.vocab
+            how = kept(step.method, vocab) if step.cache else Tokens(vocab)
+            total += min(step.tokens, train_tokens) * how.dtype.itemsize
+    return total
 
 
 def measured_throughput(step: Step, heldout_tokens: int) -> Throughput:
-    """This machine's throughput for steps like ``step``, measured once (about 3 s) and then remembered."""
+    """This machine's throughput for steps like ``step``, measured once (about 5 s) and then remembered."""
     path = cache_dir() / "throughput" / f"{_machine_key(step)}.json"
     try:
         found = Throughput(**json.loads(path.read_text()))
@@ -186,6 +194,7 @@ def _probe(step: Step) -> Throughput:
     import torch
 
     from sweeps.device import keep_memory
+    from sweeps.generate import uniform, write
     from sweeps.loss import batch_loss
     from sweeps.model import Decoder
 
@@ -194,7 +203,9 @@ def _probe(step: Step) -> Throughput:
     torch.set_num_threads(1)
     batch = round(step.training.batch_tokens / step.shape.context)
     blocks = torch.randint(step.shape.vocab, (batch, step.shape.context + 1))
-    flops, training, inference = [], [], []
+    prompt = max(1, step.shape.context // 4)
+    numbers = uniform(batch, step.shape.context + 1 - prompt, 0)
+    flops, training, inference, writing = [], [], [], []
     for params in PROBED_PARAMS:
         model = Decoder(_like(step.shape, params))
         model.initialise(0)
@@ -206,12 +217,16 @@ def _probe(step: Step) -> Throughput:
             with torch.no_grad():
                 model(blocks[:, :-1])
 
+        def go_on(model: Decoder = model) -> None:
+            write([model], blocks[:, :prompt], numbers)
+
         flops.append(model.shape.forward_flops)
         tokens = batch * step.shape.context
         training.append(_seconds(train) / tokens * 1.15)  # the optimiser's share
         inference.append(_seconds(infer) / tokens)
+        writing.append(_seconds(go_on) / tokens)
     torch.set_num_threads(threads)
-    return Throughput(flops, training, inference)
+    return Throughput(flops, training, inference, writing)
 
 
 def _like(shape: ModelShape, params: float) -> ModelShape:

@@ -26,7 +26,7 @@ class Passes:
     """Of the teacher, for text that it wrote once, as if it did so for this run alone."""
 
 
-def passes(method: Method | None) -> Passes:
+def passes_of(method: Method | None) -> Passes:
     """Those of a run with ``method``, or of one on the data alone."""
     if method is None:
         return Passes()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache as once
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sweeps.targets import LanguageModel
 
 Done = tuple[Step, dict[str, Any] | Exception]
+Teacher = Callable[[], "LanguageModel"]
 Watch = Callable[[Step, "Run"], None]
 """Called now and then with a step and its run."""
 
@@ -115,7 +117,8 @@ def _train(
     tracker: str | None,
 ) -> Iterator[Done]:
     from sweeps.run import Recipe, Run
-    from sweeps.teaching import target_of, trained
+    from sweeps.targets import Online
+    from sweeps.teaching import online, target_of, trained
     from sweeps.texts import texts_of
     from sweeps.trackers import Tracking
     from sweeps.training import train_together
@@ -149,6 +152,13 @@ def _train(
             leases[step.id].progress = _progress(runs[step.id])
     of = {id(run): step for step in steps for run in [runs[step.id]]}
 
+    target = target_of(store, first, corpus)
+
+    @once
+    def teacher() -> LanguageModel:
+        assert first.teacher is not None
+        return (target if isinstance(target, Online) else online(store, first.teacher)).teacher
+
     with ExitStack() as stack:
         tracking = stack.enter_context(closing(Tracking(store, tracker)))
 
@@ -166,11 +176,11 @@ def _train(
             data_seed=first.data_seed,
             first=first.first,
             texts=texts_of(store, first, corpus),
-            target=target_of(store, first, corpus),
+            target=target,
             report=report,
         ):
             step = of[id(run)]
-            result = error or _finish(store, step, run, corpus, leases.get(step.id))
+            result = error or _finish(store, step, run, corpus, teacher, leases.get(step.id))
             if isinstance(result, dict) and "loss" in result:
                 tracking.log(step, run.done, {"heldout/loss": result["loss"]})
             if world.leads:
@@ -241,7 +251,7 @@ def _progress(run: Run) -> dict[str, Any]:
 
 
 def _finish(
-    store: Store, step: Step, run: Run, corpus: TokenisedCorpus, lease: Lease | None
+    store: Store, step: Step, run: Run, corpus: TokenisedCorpus, teacher: Teacher, lease: Lease | None
 ) -> dict[str, Any] | Exception:
     """Measure what was trained and commit its result; the process that leads does, the others have none."""
     from sweeps.run import Diverged
@@ -251,7 +261,7 @@ def _finish(
     result: dict[str, Any] = {"seconds": {"train": run.seconds}, "pieces": run.pieces}
     if not step.trunk:
         try:
-            result |= _measured(store, step, run, corpus, lease)
+            result |= _measured(store, step, run, corpus, teacher, lease)
         except Diverged as error:
             return error
     try:
@@ -275,16 +285,20 @@ def _commit(store: Store, step: Step, measured: dict[str, Any]) -> dict[str, Any
     return result
 
 
-def _measured(store: Store, step: Step, run: Run, corpus: TokenisedCorpus, lease: Lease) -> dict[str, Any]:
+def _measured(
+    store: Store, step: Step, run: Run, corpus: TokenisedCorpus, teacher: Teacher, lease: Lease
+) -> dict[str, Any]:
     """Evaluate a trained model and put it into the store."""
     from sweeps.model_files import save_model
     from sweeps.run import Diverged
 
     started = time.monotonic()
     heldout = _heldout(run.model, step, corpus)
-    evaluated = time.monotonic() - started
     if not math.isfinite(heldout["loss"]):
         raise Diverged(f"the held-out loss is {heldout['loss']} after the last step; lower peak_rate")
+    if step.kind == "distil":
+        heldout |= _distilled(step, run, corpus, teacher())
+    evaluated = time.monotonic() - started
     with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
         weights_sha256 = save_model(run.model, corpus.tokenizer_files, Path(scratch))
         store.put_model(step.id, Path(scratch), model := f"model-{lease.number:04d}")
@@ -293,6 +307,20 @@ def _measured(store: Store, step: Step, run: Run, corpus: TokenisedCorpus, lease
         "epochs": epochs(step, corpus),
         "weights_sha256": weights_sha256,
         "seconds": {"train": run.seconds, "evaluate": evaluated},
+    }
+
+
+def _distilled(step: Step, run: Run, corpus: TokenisedCorpus, teacher: LanguageModel) -> dict[str, Any]:
+    """What a student and its teacher are to each other, and what was spent on that, part by part."""
+    from sweeps.yardsticks import yardsticks
+
+    written = run.source.sequences * run.world.size * step.shape.context if run.source else 0
+    parts = step.flops_by_part(written)
+    found = yardsticks(run.model, teacher, corpus.heldout, step.shape.context)
+    return {
+        "yardsticks": {name: value if math.isfinite(value) else None for name, value in found.items()},
+        "tokens_written": written,
+        "flops": parts | {"total": sum(parts.values())},
     }
 
 
@@ -328,7 +356,7 @@ def _provenance(step: Step) -> dict[str, Any]:
         "step": step.as_json(),
         "params": step.shape.params,
         "tokens": step.tokens,
-        "flops": {"student": step.student_flops, "teacher": step.teacher_flops, "total": step.flops},
+        "flops": step.flops_by_part() | {"total": step.flops},
         "device": f"{device().type}: {platform.processor() or platform.machine()}",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),

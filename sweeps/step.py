@@ -14,7 +14,7 @@ from sweeps.corpora.tokens import Half
 from sweeps.foreign.files import Place
 from sweeps.foreign.shapes import CountedShape, Foreign
 from sweeps.methods import Method
-from sweeps.passes import Passes, passes
+from sweeps.passes import Passes, passes_of
 from sweeps.spec import Corpus, Training
 
 SCHEMA = 5
@@ -109,19 +109,21 @@ class Step:
         """Tokens that the teacher reads in this step; a cache reads none twice, so at most these."""
         if self.teacher is None or self.logits:
             return 0
-        return self.tokens if self.cache else self.tokens_to_train * self._passes.read
+        return self.tokens if self.cache else self.tokens_to_train * self.passes.read
 
     @property
     def tokens_to_write(self) -> tuple[float, float]:
         """Tokens that are written in this step: by the student, by the teacher."""
         if self.generate:
             return 0.0, self.tokens
-        own, passes = self.tokens_to_train, self._passes
-        return own * passes.written, own * passes.written_along
+        return self.tokens_to_train * self.passes.written, self.tokens_to_train * self.passes.written_along
 
     @property
-    def _passes(self) -> Passes:
-        return passes(self.method)
+    def passes(self) -> Passes:
+        """Over a token of a batch, of its student and its teacher."""
+        if self.cache or self.generate:
+            return Passes(trained=0.0, read=float(self.cache), written_before=float(self.generate))
+        return Passes(trained=0.0) if self.foreign else passes_of(self.method)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -182,46 +184,45 @@ class Step:
     @property
     def student_flops(self) -> float:
         """FLOPs of training the model itself, and of all that it writes for that."""
+        parts = self.flops_by_part()
         before = self.init.student_flops if self.init else 0.0
-        return before + self._flops_of_student(self._own_tokens)
+        return before + parts["training"] + parts["writing"]
 
     @property
     def teacher_flops(self) -> float:
         """FLOPs of all that the teacher reads and writes for the run, as if nobody shared them."""
-        if self.teacher is None:
-            return 0.0
-        before = self.init.teacher_flops if self.init else 0.0
-        over = self._passes
-        if self.cache or self.generate:
-            over = Passes(read=1.0)
-        each = over.read + over.written_along + over.written_before
-        return before + self.teacher.shape.forward_flops * self._own_tokens * each
+        return self.flops - self.student_flops
 
     @property
     def flops(self) -> float:
         """FLOPs of the run as a law counts them, standing alone: prelude, training, teacher's inference."""
-        return self.student_flops + self.teacher_flops
+        return sum(self.flops_by_part().values())
+
+    def flops_by_part(self, written: float | None = None) -> dict[str, float]:
+        """Those of the prelude, and of all that student and teacher read and write after it.
+
+        ``written`` are the tokens that the student wrote, where that is known better than beforehand.
+        """
+        tokens = self.tokens - (self.init.tokens if self.init else 0)
+        own, teacher = self.shape.forward_flops, self.teacher.shape.forward_flops if self.teacher else 0.0
+        over = self.passes
+        along = over.written_along / over.written if over.written else 0.0
+        written = tokens * over.written if written is None else written
+        return {
+            "prelude": self.init.flops if self.init else 0.0,
+            "training": self.shape.training_flops(tokens * over.trained),
+            "writing": own * written,
+            "teacher_reading": teacher * tokens * over.read,
+            "teacher_writing": teacher * (tokens * over.written_before + along * written),
+        }
 
     @property
     def flops_to_spend(self) -> float:
         """FLOPs of the step itself: it may begin where others ended, and read what a teacher left."""
         teacher = self.teacher.shape.forward_flops if self.teacher else 0.0
-        teaching = teacher * (self.tokens_to_teach + self.tokens_to_write[1])
-        return self._flops_of_student(self.tokens_to_train) + teaching
-
-    @property
-    def _own_tokens(self) -> int:
-        """Tokens after its prelude."""
-        return self.tokens - (self.init.tokens if self.init else 0)
-
-    def _flops_of_student(self, tokens: float) -> float:
-        if not self.trains:
-            return 0.0
-        over = self._passes
-        return (
-            self.shape.training_flops(tokens * over.trained)
-            + self.shape.forward_flops * tokens * over.written
-        )
+        own, along = self.tokens_to_write
+        training = self.shape.training_flops(self.tokens_to_train * self.passes.trained)
+        return training + self.shape.forward_flops * own + teacher * (self.tokens_to_teach + along)
 
     def as_json(self) -> dict[str, Any]:
         """Everything needed to run the step elsewhere, its teacher, trunk and cache included."""

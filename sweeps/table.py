@@ -22,13 +22,19 @@ COLUMNS = [
 ]
 
 
-def results(root: str | Path, *, everything: bool = False) -> pd.DataFrame:
+YARDSTICKS = [
+    *("forward_kl", "reverse_kl", "entropy", "likelihood_risk", "coverage_risk", "tokens_written"),
+]
+
+
+def results(root: str | Path, *, everything: bool = False, yardsticks: bool = False) -> pd.DataFrame:
     """The runs of the store at ``root``, finished and failed, in the columns that ``fits`` reads.
 
     Losses are held-out nats/token, ``flops`` counts the whole run, training and the teacher's inference, as
     if it stood alone; ``seconds`` is what its last attempt trained. Only runs that share their ``setting``
     (text, tokenizer, context, training rules) with the sweep last run there, because a law needs that; with
-    ``everything`` all of this version's making. Can be called while the sweep runs.
+    ``everything`` all of this version's making. With ``yardsticks``, also what students are to their teachers
+    by other measures (:mod:`sweeps.yardsticks`). Can be called while the sweep runs.
 
     Raises:
         InputError: if there is no store at ``root``, or a result in it is damaged.
@@ -44,7 +50,7 @@ def results(root: str | Path, *, everything: bool = False) -> pd.DataFrame:
         rows = [row for row in rows if row["setting"] == asked.get("setting")]
     if not rows:
         raise InputError(f"{root}: this store has no finished run of this version's making yet")
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *(YARDSTICKS if yardsticks else [])])
     return table.sort_values(["kind", "params", "tokens", "teacher_loss", "seed"], ignore_index=True)
 
 
@@ -76,6 +82,8 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
         return row | {"status": "failed", "reason": failure["reason"]}
     assert result is not None
     measured = {name: result[name] for name in ("loss", "loss_se", "bits_per_byte", "epochs")}
+    measured |= result.get("yardsticks", {}) | {"tokens_written": result.get("tokens_written")}
+    measured["flops"] = result["flops"]["total"]
     return row | measured | {"seconds": result["seconds"]["train"], "status": "done"}
 
 

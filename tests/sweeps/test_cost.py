@@ -21,7 +21,7 @@ from sweeps.cost import (
 from sweeps.spec import parse_sweep
 from sweeps.steps import Dag, expand
 
-LINEAR = Throughput([1e4, 1e5], [3e-6, 3e-5], [1e-6, 1e-5])
+LINEAR = Throughput([1e4, 1e5], [3e-6, 3e-5], [1e-6, 1e-5], [1e-5, 1e-4])
 """A machine of 1e10 FLOP/s."""
 
 
@@ -35,6 +35,22 @@ def test_seconds_are_flops_over_speed(dag: Dag) -> None:
         assert LINEAR.seconds(step) == pytest.approx(step.flops / 1e10, rel=1e-9)
         longer = replace(LINEAR, heldout_tokens=1000).seconds(step) - LINEAR.seconds(step)
         assert longer == pytest.approx(1000 * step.shape.forward_flops / 1e10)
+
+
+def test_writing_takes_its_time_and_texts_their_place(small_spec: dict[str, Any]) -> None:
+    """On a machine that is ten times slower at writing."""
+    methods = ["seqkd", "gkd", "minillm", "f-distill-js"]
+    dag = expand(parse_sweep(small_spec | {"methods": methods}))
+    kinds = set()
+    for step in dag.steps:
+        own = step.flops_by_part()
+        before = {"teacher_writing"} if step.texts else set()
+        slow = sum(own[part] for part in {"writing", "teacher_writing"} - before)
+        expected = own["training"] + own["teacher_reading"] + 10 * slow
+        assert LINEAR.seconds(step) == pytest.approx(expected / 1e10, rel=1e-9)
+        kinds.add(step.kind)
+    assert kinds == {"pretrain", "prelude", "generate", "distil"}
+    assert disk(dag, 10**9) == pytest.approx(2 * 2 * 40e3, rel=0.01)  # teachers, bytes
 
 
 def test_more_cores_help_until_the_longest_chain(dag: Dag) -> None:

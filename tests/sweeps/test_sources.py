@@ -13,25 +13,29 @@ import torch
 from torch import Tensor
 
 from scaling.errors import InputError
+from sweeps import results, training
 from sweeps import steps as steps_of_sweeps
-from sweeps import training
-from sweeps.batches import Batches
+from sweeps.batches import Batches, as_blocks
 from sweeps.checkpoints import Checkpoints
+from sweeps.generate import uniform, write
 from sweeps.ladder import shape_for
 from sweeps.methods import Credit, Method, Replay, Source
 from sweeps.methods.method import named
 from sweeps.model import Decoder
 from sweeps.objectives import cross_entropy, log_probabilities
 from sweeps.parallel import World
+from sweeps.provenance import record_sweep
 from sweeps.run import Recipe, Run
 from sweeps.run_step import corpus_of, run_step, run_steps
 from sweeps.sources import Lesson, source_of
 from sweeps.spec import Training, parse_sweep
 from sweeps.steps import expand
 from sweeps.store import Store
+from sweeps.table import YARDSTICKS
 from sweeps.targets import Online
 from sweeps.texts import texts
 from sweeps.training import train_together
+from sweeps.yardsticks import READ, SEED, WRITTEN, yardsticks
 
 V, CONTEXT, BATCH, STEPS = 300, 32, 4, 24
 PROMPT = CONTEXT // 4
@@ -260,11 +264,24 @@ def small(small_spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[s
 
 def test_every_named_method_runs(small: dict[str, Any], tmp_path: Path, own_cache: Path) -> None:
     store, losses = Store(tmp_path / "store"), {}
-    for step in expand(parse_sweep(small | {"methods": named()})).steps:
+    sweep = parse_sweep(small | {"methods": [*named(), {"logits": "cached"}]})
+    dag = expand(sweep)
+    record_sweep(store, sweep, dag)
+    for step in dag.steps:
         result = run_step(store, step)
         if step.kind == "distil":
             losses[step.method.name] = result["loss"]
-    assert sorted(losses) == named()
+            planned, spent = step.flops_by_part(), result["flops"]
+            assert spent["total"] == sum(spent[part] for part in planned)
+            assert spent["writing"] == step.shape.forward_flops * result["tokens_written"]
+            assert spent["total"] <= step.flops * 1.03  # whose batch it is, is drawn
+    assert sorted(losses) == sorted([*named(), "forward-kl cached"])
+    table = results(tmp_path / "store", yardsticks=True)
+    assert len(table) == len(losses) + 1
+    students = table[table["kind"] == "distillation"]
+    assert np.isfinite(students[YARDSTICKS].to_numpy(float)).all()
+    assert (students["forward_kl"] < students["loss"]).all()
+    assert "entropy" not in results(tmp_path / "store")
     assert len(set(losses.values())) == len(losses)
     assert all(0 < loss < np.log(V) for loss in losses.values())
 
@@ -309,3 +326,28 @@ def test_text_of_a_teacher_is_written_once_and_mended(
         assert run_step(alone, step)["loss"] == result["loss"]
     with pytest.raises(InputError, match="method seqkd: it learns from text of its teacher, and no step was"):
         run_step(alone, replace(students[0], texts=None))
+
+
+def test_yardsticks_are_what_they_say() -> None:
+    student, teacher = model(0, 3e3), model(7)
+    found = yardsticks(student, teacher, TOKENS, CONTEXT)
+    assert found == yardsticks(student, teacher, TOKENS, CONTEXT)
+    count = (len(TOKENS) - 1) // CONTEXT
+    blocks = as_blocks(TOKENS, [n * count // READ for n in range(READ)], CONTEXT)
+    q, p = (reader(blocks[:, :-1]).double().log_softmax(-1) for reader in (student, teacher))
+    assert found["forward_kl"] == pytest.approx((p.exp() * (p - q)).sum(-1).mean().item(), rel=1e-5)
+    assert found["reverse_kl"] == pytest.approx((q.exp() * (q - p)).sum(-1).mean().item(), rel=1e-5)
+    assert found["entropy"] == pytest.approx(-(q.exp() * q).sum(-1).mean().item(), rel=1e-5)
+    numbers = uniform(WRITTEN, CONTEXT + 1 - PROMPT, SEED)
+    text = write([teacher], blocks[:WRITTEN, :PROMPT], numbers).blocks
+    log_q = log_probabilities(student(text[:, :-1]))
+    risk = cross_entropy(log_q, text[:, 1:])[:, PROMPT - 1 :].mean().item()
+    assert found["coverage_risk"] == pytest.approx(risk, rel=1e-4)
+    assert found["likelihood_risk"] > found["entropy"]
+
+    student.precision = teacher.precision = torch.bfloat16
+    assert yardsticks(student, teacher, TOKENS, CONTEXT) == found
+    assert student.precision == teacher.precision == torch.bfloat16
+    same = yardsticks(teacher, teacher, TOKENS, CONTEXT)
+    assert same["forward_kl"] == same["reverse_kl"] == 0
+    assert same["likelihood_risk"] == same["coverage_risk"]
