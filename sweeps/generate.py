@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sweeps.compiled import CompiledTrunk
-from sweeps.objectives import log_probabilities
+from sweeps.objectives import log_probabilities, reverse_kl
 from sweeps.targets import LanguageModel
 
 
@@ -54,31 +54,34 @@ def write(
         shares: of each writer in the mixture, their sum one.
         temperature: of every writer.
     """
-    weights = torch.tensor(shares, dtype=torch.float64).log().to(prompts.device)[:, None, None]
-    numbers = numbers.to(prompts.device)
     bodies = [_body(writer) for writer in writers]
     past = [body.nothing_read() for body in bodies]
     tokens, new = [prompts], prompts
     by_writer, drawn, apart = [], [], []
-    for u in numbers.unbind(1):
-        log_each = torch.stack(
-            [
-                log_probabilities(F.linear(body(new, read)[:, -1], writer.head), temperature).double()
-                for writer, body, read in zip(writers, bodies, past, strict=True)
-            ]
-        )
-        log_mixture = (log_each + weights).logsumexp(0)
-        new = inverse(log_mixture, u)[:, None]
+    for u in numbers.to(prompts.device).unbind(1):
+        each = [
+            log_probabilities(F.linear(body(new, read)[:, -1], writer.head), temperature).double()
+            for writer, body, read in zip(writers, bodies, past, strict=True)
+        ]
+        mixed = _mixture(each, shares)
+        new = inverse(mixed, u)[:, None]
         tokens.append(new)
-        by_writer.append(log_each.gather(-1, new.expand(len(writers), -1, -1)).squeeze(-1))
-        drawn.append(log_mixture.gather(-1, new).squeeze(-1))
-        apart.append((log_each[0].exp() * (log_each[0] - log_each[-1])).sum(-1))
+        by_writer.append(torch.cat([log_p.gather(-1, new) for log_p in each], -1))
+        drawn.append(mixed.gather(-1, new))
+        apart.append(reverse_kl(each[-1], each[0]) if len(each) > 1 else torch.zeros_like(u))
     return Written(
         torch.cat(tokens, 1),
-        torch.stack(by_writer, -1).float(),
-        torch.stack(drawn, -1).float(),
-        torch.stack(apart, -1).float(),
+        torch.stack(by_writer).permute(2, 1, 0).float(),
+        torch.cat(drawn, 1).float(),
+        torch.stack(apart, 1).float(),
     )
+
+
+def _mixture(each: list[Tensor], shares: Sequence[float]) -> Tensor:
+    if len(each) == 1:
+        return each[0]
+    weights = torch.tensor(shares, dtype=torch.float64, device=each[0].device).log()
+    return (torch.stack(each) + weights[:, None, None]).logsumexp(0)
 
 
 def inverse(log_p: Tensor, u: Tensor) -> Tensor:

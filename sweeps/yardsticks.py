@@ -19,7 +19,7 @@ from sweeps.compiled import CompiledTrunk
 from sweeps.device import device
 from sweeps.generate import uniform, write
 from sweeps.model import Decoder
-from sweeps.objectives import forward_kl, log_probabilities, reverse_kl
+from sweeps.objectives import cross_entropy, forward_kl, log_probabilities, reverse_kl
 from sweeps.targets import LanguageModel
 
 READ, WRITTEN, AT_ONCE = 32, 16, 2**23
@@ -46,16 +46,24 @@ def yardsticks(
     with torch.no_grad(), _in_full(student), _in_full(teacher):
         size = max(1, AT_ONCE // len(student.head) // context)
         read = torch.cat([_apart(student, teacher, some[:, :-1]) for some in blocks.split(size)])
-        own = write([student, teacher], prompts, numbers, shares=(1.0, 0.0))
-        of_teacher = write([teacher, student], prompts, numbers, shares=(1.0, 0.0))
+        likelihood, coverage = (
+            _risk(reader, write([writer], prompts, numbers).blocks, numbers.shape[1])
+            for writer, reader in ((student, teacher), (teacher, student))
+        )
     forward, reverse, entropy = read.double().mean(0).tolist()
     return {
         "forward_kl": forward,
         "reverse_kl": reverse,
         "entropy": entropy,
-        "likelihood_risk": -own.by_writer[1].mean().item(),
-        "coverage_risk": -of_teacher.by_writer[1].mean().item(),
+        "likelihood_risk": likelihood,
+        "coverage_risk": coverage,
     }
+
+
+def _risk(reader: LanguageModel, blocks: Tensor, written: int) -> float:
+    """What the last ``written`` tokens of ``blocks`` cost ``reader``, nats/token."""
+    log_p = log_probabilities(F.linear(reader.model(blocks[:, :-1])[:, -written:], reader.head))
+    return cross_entropy(log_p, blocks[:, -written:]).mean().item()
 
 
 def _apart(student: LanguageModel, teacher: LanguageModel, inputs: Tensor) -> Tensor:
