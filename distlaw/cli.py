@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from distlaw import fit, plan, quickstart, submitting, sweep, teacher, train, tune, watching
+from distlaw import fit, methods, plan, quickstart, submitting, sweep, teacher, train, tune, watching
 from scaling.errors import InputError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 plan.register(app)
 fit.register(app)
+methods.register(app)
 sweep.app.command("tune")(tune.tune)
 sweep.app.command("submit")(submitting.submit)
 watching.register(sweep.app)
