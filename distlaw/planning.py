@@ -182,9 +182,18 @@ class Planned:
         from scaling.units import format_number
         from sweeps.step import NO_RUN
 
-        asked, unique = self.dag.asked, len(self.dag.steps)
+        asked, unique, several = self.dag.asked, len(self.dag.steps), len(self.sweep.methods) > 1
         table = Table(title=f"{self.sweep.name}: {unique} steps of {asked} asked (equal ones run once)")
-        for name in ("step", "model", "tokens", "teacher", "FLOPs", "about", ""):
+        for name in (
+            "step",
+            "model",
+            "tokens",
+            "teacher",
+            *(["method"] if several else []),
+            "FLOPs",
+            "about",
+            "",
+        ):
             right = name in ("model", "tokens", "FLOPs", "about")
             table.add_column(name, justify="right" if right else "left")
         for step in self.dag.steps[:SHOWN]:
@@ -194,6 +203,7 @@ class Planned:
                 format_number(step.shape.params),
                 format_number(step.tokens),
                 kind + (step.teacher.size if step.teacher else ""),
+                *([step.method.name if step.kind == "distil" and step.method else ""] if several else []),
                 f"{step.flops_to_spend:.2e}",
                 minutes(self.seconds(step)),
                 "done" if step.id in self.done else "",

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +24,9 @@ from sweeps.ladder import shape_for
 from sweeps.resources import GPU_SHARE, Devices, Resources, resources_of
 from sweeps.spec import Sweep
 from sweeps.steps import NO_RUN, Dag, Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PROBED_PARAMS = (7e3, 50e3, 300e3)
 PROBE_SECONDS = 0.4
@@ -46,6 +51,8 @@ class Throughput:
     """Seconds a token of a forward pass."""
     writing: list[float]
     """Seconds a token of text written, its prompt included: one token after the other, a batch at a time."""
+    texts: list[float]
+    """The same where a teacher writes for its students, many texts at a time."""
     heldout_tokens: int = 0
     """Tokens of an evaluation."""
 
@@ -57,7 +64,7 @@ class Throughput:
         if step.teacher:
             of_teacher = step.teacher.shape.forward_flops
             seconds += step.tokens_to_teach * self._at(of_teacher, self.inference)
-            seconds += by_teacher * self._at(of_teacher, self.writing)
+            seconds += by_teacher * self._at(of_teacher, self.texts if step.generate else self.writing)
         if step.foreign or step.kind not in NO_RUN:
             seconds += self.heldout_tokens * self._at(own, self.inference)
         return seconds
@@ -165,7 +172,7 @@ def disk(dag: Dag, train_tokens: int) -> float:
 
 
 def measured_throughput(step: Step, heldout_tokens: int) -> Throughput:
-    """This machine's throughput for steps like ``step``, measured once (about 5 s) and then remembered."""
+    """This machine's throughput for steps like ``step``, measured once (about 6 s) and then remembered."""
     path = cache_dir() / "throughput" / f"{_machine_key(step)}.json"
     try:
         found = Throughput(**json.loads(path.read_text()))
@@ -197,6 +204,7 @@ def _probe(step: Step) -> Throughput:
     from sweeps.generate import uniform, write
     from sweeps.loss import batch_loss
     from sweeps.model import Decoder
+    from sweeps.texts import AT_ONCE
 
     keep_memory()
     threads = torch.get_num_threads()
@@ -204,8 +212,7 @@ def _probe(step: Step) -> Throughput:
     batch = round(step.training.batch_tokens / step.shape.context)
     blocks = torch.randint(step.shape.vocab, (batch, step.shape.context + 1))
     prompt = max(1, step.shape.context // 4)
-    numbers = uniform(batch, step.shape.context + 1 - prompt, 0)
-    flops, training, inference, writing = [], [], [], []
+    flops, training, inference, writing, texts = [], [], [], [], []
     for params in PROBED_PARAMS:
         model = Decoder(_like(step.shape, params))
         model.initialise(0)
@@ -217,16 +224,18 @@ def _probe(step: Step) -> Throughput:
             with torch.no_grad():
                 model(blocks[:, :-1])
 
-        def go_on(model: Decoder = model) -> None:
-            write([model], blocks[:, :prompt], numbers)
+        def go_on(after: Tensor, model: Decoder = model) -> None:
+            write([model], after, uniform(len(after), step.shape.context + 1 - prompt, 0))
 
         flops.append(model.shape.forward_flops)
         tokens = batch * step.shape.context
         training.append(_seconds(train) / tokens * 1.15)  # the optimiser's share
         inference.append(_seconds(infer) / tokens)
-        writing.append(_seconds(go_on) / tokens)
+        writing.append(_seconds(partial(go_on, blocks[:, :prompt])) / tokens)
+        many = _seconds(partial(go_on, blocks[:1, :prompt].expand(AT_ONCE, -1)))
+        texts.append(many / (AT_ONCE * step.shape.context))
     torch.set_num_threads(threads)
-    return Throughput(flops, training, inference, writing)
+    return Throughput(flops, training, inference, writing, texts)
 
 
 def _like(shape: ModelShape, params: float) -> ModelShape:

@@ -56,6 +56,7 @@ def write(
     """
     bodies = [_body(writer) for writer in writers]
     past = [body.nothing_read() for body in bodies]
+    weights = torch.tensor(shares, dtype=torch.float64).log().to(prompts.device)[:, None, None]
     tokens, new = [prompts], prompts
     by_writer, drawn, apart = [], [], []
     for u in numbers.to(prompts.device).unbind(1):
@@ -63,7 +64,7 @@ def write(
             log_probabilities(F.linear(body(new, read)[:, -1], writer.head), temperature).double()
             for writer, body, read in zip(writers, bodies, past, strict=True)
         ]
-        mixed = _mixture(each, shares)
+        mixed = each[0] if len(each) == 1 else (torch.stack(each) + weights).logsumexp(0)
         new = inverse(mixed, u)[:, None]
         tokens.append(new)
         by_writer.append(torch.cat([log_p.gather(-1, new) for log_p in each], -1))
@@ -75,13 +76,6 @@ def write(
         torch.cat(drawn, 1).float(),
         torch.stack(apart, 1).float(),
     )
-
-
-def _mixture(each: list[Tensor], shares: Sequence[float]) -> Tensor:
-    if len(each) == 1:
-        return each[0]
-    weights = torch.tensor(shares, dtype=torch.float64, device=each[0].device).log()
-    return (torch.stack(each) + weights[:, None, None]).logsumexp(0)
 
 
 def inverse(log_p: Tensor, u: Tensor) -> Tensor:

@@ -23,7 +23,10 @@ from sweeps.logit_cache import LogitCache, Logits, Numbers, Wrote
 from sweeps.steps import Step
 from sweeps.store import Store
 from sweeps.targets import Online
-from sweeps.teaching import BLOCKS_AT_ONCE, online, stream_of
+from sweeps.teaching import online, stream_of
+
+AT_ONCE = 64
+"""Texts written side by side: a token of each takes hardly longer than one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ def written(
         InputError: if it gives no token a probability.
     """
     found = []
-    for some in torch.from_numpy(numbers).split(BLOCKS_AT_ONCE):
+    for some in torch.from_numpy(numbers).split(AT_ONCE):
         draws = [uniform(1, data.context + 1 - prompt, data.seed, int(number)) for number in some]
         prompts = data.read(some)[:, :prompt].to(device())
         text = write([teacher.teacher], prompts, torch.cat(draws), temperature=temperature)
