@@ -33,8 +33,8 @@ def compare_methods_command(
         str,
         typer.Option(
             metavar="METHOD",
-            help="What the others are compared with: a method, or supervised. By default forward-kl where the "
-            "table has it, else supervised.",
+            help="What the others are compared with: a method, or supervised. By default forward-kl, where "
+            "the table has it, else supervised.",
         ),
     ] = "",
     on: Annotated[On, typer.Option(help="What a method's worth is counted in.")] = On.TOKENS,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,13 +19,15 @@ from fits.estimate import Objective, estimate, scalar
 from fits.joint import SUPERVISED
 from fits.model import Rows
 from fits.pairs import by_method, control_of, matched
-from fits.plots.figure import Figure
 from fits.runs import validate
 from fits.shared import Shared, SharedLaw
 from fits.worth import CELLS, LEVEL, Worth, unmatched, worth
 from scaling.errors import InputError
 from scaling.laws import SupervisedLaw
 from scaling.render import text_table
+
+if TYPE_CHECKING:
+    from fits.plots.figure import Figure
 
 MULTIPLIERS = {"tokens": "D", "params": "N", "compute": "D"}
 """What a multiplier may count, and the input of the law that it multiplies. The size of a student is given:
@@ -168,7 +170,7 @@ def _shared(
         taught = [""] * len(pairs) if control == SUPERVISED else pairs["taught_by"]
         pairs["group"] = [number.get((control, teacher), 0) for teacher in taught]
     rows = Rows.of(table)
-    block = table.groupby(["params", "tokens"]).ngroup().to_numpy(np.intp)
+    block = table.groupby(["params", "tokens"]).ngroup().to_numpy().astype(np.intp)
     rows = replace(rows, group=block[rows.index])  # what one size and token count miss the law by is shared
     model = SharedLaw(rows, groups.iloc[rows.index].map(number).to_numpy(np.intp), scaled)
     best = estimate(model, Objective(), starts=8, seed=seed)

@@ -10,8 +10,8 @@ from scaling.errors import InputError
 
 ORDINARY = (SUPERVISED, "forward-kl")
 """The usual controls; the later one where a table has both."""
-MATCHED = ("params", "tokens", "taught_by", "seed")
-"""What a run and its control share; two runs of which one has no teacher share no teacher."""
+MATCHED = ("params", "tokens", "taught_by")
+"""What a run and its control share, but for the seed; where one of the two has no teacher, not that."""
 MEASURED = ("ln_loss", "ln_flops")
 
 
@@ -41,7 +41,7 @@ def by_method(table: pd.DataFrame) -> pd.DataFrame:
         way=method.astype(str).where(distilled, SUPERVISED),
         taught_by=teacher.astype(object).where(teacher.notna(), by_loss).astype(str).where(distilled, ""),
         ln_loss=np.log(used["loss"]),
-        ln_flops=np.log(used["flops"]) if "flops" in used else np.nan,
+        ln_flops=np.log(used["flops"].where(used["flops"] > 0.0)) if "flops" in used else np.nan,
     )
 
 
@@ -66,17 +66,12 @@ def matched(runs: pd.DataFrame, way: str, control: str) -> pd.DataFrame:
     controls of all seeds count with their geometric mean. ``same_seed`` says which, ``cell`` numbers what is
     shared but for the seed, ``apart`` is the difference of ln loss and ``dearer`` the ratio of FLOPs.
     """
-    cell = [
-        name
-        for name in MATCHED
-        if name != "seed" and not (name == "taught_by" and SUPERVISED in (way, control))
-    ]
+    cell = [name for name in MATCHED if name != "taught_by" or SUPERVISED not in (way, control)]
     of_control, columns = runs[runs["way"] == control], list(MEASURED)
     pairs = runs[runs["way"] == way]
-    pairs = pairs.join(of_control.groupby(cell)[columns].mean(), on=cell, rsuffix="_cell", how="inner")
-    pairs = pairs.join(
-        of_control.groupby([*cell, "seed"])[columns].mean(), on=[*cell, "seed"], rsuffix="_seed"
-    )
+    seeded = of_control.groupby([*cell, "seed"])[columns].mean().add_suffix("_seed")
+    every = of_control.groupby(cell)[columns].mean().add_suffix("_cell")
+    pairs = pairs.join(every, on=cell, how="inner").join(seeded, on=[*cell, "seed"])
     same = pairs["ln_loss_seed"].notna()
     other = {name: pairs[f"{name}_seed"].where(same, pairs[f"{name}_cell"]) for name in columns}
     return pd.DataFrame(

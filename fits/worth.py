@@ -18,8 +18,8 @@ POWER = 0.8
 """How often the smallest multiplier that "could have been told" would have been."""
 CELLS = 3
 """From this many configurations on their scatter is the uncertainty; of fewer, that of single pairs is."""
-HALVINGS = 40
-"""Of the range of multipliers: to 1e-11 of its width."""
+HALVINGS = 28
+"""Of the range of multipliers, to 4e-9 of its width."""
 PER_LAW = 25
 """Draws of the pairs' scatter for each draw of the law."""
 
