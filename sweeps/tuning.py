@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import Trial, TrialState
+from pydantic import ValidationError
 
 from scaling.errors import InputError
 from sweeps.methods import Method
 from sweeps.spec import MIN_STEPS, Grid, Range, Sweep, Training, Tuning
-from sweeps.steps import Dag, Step, expand
+from sweeps.steps import NO_RUN, Dag, Step, expand
 from sweeps.store import Store
 
 JOURNAL = "study.journal"
@@ -92,7 +93,12 @@ def tuned(
     if ranges := _given(tuning, "temperature", "cross_entropy"):
         methods = []
         for method in sweep.methods:
-            search = _Search(method.name, ranges, _distilled(sweep, method))
+            own = {name: among for name, among in ranges.items() if _takes(method, name, among)}
+            if not own:
+                watch(f"{method.name}: nothing to search, it takes no other {' or '.join(ranges)}")
+                methods.append(method)
+                continue
+            search = _Search(method.name, own, _distilled(sweep, method))
             found.append(_best(search, tuning, place))
             methods.append(_changed(method, found[-1].values))
         sweep = sweep.model_copy(update={"methods": methods})
@@ -109,6 +115,15 @@ def _training(sweep: Sweep, values: dict[str, Any]) -> Training:
 
 def _changed(part: Rules, values: dict[str, Any]) -> Rules:
     return type(part).model_validate(part.model_dump(exclude_unset=True) | values)
+
+
+def _takes(method: Method, name: str, among: Range | list[float]) -> bool:
+    """Whether ``method`` is legal at the ends of a range of one of its settings."""
+    ends = (among.low, among.high) if isinstance(among, Range) else (min(among), max(among))
+    try:
+        return all(_changed(method, {name: end}) for end in ends)
+    except ValidationError:
+        return False
 
 
 def _supervised(sweep: Sweep, values: dict[str, Any], tokens: float) -> Sweep:
@@ -241,7 +256,7 @@ def _lengths(sweep: Sweep, tokens: float) -> list[float]:
 
 def _losses(dag: Dag, store: Store, tuning: Tuning) -> Iterator[float]:
     """Held-out losses of the proxies; nothing if one is missing."""
-    proxies = [step for step in dag.steps if not step.trunk and _is_proxy(step, dag)]
+    proxies = [step for step in dag.steps if step.kind not in NO_RUN and _is_proxy(step, dag)]
     results = [store.result(step.id) for step in proxies]
     if len(results) == len(tuning.seeds) and all(results):
         yield from (result["loss"] for result in results if result)

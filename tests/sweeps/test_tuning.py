@@ -83,12 +83,15 @@ def test_a_search_that_was_killed_goes_on_and_repeats_nothing(spec: dict[str, An
 def test_each_method_gets_its_own_temperature_under_the_tuned_rate(
     spec: dict[str, Any], tmp_path: Path
 ) -> None:
-    spec["methods"] = [{"divergence": "forward-kl"}, {"divergence": "jensen-shannon"}]
+    spec["methods"] = [{"logits": "cached"}, {"divergence": "jensen-shannon"}, "minillm"]
     spec["tuning"] |= {"trials": 2, "temperature": {"low": 1, "high": 4}}
     search = Search(spec, tmp_path / "t", together=2)
     chosen, found = search()
-    assert [each.name for each in found] == ["training", "forward-kl", "jensen-shannon"]
-    assert [m.temperature for m in chosen.methods] == [each.values["temperature"] for each in found[1:]]
+    assert [each.name for each in found] == ["training", "forward-kl cached", "jensen-shannon"]
+    searched, unsearched = chosen.methods[:2], chosen.methods[2]
+    assert [m.temperature for m in searched] == [each.values["temperature"] for each in found[1:]]
+    assert unsearched == search.sweep.methods[2]
+    assert "minillm: nothing to search, it takes no other temperature" in search.told
     rates = {
         result["step"]["training"]["peak_rate"]
         for step in search.store.steps()
