@@ -74,6 +74,12 @@ def nodes(ray: Any) -> list[Node]:
     return found
 
 
+def lost_own_process(ray: Any) -> bool:
+    """Whether a part of the cluster that this process has started is dead; Ray itself would then end us."""
+    node = ray._private.worker._global_node
+    return any(name in ("gcs_server", "raylet") for name, _ in node.dead_processes())
+
+
 def misfit(found: list[Node], resources: Resources) -> str | None:
     """Why no set of ``found`` nodes can ever give ``resources``; None if one can."""
     able = sum(node.count for node in found if node.holds(resources))

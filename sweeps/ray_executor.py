@@ -12,12 +12,12 @@ from typing import Any
 from sweeps.endings import Ending, reason_of
 from sweeps.forker import GRACE_SECONDS, Forker
 from sweeps.jobs import Job, Outcome
-from sweeps.ray_cluster import misfit, nodes, start_ray
+from sweeps.ray_cluster import lost_own_process, misfit, nodes, start_ray
 from sweeps.resources import GPU_SHARE, Resources
 from sweeps.store import Store
 
-LIVENESS_SECONDS = 5.0
-"""Between two looks at what nodes the cluster has."""
+LIVENESS_SECONDS = 3.0
+"""Between two looks at whether the cluster lives and what nodes it has."""
 SURPLUS = 0.25
 """Share of a cluster's resources that is asked for beyond what it has, so that an autoscaler adds some."""
 
@@ -31,10 +31,10 @@ class Ray:
 
     def __init__(self, store: Store, *, address: str = "local", cores: int | None = None) -> None:
         self.ray, self.store = start_ray(address, cores), store
-        self.local = address == "local"
+        self.local, self.lost = address == "local", False
         self.running: dict[Any, Job | Gang] = {}
         """What each outstanding reference is about."""
-        self._look()
+        self.nodes, self.seen = nodes(self.ray), time.monotonic()
         self.usual = Resources(gpus=GPU_SHARE if any(node.gpus for node in self.nodes) else 0)
         there = sum(node.holds(self.usual) for node in self.nodes if node.count == 1)
         self.slots = max(1, min(cores or there, there))
@@ -43,6 +43,7 @@ class Ray:
         return misfit(self.nodes, resources)
 
     def room(self, resources: Resources) -> bool:
+        self._look()
         asked = [job.resources for job in self._jobs()] + [resources]
         total = self.ray.cluster_resources()
         share = 1.0 if self.local else 1.0 + SURPLUS
@@ -63,14 +64,10 @@ class Ray:
         self.running[task(_run_elsewhere).remote(self.store.url, job.as_json())] = job
 
     def wait(self, seconds: float) -> list[Outcome]:
-        if not self.running:
-            time.sleep(seconds)
-            return []
+        self._look()
         ready, _ = self.ray.wait(list(self.running), num_returns=1, timeout=seconds)
         if ready:
             ready, _ = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
-        if time.monotonic() - self.seen > LIVENESS_SECONDS:
-            self._look()
         return [outcome for reference in ready for outcome in self._outcomes(reference)]
 
     def drop(self, job: Job) -> None:
@@ -80,6 +77,8 @@ class Ray:
 
     def close(self) -> None:
         """Ask all to stop, so that they write a checkpoint; after a while, end them."""
+        if self.lost:
+            return  # nobody would answer
         with suppress(Exception):  # a cluster that is no more
             for reference in self.running:
                 self.ray.cancel(reference)
@@ -92,9 +91,21 @@ class Ray:
         return [owner.job if isinstance(owner, Gang) else owner for owner in owners.values()]
 
     def _look(self) -> None:
-        self.nodes, self.seen = nodes(self.ray), time.monotonic()
-        if not any(node["Alive"] for node in self.ray.nodes()):
-            raise ClusterLostError("Ray's last node died; what is done is kept, the same command goes on")
+        """See now and then what nodes there are.
+
+        Raises:
+            ClusterLostError: if none is left, or a cluster of our own is broken; Ray cannot be mended from
+                inside a process that uses it.
+        """
+        if time.monotonic() - self.seen < LIVENESS_SECONDS:
+            return
+        self.seen = time.monotonic()
+        if not (self.local and lost_own_process(self.ray)):
+            self.nodes = nodes(self.ray)
+            if any(node.count == 1 for node in self.nodes):
+                return
+        self.lost = True
+        raise ClusterLostError("Ray has died; what is done is kept, the same command goes on")
 
     def _outcomes(self, reference: Any) -> list[Outcome]:
         owner = self.running.get(reference)

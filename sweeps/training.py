@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -22,7 +23,7 @@ from sweeps.texts import Texts
 
 REPORT_SECONDS = 1.0
 """Between two reports of progress."""
-CHECKPOINT_SECONDS = 15.0
+CHECKPOINT_SECONDS = float(os.environ.get("DISTLAW_CHECKPOINT_SECONDS", "15"))
 """Between two checkpoints: the most that a kill can cost."""
 
 Report = Callable[[Run], None]
