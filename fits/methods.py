@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 MULTIPLIERS = {"tokens": "D", "params": "N", "compute": "D"}
 """What a multiplier may count, and the input of the law that it multiplies. The size of a student is given:
 more compute for it is more tokens."""
+UNCHARGED = (
+    "compute is each run's column 'flops'; in a sweep's table that leaves out what its teacher cost to train"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +138,7 @@ def compare_methods(
         methods=tuple(sorted(worths, key=lambda worth: -np.nan_to_num(worth.multiplier, nan=-1.0))),
         law=scalar(best.law),
         misfit=misfit,
-        notes=tuple(_notes(table, found, control)),
+        notes=(*_notes(table, found, control), *([UNCHARGED] if charged else [])),
         pairs=pd.concat(found.values(), ignore_index=True),
     )
 

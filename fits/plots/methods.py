@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from fits.plots.data import Array
 from fits.plots.draw import MARKERS, OKABE_ITO
@@ -63,6 +64,9 @@ def methods_figure(bars: Sequence[Bar], on: str, control: str) -> Figure:
     worth.axvline(1.0, color="0.5", linewidth=1, zorder=0)
     apart.axvline(0.0, color="0.5", linewidth=1, zorder=0)
     worth.set(xscale="log", ylim=(len(bars) - 0.5, -0.5), xlabel=f"worth, times the {on} of {control} (95 %)")
+    worth.minorticks_off()
+    worth.xaxis.set_major_locator(MaxNLocator(6))
+    worth.xaxis.set_major_formatter("{x:g}")
     worth.set_yticks(range(len(bars)), [bar.method for bar in bars])
     apart.set_xlabel(f"loss $-$ that of {control} (nats/token)")
     return figure
