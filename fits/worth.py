@@ -91,11 +91,10 @@ def worth(
     """
     cells = int(pairs["cell"].nunique())
     unit = pairs["cell"].to_numpy() if cells >= CELLS else np.arange(len(pairs))
-    freedom = len(np.unique(unit)) - 1
-    found, error = _multiplier(pairs, unit, best, charged)
+    found, error, freedom = _multiplier(pairs, unit, best, charged)
     low = high = detectable = np.nan
     if freedom:
-        centre, spread = _multiplier(pairs, unit, sampled, charged)
+        centre, spread, _ = _multiplier(pairs, unit, sampled, charged)
         drawn = centre[:, None] + spread[:, None] * rng.standard_t(freedom, (len(centre), PER_LAW))
         low, high = np.exp(
             np.clip(np.quantile(drawn, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2]), -FARTHEST, FARTHEST)
@@ -123,12 +122,13 @@ def unmatched(method: str, control: str) -> Worth:
 
 def _multiplier(
     pairs: pd.DataFrame, unit: NDArray[np.intp], shared: Shared, charged: bool
-) -> tuple[Array, Array]:
-    """ln of the multiplier by least squares, and its standard error, (draws,) each, by draws of the law.
+) -> tuple[Array, Array, float]:
+    """ln of the multiplier and its standard error, (draws,) each by draws of the law, and degrees of freedom.
 
     A pair's difference of ln loss is what the law makes of the multiplier times the control's input; where
-    FLOPs are charged the input is first what the method's FLOPs would have bought the control. The error is
-    the jackknife's over units (pairs,): each is left out in turn.
+    FLOPs are charged the input is first what the method's FLOPs would have bought the control. By least
+    squares; the error is the jackknife's over units (pairs,): each is left out in turn. Units of which some
+    weigh more than others leave fewer degrees of freedom than they number (Kish's effective number less one).
     """
     N, D, apart = (pairs[name].to_numpy(np.float64) for name in ("params", "tokens", "apart"))
     group = pairs["group"].to_numpy(np.intp)
@@ -148,7 +148,10 @@ def _multiplier(
     residual, slope = missed(middle)
     same = (unit[:, None] == np.unique(unit)).astype(np.float64)
     total = np.sum(slope**2, axis=1, keepdims=True)
-    rest = np.maximum(total - slope**2 @ same, 1e-6 * total)
+    weight = slope**2 @ same
+    rest = np.maximum(total - weight, 1e-6 * total)
     left_out = ((slope * residual) @ same) / rest
     count = same.shape[1]
-    return middle, np.sqrt((count - 1) / count * np.sum(left_out**2, axis=1))
+    error = np.sqrt((count - 1) / count * np.sum(left_out**2, axis=1))
+    alike = float(total[0, 0] ** 2 / np.sum(weight[0] ** 2))
+    return middle, error, max(alike - 1.0, 1.0) if count > 1 else 0.0
