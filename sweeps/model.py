@@ -81,7 +81,7 @@ class Attention(nn.Module):
         if x.is_cuda:
             out = F.scaled_dot_product_attention(q, k, v, is_causal=time > 1, scale=1.0)
         else:
-            out = shares(q @ k.transpose(2, 3), mask) @ v
+            out = attend(q, k, v, mask)
         return project(out.transpose(1, 2).reshape(batch, time, -1), self.o_proj)
 
 
@@ -207,26 +207,28 @@ def project(x: Tensor, *linears: nn.Linear) -> Tensor:
     return F.linear(x, (torch.cat(weights) if len(weights) > 1 else weights[0]).to(x.dtype))
 
 
-def shares(scores: Tensor, mask: Tensor) -> Tensor:
-    """The softmax of ``scores + mask`` over the last dimension, computed in float32."""
-    found: Tensor = _Shares.apply(scores, mask)
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """softmax(q k' + mask) v, the softmax in float32; all ``(batch, heads, time, head_dim)``."""
+    found: Tensor = _Attention.apply(q, k, v, mask)
     return found
 
 
-class _Shares(torch.autograd.Function):
-    """Its gradient needs only itself, so nothing else is kept, and no exponential is taken twice."""
+class _Attention(torch.autograd.Function):
+    """No exponential is taken twice, and gradients lie in memory as what they are gradients of."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, mask: Tensor) -> Tensor:
-        found = (scores + mask).softmax(-1).to(scores.dtype)
-        ctx.save_for_backward(found)
-        return found
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        shares = (q @ k.transpose(2, 3) + mask).softmax(-1).to(q.dtype)
+        ctx.save_for_backward(q, k, v, shares)
+        return shares @ v
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (found,), (gradient,) = ctx.saved_tensors, gradients
-        part = gradient.float() * found
-        return (part - found * part.sum(-1, keepdim=True)).to(found.dtype), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        (q, k, v, shares), (gradient,) = ctx.saved_tensors, gradients
+        part = (gradient @ v.transpose(2, 3)).float() * shares
+        to_scores = (part - shares * part.sum(-1, keepdim=True)).to(q.dtype)
+        back = to_scores.transpose(2, 3)
+        return to_scores @ k, back @ q, shares.transpose(2, 3) @ gradient, None
 
 
 def rotary(context: int, head_dim: int) -> tuple[Tensor, Tensor]:
