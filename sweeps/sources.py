@@ -121,6 +121,11 @@ class Both(Student):
 
     def lesson(self, student: Decoder, step: int, data: Tensor, target: Target) -> Lesson:
         half = len(data) // 2
+        if not half:
+            raise InputError(
+                f"method {self.method.name}: of a batch one half is text of the teacher, one of the student, "
+                f"but each of {self.world.size} processes has one block; use fewer, or larger batches"
+            )
         blocks = torch.cat([data[:half], self._write(student, step, data[half:], target).blocks])
         written = self.context + 1 - self.method.source.prompt(self.context)
         teachers = torch.zeros(len(data), written, device=data.device)

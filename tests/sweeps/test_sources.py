@@ -210,6 +210,10 @@ def test_processes_write_their_shares_of_what_one_would_write() -> None:
     for name in ("distillm", "minillm"):
         with pytest.raises(InputError, match=f"method {name}: text is kept .* let it run on one process"):
             source_of(Method(use=name), CONTEXT, 0, STEPS, World(0, 2))
+    both = source_of(Method(use="f-distill-js"), CONTEXT, 0, STEPS, World(0, 4))
+    assert both is not None
+    with pytest.raises(InputError, match="but each of 4 processes has one block; use fewer, or larger"):
+        both.lesson(run.model, 0, data[:1], target)
 
 
 def test_replay_asks_the_student_more_as_its_loss_rises() -> None:
