@@ -43,7 +43,7 @@ class Executor(Protocol):
 
 
 def executor_for(name: str | None, store: Store, *, cores: int, address: str | None) -> Executor:
-    """The executor of a name; Ray where an address or a GPU asks for it, and else processes, if none is given.
+    """The executor of a name; if none is given, Ray where an address or a GPU asks for it, else processes.
 
     Raises:
         InputError: for an unknown name, or an address that leads nowhere.
@@ -84,8 +84,11 @@ class Inline:
     def submit(self, job: Job) -> None:
         self.queue.append(job)
 
-    def wait(self, seconds: float) -> list[Outcome]:  # noqa: ARG002
-        return list(run_job(self.store, self.queue.pop(0))) if self.queue else []
+    def wait(self, seconds: float) -> list[Outcome]:
+        if not self.queue:
+            time.sleep(seconds)
+            return []
+        return list(run_job(self.store, self.queue.pop(0)))
 
     def drop(self, job: Job) -> None:
         if job in self.queue:

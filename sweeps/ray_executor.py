@@ -65,6 +65,9 @@ class Ray:
 
     def wait(self, seconds: float) -> list[Outcome]:
         self._look()
+        if not self.running:
+            time.sleep(seconds)
+            return []
         ready, _ = self.ray.wait(list(self.running), num_returns=1, timeout=seconds)
         if ready:
             ready, _ = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=0)

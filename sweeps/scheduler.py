@@ -75,7 +75,7 @@ class Scheduler:
         self.suspected: set[str] = set()
         """Steps whose attempt looked dead at the last look; its executor may still say how it died."""
         self.refused: str | None = None
-        """Which cap a job would have broken."""
+        """Which cap a job would have broken, when jobs were last looked for."""
         self.broken = False
         """Whether a cap is broken, so that not even what runs may go on."""
         self.look_due = 0.0
@@ -91,17 +91,17 @@ class Scheduler:
                 self._submit()
             watch(state)
             session.beat(state)
-            if state.idle and not state.halted and state.ready():
+            if state.idle and not state.halted:
+                if not state.ready():
+                    return state
                 state.halted = self.refused
-            if state.idle or (state.halted and (self.broken or not state.running)):
+            if state.halted and (self.broken or not state.running):
                 return state
-            outcomes = self.executor.wait(POLL_SECONDS) if state.running else []
-            if not state.running:
-                time.sleep(POLL_SECONDS)
-            for outcome in outcomes:
+            for outcome in self.executor.wait(POLL_SECONDS):
                 self._settle(outcome)
 
     def _submit(self) -> None:
+        self.refused = None
         if not self.executor.room(Resources()):
             return
         for cohort in cohorts(self.state.ready(), self.executor.slots, self.cost):

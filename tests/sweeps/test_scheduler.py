@@ -49,6 +49,8 @@ class Pretend:
         self.attempts += [step.id for step in job.steps]
 
     def wait(self, seconds: float) -> list[Outcome]:
+        if not self.queue:
+            return []
         job = self.queue.pop(0)
         return [self._run(step, number) for step, number in zip(job.steps, job.numbers, strict=True)]
 
@@ -209,6 +211,19 @@ def test_the_time_left_falls_to_nothing(dag: Dag, store: Store) -> None:
     run(dag, store, Pretend(store), seconds, lambda state: left.append(state.seconds_left(2)))
     assert left[0] == pytest.approx(sum(map(seconds, dag.steps)) / 2, rel=1e-3)
     assert left[-1] == 0
+
+
+def test_a_worker_that_is_busy_a_moment_longer_does_not_end_the_sweep(dag: Dag, store: Store) -> None:
+    """Its job is done and settled, but it cannot take the next one yet."""
+
+    class Slow(Pretend):
+        asked = 0
+
+        def room(self, resources: Resources) -> bool:
+            self.asked += 1
+            return self.asked % 5 > 2 and super().room(resources)
+
+    assert run(dag, store, Slow(store, slots=1), seconds, ignore).complete
 
 
 def test_what_another_driver_works_on_is_waited_for(dag: Dag, store: Store) -> None:

@@ -6,7 +6,6 @@ by one attempt, and no kill costs more than the work since the last checkpoint.
 
 from __future__ import annotations
 
-
 import json
 import os
 import random
