@@ -64,9 +64,10 @@ def _text(found: Checked) -> str:
     widths = ", ".join(
         f"{format_number(count)} at width {width}" for width, count in found.student_embeddings.items()
     )
+    params, embeddings = format_number(found.params), format_number(found.embedding_params)
     lines = [
         f"{found.model}: {found.architecture}, can teach",
-        f"parameters  {format_number(found.params)}, and {format_number(found.embedding_params)} of embeddings",
+        f"parameters  {params}, and {embeddings} of embeddings",
         f"vocabulary  {found.vocabulary:,} tokens, documents end with {found.end_of_text!r}{padding}",
         f"context     up to {found.context:,} tokens",
         f"licence     {found.licence or 'unknown'}",

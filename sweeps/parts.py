@@ -33,6 +33,4 @@ Quantity = Annotated[
 class Part(BaseModel):
     """A part of a spec: unknown fields are errors, values never change."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
