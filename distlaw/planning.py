@@ -133,7 +133,7 @@ class Planned:
         self.seconds = estimated_seconds(sweep, dag)
         todo = replace(dag, steps=tuple(step for step in dag.steps if step.id not in done))
         self.whole = estimate(dag, self.seconds, devices, sweep)
-        self.left = estimate(todo, self.seconds, devices, sweep)
+        self.left = estimate(todo, self.seconds, devices, sweep) if done else self.whole
         self.findings = foreseen(dag)
 
     @property

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import time
+from bisect import bisect
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from scaling.compute import ModelShape
 from sweeps.budget import Bill
@@ -70,8 +70,14 @@ class Throughput:
         return seconds
 
     def _at(self, flops: float, seconds: list[float]) -> float:
-        beyond = max(1.0, flops / self.flops[-1])  # above the largest probe, time grows with FLOPs
-        return beyond * float(np.exp(np.interp(np.log(flops), np.log(self.flops), np.log(seconds))))
+        if flops >= self.flops[-1]:  # above the largest probe, time grows with FLOPs
+            return seconds[-1] * flops / self.flops[-1]
+        if flops <= self.flops[0]:
+            return seconds[0]
+        right = bisect(self.flops, flops)
+        low, high = self.flops[right - 1 : right + 1]
+        share = math.log(flops / low) / math.log(high / low)
+        return seconds[right - 1] ** (1 - share) * seconds[right] ** share
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 
 from scaling.errors import InputError
 from sweeps.budget import Ledger
@@ -63,12 +62,12 @@ class Scheduler:
     def __init__(
         self, dag: Dag, store: Store, executor: Executor, cost: Cost, sweep: Sweep | None = None
     ) -> None:
-        self.store, self.executor, self.cost = store, executor, cache(cost)
+        self.store, self.executor = store, executor
         self.rules = sweep.resources if sweep else []
         found = set(store.results(step.id for step in dag.steps))
-        self.state = State(dag=dag, cost=self.cost, found=found)
+        self.state = State(dag=dag, cost=cost, found=found)
         caps, devices = (caps_of(sweep), sweep.hardware) if sweep else (Caps(), Devices())
-        self.ledger = Ledger(caps, devices, self.cost)
+        self.ledger = Ledger(caps, devices, self.state.seconds)
         self.watch = Watch(store)
         self.pardoned: dict[str, int] = {}
         """Attempts up to this, by step, are forgiven: it was given up after them, and is tried again."""
@@ -104,7 +103,7 @@ class Scheduler:
         self.refused = None
         if not self.executor.room(Resources()):
             return
-        for cohort in cohorts(self.state.ready(), self.executor.slots, self.cost):
+        for cohort in cohorts(self.state.ready(), self.executor.slots, self.state.seconds):
             resources = self._resources(*cohort)
             if not self.executor.room(resources):
                 return  # what is first in line is not overtaken, or it would wait for ever

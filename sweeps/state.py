@@ -44,6 +44,7 @@ class State:
 
     def __post_init__(self) -> None:
         self._steps = {step.id: step for step in self.dag.steps}
+        self._costs = {step.id: self.cost(step) for step in self.dag.steps}
         self._children: dict[str, list[str]] = {step.id: [] for step in self.dag.steps}
         self._missing: dict[str, int] = {}
         for step in self.dag.steps:
@@ -101,13 +102,17 @@ class State:
         """The step of an id."""
         return self._steps[step]
 
+    def seconds(self, step: Step) -> float:
+        """Estimated, of a step of the DAG."""
+        return self._costs[step.id]
+
     def seconds_left(self, slots: int) -> float:
         """Estimated seconds to the end: the costs left, corrected by how this session's steps compare."""
         todo = [s for s in self.dag.steps if s.id not in self.done and s.id not in self.failed]
-        left = sum(self.cost(step) for step in todo)
-        finished = sum(self.cost(s) for s in self.dag.steps if s.id in self.done and s.id not in self.found)
+        left = sum(self._costs[step.id] for step in todo)
+        finished = sum(self._costs[step] for step in self.done - self.found)
         now = time.monotonic()
-        ran = sum(min(now - each.since, self.cost(each.step)) for each in self.running.values())
+        ran = sum(min(now - each.since, self._costs[step]) for step, each in self.running.items())
         pace = (now - self.started) * slots / (finished + ran) if finished else 1.0
         return max(0.0, (left - ran) * pace / slots)
 
@@ -116,5 +121,5 @@ class State:
         chains: dict[str, float] = {}
         for step in reversed(self.dag.steps):
             behind = max((chains[child] for child in self._children[step.id]), default=0.0)
-            chains[step.id] = self.cost(step) + behind
+            chains[step.id] = self._costs[step.id] + behind
         return chains
