@@ -22,7 +22,7 @@ quickstart: $(STAMP)  ## real text -> trained models -> fitted law -> plan -> pl
 	$(BIN)/distlaw quickstart --out $(OUT)
 
 test: check $(STAMP)  ## lint, types and all tests; what CI runs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
 
 check: lint types  ## lint and types
 
