@@ -3,11 +3,11 @@
     python benchmarks/sweep_overhead.py steps|tune|large|all
 
 - ``steps``: 200 steps of 2 s work on 2 cores, started as commands are, until the command has ended: the time
-  beyond the ideal 200 s. The work is sleeping, so that other loads on the machine count less; all else is as in a
-  sweep: a lease, a fresh process and a committed result for each.
-- ``tune``: 200 trials that do nothing, as steps here and as trials of Ray Tune (reusing actors, its fastest way),
-  on a Ray of its own each, one after the other.
-- ``large``: plan and status of 10,000 steps: seconds and peak memory.
+  beyond the ideal 200 s. The work is sleeping, so that other loads on the machine count less; all else is as
+  in a sweep: a lease, a fresh process and a committed result for each.
+- ``tune``: 200 trials that do nothing, as steps here and as trials of Ray Tune (reusing actors, its fastest
+  way), on a Ray of its own each, one after the other.
+- ``large``: plan and status of 10,000 steps: seconds of the wall and of the CPU, and peak memory.
 """
 
 from __future__ import annotations
@@ -59,8 +59,11 @@ sweeps.run_step._train = sleep
 """
 
 
-def distlaw(place: Path, *arguments: str, seconds: float | None = None) -> tuple[float, float]:
-    """Run the command; wall seconds and its peak memory in MB. With ``seconds``, steps sleep so long."""
+def distlaw(place: Path, *arguments: str, seconds: float | None = None) -> tuple[float, str]:
+    """Run the command; wall seconds, and these, its own CPU and its peak memory in words.
+
+    With ``seconds``, steps sleep so long.
+    """
     environment = {**os.environ, "DISTLAW_CACHE": str(place / "cache"), "RAY_USAGE_STATS_ENABLED": "0"}
     if seconds is not None:  # Python runs this first in every process
         (place / "first").mkdir(exist_ok=True)
@@ -73,7 +76,8 @@ def distlaw(place: Path, *arguments: str, seconds: float | None = None) -> tuple
     took = time.monotonic() - started
     if status:
         sys.exit(f"{command} failed")
-    return took, usage.ru_maxrss / 1e3
+    cpu = usage.ru_utime + usage.ru_stime
+    return took, f"{took:.1f} s ({cpu:.1f} s of CPU) and {usage.ru_maxrss / 1e3:.0f} MB"
 
 
 def sweep_of(place: Path, steps: int) -> str:
@@ -158,14 +162,11 @@ def measure_large(place: Path) -> None:
     path = place / "large.yaml"
     path.write_text(yaml.safe_dump(large))
     distlaw(place, "sweep", "plan", str(path))  # tokenises and probes
-    took, memory = distlaw(place, "sweep", "plan", str(path))
+    _, planned = distlaw(place, "sweep", "plan", str(path))
     store = place / "large"
-    done = _fabricate(path, store, place)
-    seconds, peak = distlaw(place, "sweep", "status", str(store))
-    print(
-        f"{done[0]} steps: planned in {took:.1f} s and {memory:.0f} MB; status, {done[1]} of them done, in "
-        f"{seconds:.1f} s and {peak:.0f} MB"
-    )
+    steps, done = _fabricate(path, store, place)
+    _, told = distlaw(place, "sweep", "status", str(store))
+    print(f"{steps} steps: plan in {planned}; status, {done} of them done, in {told}")
 
 
 def _fabricate(path: Path, root: Path, place: Path) -> tuple[int, int]:

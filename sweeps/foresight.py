@@ -10,6 +10,7 @@ from fits.design import Finding, check_distillation, judge
 from fits.model import Rows
 from fits.runs import validate
 from scaling.calibration import DEFAULT_CALIBRATION, Calibration
+from scaling.errors import InputError
 from sweeps.step import NO_RUN
 from sweeps.steps import Dag, Step
 
@@ -30,7 +31,11 @@ def foreseen(dag: Dag) -> list[Finding]:
         for step in dag.steps
         if step.kind not in NO_RUN
     ]
-    table = validate(pd.DataFrame(rows))
+    try:
+        table = validate(pd.DataFrame(rows))
+    except InputError as error:
+        what = f"its table would be refused: {error}"
+        return [Finding(level="refuse", what=what, mend="Vary sizes and tokens")]
     known = Rows.of(table)
     found = judge(table, known, None)
     if known.distillations and not any(finding.level == "refuse" for finding in found):

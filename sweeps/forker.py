@@ -24,13 +24,15 @@ from typing import IO, Any
 
 from sweeps.endings import Ending, ending_of_process, oom_kills
 from sweeps.jobs import Job, Outcome, run_job
-from sweeps.leases import log_place
+from sweeps.leases import end_name, latest, log_place
 from sweeps.store import Store
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """One process a core with one thread each is a quarter faster than one process with all threads."""
 GRACE_SECONDS = 10.0
 """For a process that was asked to stop to write a checkpoint."""
+LOOK_SECONDS = 10.0
+"""Between two looks, while a job is silent, at whether it still has a reason to run."""
 SHIPPING_SECONDS = 30.0
 """Between two copies of a log to an object store."""
 
@@ -93,7 +95,10 @@ class Forker:
         found: list[Outcome] = []
         try:
             while self.job:
-                found += self.outcomes()
+                if select.select([self], [], [], LOOK_SECONDS)[0]:
+                    found += self.outcomes()
+                elif self._is_over(store, job):
+                    self.stop(signal.SIGKILL)
         except BaseException:
             self.stop(signal.SIGTERM)
             deadline = time.monotonic() + GRACE_SECONDS
@@ -106,6 +111,16 @@ class Forker:
             self.close()
             raise
         return found
+
+    def _is_over(self, store: Store, job: Job) -> bool:
+        """Whether others have taken all steps over, or the leader elsewhere has ended."""
+        with suppress(OSError):
+            for step, number in job.attempts.items():
+                names = store.names(step, "attempts")
+                if latest(names) <= number and (self.waiting or end_name(number) not in names):
+                    return False
+            return True
+        return False
 
     def stop(self, number: signal.Signals) -> None:
         """Send a signal to the job's processes."""

@@ -280,6 +280,11 @@ def log_place(step: str, number: int) -> tuple[str, str, str]:
     return step, "attempts", f"{number:04d}.log"
 
 
+def end_name(number: int) -> str:
+    """The file that says how an attempt ended, among those of ``attempts``."""
+    return _name(number, "end")
+
+
 def _name(number: int, part: str = "") -> str:
     return f"{number:04d}.{part}.json" if part else f"{number:04d}.json"
 

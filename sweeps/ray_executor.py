@@ -74,9 +74,15 @@ class Ray:
         return [outcome for reference in ready for outcome in self._outcomes(reference)]
 
     def drop(self, job: Job) -> None:
-        for reference, owner in list(self.running.items()):
+        """Forget it. Its process finds out by itself: to cancel a task that is just ending can abort Ray."""
+        for owner in list(self.running.values()):
             if owner is job or (isinstance(owner, Gang) and owner.job is job):
-                self._forget(reference, owner)
+                self._forget(owner)
+
+    def _forget(self, owner: Job | Gang) -> None:
+        self.running = {each: of for each, of in self.running.items() if of is not owner}
+        if isinstance(owner, Gang):
+            owner.end()
 
     def close(self) -> None:
         """Ask all to stop, so that they write a checkpoint; after a while, end them."""
@@ -132,18 +138,8 @@ class Ray:
             found = job.all_ended(
                 Ending.LOST, f"its process or node is gone ({reason_of(error)})", gone=False
             )
-        self._forget(reference, owner)
+        self._forget(owner)
         return list(found)
-
-    def _forget(self, reference: Any, owner: Job | Gang) -> None:
-        references = [each for each, of in self.running.items() if of is owner]
-        for each in references:
-            del self.running[each]
-            if each != reference or isinstance(owner, Job):
-                with suppress(Exception):  # best effort: it may be out of reach
-                    self.ray.cancel(each, force=True)
-        if isinstance(owner, Gang):
-            owner.end()
 
 
 class Gang:

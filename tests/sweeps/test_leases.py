@@ -21,7 +21,7 @@ from sweeps import leases
 from sweeps.checkpoints import Checkpoints
 from sweeps.endings import Ending, Stopped, ending_of, ending_of_process, reason_of
 from sweeps.forker import Forker
-from sweeps.jobs import TRY_LATER, Job, main
+from sweeps.jobs import TRY_LATER, Job, Outcome, main
 from sweeps.leases import Lease, Watch, attempts, fruitless, latest, leased
 from sweeps.provenance import record_sweep
 from sweeps.resources import Resources
@@ -48,7 +48,8 @@ def dag(small_spec: dict[str, Any], store: Store, own_cache: Path) -> Dag:
 
 
 @pytest.fixture
-def forker() -> Iterator[Forker]:
+def forker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Forker]:
+    monkeypatch.setenv("DISTLAW_LEASE_SECONDS", "4")  # beats often
     forker = Forker()
     yield forker
     forker.close()
@@ -330,3 +331,23 @@ def select_readable(forker: Forker) -> bool:
 def test_the_last_number_is_that_of_a_claim() -> None:
     assert latest(["0001.json", "0001.beat.json", "0001.end.json", "0002.log", "cancel.json"]) == 1
     assert latest([]) == 0
+
+
+def test_whoever_never_wakes_up_is_ended_once_others_have_taken_over(
+    dag: Dag, store: Store, forker: Forker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped process would hold its core for ever; the one that waits for it sees to that."""
+    monkeypatch.setattr("sweeps.forker.LOOK_SECONDS", 0.2)
+    step = dag.steps[0].id
+    found: list[Outcome] = []
+    waiting = threading.Thread(target=lambda: found.extend(forker.run(store, job(dag))))
+    waiting.start()
+    while "steps_done" not in _told(store, step):
+        time.sleep(0.05)
+    forker.stop(signal.SIGSTOP)
+    waiting.join(1.0)
+    assert waiting.is_alive()
+    assert Lease.claim(store, step, 2)
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert [outcome.ending for outcome in found] == [Ending.LOST]
