@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -194,12 +195,10 @@ def measured_throughput(step: Step, heldout_tokens: int) -> Throughput:
 
 
 def _machine_key(step: Step) -> str:
-    import torch
-
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     model = next((line for line in lines if line.startswith("model name")), platform.processor())
-    what = [model, torch.__version__, step.shape.vocab, step.shape.context, step.training.batch_tokens]
+    what = [model, version("torch"), step.shape.vocab, step.shape.context, step.training.batch_tokens]
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 

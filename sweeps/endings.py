@@ -60,12 +60,16 @@ def ending_of(error: BaseException) -> Ending:
         return Ending.LOST
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Ending.MEMORY
-    if isinstance(error, OSError) and not isinstance(error, InputError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return Ending.FULL
-        if isinstance(error, ConnectionError | TimeoutError) or error.errno in TRANSIENT:
-            return Ending.LOST
-    return Ending.FAILED
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Ending.FULL
+    return Ending.LOST if is_transient(error) else Ending.FAILED
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether an error is one of a network or file system that may be well again in a moment."""
+    if not isinstance(error, OSError):
+        return False
+    return isinstance(error, ConnectionError | TimeoutError) or error.errno in TRANSIENT
 
 
 def ending_of_process(code: int, *, oom_kills: int = 0) -> tuple[Ending, str]:

@@ -97,7 +97,8 @@ class Processes:
 
     def __init__(self, store: Store, cores: int) -> None:
         self.store, self.slots = store, cores
-        self.idle: list[Forker] = []
+        self.idle = [Forker() for _ in range(cores)]
+        """Ready, or getting there while the sweep is looked at."""
         self.busy: list[Forker] = []
 
     def misfit(self, resources: Resources) -> str | None:

@@ -76,7 +76,8 @@ class Lease:
     def claim(cls, store: Store, step: str, number: int, **about: Any) -> Lease | None:
         """Claim attempt ``number``; None if somebody else was first. ``about`` is told with the claim."""
         claim = {"started": now(), "patience": PATIENCE, **this_process(), **about}
-        return cls(store, step, number, about) if store.put_new(claim, *place(step, number)) else None
+        won = store.put_new(claim, *place(step, number), durable=False)
+        return cls(store, step, number, about) if won else None
 
     def fence(self) -> None:
         """Make sure that nobody has taken the step over, before writing what others rely on.
@@ -103,7 +104,7 @@ class Lease:
         """Say that this process lives, and find out whether it should."""
         try:
             beat = {"beat": count, "elapsed": time.monotonic() - self.started, **self.progress}
-            self.store.write(beat, *place(self.step, self.number, "beat"))
+            self.store.write(beat, *place(self.step, self.number, "beat"), durable=False)
             names = self.store.names(self.step, "attempts")
             self._fence(names)
             if CANCEL in names or self.store.read(CANCEL) is not None:
@@ -128,7 +129,7 @@ class Lease:
         record = {"ending": ending, "reason": reason, "ended": now(), **self.about, **self.progress}
         with suppress(OSError):  # the store itself may be what failed
             record["elapsed"] = time.monotonic() - self.started
-            self.store.write(record, *place(self.step, self.number, "end"))
+            self.store.write(record, *place(self.step, self.number, "end"), durable=False)
 
 
 @contextmanager

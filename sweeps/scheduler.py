@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from scaling.errors import InputError
 from sweeps.budget import Ledger
 from sweeps.cohorts import cohorts
 from sweeps.cost import Cost
 from sweeps.drivers import Session
-from sweeps.endings import RETRIES, Ending, backoff
+from sweeps.endings import RETRIES, Ending, backoff, is_transient
 from sweeps.executors import Executor
 from sweeps.jobs import Job, Outcome, record_failure
 from sweeps.leases import CANCEL, Watch, attempts, fruitless, latest, place
@@ -28,6 +29,8 @@ from sweeps.store import Store
 POLL_SECONDS = 0.5
 LOOK_LOCAL, LOOK_REMOTE = 2.0, 10.0
 """Seconds between two looks at the store, on a disk and on an object store."""
+FAILURES_BORNE = 20
+"""Times in a row that the store may not answer, over a quarter of an hour."""
 UNCLAIMED_SECONDS = 900.0
 """After which a job that nobody has begun is submitted again; begun twice, one of them is told so."""
 HOUR = 3600.0
@@ -83,21 +86,28 @@ class Scheduler:
 
     def run(self, watch: Callable[[State], None], session: Session) -> State:
         """See :func:`run`."""
-        state = self.state
+        state, failures = self.state, 0
         while True:
-            self._look(session)
-            if not state.halted:
-                self._submit()
-            watch(state)
-            session.beat(state)
-            if state.idle and not state.halted:
-                if not state.ready():
+            try:
+                self._look(session)
+                if not state.halted:
+                    self._submit()
+                watch(state)
+                session.beat(state)
+                if state.idle and not state.halted:
+                    if not state.ready():
+                        return state
+                    state.halted = self.refused
+                if state.halted and (self.broken or not state.running):
                     return state
-                state.halted = self.refused
-            if state.halted and (self.broken or not state.running):
-                return state
-            for outcome in self.executor.wait(POLL_SECONDS):
-                self._settle(outcome)
+                for outcome in self.executor.wait(POLL_SECONDS):
+                    self._settle(outcome)
+                failures = 0
+            except OSError as error:  # whatever was missed is found in the store, once that answers again
+                failures += 1
+                if failures == FAILURES_BORNE or not is_transient(error):
+                    raise
+                time.sleep(backoff(failures))
 
     def _submit(self) -> None:
         self.refused = None
@@ -140,9 +150,10 @@ class Scheduler:
         del self.state.running[outcome.step]
         self.suspected.discard(outcome.step)
         step = running.step
-        if outcome.gone and outcome.ending is not Ending.HELD:
-            self._record_end(outcome)
-        self._charge(step, over=outcome.number)
+        history = attempts(self.store, step.id)
+        if outcome.gone and history and history[-1].number == outcome.number and not history[-1].ending:
+            self._record_end(outcome, history[-1].told)
+        self.ledger.observe(step, history, over=outcome.number)
         if outcome.ending is Ending.DONE:
             self.state.finish(step.id)
         elif outcome.ending is Ending.HELD:
@@ -169,13 +180,11 @@ class Scheduler:
             self.state.halted = f"the store is full: {outcome.reason}; make room and start again"
         record_failure(self.store, step, outcome, outcome.reason + tries)
 
-    def _record_end(self, outcome: Outcome) -> None:
-        """Say in the store how an attempt ended, if it could not say so itself."""
-        beat = self.store.read(*place(outcome.step, outcome.number, "beat")) or {}
-        record = {**beat, "ending": outcome.ending, "reason": outcome.reason}
+    def _record_end(self, outcome: Outcome, told: dict[str, Any]) -> None:
+        """Say in the store how an attempt ended that could not say so itself."""
+        record = {**told, "ending": outcome.ending, "reason": outcome.reason}
         with suppress(OSError):
-            if self.store.read(*place(outcome.step, outcome.number)):
-                self.store.put_new(record, *place(outcome.step, outcome.number, "end"))
+            self.store.put_new(record, *place(outcome.step, outcome.number, "end"), durable=False)
 
     def _look(self, session: Session) -> None:
         """See what the store says of steps that are under way, here and elsewhere."""
@@ -241,9 +250,9 @@ class Scheduler:
         if why:
             self.state.halted, self.broken = why, True
 
-    def _charge(self, step: Step, over: int = 0) -> None:
-        """Account for the attempts at ``step``; those up to ``over`` have ended, whatever the store says."""
-        self.ledger.observe(step, attempts(self.store, step.id), over)
+    def _charge(self, step: Step) -> None:
+        """Account for the attempts at ``step`` so far."""
+        self.ledger.observe(step, attempts(self.store, step.id))
 
     def _read_history(self) -> None:
         """What was spent before, and which steps were given up and are tried again."""

@@ -31,6 +31,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from scaling.errors import InputError
+from sweeps.endings import is_transient
 
 WITHOUT_LOSS = ("trunk", "cache", "generate")
 """Kinds of steps whose results say nothing about a model."""
@@ -109,9 +110,9 @@ class Store:
             raise InputError(f"{self._path(*place)}: damaged (not a JSON object); {_mend(place[-1])}")
         return data
 
-    def write(self, data: dict[str, Any], *place: str) -> None:
+    def write(self, data: dict[str, Any], *place: str, durable: bool = True) -> None:
         """Write a JSON object at ``place``, replacing what is there in one move."""
-        self.write_bytes(_encode(data), *place)
+        self.write_bytes(_encode(data), *place, durable=durable)
 
     def read_bytes(self, *place: str) -> bytes | None:
         """The content of a file, or None if it is not there.
@@ -125,15 +126,20 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
+            if is_transient(error):
+                raise
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
-    def write_bytes(self, data: bytes, *place: str) -> None:
-        """Write a file, replacing what is there in one move."""
+    def write_bytes(self, data: bytes, *place: str, durable: bool = True) -> None:
+        """Write a file, replacing what is there in one move.
+
+        What is not ``durable`` may be lost with the machine's power, though never half of it.
+        """
         path = self._path(*place)
         if not self.local:
             self.files.pipe_file(path, data)
             return
-        with _written_beside(Path(path), data) as scratch:
+        with _written_beside(Path(path), data, durable) as scratch:
             scratch.replace(path)
 
     def names(self, *place: str) -> list[str]:
@@ -164,12 +170,12 @@ class Store:
         """Create the step's result; False if another process was first, whose result then stands."""
         return self.put_new(result, step, "result.json")
 
-    def put_new(self, content: dict[str, Any], *place: str) -> bool:
+    def put_new(self, content: dict[str, Any], *place: str, durable: bool = True) -> bool:
         """Create a file that is not there yet; False if it is, or another process was first."""
         path, data = self._path(*place), _encode(content)
         try:
             if self.local:
-                with _written_beside(Path(path), data) as scratch:
+                with _written_beside(Path(path), data, durable) as scratch:
                     os.link(scratch, path)
             else:
                 self.files.pipe_file(path, data, mode="create")
@@ -294,15 +300,16 @@ def _mend(name: str) -> str:
 
 
 @contextmanager
-def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
-    """The data in a finished, synced file beside ``path``; removed afterwards if it is still there."""
+def _written_beside(path: Path, data: bytes, durable: bool) -> Iterator[Path]:
+    """The data in a finished file beside ``path``, on disk; removed afterwards if it is still there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         with scratch.open("xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         yield scratch
     finally:
         scratch.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,23 @@ def test_a_job_that_falls_silent_is_dropped_and_done_again(
     state = run(dag, store, executor, seconds, ignore)
     assert state.complete
     assert state.retried == len(executor.dropped) == 1
+
+
+def test_a_store_that_is_away_for_a_moment_is_waited_for(
+    dag: Dag, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every seventh look at it fails, whatever was being done."""
+    names, looks = store.names, itertools.count()
+
+    def flaky(*place: str) -> list[str]:
+        if next(looks) % 7 == 6:
+            raise TimeoutError("the network is slow")
+        return names(*place)
+
+    monkeypatch.setattr(store, "names", flaky)
+    executor = Pretend(store)
+    assert run(dag, store, executor, seconds, ignore).complete
+    assert len(executor.attempts) == len(dag.steps)
 
 
 def test_a_full_store_stops_the_sweep(dag: Dag, store: Store) -> None:
