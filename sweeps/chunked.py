@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LOGITS_AT_ONCE = 2**23
-"""Elements of a block of logits: 16 MB in bfloat16. A divergence holds about six such blocks, in float32."""
-LOGITS_AT_ONCE_IN_FULL = 2**21
-"""The same in float32, whose products lose less by being small."""
+"""Elements of logits that are simply held: 32 MB in float32."""
+BLOCK, BLOCK_IN_FULL = 2**24, 2**22
+"""Elements of a block of others, in bfloat16, whose products pay from more rows on, and in float32."""
 
 PerToken = Callable[..., Tensor]
 """From student logits ``(rows, vocab)`` and further rows to one loss a row."""
@@ -40,7 +40,7 @@ def mean_loss(per_token: PerToken, features: Tensor, weight: Tensor, *rows: Tens
 @torch.no_grad()
 def of_each(per_token: PerToken, features: Tensor, weight: Tensor, *rows: Tensor) -> Tensor:
     """``per_token(features @ weight.T, *rows)``, a block of rows after the other, without gradient."""
-    size = max(1, LOGITS_AT_ONCE_IN_FULL // len(weight))
+    size = max(1, BLOCK_IN_FULL // len(weight))
     blocks = zip(*(each.split(size) for each in (features, *rows)), strict=True)
     return torch.cat([per_token(F.linear(x, weight), *others) for x, *others in blocks])
 
@@ -58,7 +58,7 @@ class _Blocks(torch.autograd.Function):
         ctx: Any, features: Tensor, weight: Tensor, per_token: PerToken, rows: tuple[Tensor, ...]
     ) -> Tensor:
         full = torch.promote_types(weight.dtype, torch.float32)
-        size = max(1, (LOGITS_AT_ONCE_IN_FULL if weight.dtype == full else LOGITS_AT_ONCE) // len(weight))
+        size = max(1, (BLOCK_IN_FULL if weight.dtype == full else BLOCK) // len(weight))
         to_features, to_weight = torch.empty_like(features), torch.zeros_like(weight, dtype=full)
         total = to_weight.new_zeros(())
         for start in range(0, len(features), size):

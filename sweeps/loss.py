@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sweeps.chunked import PerToken, mean_loss
+from sweeps.chunked import PerToken, fits, mean_loss
+from sweeps.compiled import compiled
 from sweeps.methods import Method
 from sweeps.objectives import distillation, label_loss, log_probabilities
 from sweeps.spec import Training
@@ -29,10 +30,17 @@ def batch_loss(
     inputs, labels = blocks[:, :-1], blocks[:, 1:].flatten()
     features = model.model(inputs).flatten(0, 1)
     if method is None or not method.reads_teacher:
-        return mean_loss(_supervised(training), features, model.head, labels)
+        return _mean(_supervised(training), training, features, model.head, labels)
     assert target is not None, "a method needs a target"
     assert rows is not None, "a target needs its rows"
-    return mean_loss(_distilled(training, method, target, t), features, model.head, labels, rows)
+    return _mean(_distilled(training, method, target, t), training, features, model.head, labels, rows)
+
+
+def _mean(per_token: PerToken, training: Training, features: Tensor, weight: Tensor, *rows: Tensor) -> Tensor:
+    """Blocks of logits are taken one by one, so there the loss of a block is what can be compiled."""
+    if training.compile and not fits(len(features), len(weight)):
+        per_token = compiled(per_token)
+    return mean_loss(per_token, features, weight, *rows)
 
 
 def _supervised(training: Training) -> PerToken:

@@ -51,16 +51,21 @@ class Online:
     """A frozen teacher that reads every batch itself."""
 
     teacher: LanguageModel
+    said: bool = False
+    """Whether its rows are what it says, for batches whose logits can be held, or features that say it."""
 
     @torch.no_grad()
     def rows(self, inputs: Tensor, numbers: Tensor) -> Tensor:  # noqa: ARG002
-        """The teacher's features."""
-        return self.teacher.model(inputs).flatten(0, 1)
+        """The teacher's log-probabilities, or features."""
+        features = self.teacher.model(inputs).flatten(0, 1)
+        return log_probabilities(F.linear(features, self.teacher.head)) if self.said else features
 
     @torch.no_grad()
     def log_probabilities(self, rows: Tensor, temperature: float) -> Tensor:
-        """From the teacher's features, ``(rows, vocab)``."""
-        return log_probabilities(F.linear(rows, self.teacher.head), temperature)
+        """From its rows, ``(rows, vocab)``."""
+        if not self.said:
+            return log_probabilities(F.linear(rows, self.teacher.head), temperature)
+        return rows if temperature == 1 else log_probabilities(rows, temperature)
 
     def outcomes(self, log_q: Tensor, rows: Tensor) -> Tensor:  # noqa: ARG002
         """Every token is one."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scaling.errors import InputError
 from sweeps.batches import Batches
+from sweeps.chunked import fits
 from sweeps.compiled import CompiledTrunk
 from sweeps.corpora import TokenisedCorpus
 from sweeps.device import device
@@ -41,10 +42,11 @@ def target_of(store: Store, step: Step, corpus: TokenisedCorpus) -> Target | Non
 def online(store: Store, teacher: Step) -> Online:
     """The model that ``teacher`` trained, or measured."""
     model = load_foreign(teacher) if teacher.foreign else trained(store, teacher).to(device())
+    said = fits(round(teacher.training.batch_tokens), teacher.shape.vocab)
     if not isinstance(model, Decoder):
-        return Online(model)
+        return Online(model, said)
     model.precision = PRECISIONS[teacher.training.precision]
-    return Online(CompiledTrunk(model) if teacher.training.compile else model)
+    return Online(CompiledTrunk(model) if teacher.training.compile else model, said)
 
 
 def trained(store: Store, step: Step) -> Decoder:

@@ -187,7 +187,7 @@ def test_labels_and_normaliser_have_the_gradient_that_they_should() -> None:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Blocks of three rows of a vocabulary of 11."""
     monkeypatch.setattr(chunked, "LOGITS_AT_ONCE", 35)
-    monkeypatch.setattr(chunked, "LOGITS_AT_ONCE_IN_FULL", 35)
+    monkeypatch.setattr(chunked, "BLOCK_IN_FULL", 35)
     yield
 
 

@@ -65,6 +65,18 @@ def test_a_teacher_that_is_the_student_teaches_nothing_in_bf16_too() -> None:
     assert max(p.grad.abs().max() for p in student.parameters() if p.grad is not None) < 1e-6
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_a_teacher_says_the_same_at_once_and_from_its_features(temperature: float) -> None:
+    teacher = Decoder(SHAPE)
+    teacher.initialise(0)
+    inputs = torch.from_numpy(TOKENS[: 32 * 4].astype(np.int64)).view(4, 32)
+    later, at_once = (
+        target.log_probabilities(target.rows(inputs, torch.arange(4)), temperature)
+        for target in (Online(teacher), Online(teacher, said=True))
+    )
+    torch.testing.assert_close(at_once, later)
+
+
 def test_a_run_in_bf16_learns_what_one_in_fp32_does_and_is_measured_in_fp32() -> None:
     full, rounded = trained(steps=200), trained(steps=200, precision="bf16")
     losses = [heldout_loss(model, TOKENS[:4000], context=32).loss for model in (full, rounded)]
