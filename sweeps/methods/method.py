@@ -60,7 +60,7 @@ class Method(Part):
     """Whose text it is trained on."""
     midpoint: Literal["naive", "exact"] = "naive"
     """In ``jensen-shannon`` on text of both: mix the next tokens half and half, or as the mixture of whole
-    sequences does. That knows after some tokens who wrote the text, and of the rest nothing is learnt then."""
+    sequences does. It knows after some tokens who wrote the text, and nothing is learnt from the rest."""
     credit: Credit | None = None
     """Credit tokens of the student's text for what came after them too, not only for the divergence there."""
     pretraining: float = Field(0.0, ge=0)

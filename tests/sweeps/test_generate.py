@@ -43,7 +43,9 @@ def test_reading_token_by_token_is_reading_at_once(temperature: float) -> None:
     found = write([student], prompts(), numbers(1), temperature=temperature)
     assert torch.equal(found.blocks[:, :PROMPT], prompts())
     assert found.blocks.shape == (BATCH, CONTEXT + 1)
-    torch.testing.assert_close(found.by_writer[0], read(student, found.blocks, temperature), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        found.by_writer[0], read(student, found.blocks, temperature), rtol=0, atol=1e-5
+    )
     torch.testing.assert_close(found.drawn, found.by_writer[0], rtol=0, atol=1e-5)
 
 
