@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 import time
@@ -31,6 +32,13 @@ def keep_memory() -> None:
         no_mmap, trim_threshold = -4, -1
         libc.mallopt(no_mmap, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def repeat_exactly() -> None:
+    """On a GPU, use the kernels that give the same bits every time, wherever there are any."""
+    if device().type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from scaling.errors import InputError
 from sweeps.batches import Batches
 from sweeps.checkpoints import Checkpoints
-from sweeps.device import device, keep_memory
+from sweeps.device import device, keep_memory, repeat_exactly
 from sweeps.endings import Ending, Stopped
 from sweeps.model import Decoder
 from sweeps.run import Diverged, Recipe, Run
@@ -58,6 +58,7 @@ def train_together(
         checkpoint_seconds: between two checkpoints.
     """
     keep_memory()
+    repeat_exactly()
     shape, training = runs[0].recipe.shape, runs[0].recipe.training
     batch = round(training.batch_tokens / shape.context)
     data = Batches(tokens, context=shape.context, batch=batch, seed=data_seed, first=first)
