@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import shlex
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from glob import glob
 from importlib.metadata import requires, version
@@ -28,6 +29,8 @@ PACKAGES = ("scaling", "fits", "sweeps", "distlaw")
 SPEC = "sweep.yaml"
 MOST_BYTES = 100e6
 """Of text files that are sent along; Ray keeps them in the memory of the head node."""
+STARTING_SECONDS = 60.0
+"""For a head that has just started to be ready for jobs."""
 NOT_SENT = ("ray", "torch", "distlaw")
 """Never installed for a job: those of the cluster's image match its hardware and each other."""
 
@@ -91,11 +94,10 @@ def submit(address: str, sweep: Sweep, store: str, *, install: bool = False) -> 
             environment: dict[str, Any] = {"working_dir": str(folder)}
             if install:
                 environment["pip"] = pinned()
-            return str(
-                client.submit_job(
-                    entrypoint=shlex.join(command),
-                    runtime_env=environment,
-                    metadata={"sweep": sweep.name, "store": store},
+            about = {"sweep": sweep.name, "store": store}
+            return _patiently(
+                lambda: client.submit_job(
+                    entrypoint=shlex.join(command), runtime_env=environment, metadata=about
                 )
             )
     except AuthenticationError as error:
@@ -113,6 +115,18 @@ def submit(address: str, sweep: Sweep, store: str, *, install: bool = False) -> 
         raise InputError(f"--address {address}: {error}; such as http://127.0.0.1:8265") from None
     except RuntimeError as error:
         raise InputError(f"--address {address}: the job server refused ({_last_line(error)})") from None
+
+
+def _patiently(submit: Callable[[], str]) -> str:
+    """Submit, again and again while a server that has just started says that it will be ready later."""
+    deadline = time.monotonic() + STARTING_SECONDS
+    while True:
+        try:
+            return submit()
+        except RuntimeError as error:
+            if "try again later" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(1.0)
 
 
 def _copy_texts(source: str, folder: Path) -> str:
