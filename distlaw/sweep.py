@@ -45,8 +45,8 @@ def run(
     cores: Cores = None,
     changes: Changes = None,
     executor: Annotated[
-        str, typer.Option(help="ray; or process for this machine without Ray; or inline, one by one.")
-    ] = "ray",
+        str | None, typer.Option(help="process, ray or inline. Default: ray with an address or a GPU.")
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT.")
     ] = None,
@@ -107,7 +107,7 @@ def run_sweep(
     store: Store,
     *,
     cores: int,
-    executor: str = "ray",
+    executor: str | None = None,
     address: str | None = None,
 ) -> State:
     """Run what is missing of ``dag`` with live progress; Ctrl-C leaves what is done in the store."""

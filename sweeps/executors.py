@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import signal
 import time
+from pathlib import Path
 from typing import Protocol
 
 from scaling.errors import InputError
@@ -41,12 +42,14 @@ class Executor(Protocol):
         """Stop everything that still runs."""
 
 
-def executor_for(name: str, store: Store, *, cores: int, address: str | None) -> Executor:
-    """The executor of a name.
+def executor_for(name: str | None, store: Store, *, cores: int, address: str | None) -> Executor:
+    """The executor of a name; if none is given, Ray where an address or a GPU asks for it, else processes.
 
     Raises:
         InputError: for an unknown name, or an address that leads nowhere.
     """
+    if name is None:
+        name = "ray" if address or _gpus() else "process"
     if name == "inline":
         return Inline(store)
     if name == "process":
@@ -56,6 +59,11 @@ def executor_for(name: str, store: Store, *, cores: int, address: str | None) ->
 
         return Ray(store, address=address or "local", cores=None if address else cores)
     raise InputError(f"--executor: process, ray or inline, not {name!r}")
+
+
+def _gpus() -> bool:
+    """Whether this machine has a GPU, without importing torch."""
+    return Path("/proc/driver/nvidia/gpus").is_dir() or Path("/dev/kfd").exists()
 
 
 class Inline:
