@@ -223,8 +223,8 @@ def _child(request: dict[str, Any], rank: dict[str, str], wire: IO[bytes], paren
 def _logging(store: Store, job: Job, leads: bool) -> Iterator[str]:
     """Have everything that this process prints in the log of the job's first attempt; where that lies."""
     place = log_place(job.steps[0].id, job.numbers[0])
-    with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
-        path = Path(store.path if store.local else scratch, *place)
+    with nullcontext(store.path) if store.local else tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, *place)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
             os.dup2(file.fileno(), 1)

@@ -125,7 +125,7 @@ def test_every_process_of_a_gang_has_its_rank() -> None:
 def job_server(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """A head with a job server that asks for a token: its address, and an environment that has the token."""
     ports = []
-    for _ in range(2):
+    for _ in range(3):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             ports.append(probe.getsockname()[1])
@@ -140,6 +140,7 @@ def job_server(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     }
     command = [str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", "--num-cpus", "1"]
     command += ["--port", str(ports[0]), "--dashboard-port", str(ports[1])]
+    command += ["--dashboard-agent-listen-port", str(ports[2])]
     command += ["--temp-dir", f"/tmp/distlaw-{os.getpid()}", "--object-store-memory", "100000000"]
     with (tmp_path / "head.log").open("wb") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
