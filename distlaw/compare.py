@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -54,18 +55,12 @@ def compare_command(
 
     refuse({"--csv": csv and json}, "goes without --json")
     sets = [Calibration.load(name) for name in calibration or published()]
-    rows: list[dict[str, Any]] = []
-    for fitted in sets:
-        for law in fitted.distillation or [None]:
-            question = Question(
-                student_params=parse_quantity(student, "--student"),
-                budget=parse_quantity(budget, "--budget"),
-                scenarios=tuple(named(each) for each in scenario or SCENARIOS),
-                law=law,
-            )
-            answer = plan(question, fitted)
-            rows += [{"calibration": fitted.name, "law": law or "", **row} for row in answer.rows()]
-    warnings = [f"{fitted.name}: {text}" for fitted in sets for text in fitted.provenance.warnings]
+    question = Question(
+        student_params=parse_quantity(student, "--student"),
+        budget=parse_quantity(budget, "--budget"),
+        scenarios=tuple(named(each) for each in scenario or SCENARIOS),
+    )
+    rows, warnings = compared(question, sets)
     if json:
         write_json({"headline": " ".join(findings(rows)), "rows": rows, "warnings": warnings})
     elif csv:
@@ -73,6 +68,16 @@ def compare_command(
     else:
         lines = [*findings(rows), "", *text_table(*table(rows)), "", *(f"! {text}" for text in warnings)]
         sys.stdout.write("\n".join([*lines, f"- {NOTE}"]) + "\n")
+
+
+def compared(question: Question, sets: Sequence[Calibration]) -> tuple[list[dict[str, Any]], list[str]]:
+    """One row per calibration, law and way; and what every calibration warns of."""
+    rows: list[dict[str, Any]] = []
+    for fitted in sets:
+        for law in fitted.distillation or [None]:
+            answer = plan(replace(question, law=law), fitted)
+            rows += [{"calibration": fitted.name, "law": law or "", **row} for row in answer.rows()]
+    return rows, [f"{fitted.name}: {text}" for fitted in sets for text in fitted.provenance.warnings]
 
 
 def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:

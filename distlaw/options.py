@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -98,16 +99,17 @@ def refuse(given: Mapping[str, object], why: str) -> None:
 def write_json(content: Mapping[str, Any]) -> None:
     """To stdout; numbers that JSON cannot hold become null."""
     import json
-    import math
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, float) and not math.isfinite(value):
-            return None
-        if isinstance(value, Mapping):
-            return {key: plain(each) for key, each in value.items()}
-        return [plain(each) for each in value] if isinstance(value, list | tuple) else value
 
     sys.stdout.write(json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """The same with null in place of numbers that JSON cannot hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:

@@ -214,7 +214,12 @@ class Calibration:
     @classmethod
     def from_json(cls, text: str, where: str = "calibration") -> Calibration:
         """Read what :meth:`to_json` wrote; ``where`` names the file in errors."""
-        content = _parse(text, where)
+        return cls.from_dict(_parse(text, where), where)
+
+    @classmethod
+    def from_dict(cls, content: object, where: str = "calibration") -> Calibration:
+        """The same from its parsed JSON."""
+        content = _check_format(content, where)
         supervised = _read(
             SupervisedLaw,
             _read_numbers(content.get("supervised"), f"{where}: supervised"),
@@ -280,14 +285,17 @@ def published() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _PUBLISHED.glob("*.json")))
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
+def _parse(text: str, where: str) -> object:
     def refuse(constant: str) -> NoReturn:
         raise InputError(f"{where}: holds {constant}; every number must be finite")
 
     try:
-        content = json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=refuse)
     except ValueError as error:
         raise InputError(f"{where}: not JSON: {error}") from None
+
+
+def _check_format(content: object, where: str) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f'{where}: not a calibration; its "format" should be "{FORMAT}"')
     version = content.get("format_version")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -63,25 +64,34 @@ def read_catalogue(path: str | Path) -> tuple[KnownTeacher, ...]:
     """Teachers from a CSV whose columns are the fields of :class:`KnownTeacher`; empty cells are unknown."""
     path = Path(path)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip().lower() for name in reader.fieldnames or []]
-            rows = [dict(zip(columns, row.values(), strict=False)) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as CSV: {error}") from None
+    return parse_catalogue(text, str(path))
+
+
+def parse_catalogue(text: str, where: str = "catalogue") -> tuple[KnownTeacher, ...]:
+    """The same from the table's text, with commas or (as pasted from a sheet) tabs between its cells."""
+    separator = "\t" if "\t" in text.partition("\n")[0] else ","
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+        columns = [name.strip().lower() for name in reader.fieldnames or []]
+        rows = [dict(zip(columns, row.values(), strict=False)) for row in reader]
+    except csv.Error as error:
+        raise InputError(f"{where}: cannot be read as CSV: {error}") from None
     missing = {"name", "params"} - set(columns)
     if missing:
         raise InputError(
-            f"{path}: no column {', '.join(sorted(missing))}; a catalogue has {', '.join(COLUMNS)}"
+            f"{where}: no column {', '.join(sorted(missing))}; a catalogue has {', '.join(COLUMNS)}"
         )
     unknown = set(columns) - set(COLUMNS)
     if unknown:
         raise InputError(
-            f"{path}: unknown column {', '.join(sorted(unknown))}; known are {', '.join(COLUMNS)}"
+            f"{where}: unknown column {', '.join(sorted(unknown))}; known are {', '.join(COLUMNS)}"
         )
-    teachers = tuple(_teacher(row, f"{path.name}, row {k}") for k, row in enumerate(rows, start=2))
+    teachers = tuple(_teacher(row, f"{Path(where).name}, row {k}") for k, row in enumerate(rows, start=2))
     if not teachers:
-        raise InputError(f"{path}: no teachers in it")
+        raise InputError(f"{where}: no teachers in it")
     return teachers
 
 
