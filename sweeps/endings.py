@@ -41,6 +41,8 @@ TRANSIENT = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY),
     *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
 }
+OF_CLIENTS = {"HTTPClientError", "ConnectionError", "ClientConnectionError", "HttpError"}
+"""What clients of object stores raise when the network fails, by name: none of them need be installed."""
 TAKEN_AWAY = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
@@ -67,9 +69,9 @@ def ending_of(error: BaseException) -> Ending:
 
 def is_transient(error: BaseException) -> bool:
     """Whether an error is one of a network or file system that may be well again in a moment."""
-    if not isinstance(error, OSError):
-        return False
-    return isinstance(error, ConnectionError | TimeoutError) or error.errno in TRANSIENT
+    if isinstance(error, OSError):
+        return isinstance(error, ConnectionError | TimeoutError) or error.errno in TRANSIENT
+    return any(each.__name__ in OF_CLIENTS for each in type(error).__mro__)
 
 
 def ending_of_process(code: int, *, oom_kills: int = 0) -> tuple[Ending, str]:

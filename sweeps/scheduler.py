@@ -103,8 +103,8 @@ class Scheduler:
                 for outcome in self.executor.wait(POLL_SECONDS):
                     self._settle(outcome)
                 failures = 0
-            except OSError as error:  # whatever was missed is found in the store, once that answers again
-                failures += 1
+            except Exception as error:
+                failures += 1  # whatever was missed is found in the store, once that answers again
                 if failures == FAILURES_BORNE or not is_transient(error):
                     raise
                 time.sleep(backoff(failures))

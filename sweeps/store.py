@@ -35,6 +35,8 @@ from sweeps.endings import is_transient
 
 WITHOUT_LOSS = ("trunk", "cache", "generate")
 """Kinds of steps whose results say nothing about a model."""
+CLIENTS = {"s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20}}}
+"""Options of file systems: a network that is cut must be noticed before a lease runs out."""
 CREDENTIALS = "check the URL, and that credentials are in the environment or where the client looks for them"
 
 
@@ -44,7 +46,8 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
         try:
-            self.files, path = fsspec.core.url_to_fs(self.root, use_listings_cache=False)
+            options = CLIENTS.get(self.root.partition("://")[0], {})
+            self.files, path = fsspec.core.url_to_fs(self.root, use_listings_cache=False, **options)
         except (ImportError, ValueError) as error:
             raise InputError(f"store {self.root}: cannot be opened ({error})") from None
         self.path = str(path).rstrip("/")

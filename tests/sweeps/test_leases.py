@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from botocore.exceptions import EndpointConnectionError
 
 from scaling.errors import InputError
 from sweeps import leases
@@ -180,6 +181,7 @@ def test_a_store_that_fails_for_a_while_does_not_stop_the_beats(
         (OSError(errno.ESTALE, "Stale file handle"), Ending.LOST),
         (ConnectionResetError("by peer"), Ending.LOST),
         (TimeoutError("slow"), Ending.LOST),
+        (EndpointConnectionError(endpoint_url="http://store"), Ending.LOST),
         (KeyboardInterrupt(), Ending.LOST),
         (Stopped(Ending.CANCELLED, "asked"), Ending.CANCELLED),
     ],

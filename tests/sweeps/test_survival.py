@@ -86,6 +86,11 @@ def named(roots: list[int], *words: str) -> list[int]:
     return found
 
 
+def forked(roots: list[int]) -> list[int]:
+    """The processes that forkers below ``roots`` have forked: each trains."""
+    return [pid for forker in named(roots, "sweeps.forker") for pid in below(forker)]
+
+
 def survive(
     parts: dict[str, Part],
     hits: dict[str, Hit],
@@ -94,12 +99,13 @@ def survive(
     kills: int,
     seed: int,
     deadline: float,
+    pauses: tuple[float, float] = (1.0, 8.0),
 ) -> dict[str, int]:
     """Kill at random, starting again what has ended, until all results are there; what was killed how often."""
     draw, done = random.Random(seed), dict.fromkeys(hits, 0)
     seen: dict[Path, tuple[int, int]] = {}
     ends = time.monotonic() + deadline
-    next_kill = time.monotonic() + 5
+    next_kill = time.monotonic() + max(pauses)
     while len(seen) < steps:
         assert time.monotonic() < ends, f"{len(seen)} of {steps} steps after {deadline} s, killed {done}"
         for part in parts.values():
@@ -116,7 +122,7 @@ def survive(
                 with suppress(ProcessLookupError):
                     os.kill(draw.choice(pids), signal.SIGKILL)
                     done[what] += 1
-                next_kill = time.monotonic() + draw.uniform(1, 8)
+                next_kill = time.monotonic() + draw.uniform(*pauses)
         time.sleep(0.1)
     return done
 
@@ -178,12 +184,13 @@ def test_workers_their_forkers_and_drivers_are_killed(
     try:
         done = survive(
             parts,
-            {"worker": lambda: named(roots(), "sweeps.forker"), "driver": roots},
+            {"worker": lambda: forked(roots()), "driver": roots},
             store,
             len(ids),
             kills=6,
             seed=0,
             deadline=240,
+            pauses=(0.5, 2.0),
         )
     finally:
         for part in parts.values():
