@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from distlaw import fit, methods, plan, quickstart, submitting, sweep, teacher, train, tune, watching
+from distlaw import fit, methods, plan, quickstart, serving, submitting, sweep, teacher, train, tune, watching
 from scaling.errors import InputError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ watching.register(sweep.app)
 app.add_typer(sweep.app, name="sweep")
 train.register(app)
 app.add_typer(teacher.app, name="teacher")
+app.command()(serving.serve)
 quickstart.register(app)
 
 

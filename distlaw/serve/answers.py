@@ -1,0 +1,309 @@
+"""From a request to its answer: the planner's own, with its table and notes as a person reads them.
+
+An answer is a pure function of its request, calibration included, so no user's upload can reach another's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from distlaw.compare import NOTE, compared, findings
+from distlaw.compare import table as compared_table
+from distlaw.plan import billed
+from distlaw.serve import equivalents
+from distlaw.serve.requests import (
+    Asked,
+    CompareRequest,
+    Fitted,
+    FrontierRequest,
+    MapRequest,
+    PlanRequest,
+    PredictRequest,
+    fitted_by,
+    span,
+)
+from scaling.calibration import Calibration, published
+from scaling.frontier import Frontier, frontier
+from scaling.planner import plan
+from scaling.plans import TOO_FAR, Plan
+from scaling.prediction import Prediction, predict
+from scaling.question import Question
+from scaling.render import asked, calibration_text, notes, plan_table
+from scaling.units import parse_quantity, parse_tokens
+
+MAP_DRAWS = 50
+"""Draws behind the probabilities of a map."""
+Row = dict[str, float | str | None]
+
+
+class Table(BaseModel):
+    """Rounded for a person."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+
+class Equivalent(BaseModel):
+    """The same question, asked elsewhere."""
+
+    command: str
+    python: str
+
+
+class PlanAnswer(BaseModel):
+    """A plan; ``rows`` and ``plan`` hold numbers in full."""
+
+    headline: str
+    asked: str
+    table: Table
+    notes: list[str]
+    rows: list[Row]
+    bills: list[Row]
+    plan: Plan
+    equivalent: Equivalent
+
+
+class PredictAnswer(BaseModel):
+    """Losses at a point, nats/token."""
+
+    headline: str
+    table: Table
+    notes: list[str]
+    rows: list[Row]
+    prediction: Prediction
+    equivalent: Equivalent
+
+
+class CompareAnswer(BaseModel):
+    """One question under every law of several calibrations."""
+
+    headline: str
+    table: Table
+    notes: list[str]
+    rows: list[Row]
+    equivalent: Equivalent
+
+
+class FrontierAnswer(BaseModel):
+    """The best losses over a range of budgets."""
+
+    headline: str
+    findings: list[str]
+    table: Table
+    notes: list[str]
+    rows: list[Row]
+    frontier: Frontier
+    equivalent: Equivalent
+
+
+class MapAnswer(BaseModel):
+    """Distilling against direct training; rows of each grid are student sizes, columns budgets."""
+
+    scenario: str
+    budgets: list[float]
+    student_params: list[float]
+    gain: list[list[float | None]]
+    """nats/token."""
+    probability: list[list[float | None]] | None
+    """That distilling ends below direct training."""
+    outside: list[list[float]]
+    """By how many times the farthest way lies outside the fitted region."""
+    too_far: float
+    """Beyond this factor no verdict is given."""
+
+
+class CalibrationSummary(BaseModel):
+    """What a calibration holds, in short."""
+
+    name: str
+    source: str
+    laws: list[str]
+    default: str | None
+    draws: int
+    runs: dict[str, int]
+    warnings: list[str]
+    text: str
+    """Coefficients, region and provenance, for a person."""
+
+
+def answer_plan(request: PlanRequest) -> dict[str, Any]:
+    """As :func:`scaling.plan`; a :class:`PlanAnswer`."""
+    fitted = calibrated(request)
+    device = request.device.known() if request.device else None
+    found = plan(request.asked(fitted), fitted)
+    return {
+        "headline": found.headline,
+        "asked": asked(found),
+        "table": _table(*plan_table(found, device)),
+        "notes": notes(found),
+        "rows": found.rows(),
+        "bills": billed(found, device) if device else [],
+        "plan": found.to_dict(),
+        "equivalent": equivalents.of_plan(request),
+    }
+
+
+def answer_predict(request: PredictRequest) -> dict[str, Any]:
+    """As :func:`scaling.predict`; a :class:`PredictAnswer`."""
+    fitted = calibrated(request)
+    params = parse_quantity(request.student_params, "student_params")
+    teacher = _optional(request.teacher_params, "teacher_params")
+    tokens = request.teacher_tokens
+    found = predict(
+        fitted,
+        student_params=params,
+        student_tokens=parse_tokens(request.student_tokens, params, "student_tokens"),
+        teacher_loss=_optional(request.teacher_loss, "teacher_loss"),
+        teacher_params=teacher,
+        teacher_tokens=None if tokens is None else parse_tokens(tokens, teacher or 1.0, "teacher_tokens"),
+    )
+    alone, taught = found.losses["supervised"], found.losses.get(fitted.default or "")
+    headline = f"Alone the student reaches {alone} nats/token"
+    headline += f"; with this teacher {taught}, under the {fitted.default} law." if taught else "."
+    rows = [
+        {"what": name, "loss_nats": loss.value, "loss_low": loss.low, "loss_high": loss.high}
+        for name, loss in found.losses.items()
+    ]
+    return {
+        "headline": headline,
+        "table": _table(*found.table()),
+        "notes": [f"! {warning}" for warning in found.warnings],
+        "rows": rows,
+        "prediction": found.to_dict(),
+        "equivalent": equivalents.of_predict(request),
+    }
+
+
+def answer_compare(request: CompareRequest) -> dict[str, Any]:
+    """As ``distlaw compare``; a :class:`CompareAnswer`."""
+    sets = [_known(each) for each in request.calibrations or published()]
+    question = Question(
+        student_params=parse_quantity(request.student_params, "student_params"),
+        budget=parse_quantity(request.budget, "budget"),
+        scenarios=tuple(request.scenarios),  # type: ignore[arg-type]
+    )
+    rows, warnings = compared(question, sets)
+    return {
+        "headline": " ".join(findings(rows)),
+        "table": _table(*compared_table(rows)),
+        "notes": [*(f"! {text}" for text in warnings), f"- {NOTE}"],
+        "rows": rows,
+        "equivalent": equivalents.of_compare(request),
+    }
+
+
+def answer_frontier(request: FrontierRequest) -> dict[str, Any]:
+    """As :func:`scaling.frontier`; a :class:`FrontierAnswer`."""
+    fitted = calibrated(request)
+    low, high = span(request.budgets, "budgets")
+    budgets = list(np.geomspace(low, high, request.points))
+    found = frontier(request.question(fitted, budget=high), budgets, fitted)
+    return {
+        "headline": found.headline,
+        "findings": list(found.findings),
+        "table": _table(*found.table()),
+        "notes": [f"! {warning}" for warning in found.warnings],
+        "rows": found.rows(),
+        "frontier": found.to_dict(),
+        "equivalent": equivalents.of_frontier(request),
+    }
+
+
+def answer_map(request: MapRequest) -> dict[str, Any]:
+    """A frontier per student size; a :class:`MapAnswer`."""
+    fitted = calibrated(request)
+    if request.uncertainty:
+        fitted = thinned(fitted, MAP_DRAWS)
+    budgets = np.geomspace(*span(request.budgets, "budgets"), request.columns)
+    sizes = np.geomspace(*span(request.students, "students"), request.rows)
+    first = request.scenarios[:1]
+    lines = [
+        frontier(
+            request.model_copy(update={"student_params": float(size), "scenarios": first}).question(
+                fitted, budget=float(budgets[-1])
+            ),
+            list(budgets),
+            fitted,
+        )
+        for size in sizes
+    ]
+    tracks = [next(iter(line.tracks.values())) for line in lines]
+    probabilities = [track.probability for track in tracks]
+    return {
+        "scenario": first[0],
+        "budgets": [float(budget) for budget in budgets],
+        "student_params": [float(size) for size in sizes],
+        "gain": [[gain.value for gain in track.gain] for track in tracks],
+        "probability": None if None in probabilities else probabilities,
+        "outside": [line.outside for line in lines],
+        "too_far": TOO_FAR,
+    }
+
+
+def summary(fitted: Calibration) -> dict[str, Any]:
+    """A :class:`CalibrationSummary`."""
+    return {
+        "name": fitted.name,
+        "source": fitted.provenance.source,
+        "laws": list(fitted.distillation),
+        "default": fitted.default,
+        "draws": fitted.draw_count,
+        "runs": dict(fitted.region.runs),
+        "warnings": list(fitted.provenance.warnings),
+        "text": calibration_text(fitted),
+    }
+
+
+def check_upload(content: dict[str, Any]) -> dict[str, Any]:
+    """Whether a calibration's file can be used, and what it holds; nothing is kept."""
+    return summary(fitted_by(content))
+
+
+def calibrated(request: Asked) -> Calibration:
+    """What answers: without all uncertainty where points alone were asked for."""
+    fitted = _known(request.calibration)
+    if request.uncertainty:
+        return fitted
+    return _points(fitted.name) if isinstance(request.calibration, str) else _certain(fitted)
+
+
+def thinned(fitted: Calibration, most: int) -> Calibration:
+    """The same with at most so many of its draws."""
+    every = slice(None, None, -(-max(1, fitted.draw_count) // most))
+    draws = {
+        law: {name: values[every] for name, values in columns.items()}
+        for law, columns in fitted.draws.items()
+    }
+    return replace(fitted, draws=draws)
+
+
+def _known(calibration: Fitted) -> Calibration:
+    return _published(calibration) if isinstance(calibration, str) else fitted_by(calibration)
+
+
+@lru_cache
+def _published(name: str) -> Calibration:
+    return fitted_by(name)
+
+
+@lru_cache
+def _points(name: str) -> Calibration:
+    return _certain(_published(name))
+
+
+def _certain(fitted: Calibration) -> Calibration:
+    """Without draws and residual spread, so that no interval is shown rather than too narrow a one."""
+    return replace(fitted, draws={}, residual_sd={})
+
+
+def _optional(value: float | str | None, name: str) -> float | None:
+    return None if value is None else parse_quantity(value, name)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> dict[str, Any]:
+    return {"header": header, "rows": rows}

@@ -1,0 +1,87 @@
+"""What every request must keep to: size, pace, company; and what every answer is sent with."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+class Limits:
+    """ASGI middleware: a body is read whole, within a size and a time, by a bounded number of requests."""
+
+    def __init__(self, app: ASGIApp, largest_body: int, most_requests: int, seconds_to_send: float) -> None:
+        self._app, self._largest, self._most, self._seconds = (
+            app,
+            largest_body,
+            most_requests,
+            seconds_to_send,
+        )
+        self._inside = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        if self._inside >= self._most:
+            return await refusal(503, "too many requests at once; try again in a second")(
+                scope, receive, send_guarded
+            )
+        self._inside += 1
+        try:
+            await self._admit(scope, receive, send_guarded)
+        finally:
+            self._inside -= 1
+        return None
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                body = await self._read(receive)
+        except TimeoutError:
+            answer = refusal(408, f"the request did not arrive within {self._seconds:g} s")
+            return await answer(scope, receive, send)
+        if body is None:
+            answer = refusal(413, f"the request is larger than {self._largest:,} bytes")
+            return await answer(scope, receive, send)
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def replay() -> Message:
+            return next(messages, None) or await receive()
+
+        return await self._app(scope, replay, send)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """The body, or ``None`` where it is too large."""
+        parts, size, more = [], 0, True
+        while more:
+            message = await receive()
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self._largest:
+                return None
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+
+def refusal(status: int, sentence: str) -> JSONResponse:
+    """An answer that says why there is none."""
+    headers = (
+        {"Retry-After": "1"} if status == 503 else {"Connection": "close"} if status in (408, 413) else {}
+    )
+    return JSONResponse({"detail": sentence}, status, headers)

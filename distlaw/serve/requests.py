@@ -1,0 +1,228 @@
+"""What the API can be asked: the planner's questions, with every list bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from distlaw.options import counting
+from scaling.calibration import DEFAULT_CALIBRATION, Calibration, published
+from scaling.catalogue import KnownTeacher, parse_catalogue
+from scaling.errors import InputError
+from scaling.hardware import UTILISATION, Hardware, hardware
+from scaling.question import Question
+from scaling.scenarios import SCENARIOS
+from scaling.units import parse_quantity
+
+LARGEST_BODY = 4 << 20
+"""Bytes of a request: a calibration of several thousand draws."""
+MOST_DRAWS = 4000
+"""Of an uploaded calibration."""
+FRONTIER_POINTS = 25
+
+Short = Annotated[str, StringConstraints(max_length=100)]
+Quantity = Annotated[float | Short, Field(description="A number, or a text such as 300M, 1.5B or 1e21")]
+Bound = Annotated[
+    Quantity | tuple[Quantity | None, Quantity | None],
+    Field(description="[smallest, largest], null leaving a side open; one quantity alone fixes the variable"),
+]
+Fitted = Annotated[
+    Short | dict[str, Any],
+    Field(description="Name of a published calibration, or the content of a calibration's file"),
+]
+Range = tuple[Quantity, Quantity]
+
+
+class Request(BaseModel):
+    """Strict: what is misspelt is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Teacher(Request):
+    """A model one could distil from; its loss or its tokens must be known."""
+
+    name: Short
+    params: Quantity
+    loss: Quantity | None = None
+    tokens: Quantity | None = None
+    dollars_per_million_tokens: float | None = None
+    vocab: int | None = None
+
+    def known(self) -> KnownTeacher:
+        """The planner's own."""
+        named = ("params", "loss", "tokens")
+        numbers: dict[str, Any] = {
+            name: parse_quantity(value, f"teacher {self.name}: {name}")
+            for name in named
+            if (value := getattr(self, name)) is not None
+        }
+        rest = self.model_dump(exclude={*named})
+        return KnownTeacher(**rest, **numbers)
+
+
+class Device(Request):
+    """Hardware to price a plan on; the shipped table gives what is left out."""
+
+    name: Short
+    precision: Short = "bf16"
+    utilisation: float = UTILISATION
+    count: int = 1
+    dollars_per_hour: float | None = None
+    peak_flops: Quantity | None = None
+
+    def known(self) -> Hardware:
+        """The planner's own."""
+        peak = self.peak_flops
+        return hardware(
+            self.name,
+            precision=self.precision,
+            utilisation=self.utilisation,
+            count=self.count,
+            dollars_per_hour=self.dollars_per_hour,
+            peak_flops=None if peak is None else parse_quantity(peak, "peak_flops"),
+        )
+
+
+class Asked(Request):
+    """A question to one calibration."""
+
+    calibration: Fitted = DEFAULT_CALIBRATION
+    uncertainty: bool = Field(
+        True, description="False answers with points alone, without intervals, and many times faster"
+    )
+
+
+class PredictRequest(Asked):
+    """What a student reaches on these tokens, alone and with a teacher."""
+
+    student_params: Quantity
+    student_tokens: Annotated[Quantity, Field(description="Tokens, or per parameter such as 20:1")]
+    teacher_loss: Quantity | None = None
+    teacher_params: Quantity | None = None
+    teacher_tokens: Quantity | None = None
+
+
+class Described(Asked):
+    """What plans, frontiers and maps have in common."""
+
+    student_params: Quantity | None = None
+    scenarios: Annotated[list[Short], Field(min_length=1, max_length=8)] = list(SCENARIOS)
+    law: Short | None = None
+    constraints: Annotated[dict[Short, Bound], Field(max_length=8)] = {}
+    lifetime_tokens: Quantity = 0.0
+    student_unique_tokens: Quantity | None = None
+    teacher_unique_tokens: Quantity | None = None
+    flops_rule: Short | None = None
+    context: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    vocab: Annotated[int, Field(ge=2, le=10**9)] | None = None
+
+    def question(self, fitted: Calibration, **rest: Any) -> Question:
+        """The planner's own."""
+        given: dict[str, Any] = {
+            "student_params": self.student_params,
+            "scenarios": tuple(self.scenarios),
+            "law": self.law,
+            "constraints": self.constraints,
+            "lifetime_tokens": self.lifetime_tokens,
+            "architecture": counting(fitted, self.flops_rule, self.context, self.vocab),
+        }
+        unique = {
+            name: value
+            for name in ("student_unique_tokens", "teacher_unique_tokens")
+            if (value := getattr(self, name)) is not None
+        }
+        return Question(**given | unique | rest)
+
+
+class PlanRequest(Described):
+    """Distil or train directly, with which teacher, at what cost?"""
+
+    budget: Quantity | None = None
+    target_loss: Quantity | None = None
+    teachers: Annotated[
+        Annotated[list[Teacher], Field(max_length=200)]
+        | Annotated[str, StringConstraints(max_length=50_000)],
+        Field(description="Teachers that exist, or the text of their CSV table"),
+    ] = []
+    family: Annotated[list[Quantity], Field(max_length=12)] = []
+    weights: Annotated[list[float], Field(max_length=12)] = []
+    tolerance: Quantity | None = None
+    device: Device | None = None
+
+    def asked(self, fitted: Calibration) -> Question:
+        """The planner's own question."""
+        return self.question(
+            fitted,
+            budget=self.budget,
+            target_loss=self.target_loss,
+            teachers=self.known_teachers(),
+            family=tuple(self.family),
+            weights=tuple(self.weights),
+            tolerance=self.tolerance,
+            flops_per_dollar=self.device.known().flops_per_dollar if self.device else 0.0,
+        )
+
+    def known_teachers(self) -> tuple[KnownTeacher, ...]:
+        """The catalogue, however it was given."""
+        if isinstance(self.teachers, str):
+            found = parse_catalogue(self.teachers)
+            if len(found) > 200:
+                raise InputError(f"teachers: {len(found)} in the catalogue; at most 200 are compared at once")
+            return found
+        return tuple(teacher.known() for teacher in self.teachers)
+
+
+class FrontierRequest(Described):
+    """The best loss at every budget of a range."""
+
+    budgets: Range
+    points: Annotated[int, Field(ge=2, le=60)] = FRONTIER_POINTS
+
+
+class MapRequest(Described):
+    """Distilling against direct training over budgets and student sizes, under the first scenario."""
+
+    budgets: Range
+    students: Range
+    columns: Annotated[int, Field(ge=2, le=40)] = 32
+    rows: Annotated[int, Field(ge=2, le=30)] = 20
+
+
+class CompareRequest(Request):
+    """One question put to several calibrations and all of their laws."""
+
+    student_params: Quantity
+    budget: Quantity
+    scenarios: Annotated[list[Short], Field(min_length=1, max_length=8)] = list(SCENARIOS)
+    calibrations: Annotated[list[Fitted], Field(max_length=8)] = []
+
+
+def fitted_by(calibration: str | Mapping[str, Any]) -> Calibration:
+    """A published calibration by name, or one from its content; never a file of this machine.
+
+    Raises :class:`~scaling.errors.InputError`.
+    """
+    if isinstance(calibration, str):
+        if calibration not in published():
+            raise InputError(
+                f"calibration: none is called {calibration!r}; there are {', '.join(published())}"
+            )
+        return Calibration.load(calibration)
+    fitted = Calibration.from_dict(calibration)
+    if fitted.draw_count > MOST_DRAWS:
+        raise InputError(f"calibration: {fitted.draw_count} draws; at most {MOST_DRAWS} are served")
+    return fitted
+
+
+def span(budgets: Range, name: str) -> tuple[float, float]:
+    """The two ends of a range.
+
+    Raises :class:`~scaling.errors.InputError` where they are not in order.
+    """
+    low, high = (parse_quantity(end, name) for end in budgets)
+    if low >= high:
+        raise InputError(f"{name}: write [low, high] with low below high, not {budgets!r}")
+    return low, high

@@ -1,0 +1,93 @@
+"""Answers computed in processes of their own, so that no long question delays a short one."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Busy(Exception):
+    """Too many questions wait already, or this one took too long; try again later."""
+
+
+class Workers:
+    """A few processes and a bounded queue before them."""
+
+    def __init__(self, count: int, waiting: int, seconds: float) -> None:
+        self._count, self._room, self._seconds = count, count + waiting, seconds
+        self._inside = 0
+        self._pool = self._start()
+
+    def _start(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=_prepare)
+        for _ in range(self._count):  # start them before the first question
+            pool.submit(os.getpid)
+        return pool
+
+    async def run(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """The function's value, or its exception.
+
+        Raises :class:`Busy` at once where the queue is full, and after ``seconds`` of waiting.
+        """
+        if self._inside >= self._room:
+            raise Busy("too many questions at once; try again in a second")
+        pool = self._pool
+        try:
+            future = pool.submit(function, *arguments, **named)
+        except BrokenProcessPool:
+            raise self._renewed(pool) from None
+        self._inside += 1
+        future.add_done_callback(self._left(asyncio.get_running_loop()))
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), self._seconds)
+        except TimeoutError:
+            raise Busy(f"no answer within {self._seconds:g} s; ask for less, or try again later") from None
+        except BrokenProcessPool:
+            raise self._renewed(pool) from None
+
+    def close(self) -> None:
+        """Stop; what waits is dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _left(self, loop: asyncio.AbstractEventLoop) -> Callable[[object], None]:
+        def leave() -> None:
+            self._inside -= 1
+
+        def left(_: object) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(leave)
+
+        return left
+
+    def _renewed(self, broken: ProcessPoolExecutor) -> Busy:
+        """A new pool in place of one that lost a process, if nobody has made it yet."""
+        if self._pool is broken:
+            self._pool = self._start()
+        return Busy("a worker was lost; try again")
+
+
+def _prepare() -> None:
+    """Load what answers need, and end with the server however that ends."""
+    import distlaw.serve.answers  # noqa: F401
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends them
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(0)
