@@ -182,7 +182,8 @@ class Planned:
         from scaling.units import format_number
         from sweeps.step import NO_RUN
 
-        asked, unique, several = self.dag.asked, len(self.dag.steps), len(self.sweep.methods) > 1
+        asked, unique = self.dag.asked, len(self.dag.steps)
+        several = len({step.method for step in self.dag.steps if step.kind == "distil"}) > 1
         table = Table(title=f"{self.sweep.name}: {unique} steps of {asked} asked (equal ones run once)")
         for name in (
             "step",

@@ -138,6 +138,13 @@ class Grid(Part):
         return self
 
 
+class Students(Grid):
+    """Students, each of which is distilled from every teacher with every method."""
+
+    methods: list[Method] | None = Field(None, min_length=1)
+    """The methods of these, if they are not the sweep's."""
+
+
 class Pretrained(Part):
     """A teacher that exists: any causal language model of transformers, measured here and never trained."""
 
@@ -227,9 +234,10 @@ class Sweep(Part):
     """Runs trained on the data alone. Those that are also teachers are trained once."""
     teachers: list[Teacher] = []
     """Runs that students are distilled from, and models that exist already."""
-    students: list[Grid] = []
+    students: list[Students] = []
     """Students; each is distilled from every teacher with every method."""
     methods: list[Method] = Field([Method()], min_length=1)
+    """How students are distilled, unless they have methods of their own."""
     tuning: Tuning | None = None
     """What ``distlaw sweep tune`` chooses before the sweep."""
     resources: list[Resources] = []
@@ -260,14 +268,14 @@ class Sweep(Part):
             )
         if found := departure(self):
             raise ValueError(found)
-        for number, method in enumerate(self.methods):
+        for where, method in self.methods_given():
             if method.logits == "top-k" and method.top >= self.corpus.vocab:
                 raise ValueError(
-                    f"methods[{number}].top: {method.top} of {self.corpus.vocab} tokens are all of them; "
+                    f"{where}.top: {method.top} of {self.corpus.vocab} tokens are all of them; "
                     "set logits: cached"
                 )
             if method.source.by != "data":
-                self._check_prompts(method, f"methods[{number}].source")
+                self._check_prompts(method, f"{where}.source")
         return self
 
     def _check_prompts(self, method: Method, where: str) -> None:
@@ -288,6 +296,15 @@ class Sweep(Part):
         for number, given in enumerate(getattr(self, field)):
             if isinstance(given, Grid):
                 yield f"{field}[{number}]", given
+
+    def methods_given(self) -> Iterator[tuple[str, Method]]:
+        """Every method that is used, each with its place in the spec."""
+        lists = {f"students[{n}].methods": grid.methods for n, grid in enumerate(self.students)}
+        if not lists or None in lists.values():
+            lists["methods"] = self.methods
+        for where, methods in lists.items():
+            for number, method in enumerate(methods or []):
+                yield f"{where}[{number}]", method
 
     @property
     def pretrained(self) -> Iterator[tuple[str, Pretrained]]:

@@ -56,10 +56,15 @@ def expand(sweep: Sweep) -> Dag:
     supervised = list(_pretrains(sweep, "supervised", fingerprint))
     teachers = [*_pretrains(sweep, "teachers", fingerprint), *_foreign(sweep, fingerprint)]
     _check_sizes(sweep, teachers)
-    bare = list(_pretrains(sweep, "students", fingerprint))
+    unique = _unique(teachers)
     students = [
         _distilled(student, teacher, method)
-        for student, teacher, method in itertools.product(bare, _unique(teachers), sweep.methods)
+        for number, grid in enumerate(sweep.students)
+        for student, teacher, method in itertools.product(
+            _runs(sweep, "students", f"students[{number}]", grid, fingerprint),
+            unique,
+            grid.methods or sweep.methods,
+        )
     ]
     asked = [*supervised, *teachers, *students]
     steps = with_caches(with_preludes(_unique(asked)))
@@ -190,37 +195,42 @@ def _foreign(sweep: Sweep, fingerprint: str) -> Iterator[Step]:
 
 
 def _pretrains(sweep: Sweep, field: Role, fingerprint: str) -> Iterator[Step]:
-    half: Half = None if not sweep.corpus.halves else "second" if field == "students" else "first"
     for where, grid in sweep.grids(field):
-        for params, seed in itertools.product(grid.params, grid.seeds):
-            shape = _shape(sweep, params, where)
-            for tokens in _lengths(grid, shape):
-                steps = sweep.training.steps(tokens)
-                if steps < MIN_STEPS:
-                    raise InputError(
-                        f"{where}: {format_number(params)} parameters on {format_number(tokens)} tokens are "
-                        f"{steps} optimiser steps of {sweep.training.batch_tokens:g} tokens; at least "
-                        f"{MIN_STEPS} are needed for a loss that measures the data: ask for "
-                        f"{format_number(MIN_STEPS * sweep.training.batch_tokens)} tokens or more, or lower "
-                        "training.batch_tokens"
-                    )
-                warmup = sweep.training.warmup_steps
-                if 2 * warmup > steps:
-                    raise InputError(
-                        f"training.warmup_tokens: warm-up takes {warmup} of the {steps} steps of {where} at "
-                        f"{format_number(tokens)} tokens; at most half may be warm-up"
-                    )
-                yield Step(
-                    shape=shape,
-                    aspect_ratio=sweep.aspect_ratio,
-                    steps=steps,
-                    seed=seed,
-                    data_seed=seed if grid.data_seed is None else grid.data_seed,
-                    half=half,
-                    corpus=sweep.corpus,
-                    corpus_fingerprint=fingerprint,
-                    training=sweep.training,
+        yield from _runs(sweep, field, where, grid, fingerprint)
+
+
+def _runs(sweep: Sweep, field: Role, where: str, grid: Grid, fingerprint: str) -> Iterator[Step]:
+    """The runs of one grid, which stands at ``where`` among those of ``field``, on the data alone."""
+    half: Half = None if not sweep.corpus.halves else "second" if field == "students" else "first"
+    for params, seed in itertools.product(grid.params, grid.seeds):
+        shape = _shape(sweep, params, where)
+        for tokens in _lengths(grid, shape):
+            steps = sweep.training.steps(tokens)
+            if steps < MIN_STEPS:
+                raise InputError(
+                    f"{where}: {format_number(params)} parameters on {format_number(tokens)} tokens are "
+                    f"{steps} optimiser steps of {sweep.training.batch_tokens:g} tokens; at least "
+                    f"{MIN_STEPS} are needed for a loss that measures the data: ask for "
+                    f"{format_number(MIN_STEPS * sweep.training.batch_tokens)} tokens or more, or lower "
+                    "training.batch_tokens"
                 )
+            warmup = sweep.training.warmup_steps
+            if 2 * warmup > steps:
+                raise InputError(
+                    f"training.warmup_tokens: warm-up takes {warmup} of the {steps} steps of {where} at "
+                    f"{format_number(tokens)} tokens; at most half may be warm-up"
+                )
+            yield Step(
+                shape=shape,
+                aspect_ratio=sweep.aspect_ratio,
+                steps=steps,
+                seed=seed,
+                data_seed=seed if grid.data_seed is None else grid.data_seed,
+                half=half,
+                corpus=sweep.corpus,
+                corpus_fingerprint=fingerprint,
+                training=sweep.training,
+            )
 
 
 def _shape(sweep: Sweep, params: float, where: str) -> ModelShape:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from scaling.errors import InputError
 from sweeps.methods import Method
-from sweeps.spec import MIN_STEPS, Grid, Range, Sweep, Training, Tuning
+from sweeps.spec import MIN_STEPS, Grid, Range, Students, Sweep, Training, Tuning
 from sweeps.steps import NO_RUN, Dag, Step, expand
 from sweeps.store import Store
 
@@ -91,18 +91,30 @@ def tuned(
         found.append(_best(search, tuning, place))
         sweep = sweep.model_copy(update={"training": _training(sweep, found[-1].values)})
     if ranges := _given(tuning, "temperature", "cross_entropy"):
-        methods = []
-        for method in sweep.methods:
+        chosen: dict[Method, Method] = {}
+        for method in dict.fromkeys(method for _, method in sweep.methods_given()):
             own = {name: among for name, among in ranges.items() if _takes(method, name, among)}
             if not own:
                 watch(f"{method.name}: nothing to search, it takes no other {' or '.join(ranges)}")
-                methods.append(method)
                 continue
             search = _Search(method.name, own, _distilled(sweep, method))
             found.append(_best(search, tuning, place))
-            methods.append(_changed(method, found[-1].values))
-        sweep = sweep.model_copy(update={"methods": methods})
+            chosen[method] = _changed(method, found[-1].values)
+        sweep = _with_methods(sweep, chosen)
     return sweep.model_copy(update={"tuning": None}), found
+
+
+def _with_methods(sweep: Sweep, chosen: dict[Method, Method]) -> Sweep:
+    """``sweep`` with what was chosen in the place of its methods."""
+
+    def changed(methods: list[Method]) -> list[Method]:
+        return [chosen.get(method, method) for method in methods]
+
+    students = [
+        grid.model_copy(update={"methods": changed(grid.methods)}) if grid.methods else grid
+        for grid in sweep.students
+    ]
+    return sweep.model_copy(update={"methods": changed(sweep.methods), "students": students})
 
 
 def _given(tuning: Tuning, *names: str) -> dict[str, Range | list[float]]:
@@ -146,7 +158,7 @@ def _distilled(sweep: Sweep, method: Method) -> Callable[[dict[str, Any], float]
             update={
                 "supervised": [],
                 "teachers": [teacher],
-                "students": [_proxy(sweep, tokens)],
+                "students": [Students(**dict(_proxy(sweep, tokens)))],
                 "methods": [_changed(method, values)],
                 "protocol": None,
                 "allow_weak_teachers": True,

@@ -8,7 +8,8 @@ from importlib.resources import files
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 from sweeps.legality import PARAMETERS, objection
 from sweeps.methods.parts import Credit, Init, Source, Taid
@@ -80,6 +81,13 @@ class Method(Part):
         if reason := objection(self):
             raise ValueError(reason)
         return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """A name is a method too."""
+        return {"anyOf": [{"enum": named()}, handler(schema)]}
 
     @property
     def parameters(self) -> dict[str, float]:

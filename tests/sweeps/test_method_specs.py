@@ -56,6 +56,21 @@ def test_names_say_what_differs(given: dict[str, Any], name: str) -> None:
     assert made(given).name == name
 
 
+def test_students_may_have_methods_of_their_own(small_spec: dict[str, Any]) -> None:
+    students = [
+        {"params": ["3k"], "tokens": ["32k"]},
+        {"params": ["3k"], "tokens": ["40k"], "methods": ["gkd"]},
+    ]
+    runs = [
+        step for step in sweep(small_spec, "dkd", "taid", students=students).steps if step.kind == "distil"
+    ]
+    found = {(step.method.name, round(step.tokens, -3)) for step in runs if step.method}
+    assert found == {("dkd", 32000), ("taid", 32000), ("gkd", 40000)}
+    more = {"params": ["3k"], "tokens": ["40k"], "methods": ["dkd", {"logits": "top-k", "top": 300}]}
+    with pytest.raises(InputError, match=r"students\[2\].methods\[1\].top: 300 of 300 tokens are all"):
+        sweep(small_spec, "dkd", students=[*students, more])
+
+
 STUDENT = {"source": {"by": "student"}}
 
 
