@@ -10,14 +10,15 @@ import yaml
 
 from scaling.errors import InputError
 
-_PART = re.compile(r"\.?([A-Za-z_]\w*)|\[(\d+)\]")
+_PART = re.compile(r"\.?([A-Za-z_]\w*)|\[(\d+)\]|\.(\d+)")
 
 
 def override(spec: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
     """A copy of ``spec`` with the value at each ``PATH=VALUE`` in the place of what was there.
 
-    Paths are fields and numbers in lists, which may also be the next after the last; values are YAML. What is
-    not there is made; whether it may be is judged when the spec is validated.
+    Paths are fields and numbers in lists, which may also be the next after the last; a field of a list is
+    that of all its items. Values are YAML. What is not there is made; whether it may be is judged when the
+    spec is validated.
 
     Raises:
         InputError: for what is no path or value, or a path through what is no field or list.
@@ -40,7 +41,7 @@ def _parts(path: str) -> list[str | int]:
     while place < len(path):
         if not (match := _PART.match(path, place)):
             raise InputError(f"--set: {path!r} is no field, such as training.peak_rate or students[0].params")
-        parts.append(match[1] or int(match[2]))
+        parts.append(match[1] or int(match[2] or match[3]))
         place = match.end()
     return parts
 
@@ -50,6 +51,8 @@ def _changed(old: Any, parts: list[str | int], value: Any, path: str) -> Any:
         return value
     first, *rest = parts
     if isinstance(first, str):
+        if isinstance(old, list) and old:
+            return [_changed(item, parts, value, path) for item in old]
         if not isinstance(old, dict | None):
             raise InputError(f"--set {path}: {first} is looked for in {old!r}, which has no fields")
         fields = dict(old or {})

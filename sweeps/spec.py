@@ -22,7 +22,8 @@ from pydantic import (
 
 from scaling.errors import InputError
 from sweeps.corpora.named import NAMED
-from sweeps.methods import Method
+from sweeps.explain import explain
+from sweeps.methods import Method, Neighbours
 from sweeps.overrides import override
 from sweeps.parts import Part, Quantity
 from sweeps.protocols import ProtocolName, departure
@@ -274,9 +275,19 @@ class Sweep(Part):
                     f"{where}.top: {method.top} of {self.corpus.vocab} tokens are all of them; "
                     "set logits: cached"
                 )
+            if method.neighbours:
+                self._check_datastore(method.neighbours, f"{where}.neighbours")
             if method.source.by != "data":
                 self._check_prompts(method, f"{where}.source")
         return self
+
+    def _check_datastore(self, rules: Neighbours, where: str) -> None:
+        context = self.corpus.context
+        if (size := int(rules.keys) // context * context) <= rules.count:
+            raise ValueError(
+                f"{where}.keys: {rules.keys:g} tokens are {size} in whole blocks of {context}, too few for "
+                f"{rules.count} neighbours; give more"
+            )
 
     def _check_prompts(self, method: Method, where: str) -> None:
         context, batch = self.corpus.context, round(self.training.batch_tokens / self.corpus.context)
@@ -351,40 +362,8 @@ def parse_sweep(data: dict[str, Any], where: str = "spec") -> Sweep:
     try:
         return Sweep.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        lines = [explain(problem, Sweep, TEACHERS) for problem in error.errors()]
         raise InputError("\n  ".join([f"{where}: {len(lines)} wrong", *lines])) from None
-
-
-def _explain(problem: Any) -> str:
-    steps = [step for step in problem["loc"] if step not in TEACHERS]
-    field = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        return f"{field}: no such field{_suggestion(problem['loc'])}"
-    if problem["type"] == "missing":
-        return f"{field}: missing"
-    found = problem["input"]
-    text = f"{message[0].lower()}{message[1:]}"
-    if not isinstance(found, dict | list) and repr(found) not in text:
-        text += f", found {found!r}"
-    return f"{field}: {text}" if field else message
-
-
-def _suggestion(location: tuple[int | str, ...]) -> str:
-    import difflib
-
-    part: Any = Sweep
-    for step in location[:-1]:
-        if isinstance(step, str):
-            part = TEACHERS.get(step) or _part_of(part.model_fields[step].annotation)
-    known = list(part.model_fields)
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
-
-
-def _part_of(annotation: Any) -> Any:
-    inner = getattr(annotation, "__args__", ())
-    return inner[0] if inner else annotation
 
 
 def spec_name(path_or_preset: str | Path) -> str:

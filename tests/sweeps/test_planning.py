@@ -38,6 +38,8 @@ def test_changes_reach_fields_and_lists_and_leave_the_rest() -> None:
         "training": {"peak_rate": 0.02},
     }
     assert spec["students"] == [{"params": [1], "tokens": [2]}]
+    everywhere = override(changed, ["students.params=[7]", "students.1.tokens=[9]"])
+    assert everywhere["students"] == [{"params": [7], "tokens": [2]}, {"params": [7], "tokens": [9]}]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,9 @@ def test_changes_reach_fields_and_lists_and_leave_the_rest() -> None:
         ("peak_rate", r"--set: write FIELD=VALUE"),
         ("a b=1", r"--set: 'a b' is no field"),
         ("students[3].params=[1]", r"--set students\[3\].params: there is no \[3\] in \[\{'params'"),
-        ("students.params=[1]", r"--set students.params: params is looked for in \[\{'params'"),
+        ("name.params=[1]", r"--set name.params: params is looked for in 'small'"),
+        ("students.sizes=[1]", r"students\[0\].sizes: no such field; did you mean 'params'\?"),
+        ("training.lr=1", r"training.lr: no such field; did you mean 'peak_rate'\?"),
         ("name=[", r"--set name: '\[' is not YAML"),
         ("training.peak_rat=1", r"training.peak_rat: no such field; did you mean 'peak_rate'\?"),
     ],

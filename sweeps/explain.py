@@ -1,0 +1,61 @@
+"""What is wrong with a field of a spec, in words for whoever wrote it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+OTHER_WORDS = {
+    **dict.fromkeys(("size", "sizes", "N", "parameters", "model_size"), "params"),
+    **dict.fromkeys(("D", "lengths", "num_tokens", "token_counts"), "tokens"),
+    **dict.fromkeys(("M", "tokens_per_parameter"), "tokens_per_param"),
+    **dict.fromkeys(("C", "compute", "budget"), "flops"),
+    **dict.fromkeys(("lr", "learning_rate", "max_lr", "peak_lr"), "peak_rate"),
+    **dict.fromkeys(("batch", "batch_size"), "batch_tokens"),
+    **dict.fromkeys(("warmup", "warmup_steps"), "warmup_tokens"),
+    **dict.fromkeys(("dtype", "bf16", "amp"), "precision"),
+    **dict.fromkeys(("dataset", "data", "text", "path"), "source"),
+    **dict.fromkeys(("vocab_size", "vocabulary"), "vocab"),
+    **dict.fromkeys(("seq_len", "sequence_length", "context_length", "max_length"), "context"),
+}
+"""What others call our fields."""
+
+
+def explain(problem: Any, root: type[BaseModel], variants: Mapping[str, type[BaseModel]]) -> str:
+    """One of pydantic's problems with a ``root``: which field, what is wrong, what would be right.
+
+    ``variants`` are the members of unions, by the tags that pydantic puts into paths.
+    """
+    steps = [step for step in problem["loc"] if step not in variants]
+    field = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"{field}: no such field{_suggestion(problem['loc'], root, variants)}"
+    if problem["type"] == "missing":
+        return f"{field}: missing"
+    found = problem["input"]
+    text = f"{message[0].lower()}{message[1:]}"
+    if not isinstance(found, dict | list) and repr(found) not in text:
+        text += f", found {found!r}"
+    return f"{field}: {text}" if field else message
+
+
+def _suggestion(
+    location: tuple[int | str, ...], root: type[BaseModel], variants: Mapping[str, type[BaseModel]]
+) -> str:
+    part: Any = root
+    for step in location[:-1]:
+        if isinstance(step, str):
+            part = variants.get(step) or _part_of(part.model_fields[step].annotation)
+    known, written = list(part.model_fields), str(location[-1])
+    meant = OTHER_WORDS.get(written)
+    close = [meant] if meant in known else difflib.get_close_matches(written, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def _part_of(annotation: Any) -> Any:
+    inner = getattr(annotation, "__args__", ())
+    return inner[0] if inner else annotation
