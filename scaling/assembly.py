@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scaling.calibration import Calibration
 from scaling.cautions import cautions
@@ -110,10 +111,18 @@ class Assembly:
         names = Decisions._fields
         decisions = Decisions(*(np.array([getattr(c, name) for c in candidates]) for name in names))
         outcomes = {law: self._judge.outcome(decisions, law) for law in self.calibration.distillation}
-        ways = (self._way(k, candidate, outcomes, kind) for k, candidate in enumerate(candidates))
+        chances = {law: each.probability() for law, each in outcomes.items()}
+        ways = (self._way(k, candidate, outcomes, chances, kind) for k, candidate in enumerate(candidates))
         return tuple(way if way.answered else replace(way, probability=None) for way in ways)
 
-    def _way(self, k: int, of: Candidate, outcomes: Mapping[str, Outcome], kind: str) -> Distillation:
+    def _way(
+        self,
+        k: int,
+        of: Candidate,
+        outcomes: Mapping[str, Outcome],
+        chances: Mapping[str, NDArray[np.float64] | None],
+        kind: str,
+    ) -> Distillation:
         calibration, architecture = self.calibration, self.architecture
         F_S, F_T = (float(architecture.forward_flops(N)) for N in (of.student_params, of.teacher_params))
         Ls = self._judge.alone(of.student_params, of.student_tokens)
@@ -141,7 +150,7 @@ class Assembly:
             direct=self._direct(of.direct_params, of.direct_tokens),
             gain=spanning([outcomes[law].gain(k) for law in laws]),
             same_data_loss=Ls,
-            probability=self._probability(k, outcomes, where),
+            probability=self._judge.probability(k, chances, where, self.question.law),
             by_law={law: float(each.loss[k]) for law, each in outcomes.items()},
             ranges=of.ranges,
             outside=calibration.region.outside(where, teacher_predicted=not measured),
@@ -150,21 +159,6 @@ class Assembly:
             floor=float(calibration.supervised.loss(of.student_params, UNLIMITED_TOKENS)),
             warnings=self._doubts(of, kind, Ls),
         )
-
-    def _probability(
-        self, k: int, outcomes: Mapping[str, Outcome], where: Mapping[str, float]
-    ) -> float | None:
-        """Of the law that was asked for; else averaged over those that hold here, or all where none does."""
-        if self.question.law is not None:
-            outcomes = {self.question.law: outcomes[self.question.law]}
-        known = {
-            law: p[k]
-            for law, p in ((law, each.probability()) for law, each in outcomes.items())
-            if p is not None
-        }
-        trusted = [p for law, p in known.items() if self.calibration.trusts(law, **where)]
-        values = trusted or list(known.values())
-        return float(np.mean(values)) if values else None
 
     def _doubts(self, of: Candidate, kind: str, Ls: float) -> tuple[str, ...]:
         if of.teacher_params >= of.student_params and of.teacher_loss <= Ls:

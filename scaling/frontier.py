@@ -39,7 +39,7 @@ class Track:
     gain: tuple[Estimate, ...]
     """Loss of direct training minus this one's, nats/token."""
     probability: tuple[float, ...] | None
-    """That distilling ends below direct training."""
+    """That distilling ends below direct training, averaged over the laws that hold there."""
     student_params: tuple[float, ...]
     student_tokens: tuple[float, ...]
     teacher_params: tuple[float, ...]
@@ -216,9 +216,11 @@ def frontier(
     reached_alone = calibration.supervised.loss(decisions.student_params, seen)
     places = [place(*values) for values in zip(*decisions[:5], reached_alone, strict=True)]
     laws = [[kind] if question.law else judge.beside(kind, where) for where in places]
+    drawn = {law: outcome.probability() for law, outcome in outcomes.items()}
+    chances = [judge.probability(k, drawn, where, question.law) for k, where in enumerate(places)]
     tracks = {
         each.name: _track(
-            decisions, outcomes, laws, costs, floor, slice(k * len(costs), (k + 1) * len(costs))
+            decisions, outcomes, laws, chances, costs, floor, slice(k * len(costs), (k + 1) * len(costs))
         )
         for k, each in enumerate(scenarios)
     }
@@ -250,6 +252,7 @@ def _track(
     decisions: Decisions,
     outcomes: Mapping[str, Outcome],
     laws: Sequence[Sequence[str]],
+    chances: Sequence[float | None],
     costs: Array,
     floor: Array,
     mine: slice,
@@ -262,11 +265,11 @@ def _track(
     if outcome.loss_draws is not None and outcome.direct_draws is not None:
         drawn = (outcome.direct_draws - outcome.loss_draws)[:, mine]
     losses = {law: -gain for law, gain in gains.items()}
-    probability = outcome.probability()
+    probability = tuple(chance for chance in chances[mine] if chance is not None)
     return Track(
         loss=tuple(spanning([outcomes[law].estimate(k) for law in laws[k]]) for k in at),
         gain=tuple(spanning([outcomes[law].gain(k) for law in laws[k]]) for k in at),
-        probability=None if probability is None else tuple(map(float, probability[mine])),
+        probability=probability or None,
         student_params=tuple(map(float, decisions.student_params[mine])),
         student_tokens=tuple(map(float, decisions.student_tokens[mine])),
         teacher_params=tuple(map(float, decisions.teacher_params[mine])),

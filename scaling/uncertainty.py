@@ -114,6 +114,18 @@ class Judge:
         others = (law for law in self.calibration.distillation if law != kind)
         return [kind, *(law for law in others if self.calibration.trusts(law, **where))]
 
+    def probability(
+        self, k: int, chances: Mapping[str, Array | None], where: Mapping[str, float], asked: str | None
+    ) -> float | None:
+        """Of decision ``k`` under the law asked for; else averaged over those that hold there, or all.
+
+        ``chances`` are :meth:`Outcome.probability` by law. ``None`` without any uncertainty.
+        """
+        known = {law: p[k] for law, p in chances.items() if p is not None and asked in (None, law)}
+        trusted = [p for law, p in known.items() if self.calibration.trusts(law, **where)]
+        values = trusted or list(known.values())
+        return float(np.mean(values)) if values else None
+
     def _losses(self, of: Decisions, kind: str, sampled: bool) -> tuple[Array, Array]:
         calibration = self.calibration
         supervised = calibration.sampled_supervised() if sampled else calibration.supervised

@@ -91,3 +91,12 @@ def test_a_frontier_tells_how_far_its_teachers_lie_outside_and_keeps_warnings():
     assert min(along.outside) >= 10 - 1e-6  # the teacher's tokens
     warned = frontier(Question(student_params=1e9, budget=1e22), [1e21, 1e22], "busbridge2025-table6")
     assert any("misprinted" in warning for warning in warned.warnings)
+
+
+def test_a_frontier_and_a_plan_agree_on_the_probability():
+    budgets = [1e20, 1e21]
+    found = frontier(Question(student_params=3e8, budget=1e21), budgets)
+    single = plan(Question(student_params=3e8, budget=1e21))
+    assert [track.probability[1] for track in found.tracks.values()] == pytest.approx(
+        [way.probability for way in single.distillations], abs=1e-6
+    )
