@@ -7,7 +7,7 @@ OUT    ?= quickstart
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: quickstart test check lint types clean
+.PHONY: quickstart test check lint types docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -15,7 +15,7 @@ help:  ## list the targets
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sweeps,gguf,serve,notebooks,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sweeps,gguf,serve,notebooks,docs,dev]'
 	touch $@
 
 quickstart: $(STAMP)  ## real text -> trained models -> fitted law -> plan -> plots, in $(OUT)/
@@ -32,6 +32,9 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+docs: $(STAMP)  ## the documentation as a site in build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove the environment, caches and the quickstart's results
 	rm -rf $(VENV) $(OUT) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

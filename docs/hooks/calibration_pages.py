@@ -1,0 +1,100 @@
+"""The calibrations that ship: a table, and for each its reproducibility statement.
+
+What a calibration's own file says is read from it. What only its source knows is answered in
+``reproducibility.yaml``; a calibration without those answers does not ship.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from scaling import Calibration, published
+from scaling.laws import coefficients
+from scaling.units import format_number
+
+ANSWERS = Path(__file__).with_name("reproducibility.yaml")
+ASKED = {
+    "form": "Which form is fitted, and on what grounds?",
+    "models": "How many models were trained, of which sizes?",
+    "data": "On how many tokens of which text, and was any of it repeated?",
+    "hyperparameters": "How were hyperparameters chosen, and do they change with scale?",
+    "shape": "What else was decided about the models, such as width against depth?",
+    "training code": "Is the training code open?",
+    "weights": "Are the trained models open?",
+    "checkpoints": "How many checkpoints of a run are fitted?",
+    "metric": "What is measured, on which text?",
+    "changes": "Were the measurements changed before the fit?",
+    "objective": "Which objective is minimised?",
+    "optimiser": "By which algorithm, with which settings?",
+    "starts": "How was it started?",
+    "rows": "Was every point used?",
+    "checks": "How was the law checked?",
+}
+"""What only the source of a calibration knows; the questions are grouped below."""
+HEADINGS = {"form": "The law", "models": "Training", "weights": "Data", "objective": "The fit"}
+"""Before which question a group of them begins."""
+
+
+def calibrations(_: str = "") -> str:
+    """The published calibrations in a table."""
+    rows = ["| name | distillation laws | draws | source |", "|---|---|---|---|"]
+    for each in map(Calibration.load, published()):
+        laws = ", ".join(each.distillation) or "none (supervised only)"
+        rows.append(f"| `{each.name}` | {laws} | {each.draw_count or 'none'} | {each.provenance.source} |")
+    return "\n".join(rows)
+
+
+def statements(_: str = "") -> str:
+    """The statement of every published calibration."""
+    answers = yaml.safe_load(ANSWERS.read_text())
+    return "\n".join(statement(Calibration.load(name), answers.get(name, {})) for name in published())
+
+
+def statement(calibration: Calibration, answers: Mapping[str, str]) -> str:
+    """The answers for one calibration; raises ValueError where one is missing or nobody asked."""
+    if wrong := set(ASKED) ^ set(answers):
+        raise ValueError(
+            f"{ANSWERS.name}: {calibration.name}: missing or unknown: {', '.join(sorted(wrong))}"
+        )
+    lines = [f"## {calibration.name}", "", calibration.provenance.source, ""]
+    lines += [f"!!! warning\n    {text}\n" for text in calibration.provenance.warnings]
+    for key, question in ASKED.items():
+        if key in HEADINGS:
+            lines += ["", f"**{HEADINGS[key]}**", ""]
+        lines += [f"- *{question}* {' '.join(answers[key].split())}"]
+        lines += [f"- *{more}* {answer}" for more, answer in _known(calibration, key)]
+    return "\n".join([*lines, ""])
+
+
+def _known(calibration: Calibration, after: str) -> list[tuple[str, str]]:
+    """What the calibration's own file answers after one of the questions."""
+    made, a = calibration.provenance, calibration.architecture
+    if after == "form":
+        laws = {"supervised": calibration.supervised, **calibration.distillation}
+        said = "; ".join(f"{kind}: {', '.join(coefficients(law))}" for kind, law in laws.items())
+        return [("Which coefficients does it have?", f"{said}.")]
+    if after == "data":
+        rule = "6ND" if a.rule == "6nd" else f"F(N) with context {a.context}, vocabulary {a.vocab}"
+        counted = "; ".join([f"FLOPs by {rule}", *(n for n in made.notes if "embedding" in n)]).rstrip(".")
+        return [("Over which ranges?", _ranges(calibration)), ("How is compute counted?", f"{counted}.")]
+    if after == "checks":
+        spread = [f"{kind} {value:.4f}" for kind, value in calibration.residual_sd.items()]
+        software = ", ".join(f"{name} {version}" for name, version in made.software.items())
+        return [
+            ("How far do the runs scatter around it?", f"{'; '.join(spread) or 'Not known'} (nats/token)."),
+            ("What carries its uncertainty?", f"{calibration.draw_count} draws of all coefficients."),
+            ("What makes it again?", f"`{made.command}` ({made.date}{'; ' + software if software else ''})."),
+        ]
+    return []
+
+
+def _ranges(calibration: Calibration) -> str:
+    region = calibration.region
+    names = ("params", "tokens", "student_params", "student_tokens", "teacher_loss")
+    known = {name: getattr(region, name) for name in names if getattr(region, name)}
+    said = [f"{name} {format_number(a)} to {format_number(b)}" for name, (a, b) in known.items()]
+    said += [f"{count} {kind} runs" for kind, count in region.runs.items() if count]
+    return "; ".join(said).replace("_", " ") + "."

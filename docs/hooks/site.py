@@ -1,0 +1,85 @@
+"""What MkDocs does to every page: inserts what is generated, runs what is shown, sets the mathematics.
+
+A page asks for generated text by a line ``<!-- insert: NAME ARGUMENT -->``. A block that opens with
+```` ```console run ```` or ```` ```python run ```` holds one command, or Python that goes on from the page's
+earlier blocks; what it prints here and now stands below it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+
+from calibration_pages import calibrations, statements
+from command_pages import reference, run, run_python
+from latex2mathml.converter import convert
+from methods_page import methods
+from spec_page import fields
+
+ROOT = Path(__file__).parents[2]
+INSERT = re.compile(r"^<!-- insert: (\S+) ?(.*?) -->$", re.MULTILINE)
+RUN = re.compile(r"^```console run\n\$ (.+)\n```$", re.MULTILINE)
+RUN_PYTHON = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[([^\]]+)\]\((?!https?://)([^)]+)\)")
+MATHS = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):<code>~?(?:\w+\.)*")
+LITERAL = re.compile(r"::</p>")
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """The page's text with what it asks for in place."""
+    names: dict[str, object] = {}
+    markdown = INSERT.sub(lambda found: INSERTS[found[1]](found[2]), markdown)
+    markdown = RUN.sub(lambda found: f"```console\n$ {found[1]}\n{run(found[1])}```", markdown)
+    return RUN_PYTHON.sub(lambda found: _with_output(found[1], run_python(found[1], names)), markdown)
+
+
+def _with_output(code: str, printed: str) -> str:
+    return f"```python\n{code}```\n" + (f"\n```text\n{printed}```\n" if printed.strip() else "")
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """The page with MathML in place of TeX, and docstrings without what Markdown does not know of theirs."""
+    return LITERAL.sub(":</p>", ROLE.sub("<code>", MATHS.sub(_mathml, html)))
+
+
+def _mathml(found: re.Match[str]) -> str:
+    display = "block" if found[1] == "div" else "inline"
+    return str(convert(unescape(found[2]), display=display))
+
+
+def readme(path: str) -> str:
+    """A README of the repository without its title; its links to files become their paths."""
+    file = ROOT / path
+    body = file.read_text().partition("\n")[2]
+
+    def named(found: re.Match[str]) -> str:
+        return f"{found[1]} (`{(file.parent / found[2]).resolve().relative_to(ROOT)}`)"
+
+    return LINK.sub(named, body)
+
+
+def results(_: str = "") -> str:
+    """What the benchmarks measured, as their own files tell it, one level down."""
+    files = sorted((ROOT / "benchmarks").glob("*_results.md"))
+    return "\n\n".join(re.sub(r"^#", "##", file.read_text(), flags=re.MULTILINE) for file in files)
+
+
+def source(path: str) -> str:
+    """A file of the repository as a block of code."""
+    file = ROOT / path
+    return f"```{file.suffix[1:]}\n{file.read_text().rstrip()}\n```"
+
+
+INSERTS: dict[str, Callable[[str], str]] = {
+    "calibrations": calibrations,
+    "commands": reference,
+    "methods": methods,
+    "readme": readme,
+    "results": results,
+    "source": source,
+    "spec": fields,
+    "statements": statements,
+}

@@ -1,0 +1,118 @@
+"""The documentation builds without a warning, asks no foreign host for anything, and shows true commands."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import sweeps.table
+from scaling import published
+
+ROOT = Path(__file__).parents[2]
+TEXTS = [
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *sorted(
+        path
+        for floor in ("scaling", "fits", "sweeps", "distlaw")
+        for path in (ROOT / floor).rglob("README.md")
+    ),
+]
+FETCHED = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("link", "href")}
+"""Attributes whose targets a browser fetches by itself."""
+NOT_FETCHED = {"canonical", "prev", "next"}
+
+
+@pytest.fixture(scope="module")
+def command_pages() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(ROOT / "docs" / "hooks"))
+    import command_pages
+
+    yield command_pages
+    sys.path.pop(0)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("site")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return out
+
+
+class Fetches(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "link" and given.get("rel") in NOT_FETCHED:
+            return
+        self.found += [value for name, value in given.items() if (tag, name) in FETCHED and value]
+
+
+def test_no_page_asks_a_foreign_host_for_anything(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        parser = Fetches()
+        parser.feed(page.read_text())
+        assert parser.found
+        assert not [url for url in parser.found if re.match(r"(https?:)?//", url)], page
+    for sheet in site.rglob("*.css"):
+        assert not re.findall(r"(?:url\(|@import )['\"]?(?:https?:)?//[^)]*", sheet.read_text()), sheet
+
+
+def test_what_is_generated_is_there(site: Path) -> None:
+    def page(name: str) -> str:
+        return (site / name).read_text()
+
+    assert all(f'id="{name}"' in page("reproducibility.html") for name in published())
+    assert "<math" in page("explanation/laws.html")
+    assert 'class="arithmatex"' not in page("explanation/laws.html")
+    assert "distlaw sweep plan" in page("reference/cli.html")
+    assert "batch_tokens" in page("reference/spec.html")
+    assert "P(distil)" in page("tutorial.html")
+    left = {path.name for path in site.rglob("*.html") if "<!-- insert" in path.read_text()}
+    assert not left
+
+
+def test_every_command_shown_is_one(command_pages: ModuleType) -> None:
+    shown = [(path, line) for path in TEXTS for line in command_pages.commands(path.read_text())]
+    shown += [(Path("help"), line) for line in command_pages.commands(command_pages.reference())]
+    assert len(shown) > 60
+    wrong = {f"{path.name}: {line}": why for path, line in shown if (why := command_pages.objection(line))}
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("distlaw plan --studnet 300M", "--studnet"),
+        ("distlaw sweep plam quickstart", "no command 'plam'"),
+        ("distlaw predict --student 1B", "--tokens"),
+    ],
+)
+def test_a_command_that_is_none_would_be_noticed(command_pages: ModuleType, line: str, why: str) -> None:
+    assert why in command_pages.objection(line)
+
+
+def test_the_page_of_the_runs_table_has_its_columns() -> None:
+    page = (ROOT / "docs/reference/runs-table.md").read_text().split("## What a fit needs")[0]
+    columns = re.findall(r"^\| `(\w+)`", page, re.MULTILINE)
+    assert columns == [*sweeps.table.COLUMNS, *sweeps.table.YARDSTICKS]
