@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from distlaw import fit, methods, plan, quickstart, serving, submitting, sweep, teacher, train, tune, watching
+from distlaw import fit, methods, plan, plot, quickstart, serving, submitting, sweep, teacher, train, tune, watching
 from scaling.errors import InputError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 plan.register(app)
 fit.register(app)
 methods.register(app)
+plot.register(app)
 sweep.app.command("tune")(tune.tune)
 sweep.app.command("submit")(submitting.submit)
 watching.register(sweep.app)

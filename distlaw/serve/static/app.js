@@ -1,0 +1,227 @@
+// From the form to the answer: quick points while something moves, intervals, curves and map when it rests.
+
+import { Curves } from "./curves.js";
+import { DecisionMap } from "./map.js";
+import * as question from "./question.js";
+import { csv, download, picture } from "./save.js";
+import { drawNotes, drawTable, drawVerdict, drawWays, element, hue, ofPlan, ofPrediction } from "./ways.js";
+
+const REST = 350; // milliseconds without a change before the long questions are asked
+const LARGEST_UPLOAD = 2e6;
+const find = (id) => document.getElementById(id);
+const latest = new Map(); // by kind of request: what cancels it
+const asked = {}; // by kind of request: its text, so that nothing is asked twice
+const state = { answer: null, frontier: null, calibrations: [], resting: 0 };
+const curves = new Curves(find("curves"), find("readings"), (budget) => set({ budget: Number(budget.toPrecision(2)) }));
+const map = new DecisionMap(find("map"), find("map-reading"), (budget, size) => set({ budget, student: size }));
+
+/** Ask the server; the newest request of a kind cancels the one before. */
+async function post(kind, path, body) {
+  latest.get(kind)?.abort();
+  const cancel = new AbortController();
+  latest.set(kind, cancel);
+  find("progress").hidden = false;
+  try {
+    const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal: cancel.signal });
+    const content = await answer.json();
+    if (!answer.ok) throw new Error(content.detail);
+    return content;
+  } finally {
+    if (latest.get(kind) === cancel) latest.delete(kind);
+    find("progress").hidden = latest.size > 0;
+    if (!latest.size) find("progress").hidden = true;
+  }
+}
+
+function changed() {
+  question.tidy();
+  history.replaceState(null, "", `#${question.link()}`);
+  clearTimeout(state.resting);
+  state.resting = setTimeout(settle, REST);
+  attempt(async () => {
+    laws();
+    const { kind, ask, body } = question.request();
+    if (kind !== "plan" || ask === "family") return;
+    const { tolerance, ...rest } = body;
+    const answer = await post("answer", "plan", { ...rest, uncertainty: false });
+    drawWays(find("ways"), ofPlan(answer), true);
+  });
+}
+
+/** The full answer, then what is drawn around it. */
+function settle() {
+  attempt(async () => {
+    const { kind, ask, body } = question.request();
+    const answer = await post("answer", kind, body);
+    state.answer = { kind, ask, body, ...answer };
+    show(state.answer);
+    await (kind === "plan" && ["plan", "target"].includes(ask) ? surround(answer, body, ask) : clearFigures());
+  });
+}
+
+async function attempt(work) {
+  try {
+    await work();
+  } catch (error) {
+    if (error.name !== "AbortError") complain(error instanceof TypeError ? `the server does not answer (${error.message})` : error.message);
+  }
+}
+
+function complain(sentence) {
+  find("problem").hidden = !sentence;
+  find("problem").textContent = sentence ?? "";
+  find("answer").classList.toggle("failed", Boolean(sentence));
+  question.mark(sentence);
+}
+
+function show(answer) {
+  complain(null);
+  const { kind } = answer;
+  find("asked").textContent = kind === "plan" ? answer.asked : kind === "predict" ? "Loss of one model" : "One question, every law";
+  drawVerdict(find("verdict"), answer.headline);
+  const ways = kind === "plan" ? ofPlan(answer) : kind === "predict" ? ofPrediction(answer) : [];
+  drawWays(find("ways"), ways, false);
+  drawTable(find("table"), answer.table);
+  drawNotes(find("cautions"), find("assumptions"), answer.notes);
+  find("table-card").hidden = false;
+  for (const part of ["command", "python"]) find(part).textContent = answer.equivalent[part].trim();
+  const files = [/calibration\.json/.test(answer.equivalent.command) && "calibration.json is the file that you uploaded", /teachers\.csv/.test(answer.equivalent.command) && "teachers.csv is the table that you pasted"].filter(Boolean);
+  find("files-note").textContent = files.length ? `${files.join("; ")}.` : "";
+}
+
+/** The curves over compute, and the map, around a plan on a budget or towards a target. */
+async function surround(answer, body, ask) {
+  const way = answer.plan.distillations[0] ?? answer.plan.direct[0];
+  if (!way) return clearFigures();
+  const budget = answer.plan.budget ?? way.flops ?? way.training_flops, size = way.params;
+  const { device, tolerance, budget: _, target_loss: __, ...described } = body;
+  const drawn = [curvesAround(described, budget, ask), mapAround(described, budget, size, answer)];
+  await Promise.all(drawn);
+}
+
+async function curvesAround(described, budget) {
+  const middle = Math.round(Math.log10(budget) * 2) / 2;
+  const body = { ...described, budgets: [10 ** (middle - 1.5), 10 ** (middle + 1.5)], points: 31 };
+  if (!state.frontier || asked.frontier !== JSON.stringify(body)) {
+    state.frontier = await post("frontier", "frontier", body);
+    asked.frontier = JSON.stringify(body);
+  }
+  Object.assign(state, { budget });
+  find("curves-card").hidden = false;
+  find("findings").replaceChildren(...state.frontier.findings.map((textContent) => element("li", { textContent })));
+  drawCurves();
+}
+
+function drawCurves() {
+  const shown = document.querySelector("[name=shown]:checked").value, student = state.answer.body.student_params;
+  find("curves-note").textContent = `${student ? `${student} student` : "Students of the best size"}; bands hold 90 % of runs; shaded beyond the fitted runs. Click to change the budget.`;
+  curves.show(state.frontier.frontier, shown, state.budget);
+}
+
+async function mapAround(described, budget, size, answer) {
+  const names = answer.plan.distillations.map((way) => [way.name, way.title ?? answer.table.rows[answer.plan.direct.length + answer.plan.distillations.indexOf(way)][0]]);
+  if (!names.length) return void (find("map-card").hidden = true);
+  const select = find("map-scenario"), chosen = select.value;
+  select.replaceChildren(...names.map(([name, text]) => new Option(text, name)));
+  select.value = names.some(([name]) => name === chosen) ? chosen : (names[1] ?? names[0])[0];
+  const around = (value, reach) => [10 ** (Math.round(Math.log10(value) * 2) / 2 - reach), 10 ** (Math.round(Math.log10(value) * 2) / 2 + reach)];
+  const { student_params: _, scenarios: __, constraints, ...rest } = described;
+  const { student_params: ___, ...bounds } = constraints ?? {};
+  const body = { ...rest, constraints: bounds, scenarios: [select.value], budgets: around(budget, 2), students: around(size, 1.5) };
+  if (!state.map || asked.map !== JSON.stringify(body)) {
+    state.map = await post("map", "map", body);
+    asked.map = JSON.stringify(body);
+  }
+  Object.assign(state, { size });
+  find("map-card").hidden = false;
+  map.show(state.map, budget, size);
+}
+
+function clearFigures() {
+  find("curves-card").hidden = find("map-card").hidden = true;
+  state.frontier = state.map = null;
+}
+
+/** Put values into the form; a size that is pointed at is no longer searched for. */
+function set(values) {
+  if (values.student) question.form.elements.best.checked = false;
+  if (question.form.elements.ask.value === "target") question.form.elements.ask.value = "plan";
+  for (const [name, value] of Object.entries(values)) question.put(name, value);
+  changed();
+}
+
+/** Offer the laws of the calibration that is chosen. */
+function laws() {
+  const key = question.form.elements.calibration.value;
+  if (state.lawsOf === key) return;
+  const chosen = state.calibrations.find((each) => (each.key ?? each.name) === key);
+  state.lawsOf = key;
+  question.offerLaws(chosen?.laws ?? [], chosen?.default);
+}
+
+async function upload(file) {
+  if (file.size > LARGEST_UPLOAD) throw new Error(`calibration: ${file.name} holds ${file.size.toLocaleString("en")} bytes; at most ${LARGEST_UPLOAD.toLocaleString("en")} are taken`);
+  const text = await file.text();
+  let content;
+  try {
+    content = JSON.parse(text);
+  } catch (error) {
+    throw new Error(`calibration: ${file.name} is not JSON: ${error.message}`);
+  }
+  if (content === null || typeof content !== "object" || Array.isArray(content)) throw new Error(`calibration: ${file.name} holds no calibration`);
+  const summary = await post("upload", "calibrations/check", content);
+  const hash = [...new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const key = `upload:${summary.name.replaceAll(":", " ")}:${hash.slice(0, 12)}`;
+  state.calibrations = [...state.calibrations.filter((each) => each.key !== key), { ...summary, key }];
+  question.offer(key, summary.name, content);
+  state.lawsOf = null;
+  changed();
+}
+
+function keep() {
+  const name = () => `distlaw-${state.answer.kind}`;
+  const said = (text) => { find("kept").textContent = text; };
+  const click = (id, work) => find(id).addEventListener("click", () => (state.answer ? work() : said("There is no answer yet.")));
+  click("save-json", () => { const { kind, ask, body, ...answer } = state.answer; download(`${name()}.json`, `${JSON.stringify({ question: body, answer }, null, 1)}\n`, "application/json"); });
+  click("save-csv", () => download(`${name()}.csv`, csv(state.answer.rows), "text/csv"));
+  click("save-curves", () => (state.frontier ? download("distlaw-curves.csv", csv(state.frontier.rows), "text/csv") : said("This kind of question has no curves.")));
+  click("save-png", () => {
+    const plots = [...document.querySelectorAll(".card:not([hidden]) .plot canvas")];
+    if (!plots.length) return said("This kind of question has no figures.");
+    const legend = curves.lines.map(({ name: way }) => [find("readings").querySelector(`.dot.${hue(way)}`).nextSibling.textContent, hue(way)]);
+    return picture(state.answer.headline, state.answer.asked, plots, legend, (blob) => download("distlaw.png", blob, "image/png"));
+  });
+  find("share").addEventListener("click", () => copy(location.href, "The link holds the whole question" + (location.hash.includes("upload") ? "; your calibration is not in it: send that file along." : ".")));
+  for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copy(find(button.dataset.copy).textContent, "Copied."));
+  const copy = async (text, done) => {
+    try {
+      await navigator.clipboard.writeText(text);
+      said(done);
+    } catch {
+      said(`Copy it from here: ${text}`);
+    }
+  };
+}
+
+async function start() {
+  const [calibrations, devices] = await Promise.all(["calibrations", "hardware"].map(async (path) => (await fetch(path)).json()));
+  state.calibrations = calibrations;
+  question.prepare(calibrations, devices, changed);
+  laws();
+  keep();
+  find("upload").addEventListener("change", (event) => {
+    const [file] = event.target.files;
+    event.target.value = "";
+    if (file) attempt(() => upload(file));
+  });
+  find("map-scenario").addEventListener("change", settle);
+  for (const radio of document.querySelectorAll("[name=shown]")) radio.addEventListener("change", drawCurves);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    if (state.frontier) drawCurves();
+    if (state.map) map.show(state.map, state.budget, state.size);
+  });
+  question.tidy();
+  settle();
+}
+
+attempt(start);

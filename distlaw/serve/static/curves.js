@@ -1,0 +1,113 @@
+// Gain or loss of every way over compute, with bands, readings at the pointer, and the fitted region.
+
+import { axis, colour, Figure, hatch } from "./figure.js";
+import { estimate, loss, power, signed } from "./numbers.js";
+import { element, hue } from "./ways.js";
+
+const FAR = 1.5; // beyond it a plan speaks of extrapolation
+const TITLES = { direct: "direct training", best_case: "teacher and logits free", teacher_inference: "teacher exists, logits paid", teacher_pretraining: "teacher trained, logits free", teacher_pretraining_and_inference: "teacher trained, logits paid" };
+export const title = (name) => TITLES[name] ?? name;
+
+export class Curves {
+  constructor(place, readings, pick) {
+    this.figure = new Figure(place);
+    this.readings = readings;
+    this.pick = pick;
+    this.off = new Set();
+  }
+
+  /** Show a frontier; `budget` is marked, FLOPs. */
+  show(frontier, shown, budget) {
+    Object.assign(this, { frontier, shown, budget });
+    const tracks = Object.entries(frontier.tracks).map(([name, track]) => ({ name, points: track[shown] }));
+    this.lines = shown === "gain" ? tracks : [{ name: "direct", points: frontier.direct }, ...tracks];
+    const visible = this.lines.filter(({ name }) => !this.off.has(name));
+    const data = [frontier.budgets], series = [{}], bands = [];
+    for (const { name, points } of visible) {
+      const stroke = colour(hue(name)), at = data.length;
+      data.push(points.map((each) => each.value), points.map((each) => each.high), points.map((each) => each.low));
+      series.push({ stroke, width: 2.25, dash: name === "direct" ? [7, 4] : [], points: { show: false } }, edge(), edge());
+      bands.push({ series: [at + 1, at + 2], fill: `${stroke}2b` });
+    }
+    const ends = [frontier.budgets[0], frontier.budgets.at(-1)];
+    this.figure.draw({
+      series,
+      bands,
+      scales: { x: { distr: 3, range: () => ends, time: false }, y: { range: (_, low, high) => padded(low, high, shown) } },
+      axes: [axis("flops", "compute (FLOPs)"), axis("linear", shown === "gain" ? "gain over direct training (nats/token)" : "held-out loss (nats/token)")],
+      cursor: { drag: { x: false, y: false }, points: { show: (plot, k) => (k % 3 === 1 ? uPlotPoint(plot, k) : null) }, bind: { click: (plot) => () => { if (plot.cursor.idx !== null) this.pick(plot.posToVal(plot.cursor.left, "x")); return null; } } },
+      hooks: { drawClear: [(plot) => this.background(plot)], draw: [(plot) => this.foreground(plot)], setCursor: [(plot) => this.read(plot.cursor.idx)] },
+    }, data);
+    this.read(null);
+  }
+
+  /** The pointer's readings, or those nearest to the question's budget. */
+  read(index) {
+    const { budgets, outside } = this.frontier, k = index ?? nearest(budgets, this.budget);
+    const where = `at ${power(budgets[k])} FLOPs${outside[k] > FAR ? `, ${Number(outside[k].toPrecision(2))}x beyond the fitted runs` : ""}`;
+    const write = this.shown === "gain" ? signed : loss;
+    const rows = this.lines.map(({ name, points }) => {
+      const button = element("button", { type: "button" }, element("i", { className: `dot ${hue(name)}` }), element("span", { textContent: title(name) }), element("span", { textContent: estimate(points[k], write) }));
+      button.setAttribute("aria-pressed", String(!this.off.has(name)));
+      button.addEventListener("click", () => { this.off.has(name) ? this.off.delete(name) : this.off.add(name); this.show(this.frontier, this.shown, this.budget); });
+      return button;
+    });
+    this.readings.replaceChildren(element("span", { className: "at quiet", textContent: `${where}:` }), ...rows);
+  }
+
+  background(plot) {
+    const { budgets, outside } = this.frontier, { top, height } = plot.bbox;
+    for (let k = 0; k + 1 < budgets.length; k += 1) {
+      const [from, to] = [k, k + 1].map((at) => plot.valToPos(budgets[at], "x", true));
+      if (Math.max(outside[k], outside[k + 1]) > FAR) {
+        plot.ctx.fillStyle = colour("shade");
+        plot.ctx.fillRect(from, top, to - from, height);
+      }
+      if (Math.max(outside[k], outside[k + 1]) > 100) hatch(plot, from, top, to - from, height, colour("line"));
+    }
+  }
+
+  foreground(plot) {
+    const { left, top, width, height } = plot.bbox, { ctx } = plot;
+    ctx.save();
+    ctx.strokeStyle = colour("ink");
+    ctx.fillStyle = colour("soft");
+    ctx.lineWidth = devicePixelRatio;
+    if (this.shown === "gain") {
+      const zero = plot.valToPos(0, "y", true);
+      ctx.beginPath();
+      ctx.moveTo(left, zero);
+      ctx.lineTo(left + width, zero);
+      ctx.stroke();
+      ctx.textAlign = "left";
+      ctx.textBaseline = "alphabetic";
+      ctx.font = `${12 * devicePixelRatio}px system-ui`;
+      ctx.fillText("↑ distilling is better", left + 8 * devicePixelRatio, zero - 6 * devicePixelRatio);
+      ctx.fillText("↓ direct training is better", left + 8 * devicePixelRatio, zero + 16 * devicePixelRatio);
+    }
+    const x = plot.valToPos(this.budget, "x", true);
+    ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+    ctx.beginPath();
+    ctx.moveTo(x, top);
+    ctx.lineTo(x, top + height);
+    ctx.stroke();
+    ctx.restore();
+  }
+}
+
+const edge = () => ({ stroke: "transparent", width: 0, points: { show: false } });
+
+function uPlotPoint(plot, k) {
+  const dot = document.createElement("div");
+  dot.className = "u-cursor-pt";
+  const tone = plot.series[k].stroke(plot, k);
+  Object.assign(dot.style, { width: "9px", height: "9px", marginLeft: "-4.5px", marginTop: "-4.5px", background: tone, borderColor: tone });
+  return dot;
+}
+
+function padded(low, high, shown) {
+  const [from, to] = shown === "gain" ? [Math.min(low, -0.005), Math.max(high, 0.005)] : [low, high], margin = 0.06 * (to - from || 0.1);
+  return [from - margin, to + margin];
+}
+
+const nearest = (budgets, budget) => budgets.reduce((best, each, k) => (Math.abs(Math.log(each / budget)) < Math.abs(Math.log(budgets[best] / budget)) ? k : best), 0);

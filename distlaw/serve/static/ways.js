@@ -1,0 +1,98 @@
+// The answer: one line per way with its verdict and interval, then the table and the notes.
+
+import { estimate, loss, short, signed } from "./numbers.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const HUES = { direct: "s0", best_case: "s1", teacher_inference: "s2", teacher_pretraining: "s3", teacher_pretraining_and_inference: "s4" };
+const BADGES = { distil: ["distil", "Distil"], "train directly": ["direct", "Train directly"], "too close to call": ["close", "Too close"] };
+
+export const hue = (name) => HUES[name] ?? "s5";
+
+export function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+/** The lines of a plan: direct training, then every way to distil. */
+export function ofPlan(answer) {
+  const { direct, distillations } = answer.plan, titles = answer.table.rows.map((row) => row[0]);
+  const gains = direct.length === 1 && answer.plan.budget !== null;
+  return [
+    ...direct.map((way, k) => ({ name: "direct", title: titles[k], small: `${short(way.params)} on ${short(way.tokens)} tokens`, loss: way.loss, note: "" })),
+    ...distillations.map((way, k) => ({
+      name: way.name,
+      title: titles[direct.length + k],
+      small: `${short(way.params)} on ${short(way.tokens)} tokens, from ${short(way.teacher_params)}${way.teacher_tokens ? ` on ${short(way.teacher_tokens)}` : ""}`,
+      verdict: way.verdict,
+      probability: way.probability,
+      loss: way.loss,
+      note: gains || answer.plan.budget !== null ? `${signed(way.gain.value)} nats gained` : `${short(way.flops)} FLOPs`,
+    })),
+  ];
+}
+
+/** The lines of a prediction. */
+export function ofPrediction(answer) {
+  const said = { supervised: "the student alone", teacher: "the teacher" };
+  return Object.entries(answer.prediction.losses).map(([name, each], k) => ({ name: name === "supervised" ? "direct" : Object.values(HUES)[k] , title: said[name] ?? `distilled, ${name} law`, small: "", loss: each, note: "" }));
+}
+
+/** Draw lines on one common axis of losses. */
+export function drawWays(place, ways, provisional) {
+  const ends = ways.flatMap((way) => [way.loss.low ?? way.loss.value, way.loss.high ?? way.loss.value]);
+  const [low, high] = [Math.min(...ends), Math.max(...ends)], margin = 0.04 * (high - low || 0.1);
+  const at = (value) => (100 * (value - low + margin)) / (high - low + 2 * margin);
+  place.classList.toggle("provisional", provisional);
+  place.replaceChildren(...ways.map((way) => {
+    const [tone, text] = BADGES[way.verdict] ?? ["close", "No answer"];
+    const badge = element("span", { className: `badge ${tone}`, textContent: way.probability == null ? text : `${text} · ${way.probability.toFixed(2)}` });
+    if (way.probability != null) badge.title = "the probability that distilling is better";
+    const name = element("div", { className: "name" }, element("i", { className: `dot ${hue(way.name)}` }), way.title, element("small", { textContent: way.small }));
+    const band = way.loss.low === null ? "" : `${loss(way.loss.low)} to ${loss(way.loss.high)}`;
+    const value = element("div", { className: "value" }, element("b", { textContent: loss(way.loss.value) }), element("small", { textContent: way.note || band }));
+    value.title = estimate(way.loss);
+    return element("div", { className: "way" }, name, way.verdict ? badge : element("span"), picture(way, at), value);
+  }));
+}
+
+/** A dot on its interval; decoration, as the numbers stand beside it. */
+function picture(way, at) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("aria-hidden", "true");
+  svg.setAttribute("class", hue(way.name));
+  const line = (x1, x2, width, opacity, kind) => draw("line", { x1: `${x1}%`, x2: `${x2}%`, y1: 13, y2: 13, "stroke-width": width, opacity, class: kind });
+  const draw = (tag, attributes) => {
+    const made = document.createElementNS(SVG, tag);
+    for (const [key, value] of Object.entries({ stroke: "var(--hue)", ...attributes })) made.setAttribute(key, value);
+    svg.append(made);
+  };
+  line(0, 100, 1, 0.18, "");
+  if (way.loss.low !== null) line(at(way.loss.low), at(way.loss.high), 7, 0.35, "span");
+  draw("circle", { cx: `${at(way.loss.value)}%`, cy: 13, r: 5.5, fill: "var(--hue)", stroke: "var(--card)", "stroke-width": 1.5 });
+  return svg;
+}
+
+/** One sentence a line, what it comes down to in bold; left alone where nothing is new, as it is read aloud. */
+export function drawVerdict(place, headline) {
+  if (place.dataset.said === headline) return;
+  place.dataset.said = headline;
+  place.replaceChildren(...headline.split(/(?<=\.) (?=[A-Z])/).map((sentence) => {
+    const [, lead, rest] = /^(.*?)((?: \(|:|\.$).*)$/.exec(sentence) ?? ["", "", sentence];
+    const strong = lead.length < 40 && !lead.startsWith("Extrapolated");
+    return element("span", {}, ...(strong ? [element("b", { textContent: lead }), rest] : [sentence]), " ");
+  }));
+}
+
+export function drawTable(table, { header, rows }) {
+  const head = element("tr", {}, ...header.map((cell) => element("th", { scope: "col", textContent: cell })));
+  const body = rows.map((row) => element("tr", {}, ...row.map((cell, k) => element(k ? "td" : "th", { textContent: cell, ...(k ? {} : { scope: "row" }) }))));
+  table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
+}
+
+/** Warnings go with the verdict, what was assumed with the table. */
+export function drawNotes(cautions, assumptions, notes) {
+  const item = (note) => element("li", { className: note.startsWith("!") ? "warning" : "", textContent: note.slice(1).trim() });
+  cautions.replaceChildren(...notes.filter((note) => note.startsWith("!")).map(item));
+  assumptions.replaceChildren(...notes.filter((note) => !note.startsWith("!")).map(item));
+}
