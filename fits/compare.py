@@ -56,7 +56,9 @@ class Comparison:
     """Laws side by side."""
 
     scores: tuple[Score, ...]
+    """One a law."""
     runs: int
+    """Distillations that were fitted."""
     notes: tuple[str, ...] = ()
     """Where the supervised law came from, and which laws were left out."""
 

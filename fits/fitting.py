@@ -57,16 +57,21 @@ class Fit:
     """By law, the first giving the supervised law: the joint fit, or "supervised" where that was fitted to
     its own runs alone. Further laws are conditional on it."""
     supervised: SupervisedLaw
+    """Fitted here, or ``given``."""
     distillation: Mapping[str, DistillationLaw]
+    """By kind, the default first."""
     draws: Mapping[str, Mapping[str, Array]]
     """Coefficients by law and name, each (draws,); row i of all of them is one draw."""
     held_out: tuple[HeldOut, ...]
+    """Runs that were left out of a refit, and how far it missed them."""
     findings: tuple[Finding, ...]
     """What the design limits."""
     notes: tuple[str, ...]
     """Decisions taken on the way: gamma, laws left out, priors."""
     recipe: Recipe
+    """How it was fitted; the same fits parts of the table."""
     resample: str
+    """What the draws resample, by default whole runs."""
     name: str
     source: str
     given: str

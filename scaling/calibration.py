@@ -63,6 +63,7 @@ class Region:
     tokens: Range | None = None
     """Supervised runs: tokens."""
     student_params: Range | None = None
+    """Distillations: non-embedding parameters of the students; likewise below."""
     student_tokens: Range | None = None
     teacher_params: Range | None = None
     teacher_tokens: Range | None = None
@@ -113,6 +114,7 @@ class Calibration:
     """A supervised law, distillation laws fitted on top of it, and how far to trust them."""
 
     name: str
+    """How plans call it."""
     supervised: SupervisedLaw
     distillation: Mapping[str, DistillationLaw]
     """By kind (the keys of ``LAWS``); empty for a calibration of supervised training alone."""
@@ -126,6 +128,7 @@ class Calibration:
     residual_sd: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation of observed minus predicted loss, nats/token, by law (``supervised`` or a kind)."""
     architecture: Architecture = field(default_factory=Architecture)
+    """With which its FLOPs are counted."""
     provenance: Provenance
 
     def __post_init__(self) -> None:

@@ -34,6 +34,7 @@ class ModelShape:
     ffn: int
     """Hidden width of the gated feed-forward block, which has three matrices."""
     heads: int
+    """Query heads of ``head_dim`` each, which share ``kv_heads`` keys and values."""
     head_dim: int
     kv_heads: int
     vocab: int
@@ -124,6 +125,7 @@ class Architecture:
     context: int = 4096
     """Sequence length in tokens."""
     vocab: int = 32768
+    """Vocabulary size; sets the cost of the output projection."""
     rule: str = "detailed"
     """``detailed`` counts attention and the vocabulary; ``6nd`` takes 2N forward and 6N to train a token."""
 

@@ -25,6 +25,7 @@ class Hardware:
 
     name: str
     precision: str
+    """Number format of the peak, such as bf16."""
     peak_flops: float
     """FLOP/s of one device, dense."""
     dollars_per_hour: float
@@ -34,6 +35,7 @@ class Hardware:
     count: int = 1
     """Devices used at once; they shorten the wait, not the bill."""
     date: str = ""
+    """Of the price."""
     source: str = ""
 
     def __post_init__(self) -> None:

@@ -38,6 +38,7 @@ class Question:
     target_loss: float | None = None
     """nats/token to reach as cheaply as possible, in place of a budget."""
     scenarios: tuple[Scenario, ...] = tuple(SCENARIOS.values())
+    """Which of the teacher's costs are charged; each is answered."""
     law: str | None = None
     """Kind of distillation law; the calibration's default if not given."""
     constraints: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class Question:
     student_unique_tokens: float = math.inf
     """Distinct tokens the student can see; more are repetitions."""
     teacher_unique_tokens: float = math.inf
+    """The same for a teacher that is trained."""
     flops_per_dollar: float = 0.0
     """What a dollar computes, to weigh logits that are bought against training; 0 leaves prices aside."""
     tolerance: float | None = None
