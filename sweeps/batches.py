@@ -41,12 +41,15 @@ class Batches:
     def numbers(self, step: int) -> Tensor:
         """Which blocks of the stream the batch of ``step`` is made of, ``(batch,)``."""
         begin = (self.first + step) * self.batch
-        drawn = range(begin, begin + self.batch)
-        return torch.tensor([self._block(position) for position in drawn])
+        return self.numbers_of(range(begin, begin + self.batch))
 
     def read(self, numbers: Tensor) -> Tensor:
         """The given blocks, ``(len(numbers), context + 1)``."""
         return as_blocks(self.tokens, numbers.tolist(), self.context)
+
+    def numbers_of(self, positions: range) -> Tensor:
+        """Which blocks of the stream come at the given places of the order of the data."""
+        return torch.tensor([self._block(position) for position in positions])
 
     def seen(self, steps: int) -> NDArray[np.int64]:
         """Numbers of the blocks in the batches up to step ``steps``, ascending."""
@@ -55,8 +58,7 @@ class Batches:
 
     def last(self, count: int) -> Tensor:
         """Numbers of the last ``count`` blocks of the first epoch, all of them if there are fewer."""
-        begin = max(0, self.blocks - count)
-        return torch.tensor([self._block(position) for position in range(begin, self.blocks)])
+        return self.numbers_of(range(max(0, self.blocks - count), self.blocks))
 
     def _block(self, position: int) -> int:
         epoch, offset = divmod(position, self.blocks)

@@ -64,7 +64,9 @@ class Throughput:
         seconds += by_student * self._at(own, self.writing)
         if step.teacher:
             of_teacher = step.teacher.shape.forward_flops
-            seconds += step.tokens_to_teach * self._at(of_teacher, self.inference)
+            near = step.method.neighbours if step.method else None
+            search = near.search_flops(step.teacher.shape.width) if near else 0.0
+            seconds += step.tokens_to_teach * self._at(of_teacher + search, self.inference)
             seconds += by_teacher * self._at(of_teacher, self.texts if step.generate else self.writing)
         if step.foreign or step.kind not in NO_RUN:
             seconds += self.heldout_tokens * self._at(own, self.inference)

@@ -41,6 +41,8 @@ def _objections(method: Method) -> Iterator[str]:
     if method.divergence == "decoupled-kl" and not (method.gold or method.others):
         yield "gold: with others at 0 too, nothing would be taught"
     yield from _about_its_source(method)
+    if method.neighbours:
+        yield from _votes(method)
     if method.midpoint == "exact":
         yield from _exact_midpoint(method)
     if method.credit:
@@ -85,6 +87,23 @@ def _about_its_source(method: Method) -> Iterator[str]:
         yield f"source.by: both have their halves in jensen-shannon, total-variation, not {method.divergence}"
     if source.replay and source.fraction != 1:
         yield "source.fraction: with replay it is source.replay that says how many batches the student writes"
+
+
+def _votes(method: Method) -> Iterator[str]:
+    """What cannot follow a distribution that is zero nearly everywhere, and is known of the data alone."""
+    if method.divergence != "decoupled-kl":
+        yield (
+            f"neighbours: few tokens get a vote, and {method.divergence} asks for all; "
+            "set divergence: decoupled-kl, in which those without one teach nothing"
+        )
+    if method.taid:
+        yield "neighbours: taid mixes logits, and tokens without a vote have none"
+    if method.logits != "online":
+        yield f"logits: neighbours are written down as they are; remove logits: {method.logits}"
+    if method.temperature != 1:
+        yield "temperature: votes have their own, neighbours.temperature; leave the method's at 1"
+    if method.source.by != "data":
+        yield "neighbours: they are found for the text of the data; set source.by: data"
 
 
 def _exact_midpoint(method: Method) -> Iterator[str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sweeps.objectives import log_probabilities, with_rest
+from sweeps.votes import Nearest
 
 if TYPE_CHECKING:
     from sweeps.methods import Method
@@ -33,9 +34,6 @@ class Kept(Protocol):
     @property
     def dtype(self) -> np.dtype:
         """Of one token on disk."""
-
-    def pack(self, log_p: Tensor) -> NDArray[np.void]:
-        """What is written of ``log_p`` ``(tokens, vocab)``: ``(tokens,)`` of :attr:`dtype`."""
 
     def rows(self, packed: NDArray[np.void]) -> Tensor:
         """What a loss needs of what was read, ``(tokens, ...)``."""
@@ -58,6 +56,7 @@ class Full:
         return np.dtype([("log_p", "<f2", self.vocab)])
 
     def pack(self, log_p: Tensor) -> NDArray[np.void]:
+        """What is written of ``log_p`` ``(tokens, vocab)``: ``(tokens,)`` of :attr:`dtype`."""
         packed = np.empty(len(log_p), self.dtype)
         packed["log_p"] = _halved(log_p)
         return packed
@@ -113,8 +112,10 @@ class TopK:
         return torch.cat(with_rest(log_q, rows[:, self.top + 1 :].long()), -1)
 
 
-def kept(method: Method, vocab: int) -> Kept:
+def kept(method: Method, vocab: int) -> TopK | Full | Nearest:
     """How ``method`` keeps its teacher's distributions."""
+    if method.neighbours:
+        return Nearest(vocab, method.neighbours)
     return TopK(vocab, method.top) if method.logits == "top-k" else Full(vocab)
 
 

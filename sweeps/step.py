@@ -212,7 +212,7 @@ class Step:
             "prelude": self.init.flops if self.init else 0.0,
             "training": self.shape.training_flops(tokens * over.trained),
             "writing": own * written,
-            "teacher_reading": teacher * tokens * over.read,
+            "teacher_reading": self._reading_flops(tokens * over.read),
             "teacher_writing": teacher * (tokens * over.written_before + along * written),
         }
 
@@ -222,7 +222,16 @@ class Step:
         teacher = self.teacher.shape.forward_flops if self.teacher else 0.0
         own, along = self.tokens_to_write
         training = self.shape.training_flops(self.tokens_to_train * self.passes.trained)
-        return training + self.shape.forward_flops * own + teacher * (self.tokens_to_teach + along)
+        teaching = self._reading_flops(self.tokens_to_teach) + teacher * along
+        return training + self.shape.forward_flops * own + teaching
+
+    def _reading_flops(self, tokens: float) -> float:
+        """FLOPs of the teacher that reads ``tokens`` tokens, and looks them up if that is its method."""
+        if self.teacher is None or not tokens:
+            return 0.0
+        shape, near = self.teacher.shape, self.method.neighbours if self.method else None
+        keys, search = (near.keys, near.search_flops(shape.width)) if near else (0.0, 0.0)
+        return shape.forward_flops * (tokens + keys) + search * tokens
 
     def as_json(self) -> dict[str, Any]:
         """Everything needed to run the step elsewhere, its teacher, trunk and cache included."""

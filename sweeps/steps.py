@@ -140,6 +140,9 @@ def _left_for(run: Step) -> dict[str, Step]:
         return {}
     steps, source = run.first + run.steps, run.method.source
     of_teacher = replace(run, shape=run.teacher.shape, steps=steps, seed=0, init=None, prelude=False)
+    if run.method.neighbours:
+        looked_up = Method(divergence="decoupled-kl", neighbours=run.method.neighbours)
+        return {"logits": replace(of_teacher, cache=True, method=looked_up)}
     if run.method.logits != "online":
         kept = Method(logits=run.method.logits, top=run.method.top)
         return {"logits": replace(of_teacher, cache=True, method=kept)}

@@ -16,12 +16,14 @@ from sweeps.compiled import CompiledTrunk
 from sweeps.corpora import TokenisedCorpus
 from sweeps.device import device
 from sweeps.logit_cache import LogitCache, Numbers, Wrote
-from sweeps.logits import Kept, kept
+from sweeps.logits import Full, TopK, kept
 from sweeps.model import PRECISIONS, Decoder
 from sweeps.model_files import load_model
+from sweeps.neighbours import Datastore, retrieved
 from sweeps.steps import Step
 from sweeps.store import Store
 from sweeps.targets import Cached, Online, Target
+from sweeps.votes import Nearest
 
 if TYPE_CHECKING:
     from sweeps.foreign.load import Foreign
@@ -83,10 +85,18 @@ def cached(store: Store, cache: Step, corpus: TokenisedCorpus, wrote: Wrote | No
     how, data = kept(cache.method, cache.shape.vocab), stream_of(cache, corpus)
     numbers = data.seen(cache.steps)
     teacher = once(lambda: online(store, of))
-    logits = LogitCache(store, cache.id, how, data.context, numbers).ready(
-        lambda some: distributions(teacher(), data, some, how), wrote
-    )
-    return Cached(how, logits)
+
+    @once
+    def looked_up() -> Datastore:
+        assert isinstance(how, Nearest)
+        return Datastore.of(teacher().teacher, data, how.rules)
+
+    def teach(some: Numbers) -> NDArray[np.void]:
+        if isinstance(how, Nearest):
+            return retrieved(teacher().teacher, looked_up(), data, some, how)
+        return distributions(teacher(), data, some, how)
+
+    return Cached(how, LogitCache(store, cache.id, how, data.context, numbers).ready(teach, wrote))
 
 
 def stream_of(step: Step, corpus: TokenisedCorpus) -> Batches:
@@ -100,7 +110,7 @@ def stream_of(step: Step, corpus: TokenisedCorpus) -> Batches:
     )
 
 
-def distributions(teacher: Target, data: Batches, numbers: Numbers, how: Kept) -> NDArray[np.void]:
+def distributions(teacher: Target, data: Batches, numbers: Numbers, how: TopK | Full) -> NDArray[np.void]:
     """What ``teacher`` says about the given blocks of ``data``, to be kept: ``(blocks, context)``.
 
     Raises:

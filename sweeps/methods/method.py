@@ -12,12 +12,12 @@ from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
 from sweeps.legality import PARAMETERS, objection
-from sweeps.methods.parts import Credit, Init, Source, Taid
+from sweeps.methods.parts import Credit, Init, Neighbours, Source, Taid
 from sweeps.parts import Part
 
 SHORT = {"temperature": "tau", "cross_entropy": "ce"}
 """Names of a method's fields in tables."""
-WORDS = {"taid": "taid", "replay": "replay", "credit": "long-horizon", "init": "init"}
+WORDS = {name: name for name in ("taid", "replay", "init", "neighbours")} | {"credit": "long-horizon"}
 """Names of its parts, where a method has them and its like do not."""
 
 DivergenceName = Literal[
@@ -52,6 +52,8 @@ class Method(Part):
     """Weight of the text's own tokens, 1 - lambda; 0 is pure distillation, 1 asks no teacher."""
     taid: Taid | None = None
     """Move the teacher away from the student as training goes on."""
+    neighbours: Neighbours | None = None
+    """Follow not what the teacher says, but what came next where it found text alike; written down once."""
     logits: Literal["online", "cached", "top-k"] = "online"
     """The teacher reads every batch; or wrote its distributions down once, in half precision; or only its
     likeliest tokens and their tail's mass, which shifts the law: :mod:`sweeps.logits` says by how much."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sweeps.parts import Part
+from sweeps.parts import Part, Quantity
 
 
 class Taid(Part):
@@ -26,6 +26,23 @@ class Taid(Part):
         if self.start > self.end:
             raise ValueError(f"start ({self.start:g}) must not be above end ({self.end:g})")
         return self
+
+
+class Neighbours(Part):
+    """The teacher's distribution is a vote of like places in the text; :mod:`sweeps.neighbours` says how."""
+
+    count: int = Field(16, ge=1)
+    """k, of neighbours that vote."""
+    keys: Quantity = 2.0**15
+    """Tokens of the training text that can be neighbours, whole blocks of it; every one is searched."""
+    temperature: float = Field(1.0, gt=0)
+    """Of votes, in medians of the squared distance of the farthest neighbour."""
+    itself: bool = False
+    """Let a token of the text be its own neighbour, as the reference code does: the label then wins."""
+
+    def search_flops(self, width: int) -> float:
+        """FLOPs of looking one token up, with features of ``width``."""
+        return 2 * self.keys * width
 
 
 class Replay(Part):

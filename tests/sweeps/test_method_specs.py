@@ -209,7 +209,7 @@ PASSES = {
 }
 
 
-@pytest.mark.parametrize("name", named())
+@pytest.mark.parametrize("name", sorted({*named()} - {"dnkd"}))  # whose search is in test_neighbours
 def test_every_pass_is_paid_for(name: str, small_spec: dict[str, Any]) -> None:
     teachers = [{"params": ["7k"], "tokens": ["32k"]}]
     students = [{"params": ["3k"], "tokens": ["32k"]}]
