@@ -7,7 +7,20 @@ import sys
 
 import typer
 
-from distlaw import fit, methods, plan, plot, quickstart, serving, submitting, sweep, teacher, train, tune, watching
+from distlaw import (
+    fit,
+    methods,
+    plan,
+    plot,
+    quickstart,
+    serving,
+    submitting,
+    sweep,
+    teacher,
+    train,
+    tune,
+    watching,
+)
 from scaling.errors import InputError
 
 app = typer.Typer(

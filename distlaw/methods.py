@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from distlaw.fit import Json, Map, Table, load_table
-from scaling.errors import InputError
 
 
 class On(StrEnum):
@@ -60,8 +59,5 @@ def compare_methods_command(
 
     found = compare_methods(load_table(table, mapping), control or None, on.value, seed=seed)
     if plot is not None:
-        try:
-            found.plot().savefig(plot, dpi=160)
-        except (OSError, ValueError) as error:
-            raise InputError(f"--plot {plot}: cannot write the figure: {error}") from None
+        found.plot().write(plot, "--plot")
     typer.echo(json.dumps(found.data(), indent=1) if as_json else found)

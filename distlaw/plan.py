@@ -259,11 +259,9 @@ def storage(answer: Plan, question: Question, fitted: Fitted, kept: str) -> tupl
 
 def draw(question: Question, budgets: list[float], fitted: Fitted, path: Path) -> None:
     """The frontier as a figure; around the budget where there is only one."""
-    from distlaw.figures import draw_frontier
-
     if not budgets:
         raise InputError("--plot draws loss over compute, so it needs a --budget")
     if len(budgets) == 1:
         reach = 10**PLOTTED_DECADES
         budgets = [budgets[0] / reach, budgets[0] * reach]
-    draw_frontier(spanned(question, budgets, fitted), path)
+    spanned(question, budgets, fitted).plot().write(path, "--plot")

@@ -27,7 +27,7 @@ from scaling.laws import SupervisedLaw
 from scaling.render import text_table
 
 if TYPE_CHECKING:
-    from fits.plots.figure import Figure
+    from scaling.figures.figure import Figure
 
 MULTIPLIERS = {"tokens": "D", "params": "N", "compute": "D"}
 """What a multiplier may count, and the input of the law that it multiplies. The size of a student is given:
@@ -70,11 +70,12 @@ class MethodComparison:
             "notes": list(self.notes),
         }
 
-    def plot(self) -> Figure:
+    def plot(self, dark: bool = False) -> Figure:
         """The multipliers with their intervals, and the differences of loss that they come from."""
-        from fits.plots.methods import methods_figure, worth_bars
+        from fits.plots.methods import methods_chart
+        from scaling.figures.render import draw
 
-        return methods_figure(worth_bars(self), self.on, self.control)
+        return draw(methods_chart(self), dark)
 
     def __str__(self) -> str:
         header = ["method", f"x {self.on}", "95 %", "could tell", "nats/token", "pairs", "configs", "seeds"]

@@ -12,7 +12,7 @@ from fits.report import data, ending, span
 
 if TYPE_CHECKING:
     from fits.fitting import Fit
-    from fits.plots.figure import Figure
+    from scaling.figures.figure import Figure
 
 OWN = ".distlaw-fit"
 STYLE = (
@@ -84,7 +84,7 @@ def _apart(disagreement: dict[str, dict[str, float]]) -> Iterable[str]:
 def _figures(fit: Fit) -> dict[str, Figure]:
     """Every figure by what it shows, in words for who does not see it."""
     figures = {
-        "Predicted against observed losses of the runs, with the residuals below.": fit.plot.predicted(),
+        "Predicted against observed losses of the runs, with the residuals beside.": fit.plot.predicted(),
         "Loss over parameters at fixed compute under the supervised law, with the runs.": fit.plot.isoflop(),
         "Residuals in units of the noise over predicted loss, and against a normal distribution.": (
             fit.plot.residuals()

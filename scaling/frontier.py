@@ -27,6 +27,8 @@ from scaling.ways import ScenarioWays, Serving
 if TYPE_CHECKING:
     import pandas
 
+    from scaling.figures.figure import Figure
+
 Array = NDArray[np.float64]
 
 
@@ -146,6 +148,13 @@ class Frontier:
         import pandas
 
         return pandas.DataFrame(self.rows())
+
+    def plot(self, dark: bool = False) -> Figure:
+        """Loss over compute for direct training and every scenario, with bands and crossovers."""
+        from scaling.figures.overtaking import frontier_chart
+        from scaling.figures.render import draw
+
+        return draw(frontier_chart(self), dark)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Header and cells, rounded for a person: the loss of every way at every budget."""

@@ -12,6 +12,8 @@ from scaling.units import format_number, format_power
 if TYPE_CHECKING:
     import pandas
 
+    from scaling.figures.plan import PlanPlots
+
 CONFIDENT = 0.9
 """Probability from which a verdict is given; below it and above 1 - it, the call is too close."""
 NEGLIGIBLE = 0.005
@@ -333,6 +335,13 @@ class Plan:
         import pandas
 
         return pandas.DataFrame(self.rows())
+
+    @property
+    def plot(self) -> PlanPlots:
+        """The figures of this plan: :class:`scaling.figures.plan.PlanPlots` lists them."""
+        from scaling.figures.plan import PlanPlots
+
+        return PlanPlots(self)
 
     def _repr_html_(self) -> str:
         from scaling.render import plan_html

@@ -1,13 +1,15 @@
-"""Figures of a fit: data in :mod:`fits.plots.data`, drawing in :mod:`fits.plots.draw`."""
+"""Figures of a fit: charts in :mod:`fits.plots.data`, drawn by :mod:`scaling.figures.render`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fits.plots import data, draw
-from fits.plots.figure import Figure
+from fits.plots import data
+from fits.plots.corner import corner_figure
 from scaling.errors import InputError
+from scaling.figures.figure import Figure
+from scaling.figures.render import draw
 
 if TYPE_CHECKING:
     from fits.fitting import Fit
@@ -17,8 +19,13 @@ if TYPE_CHECKING:
 class Plots:
     """The figures of one fit. Each method returns a Matplotlib figure with units on its axes."""
 
-    def __init__(self, fit: Fit) -> None:
-        self.fit = fit
+    def __init__(self, fit: Fit, dark: bool = False) -> None:
+        self.fit, self.dark = fit, dark
+
+    @property
+    def on_dark(self) -> Plots:
+        """The same figures for a dark page."""
+        return Plots(self.fit, dark=True)
 
     def law(self, law: str | None = None) -> Figure:
         """Student loss over teacher loss, per student size and tokens: the law, its band, the runs."""
@@ -26,31 +33,31 @@ class Plots:
         if kind is None or kind not in self.fit.distillation:
             known = ", ".join(self.fit.distillation) or "none, without distillations"
             raise InputError(f"no distillation law {kind!r} was fitted; there are {known}")
-        return draw.law_figure(data.law_panels(self.fit, kind), f"{kind} law")
+        return draw(data.law_chart(self.fit, kind), self.dark)
 
     def isoflop(self) -> Figure:
         """Loss over parameters at fixed compute under the supervised law, with the runs."""
-        return draw.isoflop_figure(data.isoflop_curves(self.fit))
+        return draw(data.isoflop_chart(self.fit), self.dark)
 
     def predicted(self) -> Figure:
         """Predicted against observed losses, with the residuals."""
-        return draw.predicted_figure(data.predictions(self.fit))
+        return draw(data.predicted_chart(self.fit), self.dark)
 
     def residuals(self) -> Figure:
         """Residuals in units of the noise: over the predicted loss, and against a normal distribution."""
-        return draw.residuals_figure(data.residuals(self.fit))
+        return draw(data.residuals_chart(self.fit), self.dark)
 
     def profile(self, quantity: str | Quantity, level: float = 0.9, law: str | None = None) -> Figure:
         """The profile likelihood of a fitted coordinate or of a function of both laws, with its interval."""
         name = quantity if isinstance(quantity, str) else "the quantity"
-        return draw.profile_figure(self.fit.profile(quantity, level, law), name)
+        return draw(data.profile_chart(self.fit.profile(quantity, level, law), name), self.dark)
 
     def corner(self, law: str | None = None) -> Figure:
         """The draws of a law's coefficients, pair by pair; "supervised" for those of the supervised law."""
         kind = law or self.fit.default or "supervised"
         if kind not in self.fit.draws:
             raise InputError(f"no law {kind!r} was fitted; there are {', '.join(self.fit.draws)}")
-        return draw.corner_figure(data.corner(self.fit, kind), f"draws of the {kind} law")
+        return corner_figure(data.corner(self.fit, kind), f"draws of the {kind} law", self.dark)
 
     def save(self, directory: str | Path) -> list[Path]:
         """Write every figure as PNG and SVG into ``directory``; returns the files."""
@@ -58,7 +65,8 @@ class Plots:
         directory.mkdir(parents=True, exist_ok=True)
         figures = {"isoflop": self.isoflop(), "predicted": self.predicted(), "residuals": self.residuals()}
         figures |= {f"law-{kind}": self.law(kind) for kind in self.fit.distillation}
-        written = [directory / f"{name}.{suffix}" for name in figures for suffix in ("png", "svg")]
-        for path in written:
-            figures[path.stem].savefig(path, dpi=160)
-        return written
+        return [
+            figure.write(directory / f"{name}.{suffix}")
+            for name, figure in figures.items()
+            for suffix in ("png", "svg")
+        ]

@@ -1,72 +1,44 @@
-"""The figure of methods beside a control: data first, then drawing."""
+"""The figure of methods beside a control."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
-from fits.plots.data import Array
-from fits.plots.draw import MARKERS, OKABE_ITO
-from fits.plots.figure import Figure
+from scaling.figures.chart import Axis, Chart, Mark, Panel, Series
 
 if TYPE_CHECKING:
     from fits.methods import MethodComparison
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bar:
-    """A method's multiplier with its interval, and the differences of loss of its pairs, nats/token."""
+def methods_chart(found: MethodComparison) -> Chart:
+    """Multipliers with their intervals, filled where they differ from 1; every pair's difference beside.
 
-    method: str
-    multiplier: float
-    low: float
-    high: float
-    different: bool
-    differences: Array
-
-
-def worth_bars(found: MethodComparison) -> tuple[Bar, ...]:
-    """The methods that were compared, the best first."""
-    pairs = found.pairs.assign(difference=found.pairs["loss"] - found.pairs["control_loss"])
-    return tuple(
-        Bar(
-            method=worth.method,
-            multiplier=worth.multiplier,
-            low=worth.low,
-            high=worth.high,
-            different=worth.verdict in ("better", "worse"),
-            differences=pairs.loc[pairs["method"] == worth.method, "difference"].to_numpy(np.float64),
-        )
-        for worth in found.methods
-        if worth.pairs
-    )
-
-
-def methods_figure(bars: Sequence[Bar], on: str, control: str) -> Figure:
-    """Multipliers on a logarithmic axis, filled where they differ from 1; every pair's difference beside."""
-    figure = Figure(figsize=(8.8, 1.4 + 0.42 * len(bars)), layout="constrained")
-    worth, apart = figure.subplots(1, 2, sharey=True)
-    for i, bar in enumerate(bars):
-        colour = OKABE_ITO[i % len(OKABE_ITO)]
-        if np.isfinite(bar.low):
-            worth.plot([bar.low, bar.high], [i, i], color=colour, linewidth=2)
-        face = colour if bar.different else "white"
-        marker = MARKERS[i % len(MARKERS)]
-        worth.plot(bar.multiplier, i, marker=marker, color=colour, markerfacecolor=face, markersize=7)
-        level = np.full(len(bar.differences), float(i))
-        apart.plot(
-            bar.differences, level, marker=marker, color=colour, linestyle="none", markersize=4, alpha=0.6
-        )
-    worth.axvline(1.0, color="0.5", linewidth=1, zorder=0)
-    apart.axvline(0.0, color="0.5", linewidth=1, zorder=0)
-    worth.set(xscale="log", ylim=(len(bars) - 0.5, -0.5), xlabel=f"worth, times the {on} of {control} (95 %)")
-    worth.minorticks_off()
-    worth.xaxis.set_major_locator(MaxNLocator(6))
-    worth.xaxis.set_major_formatter("{x:g}")
-    worth.set_yticks(range(len(bars)), [bar.method for bar in bars])
-    apart.set_xlabel(f"loss $-$ that of {control} (nats/token)")
-    return figure
+    The best first; methods without pairs are left out.
+    """
+    shown = [worth for worth in found.methods if worth.pairs]
+    differences = found.pairs["loss"] - found.pairs["control_loss"]
+    worths, pairs = [], []
+    for row, worth in enumerate(shown):
+        own = differences[found.pairs["method"] == worth.method].to_numpy(np.float64)
+        different = worth.verdict in ("better", "worse")
+        spans = (np.array([worth.low]), np.array([worth.high]))
+        at = np.array([worth.multiplier]), np.array([float(row)])
+        worths.append(Series(points=at, spans=spans, kind=row + 1, hollow=not different))
+        pairs.append(Series(points=(own, np.full(len(own), float(row))), kind=row + 1))
+    names = tuple(worth.method for worth in shown)
+    multiplier = Axis(label=f"worth, times the {found.on} of {found.control}", log=True)
+    difference = Axis(label=f"loss $-$ that of {found.control} (nats/token)")
+    return Chart(
+        panels=(
+            Panel(
+                x=multiplier, y=Axis(label="", names=names), series=tuple(worths), marks=(Mark(at=1.0),)
+            ),
+            Panel(
+                x=difference, y=Axis(label="", names=("",) * len(names)), series=tuple(pairs),
+                marks=(Mark(at=0.0),),
+            ),
+        ),
+        note="lines: 95 % intervals; filled: they leave out 1; points on the right: pairs of runs",
+    )  # fmt: skip

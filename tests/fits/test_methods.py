@@ -13,7 +13,7 @@ from samples_of_methods import methods_sweep
 from fits import MethodComparison, compare_methods
 from fits.estimate import Objective, estimate
 from fits.model import Rows
-from fits.plots.methods import worth_bars
+from fits.plots.methods import methods_chart
 from fits.runs import validate
 from fits.shared import SharedLaw
 from fits.worth import Worth
@@ -148,10 +148,10 @@ def test_table_json_and_figure_say_the_same() -> None:
     frame, plain = found.frame(), json.loads(json.dumps(found.data()))
     assert [row["method"] for row in plain["methods"]] == list(frame["method"])
     assert plain["methods"][0]["verdict"] == frame["verdict"].iloc[0] == "better"
-    bars = worth_bars(found)
-    assert [bar.method for bar in bars] == list(frame["method"])
-    assert [bar.different for bar in bars] == list(frame["verdict"] != "no difference")
-    assert all(len(bar.differences) == 18 for bar in bars)
+    worths, pairs = methods_chart(found).panels
+    assert list(worths.y.names) == list(frame["method"])
+    assert [not series.hollow for series in worths.series] == list(frame["verdict"] != "no difference")
+    assert all(len(series.points[0]) == 18 for series in pairs.series)
     worth, apart = found.plot().axes
     assert "tokens of forward-kl" in worth.get_xlabel()
     assert "nats/token" in apart.get_xlabel()

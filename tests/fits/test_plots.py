@@ -19,19 +19,20 @@ def found() -> Fit:
 
 
 def test_law_panels_hold_every_distillation_once(found: Fit) -> None:
-    panels = data.law_panels(found, "effective-tokens")
-    assert [panel.title for panel in panels] == ["student of 8k", "student of 30k", "student of 100k"]
-    curves = [curve for panel in panels for curve in panel.curves]
-    assert sum(len(curve.run_x) for curve in curves) == 24
-    assert all(np.all(curve.low <= curve.high) for curve in curves)
+    panels = data.law_chart(found, "effective-tokens").panels
+    assert [panel.title for panel in panels] == ["8K student", "30K student", "100K student"]
+    lines = [series for panel in panels for series in panel.series if series.low is not None]
+    assert sum(len(line.points[0]) for line in lines) == 24
+    assert all(np.all(line.low <= line.high) for line in lines)
 
 
 def test_isoflop_runs_keep_their_residual(found: Fit) -> None:
-    curves = data.isoflop_curves(found).curves
-    assert sum(len(curve.run_x) for curve in curves) == 16
-    curve = max(curves, key=lambda curve: len(curve.run_x))
-    above = np.interp(np.log(curve.run_x), np.log(curve.x), curve.y)
-    assert np.all(np.abs(curve.run_y / above - 1) < 0.05)
+    (panel,) = data.isoflop_chart(found).panels
+    *lines, _optima = panel.series
+    assert sum(len(line.points[0]) for line in lines) == 16
+    line = max(lines, key=lambda line: len(line.points[0]))
+    above = np.interp(np.log(line.points[0]), np.log(line.x), line.y)
+    assert np.all(np.abs(line.points[1] / above - 1) < 0.05)
 
 
 def test_figures_are_written_with_units_on_their_axes(found: Fit, tmp_path: Path) -> None:
@@ -46,10 +47,14 @@ def test_figures_are_written_with_units_on_their_axes(found: Fit, tmp_path: Path
 
 
 def test_residuals_are_each_kinds_own_in_units_of_the_noise(found: Fit) -> None:
-    parts = data.residuals(found)
-    assert [(part.label, len(part.deviation)) for part in parts] == [("supervised", 16), ("distillation", 24)]
-    assert all(np.all(np.diff(part.deviation) >= 0) and 0.7 < np.std(part.deviation) < 1.5 for part in parts)
-    assert parts[0].normal == pytest.approx(-parts[0].normal[::-1])
+    over, quantiles = data.residuals_chart(found).panels
+    assert [series.label for series in over.series] == ["supervised (n 16)", "distillation (n 24)"]
+    *parts, diagonal = quantiles.series
+    for part in parts:
+        normal, deviation = part.points
+        assert np.all(np.diff(deviation) >= 0) and 0.7 < np.std(deviation) < 1.5
+        assert normal == pytest.approx(-normal[::-1])
+    assert np.array_equal(diagonal.x, diagonal.y)
 
 
 def test_the_profile_and_the_corner_show_what_varies(found: Fit) -> None:
@@ -57,9 +62,8 @@ def test_the_profile_and_the_corner_show_what_varies(found: Fit) -> None:
     corner = found.plot.corner("supervised")
     assert len(corner.axes) == 5**2
     assert {axis.get_xlabel().split()[-1] for axis in corner.axes[-5:]} == {"E", "A", "B", "alpha", "beta"}
-    (axis,) = found.plot.profile("ln k").axes
-    profile = found.profile("ln k")
-    assert f"{profile.low:.4g} to {profile.high:.4g}" in axis.get_title()
+    figure, profile = found.plot.profile("ln k"), found.profile("ln k")
+    assert f"{profile.low:.4g} to {profile.high:.4g}" in figure.get_suptitle()
     for draw in (found.plot.corner, found.plot.law):
         with pytest.raises(InputError, match=r"law 'none' was fitted; there are .*effective-tokens"):
             draw("none")

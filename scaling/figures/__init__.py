@@ -1,0 +1,43 @@
+"""Figures of calibrations and plans: data as charts (pure NumPy), then drawing (loads matplotlib).
+
+    from scaling import Calibration
+    from scaling.figures import draw
+
+    draw("capacity-gap", Calibration.load("busbridge2025-figure1-runs"), students=(143e6, 546e6))
+
+Read ``chart.py`` (what a figure is), ``kinds.py`` (which there are), then ``sections.py``, ``optima.py`` and
+``overtaking.py`` (what they show) and ``render.py`` (how it is drawn).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
+
+if TYPE_CHECKING:
+    from scaling.figures.figure import Figure
+
+__all__ = ["draw"]
+
+
+def draw(
+    kind: str | int,
+    calibration: Calibration | str | Path = DEFAULT_CALIBRATION,
+    *,
+    dark: bool = False,
+    **asked: Any,
+) -> Figure:
+    """A figure of a kind of :data:`scaling.figures.kinds.KINDS`, or by its number in the paper.
+
+    ``asked`` are fields of :class:`scaling.figures.kinds.Asked`: students, teachers, tokens, ratios, budgets,
+    scenarios, law.
+
+    Raises :class:`~scaling.errors.InputError` for an unknown kind or number, or for what it does not heed.
+    """
+    from scaling.figures import paper, render
+    from scaling.figures.kinds import Asked, chart
+
+    wish = Asked(calibration=named(calibration), **asked)
+    return render.draw(paper.figure(kind, wish) if isinstance(kind, int) else chart(kind, wish), dark)

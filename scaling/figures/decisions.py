@@ -1,0 +1,103 @@
+"""Compute-optimal decisions for many students and budgets, and those that draws would take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scaling.calibration import Calibration
+from scaling.compute import FORWARDS_PER_STEP
+from scaling.figures.chart import Array, Mask
+from scaling.figures.places import Place, near_runs, within
+from scaling.optimum import QUICK, Bounds, Optima, Problems, Setting, direct, solve
+from scaling.question import Question
+from scaling.scenarios import Scenario
+
+PARTS = ("student training", "teacher logits", "teacher training")
+BAND_DRAWS = 100
+"""Draws under which decisions are taken again for a band."""
+
+
+class Decisions(NamedTuple):
+    """Optima at sizes and budgets, and direct training beside them; arrays of one shape."""
+
+    optima: Optima
+    direct: Array
+    """Loss of direct training on the whole budget, nats/token."""
+    shares: Array
+    """(..., 3): of the compute, by ``PARTS``."""
+    known: Mask
+    """Whether the fitted runs are near."""
+
+
+def decide(
+    calibration: Calibration, scenario: Scenario, params: Array, budget: Array, law: str | None = None
+) -> Decisions:
+    """The optimum of every student, ``params`` and ``budget`` of shape (P,)."""
+    bounds = _bounds(calibration, params, budget)
+    setting = _setting(calibration, bounds, law)
+    found = solve(setting, Problems.of(params, budget, scenario.logits, scenario.pretraining))
+    at = Place(*found[:5])
+    alone = direct(replace(setting, bounds=Bounds()), params, budget)
+    reach = Place(params, alone[0], np.array(np.nan), np.array(np.nan), np.array(np.nan))
+    known = near_runs(calibration, at) & near_runs(calibration, reach)
+    if scenario.pretraining:
+        known &= within(calibration.region, "params", at.teacher_params)
+        known &= within(calibration.region, "tokens", at.teacher_tokens)
+    return Decisions(found, alone[1], _shares(calibration, scenario, found), known)
+
+
+def redecided(
+    calibration: Calibration, scenario: Scenario, params: float, budget: float, law: str | None = None
+) -> tuple[Optima, Array]:
+    """What would be optimal if a draw were the truth, (draws,), and its shares, (draws, 3)."""
+    every = slice(None, None, max(1, calibration.draw_count // BAND_DRAWS))
+    bounds = _bounds(calibration, np.array([params]), np.array([budget]))
+    setting = replace(
+        _setting(calibration, bounds, law),
+        supervised=calibration.sampled_supervised(),
+        law=calibration.sampled_law(law),
+    ).rows(every)
+    count = len(range(calibration.draw_count)[every])
+    problems = Problems.of(np.full(count, params), budget, scenario.logits, scenario.pretraining)
+    found = solve(setting, problems, QUICK)
+    return found, _shares(calibration, scenario, found)
+
+
+def _setting(calibration: Calibration, bounds: Bounds, law: str | None) -> Setting:
+    return Setting(
+        supervised=calibration.supervised,
+        law=calibration.law(law),
+        architecture=calibration.architecture,
+        bounds=bounds,
+    )
+
+
+def _bounds(calibration: Calibration, params: Array, budget: Array) -> Bounds:
+    """The planner's own bounds of every problem, (P, 1) where they differ."""
+    each = [
+        Question(student_params=float(N), budget=float(C)).bounds(calibration)
+        for N, C in zip(params, budget, strict=True)
+    ]
+
+    def column(name: str) -> Any:
+        sides = np.array([getattr(bounds, name) for bounds in each], dtype=np.float64)
+        return tuple(side.reshape(-1, 1) for side in sides.T)
+
+    names = ("student_tokens", "teacher_params", "teacher_tokens", "teacher_loss")
+    return Bounds(**{name: column(name) for name in names})
+
+
+def _shares(calibration: Calibration, scenario: Scenario, found: Optima) -> Array:
+    F = calibration.architecture.forward_flops
+    parts = np.stack(
+        [
+            FORWARDS_PER_STEP * F(found.student_params) * found.student_tokens,
+            scenario.logits * F(found.teacher_params) * found.student_tokens,
+            scenario.pretraining * FORWARDS_PER_STEP * F(found.teacher_params) * found.teacher_tokens,
+        ],
+        axis=-1,
+    )
+    return np.asarray(parts / parts.sum(axis=-1, keepdims=True))

@@ -1,0 +1,51 @@
+"""A Matplotlib figure that shows itself in a notebook and writes itself to files, without pyplot."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from matplotlib import figure
+
+from scaling.errors import InputError
+from scaling.figures.style import is_dark, style
+
+SUFFIXES = (".png", ".svg", ".pdf")
+DPI, NOTEBOOK_DPI = 160, 80
+
+
+class Figure(figure.Figure):
+    """As Matplotlib's, rendered as PNG where the last line of a cell is one, and written in its own style."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.dark = is_dark()
+
+    def savefig(self, *arguments: Any, **options: Any) -> None:
+        """As Matplotlib's; what is only made while drawing, ticks for example, has the figure's style too."""
+        with style(self.dark):
+            super().savefig(*arguments, **options)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=NOTEBOOK_DPI)
+        return buffer.getvalue()
+
+    def write(self, path: str | Path, option: str = "--out") -> Path:
+        """Write a .png, .svg or .pdf file, the same bytes for the same figure.
+
+        Raises:
+            InputError: naming the ``option``, for another suffix or a place that cannot be written.
+        """
+        path = Path(path)
+        if path.suffix not in SUFFIXES:
+            raise InputError(
+                f"{option} {path}: a figure is a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file"
+            )
+        undated: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+        try:
+            self.savefig(path, dpi=DPI, metadata=undated.get(path.suffix))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{option} {path}: cannot write the figure: {error}") from None
+        return path

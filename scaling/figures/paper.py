@@ -1,0 +1,57 @@
+"""Busbridge et al. 2025 (arXiv 2502.08606): their figures' settings, to draw them from any calibration.
+
+Sizes, tokens and compute are the paper's; a figure here shows the same variables, in a style of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from scaling.errors import InputError
+from scaling.figures.chart import Chart
+from scaling.figures.kinds import Asked, chart
+from scaling.scenarios import BEST_CASE, BOTH, INFERENCE, PRETRAINING
+
+ISOFLOPS = (3e19, 1e20, 3e20, 1e21)
+TEACHERS = (546e6, 975e6, 1.82e9, 2.72e9, 4.82e9, 7.75e9)
+STUDENTS = (198e6, 546e6, 975e6, 1.82e9)
+LARGE = (1e9, 3e9, 1e10, 3e10)
+TOKENS = (250e9, 1e12, 4e12, 16e12)
+BUDGETS = (1e20, 1e26)
+_WIDE: dict[str, Any] = {"students": (3e8, 5e10), "budgets": BUDGETS}
+
+FIGURES: dict[int, tuple[str, dict[str, Any]]] = {
+    1: ("teacher-loss", {"students": (143e6, *STUDENTS), "ratios": (25.0, 50.0, 100.0, 200.0)}),
+    2: ("student-isoflop", {"students": (143e6, 7.75e9), "teachers": TEACHERS, "budgets": ISOFLOPS}),
+    3: ("teacher-isoflop", {"students": STUDENTS, "teachers": (143e6, 12.6e9), "budgets": ISOFLOPS}),
+    4: ("capacity-gap", {"students": (143e6, 198e6, 546e6, 975e6, 1.82e9), "teachers": (198e6, 12.6e9)}),
+    6: ("gain", {"students": (1e8, 7e9), "teachers": TEACHERS, "tokens": (1e9, 1e13)}),
+    7: ("best-teacher-by-size", {"students": (1e8, 1e11), "tokens": TOKENS}),
+    8: ("scenarios", {"students": (3e8, 1e9, 3e9, 1e10), "budgets": BUDGETS}),
+    9: ("decisions", {"students": (3e8, 1e9, 3e9, 1e10), "budgets": BUDGETS, "scenarios": (BOTH,)}),
+    13: ("gain-by-teacher", {"students": LARGE, "teachers": (143e6, 1e11), "tokens": (1e9, 1e13)}),
+    15: ("best-teacher-by-tokens", {"students": LARGE, "tokens": (250e9, 16e12)}),
+    16: ("teacher-at-a-price", {"students": LARGE, "teachers": (1e9, 1e12), "budgets": (1e22,)}),
+    19: ("map", {**_WIDE, "scenarios": (BEST_CASE,)}),
+    21: ("map", {**_WIDE, "scenarios": (INFERENCE,)}),
+    24: ("map", {**_WIDE, "scenarios": (PRETRAINING,)}),
+    27: ("map", {**_WIDE, "scenarios": (BOTH,)}),
+    29: ("shares", {"students": (3e8, 1e9, 3e9, 1e10), "budgets": BUDGETS, "scenarios": (BOTH,)}),
+    33: ("savings", {"students": (3e8, 1e9, 3e9, 1e10), "budgets": (1e18, 1e26)}),
+}
+"""By number: the kind of figure, and what it is asked."""
+
+
+def figure(number: int, asked: Asked) -> Chart:
+    """The figure of this number, with what is ``asked`` in place of the paper's settings.
+
+    Raises:
+        InputError: for a number that is not there.
+    """
+    if number not in FIGURES:
+        known = ", ".join(map(str, FIGURES))
+        raise InputError(f"no figure {number} of the paper; there are {known}, and others by kind")
+    kind, settings = FIGURES[number]
+    own = {name: value for name, value in settings.items() if not getattr(asked, name)}
+    return chart(kind, replace(asked, **own))
