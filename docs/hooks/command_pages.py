@@ -29,8 +29,9 @@ SAMPLES = {
     "teachers.csv": "docs/samples/teachers.csv",
 }
 """Tables that lie in the directory where the pages' commands run."""
-WIDTH = 110
-BLOCK = re.compile(r"^( *)```(?:console|bash|sh|shell)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+WIDTH = 104
+FENCED = re.compile(r"^```(?:console|bash|sh|shell)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"^ {4}.*(?:\n {4}.*)*", re.MULTILINE)
 EXAMPLES = re.compile(r"(?:^ +distlaw .*\n\n?)+", re.MULTILINE)
 
 
@@ -75,6 +76,13 @@ def _wrapped(line: str) -> str:
     return line if table else "\n".join(textwrap.wrap(line, WIDTH, subsequent_indent="  ")) or line
 
 
+def copy_figures(to: Path) -> None:
+    """What commands and code drew."""
+    to.mkdir(exist_ok=True)
+    for figure in _directory().glob("*.svg"):
+        shutil.copy(figure, to)
+
+
 def run_python(code: str, names: dict[str, object]) -> str:
     """What ``code`` prints; it sees ``names``, and leaves its own there."""
     with chdir(_directory()), redirect_stdout(io.StringIO()) as printed:
@@ -84,7 +92,7 @@ def run_python(code: str, names: dict[str, object]) -> str:
 
 def commands(markdown: str) -> Iterator[str]:
     """The ``distlaw`` lines of a page's blocks of shell, up to comments, pipes and redirections."""
-    for _, block in BLOCK.findall(markdown):
+    for block in FENCED.findall(markdown) + INDENTED.findall(markdown):
         for line in block.replace("\\\n", " ").splitlines():
             line = line.strip().removeprefix("$ ")
             if line.startswith("distlaw ") and "[OPTIONS]" not in line:

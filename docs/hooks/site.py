@@ -7,16 +7,18 @@ earlier blocks; what it prints here and now stands below it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 
 from calibration_pages import calibrations, statements
-from command_pages import reference, run, run_python
+from command_pages import copy_figures, reference, run, run_python
 from latex2mathml.converter import convert
 from methods_page import methods
-from spec_page import fields
+from mkdocs.config.defaults import MkDocsConfig
+from schema_pages import fields, routes
 
 ROOT = Path(__file__).parents[2]
 INSERT = re.compile(r"^<!-- insert: (\S+) ?(.*?) -->$", re.MULTILINE)
@@ -38,6 +40,11 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 def _with_output(code: str, printed: str) -> str:
     return f"```python\n{code}```\n" + (f"\n```text\n{printed}```\n" if printed.strip() else "")
+
+
+def on_post_build(config: MkDocsConfig, **_: object) -> None:
+    """The figures that the pages' commands and code drew, into the site."""
+    copy_figures(Path(config.site_dir) / "figures")
 
 
 def on_page_content(html: str, **_: object) -> str:
@@ -67,6 +74,15 @@ def results(_: str = "") -> str:
     return "\n\n".join(re.sub(r"^#", "##", file.read_text(), flags=re.MULTILINE) for file in files)
 
 
+def notebooks(_: str = "") -> str:
+    """The notebooks by title, with how each begins."""
+    lines = []
+    for file in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        title, _, rest = "".join(json.loads(file.read_text())["cells"][0]["source"]).partition("\n")
+        lines.append(f"- **{title.lstrip('# ')}** (`{file.name}`). {rest.strip().partition(chr(10) * 2)[0]}")
+    return "\n".join(lines)
+
+
 def source(path: str) -> str:
     """A file of the repository as a block of code."""
     file = ROOT / path
@@ -77,8 +93,10 @@ INSERTS: dict[str, Callable[[str], str]] = {
     "calibrations": calibrations,
     "commands": reference,
     "methods": methods,
+    "notebooks": notebooks,
     "readme": readme,
     "results": results,
+    "routes": routes,
     "source": source,
     "spec": fields,
     "statements": statements,
