@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import signal
 import socket
 from typing import Annotated
 
@@ -59,6 +60,7 @@ def serve(
         import webbrowser
 
         webbrowser.open(url)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as for Ctrl-C, cleaning up
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
 

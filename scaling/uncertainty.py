@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -158,9 +159,7 @@ def estimate(value: float, draws: Array | None, noise: float) -> Estimate:
         return Estimate(float(value))
     spread = np.array([value]) if draws is None else draws
     blurred = np.repeat(spread, max(1, 1000 // len(spread)))
-    blurred = blurred + noise * np.random.default_rng(NOISE_SEED).standard_normal(len(blurred))
-    low, high = np.quantile(blurred, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return Estimate(float(value), float(low), float(high))
+    return Estimate(float(value), *interval(blurred + noise * _standard_normal(len(blurred))))
 
 
 def spanning(estimates: Sequence[Estimate]) -> Estimate:
@@ -174,5 +173,13 @@ def spanning(estimates: Sequence[Estimate]) -> Estimate:
 
 def interval(values: Array) -> tuple[float, float]:
     """The central interval of draws."""
-    low, high = np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    ordered = np.sort(values, axis=None)  # several times faster than np.quantile on so few values
+    last = len(ordered) - 1
+    ends = [last * (1 - COVERAGE) / 2, last * (1 + COVERAGE) / 2]
+    low, high = np.interp(ends, np.arange(len(ordered)), ordered)
     return float(low), float(high)
+
+
+@lru_cache(maxsize=32)
+def _standard_normal(count: int) -> Array:
+    return np.random.default_rng(NOISE_SEED).standard_normal(count)

@@ -28,7 +28,7 @@ from distlaw.serve.requests import (
     span,
 )
 from scaling.calibration import Calibration, published
-from scaling.frontier import Frontier, frontier
+from scaling.frontier import Frontier, Track, frontier
 from scaling.planner import plan
 from scaling.plans import TOO_FAR, Plan
 from scaling.prediction import Prediction, predict
@@ -111,10 +111,8 @@ class MapAnswer(BaseModel):
     """nats/token."""
     probability: list[list[float | None]] | None
     """That distilling ends below direct training."""
-    outside: list[list[float]]
-    """By how many times the farthest way lies outside the fitted region."""
-    too_far: float
-    """Beyond this factor no verdict is given."""
+    answered: list[list[bool]]
+    """Whether a verdict can rest there: near enough to the fitted runs, and credible."""
 
 
 class CalibrationSummary(BaseModel):
@@ -240,9 +238,15 @@ def answer_map(request: MapRequest) -> dict[str, Any]:
         "student_params": [float(size) for size in sizes],
         "gain": [[gain.value for gain in track.gain] for track in tracks],
         "probability": None if None in probabilities else probabilities,
-        "outside": [line.outside for line in lines],
-        "too_far": TOO_FAR,
+        "answered": [_answered(*each) for each in zip(lines, tracks, strict=True)],
     }
+
+
+def _answered(line: Frontier, track: Track) -> list[bool]:
+    return [
+        factor <= TOO_FAR and not any(low <= budget <= high for low, high in track.incredible)
+        for budget, factor in zip(line.budgets, line.outside, strict=True)
+    ]
 
 
 def summary(fitted: Calibration) -> dict[str, Any]:
@@ -265,7 +269,7 @@ def check_upload(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def calibrated(request: Asked) -> Calibration:
-    """What answers: without all uncertainty where points alone were asked for."""
+    """What answers: without draws and residual spread where points alone were asked for."""
     fitted = _known(request.calibration)
     if request.uncertainty:
         return fitted
@@ -297,7 +301,7 @@ def _points(name: str) -> Calibration:
 
 
 def _certain(fitted: Calibration) -> Calibration:
-    """Without draws and residual spread, so that no interval is shown rather than too narrow a one."""
+    """A residual spread without the draws would look like all of the uncertainty, so both go."""
     return replace(fitted, draws={}, residual_sd={})
 
 

@@ -206,7 +206,10 @@ def _written(answer: Callable[[R], object], request: R) -> bytes:
 
 
 def _bytes(content: object) -> bytes:
-    return json.dumps(plain(content), allow_nan=False).encode()
+    try:
+        return json.dumps(content, allow_nan=False).encode()
+    except ValueError:  # numbers that JSON cannot hold
+        return json.dumps(plain(content), allow_nan=False).encode()
 
 
 def _json(content: bytes) -> Response:

@@ -217,4 +217,4 @@ def _number(value: float | str | None) -> float | None:
 
 
 def _text(value: object) -> str:
-    return f"{value:.17g}" if isinstance(value, float) else str(value)
+    return str(value).removesuffix(".0")

@@ -91,7 +91,9 @@ class Asked(Request):
 
     calibration: Fitted = DEFAULT_CALIBRATION
     uncertainty: bool = Field(
-        True, description="False answers with points alone, without intervals, and many times faster"
+        True,
+        description="False is many times faster: no probability, and intervals that hold no more than "
+        "the disagreement between laws",
     )
 
 

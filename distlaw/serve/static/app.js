@@ -4,7 +4,7 @@ import { Curves } from "./curves.js";
 import { DecisionMap } from "./map.js";
 import * as question from "./question.js";
 import { csv, download, picture } from "./save.js";
-import { drawNotes, drawTable, drawVerdict, drawWays, element, hue, ofPlan, ofPrediction } from "./ways.js";
+import { drawNotes, drawTable, drawVerdict, drawWays, element, hue, ofPlan, ofPrediction, title } from "./ways.js";
 
 const REST = 350; // milliseconds without a change before the long questions are asked
 const LARGEST_UPLOAD = 2e6;
@@ -28,8 +28,7 @@ async function post(kind, path, body) {
     return content;
   } finally {
     if (latest.get(kind) === cancel) latest.delete(kind);
-    find("progress").hidden = latest.size > 0;
-    if (!latest.size) find("progress").hidden = true;
+    find("progress").hidden = !latest.size;
   }
 }
 
@@ -38,24 +37,35 @@ function changed() {
   history.replaceState(null, "", `#${question.link()}`);
   clearTimeout(state.resting);
   state.resting = setTimeout(settle, REST);
-  attempt(async () => {
-    laws();
-    const { kind, ask, body } = question.request();
-    if (kind !== "plan" || ask === "family") return;
-    const { tolerance, ...rest } = body;
-    const answer = await post("answer", "plan", { ...rest, uncertainty: false });
-    drawWays(find("ways"), ofPlan(answer), true);
-  });
+  laws();
+  attempt(follow);
+}
+
+/** Points of the newest question, one request at a time however fast a slider moves. */
+async function follow() {
+  state.behind = state.following;
+  if (state.following) return;
+  const { kind, ask, body } = question.request();
+  if (kind !== "plan" || ask === "family") return;
+  const { tolerance, ...rest } = body;
+  state.following = true;
+  try {
+    drawWays(find("ways"), ofPlan(await post("points", "plan", { ...rest, uncertainty: false })), true);
+  } finally {
+    state.following = false;
+    if (state.behind) attempt(follow);
+  }
 }
 
 /** The full answer, then what is drawn around it. */
 function settle() {
   attempt(async () => {
     const { kind, ask, body } = question.request();
+    latest.get("points")?.abort();
     const answer = await post("answer", kind, body);
     state.answer = { kind, ask, body, ...answer };
     show(state.answer);
-    await (kind === "plan" && ["plan", "target"].includes(ask) ? surround(answer, body, ask) : clearFigures());
+    await (kind === "plan" && ["plan", "target"].includes(ask) ? surround(answer, body) : clearFigures());
   });
 }
 
@@ -90,13 +100,12 @@ function show(answer) {
 }
 
 /** The curves over compute, and the map, around a plan on a budget or towards a target. */
-async function surround(answer, body, ask) {
+async function surround(answer, body) {
   const way = answer.plan.distillations[0] ?? answer.plan.direct[0];
   if (!way) return clearFigures();
   const budget = answer.plan.budget ?? way.flops ?? way.training_flops, size = way.params;
   const { device, tolerance, budget: _, target_loss: __, ...described } = body;
-  const drawn = [curvesAround(described, budget, ask), mapAround(described, budget, size, answer)];
-  await Promise.all(drawn);
+  await Promise.all([curvesAround(described, budget), mapAround(described, budget, size, answer)]);
 }
 
 async function curvesAround(described, budget) {
@@ -119,7 +128,7 @@ function drawCurves() {
 }
 
 async function mapAround(described, budget, size, answer) {
-  const names = answer.plan.distillations.map((way) => [way.name, way.title ?? answer.table.rows[answer.plan.direct.length + answer.plan.distillations.indexOf(way)][0]]);
+  const names = answer.plan.distillations.map((way) => [way.name, title(way.name)]);
   if (!names.length) return void (find("map-card").hidden = true);
   const select = find("map-scenario"), chosen = select.value;
   select.replaceChildren(...names.map(([name, text]) => new Option(text, name)));
@@ -188,7 +197,7 @@ function keep() {
   click("save-png", () => {
     const plots = [...document.querySelectorAll(".card:not([hidden]) .plot canvas")];
     if (!plots.length) return said("This kind of question has no figures.");
-    const legend = curves.lines.map(({ name: way }) => [find("readings").querySelector(`.dot.${hue(way)}`).nextSibling.textContent, hue(way)]);
+    const legend = curves.lines.map(({ name: way }) => [title(way), hue(way)]);
     return picture(state.answer.headline, state.answer.asked, plots, legend, (blob) => download("distlaw.png", blob, "image/png"));
   });
   find("share").addEventListener("click", () => copy(location.href, "The link holds the whole question" + (location.hash.includes("upload") ? "; your calibration is not in it: send that file along." : ".")));

@@ -2,11 +2,9 @@
 
 import { axis, colour, Figure, hatch } from "./figure.js";
 import { estimate, loss, power, signed } from "./numbers.js";
-import { element, hue } from "./ways.js";
+import { element, hue, title } from "./ways.js";
 
 const FAR = 1.5; // beyond it a plan speaks of extrapolation
-const TITLES = { direct: "direct training", best_case: "teacher and logits free", teacher_inference: "teacher exists, logits paid", teacher_pretraining: "teacher trained, logits free", teacher_pretraining_and_inference: "teacher trained, logits paid" };
-export const title = (name) => TITLES[name] ?? name;
 
 export class Curves {
   constructor(place, readings, pick) {

@@ -35,7 +35,7 @@ export class DecisionMap {
   }
 
   cells(plot) {
-    const { budgets, student_params: sizes, outside, too_far } = this.map;
+    const { budgets, student_params: sizes, answered } = this.map;
     const x = edges(budgets).map((value) => plot.valToPos(value, "x", true)), y = edges(sizes).map((value) => plot.valToPos(value, "y", true));
     const { ctx, bbox } = plot;
     ctx.save();
@@ -44,7 +44,7 @@ export class DecisionMap {
     ctx.clip();
     for (let row = 0; row < sizes.length; row += 1) {
       for (let column = 0; column < budgets.length; column += 1) {
-        const far = outside[row][column] > too_far, box = [Math.floor(x[column]), Math.floor(y[row + 1]), Math.ceil(x[column + 1] - x[column]) + 1, Math.ceil(y[row] - y[row + 1]) + 1];
+        const far = !answered[row][column], box = [Math.floor(x[column]), Math.floor(y[row + 1]), Math.ceil(x[column + 1] - x[column]) + 1, Math.ceil(y[row] - y[row + 1]) + 1];
         ctx.fillStyle = far ? colour("paper") : shade(this.sure(row, column));
         ctx.fillRect(...box);
         if (far) hatch(plot, ...box, colour("field"));
@@ -71,10 +71,10 @@ export class DecisionMap {
   }
 
   read(budget, size) {
-    const { budgets, student_params: sizes, gain, probability, outside, too_far } = this.map;
+    const { budgets, student_params: sizes, gain, probability, answered } = this.map;
     const column = closest(budgets, budget), row = closest(sizes, size);
     const chance = probability ? `, P(distilling is better) = ${probability[row][column].toFixed(2)}` : "";
-    const said = outside[row][column] > too_far ? "too far outside the fitted runs to say" : `gain ${signed(gain[row][column])} nats/token${chance}`;
+    const said = !answered[row][column] ? "no answer: too far outside the fitted runs, or a loss that is not credible" : `gain ${signed(gain[row][column])} nats/token${chance}`;
     this.reading.textContent = `${short(sizes[row], 2)} student, ${power(budgets[column], 2)} FLOPs: ${said}`;
   }
 

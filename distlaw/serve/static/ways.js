@@ -3,10 +3,19 @@
 import { estimate, loss, short, signed } from "./numbers.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const HUES = { direct: "s0", best_case: "s1", teacher_inference: "s2", teacher_pretraining: "s3", teacher_pretraining_and_inference: "s4" };
+const SCENARIOS = {
+  direct: ["s0", "direct training"],
+  best_case: ["s1", "teacher and logits free"],
+  teacher_inference: ["s2", "teacher exists, logits paid"],
+  teacher_pretraining: ["s3", "teacher trained, logits free"],
+  teacher_pretraining_and_inference: ["s4", "teacher trained, logits paid"],
+};
+const OTHER = "s5";
 const BADGES = { distil: ["distil", "Distil"], "train directly": ["direct", "Train directly"], "too close to call": ["close", "Too close"] };
 
-export const hue = (name) => HUES[name] ?? "s5";
+/** The colour of a way, by its name or by the scenario that its title ends with. */
+export const hue = (name) => (SCENARIOS[name] ?? Object.values(SCENARIOS).find(([, words]) => name.endsWith(words)) ?? [OTHER])[0];
+export const title = (name) => SCENARIOS[name]?.[1] ?? name;
 
 export function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -19,7 +28,7 @@ export function ofPlan(answer) {
   const { direct, distillations } = answer.plan, titles = answer.table.rows.map((row) => row[0]);
   const gains = direct.length === 1 && answer.plan.budget !== null;
   return [
-    ...direct.map((way, k) => ({ name: "direct", title: titles[k], small: `${short(way.params)} on ${short(way.tokens)} tokens`, loss: way.loss, note: "" })),
+    ...direct.map((way, k) => ({ name: "direct", title: direct.length > 1 ? `${short(way.params)} student: ${titles[k]}` : titles[k], small: `${short(way.params)} on ${short(way.tokens)} tokens`, loss: way.loss, note: "" })),
     ...distillations.map((way, k) => ({
       name: way.name,
       title: titles[direct.length + k],
@@ -35,7 +44,7 @@ export function ofPlan(answer) {
 /** The lines of a prediction. */
 export function ofPrediction(answer) {
   const said = { supervised: "the student alone", teacher: "the teacher" };
-  return Object.entries(answer.prediction.losses).map(([name, each], k) => ({ name: name === "supervised" ? "direct" : Object.values(HUES)[k] , title: said[name] ?? `distilled, ${name} law`, small: "", loss: each, note: "" }));
+  return Object.entries(answer.prediction.losses).map(([name, each]) => ({ name: name === "supervised" ? "direct" : name, title: said[name] ?? `distilled, ${name} law`, small: "", loss: each, note: "" }));
 }
 
 /** Draw lines on one common axis of losses. */
@@ -77,7 +86,7 @@ function picture(way, at) {
 export function drawVerdict(place, headline) {
   if (place.dataset.said === headline) return;
   place.dataset.said = headline;
-  place.replaceChildren(...headline.split(/(?<=\.) (?=[A-Z])/).map((sentence) => {
+  place.replaceChildren(...headline.split(/(?<=\.) (?=[A-Za-z])/).map((sentence) => {
     const [, lead, rest] = /^(.*?)((?: \(|:|\.$).*)$/.exec(sentence) ?? ["", "", sentence];
     const strong = lead.length < 40 && !lead.startsWith("Extrapolated");
     return element("span", {}, ...(strong ? [element("b", { textContent: lead }), rest] : [sentence]), " ");
