@@ -27,6 +27,8 @@ RUN_PYTHON = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?://)([^)]+)\)")
 MATHS = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):<code>~?(?:\w+\.)*")
+NESTED = re.compile(r"^ {7}(?! )", re.MULTILINE)
+"""Code in the items of a numbered list, which Python's Markdown wants one column further in."""
 LITERAL = re.compile(r"::</p>")
 
 
@@ -65,7 +67,7 @@ def readme(path: str) -> str:
     def named(found: re.Match[str]) -> str:
         return f"{found[1]} (`{(file.parent / found[2]).resolve().relative_to(ROOT)}`)"
 
-    return LINK.sub(named, body)
+    return NESTED.sub(" " * 8, LINK.sub(named, body))
 
 
 def results(_: str = "") -> str:
