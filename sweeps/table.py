@@ -13,7 +13,7 @@ from sweeps.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-
+PRESETS = Path(__file__).with_name("presets")
 COLUMNS = [
     *("run", "kind", "params", "tokens", "loss", "loss_se", "bits_per_byte"),
     *("teacher", "teacher_params", "teacher_tokens", "teacher_loss", "method"),
@@ -52,6 +52,21 @@ def results(root: str | Path, *, everything: bool = False, yardsticks: bool = Fa
         raise InputError(f"{root}: this store has no finished run of this version's making yet")
     table = pd.DataFrame(rows, columns=[*COLUMNS, *(YARDSTICKS if yardsticks else [])])
     return table.sort_values(["kind", "params", "tokens", "teacher_loss", "seed"], ignore_index=True)
+
+
+def shipped(name: str) -> pd.DataFrame:
+    """The runs of a real sweep that ships with the package, in the same columns; ``name`` is its preset's.
+
+    Raises:
+        InputError: if there is no such table.
+    """
+    import pandas as pd
+
+    path = PRESETS / f"{name}.parquet"
+    if not path.is_file():
+        known = ", ".join(sorted(each.stem for each in PRESETS.glob("*.parquet"))) or "none"
+        raise InputError(f"no runs of a sweep {name!r} ship with the package; there are {known}")
+    return pd.read_parquet(path)
 
 
 def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from scaling.errors import InputError
 from scaling.figures.style import is_dark, style
 
 SUFFIXES = (".png", ".svg", ".pdf")
-DPI, NOTEBOOK_DPI = 160, 80
+DPI, NOTEBOOK_DPI = 160, 72
 
 
 class Figure(figure.Figure):

@@ -47,7 +47,8 @@ def draw(chart: Chart, dark: bool = False) -> Figure:
         if chart.title:
             figure.suptitle(fill(chart.title, round(LETTERS * width * columns)))
         if chart.note:
-            figure.supxlabel(chart.note, fontsize=7.5, color=faint())
+            note = fill(chart.note, round(1.4 * LETTERS * width * columns))
+            figure.supxlabel(note, fontsize=7.5, color=faint())
     return figure
 
 
@@ -97,7 +98,8 @@ def _series(at: Axes, series: Series, marker: str) -> None:
             return
         face = at.get_facecolor() if series.hollow else colour
         at.plot(
-            x, y, marker, color=colour, markerfacecolor=face, markeredgewidth=0.9, zorder=4, label=label
+            x, y, marker, color=colour, markerfacecolor=face, markeredgewidth=0.9, alpha=0.85, zorder=4,
+            label=label,
         )  # fmt: skip
 
 
@@ -172,7 +174,7 @@ def _legends(figure: Figure, axes: Sequence[Axes], chart: Chart) -> None:
     """One legend for all panels where they show the same; else each has its own."""
     each = [at.get_legend_handles_labels() for at in axes]
     labels = {tuple(texts) for _, texts in each if texts}
-    if len(axes) > 1 and len(labels) == 1:
+    if len(labels) == 1 and sum(bool(texts) for _, texts in each) > 1:
         handles, texts = next(found for found in each if found[1])
         figure.legend(handles, texts, loc="outside right upper", title=chart.legend or None, alignment="left")
         return
