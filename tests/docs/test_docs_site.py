@@ -12,9 +12,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 import sweeps.table
 from scaling import published
+from sweeps.spec import parse_sweep
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [
@@ -26,6 +28,7 @@ TEXTS = [
         for path in (ROOT / floor).rglob("README.md")
     ),
 ]
+YAML = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FETCHED = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("link", "href")}
 """Attributes whose targets a browser fetches by itself."""
 NOT_FETCHED = {"canonical", "prev", "next"}
@@ -33,11 +36,11 @@ NOT_FETCHED = {"canonical", "prev", "next"}
 
 @pytest.fixture(scope="module")
 def command_pages() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(ROOT / "docs" / "hooks"))
-    import command_pages
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "docs" / "hooks"))
+        import command_pages
 
-    yield command_pages
-    sys.path.pop(0)
+        yield command_pages
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,15 @@ def test_every_command_shown_is_one(command_pages: ModuleType) -> None:
 )
 def test_a_command_that_is_none_would_be_noticed(command_pages: ModuleType, line: str, why: str) -> None:
     assert why in command_pages.objection(line)
+
+
+def test_every_part_of_a_spec_shown_is_one() -> None:
+    grid = {"params": ["13k"], "tokens": ["1M"]}
+    spec = {"name": "shown", "supervised": [grid], "teachers": [grid], "students": [grid]}
+    shown = [(path, text) for path in TEXTS for text in YAML.findall(path.read_text())]
+    assert len(shown) >= 4
+    for path, text in shown:
+        assert parse_sweep(spec | yaml.safe_load(text), path.name)
 
 
 def test_the_page_of_the_runs_table_has_its_columns() -> None:
