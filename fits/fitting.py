@@ -167,6 +167,10 @@ def fit(
     supervised law (E, gamma) or of the distillation law (k, q, eps, c0, f1); ``tied`` makes alpha = beta.
     ``joint`` fits the supervised and the first distillation law to all runs together, or (False) the
     supervised law to its own runs alone; by default together, unless that bends the supervised law.
+    ``objective`` is minimised from ``starts`` places. ``draws`` refits carry the uncertainty, each of runs
+    drawn anew (``resample="runs"``; :func:`fits.bootstrap.resampled` lists other ways). ``held_out`` also
+    leaves the largest runs and best teachers out and predicts them. ``seed`` is that of starts and draws;
+    ``name`` and ``source`` are the calibration's.
     ``executor``, any :class:`concurrent.futures.Executor`, spreads the starts and the draws over threads,
     processes or machines; the result does not depend on it.
 

@@ -64,6 +64,7 @@ class Frontier:
     budgets: tuple[float, ...]
     """FLOPs."""
     direct: tuple[Estimate, ...]
+    """Losses of direct training, by budget; nats/token."""
     direct_params: tuple[float, ...]
     direct_tokens: tuple[float, ...]
     tracks: Mapping[str, Track]

@@ -218,6 +218,7 @@ class Plan:
     """The answer to a question: direct training and the ways to distil."""
 
     calibration: str
+    """Its name."""
     law: str | None
     """Kind of distillation law; ``None`` for a calibration of supervised training alone."""
     budget: float | None
@@ -227,12 +228,15 @@ class Plan:
     direct: tuple[Direct, ...]
     """Training directly: one student, or each member of a family; none where a target is out of reach."""
     distillations: tuple[Distillation, ...]
+    """One a scenario or known teacher, and a member of a family."""
     unreachable: Mapping[str, float] = field(default_factory=dict)
     """Ways that cannot reach the target, with the loss at which they stop, nats/token."""
     student_unique_tokens: float | None = None
     """Distinct tokens for the student, where they are limited."""
     assumptions: tuple[str, ...] = ()
+    """What was taken for granted, in sentences."""
     warnings: tuple[str, ...] = ()
+    """What to beware of, in sentences."""
 
     def epochs(self, tokens: float) -> float:
         """How often the student sees its data; 1 where that is not limited."""
