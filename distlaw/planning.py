@@ -129,7 +129,7 @@ class Planned:
         from sweeps.run_step import corpus_of
 
         self.sweep, self.dag, self.store, self.done, self.devices = sweep, dag, store, done, devices
-        self.corpus = corpus_of(dag.steps[0])
+        self.corpus = corpus_of(dag.example)
         self.seconds = estimated_seconds(sweep, dag)
         todo = replace(dag, steps=tuple(step for step in dag.steps if step.id not in done))
         self.whole = estimate(dag, self.seconds, devices, sweep)
@@ -139,7 +139,8 @@ class Planned:
     @property
     def epochs(self) -> float:
         """Of the training text, of the longest run."""
-        return max(step.tokens for step in self.dag.steps) / self.corpus.train_tokens
+        ours = (s for s in self.dag.steps if s.corpus_fingerprint == self.corpus.fingerprint)
+        return max(step.tokens_of_its_text for step in ours) / self.corpus.train_tokens
 
     def as_json(self) -> dict[str, Any]:
         """Everything, numbers in full."""
@@ -270,7 +271,7 @@ def estimated_seconds(sweep: Sweep, dag: Dag) -> Cost:
 
     if sweep.hardware.gpu:
         return seconds_on(sweep, None)
-    first = dag.steps[0]
+    first = dag.example
     return seconds_on(sweep, measured_throughput(first, corpus_of(first).heldout_tokens))
 
 

@@ -15,7 +15,7 @@ BINDING = ("GPL", "CC BY-SA")
 
 def epochs(step: Step, corpus: TokenisedCorpus) -> float:
     """How often a run sees its training text, or its half of it."""
-    return step.tokens / len(corpus.train_tokens_of(step.half))
+    return step.tokens_of_its_text / len(corpus.train_tokens_of(step.half))
 
 
 def of_text(corpus: TokenisedCorpus) -> list[str]:

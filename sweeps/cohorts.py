@@ -51,7 +51,9 @@ def _shared(step: Step) -> tuple[object, ...]:
         return (step.id,)
     begins = step.start.ends if step.start else 0
     rules = step.training.batch_tokens, step.shape.context, step.texts and step.texts.id
-    return step.teacher.id, step.corpus_fingerprint, step.half, step.data_seed, *rules, step.first, begins
+    moved = (method.delta, step.init.id) if method.delta and step.init else None
+    order = step.corpus_fingerprint, step.half, step.data_seed, step.first, begins
+    return step.teacher.id, moved, *order, *rules
 
 
 def _fewest(group: list[Step]) -> int:

@@ -64,9 +64,7 @@ class Throughput:
         seconds += by_student * self._at(own, self.writing)
         if step.teacher:
             of_teacher = step.teacher.shape.forward_flops
-            near = step.method.neighbours if step.method else None
-            search = near.search_flops(step.teacher.shape.width) if near else 0.0
-            seconds += step.tokens_to_teach * self._at(of_teacher + search, self.inference)
+            seconds += step.tokens_to_teach * sum(self._at(flops, self.inference) for flops in step.reading)
             seconds += by_teacher * self._at(of_teacher, self.texts if step.generate else self.writing)
         if step.foreign or step.kind not in NO_RUN:
             seconds += self.heldout_tokens * self._at(own, self.inference)

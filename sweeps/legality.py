@@ -43,6 +43,8 @@ def _objections(method: Method) -> Iterator[str]:
     yield from _about_its_source(method)
     if method.neighbours:
         yield from _votes(method)
+    if method.delta:
+        yield from _moved_bases(method)
     if method.midpoint == "exact":
         yield from _exact_midpoint(method)
     if method.credit:
@@ -104,6 +106,21 @@ def _votes(method: Method) -> Iterator[str]:
         yield "temperature: votes have their own, neighbours.temperature; leave the method's at 1"
     if method.source.by != "data":
         yield "neighbours: they are found for the text of the data; set source.by: data"
+
+
+def _moved_bases(method: Method) -> Iterator[str]:
+    if method.init is None or method.init.by != "base":
+        yield (
+            "delta: it moves the student's own base, which must be trained on what the teacher's base was; "
+            "set init.by: base"
+        )
+    if method.source.by != "data":
+        yield (
+            f"delta: it is a target on the data, and text of the {method.source.by} is drawn from no base; "
+            "set source.by: data"
+        )
+    if method.neighbours:
+        yield "delta: neighbours vote in the teacher's stead, and nothing is left to move; remove one"
 
 
 def _exact_midpoint(method: Method) -> Iterator[str]:

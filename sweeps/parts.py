@@ -30,6 +30,9 @@ Quantity = Annotated[
 ]
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 class Part(BaseModel):
     """A part of a spec: unknown fields are errors, values never change."""
 

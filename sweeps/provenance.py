@@ -23,7 +23,7 @@ def record_sweep(store: Store, sweep: Sweep, dag: Dag) -> None:
     record: dict[str, Any] = {
         "spec": sweep.model_dump(),
         "steps": [step.id for step in dag.steps],
-        "setting": dag.steps[0].setting,
+        "setting": dag.example.setting,
         "flops": dag.flops,
         "caps": caps_of(sweep).model_dump(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -21,54 +21,20 @@ from pydantic import (
 )
 
 from scaling.errors import InputError
-from sweeps.corpora.named import NAMED
+from sweeps.corpus import Base, Corpus
 from sweeps.explain import explain
 from sweeps.methods import Method, Neighbours
 from sweeps.overrides import override
-from sweeps.parts import Part, Quantity
+from sweeps.parts import Part, Quantity, Seed
 from sweeps.protocols import ProtocolName, departure
 from sweeps.resources import Caps, Devices, Resources
 
 WARMUP_STEPS = 50
-VOCAB = 512
 MIN_STEPS = 500
 """Runs of fewer optimiser steps measure the number of steps, not the data."""
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
-
-
-class Corpus(Part):
-    """The text, its held-out part and its vocabulary."""
-
-    source: str = Field("kjv", min_length=1)
-    """``kjv``, ``permissive``, ``mix``, ``hf:OWNER/NAME``, a path or glob of .txt, .jsonl or .parquet."""
-    text_field: str = "text"
-    """Field (.jsonl) or column (.parquet, datasets) that holds the text."""
-    heldout: float | None = Field(None, gt=0, lt=1)
-    """Share of each part's text held out, in whole documents; if not given, enough for a precise loss."""
-    vocab: int = Field(VOCAB, gt=0)
-    """Entries of the byte-level BPE vocabulary."""
-    tokenizer: str | None = Field(None, min_length=1)
-    """A directory or OWNER/NAME on a hub whose tokenizer is used instead, as students of its model need."""
-    context: int = Field(128, ge=8)
-    """Sequence length, tokens."""
-    seed: Seed = 0
-    """Seed of the held-out choice."""
-    halves: bool = False
-    """Train students on one half of the training documents and all else on the other, as in the paper."""
-
-    def located(self) -> Corpus:
-        """The same corpus, its files named from any directory."""
-        places: dict[str, str] = {}
-        if self.source not in NAMED and not self.source.startswith("hf:"):
-            places["source"] = self.source
-        if self.tokenizer and Path(self.tokenizer).expanduser().exists():
-            places["tokenizer"] = self.tokenizer
-        return self.model_copy(
-            update={field: str(Path(place).expanduser().absolute()) for field, place in places.items()}
-        )
 
 
 class Training(Part):
@@ -165,7 +131,7 @@ def _keys(given: Any) -> Any:
     return given if isinstance(given, dict) else ()
 
 
-TEACHERS = {"grid": Grid, "pretrained": Pretrained}
+TEACHERS: dict[str, type[Part]] = {"grid": Grid, "pretrained": Pretrained}
 Teacher = Annotated[
     Annotated[Grid, Tag("grid")] | Annotated[Pretrained, Tag("pretrained")],
     Discriminator(_kind_of_teacher),
@@ -231,6 +197,8 @@ class Sweep(Part):
     training: Training = Training()
     protocol: ProtocolName | None = None
     """One of the paper's, which teachers and students must then follow; free grids otherwise."""
+    base: Base | None = None
+    """A text before the corpus, for teachers and for students whose methods begin where the teacher's did."""
     supervised: list[Grid] = []
     """Runs trained on the data alone. Those that are also teachers are trained once."""
     teachers: list[Teacher] = []

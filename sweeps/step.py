@@ -11,15 +11,16 @@ from typing import Any
 from scaling.compute import ModelShape
 from scaling.units import format_number
 from sweeps.corpora.tokens import Half
+from sweeps.corpus import Corpus
 from sweeps.foreign.files import Place
 from sweeps.foreign.shapes import CountedShape, Foreign
 from sweeps.methods import Method
 from sweeps.passes import Passes, passes_of
-from sweeps.spec import Corpus, Training
+from sweeps.spec import Training
 
 SCHEMA = 5
 """Changes when the same spec would train something else."""
-NO_RUN = ("trunk", "prelude", "cache", "generate", "evaluate")
+NO_RUN = ("trunk", "prelude", "tune", "cache", "generate", "evaluate")
 """Kinds of steps that are no runs of the table: others go on from them."""
 
 
@@ -65,13 +66,13 @@ class Step:
 
     @property
     def kind(self) -> str:
-        """``pretrain``, ``distil``, ``trunk``, ``prelude``, ``cache``, ``generate`` or ``evaluate``."""
+        """``pretrain``, ``tune``, ``distil``, or one of those that are about them."""
         if self.foreign:
             return "evaluate"
         for kind in ("trunk", "cache", "generate", "prelude"):
             if getattr(self, kind):
                 return kind
-        return "distil" if self.teacher else "pretrain"
+        return "distil" if self.teacher else "tune" if self.init else "pretrain"
 
     @property
     def trains(self) -> bool:
@@ -81,7 +82,9 @@ class Step:
     @property
     def needs(self) -> tuple[Step, ...]:
         """The steps that must be done before this one."""
-        return tuple(step for step in (self.teacher, self.init, self.start, self.logits, self.texts) if step)
+        bases = (self.teacher.init,) if self.teacher and self.method and self.method.delta else ()
+        needed = (*bases, self.teacher, self.init, self.start, self.logits, self.texts)
+        return tuple(step for step in needed if step)
 
     @property
     def ends(self) -> int:
@@ -91,11 +94,17 @@ class Step:
     @property
     def first(self) -> int:
         """Batches of its data that its prelude was trained on."""
-        return self.init.steps if self.init else 0
+        ours = self.init and self.init.corpus_fingerprint == self.corpus_fingerprint
+        return self.init.steps if self.init and ours else 0
 
     @property
     def tokens(self) -> int:
         """D: tokens the model is trained on, those before ``start`` and of ``init`` included."""
+        return round(self.ends * self.training.batch_tokens) + (self.init.tokens if self.init else 0)
+
+    @property
+    def tokens_of_its_text(self) -> int:
+        """Those of its own corpus; a prelude may have been trained on another."""
         return round((self.first + self.ends) * self.training.batch_tokens)
 
     @property
@@ -109,7 +118,18 @@ class Step:
         """Tokens that the teacher reads in this step; a cache reads none twice, so at most these."""
         if self.teacher is None or self.logits:
             return 0
-        return self.tokens if self.cache else self.tokens_to_train * self.passes.read
+        return self.tokens_of_its_text if self.cache else self.tokens_to_train * self.passes.read
+
+    @property
+    def reading(self) -> tuple[float, ...]:
+        """FLOPs a token of each pass over a text that its target takes."""
+        if self.teacher is None or self.method is None:
+            return ()
+        forward, near = self.teacher.shape.forward_flops, self.method.neighbours
+        if self.method.delta:
+            assert self.init is not None
+            return forward, forward, self.init.shape.forward_flops
+        return (forward + (near.search_flops(self.teacher.shape.width) if near else 0.0),)
 
     @property
     def tokens_to_write(self) -> tuple[float, float]:
@@ -226,12 +246,11 @@ class Step:
         return training + self.shape.forward_flops * own + teaching
 
     def _reading_flops(self, tokens: float) -> float:
-        """FLOPs of the teacher that reads ``tokens`` tokens, and looks them up if that is its method."""
+        """FLOPs of all that its target takes over ``tokens`` tokens, and of a datastore's keys."""
         if self.teacher is None or not tokens:
             return 0.0
-        shape, near = self.teacher.shape, self.method.neighbours if self.method else None
-        keys, search = (near.keys, near.search_flops(shape.width)) if near else (0.0, 0.0)
-        return shape.forward_flops * (tokens + keys) + search * tokens
+        near = self.method.neighbours if self.method else None
+        return sum(self.reading) * tokens + self.teacher.shape.forward_flops * (near.keys if near else 0.0)
 
     def as_json(self) -> dict[str, Any]:
         """Everything needed to run the step elsewhere, its teacher, trunk and cache included."""

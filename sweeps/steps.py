@@ -12,6 +12,7 @@ from scaling.compute import ModelShape
 from scaling.errors import InputError
 from scaling.units import format_number
 from sweeps.corpora.tokens import Half
+from sweeps.corpus import Base
 from sweeps.ladder import shape_for
 from sweeps.methods import Method, Source
 from sweeps.spec import MIN_STEPS, Grid, Role, Sweep
@@ -34,6 +35,11 @@ class Dag:
         """FLOPs of all steps."""
         return sum(step.flops_to_spend for step in self.steps)
 
+    @property
+    def example(self) -> Step:
+        """One of the runs that it is for: on the sweep's own text, where some steps may be on another."""
+        return next(step for step in reversed(self.steps) if step.kind not in NO_RUN)
+
     @cached_property
     def waiting_for(self) -> dict[str, int]:
         """How many steps wait for a step, by its id."""
@@ -54,7 +60,10 @@ def expand(sweep: Sweep) -> Dag:
     sweep = sweep.model_copy(update={"corpus": corpus})
     fingerprint = fingerprint_of(corpus)
     supervised = list(_pretrains(sweep, "supervised", fingerprint))
-    teachers = [*_pretrains(sweep, "teachers", fingerprint), *_foreign(sweep, fingerprint)]
+    teachers = list(_pretrains(sweep, "teachers", fingerprint))
+    if sweep.base:
+        teachers = list(_tuned(sweep, sweep.base, teachers))
+    teachers += _foreign(sweep, fingerprint)
     _check_sizes(sweep, teachers)
     unique = _unique(teachers)
     students = [
@@ -111,6 +120,14 @@ def _distilled(student: Step, teacher: Step, method: Method) -> Step:
             "may be warm-up: lengthen the run or move the share"
         )
     init = replace(student, steps=before, prelude=True)
+    if method.init.by == "base":
+        if teacher.init is None:
+            raise InputError(
+                f"methods: {method.name}: it begins on the text of the teacher's base, and of teacher "
+                f"{teacher.size} no base is known; give the sweep a 'base', and teachers to be trained"
+            )
+        text = teacher.init.corpus, teacher.init.corpus_fingerprint
+        init = replace(init, corpus=text[0], corpus_fingerprint=text[1])
     if method.init.by == "teacher":
         init = replace(init, teacher=teacher, method=Method())
     return replace(run, steps=run.steps - before, init=init)
@@ -140,6 +157,9 @@ def _left_for(run: Step) -> dict[str, Step]:
         return {}
     steps, source = run.first + run.steps, run.method.source
     of_teacher = replace(run, shape=run.teacher.shape, steps=steps, seed=0, init=None, prelude=False)
+    if run.method.delta and run.method.logits != "online":
+        moved = {name: getattr(run.method, name) for name in ("delta", "init", "logits", "top")}
+        return {"logits": replace(of_teacher, init=run.init, cache=True, method=Method(**moved))}
     if run.method.neighbours:
         looked_up = Method(divergence="decoupled-kl", neighbours=run.method.neighbours)
         return {"logits": replace(of_teacher, cache=True, method=looked_up)}
@@ -175,6 +195,25 @@ def with_trunks(runs: list[Step]) -> list[Step]:
             steps += [start, replace(run, start=start)]
         steps.append(replace(longest, start=start))
     return steps
+
+
+def _tuned(sweep: Sweep, base: Base, teachers: list[Step]) -> Iterator[Step]:
+    """``teachers``, trained on the base's text instead, and then tuned on the corpus.
+
+    Raises:
+        InputError: if tuning is too short.
+    """
+    corpus = sweep.corpus.on(base)
+    fingerprint, steps = fingerprint_of(corpus), sweep.training.steps(base.tuning_tokens)
+    if steps < (least := 2 * sweep.training.warmup_steps):
+        raise InputError(
+            f"base.tuning_tokens: {format_number(base.tuning_tokens)} tokens are {steps} optimiser steps, of "
+            f"which warm-up takes {least // 2}; at most half may be warm-up: ask for "
+            f"{format_number(least * sweep.training.batch_tokens)} or more"
+        )
+    for teacher in teachers:
+        before = replace(teacher, corpus=corpus, corpus_fingerprint=fingerprint, prelude=True)
+        yield replace(teacher, steps=steps, init=before)
 
 
 def _foreign(sweep: Sweep, fingerprint: str) -> Iterator[Step]:

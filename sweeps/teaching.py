@@ -14,6 +14,7 @@ from sweeps.batches import Batches
 from sweeps.chunked import fits
 from sweeps.compiled import CompiledTrunk
 from sweeps.corpora import TokenisedCorpus
+from sweeps.delta import Shifted
 from sweeps.device import device
 from sweeps.logit_cache import LogitCache, Numbers, Wrote
 from sweeps.logits import Full, TopK, kept
@@ -38,7 +39,19 @@ def target_of(store: Store, step: Step, corpus: TokenisedCorpus) -> Target | Non
         return None
     if step.logits:
         return cached(store, step.logits, corpus)
-    return online(store, step.teacher) if step.teacher else None
+    return followed(store, step) if step.teacher else None
+
+
+def followed(store: Store, step: Step) -> Target:
+    """What the models of ``step`` say: its teacher, or the student's base moved as that was tuned."""
+    assert step.teacher is not None
+    teacher = online(store, step.teacher)
+    if step.method is None or step.method.delta is None:
+        return teacher
+    assert step.init is not None
+    assert step.teacher.init is not None
+    student_base, teacher_base = (online(store, base).teacher for base in (step.init, step.teacher.init))
+    return Shifted(student_base, teacher_base, teacher.teacher, step.method.delta, teacher.said)
 
 
 def online(store: Store, teacher: Step) -> Online:
@@ -84,17 +97,18 @@ def cached(store: Store, cache: Step, corpus: TokenisedCorpus, wrote: Wrote | No
     assert cache.method is not None
     how, data = kept(cache.method, cache.shape.vocab), stream_of(cache, corpus)
     numbers = data.seen(cache.steps)
-    teacher = once(lambda: online(store, of))
+    target = once(lambda: followed(store, cache))
+    model = once(lambda: online(store, of).teacher)
 
     @once
     def looked_up() -> Datastore:
         assert isinstance(how, Nearest)
-        return Datastore.of(teacher().teacher, data, how.rules)
+        return Datastore.of(model(), data, how.rules)
 
     def teach(some: Numbers) -> NDArray[np.void]:
         if isinstance(how, Nearest):
-            return retrieved(teacher().teacher, looked_up(), data, some, how)
-        return distributions(teacher(), data, some, how)
+            return retrieved(model(), looked_up(), data, some, how)
+        return distributions(target(), data, some, how)
 
     return Cached(how, LogitCache(store, cache.id, how, data.context, numbers).ready(teach, wrote))
 

@@ -8,8 +8,8 @@ from scaling.errors import InputError
 from sweeps.corpora import TokenisedCorpus, source_of, tokenise
 from sweeps.corpora.tokenizer import GivenTokenizer
 from sweeps.corpora.tokens import corpus_fingerprint
+from sweeps.corpus import VOCAB, Corpus
 from sweeps.foreign.files import HUB_ID, snapshot
-from sweeps.spec import VOCAB, Corpus
 
 TOKENIZER_FILES = ("tokenizer*.json",)
 
@@ -34,6 +34,8 @@ def resolved(corpus: Corpus) -> Corpus:
 
 def given_tokenizer(corpus: Corpus) -> GivenTokenizer | None:
     """The tokenizer that ``corpus`` names, from disk or a hub; None if one is to be trained on the text."""
+    if corpus.like is not None:
+        return GivenTokenizer.read(tokens_of(corpus.like).tokenizer_files)
     if corpus.tokenizer is None:
         return None
     place = Path(corpus.tokenizer).expanduser()

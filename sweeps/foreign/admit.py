@@ -7,11 +7,12 @@ from dataclasses import replace
 from scaling.compute import ModelShape
 from scaling.errors import InputError
 from sweeps.corpora.tokenizer import GivenTokenizer
+from sweeps.corpus import Corpus
 from sweeps.foreign.count import card_of
 from sweeps.foreign.files import SMALL, locate
 from sweeps.foreign.shapes import Foreign
 from sweeps.foreign.vocabulary import compare
-from sweeps.spec import Corpus, Pretrained
+from sweeps.spec import Pretrained
 from sweeps.text import given_tokenizer, tokens_of
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from scaling.compute import ModelShape
 from sweeps.corpora.tokenizer import GivenTokenizer
+from sweeps.corpus import Corpus
 from sweeps.device import device
 from sweeps.foreign.count import card_of
 from sweeps.foreign.files import locate
 from sweeps.foreign.load import load
 from sweeps.heldout import heldout_loss
-from sweeps.spec import Corpus
 from sweeps.text import resolved, tokens_of
 
 WIDTHS = (64, 128, 256, 512)

@@ -4,6 +4,6 @@ Named ones lie beside this file as ``<name>.yaml``: ``methods: [gkd, {use: gkd, 
 """
 
 from sweeps.methods.method import Method
-from sweeps.methods.parts import Credit, Init, Neighbours, Replay, Source, Taid
+from sweeps.methods.parts import Credit, Delta, Init, Neighbours, Replay, Source, Taid
 
-__all__ = ["Credit", "Init", "Method", "Neighbours", "Replay", "Source", "Taid"]
+__all__ = ["Credit", "Delta", "Init", "Method", "Neighbours", "Replay", "Source", "Taid"]

@@ -12,13 +12,13 @@ from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
 from sweeps.legality import PARAMETERS, objection
-from sweeps.methods.parts import Credit, Init, Neighbours, Source, Taid
+from sweeps.methods.parts import Credit, Delta, Init, Neighbours, Source, Taid
 from sweeps.parts import Part
 
 SHORT = {"temperature": "tau", "cross_entropy": "ce"}
 """Names of a method's fields in tables."""
-WORDS = {name: name for name in ("taid", "replay", "init", "neighbours")} | {"credit": "long-horizon"}
-"""Names of its parts, where a method has them and its like do not."""
+WORDS = {"credit": "long-horizon"}
+"""Names of its parts, where a method has them and its like do not; the others are as they are called."""
 
 DivergenceName = Literal[
     "forward-kl",
@@ -52,6 +52,8 @@ class Method(Part):
     """Weight of the text's own tokens, 1 - lambda; 0 is pure distillation, 1 asks no teacher."""
     taid: Taid | None = None
     """Move the teacher away from the student as training goes on."""
+    delta: Delta | None = None
+    """Follow how the teacher was tuned, from where the student itself began."""
     neighbours: Neighbours | None = None
     """Follow not what the teacher says, but what came next where it found text alike; written down once."""
     logits: Literal["online", "cached", "top-k"] = "online"
@@ -126,7 +128,7 @@ def _differences(part: Part, like: Part) -> Iterator[str]:
             continue
         if isinstance(value, Part):
             if other is None:
-                yield WORDS[name]
+                yield WORDS.get(name, name)
             yield from _differences(value, other or type(value)())
         elif value is None or value is False:
             yield f"no {WORDS.get(name, name)}"

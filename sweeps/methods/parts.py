@@ -28,6 +28,15 @@ class Taid(Part):
         return self
 
 
+class Delta(Part):
+    """The target is the student's base, moved as tuning moved the teacher; :mod:`sweeps.delta` says how."""
+
+    strength: float = Field(1.0, ge=0)
+    """Of the shift: 0 is the student's base, 1 the teacher's whole tuning."""
+    tail: float = Field(1e-3, ge=0, lt=1)
+    """Shift no token less likely than this share of the likeliest, for tuned teacher and student's base."""
+
+
 class Neighbours(Part):
     """The teacher's distribution is a vote of like places in the text; :mod:`sweeps.neighbours` says how."""
 
@@ -104,5 +113,6 @@ class Init(Part):
 
     share: float = Field(0.25, gt=0, lt=1)
     """Of the student's tokens."""
-    by: Literal["data", "teacher"] = "data"
-    """Trained on the data; or distilled on it, with forward KL, from the same teacher."""
+    by: Literal["data", "teacher", "base"] = "data"
+    """Trained on the data; or distilled on it, with forward KL, from the same teacher; or trained on the text
+    that the teacher's base was trained on."""

@@ -10,21 +10,27 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from scaling.errors import InputError
 from sweeps.batches import Batches
+from sweeps.checkpoints import Checkpoints
 from sweeps.executors import Inline
 from sweeps.ladder import shape_for
+from sweeps.logit_cache import LogitCache
 from sweeps.methods import Method, Neighbours
 from sweeps.model import Decoder
 from sweeps.neighbours import Datastore, retrieved
 from sweeps.objectives import decoupled_kl, log_probabilities
+from sweeps.run import Recipe
 from sweeps.run_step import corpus_of
 from sweeps.scheduler import run
-from sweeps.spec import parse_sweep
+from sweeps.spec import Training, parse_sweep
 from sweeps.steps import Dag, Step, expand
 from sweeps.store import Store
+from sweeps.targets import Cached
 from sweeps.teaching import target_of
+from sweeps.training import train
 from sweeps.votes import Nearest, votes
 
 CONTEXT, VOCAB = 16, 40
@@ -215,6 +221,36 @@ def test_what_votes_cannot_be_is_refused(small_spec: dict[str, Any], given: Any,
     with pytest.raises(InputError) as found:
         parse_sweep(small_spec | {"methods": [given]})
     assert reason in str(found.value)
+
+
+def test_killed_and_resumed_it_ends_in_the_same_bits(teacher: Decoder, data: Batches, tmp_path: Path) -> None:
+    rules = Neighbours(count=4, keys=16 * CONTEXT)
+    store, how, at = Store(tmp_path), Nearest(VOCAB, rules), Datastore.of(teacher, data, rules)
+
+    def target() -> Cached:
+        cache = LogitCache(store, "cache", how, CONTEXT, data.seen(20))
+        return Cached(how, cache.ready(lambda some: retrieved(teacher, at, data, some, how)))
+
+    class Killed(Cached):
+        def rows(self, inputs: Tensor, numbers: Tensor) -> Tensor:
+            if torch.equal(numbers, data.numbers(12)):
+                raise KeyboardInterrupt
+            return super().rows(inputs, numbers)
+
+    rates = Training(batch_tokens=4 * CONTEXT, warmup_tokens=320)
+    recipe = Recipe(shape=teacher.shape, steps=20, training=rates, seed=1, method=Method(use="dnkd"))
+    whole, found = train(recipe, data.tokens, data_seed=0, target=target()), target()
+    checkpoints = Checkpoints(store, "run")
+    given = {"data_seed": 0, "checkpoints": checkpoints}
+    with pytest.raises(KeyboardInterrupt):
+        dying = Killed(found.kept, found.logits)
+        train(recipe, data.tokens, target=dying, checkpoint_seconds=0, **given)
+    assert (checkpoints.latest() or (0,))[0] == 12
+    shard = next((tmp_path / "cache" / "logits").iterdir())
+    shard.write_bytes(shard.read_bytes()[:-5])
+    again = train(recipe, data.tokens, target=target(), **given)
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_too_little_text_for_the_neighbours_is_said(teacher: Decoder) -> None:

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sweeps.credit import advantages, returns
+from sweeps.credit import advantages, clipped, returns
 from sweeps.generate import Written, uniform, write
 from sweeps.methods import Credit, Method, Source
 from sweeps.objectives import forward_kl, reverse_kl
 from sweeps.spec import Training
+from sweeps.taid import between
 from sweeps.targets import Online
 from sweeps.written import written_loss
 
@@ -157,6 +158,26 @@ def test_single_steps_and_expectations_each_take_variance_away() -> None:
             spread.append((q @ (each - means[-1]).square()).sum().item())
         assert spread[0] > spread[1] > spread[2]
         torch.testing.assert_close(means[0], means[1], rtol=0, atol=1e-10)
+
+
+def test_credit_for_a_token_itself_is_the_gradient_of_reverse_kl_and_of_no_other() -> None:
+    """Over all tokens that could be drawn: squared log ratios, not their unbiased positive estimate."""
+    draw = torch.Generator().manual_seed(0)
+    z = torch.randn(5, generator=draw, dtype=torch.float64, requires_grad=True)
+    log_q, log_p = z.log_softmax(0), torch.randn(5, generator=draw, dtype=torch.float64).log_softmax(0)
+    q, reward = log_q.detach().exp(), (log_p - log_q).detach()
+
+    def of(loss: Tensor) -> Tensor:
+        return torch.autograd.grad(loss, z, retain_graph=True)[0]
+
+    credit = of((q * clipped(log_q, log_q.detach(), reward, 1e9)).sum())
+    torch.testing.assert_close(credit, of(reverse_kl(log_p, log_q)), rtol=0, atol=1e-12)
+    torch.testing.assert_close(credit, of((q * (log_p - log_q).square() / 2).sum()), rtol=0, atol=1e-12)
+    positive = of((q * ((log_p - log_q).exp() - 1 - (log_p - log_q))).sum())
+    torch.testing.assert_close(positive, of(forward_kl(log_p, log_q)), rtol=0, atol=1e-12)
+    assert (credit - positive).abs().max() > 0.01
+    equal = of((q * clipped(log_q, log_q.detach(), torch.ones(5).double(), 1e9)).sum())
+    assert equal.abs().max() < 1e-12
 
 
 def test_a_teacher_s_share_in_drawing_is_weighed_out() -> None:
@@ -325,6 +346,19 @@ def risks(blocks: Tensor, log_p: Tensor, seed: int, objective: str) -> tuple[flo
     of = _of(student(blocks), blocks).sum(1).detach()
     likely, covered = -(of.exp() * of_teacher).sum(), -(of_teacher.exp() * of).sum()
     return likely.item(), covered.item(), reverse_kl(of_teacher, of).item()
+
+
+def test_under_taid_a_student_begins_with_a_quarter_of_the_loss() -> None:
+    """One that knows little yet."""
+    blocks = sequences(3, 4)
+    for seed in range(10):
+        student = Markov(seed + 100, 1)
+        with torch.no_grad():
+            student.logits *= 0.1
+            log_p, log_q = Markov(seed, 2)(blocks), student(blocks)
+        weights = _of(log_p, blocks).sum(1).exp()[:, None]
+        part, whole = (weights * forward_kl(between(log_p, log_q, t), log_q) for t in (0.4, 1.0))
+        assert 0.15 < (part.sum() / whole.sum()).item() < 0.35
 
 
 @pytest.mark.slow
