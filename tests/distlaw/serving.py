@@ -25,7 +25,7 @@ def server() -> Iterator[str]:
         process.terminate()
         _, complaints = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert complaints == ""
+    assert complaints == "", complaints
 
 
 def ask(url: str, body: object = None, **headers: str) -> tuple[int, Any]:

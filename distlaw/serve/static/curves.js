@@ -8,9 +8,8 @@ const FAR = 1.5; // beyond it a plan speaks of extrapolation
 
 export class Curves {
   constructor(place, readings, pick) {
-    this.figure = new Figure(place);
+    this.figure = new Figure(place, pick);
     this.readings = readings;
-    this.pick = pick;
     this.off = new Set();
   }
 
@@ -33,7 +32,7 @@ export class Curves {
       bands,
       scales: { x: { distr: 3, range: () => ends, time: false }, y: { range: (_, low, high) => padded(low, high, shown) } },
       axes: [axis("flops", "compute (FLOPs)"), axis("linear", shown === "gain" ? "gain over direct training (nats/token)" : "held-out loss (nats/token)")],
-      cursor: { drag: { x: false, y: false }, points: { show: (plot, k) => (k % 3 === 1 ? uPlotPoint(plot, k) : null) }, bind: { click: (plot) => () => { if (plot.cursor.idx !== null) this.pick(plot.posToVal(plot.cursor.left, "x")); return null; } } },
+      cursor: { drag: { x: false, y: false }, points: { show: (plot, k) => (k % 3 === 1 ? uPlotPoint(plot, k) : null) } },
       hooks: { drawClear: [(plot) => this.background(plot)], draw: [(plot) => this.foreground(plot)], setCursor: [(plot) => this.read(plot.cursor.idx)] },
     }, data);
     this.read(null);

@@ -24,10 +24,11 @@ export function axis(kind, label) {
   };
 }
 
-/** A plot that is made anew for new data and follows the width of its place. */
+/** A plot that is made anew for new data, follows the width of its place, and says where it is clicked. */
 export class Figure {
-  constructor(place) {
+  constructor(place, take) {
     this.place = place;
+    this.take = take;
     this.drawn = null;
     new ResizeObserver(() => this.resize()).observe(place);
   }
@@ -36,6 +37,11 @@ export class Figure {
     this.clear();
     const width = this.place.clientWidth;
     this.drawn = new uPlot({ width, height: height(width), padding: [10, 12, 0, 0], legend: { show: false }, ...options }, data, this.place);
+    const { over } = this.drawn;
+    over.addEventListener("click", ({ clientX, clientY }) => {
+      const { left, top } = over.getBoundingClientRect();
+      this.take(this.drawn.posToVal(clientX - left, "x"), this.drawn.posToVal(clientY - top, "y"));
+    });
   }
 
   resize() {

@@ -8,7 +8,7 @@ const SURE_GAIN = 0.05; // nats/token that count as certain where there is no pr
 
 export class DecisionMap {
   constructor(place, reading, pick) {
-    this.figure = new Figure(place);
+    this.figure = new Figure(place, (budget, size) => this.take(budget, size));
     this.reading = reading;
     this.pick = pick;
     place.addEventListener("keydown", (event) => this.walk(event));
@@ -22,7 +22,7 @@ export class DecisionMap {
       series: [{}, { stroke: "transparent", points: { show: false } }],
       scales: { x: { distr: 3, range: () => ends(budgets), time: false }, y: { distr: 3, range: () => ends(sizes) } },
       axes: [axis("flops", "compute (FLOPs)"), axis("params", "student (non-embedding parameters)")].map((each) => ({ ...each, grid: { show: false } })),
-      cursor: { drag: { x: false, y: false }, points: { show: false }, bind: { click: (plot) => () => { this.take(plot.posToVal(plot.cursor.left, "x"), plot.posToVal(plot.cursor.top, "y")); return null; } } },
+      cursor: { drag: { x: false, y: false }, points: { show: false } },
       hooks: { drawClear: [(plot) => this.cells(plot)], draw: [(plot) => this.marker(plot)], setCursor: [(plot) => this.hover(plot)] },
     }, [budgets, budgets.map(() => sizes[0])]);
     this.read(budget, size);

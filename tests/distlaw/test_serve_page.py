@@ -1,0 +1,239 @@
+"""The calculator page in headless Chromium: every kind of question, by mouse and by keyboard."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+
+import pytest
+
+from distlaw.serve.answers import thinned
+from scaling import Calibration, Question, plan
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+CHROMIUM = shutil.which("chromium")
+if not CHROMIUM:
+    pytest.skip("needs chromium: apt-get install chromium", allow_module_level=True)
+
+expect = playwright.expect
+FEW = thinned(Calibration.load("busbridge2025-figure1-runs"), 20)
+SOON = 60_000
+"""Milliseconds that a busy machine may take."""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, api):
+    """An open page, which must neither complain nor ask another host for anything."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    context.set_default_timeout(SOON)
+    expect.set_options(timeout=SOON)
+    page = context.new_page()
+    complaints, hosts = [], set()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+    yield page
+    context.close()
+    assert [each for each in complaints if "422" not in each] == []  # the browser's own note of a refusal
+    assert hosts <= {api.removeprefix("http://")}
+
+
+def opened(page, api, asked=""):
+    page.goto(f"{api}/?{len(asked)}#{asked}")
+    settled(page)
+    return page
+
+
+def settled(page):
+    page.wait_for_timeout(500)  # the page waits for rest before it asks the long questions
+    page.wait_for_selector("#progress", state="hidden")
+
+
+def test_the_verdict_comes_first_and_is_the_planners(page, api):
+    opened(page, api)
+    expected = plan(Question(student_params=3e8, budget=1e21))
+    assert page.inner_text("#verdict").split() == expected.headline.split()
+    assert page.locator(".way").count() == 5
+    losses = page.locator(".way .value b").all_inner_texts()
+    assert losses == [f"{way.loss.value:.3f}" for way in (*expected.direct, *expected.distillations)]
+    assert page.locator("#curves canvas").count() == page.locator("#map canvas").count() == 1
+    box = page.locator("#answer").bounding_box()
+    assert box["y"] < 120
+
+
+ASKED = {
+    "plan": ("ask=plan&best=1&scenario=best_case", "3.9B on"),
+    "target": ("ask=target&target=2.5&scenario=best_case", "Cheapest way to a loss of 2.5"),
+    "teachers": ("ask=teachers", "medium"),
+    "family": ("ask=family&family=100M,+1B&scenario=best_case", "1B student: teacher and logits free"),
+    "predict": ("ask=predict&teacher=size", "Alone the student reaches"),
+    "compare": ("ask=compare&scenario=best_case&against=hoffmann2022;busbridge2025-table6", "1 of 1"),
+}
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_every_kind_of_question_is_answered_from_its_link(page, api, kind):
+    link, words = ASKED[kind]
+    opened(page, api, link)
+    expect(page.locator("#answer")).to_contain_text(words)
+    assert page.is_hidden("#problem")
+    assert page.is_checked(f"[name=ask][value={kind}]")
+    assert page.inner_text("#command").startswith("distlaw ")
+    assert page.locator("#table tbody tr").count() >= 1
+    assert page.is_visible("#curves-card") == (kind in ("plan", "target"))
+
+
+def test_a_question_made_by_hand_goes_into_the_link_and_comes_back(page, api, browser):
+    opened(page, api)
+    page.fill("#student", "1B")
+    page.uncheck("[value=teacher_pretraining]")
+    page.click("summary:has-text('Data, serving')")
+    page.fill("#unique", "100B")
+    page.fill("[name=teacher_params_high]", "2B")
+    settled(page)
+    link, verdict = page.url, page.inner_text("#verdict")
+    assert "--constrain 'teacher_params<=2B'" in page.inner_text("#command")
+    page.goto("about:blank")
+    page.goto(link)
+    settled(page)
+    assert page.input_value("#student") == "1B"
+    assert page.inner_text("#verdict") == verdict
+    page.click("text=Start over")
+    settled(page)
+    assert page.input_value("#student") == "300M"
+    assert page.url.endswith("#")
+
+
+def test_wrong_input_is_explained_beside_the_field_and_the_next_answer_clears_it(page, api):
+    opened(page, api, "scenario=best_case")
+    page.fill("#budget", "a lot")
+    expect(page.locator("#problem")).to_contain_text("budget: cannot read 'a lot'")
+    assert page.get_attribute("#budget", "aria-invalid") == "true"
+    page.fill("#budget", "1e400")
+    expect(page.locator("#problem")).to_contain_text("budget: must be positive and finite")
+    page.fill("#budget", "2e21")
+    expect(page.locator("#problem")).to_be_hidden()
+    assert page.get_attribute("#budget", "aria-invalid") is None
+    page.check("[name=ask][value=teachers]", force=True)
+    page.fill("#catalogue", "<script>alert(1)</script>")
+    expect(page.locator("#problem")).to_contain_text("catalogue: no column")
+    assert page.get_attribute("#catalogue", "aria-invalid") == "true"
+
+
+def test_an_upload_stays_here_and_its_link_asks_for_the_file(page, api, tmp_path):
+    opened(page, api, "scenario=best_case")
+    path = tmp_path / "mine.json"
+    page.set_input_files("#upload", {"name": "../../etc/passwd", "mimeType": "", "buffer": b"{NaN"})
+    expect(page.locator("#problem")).to_contain_text("../../etc/passwd is not JSON")
+    page.set_input_files("#upload", {"name": "huge.json", "mimeType": "", "buffer": b" " * 2_000_001})
+    expect(page.locator("#problem")).to_contain_text("at most 2,000,000 are taken")
+    content = json.loads(FEW.to_json()) | {"name": "<b>mine</b>"}
+    content["supervised"]["E"] = None
+    path.write_text(json.dumps(content))
+    page.set_input_files("#upload", path)
+    expect(page.locator("#problem")).to_contain_text("supervised.E: must be a finite number")
+    content["supervised"]["E"] = 1.0
+    path.write_text(json.dumps(content))
+    page.set_input_files("#upload", path)
+    expect(page.locator("#asked")).to_contain_text("calibration <b>mine</b>")
+    expect(page.locator("#problem")).to_be_hidden()
+    settled(page)
+    link, verdict = page.url, page.inner_text("#verdict")
+    page.goto("about:blank")
+    page.goto(link)
+    expect(page.locator("#problem")).to_contain_text(
+        re.compile("made with the file <b>mine</b> .*; upload that file")
+    )
+    page.set_input_files("#upload", path)
+    expect(page.locator("#verdict")).to_have_text(verdict)
+
+
+def test_the_keyboard_reaches_everything(page, api):
+    """A slider, the kinds of question, and the map."""
+    opened(page, api, "scenario=best_case")
+    page.focus("[aria-label='Student, slider']")
+    page.keyboard.press("ArrowRight")
+    assert page.input_value("#student") != "300M"
+    page.focus("#map")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowRight")
+    settled(page)
+    assert page.input_value("#budget") == "1.3e21"
+    page.focus("[name=ask]:checked")
+    page.keyboard.press("ArrowRight")
+    assert page.is_checked("[name=ask][value=target]")
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll('input, select, textarea, button')].filter((each) =>
+        !each.labels?.length && !each.ariaLabel && !each.textContent.trim()).map((each) => each.outerHTML)"""
+    )
+    assert unnamed == []
+
+
+def test_a_click_in_the_map_or_the_curves_asks_there(page, api):
+    opened(page, api, "best=1&scenario=teacher_inference")
+    page.locator("#map .u-over").click(position={"x": 40, "y": 40})
+    settled(page)
+    assert not page.is_checked("[name=best]")
+    assert page.input_value("#budget") != "1e21"
+    before = page.input_value("#budget")
+    page.locator("#curves .u-over").click(position={"x": 400, "y": 40})
+    settled(page)
+    assert page.input_value("#budget") != before
+    page.locator("#curves .u-over").hover(position={"x": 20, "y": 40})
+    assert re.search(r"[+−]0\.\d{3} \[", page.inner_text("#readings"))
+
+
+def test_downloads_hold_what_is_shown(page, api):
+    opened(page, api, "scenario=best_case")
+
+    def saved(button):
+        with page.expect_download() as coming:
+            page.click(button)
+        return coming.value.suggested_filename, coming.value.path().read_bytes()
+
+    expected = plan(Question(student_params=3e8, budget=1e21, scenarios=("best_case",)))
+    name, content = saved("#save-json")
+    assert name == "distlaw-plan.json"
+    found = json.loads(content)
+    assert found["answer"]["headline"] == expected.headline
+    assert found["question"]["student_params"] == "300M"
+    rows = list(csv.DictReader(io.StringIO(saved("#save-csv")[1].decode())))
+    assert [float(row["loss_nats"]) for row in rows] == [row["loss_nats"] for row in expected.rows()]
+    curves = list(csv.DictReader(io.StringIO(saved("#save-curves")[1].decode())))
+    assert {row["way"] for row in curves} == {"direct", "best_case"}
+    assert len(curves) == 62
+    assert saved("#save-png")[1].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_all_of_it_with_enough_contrast(browser, api, scheme):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(SOON)
+    opened(page, api, "scenario=best_case;teacher_pretraining_and_inference")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate(CONTRAST) == []
+    context.close()
+
+
+CONTRAST = """() => {
+  const parts = (text) => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+  const light = (rgb) => rgb.slice(0, 3).map((c) => c / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, c, k) => sum + c * [0.2126, 0.7152, 0.0722][k], 0);
+  const ground = (at) => { for (; at; at = at.parentElement) { const c = parts(getComputedStyle(at).backgroundColor); if (c[3] === 1) return c; } return [255, 255, 255]; };
+  const words = [...document.querySelectorAll('body *')].filter((each) => each.offsetParent
+    && [...each.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()));
+  return words.map((each) => { const [a, b] = [light(parts(getComputedStyle(each).color)), light(ground(each))].sort((x, y) => y - x);
+    return [each.outerHTML.slice(0, 80), (a + 0.05) / (b + 0.05)]; }).filter(([, ratio]) => ratio < 4.5);
+}"""
