@@ -31,7 +31,7 @@ export class Curves {
       series,
       bands,
       scales: { x: { distr: 3, range: () => ends, time: false }, y: { range: (_, low, high) => padded(low, high, shown) } },
-      axes: [axis("flops", "compute (FLOPs)"), axis("linear", shown === "gain" ? "gain over direct training (nats/token)" : "held-out loss (nats/token)")],
+      axes: [axis("flops", "compute (FLOPs)"), axis("linear", `${shown} (nats/token)`)],
       cursor: { drag: { x: false, y: false }, points: { show: (plot, k) => (k % 3 === 1 ? uPlotPoint(plot, k) : null) } },
       hooks: { drawClear: [(plot) => this.background(plot)], draw: [(plot) => this.foreground(plot)], setCursor: [(plot) => this.read(plot.cursor.idx)] },
     }, data);

@@ -36,7 +36,7 @@ export class Figure {
   draw(options, data) {
     this.clear();
     const width = this.place.clientWidth;
-    this.drawn = new uPlot({ width, height: height(width), padding: [10, 12, 0, 0], legend: { show: false }, ...options }, data, this.place);
+    this.drawn = new uPlot({ width, height: height(width), padding: [10, 18, 0, 0], legend: { show: false }, ...options }, data, this.place);
     const { over } = this.drawn;
     over.addEventListener("click", ({ clientX, clientY }) => {
       const { left, top } = over.getBoundingClientRect();

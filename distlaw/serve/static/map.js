@@ -21,7 +21,7 @@ export class DecisionMap {
     this.figure.draw({
       series: [{}, { stroke: "transparent", points: { show: false } }],
       scales: { x: { distr: 3, range: () => ends(budgets), time: false }, y: { distr: 3, range: () => ends(sizes) } },
-      axes: [axis("flops", "compute (FLOPs)"), axis("params", "student (non-embedding parameters)")].map((each) => ({ ...each, grid: { show: false } })),
+      axes: [axis("flops", "compute (FLOPs)"), axis("params", "student parameters")].map((each) => ({ ...each, grid: { show: false } })),
       cursor: { drag: { x: false, y: false }, points: { show: false } },
       hooks: { drawClear: [(plot) => this.cells(plot)], draw: [(plot) => this.marker(plot)], setCursor: [(plot) => this.hover(plot)] },
     }, [budgets, budgets.map(() => sizes[0])]);
