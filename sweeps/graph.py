@@ -121,7 +121,7 @@ def picture(nodes: Sequence[Node], dark: bool = False) -> Figure:
         if len(nodes) <= LABELLED:
             for node in nodes:
                 axes.annotate(
-                    node.label, places[node.id], (6, 0), textcoords="offset points", va="center", fontsize=6
+                    node.label, places[node.id], (6, 0), textcoords="offset points", va="center", fontsize=7
                 )
         done = sum(node.done for node in nodes)
         axes.set(title=f"{len(nodes)} steps, {done} done (filled)", xlim=(-0.3, last + 0.9))

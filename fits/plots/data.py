@@ -135,7 +135,7 @@ def predicted_chart(fit: Fit) -> Chart:
         panels=(
             Panel(x=observed_axis, y=Axis(label="predicted loss (nats/token)"), series=(*points, equal)),
             Panel(
-                x=observed_axis, y=Axis(label="predicted \u2212 observed (nats/token)"),
+                x=observed_axis, y=Axis(label="predicted \u2212 observed (nats)"),
                 series=tuple(errors), marks=(Mark(at=0.0, across="y"),),
             ),
         )

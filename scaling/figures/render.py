@@ -171,15 +171,17 @@ def _size(value: float, _: object = None) -> str:
 
 
 def _legends(figure: Figure, axes: Sequence[Axes], chart: Chart) -> None:
-    """One legend for all panels where they show the same; else each has its own."""
+    """One legend for all panels where they show the same, or where one panel has any; else each its own."""
     each = [at.get_legend_handles_labels() for at in axes]
-    labels = {tuple(texts) for _, texts in each if texts}
-    if len(labels) == 1 and sum(bool(texts) for _, texts in each) > 1:
-        handles, texts = next(found for found in each if found[1])
-        figure.legend(handles, texts, loc="outside right upper", title=chart.legend or None, alignment="left")
+    labelled = [found for found in each if found[1]]
+    alike = len({tuple(texts) for _, texts in labelled}) == 1
+    options: dict[str, Any] = {"title": chart.legend or None, "alignment": "left"}
+    if alike and len(axes) > 1:
+        where = "outside right upper" if len(labelled) > 1 else "outside lower center"
+        figure.legend(*labelled[0], loc=where, ncols=1 if len(labelled) > 1 else 2, **options)
         return
     for at, panel, (handles, texts) in zip(axes, chart.panels, each, strict=True):
         if texts and panel.y.names:
             at.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(texts))
         elif texts:
-            at.legend(handles, texts, title=chart.legend or None, alignment="left")
+            at.legend(handles, texts, **options)
