@@ -230,11 +230,11 @@ class Sweep(Part):
             raise ValueError("teachers without students: list them under 'supervised' or add 'students'")
         if not (self.supervised or self.students):
             raise ValueError("nothing to run: give 'supervised' grids, or 'teachers' and 'students'")
-        if self.training.batch_tokens % self.corpus.context:
-            raise ValueError(
-                f"training.batch_tokens ({self.training.batch_tokens:g}) must be a multiple of "
-                f"corpus.context ({self.corpus.context})"
-            )
+        for where, size in self._batches():
+            if size % self.corpus.context:
+                raise ValueError(
+                    f"{where} ({size:g}) must be a multiple of corpus.context ({self.corpus.context})"
+                )
         if found := departure(self):
             raise ValueError(found)
         for where, method in self.methods_given():
@@ -249,6 +249,12 @@ class Sweep(Part):
                 self._check_prompts(method, f"{where}.source")
         return self
 
+    def _batches(self) -> list[tuple[str, float]]:
+        """Tokens of every batch that may be trained on, each with its place in the spec."""
+        tried = (self.tuning and self.tuning.batch_tokens) or []
+        places = [(f"tuning.batch_tokens[{number}]", size) for number, size in enumerate(tried)]
+        return [("training.batch_tokens", self.training.batch_tokens), *places]
+
     def _check_datastore(self, rules: Neighbours, where: str) -> None:
         context = self.corpus.context
         if (size := int(rules.keys) // context * context) <= rules.count:
@@ -258,7 +264,8 @@ class Sweep(Part):
             )
 
     def _check_prompts(self, method: Method, where: str) -> None:
-        context, batch = self.corpus.context, round(self.training.batch_tokens / self.corpus.context)
+        context = self.corpus.context
+        batch = min(round(size / context) for _, size in self._batches())
         if (prompt := method.source.prompt(context)) >= context:
             raise ValueError(
                 f"{where}.prompt_tokens: prompts of {prompt} tokens leave nothing of a context of {context} "

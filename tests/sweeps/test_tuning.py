@@ -10,6 +10,7 @@ import pytest
 
 from scaling.errors import InputError
 from sweeps.executors import Inline
+from sweeps.methods import Method
 from sweeps.scheduler import run
 from sweeps.spec import Sweep, parse_sweep
 from sweeps.steps import Dag
@@ -118,6 +119,44 @@ def test_a_range_must_be_one(spec: dict[str, Any], rates: dict[str, Any], messag
     spec["tuning"]["peak_rate"] = rates
     with pytest.raises(InputError, match=message):
         parse_sweep(spec)
+
+
+def test_batches_that_may_be_tried_are_judged_beforehand(spec: dict[str, Any]) -> None:
+    spec["tuning"] |= {"batch_tokens": [64, 100]}
+    with pytest.raises(InputError, match=r"tuning.batch_tokens\[1\] \(100\) must be a multiple of .* \(32\)"):
+        parse_sweep(spec)
+    spec["tuning"] |= {"batch_tokens": [64, 32]}
+    with pytest.raises(InputError, match=r"methods\[0\].source.by: .* but a batch is 1 block"):
+        parse_sweep(spec | {"methods": ["f-distill-js"]})
+
+
+TOP, DNKD = {"logits": "top-k"}, {"use": "dnkd", "neighbours": {"keys": 1024}}
+
+
+@pytest.mark.parametrize("method", [TOP, DNKD])
+def test_a_method_is_never_tried_at_a_temperature_that_it_cannot_have(
+    spec: dict[str, Any], method: dict[str, Any], tmp_path: Path
+) -> None:
+    """Whether the range holds the only one that it takes, ends with it, or begins with it."""
+    for low, high in ((0.5, 2), (0.5, 1), (1, 4)):
+        spec["tuning"] |= {"peak_rate": None, "temperature": {"low": low, "high": high}}
+        search = Search(spec | {"methods": [method]}, tmp_path / "t")
+        chosen, found = search()
+        assert (found, search.ran) == ([], [])
+        assert chosen.methods == search.sweep.methods
+        assert "nothing to search, it takes no other temperature" in search.told[0]
+
+
+def test_methods_of_some_students_are_tuned_in_their_place(spec: dict[str, Any], tmp_path: Path) -> None:
+    own = [{"divergence": "skew-kl"}, TOP]
+    spec["students"].append({"params": ["3k"], "tokens": ["64k"], "methods": own})
+    spec["tuning"] |= {"peak_rate": None, "trials": 1, "temperature": {"low": 2, "high": 3}}
+    chosen, found = Search(spec, tmp_path / "t")()
+    assert [each.name for each in found] == ["skew-kl", "forward-kl"]
+    assert chosen.methods[0].temperature == found[1].values["temperature"]
+    first, second = chosen.students[1].methods or []
+    assert (first.temperature, second) == (found[0].values["temperature"], Method(logits="top-k"))
+    assert chosen.students[0].methods is None
 
 
 def test_nothing_to_tune_is_said(small_spec: dict[str, Any], tmp_path: Path) -> None:
