@@ -15,6 +15,7 @@ from torch import Tensor
 from scaling.errors import InputError
 from sweeps.batches import Batches
 from sweeps.checkpoints import Checkpoints
+from sweeps.chunked import mean_loss
 from sweeps.executors import Inline
 from sweeps.ladder import shape_for
 from sweeps.logit_cache import LogitCache
@@ -153,6 +154,27 @@ def test_what_got_no_vote_teaches_nothing(hits: int) -> None:
     if hits < 2:
         expected[1:] += 0.7 * (rest - p[1:] / p[1:].sum())
     assert torch.allclose(gradient[0], expected, atol=1e-12)
+
+
+def test_in_blocks_votes_teach_what_they_do_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw, rules, rows = torch.Generator().manual_seed(0), Neighbours(count=3), 12
+    how = Nearest(VOCAB, rules)
+    near = torch.rand(rows, 3, generator=draw), torch.randint(0, VOCAB, (rows, 3), generator=draw)
+    kept, labels = how.rows(how.pack(*near)), torch.randint(0, VOCAB, (rows,), generator=draw)
+    features, found = torch.randn(rows, 8, generator=draw), []
+
+    def per_token(logits: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
+        return decoupled_kl(how.log_probabilities(kept, 1.0), log_probabilities(logits), labels)
+
+    for _ in range(2):
+        head = torch.ones(VOCAB, 8).cumsum(0).div(VOCAB).requires_grad_()
+        loss = mean_loss(per_token, features, head, labels, kept)
+        found.append((loss.detach(), *torch.autograd.grad(loss, head)))
+        monkeypatch.setattr("sweeps.chunked.LOGITS_AT_ONCE", 1)
+        monkeypatch.setattr("sweeps.chunked.BLOCK_IN_FULL", 5 * VOCAB)
+    for one, other in zip(*found, strict=True):
+        assert one.isfinite().all()
+        assert torch.allclose(one, other, atol=1e-5)
 
 
 def steps_of(small_spec: dict[str, Any], *methods: Any, **more: Any) -> Dag:
