@@ -99,8 +99,9 @@ class Step:
 
     @property
     def tokens(self) -> int:
-        """D: tokens the model is trained on, those before ``start`` and of ``init`` included."""
-        return round(self.ends * self.training.batch_tokens) + (self.init.tokens if self.init else 0)
+        """D: tokens the model is trained on, those before ``start`` and of ``init`` included; or kept."""
+        before = self.init.tokens if self.init and not self.cache else 0
+        return before + round(self.ends * self.training.batch_tokens)
 
     @property
     def tokens_of_its_text(self) -> int:
@@ -118,7 +119,7 @@ class Step:
         """Tokens that the teacher reads in this step; a cache reads none twice, so at most these."""
         if self.teacher is None or self.logits:
             return 0
-        return self.tokens_of_its_text if self.cache else self.tokens_to_train * self.passes.read
+        return self.tokens if self.cache else self.tokens_to_train * self.passes.read
 
     @property
     def reading(self) -> tuple[float, ...]:
