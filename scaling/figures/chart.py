@@ -117,8 +117,6 @@ class Chart:
     columns: int = 3
     note: str = ""
     """What bands, dashes and shades mean; written below."""
-    legend: str = ""
-    """What the labels of the series are."""
 
 
 def orders(count: int) -> list[float]:

@@ -128,13 +128,13 @@ def _field(figure: Figure, at: Axes, field: Field) -> None:
 
 
 def _bars(at: Axes, bars: Bars) -> None:
-    left = np.zeros(len(bars.shares))
+    left, page = np.zeros(len(bars.shares)), at.get_facecolor()
     for number, (label, part) in enumerate(zip(bars.labels, bars.shares.T, strict=True)):
         drawn = at.barh(
             np.arange(len(part)), part, left=left, height=0.6, color=of_kind(number + 1), label=label
         )
         texts = [f"{100 * share:.0f} %" if share >= 0.06 else "" for share in part]
-        at.bar_label(drawn, texts, label_type="center", fontsize=7.5, color="white", fontweight="bold")
+        at.bar_label(drawn, texts, label_type="center", fontsize=7.5, color=page, fontweight="bold")
         left += part
 
 
@@ -145,13 +145,13 @@ def _axis(at: Axes, axis: Axis, which: str) -> None:
         at.grid(visible=False, axis="y")
         return
     own = at.xaxis if which == "x" else at.yaxis
-    (at.set_xlabel if which == "x" else at.set_ylabel)(axis.label)
+    own.set_label_text(axis.label)
     if axis.log:
-        (at.set_xscale if which == "x" else at.set_yscale)("log")
+        getattr(at, f"set_{which}scale")("log")
     if axis.limits is not None:
-        (at.set_xlim if which == "x" else at.set_ylim)(*axis.limits)
+        getattr(at, f"set_{which}lim")(axis.limits)
     if axis.log:
-        low, high = at.get_xlim() if which == "x" else at.get_ylim()
+        low, high = own.get_view_interval()
         decades = np.log10(high / low)
         if decades < 2.3:
             steps = (1, 2, 5) if decades > 0.6 else (1, 1.5, 2, 3, 4, 5, 6, 8)
@@ -175,13 +175,14 @@ def _legends(figure: Figure, axes: Sequence[Axes], chart: Chart) -> None:
     each = [at.get_legend_handles_labels() for at in axes]
     labelled = [found for found in each if found[1]]
     alike = len({tuple(texts) for _, texts in labelled}) == 1
-    options: dict[str, Any] = {"title": chart.legend or None, "alignment": "left"}
     if alike and len(axes) > 1:
-        where = "outside right upper" if len(labelled) > 1 else "outside lower center"
-        figure.legend(*labelled[0], loc=where, ncols=1 if len(labelled) > 1 else 2, **options)
+        if len(labelled) > 1:
+            figure.legend(*labelled[0], loc="outside right upper")
+        else:
+            figure.legend(*labelled[0], loc="outside lower center", ncols=2)
         return
     for at, panel, (handles, texts) in zip(axes, chart.panels, each, strict=True):
         if texts and panel.y.names:
             at.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(texts))
         elif texts:
-            at.legend(handles, texts, **options)
+            at.legend(handles, texts)
