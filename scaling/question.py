@@ -108,6 +108,8 @@ class Question:
         for name, (low, high) in self.constraints.items():
             if name not in CONSTRAINED:
                 raise InputError(f"cannot constrain {name!r}; constrain one of {', '.join(CONSTRAINED)}")
+            if max(low or 0.0, high or 0.0) > LARGEST_BUDGET:
+                raise InputError(f"constraint on {name}: no bound may exceed {LARGEST_BUDGET:g}")
             if low is not None and high is not None and low > high:
                 raise InputError(
                     f"constraint on {name}: the smallest value {low:g} exceeds the largest {high:g}"

@@ -318,6 +318,12 @@ def test_only_loopback_is_served_unless_asked():
         serve(host="0.0.0.0")
 
 
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(InputError, match=r"serve needs uvicorn: pip install 'distlaw\[serve\]'"):
+        serve()
+
+
 def test_a_taken_port_is_said_and_ends_with_2():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -521,6 +521,10 @@ def test_results_convert():
         ({"student_params": 1e9, "budget": 1e21, "constraints": {"teacher_params": (2e9, 1e9)}}, "exceeds"),
         ({"student_params": 1e9, "budget": 1e21, "constraints": {"teacher_loss": (-1, None)}}, "positive"),
         (
+            {"student_params": 1e9, "budget": 1e21, "constraints": {"teacher_params": 1e308}},
+            "no bound may exceed",
+        ),
+        (
             {"student_params": 1e9, "budget": 1e20, "constraints": {"student_tokens": (1e12, None)}},
             "pays for",
         ),
