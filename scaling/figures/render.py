@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from scaling.figures.chart import Axis, Bars, Chart, Field, Panel, Series
 from scaling.figures.figure import Figure
-from scaling.figures.style import DIVERGING, MARKERS, ORDERED, faint, ink, of_kind, of_order, style
+from scaling.figures.style import DIVERGING, MARKERS, ORDERED, faint, of_kind, of_order, style
 from scaling.units import format_number, format_power
 
 LETTERS = 11
@@ -21,6 +21,8 @@ LETTERS = 11
 PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.2
 ROW_HEIGHT = 0.42
 """Inches: of a panel, and of a row where an axis counts rows."""
+CONTOUR = "#222222"
+"""Contours lie on colours, not on the page."""
 
 
 def draw(chart: Chart, dark: bool = False) -> Figure:
@@ -111,7 +113,7 @@ def _field(figure: Figure, at: Axes, field: Field) -> None:
     filled = at.contourf(
         *where, levels=field.levels, cmap=colours, norm=norm, extend="both", alpha=0.9, zorder=0
     )
-    lines: dict[str, Any] = {"colors": [ink()], "linestyles": "solid", "zorder": 1}
+    lines: dict[str, Any] = {"colors": [CONTOUR], "linestyles": "solid", "zorder": 1}
     at.contour(*where, levels=field.levels, linewidths=0.5, alpha=0.6, **lines)
     if field.diverging:
         at.contour(*where, levels=[0.0], linewidths=1.6, **lines)
@@ -183,6 +185,6 @@ def _legends(figure: Figure, axes: Sequence[Axes], chart: Chart) -> None:
         return
     for at, panel, (handles, texts) in zip(axes, chart.panels, each, strict=True):
         if texts and panel.y.names:
-            at.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(texts))
+            at.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(texts), 3))
         elif texts:
             at.legend(handles, texts)
