@@ -50,7 +50,8 @@ async function follow() {
   const { tolerance, ...rest } = body;
   state.following = true;
   try {
-    drawWays(find("ways"), ofPlan(await post("points", "plan", { ...rest, uncertainty: false })), true);
+    drawWays(find("ways"), ofPlan(await post("points", "plan", { ...rest, uncertainty: false })));
+    find("answer").classList.add("provisional");
   } finally {
     state.following = false;
     if (state.behind) attempt(follow);
@@ -90,7 +91,8 @@ function show(answer) {
   find("asked").textContent = kind === "plan" ? answer.asked : kind === "predict" ? "Loss of one model" : "One question, every law";
   drawVerdict(find("verdict"), answer.headline);
   const ways = kind === "plan" ? ofPlan(answer) : kind === "predict" ? ofPrediction(answer) : [];
-  drawWays(find("ways"), ways, false);
+  drawWays(find("ways"), ways);
+  find("answer").classList.remove("provisional");
   drawTable(find("table"), answer.table);
   drawNotes(find("cautions"), find("assumptions"), answer.notes);
   find("table-card").hidden = false;
@@ -198,6 +200,7 @@ function keep() {
     const plots = [...document.querySelectorAll(".card:not([hidden]) .plot canvas")];
     if (!plots.length) return said("This kind of question has no figures.");
     const legend = curves.lines.map(({ name: way }) => [title(way), hue(way)]);
+    if (!find("map-card").hidden) legend.push([`map, ${title(find("map-scenario").value)}: blue distil, orange train directly, hatched no answer`, "soft"]);
     return picture(state.answer.headline, state.answer.asked, plots, legend, (blob) => download("distlaw.png", blob, "image/png"));
   });
   find("share").addEventListener("click", () => copy(location.href, "The link holds the whole question" + (location.hash.includes("upload") ? "; your calibration is not in it: send that file along." : ".")));

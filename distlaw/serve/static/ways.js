@@ -48,11 +48,10 @@ export function ofPrediction(answer) {
 }
 
 /** Draw lines on one common axis of losses. */
-export function drawWays(place, ways, provisional) {
+export function drawWays(place, ways) {
   const ends = ways.flatMap((way) => [way.loss.low ?? way.loss.value, way.loss.high ?? way.loss.value]);
   const [low, high] = [Math.min(...ends), Math.max(...ends)], margin = 0.04 * (high - low || 0.1);
   const at = (value) => (100 * (value - low + margin)) / (high - low + 2 * margin);
-  place.classList.toggle("provisional", provisional);
   place.replaceChildren(...ways.map((way) => {
     const [tone, text] = BADGES[way.verdict] ?? ["close", "No answer"];
     const badge = element("span", { className: `badge ${tone}`, textContent: way.probability == null ? text : `${text} · ${way.probability.toFixed(2)}` });
