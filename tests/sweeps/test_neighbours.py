@@ -17,6 +17,7 @@ from sweeps.batches import Batches
 from sweeps.checkpoints import Checkpoints
 from sweeps.chunked import mean_loss
 from sweeps.executors import Inline
+from sweeps.heldout import heldout_loss
 from sweeps.ladder import shape_for
 from sweeps.logit_cache import LogitCache
 from sweeps.methods import Method, Neighbours
@@ -283,3 +284,36 @@ def test_too_little_text_for_the_neighbours_is_said(teacher: Decoder) -> None:
 
 def test_its_name_says_how_it_differs() -> None:
     assert Method.model_validate(DNKD).name == "dnkd count=4 keys=4096"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_votes_of_others_keep_a_student_from_learning_its_text_by_heart(seed: int, tmp_path: Path) -> None:
+    """A thousand tokens read forty times: far less is lost on new text, and less without the token itself."""
+    vocab, size = 20, 1024
+    draw = np.random.default_rng(seed)
+    table = draw.dirichlet(np.full(vocab, 0.15), size=(vocab, vocab))
+    tokens = [0, 1]
+    for _ in range(size + 6000):
+        tokens.append(int(draw.choice(vocab, p=table[tokens[-2], tokens[-1]])))
+    seen, new = np.array(tokens[: size + 1], dtype=np.uint16), np.array(tokens[size:], dtype=np.uint16)
+    rules = Training(batch_tokens=4 * CONTEXT, warmup_tokens=1280)
+    shape = shape_for(13e3, vocab=vocab, context=CONTEXT, aspect_ratio=32)
+    like = train(Recipe(shape=shape, steps=200, training=rules, seed=7), seen, data_seed=1)
+    data, store = Batches(seen, context=CONTEXT, batch=4, seed=1), Store(tmp_path)
+
+    def loss(method: Method | None = None) -> float:
+        recipe, target = Recipe(shape=shape, steps=600, training=rules, seed=0, method=method), None
+        if method is not None and method.neighbours is not None:
+            how, at = Nearest(vocab, method.neighbours), Datastore.of(like, data, method.neighbours)
+            cache = LogitCache(store, f"{method.neighbours.itself}", how, CONTEXT, data.seen(600))
+            target = Cached(how, cache.ready(lambda some: retrieved(like, at, data, some, how)))
+        model = train(recipe, seen, data_seed=1, target=target)
+        return heldout_loss(model, new, context=CONTEXT, parts=[len(new)]).loss
+
+    alone = loss()
+    others, itself = (
+        loss(Method.model_validate({"use": "dnkd", "neighbours": {"keys": size, "itself": own}}))
+        for own in (False, True)
+    )
+    assert others < itself < alone - 0.5
