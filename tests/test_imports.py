@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "ray", "transformers", "tokenizers"}
+HEAVY = {"torch", "ray", "transformers", "tokenizers", "fastapi", "uvicorn"}
 
 
 def loaded_by(code: str) -> set[str]:

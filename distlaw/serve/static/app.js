@@ -36,6 +36,7 @@ function changed() {
   question.tidy();
   history.replaceState(null, "", `#${question.link()}`);
   clearTimeout(state.resting);
+  latest.get("answer")?.abort();
   state.resting = setTimeout(settle, REST);
   laws();
   attempt(follow);
