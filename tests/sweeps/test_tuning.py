@@ -150,7 +150,8 @@ def test_a_method_is_never_tried_at_a_temperature_that_it_cannot_have(
 def test_methods_of_some_students_are_tuned_in_their_place(spec: dict[str, Any], tmp_path: Path) -> None:
     own = [{"divergence": "skew-kl"}, TOP]
     spec["students"].append({"params": ["3k"], "tokens": ["64k"], "methods": own})
-    spec["tuning"] |= {"peak_rate": None, "trials": 1, "temperature": {"low": 2, "high": 3}}
+    short = {"tokens": "32k", "peak_rate": None, "trials": 1}
+    spec["tuning"] |= short | {"temperature": {"low": 2, "high": 3}}
     chosen, found = Search(spec, tmp_path / "t")()
     assert [each.name for each in found] == ["skew-kl", "forward-kl"]
     assert chosen.methods[0].temperature == found[1].values["temperature"]
