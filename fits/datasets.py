@@ -1,4 +1,4 @@
-"""Two public data sets of real runs, for examples, tests and comparisons; sources in ``data/SOURCE.md``."""
+"""Data sets of real runs, for examples, tests and comparisons; sources in ``data/SOURCE.md``."""
 
 from __future__ import annotations
 
@@ -30,3 +30,11 @@ def figure1() -> pd.DataFrame:
 def figure1_curves() -> pd.DataFrame:
     """Points of the authors' own fitted law, read from the curves drawn in the same figure (``loss``)."""
     return read_runs(_DATA / "figure1_curves.csv", {"N": "NS", "D": "DS", "L": "LS_pred", "L_T": "LT"})
+
+
+def permissive() -> pd.DataFrame:
+    """209 runs of 13k to 400k parameters, of the sweep that the ``permissive`` preset describes.
+
+    The table lies beside that preset, in ``sweeps``.
+    """
+    return read_runs(_DATA.parents[1] / "sweeps" / "presets" / "permissive.parquet")
