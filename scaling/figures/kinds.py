@@ -7,7 +7,7 @@ paper is Busbridge et al. 2025 (arXiv 2502.08606).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -49,8 +49,7 @@ class Asked:
 
     def size_axis(self) -> Array:
         """Student sizes, along an axis."""
-        low, high = (min(self.students), max(self.students)) if len(self.students) > 1 else self._students()
-        return np.geomspace(low, high, SIDE)
+        return _between(self.students or self._students(), SIDE, "students")
 
     def token_levels(self, count: int = 4) -> tuple[float, ...]:
         """Student tokens, for lines or panels."""
@@ -58,8 +57,7 @@ class Asked:
 
     def token_axis(self) -> Array:
         """Student tokens, along an axis."""
-        low, high = (min(self.tokens), max(self.tokens)) if len(self.tokens) > 1 else self._tokens()
-        return np.geomspace(low, high, SIDE)
+        return _between(self.tokens or self._tokens(), SIDE, "tokens")
 
     def teacher_levels(self, count: int = 4) -> tuple[float, ...]:
         """Teacher sizes, for lines or panels."""
@@ -67,8 +65,7 @@ class Asked:
 
     def teacher_axis(self, points: int = POINTS) -> Array:
         """Teacher sizes, along an axis."""
-        low, high = (min(self.teachers), max(self.teachers)) if len(self.teachers) > 1 else self._teachers()
-        return np.geomspace(low, high, points)
+        return _between(self.teachers or self._teachers(), points, "teachers")
 
     def teacher_losses(self, points: int = POINTS) -> Array:
         """Teacher losses along an axis, a little beyond those that were fitted."""
@@ -80,8 +77,7 @@ class Asked:
 
     def budget_axis(self, points: int = BUDGETS) -> Array:
         """Budgets along an axis."""
-        low, high = (min(self.budgets), max(self.budgets)) if len(self.budgets) > 1 else self._budgets()
-        return np.geomspace(low, high, points)
+        return _between(self.budgets or self._budgets(), points, "budgets")
 
     def budget_levels(self, count: int = 4) -> tuple[float, ...]:
         """Budgets of IsoFLOP lines, in the middle of what the runs span."""
@@ -115,6 +111,12 @@ class Asked:
         (small, large), (few, many) = self._students(), self._tokens()
         flops = self.calibration.architecture.training_flops
         return float(flops(small, few)), float(flops(large, many))
+
+
+def _between(ends: tuple[float, ...], points: int, what: str) -> Array:
+    if len(ends) < 2:
+        raise InputError(f"{what}: they are an axis here, so give its two ends, not {ends[0]:g} alone")
+    return np.geomspace(min(ends), max(ends), points)
 
 
 def _known(found: Range | None, what: str, option: str) -> Range:
@@ -205,9 +207,13 @@ def _teacher_at_a_price(asked: Asked) -> Chart:
 
 
 def _one_budget(asked: Asked) -> float:
-    if len(asked.budgets) > 1:
-        raise InputError("this figure shows one budget: name one")
-    return asked.budgets[0] if asked.budgets else float(np.sqrt(np.prod(asked.budget_axis()[[0, -1]])))
+    return _one(asked.budgets, "budget") or float(np.sqrt(np.prod(asked.budget_axis(2))))
+
+
+def _one(values: tuple[float, ...], what: str) -> float | None:
+    if len(values) > 1:
+        raise InputError(f"this figure shows one {what}: name one")
+    return values[0] if values else None
 
 
 def _scenarios(asked: Asked) -> Chart:
@@ -218,9 +224,8 @@ def _scenarios(asked: Asked) -> Chart:
 
 
 def _crossovers(asked: Asked) -> Chart:
-    low, high = asked._budgets()
-    wide = replace(asked, budgets=asked.budgets if len(asked.budgets) > 1 else (low / 10, high * 1e3))
-    return overtaking.crossovers(asked.calibration, asked.sizes(9), wide.budget_axis(40), asked.law)
+    low, high = asked.budget_axis(2) * (1.0 if asked.budgets else np.array([0.1, 1e3]))
+    return overtaking.crossovers(asked.calibration, asked.sizes(9), np.geomspace(low, high, 40), asked.law)
 
 
 def _decisions(asked: Asked) -> Chart:
@@ -248,7 +253,7 @@ def _savings(asked: Asked) -> Chart:
 
 
 def _near(asked: Asked) -> Chart:
-    size = asked.sizes(3)[len(asked.sizes(3)) // 2]
+    size = _one(asked.students, "student") or asked.sizes(3)[1]
     return optima.near_optimum(asked.calibration, asked.scenario(), size, _one_budget(asked), asked.law)
 
 

@@ -173,6 +173,11 @@ def test_wrong_wishes_are_refused_by_name():
         (lambda: paper.figure(5, asked()), "no figure 5 of the paper; there are 1, 2, 3, 4, 6"),
         (lambda: chart("shares", asked(scenarios=(BOTH, INFERENCE))), "shows one scenario"),
         (lambda: chart("near", asked(budgets=(1e20, 1e21))), "shows one budget"),
+        (lambda: chart("near", asked(students=(1e8, 1e9))), "shows one student"),
+        (
+            lambda: chart("scenarios", asked(budgets=(1e21,))),
+            "budgets: .* give its two ends, not 1e.21 alone",
+        ),
         (lambda: chart("gain", Asked(calibration=Calibration.load("hoffmann2022"))), "supervised law only"),
         (lambda: chart("gain", asked(law="magic")), "no law 'magic'"),
     ):
