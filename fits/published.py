@@ -224,8 +224,8 @@ def permissive(draws: int = DRAWS) -> Calibration:
             command=COMMAND,
             tokenizer="byte-level BPE of that text, 512 tokens",
             warnings=(
-                "Models of fewer than a million parameters, vocabulary 512: to learn and to test with, not to "
-                "plan a model that anybody would use.",
+                "Models of fewer than a million parameters, vocabulary 512: to learn and to test with, "
+                "not to plan a model that anybody would use.",
             ),
         ),
     )
