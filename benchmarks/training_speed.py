@@ -29,8 +29,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scaling.compute import ModelShape
-from sweeps.compiled import CompiledTrunk
 from sweeps.device import keep_memory, processor
+from sweeps.frozen import FrozenTrunk
 from sweeps.ladder import shape_for
 from sweeps.methods import Method
 from sweeps.model import Decoder
@@ -122,7 +122,7 @@ def online(of: ModelShape, training: Training) -> Online:
     model.initialise(1)
     model.eval().requires_grad_(False)
     model.precision = torch.bfloat16 if training.precision == "bf16" else torch.float32
-    return Online(CompiledTrunk(model) if training.compile else model, said=True)
+    return Online(FrozenTrunk(model) if training.compile else model, said=True)
 
 
 def compare(contestants: dict[str, Callable[[], Step]], tokens: dict[str, int], flops: float) -> None:

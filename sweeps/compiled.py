@@ -1,6 +1,7 @@
 """Functions translated to machine code by ``torch.compile``, for each shape once on this kind of machine.
 
-What is translated is kept in ``$DISTLAW_CACHE/compiled/<torch, processor, threads>``, which any number of
+For GPUs, and for losses that go over blocks of logits; what else a CPU runs is in :mod:`sweeps.library`. What
+is translated is kept in ``$DISTLAW_CACHE/compiled/<torch, processor, threads>``, which any number of
 processes may share. On the device it was made for it computes the same bits every time, but not those of
 plain PyTorch: whether a run is compiled is therefore part of what it is.
 """
@@ -14,6 +15,7 @@ import shutil
 from collections.abc import Callable
 from functools import wraps
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
@@ -36,8 +38,8 @@ def compiled(function: Function) -> Function:
     Raises:
         InputError: now or at a call, if this machine lacks what it takes.
     """
-    _check_tools()
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "compiled" / _kind_of_machine()))
+    check_tools()
+    translations()
     import torch._dynamo
     import torch._inductor.config
 
@@ -51,7 +53,7 @@ def compiled(function: Function) -> Function:
         try:
             return translated(*arguments)
         except torch._dynamo.exc.BackendCompilerFailed as error:
-            raise _advice(str(error.inner_exception).strip().splitlines()[0]) from error
+            raise advice(str(error.inner_exception).strip().splitlines()[0]) from error
 
     return call  # type: ignore[return-value]
 
@@ -68,24 +70,33 @@ class CompiledTrunk:
         return self.plain.head
 
 
-def _check_tools() -> None:
+def plain(model: LanguageModel) -> LanguageModel:
+    """``model`` as it was before it was compiled, if it was."""
+    return model.plain if isinstance(model, CompiledTrunk) else model
+
+
+def check_tools() -> None:
+    """Refuse on a machine that cannot compile."""
     if device().type == "cuda":
         if not find_spec("triton"):
-            raise _advice("on a GPU it takes triton, which is not installed")
+            raise advice("on a GPU it takes triton, which is not installed")
         return
     compiler = os.environ.get("CXX", "clang++" if platform.system() == "Darwin" else "g++")
     if not shutil.which(compiler):
-        raise _advice(f"it takes a C++ compiler, and {compiler} is not there; install one, or set CXX")
+        raise advice(f"it takes a C++ compiler, and {compiler} is not there; install one, or set CXX")
 
 
-def _advice(reason: str) -> InputError:
+def advice(reason: str) -> InputError:
+    """What to say there."""
     return InputError(
         f"training.compile: this machine cannot compile ({reason}). Where that cannot be changed, set "
         "compile: false, for all runs of the law: they then differ in their last digits"
     )
 
 
-def _kind_of_machine() -> str:
-    """What translations depend on beside the function: a compiler sees processor and threads."""
+def translations() -> Path:
+    """Where they are kept for this kind of machine: a compiler sees processor and threads."""
     known = f"{torch.__version__} {processor()} {torch.get_num_threads()}"
-    return hashlib.sha256(known.encode()).hexdigest()[:16]
+    folder = cache_dir() / "compiled" / hashlib.sha256(known.encode()).hexdigest()[:16]
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    return folder

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sweeps.compiled import CompiledTrunk
+from sweeps.compiled import plain
 from sweeps.objectives import log_probabilities, reverse_kl
 from sweeps.targets import LanguageModel
 
@@ -92,4 +92,4 @@ def uniform(batch: int, length: int, *seed: int) -> Tensor:
 
 def _body(writer: LanguageModel) -> Any:
     """What computes features, and can go on from what it has read; compiled it could not."""
-    return writer.plain.model if isinstance(writer, CompiledTrunk) else writer.model
+    return plain(writer).model

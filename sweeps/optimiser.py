@@ -53,18 +53,22 @@ class Optimiser:
 
     def __init__(self, groups: tuple[Group, ...]) -> None:
         self.groups = groups
-        members = [member for group in groups for member in group.members]
-        self.weights = torch.cat([member.detach().flatten() for member in members])
+        self.members = [member for group in groups for member in group.members]
+        self.weights = torch.cat([member.detach().flatten() for member in self.members])
         self.gradients, self.first, self.second = (torch.zeros_like(self.weights) for _ in range(3))
         self.updates = torch.zeros((), device=self.weights.device)
         flat = (self.weights, self.gradients, self.first, self.second)
         self.pieces = tuple(
             zip(*(each.split([group.size for group in groups]) for each in flat), strict=True)
         )
-        sizes = [member.numel() for member in members]
-        places = zip(members, self.weights.split(sizes), self.gradients.split(sizes), strict=True)
+        places = zip(self.members, self.views(self.weights), self.views(self.gradients), strict=True)
         for member, weight, gradient in places:
-            member.data, member.grad = weight.view_as(member), gradient.view_as(member)
+            member.data, member.grad = weight, gradient
+
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """Of what is laid out as the weights are, the part of each member in its shape."""
+        pieces = flat.split([member.numel() for member in self.members])
+        return [piece.view_as(member) for piece, member in zip(pieces, self.members, strict=True)]
 
     @torch.no_grad()
     def clip(self, most: float) -> Tensor:

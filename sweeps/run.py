@@ -15,6 +15,7 @@ from sweeps.checkpoints import Checkpoints
 from sweeps.chunked import fits
 from sweeps.compiled import CompiledTrunk, compiled
 from sweeps.device import device, out_of_memory
+from sweeps.lessons import Gradient
 from sweeps.loss import batch_loss
 from sweeps.methods import Method
 from sweeps.model import PRECISIONS, Decoder
@@ -30,6 +31,10 @@ EXPLODED = 10.0
 """Times the loss of a uniform guess, above which a loss is no longer training."""
 LOOK_EVERY = 32
 """Steps between two looks at the loss on a GPU."""
+OF_THE_OPTIMISER = {
+    "batch_tokens", "warmup_tokens", "peak_rate", "schedule", "decay", "final_rate", "weight_decay", "clip",
+}  # fmt: skip
+"""Of the rules of training, those that a loss does not depend on."""
 PIECES_AND_SECONDS, PACE = "/pieces and seconds", "/pace"
 """In a checkpoint, beside weights and moments."""
 
@@ -188,10 +193,15 @@ class Run:
         rules, shape = self.recipe.training, self.recipe.shape
         self.learner: LanguageModel = self.model
         self.batch_loss, self.written_loss = batch_loss, written_loss
-        if rules.compile and fits(round(rules.batch_tokens), shape.vocab):
-            self.batch_loss, self.written_loss = compiled(batch_loss), compiled(written_loss)
-        elif rules.compile:
+        self.gradient: Gradient | None = None
+        if not rules.compile:
+            return
+        if not fits(round(rules.batch_tokens), shape.vocab):
             self.learner = CompiledTrunk(self.model)
+        elif device().type == "cpu":
+            self.gradient = Gradient(self._loss, self._key, self.model, self.optimiser)
+        else:
+            self.batch_loss, self.written_loss = compiled(batch_loss), compiled(written_loss)
 
     def _restore(self) -> int:
         if self.checkpoints and (found := self.checkpoints.latest()):
@@ -218,19 +228,33 @@ class Run:
         batch = len(lesson.blocks)
         total = torch.zeros((), device=lesson.blocks.device)
         for piece in lesson.pieces(math.ceil(batch / self.pieces)):
-            loss = self._loss(piece, target) * (len(piece.blocks) / batch / self.world.size)
-            loss.backward()
-            total += loss.detach()
+            total += self._learnt(piece, target, len(piece.blocks) / batch / self.world.size)
         return total
 
-    def _loss(self, lesson: Lesson, target: Target | None) -> Tensor:
+    def _learnt(self, lesson: Lesson, target: Target | None, share: float) -> Tensor:
+        """Add the gradient of ``share`` of the loss to the model's; return that share."""
+        t = self.pace.t if self.pace else None
+        if self.gradient:
+            loss, gradient = self.gradient(lesson, target, t)
+            self.optimiser.gradients.add_(gradient, alpha=share)
+            return loss * share
+        loss = self._loss(self.learner, lesson, target, t) * share
+        loss.backward()
+        return loss.detach()
+
+    def _loss(self, model: LanguageModel, lesson: Lesson, target: Target | None, t: Tensor | None) -> Tensor:
         training, method = self.recipe.training, self.recipe.method
         if method is None or method.source.by == "data":
-            t = self.pace.t if self.pace else None
-            return self.batch_loss(self.learner, lesson.blocks, training, method, target, lesson.rows, t)
+            return self.batch_loss(model, lesson.blocks, training, method, target, lesson.rows, t)
         loss = self.written_loss(
-            self.learner, lesson.blocks, training, method, target, lesson.rows, *lesson.of_tokens
+            model, lesson.blocks, training, method, target, lesson.rows, *lesson.of_tokens
         )
         if lesson.beside is not None:
-            loss = loss + method.pretraining * self.batch_loss(self.learner, lesson.beside, training)
+            loss = loss + method.pretraining * self.batch_loss(model, lesson.beside, training)
         return loss
+
+    @property
+    def _key(self) -> str:
+        """All that :meth:`_loss` depends on."""
+        rules = self.recipe.training.model_dump_json(exclude=OF_THE_OPTIMISER)
+        return f"{self.recipe.shape} {rules} {self.recipe.method!r}"

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scaling.errors import InputError
 from sweeps.batches import Batches
 from sweeps.chunked import fits
-from sweeps.compiled import CompiledTrunk
 from sweeps.corpora import TokenisedCorpus
 from sweeps.delta import Shifted
 from sweeps.device import device
+from sweeps.frozen import FrozenTrunk
 from sweeps.logit_cache import LogitCache, Numbers, Wrote
 from sweeps.logits import Full, TopK, kept
 from sweeps.model import PRECISIONS, Decoder
@@ -61,7 +61,7 @@ def online(store: Store, teacher: Step) -> Online:
     if not isinstance(model, Decoder):
         return Online(model, said)
     model.precision = PRECISIONS[teacher.training.precision]
-    return Online(CompiledTrunk(model) if teacher.training.compile else model, said)
+    return Online(FrozenTrunk(model) if teacher.training.compile else model, said)
 
 
 def trained(store: Store, step: Step) -> Decoder:

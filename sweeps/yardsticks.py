@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sweeps.batches import as_blocks
-from sweeps.compiled import CompiledTrunk
+from sweeps.compiled import plain
 from sweeps.device import device
 from sweeps.generate import uniform, write
 from sweeps.model import Decoder
@@ -39,6 +39,7 @@ def yardsticks(
 
     Both write after the same prompts, a quarter of the context, by the same numbers.
     """
+    teacher = plain(teacher)
     count = (len(tokens) - 1) // context
     blocks = as_blocks(tokens, sorted({n * count // READ for n in range(READ)}), context).to(device())
     prompts = blocks[:WRITTEN, : max(1, context // 4)]
@@ -79,10 +80,9 @@ def _apart(student: LanguageModel, teacher: LanguageModel, inputs: Tensor) -> Te
 @contextmanager
 def _in_full(model: LanguageModel) -> Iterator[None]:
     """Within this, ``model`` multiplies in float32."""
-    plain = model.plain if isinstance(model, CompiledTrunk) else model
-    before = plain.precision if isinstance(plain, Decoder) else None
-    if isinstance(plain, Decoder):
-        plain.precision = torch.float32
+    before = model.precision if isinstance(model, Decoder) else None
+    if isinstance(model, Decoder):
+        model.precision = torch.float32
     yield
-    if isinstance(plain, Decoder) and before is not None:
-        plain.precision = before
+    if isinstance(model, Decoder) and before is not None:
+        model.precision = before

@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from scaling.errors import InputError
+from sweeps.batches import Batches
 from sweeps.checkpoints import Checkpoints
+from sweeps.frozen import FrozenTrunk
 from sweeps.heldout import heldout_loss
 from sweeps.ladder import shape_for
+from sweeps.library import Library, traced
 from sweeps.loss import batch_loss
 from sweeps.methods import Method
+from sweeps.methods.method import named
 from sweeps.model import Decoder
 from sweeps.run import Recipe, Run
 from sweeps.spec import Training
@@ -24,6 +28,11 @@ from sweeps.training import train, train_together
 SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
 TOKENS = (np.arange(20_000) ** 2 % 299).astype(np.uint16)
 RULES = {"batch_tokens": 128, "warmup_tokens": 640}
+
+
+def needs_more(method: Method) -> bool:
+    """Whether it follows more than a teacher: a datastore, or bases."""
+    return bool(method.neighbours or method.delta)
 
 
 def weights(model: Decoder) -> torch.Tensor:
@@ -98,7 +107,6 @@ def test_a_run_in_bf16_goes_on_in_the_same_bits(tmp_path: Path) -> None:
     assert torch.equal(weights(again.model), weights(trained(precision="bf16")))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of torch
 def test_compiled_a_run_repeats_itself_and_agrees_with_plain_pytorch(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +117,34 @@ def test_compiled_a_run_repeats_itself_and_agrees_with_plain_pytorch(
     assert any((own_cache / "compiled").rglob("*.so"))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own, of torch
+@pytest.mark.parametrize("name", [None, *(name for name in named() if not needs_more(Method(use=name)))])
+def test_traced_for_translation_every_method_has_its_loss_and_gradient(
+    name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interpreted(library: Library, *arguments: torch.Tensor) -> list[torch.Tensor]:
+        graph, _ = traced(library.function, arguments)
+        return list(graph(*arguments))
+
+    monkeypatch.setattr(Library, "__call__", interpreted)
+    teacher = Decoder(SHAPE)
+    teacher.initialise(1)
+    data = Batches(TOKENS, context=32, batch=4, seed=0)
+    method = Method(use=name) if name else None
+    runs, steps = [], []
+    for compile_it in (False, True):
+        target = Online(FrozenTrunk(teacher) if compile_it else teacher, said=True)
+        rules = Training(**RULES, compile=compile_it)
+        runs.append(run := Run(recipe=Recipe(shape=SHAPE, steps=9, training=rules, seed=0, method=method)))
+        if run.source:
+            run.source.watch(data)
+        run.step(data[0], target, target.rows(data[0][:, :-1], torch.arange(4)) if name else None)
+        steps.append((run.loss, run.optimiser.first))
+    assert (runs[0].gradient, runs[1].gradient is None) == (None, False)
+    torch.testing.assert_close(steps[1], steps[0], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.usefixtures("own_cache")
 def test_without_a_compiler_a_compiled_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match=r"it takes a C\+\+ compiler, and no-such-compiler is not there"):
