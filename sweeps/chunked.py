@@ -79,5 +79,5 @@ class _Blocks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        to_features, to_weight = ctx.saved_tensors
-        return to_features * gradients[0], to_weight * gradients[0], None, None
+        to_features, to_weight = ctx.saved_tensors  # scaled in place: a second copy may be most of the memory
+        return to_features.mul_(gradients[0]), to_weight.mul_(gradients[0]), None, None
