@@ -88,6 +88,9 @@ def plot_command(
     teachers: Annotated[str, typer.Option(metavar="SIZES", help="The same for teachers.")] = "",
     tokens: Annotated[str, typer.Option(metavar="TOKENS", help="The same for student tokens.")] = "",
     ratios: Annotated[str, typer.Option(metavar="NUMBERS", help="Student tokens per parameter: 20,80.")] = "",
+    teacher_losses: Annotated[
+        str, typer.Option(metavar="NATS", help="1.3,2.6: ends of an axis of teacher losses.")
+    ] = "",
     budgets: Annotated[str, typer.Option(metavar="FLOPS", help="The same for compute: 1e20,1e24.")] = "",
     scenario: ScenarioNames = None,
     law: Law = None,
@@ -100,11 +103,14 @@ def plot_command(
         "teachers": parse_list(teachers, "--teachers"),
         "tokens": parse_list(tokens, "--tokens"),
         "ratios": parse_list(ratios, "--ratios"),
+        "teacher_losses": parse_list(teacher_losses, "--teacher-losses"),
         "budgets": parse_list(budgets, "--budgets"),
         "scenarios": tuple(scenario or ()),
     }
     of_tables = {"--map": mapping, "--coordinate": coordinate}
-    options = {f"--{name}".replace("scenarios", "scenario"): each for name, each in asked.items()}
+    options = {
+        f"--{name}".replace("scenarios", "scenario").replace("_", "-"): each for name, each in asked.items()
+    }
     if kind in OF_A_TABLE:
         refuse(options, f"does not go with {kind}")
         figure = _of_a_table(kind, source, mapping, coordinate, law, dark)

@@ -38,6 +38,8 @@ class Asked:
     """Student tokens."""
     ratios: tuple[float, ...] = ()
     """Student tokens per parameter."""
+    teacher_losses: tuple[float, ...] = ()
+    """nats/token: the ends of an axis."""
     budgets: tuple[float, ...] = ()
     """FLOPs: the lines of an IsoFLOP figure, the ends of an axis, or one."""
     scenarios: tuple[Scenario, ...] = ()
@@ -67,8 +69,10 @@ class Asked:
         """Teacher sizes, along an axis."""
         return _between(self.teachers or self._teachers(), points, "teachers")
 
-    def teacher_losses(self, points: int = POINTS) -> Array:
+    def loss_axis(self, points: int = POINTS) -> Array:
         """Teacher losses along an axis, a little beyond those that were fitted."""
+        if self.teacher_losses:
+            return _between(self.teacher_losses, points, "teacher losses")
         supervised = self.calibration.supervised
         best = float(supervised.loss(self._teachers()[1], RATIO * self._teachers()[1]))
         worst = float(supervised.loss(self._students()[0], RATIO * self._students()[0]))
@@ -145,7 +149,7 @@ class Kind:
 def _teacher_loss(asked: Asked) -> Chart:
     lines: Any = ("student_ratio", asked.ratios) if asked.ratios else ("student_tokens", asked.token_levels())
     panels = ("student_params", asked.sizes(3))
-    return section(asked.calibration, "teacher_loss", asked.teacher_losses(), lines, panels, law=asked.law)
+    return section(asked.calibration, "teacher_loss", asked.loss_axis(), lines, panels, law=asked.law)
 
 
 def _student_isoflop(asked: Asked) -> Chart:
@@ -186,14 +190,14 @@ def _gain_by_teacher(asked: Asked) -> Chart:
 
 def _best_teacher_by_size(asked: Asked) -> Chart:
     return plane(
-        asked.calibration, "student_params", asked.size_axis(), "teacher_loss", asked.teacher_losses(SIDE),
+        asked.calibration, "student_params", asked.size_axis(), "teacher_loss", asked.loss_axis(SIDE),
         ("student_tokens", asked.token_levels()), law=asked.law, ridge=True,
     )  # fmt: skip
 
 
 def _best_teacher_by_tokens(asked: Asked) -> Chart:
     return plane(
-        asked.calibration, "student_tokens", asked.token_axis(), "teacher_loss", asked.teacher_losses(SIDE),
+        asked.calibration, "student_tokens", asked.token_axis(), "teacher_loss", asked.loss_axis(SIDE),
         ("student_params", asked.sizes()), law=asked.law, ridge=True,
     )  # fmt: skip
 
@@ -201,7 +205,7 @@ def _best_teacher_by_tokens(asked: Asked) -> Chart:
 def _teacher_at_a_price(asked: Asked) -> Chart:
     return plane(
         asked.calibration, "teacher_params", asked.teacher_axis(SIDE), "teacher_loss",
-        asked.teacher_losses(SIDE), ("student_params", asked.sizes()),
+        asked.loss_axis(SIDE), ("student_params", asked.sizes()),
         {"budget": _one_budget(asked), "logits": 1.0}, asked.law,
     )  # fmt: skip
 
@@ -259,7 +263,8 @@ def _near(asked: Asked) -> Chart:
 
 KINDS = {
     "teacher-loss": Kind(
-        "student loss over teacher loss (1, 3b)", _teacher_loss, ("students", "tokens", "ratios")
+        "student loss over teacher loss (1, 3b)", _teacher_loss,
+        ("students", "tokens", "ratios", "teacher_losses"),
     ),
     "student-isoflop": Kind(
         "student loss over student size at fixed compute (2)", _student_isoflop,
@@ -280,14 +285,16 @@ KINDS = {
         ("students", "teachers", "tokens"),
     ),
     "best-teacher-by-size": Kind(
-        "student loss over student size and teacher loss (7)", _best_teacher_by_size, ("students", "tokens")
+        "student loss over student size and teacher loss (7)", _best_teacher_by_size,
+        ("students", "tokens", "teacher_losses"),
     ),
     "best-teacher-by-tokens": Kind(
-        "student loss over tokens and teacher loss (15)", _best_teacher_by_tokens, ("students", "tokens")
+        "student loss over tokens and teacher loss (15)", _best_teacher_by_tokens,
+        ("students", "tokens", "teacher_losses"),
     ),
     "teacher-at-a-price": Kind(
         "student loss over teacher size and loss, logits paid from one budget (16)", _teacher_at_a_price,
-        ("students", "teachers", "budgets"),
+        ("students", "teachers", "teacher_losses", "budgets"),
     ),
     "scenarios": Kind(
         "loss over compute, every scenario beside direct training (8, 17)", _scenarios,

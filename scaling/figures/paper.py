@@ -18,6 +18,7 @@ TEACHERS = (546e6, 975e6, 1.82e9, 2.72e9, 4.82e9, 7.75e9)
 STUDENTS = (198e6, 546e6, 975e6, 1.82e9)
 LARGE = (1e9, 3e9, 1e10, 3e10)
 TOKENS = (250e9, 1e12, 4e12, 16e12)
+LOSSES = (1.3, 2.6)
 BUDGETS = (1e20, 1e26)
 _WIDE: dict[str, Any] = {"students": (3e8, 5e10), "budgets": BUDGETS}
 
@@ -27,12 +28,15 @@ FIGURES: dict[int, tuple[str, dict[str, Any]]] = {
     3: ("teacher-isoflop", {"students": STUDENTS, "teachers": (143e6, 12.6e9), "budgets": ISOFLOPS}),
     4: ("capacity-gap", {"students": (143e6, 198e6, 546e6, 975e6, 1.82e9), "teachers": (198e6, 12.6e9)}),
     6: ("gain", {"students": (1e8, 7e9), "teachers": TEACHERS, "tokens": (1e9, 1e13)}),
-    7: ("best-teacher-by-size", {"students": (1e8, 1e11), "tokens": TOKENS}),
+    7: ("best-teacher-by-size", {"students": (1e8, 1e11), "tokens": TOKENS, "teacher_losses": LOSSES}),
     8: ("scenarios", {"students": (3e8, 1e9, 3e9, 1e10), "budgets": BUDGETS}),
     9: ("decisions", {"students": (3e8, 1e9, 3e9, 1e10), "budgets": BUDGETS, "scenarios": (BOTH,)}),
     13: ("gain-by-teacher", {"students": LARGE, "teachers": (143e6, 1e11), "tokens": (1e9, 1e13)}),
-    15: ("best-teacher-by-tokens", {"students": LARGE, "tokens": (250e9, 16e12)}),
-    16: ("teacher-at-a-price", {"students": LARGE, "teachers": (1e9, 1e12), "budgets": (1e22,)}),
+    15: ("best-teacher-by-tokens", {"students": LARGE, "tokens": (250e9, 16e12), "teacher_losses": LOSSES}),
+    16: (
+        "teacher-at-a-price",
+        {"students": LARGE, "teachers": (1e9, 1e12), "teacher_losses": LOSSES, "budgets": (1e22,)},
+    ),
     19: ("map", {**_WIDE, "scenarios": (BEST_CASE,)}),
     21: ("map", {**_WIDE, "scenarios": (INFERENCE,)}),
     24: ("map", {**_WIDE, "scenarios": (PRETRAINING,)}),

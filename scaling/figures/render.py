@@ -16,8 +16,10 @@ from scaling.figures.figure import Figure
 from scaling.figures.style import DIVERGING, MARKERS, ORDERED, faint, of_kind, of_order, style
 from scaling.units import format_number, format_power
 
-LETTERS = 11
+LETTERS = 9
 """Of a title, per inch."""
+LEGEND = 2.0
+"""Inches that a legend beside several panels may take."""
 PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.2
 ROW_HEIGHT = 0.42
 """Inches: of a panel, and of a row where an axis counts rows."""
@@ -47,9 +49,10 @@ def draw(chart: Chart, dark: bool = False) -> Figure:
             at.set_axis_off()
         _legends(figure, list(axes.flat[: len(chart.panels)]), chart)
         if chart.title:
-            figure.suptitle(fill(chart.title, round(LETTERS * width * columns)))
+            room = width * columns - (LEGEND if columns > 1 else 0.0)
+            figure.suptitle(fill(chart.title, round(LETTERS * room)))
         if chart.note:
-            note = fill(chart.note, round(1.4 * LETTERS * width * columns))
+            note = fill(chart.note, round(1.6 * LETTERS * width * columns))
             figure.supxlabel(note, fontsize=7.5, color=faint())
     return figure
 

@@ -34,7 +34,6 @@ def section(
     panels: Levels,
     held: Mapping[str, float] | None = None,
     law: str | None = None,
-    title: str = "",
 ) -> Chart:
     """The student's loss (nats/token) over one variable, with what it reaches alone (dashed)."""
     return Chart(
@@ -49,9 +48,14 @@ def section(
             )
             for level in panels[1]
         ),
-        title=title or f"{calibration.name}, {law or calibration.default} law",
+        title=_title(calibration, law, held),
         note=f"dashed: the student alone on the same tokens; {BAND_NOTE}",
     )
+
+
+def _title(calibration: Calibration, law: str | None, held: Mapping[str, float] | None) -> str:
+    words = [said(name, value) for name, value in (held or {}).items() if name in AXES]
+    return "; ".join([f"{calibration.name}, {law or calibration.default} law", *words])
 
 
 def _lines(
@@ -139,7 +143,7 @@ def plane(
     marked += "line: the best teacher, with the band of 90 % of the draws; " if ridge else ""
     return Chart(
         panels=tuple(drawn_panels),
-        title=f"{calibration.name}, {law or calibration.default} law",
+        title=_title(calibration, law, held),
         columns=2,
         note=marked + HATCH_NOTE,
     )

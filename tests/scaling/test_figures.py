@@ -112,6 +112,13 @@ def test_optima_are_the_planners():
     assert shares.sum(axis=1) == pytest.approx(1.0)
 
 
+def test_a_map_shows_every_quantity_that_varies_losses_as_well_as_gains():
+    """Where a teacher must be trained, the gain is negative everywhere: shown all the same."""
+    found = chart("map", asked(students=(1e9, 1e10), budgets=(1e20, 1e21), scenarios=(BOTH,)))
+    gains = [panel.field for panel in found.panels if panel.field.diverging]
+    assert len(found.panels) == 6 and np.all(gains[0].z < 0)
+
+
 def test_savings_say_what_direct_training_would_take():
     """Train the student directly on as many tokens as the figure says, and it has the loss that it says."""
     figure = chart("savings", Asked(calibration=CURVES, students=(1e9,), budgets=(1e20, 1e22)))
