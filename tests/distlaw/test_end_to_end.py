@@ -66,8 +66,9 @@ def store(place: Path) -> Path:
     """The finished sweep, after it has been stopped with Ctrl-C half way and started again."""
     command = [*COMMAND, "sweep", "run", "spec.yaml", "--store", "store", "--cores", "2"]
     running = subprocess.Popen(
-        command, cwd=place, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command, cwd=place, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )  # fmt: skip
     done: set[Path] = set()
     while running.poll() is None and len(done) < 4:
         time.sleep(0.05)
