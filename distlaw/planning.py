@@ -49,7 +49,7 @@ def plan(
     gpus: Annotated[int, typer.Option(min=1, help="GPUs, where the spec names some hardware.")] = 1,
     changes: Changes = None,
     graph: Annotated[
-        Path | None, typer.Option(help="Draw the steps and what they need: a .png, .svg or .txt file.")
+        Path | None, typer.Option(help="Draw the steps and what they need: a .png, .svg, .pdf or .txt file.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:

@@ -54,7 +54,7 @@ def test_what_cannot_be_done_is_an_input_error(csv: Path, tmp_path: Path) -> Non
     for more, said in (
         (["--control", "x"], "no run is of the control 'x'"),
         (["--plot", str(tmp_path / "no" / "m.png")], "cannot write the figure"),
-        (["--plot", str(tmp_path / "m.xyz")], "cannot write the figure"),
+        (["--plot", str(tmp_path / "m.xyz")], "a figure is a .png, .svg or .pdf file"),
     ):
         result = CliRunner().invoke(app, ["compare-methods", str(csv), "--map", "method=how", *more])
         assert isinstance(result.exception, InputError)

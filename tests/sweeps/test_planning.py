@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from distlaw.cli import app
 from scaling.errors import InputError
 from sweeps.foresight import foreseen
-from sweeps.graph import columns, draw, tree
+from sweeps.graph import columns, draw, nodes_of, tree
 from sweeps.overrides import override
 from sweeps.spec import load_sweep, parse_sweep, presets
 from sweeps.steps import expand
@@ -115,14 +115,14 @@ def test_a_plan_beyond_its_caps_is_refused(spec_file: Path, changes: list[str], 
 def test_the_graph_puts_everything_behind_what_it_needs(small_spec: dict[str, Any], tmp_path: Path) -> None:
     small_spec["training"] |= {"schedule": "wsd"}
     dag = expand(parse_sweep(small_spec))
-    places = columns(dag)
+    places = columns(nodes_of(dag, set()))
     assert len(set(places.values())) == len(dag.steps)
     for step in dag.steps:
         assert all(places[need.id][0] < places[step.id][0] for need in step.needs)
     lines = list(tree(dag, {dag.steps[0].id}))
     assert len(lines) == len(dag.steps)
     assert sum("✔" in line for line in lines) == 1
-    with pytest.raises(InputError, match=r"--graph: .*graph.gif must end in .png, .svg, .txt"):
+    with pytest.raises(InputError, match=r"--graph: .*graph.gif must end in .png, .svg, .pdf, .txt"):
         draw(dag, set(), tmp_path / "graph.gif")
 
 
