@@ -1,6 +1,7 @@
 """How fast the API answers many at once: ``python benchmarks/serve_latency.py``.
 
-A server process of its own and 50 clients, each on one connection kept alive. No two questions are the same.
+A server process of its own and 50 clients, each on one connection kept alive. No two questions are the same,
+but in the rows *again*: there all clients ask one, whose answer is remembered.
 *Paced* clients ask one question each 200 ms, as somebody does who drags a slider; *eager* ones ask again as
 soon as they are answered, so that their latency is 50 times the server's time for one question. The clients
 share one process on the same machine, and its cores. Times are in milliseconds, from the first byte sent to
@@ -49,6 +50,11 @@ def planned(rng: random.Random) -> tuple[str, Body]:
         "budget": 10 ** rng.uniform(20, 23),
         "uncertainty": False,
     }
+
+
+def asked_again(_: random.Random) -> tuple[str, Body]:
+    """The same plan for all."""
+    return planned(random.Random(0))
 
 
 async def client(port: int, ask: Question, seed: int, pause: float) -> list[float]:
@@ -100,7 +106,7 @@ def main() -> None:
         asyncio.run(measured(port, server.pid, predicted, 0.0))  # everything loaded
         print(f"{CLIENTS} clients on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before")
         print("question  clients     p50     p90     p99     max     1/s   load    CPU")
-        for ask, name in ((predicted, "predict"), (planned, "plan")):
+        for ask, name in ((predicted, "predict"), (planned, "plan"), (asked_again, "again")):
             for pause, kind in ((PAUSE, "paced"), (0.0, "eager")):
                 print(f"{name:9} {kind:7}", asyncio.run(measured(port, server.pid, ask, pause)))
     finally:

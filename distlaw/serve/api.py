@@ -20,6 +20,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from distlaw.options import plain
 from distlaw.serve import answers
 from distlaw.serve.limits import Limits, refusal
+from distlaw.serve.memory import Memory, request_key
 from distlaw.serve.requests import (
     LARGEST_BODY,
     Asked,
@@ -41,7 +42,10 @@ MOST_REQUESTS = 256
 WAITING = 64
 """Long questions in the queue."""
 SECONDS_TO_SEND, SECONDS_TO_ANSWER = 10.0, 60.0
-R = TypeVar("R")
+REMEMBERED = 32 * 2**20
+"""Bytes of answers that are kept, to be given again."""
+R = TypeVar("R", bound=BaseModel)
+T = TypeVar("T")
 
 
 class Problem(BaseModel):
@@ -123,10 +127,15 @@ def _add_questions(app: FastAPI, workers: Workers) -> None:
         """Distilling against direct training over budgets and student sizes."""
         return await answered(answers.answer_map, request)
 
+    memory = Memory(REMEMBERED)
+
     async def answered(answer: Callable[[R], dict[str, Any]], request: R, quick: bool = False) -> Response:
-        if quick:
-            return _json(_written(answer, request))
-        return _json(await workers.run(_written, answer, request))
+        key = request_key(answer.__name__, request.model_dump_json())
+        known = memory.get(key)
+        if known is None:
+            known = _written(answer, request) if quick else await workers.run(_written, answer, request)
+            memory.put(key, known)
+        return _json(known)
 
 
 def _add_calibrations(app: FastAPI, workers: Workers) -> None:
@@ -201,7 +210,7 @@ def _is_point(request: PlanRequest) -> bool:
     return known and not longer
 
 
-def _written(answer: Callable[[R], object], request: R) -> bytes:
+def _written(answer: Callable[[T], object], request: T) -> bytes:
     return _bytes(answer(request))
 
 

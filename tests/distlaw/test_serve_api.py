@@ -24,6 +24,7 @@ from distlaw.cli import app as commands
 from distlaw.options import plain
 from distlaw.serve.answers import PlanAnswer, thinned
 from distlaw.serve.limits import Limits
+from distlaw.serve.memory import Memory, request_key
 from distlaw.serve.workers import Busy, Workers
 from distlaw.serving import serve
 from scaling import Calibration, InputError, Question, frontier, hardware, plan, predict, published
@@ -181,6 +182,19 @@ def test_wrong_questions_get_a_sentence(api, path, body, status, sentence):
     found, answer = ask(f"{api}/{path}", body)
     assert found == status
     assert sentence in answer["detail"]
+
+
+def test_answers_are_remembered_until_others_need_the_room():
+    memory = Memory(10)
+    first, second, third = (request_key("plan", content) for content in "abc")
+    assert first != request_key("predict", "a")
+    memory.put(first, b"1111")
+    memory.put(second, b"2222")
+    assert memory.get(first) == b"1111"
+    memory.put(third, b"3333")
+    assert [memory.get(key) for key in (first, second, third)] == [b"1111", None, b"3333"]
+    memory.put(second, b"2" * 11)
+    assert [memory.get(key) for key in (first, second, third)] == [None, None, None]
 
 
 def test_what_is_too_large_is_refused(api):
