@@ -13,6 +13,7 @@ import typer
 from distlaw.options import Csv, Json, ScenarioNames, refuse, write_csv, write_json
 from scaling.calibration import Calibration, published
 from scaling.planner import plan
+from scaling.plans import TOO_FAR
 from scaling.question import Question
 from scaling.render import text_table
 from scaling.scenarios import DESCRIPTIONS, SCENARIOS
@@ -45,7 +46,7 @@ def compare_command(
     calibration: Annotated[
         list[str] | None,
         typer.Option(
-            "--calibration", "-c", metavar="NAME|FILE", help="Repeat; all published ones if not given."
+            "--calibration", "-c", metavar="NAME|FILE", help="Repeat; if not given, all published ones near."
         ),
     ] = None,
     scenario: ScenarioNames = None,
@@ -54,13 +55,12 @@ def compare_command(
 ) -> None:
 
     refuse({"--csv": csv and json}, "goes without --json")
-    sets = [Calibration.load(name) for name in calibration or published()]
     question = Question(
         student_params=parse_quantity(student, "--student"),
         budget=parse_quantity(budget, "--budget"),
         scenarios=tuple(named(each) for each in scenario or SCENARIOS),
     )
-    rows, warnings = compared(question, sets)
+    rows, warnings = compared(question, [Calibration.load(name) for name in calibration or ()])
     if json:
         write_json({"headline": " ".join(findings(rows)), "rows": rows, "warnings": warnings})
     elif csv:
@@ -70,14 +70,30 @@ def compare_command(
         sys.stdout.write("\n".join([*lines, f"- {NOTE}"]) + "\n")
 
 
-def compared(question: Question, sets: Sequence[Calibration]) -> tuple[list[dict[str, Any]], list[str]]:
-    """One row per calibration, law and way; and what every calibration warns of."""
+def compared(question: Question, sets: Sequence[Calibration] = ()) -> tuple[list[dict[str, Any]], list[str]]:
+    """One row per calibration, law and way; and what every calibration warns of.
+
+    Without ``sets``, of the published ones, but for those whose runs are so far away that they say nothing.
+    """
     rows: list[dict[str, Any]] = []
-    for fitted in sets:
-        for law in fitted.distillation or [None]:
-            answer = plan(replace(question, law=law), fitted)
-            rows += [{"calibration": fitted.name, "law": law or "", **row} for row in answer.rows()]
-    return rows, [f"{fitted.name}: {text}" for fitted in sets for text in fitted.provenance.warnings]
+    warnings = []
+    for fitted in sets or [Calibration.load(name) for name in published()]:
+        own = _rows(question, fitted)
+        far = own[0]["outside_region"] or 1.0  # of direct training, which comes first
+        if not sets and far > TOO_FAR:
+            warnings.append(f"{fitted.name}: left out, the question lies {far:.2g}x outside its runs")
+            continue
+        rows += own
+        warnings += [f"{fitted.name}: {text}" for text in fitted.provenance.warnings]
+    return rows, warnings
+
+
+def _rows(question: Question, fitted: Calibration) -> list[dict[str, Any]]:
+    return [
+        {"calibration": fitted.name, "law": law or "", **row}
+        for law in fitted.distillation or [None]
+        for row in plan(replace(question, law=law), fitted).rows()
+    ]
 
 
 def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -27,7 +27,7 @@ from distlaw.serve.requests import (
     fitted_by,
     span,
 )
-from scaling.calibration import Calibration, published
+from scaling.calibration import Calibration
 from scaling.frontier import Frontier, Track, frontier
 from scaling.planner import plan
 from scaling.plans import TOO_FAR, Plan
@@ -179,13 +179,12 @@ def answer_predict(request: PredictRequest) -> dict[str, Any]:
 
 def answer_compare(request: CompareRequest) -> dict[str, Any]:
     """As ``distlaw compare``; a :class:`CompareAnswer`."""
-    sets = [_known(each) for each in request.calibrations or published()]
     question = Question(
         student_params=parse_quantity(request.student_params, "student_params"),
         budget=parse_quantity(request.budget, "budget"),
         scenarios=tuple(request.scenarios),  # type: ignore[arg-type]
     )
-    rows, warnings = compared(question, sets)
+    rows, warnings = compared(question, [_known(each) for each in request.calibrations])
     return {
         "headline": " ".join(findings(rows)),
         "table": _table(*compared_table(rows)),

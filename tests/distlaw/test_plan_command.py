@@ -156,6 +156,10 @@ def test_compare_puts_calibrations_side_by_side():
         assert name in text
     assert re.match(r"teacher and logits free: \w.* \(\d of 4\)\.\n", text)
     assert "! busbridge2025-table6: The coefficient B'" in text
+    assert "! distlaw2026-permissive: left out, the question lies" in text
+    small = ["compare", "--student", "100k", "--budget", "1e13", "--scenario", "best_case"]
+    assert "! hoffmann2022: left out" in run(*small)
+    assert "hoffmann2022    " in run(*small, "-c", "hoffmann2022", "-c", "distlaw2026-permissive")
     assert "another tokenizer or corpus" in text
     alone = run(*["compare", "--student", "1B", "--budget", "1e22", "-c", "besiroglu2024"])
     assert alone.startswith("Direct training only")
