@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,24 +96,29 @@ def test_a_run_in_bf16_learns_what_one_in_fp32_does_and_is_measured_in_fp32() ->
     assert heldout_loss(plain, TOKENS[:4000], context=32).loss == losses[1]
 
 
-def test_a_run_in_bf16_goes_on_in_the_same_bits(tmp_path: Path) -> None:
-    recipe = Recipe(shape=SHAPE, steps=40, training=Training(**RULES, precision="bf16"), seed=0)
-    stopped = Recipe(shape=SHAPE, steps=40, training=recipe.training, seed=0, stop=17)
-    checkpoints = Checkpoints(Store(str(tmp_path)), "run")
-    first = Run(recipe=stopped, checkpoints=checkpoints)
+def interrupted(place: Path, **rules: object) -> Decoder:
+    """As :func:`trained`, but stopped after 17 steps and taken up again from the checkpoint."""
+    recipe = Recipe(shape=SHAPE, steps=40, training=Training(**RULES | rules), seed=0)
+    checkpoints = Checkpoints(Store(str(place)), "run")
+    first = Run(recipe=replace(recipe, stop=17), checkpoints=checkpoints)
     assert [error for _, error in train_together([first], TOKENS, data_seed=0)] == [None]
     again = Run(recipe=recipe, checkpoints=checkpoints)
     assert again.done == 17
     assert [error for _, error in train_together([again], TOKENS, data_seed=0)] == [None]
-    assert torch.equal(weights(again.model), weights(trained(precision="bf16")))
+    return again.model
 
 
-def test_compiled_a_run_repeats_itself_and_agrees_with_plain_pytorch(
-    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_in_bf16_goes_on_in_the_same_bits(tmp_path: Path) -> None:
+    assert torch.equal(weights(interrupted(tmp_path, precision="bf16")), weights(trained(precision="bf16")))
+
+
+def test_compiled_a_run_repeats_itself_goes_on_and_agrees_with_plain_pytorch(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     compiled, again = (trained(compile=True) for _ in range(2))
     assert torch.equal(weights(compiled), weights(again))
+    assert torch.equal(weights(compiled), weights(interrupted(tmp_path, compile=True)))
     torch.testing.assert_close(weights(compiled), weights(trained()), rtol=1e-3, atol=1e-4)
     assert any((own_cache / "compiled").rglob("*.so"))
 
