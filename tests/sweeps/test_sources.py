@@ -165,7 +165,7 @@ def test_only_what_was_written_counts() -> None:
     run.recipe = replace(run.recipe, training=rules)
     log_q = log_probabilities(run.model(blocks[:, :-1]))
     expected = cross_entropy(log_q, blocks[:, 1:])[:, PROMPT - 1 :].mean()
-    torch.testing.assert_close(run._loss(Lesson(blocks, None), None), expected)
+    torch.testing.assert_close(run._loss(run.model, Lesson(blocks, None), None, None), expected)
 
 
 def test_text_of_the_teacher_and_of_the_student_weigh_the_same() -> None:
@@ -183,7 +183,7 @@ def test_text_of_the_teacher_and_of_the_student_weigh_the_same() -> None:
         reader(given.blocks[:, :-1])[:, PROMPT - 1 :].softmax(-1) for reader in (target.teacher, run.model)
     )
     apart = (p - q).abs().sum(-1) / 2
-    torch.testing.assert_close(run._loss(given, target), (apart[0].mean() + apart[1:].mean()) / 2)
+    torch.testing.assert_close(run._loss(run.model, given, target, None), (apart[0].mean() + apart[1:].mean()) / 2)
 
 
 def test_a_share_of_batches_is_the_student_s_and_the_others_are_the_data() -> None:
