@@ -183,7 +183,9 @@ def test_text_of_the_teacher_and_of_the_student_weigh_the_same() -> None:
         reader(given.blocks[:, :-1])[:, PROMPT - 1 :].softmax(-1) for reader in (target.teacher, run.model)
     )
     apart = (p - q).abs().sum(-1) / 2
-    torch.testing.assert_close(run._loss(run.model, given, target, None), (apart[0].mean() + apart[1:].mean()) / 2)
+    torch.testing.assert_close(
+        run._loss(run.model, given, target, None), (apart[0].mean() + apart[1:].mean()) / 2
+    )
 
 
 def test_a_share_of_batches_is_the_student_s_and_the_others_are_the_data() -> None:
