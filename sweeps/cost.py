@@ -250,9 +250,10 @@ def _like(shape: ModelShape, params: float) -> ModelShape:
 
 
 def _seconds(work: Callable[[], None]) -> float:
+    """CPU seconds that ``work`` takes: those of a core to itself, whatever else runs here at the moment."""
     work()
-    done, started = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < PROBE_SECONDS:
+    done, started, began = 0, time.process_time(), time.perf_counter()
+    while time.perf_counter() - began < PROBE_SECONDS:
         work()
         done += 1
-    return elapsed / max(1, done)
+    return (time.process_time() - started) / done
