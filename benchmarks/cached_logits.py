@@ -17,13 +17,13 @@ import pandas as pd
 import torch
 
 from sweeps import results
-from sweeps.executors import Inline
-from sweeps.logits import kept
-from sweeps.provenance import record_sweep
-from sweeps.scheduler import run
-from sweeps.spec import parse_sweep
-from sweeps.steps import expand
-from sweeps.store import Store
+from sweeps.dag.steps import expand
+from sweeps.distillation.logits import kept
+from sweeps.execution.executors import Inline
+from sweeps.execution.scheduler import run
+from sweeps.specs.spec import parse_sweep
+from sweeps.storage.provenance import record_sweep
+from sweeps.storage.store import Store
 
 TOPS = (64, 32, 8)
 

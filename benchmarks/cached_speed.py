@@ -17,18 +17,18 @@ from statistics import median
 import numpy as np
 import torch
 
-from sweeps.batches import Batches
-from sweeps.device import keep_memory
-from sweeps.ladder import shape_for
-from sweeps.logit_cache import LogitCache
-from sweeps.logits import Full, TopK
+from sweeps.dag.ladder import shape_for
+from sweeps.distillation.logit_cache import LogitCache
+from sweeps.distillation.logits import Full, TopK
+from sweeps.distillation.targets import Cached, Online, Target
+from sweeps.distillation.teaching import distributions
+from sweeps.engine.batches import Batches
+from sweeps.engine.device import keep_memory
+from sweeps.engine.model import PRECISIONS, Decoder
+from sweeps.engine.run import Recipe, Run
 from sweeps.methods import Method
-from sweeps.model import PRECISIONS, Decoder
-from sweeps.run import Recipe, Run
-from sweeps.spec import Training
-from sweeps.store import Store
-from sweeps.targets import Cached, Online, Target
-from sweeps.teaching import distributions
+from sweeps.specs.spec import Training
+from sweeps.storage.store import Store
 
 CONTEXT, BATCH, STEPS = 128, 16, 40
 ROUNDS, SECONDS = 7, 0.4

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from sweeps.corpora import source_of, tokenise
-from sweeps.heldout import heldout_loss
-from sweeps.ladder import shape_for
-from sweeps.run import Recipe
-from sweeps.spec import Training
-from sweeps.training import train
+from sweeps.dag.ladder import shape_for
+from sweeps.engine.heldout import heldout_loss
+from sweeps.engine.run import Recipe
+from sweeps.engine.training import train
+from sweeps.specs.spec import Training
 
 RATES = (0.0025, 0.005, 0.01, 0.02, 0.04)
 SIZES = (13e3, 56e3, 107e3)

@@ -18,12 +18,12 @@ import torch
 
 from scaling.units import parse_quantity
 from sweeps.corpora import source_of, tokenise
-from sweeps.device import processor
-from sweeps.heldout import heldout_loss
-from sweeps.ladder import shape_for
-from sweeps.run import Recipe
-from sweeps.spec import Training
-from sweeps.training import train
+from sweeps.dag.ladder import shape_for
+from sweeps.engine.device import processor
+from sweeps.engine.heldout import heldout_loss
+from sweeps.engine.run import Recipe
+from sweeps.engine.training import train
+from sweeps.specs.spec import Training
 
 WAYS: dict[str, dict[str, object]] = {
     "fp32": {},

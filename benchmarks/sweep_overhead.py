@@ -172,10 +172,10 @@ def measure_large(place: Path) -> None:
 def _fabricate(path: Path, root: Path, place: Path) -> tuple[int, int]:
     """A store in which four fifths of the steps are done; how many there are, and are done."""
     os.environ["DISTLAW_CACHE"] = str(place / "cache")
-    from sweeps.provenance import record_sweep
-    from sweeps.spec import load_sweep
-    from sweeps.steps import expand
-    from sweeps.store import Store
+    from sweeps.dag.steps import expand
+    from sweeps.specs.spec import load_sweep
+    from sweeps.storage.provenance import record_sweep
+    from sweeps.storage.store import Store
 
     sweep = load_sweep(path)
     dag, store = expand(sweep), Store(root)

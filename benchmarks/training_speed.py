@@ -29,15 +29,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scaling.compute import ModelShape
-from sweeps.device import keep_memory, processor
-from sweeps.frozen import FrozenTrunk
-from sweeps.ladder import shape_for
+from sweeps.dag.ladder import shape_for
+from sweeps.distillation.targets import Online
+from sweeps.engine.device import keep_memory, processor
+from sweeps.engine.frozen import FrozenTrunk
+from sweeps.engine.model import Decoder
+from sweeps.engine.model_files import qwen3_config
+from sweeps.engine.run import Recipe, Run
 from sweeps.methods import Method
-from sweeps.model import Decoder
-from sweeps.model_files import qwen3_config
-from sweeps.run import Recipe, Run
-from sweeps.spec import Training
-from sweeps.targets import Online
+from sweeps.specs.spec import Training
 
 CONTEXT = 128
 ROUNDS, SECONDS = 5, 0.5
@@ -216,9 +216,9 @@ START = """
 import sys
 import torch
 torch.set_num_threads(1)
-from sweeps.ladder import shape_for
-from sweeps.run import Recipe, Run
-from sweeps.spec import Training
+from sweeps.dag.ladder import shape_for
+from sweeps.engine.run import Recipe, Run
+from sweeps.specs.spec import Training
 training = Training(batch_tokens=512, **eval(sys.argv[1]))
 shape = shape_for(13e3, vocab=512, context=128, aspect_ratio=32)
 run = Run(recipe=Recipe(shape=shape, steps=9, training=training, seed=0))
@@ -247,10 +247,10 @@ def start(_: int) -> None:
 LOSS = """
 import sys, time, torch
 from torch.nn import functional as F
-from sweeps import chunked
-from sweeps.compiled import compiled
-from sweeps.device import keep_memory
-from sweeps.objectives import forward_kl, log_probabilities
+from sweeps.engine import chunked
+from sweeps.engine.compiled import compiled
+from sweeps.engine.device import keep_memory
+from sweeps.distillation.objectives import forward_kl, log_probabilities
 torch.set_num_threads(1)
 keep_memory()
 how, dtype = sys.argv[1], getattr(torch, sys.argv[2])

@@ -19,12 +19,12 @@ import torch
 
 from scaling.units import parse_quantity
 from sweeps import results
-from sweeps.executors import Inline
-from sweeps.provenance import record_sweep
-from sweeps.scheduler import run
-from sweeps.spec import parse_sweep
-from sweeps.steps import Dag, expand
-from sweeps.store import Store
+from sweeps.dag.steps import Dag, expand
+from sweeps.execution.executors import Inline
+from sweeps.execution.scheduler import run
+from sweeps.specs.spec import parse_sweep
+from sweeps.storage.provenance import record_sweep
+from sweeps.storage.store import Store
 
 
 def main() -> None:

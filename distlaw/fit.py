@@ -145,7 +145,7 @@ def _pool(address: str) -> AbstractContextManager[Executor | None]:
     """Where starts and draws are computed: on Ray if an address is given, else here."""
     if not address:
         return nullcontext()
-    from sweeps.ray_pool import RayPool
+    from sweeps.execution.ray_pool import RayPool
 
     return RayPool(address)
 

@@ -16,10 +16,10 @@ from scaling.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sweeps.cost import Cost, Estimate
-    from sweeps.spec import Sweep
-    from sweeps.steps import Dag
-    from sweeps.store import Store
+    from sweeps.dag.cost import Cost, Estimate
+    from sweeps.dag.steps import Dag
+    from sweeps.specs.spec import Sweep
+    from sweeps.storage.store import Store
 
 SHOWN = 100
 """Steps that a plan prints one by one."""
@@ -57,7 +57,7 @@ def plan(
 
     Example: distlaw sweep plan quickstart --set students[0].params=[10k,30k]
     """
-    from sweeps.graph import draw
+    from sweeps.dag.graph import draw
 
     sweep, dag, place = open_sweep(spec, store, changes)
     done = set(place.results(step.id for step in dag.steps)) if place.exists() else set()
@@ -77,16 +77,16 @@ def schema() -> None:
 
     Example: distlaw sweep schema > sweep.schema.json
     """
-    from sweeps.spec import Sweep
+    from sweeps.specs.spec import Sweep
 
     typer.echo(json.dumps(Sweep.model_json_schema(), indent=1))
 
 
 def open_sweep(spec: str, store: str | None, changes: list[str] | None = None) -> tuple[Sweep, Dag, Store]:
     """The validated spec, its steps, and the store they go to (not made yet)."""
-    from sweeps.spec import load_sweep, spec_name
-    from sweeps.steps import expand
-    from sweeps.store import Store
+    from sweeps.dag.steps import expand
+    from sweeps.specs.spec import load_sweep, spec_name
+    from sweeps.storage.store import Store
 
     sweep = load_sweep(spec, changes or ())
     try:
@@ -102,7 +102,7 @@ def refuse_above_caps(sweep: Sweep, whole: Estimate) -> None:
     Raises:
         InputError: naming the cap, what is needed and what would help.
     """
-    from sweeps.resources import caps_of
+    from sweeps.specs.resources import caps_of
 
     caps = caps_of(sweep)
     needs = [
@@ -124,8 +124,8 @@ class Planned:
     """A sweep with its estimates."""
 
     def __init__(self, sweep: Sweep, dag: Dag, store: Store, done: set[str], devices: int) -> None:
-        from sweeps.cost import estimate
-        from sweeps.foresight import foreseen
+        from sweeps.dag.cost import estimate
+        from sweeps.dag.foresight import foreseen
         from sweeps.run_step import corpus_of
 
         self.sweep, self.dag, self.store, self.done, self.devices = sweep, dag, store, done, devices
@@ -181,7 +181,7 @@ class Planned:
         from rich.table import Table
 
         from scaling.units import format_number
-        from sweeps.step import NO_RUN
+        from sweeps.dag.step import NO_RUN
 
         asked, unique = self.dag.asked, len(self.dag.steps)
         several = len({step.method for step in self.dag.steps if step.kind == "distil"}) > 1
@@ -214,7 +214,7 @@ class Planned:
 
     def _lines(self) -> Iterator[str]:
         from scaling.units import format_flops
-        from sweeps.cost import disk
+        from sweeps.dag.cost import disk
 
         whole, left, gpu = self.whole, self.left, self.sweep.hardware.gpu
         todo = f"; {format_flops(left.bill.flops)} to do" if self.done else ""
@@ -266,7 +266,7 @@ class Planned:
 
 def estimated_seconds(sweep: Sweep, dag: Dag) -> Cost:
     """Estimated seconds of a step, on the spec's hardware or, measured now or before, on this machine."""
-    from sweeps.cost import measured_throughput, seconds_on
+    from sweeps.dag.cost import measured_throughput, seconds_on
     from sweeps.run_step import corpus_of
 
     if sweep.hardware.gpu:

@@ -156,9 +156,9 @@ def _fitted(kind: str, source: str, mapping: str) -> Fit:
 
 def _of_a_store(kind: str, source: str, dark: bool) -> Figure:
     from scaling.figures.render import draw
-    from sweeps.graph import nodes_in, picture
+    from sweeps.dag.graph import nodes_in, picture
     from sweeps.status import status
-    from sweeps.store import Store
+    from sweeps.storage.store import Store
     from sweeps.timeline import stretches, timeline_chart
 
     if not source:

@@ -15,15 +15,15 @@ from rich.text import Text
 
 from distlaw.watching import clock
 from scaling.errors import InputError
-from sweeps.leases import place
+from sweeps.storage.leases import place
 
 if TYPE_CHECKING:
-    from sweeps.state import Running, State
-    from sweeps.store import Store
+    from sweeps.execution.state import Running, State
+    from sweeps.storage.store import Store
 
 
 class Progress:
-    """Shows a :class:`sweeps.scheduler.State` whenever it is given one."""
+    """Shows a :class:`sweeps.execution.scheduler.State` whenever it is given one."""
 
     def __init__(self, store: Store, slots: int) -> None:
         self.store, self.slots = store, slots

@@ -28,7 +28,7 @@ def submit(
 
     Example: distlaw sweep submit spec.yaml --store s3://bucket/sweep --address http://127.0.0.1:8265
     """
-    from sweeps.submission import submit as send
+    from sweeps.execution.submission import submit as send
 
     sweep, dag, _ = open_sweep(spec, store, changes)
     job = send(address, sweep, store, install=install)

@@ -25,10 +25,10 @@ from scaling.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sweeps.spec import Sweep
-    from sweeps.state import State
-    from sweeps.steps import Dag
-    from sweeps.store import Store
+    from sweeps.dag.steps import Dag
+    from sweeps.execution.state import State
+    from sweeps.specs.spec import Sweep
+    from sweeps.storage.store import Store
 
 app = typer.Typer(
     help="Train grids of teachers and students and log their cross-entropies.", no_args_is_help=True
@@ -76,7 +76,7 @@ def results(
     Example: distlaw sweep results runs/quickstart --out runs.csv
     """
     import sweeps
-    from sweeps.cautions import of_repetition
+    from sweeps.dag.cautions import of_repetition
 
     table = sweeps.results(store, everything=everything, yardsticks=yardsticks)
     for caution in of_repetition(table["epochs"]):
@@ -112,9 +112,9 @@ def run_sweep(
 ) -> State:
     """Run what is missing of ``dag`` with live progress; Ctrl-C leaves what is done in the store."""
     from distlaw.progress import Progress
-    from sweeps import executors, scheduler
-    from sweeps.cost import estimate
-    from sweeps.provenance import record_sweep
+    from sweeps.dag.cost import estimate
+    from sweeps.execution import executors, scheduler
+    from sweeps.storage.provenance import record_sweep
 
     if store.root.startswith("memory:"):
         raise InputError(

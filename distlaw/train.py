@@ -14,9 +14,9 @@ from scaling.errors import InputError
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from sweeps.run import Run
-    from sweeps.steps import Dag, Step
-    from sweeps.store import Store
+    from sweeps.dag.steps import Dag, Step
+    from sweeps.engine.run import Run
+    from sweeps.storage.store import Store
 
 LISTED = 20
 """Steps named where one must be chosen."""
@@ -52,7 +52,7 @@ def train(
     chosen = _choose(dag, step)
     import torch
 
-    from sweeps.provenance import record_sweep
+    from sweeps.storage.provenance import record_sweep
 
     torch.set_num_threads(threads)
 
@@ -103,7 +103,7 @@ def _display(step: Step) -> tuple[AbstractContextManager[object], Callable[[Step
     """Something to train inside of, and what to call with the run: a live line, or a line now and then."""
     from rich.console import Console
 
-    from sweeps.device import matmul_rate
+    from sweeps.engine.device import matmul_rate
 
     console, pace = Console(), Pace(step, matmul_rate())
     if console.is_terminal:

@@ -11,9 +11,9 @@ import typer
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
-    from sweeps.executors import Executor
-    from sweeps.steps import Dag
-    from sweeps.store import Store
+    from sweeps.dag.steps import Dag
+    from sweeps.execution.executors import Executor
+    from sweeps.storage.store import Store
 
 
 def tune(
@@ -33,8 +33,8 @@ def tune(
     """
     import yaml
 
-    from sweeps.spec import load_sweep
-    from sweeps.store import Store
+    from sweeps.specs.spec import load_sweep
+    from sweeps.storage.store import Store
     from sweeps.tuning import JOURNAL, tuned
 
     if out.suffix not in (".yaml", ".yml"):
@@ -61,14 +61,14 @@ def tune(
 
 
 def _runner(store: Store, cores: int, address: str) -> Executor:
-    from sweeps.executors import Inline
-    from sweeps.ray_executor import Ray
+    from sweeps.execution.executors import Inline
+    from sweeps.execution.ray_executor import Ray
 
     return Inline(store) if cores == 1 and address == "local" else Ray(store, address=address, cores=cores)
 
 
 def _run_on(runner: Executor) -> Callable[[Dag, Store], None]:
-    from sweeps.scheduler import run
+    from sweeps.execution.scheduler import run
 
     def run_all(dag: Dag, store: Store) -> None:
         state = run(dag, store, runner, lambda step: step.flops, lambda _: None)

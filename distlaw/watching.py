@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from sweeps.status import Status, StepStatus
-    from sweeps.store import Store
+    from sweeps.storage.store import Store
 
 SHOWN = 20
 """Steps of a kind that are named one by one."""
@@ -73,7 +73,7 @@ def logs(
 
     Example: distlaw sweep logs runs/quickstart 3f2a
     """
-    from sweeps.leases import attempts
+    from sweeps.storage.leases import attempts
 
     place = _open(store)
     (chosen,) = _chosen(_status(store), [step])
@@ -99,7 +99,7 @@ def cancel(store: Place, steps: Names = None) -> None:
 
     Example: distlaw sweep cancel runs/quickstart 3f2a
     """
-    from sweeps.leases import CANCEL, now
+    from sweeps.storage.leases import CANCEL, now
 
     place, found = _open(store), _status(store)
     if not steps:
@@ -120,7 +120,7 @@ def retry(store: Place, steps: Names = None) -> None:
 
     Example: distlaw sweep retry runs/quickstart 3f2a
     """
-    from sweeps.leases import CANCEL
+    from sweeps.storage.leases import CANCEL
 
     place, found = _open(store), _status(store)
     chosen = _chosen(found, steps) if steps else found.of("failed")
@@ -151,7 +151,7 @@ def gc(
 
     Example: distlaw sweep gc runs/quickstart --yes
     """
-    from sweeps.garbage import garbage
+    from sweeps.storage.garbage import garbage
 
     place, found = _open(store), _status(store)
     rubbish = garbage(place, found, models=models)
@@ -167,7 +167,7 @@ def gc(
 
 
 def _open(store: str) -> Store:
-    from sweeps.store import Store
+    from sweeps.storage.store import Store
 
     return Store(store)
 

@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import InputError
-from sweeps.cautions import epochs
-from sweeps.checkpoints import Checkpoints
 from sweeps.corpora import TokenisedCorpus
-from sweeps.endings import Ending, Stopped
-from sweeps.leases import Lease, leased
-from sweeps.provenance import versions
-from sweeps.steps import Step
-from sweeps.store import Store
-from sweeps.text import tokens_of
+from sweeps.corpora.text import tokens_of
+from sweeps.dag.cautions import epochs
+from sweeps.dag.steps import Step
+from sweeps.storage.checkpoints import Checkpoints
+from sweeps.storage.endings import Ending, Stopped
+from sweeps.storage.leases import Lease, leased
+from sweeps.storage.provenance import versions
+from sweeps.storage.store import Store
 
 if TYPE_CHECKING:
-    from sweeps.parallel import World
-    from sweeps.run import Run
-    from sweeps.targets import LanguageModel
+    from sweeps.distillation.targets import LanguageModel
+    from sweeps.engine.parallel import World
+    from sweeps.engine.run import Run
 
 Done = tuple[Step, dict[str, Any] | Exception]
 Teacher = Callable[[], "LanguageModel"]
@@ -64,12 +64,12 @@ def run_steps(
     Their progress goes to ``watch``, and to an experiment ``tracker`` if one is named here or in the
     environment (:mod:`sweeps.trackers`). Each becomes the attempt that ``numbers`` says, by id, or the next
     one; what is known ``about`` it is told with the claim. A step that another process works on is yielded
-    with :class:`~sweeps.endings.Stopped`.
+    with :class:`~sweeps.storage.endings.Stopped`.
 
     Raises:
         InputError, OSError: what concerns them all.
     """
-    from sweeps.parallel import world
+    from sweeps.engine.parallel import world
 
     missing = []
     for step in steps:
@@ -116,12 +116,12 @@ def _train(
     watch: Watch | None,
     tracker: str | None,
 ) -> Iterator[Done]:
-    from sweeps.run import Recipe, Run
-    from sweeps.targets import Online
-    from sweeps.teaching import online, target_of, trained
-    from sweeps.texts import texts_of
+    from sweeps.distillation.targets import Online
+    from sweeps.distillation.teaching import online, target_of, trained
+    from sweeps.distillation.texts import texts_of
+    from sweeps.engine.run import Recipe, Run
+    from sweeps.engine.training import train_together
     from sweeps.trackers import Tracking
-    from sweeps.training import train_together
 
     first = steps[0]
     corpus = corpus_of(first)
@@ -192,8 +192,8 @@ def _write_down(
     store: Store, step: Step, corpus: TokenisedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
     """Have the step's teacher write down what it says of texts, or texts; the process that leads does."""
-    from sweeps.teaching import cached
-    from sweeps.texts import texts
+    from sweeps.distillation.teaching import cached
+    from sweeps.distillation.texts import texts
 
     if not lease:
         return {}
@@ -223,7 +223,7 @@ def _evaluate(
     store: Store, step: Step, corpus: TokenisedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
     """Measure a model that was not trained here; the process that leads does."""
-    from sweeps.teaching import load_foreign
+    from sweeps.distillation.teaching import load_foreign
 
     if not lease:
         return {}
@@ -254,7 +254,7 @@ def _finish(
     store: Store, step: Step, run: Run, corpus: TokenisedCorpus, teacher: Teacher, lease: Lease | None
 ) -> dict[str, Any] | Exception:
     """Measure what was trained and commit its result; the process that leads does, the others have none."""
-    from sweeps.run import Diverged
+    from sweeps.engine.run import Diverged
 
     if not lease:
         return {}
@@ -289,8 +289,8 @@ def _measured(
     store: Store, step: Step, run: Run, corpus: TokenisedCorpus, teacher: Teacher, lease: Lease
 ) -> dict[str, Any]:
     """Evaluate a trained model and put it into the store."""
-    from sweeps.model_files import save_model
-    from sweeps.run import Diverged
+    from sweeps.engine.model_files import save_model
+    from sweeps.engine.run import Diverged
 
     started = time.monotonic()
     heldout = _heldout(run.model, step, corpus)
@@ -312,7 +312,7 @@ def _measured(
 
 def _distilled(step: Step, run: Run, corpus: TokenisedCorpus, teacher: LanguageModel) -> dict[str, Any]:
     """What a student and its teacher are to each other, and what was spent on that, part by part."""
-    from sweeps.yardsticks import yardsticks
+    from sweeps.distillation.yardsticks import yardsticks
 
     written = run.source.sequences * run.world.size * step.shape.context if run.source else 0
     parts = step.flops_by_part(written)
@@ -326,7 +326,7 @@ def _distilled(step: Step, run: Run, corpus: TokenisedCorpus, teacher: LanguageM
 
 def _heldout(model: LanguageModel, step: Step, corpus: TokenisedCorpus) -> dict[str, Any]:
     """The loss of ``model`` on held-out text, of every part and of all."""
-    from sweeps.heldout import heldout_loss
+    from sweeps.engine.heldout import heldout_loss
 
     parts = [part.heldout_tokens for part in corpus.parts]
     heldout = heldout_loss(model, corpus.heldout, context=step.shape.context, parts=parts)
@@ -349,7 +349,7 @@ def _heldout(model: LanguageModel, step: Step, corpus: TokenisedCorpus) -> dict[
 
 def _provenance(step: Step) -> dict[str, Any]:
     """What every result says of its step, and of where and with what it ran."""
-    from sweeps.device import device
+    from sweeps.engine.device import device
 
     return {
         "id": step.id,
@@ -364,6 +364,6 @@ def _provenance(step: Step) -> dict[str, Any]:
 
 
 if __name__ == "__main__":  # python -m sweeps.run_step STORE ID...
-    from sweeps.jobs import main
+    from sweeps.execution.jobs import main
 
     raise SystemExit(main(sys.argv[1:]))

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scaling.errors import InputError
-from sweeps.budget import Bill, bills
-from sweeps.drivers import alive, wall_seconds
-from sweeps.leases import CANCEL, PATIENCE, Attempt, attempts, gone, is_here, place
-from sweeps.provenance import STEPS
-from sweeps.resources import Caps, Devices
-from sweeps.store import Store
+from sweeps.execution.budget import Bill, bills
+from sweeps.execution.drivers import alive, wall_seconds
+from sweeps.specs.resources import Caps, Devices
+from sweeps.storage.leases import CANCEL, PATIENCE, Attempt, attempts, gone, is_here, place
+from sweeps.storage.provenance import STEPS
+from sweeps.storage.store import Store
 
 STATES = ("done", "running", "ready", "waiting", "blocked", "failed")
 

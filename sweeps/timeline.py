@@ -10,10 +10,10 @@ import numpy as np
 
 from scaling.errors import InputError
 from scaling.figures.chart import Axis, Chart, Panel, Series
-from sweeps.endings import Ending
-from sweeps.leases import attempts
-from sweeps.provenance import STEPS
-from sweeps.store import Store
+from sweeps.storage.endings import Ending
+from sweeps.storage.leases import attempts
+from sweeps.storage.provenance import STEPS
+from sweeps.storage.store import Store
 
 HOUR, MINUTE = 3600.0, 60.0
 LANES = 40

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from scaling.errors import InputError, MissingExtra
-from sweeps.steps import Step
-from sweeps.store import Store
+from sweeps.dag.steps import Step
+from sweeps.storage.store import Store
 
 SWITCH = "DISTLAW_TRACKER"
 PROJECT = "distlaw"

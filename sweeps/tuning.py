@@ -19,10 +19,10 @@ from optuna.trial import Trial, TrialState
 from pydantic import ValidationError
 
 from scaling.errors import InputError
+from sweeps.dag.steps import NO_RUN, Dag, Step, expand
 from sweeps.methods import Method
-from sweeps.spec import MIN_STEPS, Grid, Range, Students, Sweep, Training, Tuning
-from sweeps.steps import NO_RUN, Dag, Step, expand
-from sweeps.store import Store
+from sweeps.specs.spec import MIN_STEPS, Grid, Range, Students, Sweep, Training, Tuning
+from sweeps.storage.store import Store
 
 JOURNAL = "study.journal"
 RUNGS = 3

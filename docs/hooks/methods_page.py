@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
+from sweeps.dag.passes import passes_of
 from sweeps.methods import Method
 from sweeps.methods.method import named
-from sweeps.passes import passes_of
 
 _BEGINNINGS = {"data": "on the data", "teacher": "distilled on the data", "base": "on the base text"}
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 from scaling.compute import ModelShape
 from scaling.errors import InputError
+from sweeps.corpora.text import given_tokenizer, tokens_of
 from sweeps.corpora.tokenizer import GivenTokenizer
-from sweeps.corpus import Corpus
 from sweeps.foreign.count import card_of
 from sweeps.foreign.files import SMALL, locate
 from sweeps.foreign.shapes import Foreign
 from sweeps.foreign.vocabulary import compare
-from sweeps.spec import Pretrained
-from sweeps.text import given_tokenizer, tokens_of
+from sweeps.specs.corpus import Corpus
+from sweeps.specs.spec import Pretrained
 
 
 def admit(teacher: Pretrained, corpus: Corpus, where: str) -> tuple[ModelShape, Foreign]:

@@ -11,9 +11,9 @@ from typing import Any
 from scaling.compute import ModelShape
 from scaling.errors import InputError
 from sweeps.corpora.cache import cache_dir
+from sweeps.engine.model_files import shape_of
 from sweeps.foreign.files import config
 from sweeps.foreign.shapes import CountedShape
-from sweeps.model_files import shape_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

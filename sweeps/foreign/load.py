@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scaling.errors import InputError
+from sweeps.distillation.targets import LanguageModel
+from sweeps.engine.model import Decoder
+from sweeps.engine.model_files import shape_of, weights_of
 from sweeps.foreign.files import config, weights
-from sweeps.model import Decoder
-from sweeps.model_files import shape_of, weights_of
-from sweeps.targets import LanguageModel
 
 CLOSE = 1e-5
 """Largest difference between its own logits and ours, relative to their size."""
@@ -43,7 +43,7 @@ class Features(nn.Module):
 
 
 class Foreign(nn.Module):
-    """A frozen model with the interface of :class:`sweeps.model.Decoder`."""
+    """A frozen model with the interface of :class:`sweeps.engine.model.Decoder`."""
 
     head: Tensor
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from scaling.compute import ModelShape
+from sweeps.corpora.text import resolved, tokens_of
 from sweeps.corpora.tokenizer import GivenTokenizer
-from sweeps.corpus import Corpus
-from sweeps.device import device
+from sweeps.engine.device import device
+from sweeps.engine.heldout import heldout_loss
 from sweeps.foreign.count import card_of
 from sweeps.foreign.files import locate
 from sweeps.foreign.load import load
-from sweeps.heldout import heldout_loss
-from sweeps.text import resolved, tokens_of
+from sweeps.specs.corpus import Corpus
 
 WIDTHS = (64, 128, 256, 512)
 """Of students whose embeddings are counted."""

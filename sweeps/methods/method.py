@@ -11,9 +11,9 @@ import yaml
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from sweeps.legality import PARAMETERS, objection
+from sweeps.dag.legality import PARAMETERS, objection
 from sweeps.methods.parts import Credit, Delta, Init, Neighbours, Source, Taid
-from sweeps.parts import Part
+from sweeps.specs.parts import Part
 
 SHORT = {"temperature": "tau", "cross_entropy": "ce"}
 """Names of a method's fields in tables."""
@@ -37,7 +37,7 @@ class Method(Part):
     use: str | None = None
     """The named method that this is, but for what else is given here."""
     divergence: DivergenceName = "forward-kl"
-    """Forward KL is the paper's; :mod:`sweeps.objectives` defines them all."""
+    """Forward KL is the paper's; :mod:`sweeps.distillation.objectives` defines them all."""
     beta: float = Field(0.5, gt=0, lt=1)
     """The teacher's share of the mixture in ``jensen-shannon``; one half is the symmetric one."""
     skew: float = Field(0.1, gt=0, lt=1)
@@ -58,7 +58,8 @@ class Method(Part):
     """Follow not what the teacher says, but what came next where it found text alike; written down once."""
     logits: Literal["online", "cached", "top-k"] = "online"
     """The teacher reads every batch; or wrote its distributions down once, in half precision; or only its
-    likeliest tokens and their tail's mass, which shifts the law: :mod:`sweeps.logits` says by how much."""
+    likeliest tokens and their tail's mass, which shifts the law; by how much, see
+    :mod:`sweeps.distillation.logits`."""
     top: int = Field(32, ge=1)
     """Tokens kept by ``logits: top-k``."""
     source: Source = Source()

@@ -6,11 +6,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sweeps.parts import Part, Quantity
+from sweeps.specs.parts import Part, Quantity
 
 
 class Taid(Part):
-    """A teacher that begins near the student and moves away from it; :mod:`sweeps.taid` says how."""
+    """A teacher that begins near the student and moves away from it.
+
+    See :mod:`sweeps.distillation.taid`.
+    """
 
     start: float = Field(0.4, ge=0, le=1)
     """t at the beginning: 0 is the student, 1 the teacher."""
@@ -29,7 +32,10 @@ class Taid(Part):
 
 
 class Delta(Part):
-    """The target is the student's base, moved as tuning moved the teacher; :mod:`sweeps.delta` says how."""
+    """The target is the student's base, moved as tuning moved the teacher.
+
+    See :mod:`sweeps.distillation.delta`.
+    """
 
     strength: float = Field(1.0, ge=0)
     """Of the shift: 0 is the student's base, 1 the teacher's whole tuning."""
@@ -38,7 +44,10 @@ class Delta(Part):
 
 
 class Neighbours(Part):
-    """The teacher's distribution is a vote of like places in the text; :mod:`sweeps.neighbours` says how."""
+    """The teacher's distribution is a vote of like places in the text.
+
+    See :mod:`sweeps.distillation.neighbours`.
+    """
 
     count: int = Field(16, ge=1)
     """k, of neighbours that vote."""
@@ -92,7 +101,10 @@ class Source(Part):
 
 
 class Credit(Part):
-    """Credit of a token for all that came after it, as MiniLLM has it; :mod:`sweeps.credit` says how."""
+    """Credit of a token for all that came after it, as MiniLLM has it.
+
+    See :mod:`sweeps.distillation.credit`.
+    """
 
     discount: float = Field(1.0, ge=0, le=1)
     """gamma, of what comes one token later."""

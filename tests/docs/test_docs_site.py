@@ -14,9 +14,9 @@ from types import ModuleType
 import pytest
 import yaml
 
-import sweeps.table
+import sweeps.storage.table
 from scaling import published
-from sweeps.spec import parse_sweep
+from sweeps.specs.spec import parse_sweep
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [
@@ -129,4 +129,4 @@ def test_every_part_of_a_spec_shown_is_one() -> None:
 def test_the_page_of_the_runs_table_has_its_columns() -> None:
     page = (ROOT / "docs/reference/runs-table.md").read_text().split("## What a fit needs")[0]
     columns = re.findall(r"^\| `(\w+)`", page, re.MULTILINE)
-    assert columns == [*sweeps.table.COLUMNS, *sweeps.table.YARDSTICKS]
+    assert columns == [*sweeps.storage.table.COLUMNS, *sweeps.storage.table.YARDSTICKS]

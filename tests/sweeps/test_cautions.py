@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from sweeps import cautions
 from sweeps.corpora.tokens import HeldoutPart, TokenisedCorpus
+from sweeps.dag import cautions
+from sweeps.dag.steps import expand
 from sweeps.run_step import corpus_of
-from sweeps.spec import parse_sweep
-from sweeps.steps import expand
+from sweeps.specs.spec import parse_sweep
 
 
 def corpus_with(tokens: int, *licences: str) -> TokenisedCorpus:

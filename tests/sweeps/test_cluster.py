@@ -19,18 +19,18 @@ import pytest
 import yaml
 
 from scaling.errors import InputError
-from sweeps import submission
-from sweeps.executors import Inline
-from sweeps.leases import attempts
-from sweeps.ray_cluster import Node, misfit
-from sweeps.ray_executor import Ray, ranks_of
-from sweeps.resources import Resources
-from sweeps.scheduler import run
-from sweeps.spec import parse_sweep
-from sweeps.state import State
+from sweeps.dag.steps import Step, expand
+from sweeps.execution import submission
+from sweeps.execution.executors import Inline
+from sweeps.execution.ray_cluster import Node, misfit
+from sweeps.execution.ray_executor import Ray, ranks_of
+from sweeps.execution.scheduler import run
+from sweeps.execution.state import State
+from sweeps.specs.resources import Resources
+from sweeps.specs.spec import parse_sweep
 from sweeps.status import status
-from sweeps.steps import Step, expand
-from sweeps.store import Store
+from sweeps.storage.leases import attempts
+from sweeps.storage.store import Store
 
 BIN = Path(sys.executable).parent
 

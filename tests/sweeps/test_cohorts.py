@@ -12,20 +12,20 @@ import pytest
 import torch
 
 from scaling.errors import InputError
-from sweeps.cohorts import cohorts
-from sweeps.device import out_of_memory
-from sweeps.heldout import heldout_loss
-from sweeps.ladder import shape_for
+from sweeps.dag.ladder import shape_for
+from sweeps.dag.steps import Step, expand
+from sweeps.distillation.sources import Lesson
+from sweeps.distillation.targets import Online
+from sweeps.engine.device import out_of_memory
+from sweeps.engine.heldout import heldout_loss
+from sweeps.engine.model import Decoder
+from sweeps.engine.run import Diverged, Recipe, Run
+from sweeps.engine.training import train, train_together
+from sweeps.execution.cohorts import cohorts
 from sweeps.methods import Method
-from sweeps.model import Decoder
-from sweeps.run import Diverged, Recipe, Run
 from sweeps.run_step import run_step, run_steps
-from sweeps.sources import Lesson
-from sweeps.spec import Training, parse_sweep
-from sweeps.steps import Step, expand
-from sweeps.store import Store
-from sweeps.targets import Online
-from sweeps.training import train, train_together
+from sweeps.specs.spec import Training, parse_sweep
+from sweeps.storage.store import Store
 
 RULES = Training(batch_tokens=128, warmup_tokens=1280)
 SMALL = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
@@ -159,7 +159,7 @@ def _one_of(rank: int, size: int, port: int, path: str) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    from sweeps.parallel import world
+    from sweeps.engine.parallel import world
 
     torch.set_num_threads(1)
     with world() as here:
@@ -193,7 +193,7 @@ def test_two_processes_train_what_one_does(teacher: Decoder, tmp_path: object) -
 
 
 def test_a_batch_that_cannot_be_split_evenly_is_refused() -> None:
-    from sweeps.parallel import World
+    from sweeps.engine.parallel import World
 
     with pytest.raises(InputError, match=r"a batch of 4 blocks cannot be split evenly over 3 processes"):
         World(0, 3).share(torch.zeros(4, 33))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.cost import (
+from sweeps.dag.cost import (
     STARTUP_SECONDS,
     Throughput,
     disk,
@@ -18,8 +18,8 @@ from sweeps.cost import (
     memory,
     seconds_on,
 )
-from sweeps.spec import parse_sweep
-from sweeps.steps import Dag, expand
+from sweeps.dag.steps import Dag, expand
+from sweeps.specs.spec import parse_sweep
 
 LINEAR = Throughput([1e4, 1e5], [3e-6, 3e-5], [1e-6, 1e-5], [1e-5, 1e-4], [2e-6, 2e-5])
 """A machine of 1e10 FLOP/s."""

@@ -12,27 +12,27 @@ import pytest
 import torch
 from torch import Tensor
 
-import sweeps.steps as steps_of_sweeps
+import sweeps.dag.steps as steps_of_sweeps
 from scaling.errors import InputError
-from sweeps.batches import Batches
-from sweeps.checkpoints import Checkpoints
-from sweeps.chunked import mean_loss
-from sweeps.cohorts import cohorts
-from sweeps.delta import Shifted, shifted
-from sweeps.ladder import shape_for
+from sweeps.dag.ladder import shape_for
+from sweeps.dag.steps import Dag, Step, expand
+from sweeps.distillation.delta import Shifted, shifted
+from sweeps.distillation.objectives import DIVERGENCES, forward_kl, log_probabilities
+from sweeps.distillation.sources import Lesson
+from sweeps.distillation.teaching import followed, target_of, trained
+from sweeps.engine.batches import Batches
+from sweeps.engine.chunked import mean_loss
+from sweeps.engine.model import Decoder
+from sweeps.engine.run import Recipe, Run
+from sweeps.engine.training import train_together
+from sweeps.execution.cohorts import cohorts
 from sweeps.methods import Delta, Method
-from sweeps.model import Decoder
-from sweeps.objectives import DIVERGENCES, forward_kl, log_probabilities
-from sweeps.provenance import record_sweep
-from sweeps.run import Recipe, Run
 from sweeps.run_step import corpus_of, run_step, run_steps
-from sweeps.sources import Lesson
-from sweeps.spec import Training, parse_sweep
-from sweeps.steps import Dag, Step, expand
-from sweeps.store import Store
-from sweeps.table import results
-from sweeps.teaching import followed, target_of, trained
-from sweeps.training import train_together
+from sweeps.specs.spec import Training, parse_sweep
+from sweeps.storage.checkpoints import Checkpoints
+from sweeps.storage.provenance import record_sweep
+from sweeps.storage.store import Store
+from sweeps.storage.table import results
 
 V = 12
 KD = {"init": {"by": "base"}}
@@ -141,8 +141,8 @@ def test_in_blocks_it_is_what_it_is_at_once(name: str, monkeypatch: pytest.Monke
 
         loss = mean_loss(per_token, student.model(inputs).flatten(0, 1).detach(), head, rows)
         found.append((loss.detach(), *torch.autograd.grad(loss, head)))
-        monkeypatch.setattr("sweeps.chunked.LOGITS_AT_ONCE", 1)
-        monkeypatch.setattr("sweeps.chunked.BLOCK_IN_FULL", 5 * V)
+        monkeypatch.setattr("sweeps.engine.chunked.LOGITS_AT_ONCE", 1)
+        monkeypatch.setattr("sweeps.engine.chunked.BLOCK_IN_FULL", 5 * V)
     for one, other in zip(*found, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
 

@@ -19,16 +19,16 @@ from sweeps import results
 from sweeps.corpora import source_of
 from sweeps.corpora.splits import split_documents
 from sweeps.corpora.tokenizer import save_tokenizer, train_tokenizer
+from sweeps.dag.ladder import shape_for
+from sweeps.dag.steps import Step, expand
+from sweeps.distillation.generate import uniform, write
+from sweeps.engine.model import Decoder
+from sweeps.engine.model_files import save_model, shape_of
 from sweeps.foreign.count import card_of
 from sweeps.foreign.load import load
-from sweeps.generate import uniform, write
-from sweeps.ladder import shape_for
-from sweeps.model import Decoder
-from sweeps.model_files import save_model, shape_of
 from sweeps.run_step import run_step
-from sweeps.spec import parse_sweep
-from sweeps.steps import Step, expand
-from sweeps.store import Store
+from sweeps.specs.spec import parse_sweep
+from sweeps.storage.store import Store
 
 VOCAB = 300
 SIZES = {

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweeps.generate import inverse, uniform, write
-from sweeps.ladder import shape_for
-from sweeps.model import Decoder
-from sweeps.objectives import log_probabilities
+from sweeps.dag.ladder import shape_for
+from sweeps.distillation.generate import inverse, uniform, write
+from sweeps.distillation.objectives import log_probabilities
+from sweeps.engine.model import Decoder
 
 CONTEXT, PROMPT, BATCH = 32, 8, 5
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from sweeps.checkpoints import Checkpoints
-from sweeps.ladder import shape_for
-from sweeps.loss import batch_loss
-from sweeps.model import Decoder
-from sweeps.run import Recipe, Run
-from sweeps.spec import Training
-from sweeps.store import Store
-from sweeps.training import train, train_together
+from sweeps.dag.ladder import shape_for
+from sweeps.distillation.loss import batch_loss
+from sweeps.engine.model import Decoder
+from sweeps.engine.run import Recipe, Run
+from sweeps.engine.training import train, train_together
+from sweeps.specs.spec import Training
+from sweeps.storage.checkpoints import Checkpoints
+from sweeps.storage.store import Store
 
 pytestmark = [
     pytest.mark.gpu,

@@ -18,17 +18,17 @@ import torch
 from botocore.exceptions import EndpointConnectionError
 
 from scaling.errors import InputError
-from sweeps import leases
-from sweeps.checkpoints import Checkpoints
-from sweeps.endings import Ending, Stopped, ending_of, ending_of_process, reason_of
-from sweeps.forker import Forker
-from sweeps.jobs import TRY_LATER, Job, Outcome, main
-from sweeps.leases import Lease, Watch, attempts, fruitless, latest, leased
-from sweeps.provenance import record_sweep
-from sweeps.resources import Resources
-from sweeps.spec import parse_sweep
-from sweeps.steps import Dag, expand
-from sweeps.store import Store
+from sweeps.dag.steps import Dag, expand
+from sweeps.execution.forker import Forker
+from sweeps.execution.jobs import TRY_LATER, Job, Outcome, main
+from sweeps.specs.resources import Resources
+from sweeps.specs.spec import parse_sweep
+from sweeps.storage import leases
+from sweeps.storage.checkpoints import Checkpoints
+from sweeps.storage.endings import Ending, Stopped, ending_of, ending_of_process, reason_of
+from sweeps.storage.leases import Lease, Watch, attempts, fruitless, latest, leased
+from sweeps.storage.provenance import record_sweep
+from sweeps.storage.store import Store
 
 ELSEWHERE = {"machine": "another", "pid": 1, "since": 1, "host": "there", "patience": 0.3}
 
@@ -339,7 +339,7 @@ def test_whoever_never_wakes_up_is_ended_once_others_have_taken_over(
     dag: Dag, store: Store, forker: Forker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stopped process would hold its core for ever; the one that waits for it sees to that."""
-    monkeypatch.setattr("sweeps.forker.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("sweeps.execution.forker.LOOK_SECONDS", 0.2)
     step = dag.steps[0].id
     found: list[Outcome] = []
     waiting = threading.Thread(target=lambda: found.extend(forker.run(store, job(dag))))

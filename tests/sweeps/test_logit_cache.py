@@ -14,24 +14,25 @@ import torch
 from torch import Tensor
 
 from scaling.errors import InputError
-from sweeps import logit_cache, results
-from sweeps.batches import Batches
-from sweeps.checkpoints import Checkpoints
-from sweeps.executors import Inline
-from sweeps.ladder import shape_for
-from sweeps.logit_cache import LogitCache, Numbers
-from sweeps.logits import Full, Kept, TopK
+from sweeps import results
+from sweeps.dag.ladder import shape_for
+from sweeps.dag.steps import expand
+from sweeps.distillation import logit_cache
+from sweeps.distillation.logit_cache import LogitCache, Numbers
+from sweeps.distillation.logits import Full, Kept, TopK
+from sweeps.distillation.targets import Cached, Online
+from sweeps.distillation.teaching import distributions
+from sweeps.engine.batches import Batches
+from sweeps.engine.model import Decoder
+from sweeps.engine.run import Recipe, Run
+from sweeps.engine.training import train, train_together
+from sweeps.execution.executors import Inline
+from sweeps.execution.scheduler import run as run_dag
 from sweeps.methods import Method
-from sweeps.model import Decoder
-from sweeps.provenance import record_sweep
-from sweeps.run import Recipe, Run
-from sweeps.scheduler import run as run_dag
-from sweeps.spec import Training, parse_sweep
-from sweeps.steps import expand
-from sweeps.store import Store
-from sweeps.targets import Cached, Online
-from sweeps.teaching import distributions
-from sweeps.training import train, train_together
+from sweeps.specs.spec import Training, parse_sweep
+from sweeps.storage.checkpoints import Checkpoints
+from sweeps.storage.provenance import record_sweep
+from sweeps.storage.store import Store
 
 V, CONTEXT, BATCH, STEPS = 300, 32, 4, 40
 RULES = Training(batch_tokens=CONTEXT * BATCH, warmup_tokens=1280)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweeps.logits import Full, TopK
-from sweeps.objectives import DIVERGENCES, distillation, forward_kl, log_probabilities
+from sweeps.distillation.logits import Full, TopK
+from sweeps.distillation.objectives import DIVERGENCES, distillation, forward_kl, log_probabilities
 
 V = 11
 NAMES = sorted(name for name, divergence in DIVERGENCES.items() if not divergence.reads_labels)

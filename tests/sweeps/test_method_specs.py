@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
-from sweeps.cohorts import cohorts
+from sweeps.dag.steps import Dag, Step, expand, with_trunks
+from sweeps.execution.cohorts import cohorts
 from sweeps.methods import Init, Method, Source
 from sweeps.methods.method import named
-from sweeps.spec import parse_sweep
-from sweeps.steps import Dag, Step, expand, with_trunks
+from sweeps.specs.spec import parse_sweep
 
 
 def made(given: Any) -> Method:

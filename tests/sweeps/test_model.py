@@ -12,9 +12,9 @@ import torch
 from scaling.compute import ModelShape
 from scaling.errors import InputError
 from sweeps.corpora import source_of, tokenise
-from sweeps.ladder import shape_for
-from sweeps.model import Decoder
-from sweeps.model_files import load_model, save_model
+from sweeps.dag.ladder import shape_for
+from sweeps.engine.model import Decoder
+from sweeps.engine.model_files import load_model, save_model
 
 SIZES = (3e3, 7e3, 13e3, 56e3, 107e3, 330e3)
 

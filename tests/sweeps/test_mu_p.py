@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from scaling.compute import ModelShape
-from sweeps.loss import batch_loss
-from sweeps.model import Decoder
-from sweeps.optimiser import Optimiser, parameter_groups
-from sweeps.spec import Training
+from sweeps.distillation.loss import batch_loss
+from sweeps.engine.model import Decoder
+from sweeps.engine.optimiser import Optimiser, parameter_groups
+from sweeps.specs.spec import Training
 
 STEPS = 8
 

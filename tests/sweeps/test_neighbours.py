@@ -13,27 +13,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scaling.errors import InputError
-from sweeps.batches import Batches
-from sweeps.checkpoints import Checkpoints
-from sweeps.chunked import mean_loss
-from sweeps.executors import Inline
-from sweeps.heldout import heldout_loss
-from sweeps.ladder import shape_for
-from sweeps.logit_cache import LogitCache
+from sweeps.dag.ladder import shape_for
+from sweeps.dag.steps import Dag, Step, expand
+from sweeps.distillation.logit_cache import LogitCache
+from sweeps.distillation.neighbours import Datastore, retrieved
+from sweeps.distillation.objectives import decoupled_kl, log_probabilities
+from sweeps.distillation.targets import Cached
+from sweeps.distillation.teaching import target_of
+from sweeps.distillation.votes import Nearest, votes
+from sweeps.engine.batches import Batches
+from sweeps.engine.chunked import mean_loss
+from sweeps.engine.heldout import heldout_loss
+from sweeps.engine.model import Decoder
+from sweeps.engine.run import Recipe
+from sweeps.engine.training import train
+from sweeps.execution.executors import Inline
+from sweeps.execution.scheduler import run
 from sweeps.methods import Method, Neighbours
-from sweeps.model import Decoder
-from sweeps.neighbours import Datastore, retrieved
-from sweeps.objectives import decoupled_kl, log_probabilities
-from sweeps.run import Recipe
 from sweeps.run_step import corpus_of
-from sweeps.scheduler import run
-from sweeps.spec import Training, parse_sweep
-from sweeps.steps import Dag, Step, expand
-from sweeps.store import Store
-from sweeps.targets import Cached
-from sweeps.teaching import target_of
-from sweeps.training import train
-from sweeps.votes import Nearest, votes
+from sweeps.specs.spec import Training, parse_sweep
+from sweeps.storage.checkpoints import Checkpoints
+from sweeps.storage.store import Store
 
 CONTEXT, VOCAB = 16, 40
 DNKD = {"use": "dnkd", "neighbours": {"count": 4, "keys": 4096}}
@@ -171,8 +171,8 @@ def test_in_blocks_votes_teach_what_they_do_at_once(monkeypatch: pytest.MonkeyPa
         head = torch.ones(VOCAB, 8).cumsum(0).div(VOCAB).requires_grad_()
         loss = mean_loss(per_token, features, head, labels, kept)
         found.append((loss.detach(), *torch.autograd.grad(loss, head)))
-        monkeypatch.setattr("sweeps.chunked.LOGITS_AT_ONCE", 1)
-        monkeypatch.setattr("sweeps.chunked.BLOCK_IN_FULL", 5 * VOCAB)
+        monkeypatch.setattr("sweeps.engine.chunked.LOGITS_AT_ONCE", 1)
+        monkeypatch.setattr("sweeps.engine.chunked.BLOCK_IN_FULL", 5 * VOCAB)
     for one, other in zip(*found, strict=True):
         assert one.isfinite().all()
         assert torch.allclose(one, other, atol=1e-5)

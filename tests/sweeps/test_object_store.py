@@ -12,15 +12,16 @@ import fsspec
 import pytest
 
 from scaling.errors import InputError
-from sweeps import leases, results
-from sweeps.executors import Inline, Processes
-from sweeps.garbage import garbage
-from sweeps.provenance import record_sweep
-from sweeps.scheduler import run
-from sweeps.spec import parse_sweep
+from sweeps import results
+from sweeps.dag.steps import expand
+from sweeps.execution.executors import Inline, Processes
+from sweeps.execution.scheduler import run
+from sweeps.specs.spec import parse_sweep
 from sweeps.status import status
-from sweeps.steps import expand
-from sweeps.store import Store
+from sweeps.storage import leases
+from sweeps.storage.garbage import garbage
+from sweeps.storage.provenance import record_sweep
+from sweeps.storage.store import Store
 
 moto = pytest.importorskip("moto.server")
 pytest.importorskip("s3fs")

@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sweeps import chunked, objectives
-from sweeps.chunked import mean_loss
-from sweeps.objectives import DIVERGENCES, cross_entropy, jensen_shannon, label_loss, log_probabilities
+from sweeps.distillation import objectives
+from sweeps.distillation.objectives import (
+    DIVERGENCES,
+    cross_entropy,
+    jensen_shannon,
+    label_loss,
+    log_probabilities,
+)
+from sweeps.engine import chunked
+from sweeps.engine.chunked import mean_loss
 
 NAMES = sorted(DIVERGENCES)
 P = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)

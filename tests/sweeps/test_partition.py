@@ -19,10 +19,10 @@ import fsspec
 import pytest
 import yaml
 
-from sweeps.leases import attempts
-from sweeps.spec import parse_sweep
-from sweeps.steps import expand
-from sweeps.store import Store
+from sweeps.dag.steps import expand
+from sweeps.specs.spec import parse_sweep
+from sweeps.storage.leases import attempts
+from sweeps.storage.store import Store
 
 PATIENCE = 6.0
 CUT_SECONDS = 25.0

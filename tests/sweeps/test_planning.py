@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from distlaw.cli import app
 from scaling.errors import InputError
-from sweeps.foresight import foreseen
-from sweeps.graph import columns, draw, nodes_of, tree
-from sweeps.overrides import override
-from sweeps.spec import load_sweep, parse_sweep, presets
-from sweeps.steps import expand
+from sweeps.dag.foresight import foreseen
+from sweeps.dag.graph import columns, draw, nodes_of, tree
+from sweeps.dag.steps import expand
+from sweeps.specs.overrides import override
+from sweeps.specs.spec import load_sweep, parse_sweep, presets
 
 
 @pytest.fixture

@@ -10,21 +10,21 @@ import pytest
 import torch
 
 from scaling.errors import InputError
-from sweeps.batches import Batches
-from sweeps.checkpoints import Checkpoints
-from sweeps.frozen import FrozenTrunk
-from sweeps.heldout import heldout_loss
-from sweeps.ladder import shape_for
-from sweeps.library import Library, traced
-from sweeps.loss import batch_loss
+from sweeps.dag.ladder import shape_for
+from sweeps.distillation.loss import batch_loss
+from sweeps.distillation.targets import Online
+from sweeps.engine.batches import Batches
+from sweeps.engine.frozen import FrozenTrunk
+from sweeps.engine.heldout import heldout_loss
+from sweeps.engine.library import Library, traced
+from sweeps.engine.model import Decoder
+from sweeps.engine.run import Recipe, Run
+from sweeps.engine.training import train, train_together
 from sweeps.methods import Method
 from sweeps.methods.method import named
-from sweeps.model import Decoder
-from sweeps.run import Recipe, Run
-from sweeps.spec import Training
-from sweeps.store import Store
-from sweeps.targets import Online
-from sweeps.training import train, train_together
+from sweeps.specs.spec import Training
+from sweeps.storage.checkpoints import Checkpoints
+from sweeps.storage.store import Store
 
 SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
 TOKENS = (np.arange(20_000) ** 2 % 299).astype(np.uint16)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
-from sweeps.spec import parse_sweep
-from sweeps.steps import expand
+from sweeps.dag.steps import expand
+from sweeps.specs.spec import parse_sweep
 
 FIXED = {"params": ["7k", "13k"], "tokens_per_param": [20]}
 PROFILES = {"params": ["3k", "5k", "7k"], "flops": [1e10, 3e10]}

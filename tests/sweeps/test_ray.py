@@ -15,14 +15,14 @@ import pytest
 import fits
 from scaling.errors import InputError
 from sweeps import results
-from sweeps.executors import Inline, Processes
-from sweeps.provenance import record_sweep
-from sweeps.ray_executor import Ray
-from sweeps.ray_pool import RayPool
-from sweeps.scheduler import run
-from sweeps.spec import parse_sweep
-from sweeps.steps import Dag, Step, expand
-from sweeps.store import Store
+from sweeps.dag.steps import Dag, Step, expand
+from sweeps.execution.executors import Inline, Processes
+from sweeps.execution.ray_executor import Ray
+from sweeps.execution.ray_pool import RayPool
+from sweeps.execution.scheduler import run
+from sweeps.specs.spec import parse_sweep
+from sweeps.storage.provenance import record_sweep
+from sweeps.storage.store import Store
 
 pytestmark = pytest.mark.ray
 

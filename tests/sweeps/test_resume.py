@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweeps.checkpoints import KEPT, Checkpoints
-from sweeps.ladder import shape_for
-from sweeps.run import Recipe
-from sweeps.spec import Training
-from sweeps.store import Store
-from sweeps.training import train
+from sweeps.dag.ladder import shape_for
+from sweeps.engine.run import Recipe
+from sweeps.engine.training import train
+from sweeps.specs.spec import Training
+from sweeps.storage.checkpoints import KEPT, Checkpoints
+from sweeps.storage.store import Store
 
 SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
 STEPS = 160
@@ -91,12 +91,12 @@ def test_a_step_killed_with_its_process_goes_on_where_it_was(tmp_path: Path, tex
     script = f"""
 import sys, torch
 torch.set_num_threads(1)
-import sweeps.training
-sweeps.training.CHECKPOINT_SECONDS = 0.05
+import sweeps.engine.training
+sweeps.engine.training.CHECKPOINT_SECONDS = 0.05
 from sweeps.run_step import run_step
-from sweeps.spec import parse_sweep
-from sweeps.steps import expand
-from sweeps.store import Store
+from sweeps.specs.spec import parse_sweep
+from sweeps.dag.steps import expand
+from sweeps.storage.store import Store
 spec = {{"name": "one", "corpus": {{"source": {str(text_file)!r}, "vocab": 300, "context": 32}},
         "training": {{"batch_tokens": 64}}, "supervised": [{{"params": ["3k"], "tokens": ["96k"]}}]}}
 store = Store(sys.argv[1])

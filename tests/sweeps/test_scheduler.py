@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
-from sweeps import endings, leases, scheduler
-from sweeps.endings import RETRIES, Ending
-from sweeps.jobs import Job, Outcome
-from sweeps.leases import Lease
-from sweeps.resources import Resources
-from sweeps.scheduler import run
-from sweeps.spec import parse_sweep
-from sweeps.state import State
-from sweeps.steps import Dag, Step, expand
-from sweeps.store import Store
+from sweeps.dag.steps import Dag, Step, expand
+from sweeps.execution import scheduler
+from sweeps.execution.jobs import Job, Outcome
+from sweeps.execution.scheduler import run
+from sweeps.execution.state import State
+from sweeps.specs.resources import Resources
+from sweeps.specs.spec import parse_sweep
+from sweeps.storage import endings, leases
+from sweeps.storage.endings import RETRIES, Ending
+from sweeps.storage.leases import Lease
+from sweeps.storage.store import Store
 
 Verdict = Callable[[Step], tuple[Ending, str] | None]
 

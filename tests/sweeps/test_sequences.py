@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sweeps.credit import advantages, clipped, returns
-from sweeps.generate import Written, uniform, write
+from sweeps.distillation.credit import advantages, clipped, returns
+from sweeps.distillation.generate import Written, uniform, write
+from sweeps.distillation.objectives import forward_kl, reverse_kl
+from sweeps.distillation.taid import between
+from sweeps.distillation.targets import Online
+from sweeps.distillation.written import written_loss
 from sweeps.methods import Credit, Method, Source
-from sweeps.objectives import forward_kl, reverse_kl
-from sweeps.spec import Training
-from sweeps.taid import between
-from sweeps.targets import Online
-from sweeps.written import written_loss
+from sweeps.specs.spec import Training
 
 RULES = Training(z_loss=0.0)
 V = 3
@@ -236,7 +236,7 @@ def test_returns_of_long_text_are_finite_and_of_equal_rewards_equal() -> None:
 
 
 def test_credit_ends_where_it_would_drive_a_ratio_beyond_the_clip() -> None:
-    from sweeps.credit import clipped
+    from sweeps.distillation.credit import clipped
 
     ratios = torch.tensor([0.5, 0.9, 1.1, 1.5], dtype=torch.float64)
     for advantage, moved in ((1.0, [True, True, True, False]), (-1.0, [False, True, True, True])):

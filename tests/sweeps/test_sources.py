@@ -13,29 +13,30 @@ import torch
 from torch import Tensor
 
 from scaling.errors import InputError
-from sweeps import results, training
-from sweeps import steps as steps_of_sweeps
-from sweeps.batches import Batches, as_blocks
-from sweeps.checkpoints import Checkpoints
-from sweeps.generate import uniform, write
-from sweeps.ladder import shape_for
+from sweeps import results
+from sweeps.dag import steps as steps_of_sweeps
+from sweeps.dag.ladder import shape_for
+from sweeps.dag.steps import expand
+from sweeps.distillation.generate import uniform, write
+from sweeps.distillation.objectives import cross_entropy, log_probabilities
+from sweeps.distillation.sources import Lesson, source_of
+from sweeps.distillation.targets import Online
+from sweeps.distillation.texts import texts
+from sweeps.distillation.yardsticks import READ, SEED, WRITTEN, yardsticks
+from sweeps.engine import training
+from sweeps.engine.batches import Batches, as_blocks
+from sweeps.engine.model import Decoder
+from sweeps.engine.parallel import World
+from sweeps.engine.run import Recipe, Run
+from sweeps.engine.training import train_together
 from sweeps.methods import Credit, Method, Replay, Source
 from sweeps.methods.method import named
-from sweeps.model import Decoder
-from sweeps.objectives import cross_entropy, log_probabilities
-from sweeps.parallel import World
-from sweeps.provenance import record_sweep
-from sweeps.run import Recipe, Run
 from sweeps.run_step import corpus_of, run_step, run_steps
-from sweeps.sources import Lesson, source_of
-from sweeps.spec import Training, parse_sweep
-from sweeps.steps import expand
-from sweeps.store import Store
-from sweeps.table import YARDSTICKS
-from sweeps.targets import Online
-from sweeps.texts import texts
-from sweeps.training import train_together
-from sweeps.yardsticks import READ, SEED, WRITTEN, yardsticks
+from sweeps.specs.spec import Training, parse_sweep
+from sweeps.storage.checkpoints import Checkpoints
+from sweeps.storage.provenance import record_sweep
+from sweeps.storage.store import Store
+from sweeps.storage.table import YARDSTICKS
 
 V, CONTEXT, BATCH, STEPS = 300, 32, 4, 24
 PROMPT = CONTEXT // 4

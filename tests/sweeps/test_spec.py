@@ -9,7 +9,7 @@ import pytest
 
 from scaling.errors import InputError
 from sweeps.methods import Method, Taid
-from sweeps.spec import load_sweep, parse_sweep, presets
+from sweeps.specs.spec import load_sweep, parse_sweep, presets
 
 
 def test_quantities_are_read_as_people_write_them(small_spec: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
-from sweeps.spec import parse_sweep
-from sweeps.steps import Step, expand
+from sweeps.dag.steps import Step, expand
+from sweeps.specs.spec import parse_sweep
 
 
 def test_equal_models_are_one_step(small_spec: dict[str, Any]) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
-from sweeps.executors import Inline
+from sweeps.dag.steps import Step, expand
+from sweeps.execution.executors import Inline
+from sweeps.execution.scheduler import run
 from sweeps.run_step import run_step
-from sweeps.scheduler import run
-from sweeps.spec import parse_sweep
-from sweeps.steps import Step, expand
-from sweeps.store import Store
+from sweeps.specs.spec import parse_sweep
+from sweeps.storage.store import Store
 
 
 def result(step: str, loss: Any) -> dict[str, Any]:

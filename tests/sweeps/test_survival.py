@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 import yaml
 
-from sweeps.leases import attempts
-from sweeps.spec import parse_sweep
-from sweeps.steps import expand
-from sweeps.store import Store
+from sweeps.dag.steps import expand
+from sweeps.specs.spec import parse_sweep
+from sweeps.storage.leases import attempts
+from sweeps.storage.store import Store
 
 CHECKPOINT_SECONDS = 1.0
 PATIENCE = 12.0
@@ -88,7 +88,7 @@ def named(roots: list[int], *words: str) -> list[int]:
 
 def forked(roots: list[int]) -> list[int]:
     """The processes that forkers below ``roots`` have forked: each trains."""
-    return [pid for forker in named(roots, "sweeps.forker") for pid in below(forker)]
+    return [pid for forker in named(roots, "sweeps.execution.forker") for pid in below(forker)]
 
 
 def survive(
@@ -248,7 +248,7 @@ def test_thirty_kills_of_workers_raylets_drivers_and_heads(
     parts["driver"] = Part([*command, "--address", address], environment, tmp_path / "driver.log")
     cluster = lambda: [*parts["head"].pids(), *parts["node"].pids()]  # noqa: E731
     hits: dict[str, Hit] = {
-        "worker": lambda: named(cluster(), "_run_elsewhere", "sweeps.forker"),
+        "worker": lambda: named(cluster(), "_run_elsewhere", "sweeps.execution.forker"),
         "raylet": lambda: named(parts["node"].pids(), "raylet/raylet"),
         "driver": parts["driver"].pids,
         "head": lambda: named(parts["head"].pids(), "gcs/gcs_server"),

@@ -10,12 +10,12 @@ import pytest
 
 from scaling.errors import InputError
 from sweeps import results
-from sweeps.executors import Inline
-from sweeps.provenance import record_sweep
-from sweeps.scheduler import run
-from sweeps.spec import parse_sweep
-from sweeps.steps import expand
-from sweeps.store import Store
+from sweeps.dag.steps import expand
+from sweeps.execution.executors import Inline
+from sweeps.execution.scheduler import run
+from sweeps.specs.spec import parse_sweep
+from sweeps.storage.provenance import record_sweep
+from sweeps.storage.store import Store
 
 
 @pytest.fixture

@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweeps.checkpoints import Checkpoints
-from sweeps.heldout import heldout_loss
-from sweeps.ladder import shape_for
+from sweeps.dag.ladder import shape_for
+from sweeps.distillation.objectives import forward_kl, log_probabilities
+from sweeps.distillation.taid import Pace, between, followed
+from sweeps.distillation.targets import Online
+from sweeps.engine.heldout import heldout_loss
+from sweeps.engine.model import Decoder
+from sweeps.engine.run import Recipe, Run
+from sweeps.engine.training import train, train_together
 from sweeps.methods import Method, Taid
-from sweeps.model import Decoder
-from sweeps.objectives import forward_kl, log_probabilities
-from sweeps.run import Recipe, Run
-from sweeps.spec import Training
-from sweeps.store import Store
-from sweeps.taid import Pace, between, followed
-from sweeps.targets import Online
-from sweeps.training import train, train_together
+from sweeps.specs.spec import Training
+from sweeps.storage.checkpoints import Checkpoints
+from sweeps.storage.store import Store
 
 P = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64).log()
 Q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64).log()

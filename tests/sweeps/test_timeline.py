@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from scaling import InputError
-from sweeps.graph import nodes_in, picture
-from sweeps.provenance import STEPS
+from sweeps.dag.graph import nodes_in, picture
 from sweeps.status import StepStatus
-from sweeps.store import Store
+from sweeps.storage.provenance import STEPS
+from sweeps.storage.store import Store
 from sweeps.timeline import Stretch, lanes, stretches, timeline_chart
 
 

@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sweeps.batches import Batches, heldout_batches
-from sweeps.heldout import heldout_loss
-from sweeps.ladder import shape_for
-from sweeps.loss import batch_loss
+from sweeps.dag.ladder import shape_for
+from sweeps.distillation.loss import batch_loss
+from sweeps.distillation.targets import Online
+from sweeps.engine.batches import Batches, heldout_batches
+from sweeps.engine.heldout import heldout_loss
+from sweeps.engine.model import Decoder
+from sweeps.engine.optimiser import BASE_WIDTH, Optimiser, learning_rate, parameter_groups
+from sweeps.engine.run import Diverged, Recipe
+from sweeps.engine.training import train
 from sweeps.methods import Method
-from sweeps.model import Decoder
-from sweeps.optimiser import BASE_WIDTH, Optimiser, learning_rate, parameter_groups
-from sweeps.run import Diverged, Recipe
-from sweeps.spec import Training
-from sweeps.targets import Online
-from sweeps.training import train
+from sweeps.specs.spec import Training
 
 SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
 RULES = Training(batch_tokens=128, warmup_tokens=1600)

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from sweeps import results
-from sweeps.executors import Inline
-from sweeps.optimiser import learning_rate
-from sweeps.provenance import record_sweep
-from sweeps.scheduler import run
-from sweeps.spec import Training, parse_sweep
-from sweeps.state import State
-from sweeps.steps import Dag, expand
-from sweeps.store import Store
+from sweeps.dag.steps import Dag, expand
+from sweeps.engine.optimiser import learning_rate
+from sweeps.execution.executors import Inline
+from sweeps.execution.scheduler import run
+from sweeps.execution.state import State
+from sweeps.specs.spec import Training, parse_sweep
+from sweeps.storage.provenance import record_sweep
+from sweeps.storage.store import Store
 
 RULES = Training(batch_tokens=64, warmup_tokens=1600, schedule="wsd", decay=0.2)
 

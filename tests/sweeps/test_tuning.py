@@ -9,12 +9,12 @@ import optuna
 import pytest
 
 from scaling.errors import InputError
-from sweeps.executors import Inline
+from sweeps.dag.steps import Dag
+from sweeps.execution.executors import Inline
+from sweeps.execution.scheduler import run
 from sweeps.methods import Method
-from sweeps.scheduler import run
-from sweeps.spec import Sweep, parse_sweep
-from sweeps.steps import Dag
-from sweeps.store import Store
+from sweeps.specs.spec import Sweep, parse_sweep
+from sweeps.storage.store import Store
 from sweeps.tuning import JOURNAL, Found, tuned
 
 

@@ -12,17 +12,17 @@ from typer.testing import CliRunner
 
 from distlaw.cli import app
 from scaling.errors import InputError
-from sweeps import leases
-from sweeps.budget import bills
-from sweeps.endings import Ending
-from sweeps.garbage import garbage
-from sweeps.leases import Lease, attempts
-from sweeps.provenance import record_sweep
-from sweeps.resources import Devices
-from sweeps.spec import parse_sweep
+from sweeps.dag.steps import Dag, expand
+from sweeps.execution.budget import bills
+from sweeps.specs.resources import Devices
+from sweeps.specs.spec import parse_sweep
 from sweeps.status import status
-from sweeps.steps import Dag, expand
-from sweeps.store import Store
+from sweeps.storage import leases
+from sweeps.storage.endings import Ending
+from sweeps.storage.garbage import garbage
+from sweeps.storage.leases import Lease, attempts
+from sweeps.storage.provenance import record_sweep
+from sweeps.storage.store import Store
 
 
 @pytest.fixture

@@ -1,0 +1,304 @@
+"""A step of a sweep: a model to train, or something to ask of one; its identity and what it costs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from scaling.compute import ModelShape
+from scaling.units import format_number
+from sweeps.corpora.tokens import Half
+from sweeps.dag.passes import Passes, passes_of
+from sweeps.foreign.files import Place
+from sweeps.foreign.shapes import CountedShape, Foreign
+from sweeps.methods import Method
+from sweeps.specs.corpus import Corpus
+from sweeps.specs.spec import Training
+
+SCHEMA = 5
+"""Changes when the same spec would train something else."""
+NO_RUN = ("trunk", "prelude", "tune", "cache", "generate", "evaluate")
+"""Kinds of steps that are no runs of the table: others go on from them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One model to train: a node of the DAG. Everything that changes its numbers is here, and only that."""
+
+    shape: ModelShape
+    aspect_ratio: float
+    """Of the ladder that the shape is a rung of; for the FLOP accounting, and no part of the identity."""
+    steps: int
+    """Optimiser steps."""
+    seed: int
+    """Of the initialisation."""
+    data_seed: int
+    """Of the order of the data."""
+    half: Half
+    """The half of the training documents it sees; None for all."""
+    corpus: Corpus
+    corpus_fingerprint: str
+    training: Training
+    teacher: Step | None = None
+    method: Method | None = None
+    trunk: bool = False
+    """A run that stops before it decays, for others to branch from; it is no run of the table."""
+    start: Step | None = None
+    """The trunk it begins from. Saves compute and changes no bit, so it is no part of the identity."""
+    cache: bool = False
+    """What the teacher says about the batches of so many steps, written down: nothing is trained."""
+    logits: Step | None = None
+    """The cache that its teacher is read from, if its method says so; any that is long enough will do, so it
+    is no part of the identity."""
+    generate: bool = False
+    """What the teacher writes after the prompts of the batches of so many steps: nothing is trained."""
+    texts: Step | None = None
+    """The step that generates the text it learns from, if its method says so; as with ``logits``."""
+    prelude: bool = False
+    """A run for others to go on from with their methods; it is no run of the table."""
+    init: Step | None = None
+    """The prelude whose weights it begins with; its batches are those that come after."""
+    foreign: Foreign | None = None
+    """The model that is measured here, where nothing is trained."""
+
+    @property
+    def kind(self) -> str:
+        """``pretrain``, ``tune``, ``distil``, or one of those that are about them."""
+        if self.foreign:
+            return "evaluate"
+        for kind in ("trunk", "cache", "generate", "prelude"):
+            if getattr(self, kind):
+                return kind
+        return "distil" if self.teacher else "tune" if self.init else "pretrain"
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is a model's training, and not something about models."""
+        return not (self.cache or self.generate or self.foreign)
+
+    @property
+    def needs(self) -> tuple[Step, ...]:
+        """The steps that must be done before this one."""
+        bases = (self.teacher.init,) if self.teacher and self.method and self.method.delta else ()
+        needed = (*bases, self.teacher, self.init, self.start, self.logits, self.texts)
+        return tuple(step for step in needed if step)
+
+    @property
+    def ends(self) -> int:
+        """The optimiser step it ends at."""
+        return self.training.trunk_steps(self.steps) if self.trunk else self.steps
+
+    @property
+    def first(self) -> int:
+        """Batches of its data that its prelude was trained on."""
+        ours = self.init and self.init.corpus_fingerprint == self.corpus_fingerprint
+        return self.init.steps if self.init and ours else 0
+
+    @property
+    def tokens(self) -> int:
+        """D: tokens the model is trained on, those before ``start`` and of ``init`` included; or kept."""
+        before = self.init.tokens if self.init and not self.cache else 0
+        return before + round(self.ends * self.training.batch_tokens)
+
+    @property
+    def tokens_of_its_text(self) -> int:
+        """Those of its own corpus; a prelude may have been trained on another."""
+        return round((self.first + self.ends) * self.training.batch_tokens)
+
+    @property
+    def tokens_to_train(self) -> int:
+        """Tokens that this step itself trains on."""
+        before = self.start or self.init
+        return self.tokens - (before.tokens if before else 0) if self.trains else 0
+
+    @property
+    def tokens_to_teach(self) -> float:
+        """Tokens that the teacher reads in this step; a cache reads none twice, so at most these."""
+        if self.teacher is None or self.logits:
+            return 0
+        return self.tokens if self.cache else self.tokens_to_train * self.passes.read
+
+    @property
+    def reading(self) -> tuple[float, ...]:
+        """FLOPs a token of each pass over a text that its target takes."""
+        if self.teacher is None or self.method is None:
+            return ()
+        forward, near = self.teacher.shape.forward_flops, self.method.neighbours
+        if self.method.delta:
+            assert self.init is not None
+            return forward, forward, self.init.shape.forward_flops
+        return (forward + (near.search_flops(self.teacher.shape.width) if near else 0.0),)
+
+    @property
+    def tokens_to_write(self) -> tuple[float, float]:
+        """Tokens that are written in this step: by the student, by the teacher."""
+        if self.generate:
+            return 0.0, self.tokens
+        return self.tokens_to_train * self.passes.written, self.tokens_to_train * self.passes.written_along
+
+    @property
+    def passes(self) -> Passes:
+        """Over a token of a batch, of its student and its teacher."""
+        if self.cache or self.generate:
+            return Passes(trained=0.0, read=float(self.cache), written_before=float(self.generate))
+        return Passes(trained=0.0) if self.foreign else passes_of(self.method)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What the identity is made of, as plain JSON: the teacher by its id, no paths, no names."""
+        if self.foreign:
+            return {
+                "schema": SCHEMA,
+                "kind": self.kind,
+                "foreign": self.foreign.fingerprint,
+                "context": self.shape.context,
+                "corpus": {"fingerprint": self.corpus_fingerprint},
+            }
+        return {
+            "schema": SCHEMA,
+            "kind": self.kind,
+            "shape": asdict(self.shape),
+            "steps": self.ends,
+            "seed": self.seed,
+            "data_seed": self.data_seed,
+            "half": self.half,
+            "corpus": {"fingerprint": self.corpus_fingerprint},
+            "training": self.training.model_dump(),
+            "teacher": self.teacher.id if self.teacher else None,
+            "method": self.method.identity if self.method else None,
+            **({"init": self.init.id} if self.init else {}),
+        }
+
+    @cached_property
+    def id(self) -> str:
+        """A hash of :attr:`config`."""
+        canonical = json.dumps(self.config, sort_keys=True, allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @cached_property
+    def setting(self) -> str:
+        """A hash of what all runs of one law must share: text, tokenizer, context and training rules."""
+        shared = [self.corpus_fingerprint, self.shape.context, self.training.model_dump()]
+        return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def label(self) -> str:
+        """For people: ``distil 13.4K on 524K, from 107K on 1.05M``."""
+        if self.cache or self.generate:
+            assert self.teacher is not None
+            return f"{self.kind} {format_number(self.tokens)} tokens of {self.teacher.size}"
+        text = f"{self.kind} {self.size}"
+        if self.teacher:
+            text += f", from {self.teacher.size}"
+        return f"{text}, seed {self.seed}" if self.seed else text
+
+    @property
+    def size(self) -> str:
+        """``107K on 1.05M``: parameters and tokens; ``106M smollm2`` of a model that was not trained here."""
+        if self.foreign:
+            return f"{format_number(self.shape.params)} {self.foreign.name}"
+        return f"{format_number(self.shape.params)} on {format_number(self.tokens)}"
+
+    @property
+    def student_flops(self) -> float:
+        """FLOPs of training the model itself, and of all that it writes for that."""
+        parts = self.flops_by_part()
+        before = self.init.student_flops if self.init else 0.0
+        return before + parts["training"] + parts["writing"]
+
+    @property
+    def teacher_flops(self) -> float:
+        """FLOPs of all that the teacher reads and writes for the run, as if nobody shared them."""
+        return self.flops - self.student_flops
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of the run as a law counts them, standing alone: prelude, training, teacher's inference."""
+        return sum(self.flops_by_part().values())
+
+    def flops_by_part(self, written: float | None = None) -> dict[str, float]:
+        """Those of the prelude, and of all that student and teacher read and write after it.
+
+        ``written`` are the tokens that the student wrote, where that is known better than beforehand.
+        """
+        tokens = self.tokens - (self.init.tokens if self.init else 0)
+        own, teacher = self.shape.forward_flops, self.teacher.shape.forward_flops if self.teacher else 0.0
+        over = self.passes
+        along = over.written_along / over.written if over.written else 0.0
+        written = tokens * over.written if written is None else written
+        return {
+            "prelude": self.init.flops if self.init else 0.0,
+            "training": self.shape.training_flops(tokens * over.trained),
+            "writing": own * written,
+            "teacher_reading": self._reading_flops(tokens * over.read),
+            "teacher_writing": teacher * (tokens * over.written_before + along * written),
+        }
+
+    @property
+    def flops_to_spend(self) -> float:
+        """FLOPs of the step itself: it may begin where others ended, and read what a teacher left."""
+        teacher = self.teacher.shape.forward_flops if self.teacher else 0.0
+        own, along = self.tokens_to_write
+        training = self.shape.training_flops(self.tokens_to_train * self.passes.trained)
+        teaching = self._reading_flops(self.tokens_to_teach) + teacher * along
+        return training + self.shape.forward_flops * own + teaching
+
+    def _reading_flops(self, tokens: float) -> float:
+        """FLOPs of all that its target takes over ``tokens`` tokens, and of a datastore's keys."""
+        if self.teacher is None or not tokens:
+            return 0.0
+        near = self.method.neighbours if self.method else None
+        return sum(self.reading) * tokens + self.teacher.shape.forward_flops * (near.keys if near else 0.0)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything needed to run the step elsewhere, its teacher, trunk and cache included."""
+        return {
+            **self.config,
+            "shape": asdict(self.shape),
+            "steps": self.steps,
+            "seed": self.seed,
+            "data_seed": self.data_seed,
+            "half": self.half,
+            "training": self.training.model_dump(),
+            "method": self.method.model_dump() if self.method else None,
+            "foreign": asdict(self.foreign) if self.foreign else None,
+            "aspect_ratio": self.aspect_ratio,
+            "start": self.start.as_json() if self.start else None,
+            "logits": self.logits.as_json() if self.logits else None,
+            "texts": self.texts.as_json() if self.texts else None,
+            "init": self.init.as_json() if self.init else None,
+            "corpus": {**self.corpus.model_dump(), "fingerprint": self.corpus_fingerprint},
+            "teacher": self.teacher.as_json() if self.teacher else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Step:
+        """The inverse of :meth:`as_json`."""
+        corpus = dict(data["corpus"])
+        fingerprint = corpus.pop("fingerprint")
+        foreign = data.get("foreign")
+        return cls(
+            shape=(CountedShape if "counted" in data["shape"] else ModelShape)(**data["shape"]),
+            aspect_ratio=data["aspect_ratio"],
+            steps=data["steps"],
+            seed=data["seed"],
+            data_seed=data["data_seed"],
+            half=data["half"],
+            corpus=Corpus(**corpus),
+            corpus_fingerprint=fingerprint,
+            training=Training(**data["training"]),
+            teacher=cls.from_json(data["teacher"]) if data["teacher"] else None,
+            method=Method(**data["method"]) if data["method"] else None,
+            trunk=data["kind"] == "trunk",
+            start=cls.from_json(data["start"]) if data["start"] else None,
+            cache=data["kind"] == "cache",
+            logits=cls.from_json(found) if (found := data.get("logits")) else None,
+            generate=data["kind"] == "generate",
+            texts=cls.from_json(found) if (found := data.get("texts")) else None,
+            prelude=data["kind"] == "prelude",
+            init=cls.from_json(found) if (found := data.get("init")) else None,
+            foreign=Foreign(**foreign | {"place": Place(**foreign["place"])}) if foreign else None,
+        )

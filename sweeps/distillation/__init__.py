@@ -1,0 +1,1 @@
+"""Whom a student follows and how: targets, divergences, sources of text, and yardsticks."""

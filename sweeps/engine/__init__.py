@@ -1,0 +1,1 @@
+"""One run, fast and exact: model, optimiser, data, the loop, and its translation to machine code."""

@@ -1,0 +1,35 @@
+"""A model that no longer learns, its pass over a batch in machine code."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from sweeps.engine.compiled import CompiledTrunk
+from sweeps.engine.device import device
+from sweeps.engine.library import Library
+from sweeps.engine.model import Decoder
+
+
+class FrozenTrunk(CompiledTrunk):
+    """A language model all of which but its head is compiled, for reading only."""
+
+    def __init__(self, plain: Decoder) -> None:
+        if device().type != "cpu":
+            super().__init__(plain)
+            return
+        tensors = dict(plain.model.named_parameters()) | dict(plain.model.named_buffers())
+
+        def function(inputs: Tensor, *others: Tensor) -> tuple[Tensor]:
+            with torch.no_grad():
+                return (functional_call(plain.model, dict(zip(tensors, others, strict=True)), inputs),)
+
+        library = Library(function, f"features {plain.shape} {plain.precision}")
+
+        def features(inputs: Tensor) -> Tensor:
+            return library(inputs, *tensors.values())[0]
+
+        self.plain, self.model = plain, cast(nn.Module, features)

@@ -1,0 +1,67 @@
+"""Held-out loss: the cross-entropy that a law is about."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from sweeps.distillation.objectives import cross_entropy, log_probabilities
+from sweeps.distillation.targets import LanguageModel
+from sweeps.engine.batches import heldout_batches
+from sweeps.engine.chunked import LOGITS_AT_ONCE
+from sweeps.engine.device import device
+from sweeps.engine.model import Decoder
+
+
+@dataclass(frozen=True, slots=True)
+class HeldoutLoss:
+    """Cross-entropy on held-out text."""
+
+    loss: float
+    """nats/token"""
+    standard_error: float
+    """nats/token, over blocks of one context each"""
+    blocks: int
+    by_part: tuple[float, ...] = ()
+    """nats/token, for each part of the held-out text"""
+
+
+@torch.no_grad()
+def heldout_loss(
+    model: LanguageModel,
+    tokens: NDArray[np.integer],
+    *,
+    context: int,
+    parts: Sequence[int] = (),
+    batch: int = 16,
+) -> HeldoutLoss:
+    """The model's cross-entropy on every whole block of ``tokens``, with its error over blocks, in float32.
+
+    ``parts`` are the lengths of the parts that follow each other in ``tokens``; a block belongs to the part
+    it begins in.
+    """
+    model.model.eval()
+    batch = max(1, min(batch, LOGITS_AT_ONCE // (len(model.head) * context)))
+    if isinstance(model, Decoder):
+        model.precision = torch.float32
+    means = np.concatenate(list(_block_means(model, tokens, context, batch)))
+    error = means.std(ddof=1) / math.sqrt(len(means)) if len(means) > 1 else math.nan
+    begins_in = np.searchsorted(np.cumsum(parts), np.arange(len(means)) * context, side="right")
+    by_part = tuple(float(means[begins_in == part].mean()) for part in range(len(parts)))
+    return HeldoutLoss(float(means.mean()), float(error), len(means), by_part)
+
+
+def _block_means(
+    model: LanguageModel, tokens: NDArray[np.integer], context: int, batch: int
+) -> Iterator[NDArray[np.float64]]:
+    for blocks in heldout_batches(tokens, context=context, batch=batch):
+        blocks = blocks.to(device())
+        logits = F.linear(model.model(blocks[:, :-1]), model.head)
+        losses = cross_entropy(log_probabilities(logits), blocks[:, 1:])
+        yield losses.double().mean(1).cpu().numpy()

@@ -1,0 +1,118 @@
+"""Pure functions of tensors as libraries of machine code: made once on this kind of machine, loaded at once.
+
+``torch.compile`` costs each process seconds to find what another has translated, and each call a look at
+what it depends on. Here a function is traced through to its gradients and becomes a shared library
+(AOTInductor), found by what it depends on: the sources of this package, its key, and its arguments' shapes.
+Where only the sources have changed, tracing finds the same operations, and with them the same library. They
+lie in ``$DISTLAW_CACHE/compiled/<torch, processor, threads>``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sweeps.corpora.cache import locked, published
+from sweeps.engine.compiled import advice, check_tools, translations
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+Pure = Callable[..., tuple[Tensor, ...]]
+"""From tensors to new ones; with neither a side effect nor a tensor that is not among its arguments."""
+
+
+class Library:
+    """``function``, translated when it is first called with arguments of new shapes.
+
+    Args:
+        function: what is translated, for CPUs.
+        key: all that it depends on besides its arguments and the sources of this package.
+
+    Raises:
+        InputError: at a call, if it has to be translated and this machine lacks what it takes.
+    """
+
+    def __init__(self, function: Pure, key: str) -> None:
+        self.function, self.key = function, key
+        self._known: dict[tuple[object, ...], Callable[[list[Tensor]], list[Tensor]]] = {}
+
+    def __call__(self, *arguments: Tensor) -> list[Tensor]:
+        given = [argument.contiguous() for argument in arguments]
+        kinds = tuple((each.shape, each.dtype) for each in given)
+        if kinds not in self._known:
+            self._known[kinds] = _loaded(self._file(given, str(kinds)))
+        return self._known[kinds](given)
+
+    def _file(self, given: Sequence[Tensor], kinds: str) -> Path:
+        file = translations() / f"{_digest(_sources(), self.key, kinds)}.so"
+        if not file.exists():
+            check_tools()
+            with locked(file):
+                if not file.exists():
+                    link = file.with_suffix(".new")
+                    link.unlink(missing_ok=True)
+                    link.symlink_to(_translated(self.function, given))
+                    link.replace(file)
+        return file
+
+
+@cache
+def _loaded(file: Path) -> Callable[[list[Tensor]], list[Tensor]]:
+    run: Callable[[list[Tensor]], list[Tensor]] = torch._C._aoti.AOTIModelContainerRunnerCpu(str(file), 1).run
+    return run
+
+
+@cache
+def _sources() -> str:
+    """A digest of this package's code, whatever of it a function uses."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def traced(function: Pure, arguments: Sequence[Tensor]) -> tuple[GraphModule, tuple[Tensor, ...]]:
+    """What ``function`` does with such arguments, operation by operation, and stand-ins for these."""
+    from torch._inductor.decomposition import select_decomp_table
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    shapes = FakeTensorMode()
+    stand_ins = tuple(shapes.from_tensor(argument.detach()) for argument in arguments)
+    with shapes:
+        return make_fx(function, decomposition_table=select_decomp_table())(*stand_ins), stand_ins
+
+
+def _translated(function: Pure, arguments: Sequence[Tensor]) -> Path:
+    """The library of what ``function`` does with such arguments; made, unless there is one."""
+    import torch._inductor.config
+    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+
+    torch._inductor.config.compile_threads = 1  # a step has one core; no processes beside it
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, of torch
+        graph, stand_ins = traced(function, arguments)
+        lines = graph.print_readable(print_output=False, include_stride=True).splitlines()
+        operations = "\n".join(line for line in lines if not line.lstrip().startswith("#"))  # no line numbers
+        folder = translations() / _digest(operations)
+        with locked(folder):
+            if not folder.is_dir():
+                try:
+                    made = torch._inductor.aot_compile(graph, stand_ins)
+                except (CppCompileError, InvalidCxxCompiler) as error:
+                    raise advice(str(error).strip().splitlines()[0]) from error
+                assert isinstance(made, str)
+                with published(folder) as scratch:
+                    shutil.copyfile(made, scratch / "code.so")
+    return folder / "code.so"
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,280 @@
+"""The sweep itself: submit what is ready, release students when their teacher is done, name what failed.
+
+Everything is decided from the store, so that a driver may be killed and started again, and several may share
+the work. What executors report comes first; what the store says counts, also where an executor falls silent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from scaling.errors import InputError
+from sweeps.dag.cost import Cost
+from sweeps.dag.steps import Dag, Step
+from sweeps.execution.budget import Ledger
+from sweeps.execution.cohorts import cohorts
+from sweeps.execution.drivers import Session
+from sweeps.execution.executors import Executor
+from sweeps.execution.jobs import Job, Outcome, record_failure
+from sweeps.execution.state import Running, State
+from sweeps.specs.resources import Caps, Devices, Resources, caps_of, resources_of
+from sweeps.specs.spec import Sweep
+from sweeps.storage.endings import RETRIES, Ending, backoff, is_transient
+from sweeps.storage.leases import CANCEL, Watch, attempts, fruitless, latest, place
+from sweeps.storage.store import Store
+
+POLL_SECONDS = 0.5
+LOOK_LOCAL, LOOK_REMOTE = 2.0, 10.0
+"""Seconds between two looks at the store, on a disk and on an object store."""
+FAILURES_BORNE = 20
+"""Times in a row that the store may not answer, over a quarter of an hour."""
+UNCLAIMED_SECONDS = 900.0
+"""After which a job that nobody has begun is submitted again; begun twice, one of them is told so."""
+HOUR = 3600.0
+CANCELLED = "it was cancelled"
+
+
+def run(
+    dag: Dag,
+    store: Store,
+    executor: Executor,
+    cost: Cost,
+    watch: Callable[[State], None],
+    sweep: Sweep | None = None,
+) -> State:
+    """Run every step of ``dag`` that has no result; return where things stand at the end.
+
+    A failed step does not stop the others; its students are blocked. ``watch`` is called about twice a
+    second. Interrupting leaves every finished result in the store: the same call goes on from there.
+
+    Raises:
+        InputError: if a step could never be placed, naming it.
+    """
+    store.remove(CANCEL)
+    scheduler = Scheduler(dag, store, executor, cost, sweep)
+    with Session(store, executor.slots) as session:
+        return scheduler.run(watch, session)
+
+
+class Scheduler:
+    """One driver of a sweep."""
+
+    def __init__(
+        self, dag: Dag, store: Store, executor: Executor, cost: Cost, sweep: Sweep | None = None
+    ) -> None:
+        self.store, self.executor = store, executor
+        self.rules = sweep.resources if sweep else []
+        found = set(store.results(step.id for step in dag.steps))
+        self.state = State(dag=dag, cost=cost, found=found)
+        caps, devices = (caps_of(sweep), sweep.hardware) if sweep else (Caps(), Devices())
+        self.ledger = Ledger(caps, devices, self.state.seconds)
+        self.watch = Watch(store)
+        self.pardoned: dict[str, int] = {}
+        """Attempts up to this, by step, are forgiven: it was given up after them, and is tried again."""
+        self.suspected: set[str] = set()
+        """Steps whose attempt looked dead at the last look; its executor may still say how it died."""
+        self.refused: str | None = None
+        """Which cap a job would have broken, when jobs were last looked for."""
+        self.broken = False
+        """Whether a cap is broken, so that not even what runs may go on."""
+        self.look_due = 0.0
+        self._check_resources()
+        self._read_history()
+
+    def run(self, watch: Callable[[State], None], session: Session) -> State:
+        """See :func:`run`."""
+        state, failures = self.state, 0
+        while True:
+            try:
+                self._look(session)
+                if not state.halted:
+                    self._submit()
+                watch(state)
+                session.beat(state)
+                if state.idle and not state.halted:
+                    if not state.ready():
+                        return state
+                    state.halted = self.refused
+                if state.halted and (self.broken or not state.running):
+                    return state
+                for outcome in self.executor.wait(POLL_SECONDS):
+                    self._settle(outcome)
+                failures = 0
+            except Exception as error:
+                failures += 1  # whatever was missed is found in the store, once that answers again
+                if failures == FAILURES_BORNE or not is_transient(error):
+                    raise
+                time.sleep(backoff(failures))
+
+    def _submit(self) -> None:
+        self.refused = None
+        if not self.executor.room(Resources()):
+            return
+        for cohort in cohorts(self.state.ready(), self.executor.slots, self.state.seconds):
+            resources = self._resources(*cohort)
+            if not self.executor.room(resources):
+                return  # what is first in line is not overtaken, or it would wait for ever
+            claims = [(step, number) for step in cohort if (number := self._claimable(step))]
+            if not claims:
+                continue
+            steps, numbers = zip(*claims, strict=True)
+            job = Job(steps=steps, numbers=numbers, resources=resources)
+            if refused := self.ledger.reserve(job):
+                self.refused = refused
+                continue
+            for step, number in claims:
+                self.state.running[step.id] = Running(step, number, job)
+            self.executor.submit(job)
+
+    def _claimable(self, step: Step) -> int | None:
+        """The attempt that ``step`` may become now, unless it is done, cancelled or worked on elsewhere."""
+        if self.store.result(step.id):
+            self.state.finish(step.id)
+            return None
+        if CANCEL in self.store.names(step.id, "attempts"):
+            self.state.failed[step.id] = CANCELLED
+            return None
+        number = self.watch.claimable(step.id)
+        if number is None:
+            self.state.elsewhere.add(step.id)
+        return number
+
+    def _settle(self, outcome: Outcome) -> None:
+        """Account for one ended attempt."""
+        running = self.state.running.get(outcome.step)
+        if running is None or running.number != outcome.number:
+            return  # known already
+        del self.state.running[outcome.step]
+        self.suspected.discard(outcome.step)
+        step = running.step
+        history = attempts(self.store, step.id)
+        if outcome.gone and history and history[-1].number == outcome.number and not history[-1].ending:
+            self._record_end(outcome, history[-1].told)
+        self.ledger.observe(step, history, over=outcome.number)
+        if outcome.ending is Ending.DONE:
+            self.state.finish(step.id)
+        elif outcome.ending is Ending.HELD:
+            self.state.elsewhere.add(step.id)
+        elif outcome.ending is Ending.CANCELLED:
+            if CANCEL in self.store.names(step.id, "attempts"):
+                self.state.failed[step.id] = outcome.reason
+            else:
+                self.state.halted = CANCELLED
+        else:
+            self._retry_or_give_up(step, outcome)
+
+    def _retry_or_give_up(self, step: Step, outcome: Outcome) -> None:
+        pardoned = self.pardoned.get(step.id, 0)
+        history = [each for each in attempts(self.store, step.id) if each.number > pardoned]
+        spent = fruitless(history, outcome.ending)
+        if spent <= RETRIES.get(outcome.ending, 0):
+            self.state.retried += 1
+            self.state.resting[step.id] = time.monotonic() + backoff(spent)
+            return
+        tries = f" ({spent} times)" if spent > 1 else ""
+        self.state.failed[step.id] = outcome.reason + tries
+        if outcome.ending is Ending.FULL:
+            self.state.halted = f"the store is full: {outcome.reason}; make room and start again"
+        record_failure(self.store, step, outcome, outcome.reason + tries)
+
+    def _record_end(self, outcome: Outcome, told: dict[str, Any]) -> None:
+        """Say in the store how an attempt ended that could not say so itself."""
+        record = {**told, "ending": outcome.ending, "reason": outcome.reason}
+        with suppress(OSError):
+            self.store.put_new(record, *place(outcome.step, outcome.number, "end"), durable=False)
+
+    def _look(self, session: Session) -> None:
+        """See what the store says of steps that are under way, here and elsewhere."""
+        if time.monotonic() < self.look_due:
+            return
+        self.look_due = time.monotonic() + (LOOK_LOCAL if self.store.local else LOOK_REMOTE)
+        for running in list(self.state.running.values()):
+            self._look_at(running)
+        for step in list(self.state.elsewhere):
+            self._look_elsewhere(step)
+        for step in list(self.state.failed):
+            failure = self.store.read(step, "failure.json")
+            if failure and failure.get("pardoned"):
+                self.pardoned[step] = failure["attempt"]
+                del self.state.failed[step]
+        if self.store.read(CANCEL) is not None:
+            self.state.halted = CANCELLED
+        self._look_at_caps(session)
+
+    def _look_at(self, running: Running) -> None:
+        step, number = running.step.id, running.number
+        names = self.store.names(step, "attempts")
+        last = latest(names)
+        if end := self.store.read(*place(step, number, "end")) if last >= number else None:
+            self._settle(Outcome(step, number, Ending(end["ending"]), end.get("reason") or ""))
+        elif last > number:
+            self._settle(Outcome(step, number, Ending.HELD, "another process has taken over", gone=False))
+        elif last < number:
+            if time.monotonic() - running.since > UNCLAIMED_SECONDS:
+                self._give_up_on(running, "nobody began it")
+        elif self.watch.claimable(step) is None:
+            self.suspected.discard(step)
+        elif step in self.suspected:
+            self._give_up_on(running, "its process or node is silent")
+        else:
+            self.suspected.add(step)
+
+    def _give_up_on(self, running: Running, why: str) -> None:
+        self.executor.drop(running.job)
+        for step, number in running.job.attempts.items():
+            self._settle(Outcome(step, number, Ending.LOST, why, gone=False))
+
+    def _look_elsewhere(self, step: str) -> None:
+        if self.store.result(step):
+            self.state.finish(step)
+            return
+        failure = self.store.read(step, "failure.json") or {}
+        if failure.get("attempt", 0) > self.pardoned.get(step, 0) and not failure.get("pardoned"):
+            self.state.elsewhere.discard(step)
+            self.state.failed[step] = failure["reason"]
+        elif self.watch.claimable(step):
+            self.state.elsewhere.discard(step)
+
+    def _look_at_caps(self, session: Session) -> None:
+        caps = self.ledger.caps
+        if caps == Caps():
+            return
+        for running in self.state.running.values():
+            self._charge(running.step)
+        why = self.ledger.broken()
+        if caps.hours and session.before + session.seconds > caps.hours * HOUR:
+            why = f"caps.hours: {caps.hours:g} hours of wall time are over"
+        if why:
+            self.state.halted, self.broken = why, True
+
+    def _charge(self, step: Step) -> None:
+        """Account for the attempts at ``step`` so far."""
+        self.ledger.observe(step, attempts(self.store, step.id))
+
+    def _read_history(self) -> None:
+        """What was spent before, and which steps were given up and are tried again."""
+        capped = self.ledger.caps != Caps()
+        files = self.store.contents()
+        for step in self.state.dag.steps:
+            names = files.get(step.id, set())
+            if "failure.json" in names and step.id not in self.state.done:
+                failure = self.store.read(step.id, "failure.json") or {}
+                self.pardoned[step.id] = failure.get("attempt", 0)
+            if capped and any(name.startswith("attempts/") for name in names):
+                self._charge(step)
+
+    def _resources(self, *steps: Step) -> Resources:
+        return resources_of(steps, self.rules, self.executor.usual)
+
+    def _check_resources(self) -> None:
+        checked: set[Resources] = set()
+        for step in self.state.dag.steps:
+            resources = self._resources(step)
+            if step.id in self.state.done or resources in checked:
+                continue
+            if why := self.executor.misfit(resources):
+                raise InputError(f"resources: {step.label} can never be placed on {resources}: {why}")
+            checked.add(resources)
