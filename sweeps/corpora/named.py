@@ -112,8 +112,10 @@ WIKITEXT = Volume(
 PERMISSIVE = (KING_JAMES, WORLD_ENGLISH, SHAKESPEARE, AWS, GOOGLE)
 NAMED: dict[str, tuple[Volume, ...]] = {
     "kjv": (KING_JAMES,),
+    "shakespeare": (SHAKESPEARE,),
     "permissive": PERMISSIVE,
     "mix": (*PERMISSIVE, GCIDE, WIKITEXT),
 }
-"""``kjv``: 4.2 MB of prose of one kind. ``permissive``: about 50 MB of five kinds, all free to use. ``mix``:
-about 80 MB, with a dictionary and an encyclopedia whose licences bind those who share them."""
+"""``kjv``: 4.2 MB of prose of one kind. ``shakespeare``: his works. ``permissive``: about 50 MB of five
+kinds, all free to use. ``mix``: about 80 MB, with a dictionary and an encyclopedia whose licences bind those
+who share them."""

@@ -48,7 +48,7 @@ def source_of(spec: str, text_field: str = "text") -> Source:
     """The source that ``spec`` names.
 
     Args:
-        spec: a named corpus (``kjv``, ``permissive``); a path or glob of ``.txt``, ``.jsonl`` or
+        spec: a named corpus (``kjv``, ``permissive``, ...); a path or glob of ``.txt``, ``.jsonl`` or
             ``.parquet`` files; or ``hf:OWNER/NAME``, optionally ``@SPLIT`` (default ``train``), which needs
             the ``datasets`` package and a network.
         text_field: the field (``.jsonl``) or column (``.parquet``, datasets) that holds the text.

@@ -17,7 +17,7 @@ from sweeps.dag.ladder import shape_for
 from sweeps.dag.step import NO_RUN, SCHEMA, Step
 from sweeps.methods import Method, Source
 from sweeps.specs.corpus import Base
-from sweeps.specs.spec import MIN_STEPS, Grid, Role, Sweep
+from sweeps.specs.spec import MIN_STEPS, Grid, Pretrained, Role, Sweep
 
 __all__ = ["NO_RUN", "SCHEMA", "Dag", "Step", "expand", "with_caches", "with_preludes", "with_trunks"]
 
@@ -59,23 +59,14 @@ def expand(sweep: Sweep) -> Dag:
     corpus = resolved(sweep.corpus)
     sweep = sweep.model_copy(update={"corpus": corpus})
     fingerprint = fingerprint_of(corpus)
-    supervised = list(_pretrains(sweep, "supervised", fingerprint))
-    teachers = list(_pretrains(sweep, "teachers", fingerprint))
-    if sweep.base:
-        teachers = list(_tuned(sweep, sweep.base, teachers))
-    teachers += _foreign(sweep, fingerprint)
-    _check_sizes(sweep, teachers)
-    unique = _unique(teachers)
-    students = [
-        _distilled(student, teacher, method)
-        for number, grid in enumerate(sweep.students)
-        for student, teacher, method in itertools.product(
-            _runs(sweep, "students", f"students[{number}]", grid, fingerprint),
-            unique,
-            grid.methods or sweep.methods,
-        )
+    supervised = [
+        run
+        for where, grid in sweep.grids("supervised")
+        for run in _runs(sweep, "supervised", where, grid, fingerprint)
     ]
-    asked = [*supervised, *teachers, *students]
+    teachers = _teachers(sweep, fingerprint)
+    students = list(_students(sweep, teachers, fingerprint))
+    asked = [*supervised, *itertools.chain(*teachers), *students]
     steps = with_caches(with_preludes(_unique(asked)))
     if sweep.training.schedule == "wsd" and sweep.share_trunks:
         steps = with_trunks(steps)
@@ -88,19 +79,42 @@ def expand(sweep: Sweep) -> Dag:
     return dag
 
 
-def _check_sizes(sweep: Sweep, teachers: list[Step]) -> None:
-    """Refuse students larger than every teacher, unless the spec means it; sizes are those of the ladder."""
-    if not sweep.students or sweep.allow_weak_teachers:
-        return
+def _teachers(sweep: Sweep, fingerprint: str) -> list[list[Step]]:
+    """Those of each entry of the spec's list."""
+    found: list[list[Step]] = []
+    for number, given in enumerate(sweep.teachers):
+        where = f"teachers[{number}]"
+        if isinstance(given, Pretrained):
+            found.append([_foreign(sweep, given, where, fingerprint)])
+            continue
+        runs = list(_runs(sweep, "teachers", where, given, fingerprint))
+        found.append(list(_tuned(sweep, sweep.base, runs)) if sweep.base else runs)
+    return found
+
+
+def _students(sweep: Sweep, teachers: list[list[Step]], fingerprint: str) -> Iterator[Step]:
+    for number, grid in enumerate(sweep.students):
+        where = f"students[{number}]"
+        chosen = teachers if grid.teachers is None else [teachers[n] for n in grid.teachers]
+        own = _unique(list(itertools.chain(*chosen)))
+        if not sweep.allow_weak_teachers:
+            _check_sizes(sweep, where, grid, own)
+        for student, teacher, method in itertools.product(
+            _runs(sweep, "students", where, grid, fingerprint), own, grid.methods or sweep.methods
+        ):
+            yield _distilled(student, teacher, method)
+
+
+def _check_sizes(sweep: Sweep, where: str, grid: Grid, teachers: list[Step]) -> None:
+    """Refuse students larger than every teacher of theirs; sizes are those of the ladder."""
     largest = max(teacher.shape.params for teacher in teachers)
-    for where, grid in sweep.grids("students"):
-        for size in grid.params:
-            if (student := _shape(sweep, size, where).params) > largest:
-                raise InputError(
-                    f"{where}.params: {size:g} is larger than every teacher (on the ladder "
-                    f"{student:,} against {largest:,} at most), which the distillation law cannot describe; "
-                    "add a larger teacher, or set allow_weak_teachers: true if you mean to study that"
-                )
+    for size in grid.params:
+        if (student := _shape(sweep, size, where).params) > largest:
+            raise InputError(
+                f"{where}.params: {size:g} is larger than every teacher (on the ladder "
+                f"{student:,} against {largest:,} at most), which the distillation law cannot describe; "
+                "add a larger teacher, or set allow_weak_teachers: true if you mean to study that"
+            )
 
 
 def _distilled(student: Step, teacher: Step, method: Method) -> Step:
@@ -216,29 +230,23 @@ def _tuned(sweep: Sweep, base: Base, teachers: list[Step]) -> Iterator[Step]:
         yield replace(teacher, steps=steps, init=before)
 
 
-def _foreign(sweep: Sweep, fingerprint: str) -> Iterator[Step]:
-    """The teachers that exist already, to be measured."""
-    for where, teacher in sweep.pretrained:
-        from sweeps.foreign.admit import admit  # with torch, and mostly transformers
+def _foreign(sweep: Sweep, teacher: Pretrained, where: str, fingerprint: str) -> Step:
+    """A teacher that exists already, to be measured."""
+    from sweeps.foreign.admit import admit  # with torch, and mostly transformers
 
-        shape, foreign = admit(teacher, sweep.corpus, where)
-        yield Step(
-            shape=shape,
-            aspect_ratio=sweep.aspect_ratio,
-            steps=0,
-            seed=0,
-            data_seed=0,
-            half=None,
-            corpus=sweep.corpus,
-            corpus_fingerprint=fingerprint,
-            training=sweep.training,
-            foreign=foreign,
-        )
-
-
-def _pretrains(sweep: Sweep, field: Role, fingerprint: str) -> Iterator[Step]:
-    for where, grid in sweep.grids(field):
-        yield from _runs(sweep, field, where, grid, fingerprint)
+    shape, foreign = admit(teacher, sweep.corpus, where)
+    return Step(
+        shape=shape,
+        aspect_ratio=sweep.aspect_ratio,
+        steps=0,
+        seed=0,
+        data_seed=0,
+        half=None,
+        corpus=sweep.corpus,
+        corpus_fingerprint=fingerprint,
+        training=sweep.training,
+        foreign=foreign,
+    )
 
 
 def _runs(sweep: Sweep, field: Role, where: str, grid: Grid, fingerprint: str) -> Iterator[Step]:

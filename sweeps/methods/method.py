@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validator
 from pydantic_core import CoreSchema
 
 from sweeps.dag.legality import PARAMETERS, objection
@@ -77,9 +77,20 @@ class Method(Part):
     @model_validator(mode="before")
     @classmethod
     def _by_name(cls, given: Any) -> Any:
+        if isinstance(given, Method):
+            return given
         given = {"use": given} if isinstance(given, str) else given
-        name = given.get("use") if isinstance(given, dict) else None
-        return _merged(_fragment(name), given) if isinstance(name, str) else given
+        if not isinstance(given, dict):
+            raise ValueError("a method is a name, such as taid, or a mapping of fields")
+        return _merged(_fragment(name), given) if isinstance(name := given.get("use"), str) else given
+
+    @field_validator("beta", mode="before")
+    @classmethod
+    def _mixes(cls, given: Any) -> Any:
+        if given in (0, 1):
+            plain = "reverse-kl" if given else "forward-kl"
+            raise ValueError(f"at {given} nothing is mixed; set divergence: {plain}, which GKD means by that")
+        return given
 
     @model_validator(mode="after")
     def _legal(self) -> Method:

@@ -27,7 +27,8 @@ class Corpus(Part):
     """The text, its held-out part and its vocabulary."""
 
     source: str = Field("kjv", min_length=1)
-    """``kjv``, ``permissive``, ``mix``, ``hf:OWNER/NAME``, a path or glob of .txt, .jsonl or .parquet."""
+    """``kjv``, ``shakespeare``, ``permissive``, ``mix``, ``hf:OWNER/NAME``, or a path or glob of .txt,
+    .jsonl or .parquet."""
     text_field: str = "text"
     """Field (.jsonl) or column (.parquet, datasets) that holds the text."""
     heldout: float | None = Field(None, gt=0, lt=1)

@@ -106,10 +106,12 @@ class Grid(Part):
 
 
 class Students(Grid):
-    """Students, each of which is distilled from every teacher with every method."""
+    """Students, each of which is distilled from every teacher with every method, or from some with some."""
 
     methods: list[Method] | None = Field(None, min_length=1)
     """The methods of these, if they are not the sweep's."""
+    teachers: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=1)
+    """Which of the sweep's teachers these have, by their numbers in its list, from 0; all if not given."""
 
 
 class Pretrained(Part):
@@ -228,6 +230,11 @@ class Sweep(Part):
             raise ValueError("students need teachers: add a 'teachers' grid")
         if self.teachers and not self.students:
             raise ValueError("teachers without students: list them under 'supervised' or add 'students'")
+        for number, grid in enumerate(self.students):
+            if (asked := max(grid.teachers or [0])) > (last := len(self.teachers) - 1):
+                raise ValueError(
+                    f"students[{number}].teachers: no teacher has number {asked}; the last is {last}"
+                )
         if not (self.supervised or self.students):
             raise ValueError("nothing to run: give 'supervised' grids, or 'teachers' and 'students'")
         for where, size in self._batches():
@@ -291,13 +298,6 @@ class Sweep(Part):
         for where, methods in lists.items():
             for number, method in enumerate(methods or []):
                 yield f"{where}[{number}]", method
-
-    @property
-    def pretrained(self) -> Iterator[tuple[str, Pretrained]]:
-        """The teachers that exist already, each with its place in the spec."""
-        for number, given in enumerate(self.teachers):
-            if isinstance(given, Pretrained):
-                yield f"teachers[{number}]", given
 
 
 class UniqueKeys(yaml.SafeLoader):

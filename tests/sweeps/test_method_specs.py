@@ -74,6 +74,28 @@ def test_students_may_have_methods_of_their_own(small_spec: dict[str, Any]) -> N
         sweep(small_spec, "dkd", students=[*students, more])
 
 
+def test_students_may_have_some_of_the_teachers(small_spec: dict[str, Any]) -> None:
+    teachers = [{"params": ["3k", "7k"], "tokens": ["32k"]}, {"params": ["3k"], "tokens": ["40k"]}]
+    students = [{"params": ["3k"], "tokens": ["32k"]}, {"params": ["3k"], "tokens": ["40k"], "teachers": [1]}]
+    runs = [
+        step
+        for step in sweep(small_spec, {}, teachers=teachers, students=students).steps
+        if step.kind == "distil"
+    ]
+    found = [(round(run.tokens, -3), round(run.teacher.tokens, -3)) for run in runs if run.teacher]
+    assert sorted(found) == [(32000, 32000), (32000, 32000), (32000, 40000), (40000, 40000)]
+    students[1]["params"] = ["7k"]  # as large as one of the others' teachers
+    with pytest.raises(InputError, match=r"students\[1\].params: 7000 is larger than every teacher"):
+        sweep(small_spec, {}, teachers=teachers, students=students)
+    students[1]["teachers"] = [2]
+    with pytest.raises(InputError, match=r"students\[1\].teachers: no teacher has number 2; the last is 1"):
+        sweep(small_spec, {}, teachers=teachers, students=students)
+    for wrong, reason in (([], "at least 1"), ([-1], "greater than or equal to 0")):
+        students[1]["teachers"] = wrong
+        with pytest.raises(InputError, match=rf"students\[1\].teachers.*{reason}"):
+            sweep(small_spec, {}, teachers=teachers, students=students)
+
+
 STUDENT = {"source": {"by": "student"}}
 
 
@@ -81,6 +103,10 @@ STUDENT = {"source": {"by": "student"}}
     ("method", "reason"),
     [
         ("minilm", "no method is called 'minilm'; known: d"),
+        (None, "a method is a name, such as taid, or a mapping of fields, found None"),
+        (["taid"], "a method is a name, such as taid, or a mapping of fields"),
+        ({"use": "gkd", "beta": 0}, "beta: at 0 nothing is mixed; set divergence: forward-kl"),
+        ({"use": "gkd", "beta": 1.0}, "beta: at 1.0 nothing is mixed; set divergence: reverse-kl"),
         ({**STUDENT, "logits": "cached"}, "what it says about text of the student cannot: it is not written"),
         ({**STUDENT, "logits": "top-k"}, "what a teacher says about the data can be top-k"),
         ({"use": "seqkd", "logits": "cached"}, "text of the teacher cannot"),

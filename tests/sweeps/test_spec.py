@@ -83,7 +83,7 @@ def test_every_preset_is_valid() -> None:
         ({"methods": [{"skew": 0.2}]}, "methods[0]: skew: forward-kl does not read it, only skew-kl and rev"),
         (
             {"methods": [{"divergence": "jensen-shannon", "beta": 1}]},
-            "methods[0].beta: input should be less than 1",
+            "methods[0].beta: at 1 nothing is mixed; set divergence: reverse-kl",
         ),
         ({"name": "a/b"}, "name: string should match"),
         ({"name": None}, "name: input should be a valid string"),
