@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sweeps.dag.ladder import shape_for
+from sweeps.distillation.loss import batch_loss
 from sweeps.distillation.objectives import forward_kl, log_probabilities
 from sweeps.distillation.taid import Pace, between, followed
 from sweeps.distillation.targets import Online
@@ -63,6 +65,26 @@ def test_the_gradient_leads_to_the_distribution_in_between(t: float) -> None:
     if t == 1:
         (plain,) = torch.autograd.grad(forward_kl(log_p, log_probabilities(z)).sum(), z)
         torch.testing.assert_close(found, plain, rtol=0, atol=1e-14)
+
+
+def test_in_blocks_it_is_what_it_is_at_once(target: Online, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a student that is its teacher has nowhere to go."""
+    blocks = torch.randint(300, (4, 33), generator=torch.Generator().manual_seed(0))
+    student, rules = Decoder(SHAPE), Training(z_loss=0.0)
+    student.initialise(8)
+    rows, found = target.rows(blocks[:, :-1], torch.empty(0)), []
+    for _ in range(2):
+        for model in (student, target.teacher):
+            head = model.head.detach().clone().requires_grad_()
+            like = SimpleNamespace(model=model.model, head=head)
+            loss = batch_loss(like, blocks, rules, RECIPE.method, target, rows, torch.tensor(0.4))
+            found.append((loss.detach(), *torch.autograd.grad(loss, head)))
+        monkeypatch.setattr("sweeps.engine.chunked.LOGITS_AT_ONCE", 1)
+        monkeypatch.setattr("sweeps.engine.chunked.BLOCK_IN_FULL", 5 * 300)
+    for one, other in zip(*found[::2], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    assert found[0][1].abs().max() > 1e-4
+    assert max(found[n][1].abs().max() for n in (1, 3)) < 1e-6
 
 
 def test_the_distance_has_its_closed_form_and_grows() -> None:
