@@ -166,8 +166,8 @@ def test_a_sweep_measures_it_and_distils_from_it(
     spec: dict[str, Any], llama: Path, own_cache: Path, tmp_path: Path
 ) -> None:
     dag = expand(parse_sweep(spec))
-    assert [step.kind for step in dag.steps] == ["pretrain", "evaluate", "distil", "distil"]
-    evaluate = dag.steps[1]
+    assert [step.kind for step in dag.steps] == ["evaluate", "pretrain", "distil", "distil"]
+    evaluate = dag.steps[0]
     assert evaluate.shape.params == card_of(llama).shape.params
     assert (evaluate.tokens, evaluate.flops_to_spend) == (0, 0)
     for step in dag.steps:
