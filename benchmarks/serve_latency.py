@@ -1,11 +1,12 @@
 """How fast the API answers many at once: ``python benchmarks/serve_latency.py``.
 
-A server process of its own and 50 clients, each on one connection kept alive. No two questions are the same,
-but in the rows *again*: there all clients ask one, whose answer is remembered.
+A server of its own and 50 clients that arrive within 200 ms, each on one connection kept alive. No two
+questions are the same, but in the rows *again*: there all clients ask one, whose answer is remembered.
 *Paced* clients ask one question each 200 ms, as somebody does who drags a slider; *eager* ones ask again as
 soon as they are answered, so that their latency is 50 times the server's time for one question. The clients
 share one process on the same machine, and its cores. Times are in milliseconds, from the first byte sent to
-the last one received, connecting left out; the last column is what the server's process computed a question.
+the last one received, connecting left out; the last column is what the server computed a question, all of
+its processes together.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ def asked_again(_: random.Random) -> tuple[str, Body]:
     return planned(random.Random(0))
 
 
-async def client(port: int, ask: Question, seed: int, pause: float) -> list[float]:
+async def client(port: int, ask: Question, seed: str, pause: float) -> list[float]:
     """Latencies of one client, seconds; a paced one that falls behind does not catch up."""
     rng, latencies = random.Random(seed), []
+    await asyncio.sleep(rng.uniform(0, PAUSE))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    await asyncio.sleep(rng.uniform(0, pause))
     end = time.perf_counter() + SECONDS
     while (start := time.perf_counter()) < end:
         path, body = ask(rng)
@@ -79,15 +80,18 @@ async def client(port: int, ask: Question, seed: int, pause: float) -> list[floa
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has computed, from Linux's own count."""
+    """What a process and those that it started have computed, from Linux's own count."""
     counts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(counts[11]) + int(counts[12])) / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    own = (int(counts[11]) + int(counts[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(cpu_seconds(int(child)) for child in children)
 
 
 async def measured(port: int, pid: int, ask: Question, pause: float) -> str:
     """Quantiles over all clients, the load of the machine, and the server's own time a question."""
     used = cpu_seconds(pid)
-    each = await asyncio.gather(*(client(port, ask, seed, pause) for seed in range(CLIENTS)))
+    names = (f"{used} {k}" for k in range(CLIENTS))  # what was asked before is remembered
+    each = await asyncio.gather(*(client(port, ask, name, pause) for name in names))
     times = 1e3 * np.concatenate(each)
     p50, p90, p99 = np.quantile(times, [0.5, 0.9, 0.99])
     return (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-import signal
+import os
 import socket
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -14,6 +14,8 @@ from scaling.errors import InputError, MissingExtra
 
 BACKLOG = 2048
 """Connections that wait to be accepted."""
+SERVERS = 2
+"""Processes that share them, where there are as many cores."""
 
 
 def serve(
@@ -45,24 +47,34 @@ def serve(
         )
     try:
         import uvicorn
+        from uvicorn.supervisors import Multiprocess
 
         from distlaw.serve.api import create_app
     except ModuleNotFoundError as error:
         raise MissingExtra(f"serve needs {error.name}: pip install 'distlaw[serve]'") from None
     listener = _listen(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
-    app = create_app(("localhost", "127.0.0.1", "::1", host) if local else ("*",))
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", timeout_keep_alive=20, backlog=BACKLOG, server_header=False)
+    cores = os.cpu_count() or 1
+    servers = min(cores, SERVERS)
+    config = uvicorn.Config(
+        partial(
+            create_app, ("localhost", "127.0.0.1", "::1", host) if local else ("*",), -(-cores // servers)
+        ),
+        factory=True,
+        workers=servers,
+        loop="asyncio",
+        log_level="warning",
+        timeout_keep_alive=20,
+        backlog=BACKLOG,
+        server_header=False,
     )
     typer.echo(f"distlaw: {url} (Ctrl-C stops it)")
     if open_page:
         import webbrowser
 
         webbrowser.open(url)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as for Ctrl-C, cleaning up
-    with contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])
+    with listener:
+        Multiprocess(config, [listener]).run()
 
 
 def _is_loopback(host: str) -> bool:
@@ -74,7 +86,8 @@ def _is_loopback(host: str) -> bool:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A socket bound to the address, so that a taken port is known before anything is loaded."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, proto=socket.IPPROTO_TCP)  # named, or asyncio leaves Nagle's delay on
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -112,7 +112,12 @@ class Assembly:
         decisions = Decisions(*(np.array([getattr(c, name) for c in candidates]) for name in names))
         outcomes = {law: self._judge.outcome(decisions, law) for law in self.calibration.distillation}
         chances = {law: each.probability() for law, each in outcomes.items()}
-        ways = (self._way(k, candidate, outcomes, chances, kind) for k, candidate in enumerate(candidates))
+        pairs = {(each.direct_params, each.direct_tokens) for each in candidates}
+        beside = {pair: self._direct(*pair) for pair in pairs}
+        ways = (
+            self._way(k, each, outcomes, chances, kind, beside[each.direct_params, each.direct_tokens])
+            for k, each in enumerate(candidates)
+        )
         return tuple(way if way.answered else replace(way, probability=None) for way in ways)
 
     def _way(
@@ -122,6 +127,7 @@ class Assembly:
         outcomes: Mapping[str, Outcome],
         chances: Mapping[str, NDArray[np.float64] | None],
         kind: str,
+        beside: Direct,
     ) -> Distillation:
         calibration, architecture = self.calibration, self.architecture
         F_S, F_T = (float(architecture.forward_flops(N)) for N in (of.student_params, of.teacher_params))
@@ -147,7 +153,7 @@ class Assembly:
             if of.scenario.pretraining
             else 0.0,
             serving_flops=F_S * self.question.lifetime_tokens,
-            direct=self._direct(of.direct_params, of.direct_tokens),
+            direct=beside,
             gain=spanning([outcomes[law].gain(k) for law in laws]),
             same_data_loss=Ls,
             probability=self._judge.probability(k, chances, where, self.question.law),

@@ -153,7 +153,13 @@ class Architecture:
 
     def forward_flops(self, N: ArrayLike) -> NDArray[np.float64]:
         """F(N), FLOPs a token of one forward pass (Eq. 69), or 2N under the ``6nd`` rule."""
-        return self.forward_flops_and_slope(np.log(np.asarray(N, dtype=np.float64)))[0]
+        N = np.asarray(N, dtype=np.float64)
+        if self.rule == "6nd":
+            return 2 * N
+        context_weight, vocab_weight = _weights(self)
+        step = np.exp(np.log(N) * (-1 / 3))
+        square = step * step
+        return np.asarray(2 * (1 + step * context_weight + square * vocab_weight) / (square * step))
 
     def forward_flops_and_slope(
         self, ln_N: NDArray[np.float64]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from scaling.choice import choose
 from scaling.crossing import Crossing, crossing, spans, spans_text
 from scaling.errors import InputError
 from scaling.optimum import Bounds, Optima, Setting
+from scaling.plain import as_plain
 from scaling.plans import FAR, TOO_FAR, UNKNOWN, Estimate, Interval
 from scaling.question import Question
 from scaling.repetition import effective_tokens
@@ -142,7 +143,7 @@ class Frontier:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain values for JSON."""
-        return {"headline": self.headline, **asdict(self)}
+        return {"headline": self.headline, **as_plain(self)}
 
     def to_frame(self) -> pandas.DataFrame:
         """The rows as a pandas table."""

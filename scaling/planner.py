@@ -151,13 +151,14 @@ class _Planner:
         )
         reached = np.isfinite(budget[:, 0])
         optima = ways.optima(params, np.where(reached[:, None], budget, math.exp(LN_LARGEST_BUDGET)))
+        beside = {spent: self._beside(spent) for spent in set(budget[reached, 0].tolist())}
         candidates = []
         for k, (name, scenario, is_trained, price) in enumerate(rows):
             if not reached[k]:
                 self.unreachable[name] = float(optima.loss[k, 0])
             elif math.isfinite(optima.loss[k, 0]):
                 N_S, D_S, N_T, D_T, L_T, _ = (float(values[k, 0]) for values in optima)
-                beside = self._beside(float(budget[k, 0]))
+                direct_params, direct_tokens = beside[float(budget[k, 0])]
                 candidates.append(
                     Candidate(
                         name=name,
@@ -168,8 +169,8 @@ class _Planner:
                         teacher_tokens=D_T,
                         teacher_loss=L_T,
                         teacher_is_trained=is_trained,
-                        direct_params=beside[0],
-                        direct_tokens=beside[1],
+                        direct_params=direct_params,
+                        direct_tokens=direct_tokens,
                         ranges=self._ranges(scenario) if not self.question.teachers else {},
                         dollars=None if price is None else price * D_S / 1e6,
                     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from scaling.plain import as_plain
 from scaling.scenarios import DESCRIPTIONS
 from scaling.units import format_number, format_power
 
@@ -327,7 +328,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain values for JSON."""
-        content = asdict(self)
+        content: dict[str, Any] = as_plain(self)
         content["headline"] = self.headline
         for way, values in zip(self.distillations, content["distillations"], strict=True):
             values["verdict"] = way.verdict

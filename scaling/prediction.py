@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
 from scaling.catalogue import check_teacher_loss
 from scaling.errors import InputError
 from scaling.laws import EffectiveTokensLaw
+from scaling.plain import as_plain
 from scaling.plans import Estimate, beyond
 from scaling.uncertainty import Decisions, Judge, place
 from scaling.units import check_params
@@ -34,13 +35,13 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain values for JSON."""
-        return asdict(self)
+        return {**as_plain(self)}
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per loss, as a pandas table; nats/token."""
         import pandas
 
-        rows = [{"what": name, **asdict(loss)} for name, loss in self.losses.items()]
+        rows = [{"what": name, **as_plain(loss)} for name, loss in self.losses.items()]
         return pandas.DataFrame(rows)
 
     def table(self) -> tuple[list[str], list[list[str]]]:

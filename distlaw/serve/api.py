@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
+import gc
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -15,9 +14,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
+from pydantic_core import to_json
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from distlaw.options import plain
 from distlaw.serve import answers
 from distlaw.serve.limits import Limits, refusal
 from distlaw.serve.memory import Memory, request_key
@@ -31,7 +30,7 @@ from distlaw.serve.requests import (
     PredictRequest,
     fitted_by,
 )
-from distlaw.serve.workers import Busy, Workers
+from distlaw.serve.workers import Busy, Workers, follow_parent
 from scaling.calibration import published
 from scaling.errors import InputError
 from scaling.hardware import table as hardware_table
@@ -44,6 +43,8 @@ WAITING = 64
 SECONDS_TO_SEND, SECONDS_TO_ANSWER = 10.0, 60.0
 REMEMBERED = 32 * 2**20
 """Bytes of answers that are kept, to be given again."""
+GARBAGE = 20_000
+"""Objects made since garbage was last collected, after which it is again: those of about ten plans."""
 R = TypeVar("R", bound=BaseModel)
 T = TypeVar("T")
 
@@ -62,17 +63,20 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(hosts: Sequence[str] = ("*",), processes: int | None = None) -> FastAPI:
+def create_app(hosts: Sequence[str] = ("*",), processes: int = 1) -> FastAPI:
     """The application; ``hosts`` are the names under which browsers may reach it.
 
-    Long questions are answered in ``processes`` of their own, by default one per core.
+    Long questions are answered in ``processes`` of their own.
     """
-    workers = Workers(processes or os.cpu_count() or 1, WAITING, SECONDS_TO_ANSWER)
+    workers = Workers(processes, WAITING, SECONDS_TO_ANSWER)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        follow_parent()
         for name in published():
             answers.calibrated(Asked(calibration=name, uncertainty=False))
+        gc.freeze()  # what is loaded stays: looking through it for garbage would delay whoever asks meanwhile
+        gc.set_threshold(GARBAGE)
         yield
         workers.close()
 
@@ -215,10 +219,8 @@ def _written(answer: Callable[[T], object], request: T) -> bytes:
 
 
 def _bytes(content: object) -> bytes:
-    try:
-        return json.dumps(content, allow_nan=False).encode()
-    except ValueError:  # numbers that JSON cannot hold
-        return json.dumps(plain(content), allow_nan=False).encode()
+    """As JSON, null in place of numbers that it cannot hold."""
+    return to_json(content, inf_nan_mode="null")
 
 
 def _json(content: bytes) -> Response:

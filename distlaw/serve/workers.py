@@ -59,7 +59,7 @@ class Workers:
 
     def close(self) -> None:
         """Stop; what waits is dropped."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=not self._inside, cancel_futures=True)
 
     def _left(self, loop: asyncio.AbstractEventLoop) -> Callable[[object], None]:
         def leave() -> None:
@@ -79,10 +79,15 @@ class Workers:
 
 
 def _prepare() -> None:
-    """Load what answers need, and end with the server however that ends."""
+    """Load what answers need, and end with the server."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends them
     import distlaw.serve.answers  # noqa: F401
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends them
+    follow_parent()
+
+
+def follow_parent() -> None:
+    """End with the process that started this one, however that ends."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent,), daemon=True).start()

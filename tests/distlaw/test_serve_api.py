@@ -327,6 +327,23 @@ def run(equivalent, expected):
     assert expected.get("headline", "supervised")[:20] in said.getvalue()
 
 
+def test_a_server_that_is_killed_leaves_nothing_behind():
+    command = [sys.executable, "-m", "distlaw", "serve", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with process:
+        url = process.stdout.readline().split()[1].rstrip("/")
+        assert ask(f"{url}/hardware")[0] == 200
+        process.kill()
+    host, port = url.removeprefix("http://").split(":")
+    for _ in range(100):
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, int(port)))
+            return
+        time.sleep(0.2)
+    pytest.fail("a process of the server still listens")
+
+
 def test_only_loopback_is_served_unless_asked():
     with pytest.raises(InputError, match=r"--host 0\.0\.0\.0: .* no password; add --allow-remote"):
         serve(host="0.0.0.0")

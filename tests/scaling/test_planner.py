@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -492,7 +493,11 @@ def test_a_prediction_is_what_the_laws_say():
 
 def test_results_convert():
     answer = ask(tiny(), student_params=1e5, budget=1e14)
-    json.dumps(answer.to_dict(), allow_nan=False)
+    plain = answer.to_dict()
+    for content in (plain, *plain["distillations"]):
+        for added in ("headline", "verdict", "flops"):
+            content.pop(added, None)
+    assert plain == json.loads(json.dumps(asdict(answer), allow_nan=False))
     assert len(answer.to_frame()) == 5
     assert "<table>" in answer._repr_html_()
 
