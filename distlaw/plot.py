@@ -46,7 +46,7 @@ Of a calibration (SOURCE is its name or file; in brackets the figures of Busbrid
 
 {listed({name: kind.words for name, kind in KINDS.items()})}
 
-  figure-1, -2, ... -33: that figure of the paper, with its settings, from this calibration
+  figure-1, -2, ... -34: that figure of the paper, with its settings, from this calibration
 
 Of a fit to a table (SOURCE is the table, or a sweep's store):
 

@@ -53,17 +53,20 @@ def redecided(
     calibration: Calibration, scenario: Scenario, params: float, budget: float, law: str | None = None
 ) -> tuple[Optima, Array]:
     """What would be optimal if a draw were the truth, (draws,), and its shares, (draws, 3)."""
-    every = slice(None, None, max(1, calibration.draw_count // BAND_DRAWS))
-    bounds = _bounds(calibration, np.array([params]), np.array([budget]))
-    setting = replace(
-        _setting(calibration, bounds, law),
-        supervised=calibration.sampled_supervised(),
-        law=calibration.sampled_law(law),
-    ).rows(every)
-    count = len(range(calibration.draw_count)[every])
+    setting = drawn_setting(calibration, _bounds(calibration, np.array([params]), np.array([budget])), law)
+    count = np.size(setting.supervised.E)
     problems = Problems.of(np.full(count, params), budget, scenario.logits, scenario.pretraining)
     found = solve(setting, problems, QUICK)
     return found, _shares(calibration, scenario, found)
+
+
+def drawn_setting(calibration: Calibration, bounds: Bounds, law: str | None) -> Setting:
+    """The laws under the draws of a band, their coefficients of shape (draws, 1)."""
+    return replace(
+        _setting(calibration, bounds, law),
+        supervised=calibration.sampled_supervised(),
+        law=calibration.sampled_law(law),
+    ).rows(slice(None, None, max(1, calibration.draw_count // BAND_DRAWS)))
 
 
 def _setting(calibration: Calibration, bounds: Bounds, law: str | None) -> Setting:

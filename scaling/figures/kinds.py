@@ -181,10 +181,18 @@ def _gain(asked: Asked) -> Chart:
     )  # fmt: skip
 
 
+def _gain_by_compute(asked: Asked) -> Chart:
+    return plane(
+        asked.calibration, "student_compute", asked.budget_axis(SIDE), "student_params", asked.size_axis(),
+        ("teacher_params", asked.teacher_levels()), {"teacher_ratio": RATIO}, asked.law, "gain",
+    )  # fmt: skip
+
+
 def _gain_by_teacher(asked: Asked) -> Chart:
     return plane(
-        asked.calibration, "student_tokens", asked.token_axis(), "teacher_params", asked.teacher_axis(SIDE),
-        ("student_params", asked.sizes()), {"teacher_ratio": RATIO}, asked.law, "gain",
+        asked.calibration, "teacher_compute", asked.budget_axis(SIDE), "teacher_params",
+        asked.teacher_axis(SIDE), ("student_params", asked.sizes()), {"student_ratio": RATIO}, asked.law,
+        "gain",
     )  # fmt: skip
 
 
@@ -238,6 +246,16 @@ def _decisions(asked: Asked) -> Chart:
     )
 
 
+def _by_scenario(name: str) -> Callable[[Asked], Chart]:
+    def drawn(asked: Asked) -> Chart:
+        scenarios = asked.scenarios or tuple(SCENARIOS.values())
+        return optima.by_scenario(
+            asked.calibration, name, scenarios, asked.sizes(3), asked.budget_axis(), asked.law
+        )
+
+    return drawn
+
+
 def _shares(asked: Asked) -> Chart:
     return optima.shares_over_budgets(
         asked.calibration, asked.scenario(), asked.sizes(3), asked.budget_axis(), asked.law
@@ -252,7 +270,7 @@ def _map(asked: Asked) -> Chart:
 def _savings(asked: Asked) -> Chart:
     free = tuple(scenario for scenario in SCENARIOS.values() if not scenario.pretraining)
     return optima.savings(
-        asked.calibration, asked.scenarios or free, asked.sizes(), asked.budget_axis(SIDE), asked.law
+        asked.calibration, asked.scenarios or free, asked.sizes(), asked.budget_axis(40), asked.law
     )
 
 
@@ -261,6 +279,7 @@ def _near(asked: Asked) -> Chart:
     return optima.near_optimum(asked.calibration, asked.scenario(), size, _one_budget(asked), asked.law)
 
 
+BY_SCENARIO = ("students", "budgets", "scenarios")
 KINDS = {
     "teacher-loss": Kind(
         "student loss over teacher loss (1, 3b)", _teacher_loss,
@@ -280,9 +299,13 @@ KINDS = {
     "gain": Kind(
         "gain over tokens and student size, by teacher (6)", _gain, ("students", "teachers", "tokens")
     ),
+    "gain-by-compute": Kind(
+        "gain over the student's compute and size, by teacher (14)", _gain_by_compute,
+        ("students", "teachers", "budgets"),
+    ),
     "gain-by-teacher": Kind(
-        "gain over tokens and teacher size, by student (13, 14)", _gain_by_teacher,
-        ("students", "teachers", "tokens"),
+        "gain over the teacher's compute and size, by student (13b)", _gain_by_teacher,
+        ("students", "teachers", "budgets"),
     ),
     "best-teacher-by-size": Kind(
         "student loss over student size and teacher loss (7)", _best_teacher_by_size,
@@ -301,12 +324,21 @@ KINDS = {
         ("students", "budgets", "scenarios"),
     ),
     "decisions": Kind(
-        "the optimal teacher and tokens over compute (9, 18-32)", _decisions,
+        "the optimal teacher and tokens over compute (9, 20, 22, 25, 28)", _decisions,
         ("students", "budgets", "scenarios"),
     ),
     "shares": Kind(
-        "the optimal allocation of compute (18-32)", _shares, ("students", "budgets", "scenarios")
+        "the optimal allocation of compute (23, 26, 29)", _shares, ("students", "budgets", "scenarios")
     ),
+    **{
+        kind: Kind(f"{words} over compute, every scenario ({number})", _by_scenario(name), BY_SCENARIO)
+        for kind, words, number, name in (
+            ("best-teacher-loss", "the best teacher's loss", 18, "teacher_loss"),
+            ("best-student-tokens", "the student's tokens at the optimum", 30, "student_tokens"),
+            ("best-teacher-tokens", "the best teacher's tokens", 31, "teacher_tokens"),
+            ("best-teacher-size", "the best teacher's size", 32, "teacher_params"),
+        )
+    },
     "map": Kind(
         "the optimum over compute and student size (19, 21, 24, 27)", _map,
         ("students", "budgets", "scenarios"),

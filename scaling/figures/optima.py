@@ -11,15 +11,19 @@ from numpy.typing import ArrayLike
 
 from scaling.calibration import Calibration
 from scaling.figures.chart import Array, Chart, Field, Mark, Panel, Series, orders
-from scaling.figures.decisions import PARTS, decide, redecided
+from scaling.figures.decisions import PARTS, decide, drawn_setting, redecided
 from scaling.figures.places import near_runs, place
 from scaling.figures.sections import BAND, BAND_NOTE, HATCH_NOTE, contour_levels, loss
 from scaling.figures.words import AXES, said, scenario_title
-from scaling.optimum import Optima
+from scaling.laws import SupervisedLaw
+from scaling.optimum import Bounds, Optima
 from scaling.scenarios import Scenario
+from scaling.uncertainty import COVERAGE
 
 DECIDED = ("student_tokens", "teacher_params", "teacher_tokens", "teacher_loss")
 """What a plan decides, where the student's size is given."""
+LEAST = 1e-3
+"""The multiple of direct training that stands for none, where direct training never gets there."""
 NEAR = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """nats/token above the optimum that a map of its neighbourhood shows."""
 
@@ -35,12 +39,9 @@ def over_budgets(
     series: dict[str, list[Series]] = {name: [] for name in (*DECIDED, "loss")}
     for order, size in zip(orders(len(sizes)), sizes, strict=True):
         found = decide(calibration, scenario, np.full(len(budgets), size), budgets, law)
-        drawn = None
-        if calibration.draw_count:
-            each = [redecided(calibration, scenario, size, float(C), law)[0] for C in budgets]
-            drawn = Optima(*(np.stack(columns, axis=1) for columns in zip(*each, strict=True)))
+        drawn = _drawn(calibration, scenario, size, budgets, law)
         for name, lines in series.items():
-            low, high = (None, None) if drawn is None else np.quantile(getattr(drawn, name), BAND, axis=0)
+            low, high = _band(drawn, name)
             lines.append(
                 Series(
                     label=said("student_params", size), x=budgets, y=getattr(found.optima, name),
@@ -53,6 +54,55 @@ def over_budgets(
         title=f"Optimal decisions, {scenario_title(scenario)} ({calibration.name})",
         note=f"dashed: direct training; {BAND_NOTE}",
     )
+
+
+def by_scenario(
+    calibration: Calibration,
+    name: str,
+    scenarios: Sequence[Scenario],
+    sizes: Sequence[float],
+    budgets: Array,
+    law: str | None = None,
+) -> Chart:
+    """One decision over compute, a panel a student size and a line a scenario, with bands."""
+    panels = []
+    for size in sizes:
+        lines = []
+        for kind, scenario in enumerate(scenarios, start=1):
+            found = decide(calibration, scenario, np.full(len(budgets), size), budgets, law)
+            low, high = _band(_drawn(calibration, scenario, size, budgets, law), name)
+            lines.append(
+                Series(
+                    label=scenario_title(scenario), x=budgets, y=getattr(found.optima, name),
+                    low=low, high=high, known=found.known, kind=kind,
+                )
+            )  # fmt: skip
+        if name == "student_tokens":
+            alone = budgets / calibration.architecture.training_flops(size, 1.0)
+            lines.append(Series(label="direct training", x=budgets, y=alone, dash="--"))
+        panels.append(
+            Panel(title=said("student_params", size), x=AXES["budget"], y=AXES[name], series=tuple(lines))
+        )
+    return Chart(
+        panels=tuple(panels), title=f"Optimal {name.replace('_', ' ')} ({calibration.name})", note=BAND_NOTE
+    )
+
+
+def _drawn(
+    calibration: Calibration, scenario: Scenario, size: float, budgets: Array, law: str | None
+) -> Optima | None:
+    """The optima of one student if a draw were the truth, (draws, budgets)."""
+    if not calibration.draw_count:
+        return None
+    each = [redecided(calibration, scenario, size, float(C), law)[0] for C in budgets]
+    return Optima(*(np.stack(columns, axis=1) for columns in zip(*each, strict=True)))
+
+
+def _band(drawn: Optima | None, name: str) -> tuple[Array | None, Array | None]:
+    if drawn is None:
+        return None, None
+    low, high = np.quantile(getattr(drawn, name), BAND, axis=0)
+    return low, high
 
 
 def shares_over_budgets(
@@ -137,45 +187,85 @@ def savings(
     budgets: Array,
     law: str | None = None,
 ) -> Chart:
-    """What reaching a loss takes, as a multiple of direct training: compute, and student tokens."""
-    panels = []
-    for ratio in ("compute_ratio", "tokens_ratio"):
-        for scenario in scenarios:
-            lines = []
-            for order, size in zip(orders(len(sizes)), sizes, strict=True):
-                found = decide(calibration, scenario, np.full(len(budgets), size), budgets, law)
-                alone = _direct_tokens(calibration, size, found.optima.loss)
-                if ratio == "compute_ratio":
-                    times = budgets / calibration.architecture.training_flops(size, alone)
-                else:
-                    times = found.optima.student_tokens / alone
-                lines.append(
-                    Series(
-                        label=said("student_params", size), x=found.optima.loss, y=times, known=found.known,
-                        order=order,
-                    )
-                )  # fmt: skip
-            panels.append(
-                Panel(
-                    title=scenario_title(scenario), x=AXES["loss"],
-                    y=replace(AXES[ratio], limits=(0.1, 10.0)), series=tuple(lines),
-                    marks=(Mark(at=1.0, across="y"),),
-                )
-            )  # fmt: skip
+    """What reaching a loss takes, as a multiple of direct training: compute, and tokens.
+
+    Tokens are the student's, and the teacher's in the share in which its training is charged (Eq. 34).
+    """
+    pairs = [
+        [
+            _multiples(calibration, scenario, size, budgets, law, order)
+            for order, size in zip(orders(len(sizes)), sizes, strict=True)
+        ]
+        for scenario in scenarios
+    ]
     return Chart(
-        panels=tuple(panels),
+        panels=tuple(
+            Panel(
+                title=scenario_title(scenario), x=AXES["loss"], y=replace(AXES[ratio], limits=(0.1, 10.0)),
+                series=tuple(pair[row] for pair in of_scenario), marks=(Mark(at=1.0, across="y"),),
+            )
+            for row, ratio in enumerate(("compute_ratio", "tokens_ratio"))
+            for scenario, of_scenario in zip(scenarios, pairs, strict=True)
+        ),
         columns=len(scenarios),
         title=f"What a loss takes, against direct training ({calibration.name})",
-        note="thin lines: more than 1.5 times beyond the fitted runs; none: direct training never gets there",
-    )
+        note=f"no line: direct training never gets there; {BAND_NOTE}",
+    )  # fmt: skip
 
 
-def _direct_tokens(calibration: Calibration, size: float, goal: Array) -> Array:
-    """Tokens on which direct training reaches a loss; nan where it never does."""
-    s = calibration.supervised
+def _multiples(
+    calibration: Calibration,
+    scenario: Scenario,
+    size: float,
+    budgets: Array,
+    law: str | None,
+    order: float,
+) -> tuple[Series, Series]:
+    """Compute and tokens over the loss they reach, as multiples of what direct training needs for it."""
+    found = decide(calibration, scenario, np.full(len(budgets), size), budgets, law)
+    goal = found.optima.loss
+    points = _times(calibration, calibration.supervised, scenario, found.optima, budgets)
+    drawn = _drawn(calibration, scenario, size, budgets, law)
+    bands: list[tuple[Array | None, Array | None]] = [(None, None), (None, None)]
+    if drawn is not None:
+        supervised = drawn_setting(calibration, Bounds(), law).supervised
+        times = _times(calibration, supervised, scenario, drawn, budgets)
+        bands = [_at_goals(goal, drawn.loss, each) for each in times]
+    compute, tokens = (
+        Series(
+            label=said("student_params", size), x=goal, y=np.where(y > LEAST, y, np.nan), low=low, high=high,
+            known=found.known, order=order,
+        )
+        for y, (low, high) in zip(points, bands, strict=True)
+    )  # fmt: skip
+    return compute, tokens
+
+
+def _times(
+    calibration: Calibration, supervised: SupervisedLaw, scenario: Scenario, optima: Optima, budgets: Array
+) -> tuple[Array, Array]:
+    """Multiples of compute and of tokens; ``LEAST`` where direct training never reaches the loss."""
+    size, s = optima.student_params, supervised
     capacity = np.exp(np.log(s.A) - s.alpha * np.log(size))
-    left = np.maximum(goal - s.E, 0.0) ** (1 / s.gamma) - capacity
-    return np.asarray((np.where(left > 0, left, np.nan) / s.B) ** (-1 / s.beta))
+    left = np.maximum(optima.loss - s.E, 0.0) ** (1 / s.gamma) - capacity
+    with np.errstate(divide="ignore"):
+        alone = (np.maximum(left, 0.0) / s.B) ** (-1 / s.beta)
+    tokens = optima.student_tokens
+    if scenario.pretraining:
+        tokens = tokens + scenario.pretraining * optima.teacher_tokens
+    compute = budgets / calibration.architecture.training_flops(size, alone)
+    return np.maximum(compute, LEAST), np.maximum(tokens / alone, LEAST)
+
+
+def _at_goals(goal: Array, losses: Array, times: Array) -> tuple[Array, Array]:
+    """The band of the draws' multiples, (draws, budgets), where each reaches a goal; nan where few do."""
+    reached = [
+        np.interp(-goal, -of_draw, np.log(multiple), left=np.nan, right=np.nan)
+        for of_draw, multiple in zip(losses, times, strict=True)
+    ]
+    few = np.isnan(reached).mean(axis=0) > 1 - COVERAGE
+    low, high = np.exp(np.nanquantile(np.where(few, 0.0, reached), BAND, axis=0))
+    return np.where(few, np.nan, low), np.where(few, np.nan, high)
 
 
 def near_optimum(

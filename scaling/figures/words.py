@@ -21,7 +21,7 @@ AXES = {
     "gain": Axis(label="gain over direct training (nats/token)"),
     "excess": Axis(label="loss above the optimum (nats/token)"),
     "compute_ratio": Axis(label="compute, times that of direct training", log=True, sizes=True),
-    "tokens_ratio": Axis(label="student tokens, times those of direct training", log=True, sizes=True),
+    "tokens_ratio": Axis(label="tokens, times those of direct training", log=True, sizes=True),
 }
 
 _SAID = {

@@ -125,11 +125,34 @@ def test_savings_say_what_direct_training_would_take():
     tokens = next(panel for panel in figure.panels if "tokens" in panel.y.label)
     (line,) = tokens.series
     found = decide(
-        CURVES, kinds.SCENARIOS["best_case"], np.full(len(line.x), 1e9), np.geomspace(1e20, 1e22, 60)
+        CURVES, kinds.SCENARIOS["best_case"], np.full(len(line.x), 1e9), np.geomspace(1e20, 1e22, 40)
     )
     reached = CURVES.supervised.loss(1e9, found.optima.student_tokens / line.y)
     assert reached == pytest.approx(line.x, abs=1e-9)
-    assert np.all(line.y[:30] < 1)
+    assert np.all(line.y[:20] < 1)
+
+
+def test_savings_count_a_teachers_tokens_where_its_training_is_charged_and_have_bands():
+    asked_for = {"students": (1e9,), "budgets": (1e20, 1e22), "scenarios": (BOTH,)}
+    compute, tokens = chart("savings", asked(**asked_for)).panels
+    (line,), (priced,) = tokens.series, compute.series
+    found = decide(RUNS, BOTH, np.full(len(line.x), 1e9), np.geomspace(1e20, 1e22, len(line.x))).optima
+    alone = (found.student_tokens + found.teacher_tokens) / line.y
+    assert RUNS.supervised.loss(1e9, alone) == pytest.approx(line.x, abs=1e-9)
+    drawn = np.isfinite(priced.low)
+    assert drawn.sum() > 20
+    inside = (priced.low <= priced.y) & (priced.y <= priced.high)
+    assert inside[drawn].mean() > 0.9
+
+
+def test_one_decision_under_every_scenario_is_the_planners():
+    budgets = {"students": (1e9,), "budgets": (1e20, 1e22)}
+    (panel,) = chart("best-student-tokens", asked(**budgets)).panels
+    *ways, alone = panel.series
+    answer = plan(Question(student_params=1e9, budget=1e22), RUNS)
+    tokens = [way.tokens for way in answer.distillations]
+    assert [way.y[-1] for way in ways] == pytest.approx(tokens, rel=1e-3)
+    assert alone.y[-1] == pytest.approx(answer.direct[0].tokens)
 
 
 def test_crossings_are_the_frontiers_and_none_are_said():
