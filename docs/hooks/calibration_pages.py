@@ -19,11 +19,15 @@ ANSWERS = Path(__file__).with_name("reproducibility.yaml")
 ASKED = {
     "form": "Which form is fitted, and on what grounds?",
     "models": "How many models were trained, of which sizes?",
+    "counting": "Which parameters count towards a size?",
+    "compute": "How much compute did the largest run take?",
     "data": "On how many tokens of which text, and was any of it repeated?",
     "hyperparameters": "How were hyperparameters chosen, and do they change with scale?",
     "shape": "What else was decided about the models, such as width against depth?",
     "training code": "Is the training code open?",
+    "analysis code": "Is the code of the fit open?",
     "weights": "Are the trained models open?",
+    "measurements": "Are the measurements open?",
     "checkpoints": "How many checkpoints of a run are fitted?",
     "metric": "What is measured, on which text?",
     "changes": "Were the measurements changed before the fit?",
@@ -74,12 +78,21 @@ def _known(calibration: Calibration, after: str) -> list[tuple[str, str]]:
     made, a = calibration.provenance, calibration.architecture
     if after == "form":
         laws = {"supervised": calibration.supervised, **calibration.distillation}
-        said = "; ".join(f"{kind}: {', '.join(coefficients(law))}" for kind, law in laws.items())
-        return [("Which coefficients does it have?", f"{said}.")]
+        said = "; ".join(
+            f"{kind} {len(own)} ({', '.join(own)})"
+            for kind, own in ((kind, coefficients(law)) for kind, law in laws.items())
+        )
+        purpose = "To predict losses; the best sizes, tokens and teachers follow from it and are not fitted."
+        return [("What is it for?", purpose), ("How many coefficients does it have?", f"{said}.")]
     if after == "data":
         rule = "6ND" if a.rule == "6nd" else f"F(N) with context {a.context}, vocabulary {a.vocab}"
-        counted = "; ".join([f"FLOPs by {rule}", *(n for n in made.notes if "embedding" in n)]).rstrip(".")
-        return [("Over which ranges?", _ranges(calibration)), ("How is compute counted?", f"{counted}.")]
+        return [
+            ("Over which ranges?", _ranges(calibration)),
+            ("How is compute counted?", f"FLOPs by {rule}."),
+        ]
+    if after == "rows":
+        runs = [f"{count} {kind}" for kind, count in calibration.region.runs.items()]
+        return [("How many points was it fitted to?", f"{', '.join(runs) or 'Not reported'}.")]
     if after == "checks":
         spread = [f"{kind} {value:.4f}" for kind, value in calibration.residual_sd.items()]
         software = ", ".join(f"{name} {version}" for name, version in made.software.items())
@@ -96,5 +109,4 @@ def _ranges(calibration: Calibration) -> str:
     names = ("params", "tokens", "student_params", "student_tokens", "teacher_loss")
     known = {name: getattr(region, name) for name in names if getattr(region, name)}
     said = [f"{name} {format_number(a)} to {format_number(b)}" for name, (a, b) in known.items()]
-    said += [f"{count} {kind} runs" for kind, count in region.runs.items() if count]
     return "; ".join(said).replace("_", " ") + "."
