@@ -250,7 +250,7 @@ from torch.nn import functional as F
 from sweeps.engine import chunked
 from sweeps.engine.compiled import compiled
 from sweeps.engine.device import keep_memory
-from sweeps.distillation.objectives import forward_kl, log_probabilities
+from sweeps.distillation.objectives import forward_kl, guided_loss, log_probabilities
 torch.set_num_threads(1)
 keep_memory()
 how, dtype = sys.argv[1], getattr(torch, sys.argv[2])
@@ -259,10 +259,13 @@ def random(rows, width, scale=1.0):
     return (torch.randn(rows, width, generator=draw) * scale).to(dtype)
 features, weight = random(4096, 512).requires_grad_(), random(32768, 512, 512**-0.5).requires_grad_()
 taught, head = random(4096, 1024), random(32768, 1024, 1024**-0.5)
+labels = torch.zeros(4096, dtype=torch.long)
 def per_token(logits, taught):
     return forward_kl(log_probabilities(F.linear(taught, head)), log_probabilities(logits))
+def at_once(logits, taught):
+    return guided_loss(logits, log_probabilities(F.linear(taught, head)), labels[: len(logits)])
 if how == "compiled":
-    per_token = compiled(per_token)
+    per_token = compiled(at_once)
     block = (chunked.BLOCK if dtype == torch.bfloat16 else chunked.BLOCK_IN_FULL) // 32768
     logits = torch.zeros(block, 32768, dtype=dtype, requires_grad=True)
     per_token(logits, taught[:block]).sum().backward()

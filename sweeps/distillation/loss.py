@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sweeps.distillation.objectives import distillation, label_loss, log_probabilities
+from sweeps.distillation.objectives import distillation, guided_loss, label_loss, log_probabilities
 from sweeps.distillation.taid import followed
 from sweeps.distillation.targets import LanguageModel, Target
 from sweeps.engine.chunked import PerToken, fits, mean_loss
@@ -52,9 +52,12 @@ def _supervised(training: Training) -> PerToken:
 
 def _distilled(training: Training, method: Method, target: Target, t: Tensor | None) -> PerToken:
     tau, hard = method.temperature, method.cross_entropy
+    at_once = training.compile and method.divergence == "forward-kl" and tau == 1 and t is None
 
     def per_token(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         log_p = target.log_probabilities(rows, tau)
+        if at_once and target.outcomes(logits, rows) is logits:
+            return guided_loss(logits, log_p, labels, hard, training.z_loss)
         log_q = target.outcomes(log_probabilities(logits, tau), rows)
         if t is None:
             soft = distillation(method.divergence, log_p, log_q, labels, tau, **method.parameters)

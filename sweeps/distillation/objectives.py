@@ -59,6 +59,43 @@ class _LabelLoss(torch.autograd.Function):
         return found.scatter(-1, labels, own), None, None, None
 
 
+def guided_loss(
+    logits: Tensor, log_p: Tensor, labels: Tensor, weight: float = 0.0, z_loss: float = 0.0
+) -> Tensor:
+    """``1 - weight`` times the forward KL from ``log_p``, and :func:`label_loss`, in two passes and one back.
+
+    What autograd makes of the parts goes over the vocabulary five times, each with exponentials of its own.
+    """
+    found: Tensor = _GuidedLoss.apply(logits, log_p, labels, weight, z_loss)
+    return found
+
+
+class _GuidedLoss(torch.autograd.Function):
+    """The gradient by the logits is q - p, and more of q for the normaliser, of the label for its share."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, log_p: Tensor, labels: Tensor, weight: float, z_loss: float
+    ) -> Tensor:
+        labels, x = labels.unsqueeze(-1), full(logits)
+        normaliser = x.logsumexp(-1, keepdim=True)
+        apart = (log_p.exp() * (log_p - x)).sum(-1, keepdim=True) + normaliser
+        log_q = full(logits.gather(-1, labels)) - normaliser
+        ctx.save_for_backward(logits, log_p, labels, normaliser)
+        ctx.weight, ctx.z_loss = weight, z_loss
+        return ((1 - weight) * apart - weight * log_q + z_loss * normaliser.square()).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        logits, log_p, labels, normaliser = ctx.saved_tensors
+        gradient = gradients[0].unsqueeze(-1)
+        share = gradient * (1 + 2 * ctx.z_loss * normaliser)
+        found = (full(logits) - normaliser).exp() * share - log_p.exp() * ((1 - ctx.weight) * gradient)
+        if ctx.weight:
+            found = found.scatter_add(-1, labels, -ctx.weight * gradient)
+        return found.to(logits.dtype), None, None, None, None
+
+
 def full(x: Tensor) -> Tensor:
     """``x`` in float32, or in what it has if that is more."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

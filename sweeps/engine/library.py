@@ -30,6 +30,13 @@ Pure = Callable[..., tuple[Tensor, ...]]
 """From tensors to new ones; with neither a side effect nor a tensor that is not among its arguments."""
 
 
+OPTIONS = {
+    "compile_threads": 1,  # a step has one core; no processes beside it
+    "cpp.enable_loop_tail_vec": False,  # what is left of a row of 36, one by one: vectors of two cost more
+}
+"""Of the compiler."""
+
+
 class Library:
     """``function``, translated when it is first called with arguments of new shapes.
 
@@ -92,20 +99,18 @@ def traced(function: Pure, arguments: Sequence[Tensor]) -> tuple[GraphModule, tu
 
 def _translated(function: Pure, arguments: Sequence[Tensor]) -> Path:
     """The library of what ``function`` does with such arguments; made, unless there is one."""
-    import torch._inductor.config
     from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
 
-    torch._inductor.config.compile_threads = 1  # a step has one core; no processes beside it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, of torch
         graph, stand_ins = traced(function, arguments)
         lines = graph.print_readable(print_output=False, include_stride=True).splitlines()
         operations = "\n".join(line for line in lines if not line.lstrip().startswith("#"))  # no line numbers
-        folder = translations() / _digest(operations)
+        folder = translations() / _digest(operations, repr(OPTIONS))
         with locked(folder):
             if not folder.is_dir():
                 try:
-                    made = torch._inductor.aot_compile(graph, stand_ins)
+                    made = torch._inductor.aot_compile(graph, stand_ins, options=OPTIONS)
                 except (CppCompileError, InvalidCxxCompiler) as error:
                     raise advice(str(error).strip().splitlines()[0]) from error
                 assert isinstance(made, str)

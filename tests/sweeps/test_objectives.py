@@ -14,6 +14,8 @@ from sweeps.distillation import objectives
 from sweeps.distillation.objectives import (
     DIVERGENCES,
     cross_entropy,
+    forward_kl,
+    guided_loss,
     jensen_shannon,
     label_loss,
     log_probabilities,
@@ -184,6 +186,19 @@ def test_labels_and_normaliser_have_the_gradient_that_they_should() -> None:
         found = label_loss(given, labels, weight, z_loss)
         cross = F.cross_entropy(own.transpose(1, 2), labels, reduction="none")
         expected = weight * cross + z_loss * own.logsumexp(-1).square()
+        torch.testing.assert_close(found, expected)
+        found.square().sum().backward()
+        expected.square().sum().backward()
+        torch.testing.assert_close(given.grad, own.grad)
+
+
+def test_a_student_guided_at_once_learns_what_the_parts_say() -> None:
+    labels, log_p = torch.tensor([[1, 2, 3], [4, 5, 6]]), log_probabilities(2 * logits(2, 2, 3, 7))
+    for weight, z_loss in ((0.0, 0.0), (0.0, 0.3), (0.4, 0.0), (0.4, 0.3), (1.0, 0.3)):
+        given, own = (logits(1, 2, 3, 7).requires_grad_() for _ in range(2))
+        found = guided_loss(given, log_p, labels, weight, z_loss)
+        expected = (1 - weight) * forward_kl(log_p, log_probabilities(own))
+        expected = expected + label_loss(own, labels, weight, z_loss)
         torch.testing.assert_close(found, expected)
         found.square().sum().backward()
         expected.square().sum().backward()
