@@ -244,13 +244,15 @@ def spanned(question: Question, budgets: list[float], fitted: Fitted) -> Frontie
     return frontier(question, list(np.geomspace(budgets[0], budgets[1], FRONTIER_POINTS)), fitted)
 
 
-def storage(answer: Plan, question: Question, fitted: Fitted, kept: str) -> tuple[str, ...]:
-    """What storing the teacher's distributions takes, way by way."""
+def storage(
+    answer: Plan, question: Question, fitted: Fitted, kept: str, name: str = "--store-logits"
+) -> tuple[str, ...]:
+    """What storing the teacher's distributions takes, way by way; ``name`` is how errors call ``kept``."""
     if not kept:
         return ()
 
     vocab = question.counting(fitted).vocab
-    top_k = None if kept == "full" else int(parse_quantity(kept, "--store-logits"))
+    top_k = None if kept == "full" else int(parse_quantity(kept, name))
     each = stored_bytes_per_token(vocab, top_k)
     lines = [f"- storing logits: {format_number(each)} bytes/token"]
     lines += [f"-   {way.title}: {each * way.tokens / 1e12:.3g} TB" for way in answer.distillations]

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from distlaw.compare import NOTE, compared, findings
 from distlaw.compare import table as compared_table
-from distlaw.plan import billed
+from distlaw.plan import billed, storage
 from distlaw.serve import equivalents
 from distlaw.serve.requests import (
     Asked,
@@ -113,6 +113,8 @@ class MapAnswer(BaseModel):
     """That distilling ends below direct training."""
     answered: list[list[bool]]
     """Whether a verdict can rest there: near enough to the fitted runs, and credible."""
+    laws: list[list[str]]
+    """Those that the probabilities of a student's size rest on: all that hold there, or the one asked for."""
 
 
 class CalibrationSummary(BaseModel):
@@ -133,12 +135,14 @@ def answer_plan(request: PlanRequest) -> dict[str, Any]:
     """As :func:`scaling.plan`; a :class:`PlanAnswer`."""
     fitted = calibrated(request)
     device = request.device.known() if request.device else None
-    found = plan(request.asked(fitted), fitted)
+    question = request.asked(fitted)
+    found = plan(question, fitted)
+    stored = storage(found, question, fitted, request.store_logits, "store_logits")
     return {
         "headline": found.headline,
         "asked": asked(found),
         "table": _table(*plan_table(found, device)),
-        "notes": notes(found),
+        "notes": [*notes(found), *stored],
         "rows": found.rows(),
         "bills": billed(found, device) if device else [],
         "plan": found.to_dict(),
@@ -238,7 +242,13 @@ def answer_map(request: MapRequest) -> dict[str, Any]:
         "gain": [[gain.value for gain in track.gain] for track in tracks],
         "probability": None if None in probabilities else probabilities,
         "answered": [_answered(*each) for each in zip(lines, tracks, strict=True)],
+        "laws": [_heard(fitted, request.law, float(size)) for size in sizes],
     }
+
+
+def _heard(fitted: Calibration, asked: str | None, size: float) -> list[str]:
+    holding = [law for law in fitted.distillation if fitted.trusts(law, student_params=size)]
+    return [asked] if asked else holding or list(fitted.distillation)
 
 
 def _answered(line: Frontier, track: Track) -> list[bool]:

@@ -37,6 +37,7 @@ def of_plan(request: PlanRequest) -> dict[str, str]:
         ("--family", ",".join(map(_text, request.family))),
         ("--weights", ",".join(map(_text, request.weights))),
         ("--tolerance", _number(request.tolerance)),
+        ("--store-logits", request.store_logits),
     ]
     if device:
         options += [

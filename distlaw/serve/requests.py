@@ -153,6 +153,9 @@ class PlanRequest(Described):
     weights: Annotated[list[float], Field(max_length=12)] = []
     tolerance: Quantity | None = None
     device: Device | None = None
+    store_logits: Annotated[
+        Short, Field(description="Say in the notes what storing the logits takes: full, or how many a token")
+    ] = ""
 
     def asked(self, fitted: Calibration) -> Question:
         """The planner's own question."""

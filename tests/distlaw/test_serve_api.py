@@ -123,6 +123,7 @@ def test_predictions_frontiers_comparisons_and_maps_are_the_planners_own(api):
     assert found["gain"][0] == [gain.value for gain in expected.tracks["best_case"].gain]
     assert found["probability"][0] == list(expected.tracks["best_case"].probability)
     assert np.shape(found["answered"]) == (2, 4)
+    assert found["laws"] == [["published", "effective-tokens"], ["published"]]
 
     status, found = ask(
         f"{api}/compare", {"student_params": "1B", "budget": 1e21, "calibrations": [UPLOAD, "hoffmann2022"]}
@@ -169,6 +170,8 @@ WRONG = {
     "rubbish pasted": ("plan", PLANS["budget"] | {"teachers": "\x00 rubbish ,,\n\t"}, 422, "catalogue: no column"),
     "a hundred names": ("plan", PLANS["budget"] | {"law": "x" * 200}, 422, "law: "),
     "no law": ("plan", PLANS["budget"] | {"law": "mine"}, 422, "has no law 'mine'"),
+    "no number of logits": ("plan", PLANS["budget"] | {"store_logits": "some"}, 422, "store_logits: cannot read"),
+    "too many logits": ("plan", PLANS["budget"] | {"store_logits": "1M"}, 422, "top_k: must lie between 1 and"),
     "backwards": ("frontier", {"student_params": 1e9, "budgets": [1e23, 1e20]}, 422, "budgets: "),
     "many cells": ("map", {"budgets": [1, 2], "students": [1, 2], "columns": 5000}, 422, "columns: "),
     "half a teacher": (

@@ -13,7 +13,7 @@ const latest = new Map(); // by kind of request: what cancels it
 const asked = {}; // by kind of request: its text, so that nothing is asked twice
 const state = { answer: null, frontier: null, calibrations: [], resting: 0 };
 const curves = new Curves(find("curves"), find("readings"), (budget) => set({ budget: Number(budget.toPrecision(2)) }));
-const map = new DecisionMap(find("map"), find("map-reading"), (budget, size) => set({ budget, student: size }));
+const map = new DecisionMap(find("map"), find("map-reading"), find("map-note"), (budget, size) => set({ budget, student: size }));
 
 /** Ask the server; the newest request of a kind cancels the one before. */
 async function post(kind, path, body) {
@@ -107,7 +107,7 @@ async function surround(answer, body) {
   const way = answer.plan.distillations[0] ?? answer.plan.direct[0];
   if (!way) return clearFigures();
   const budget = answer.plan.budget ?? way.flops ?? way.training_flops, size = way.params;
-  const { device, tolerance, budget: _, target_loss: __, ...described } = body;
+  const { device, tolerance, store_logits, budget: _, target_loss: __, ...described } = body;
   await Promise.all([curvesAround(described, budget), mapAround(described, budget, size, answer)]);
 }
 

@@ -7,9 +7,9 @@ const ENDS = [[198, 106, 27], [243, 239, 230], [43, 123, 181]]; // train directl
 const SURE_GAIN = 0.05; // nats/token that count as certain where there is no probability
 
 export class DecisionMap {
-  constructor(place, reading, pick) {
+  constructor(place, reading, note, pick) {
     this.figure = new Figure(place, (budget, size) => this.take(budget, size));
-    this.reading = reading;
+    Object.assign(this, { reading, note });
     this.pick = pick;
     place.addEventListener("keydown", (event) => this.walk(event));
   }
@@ -17,6 +17,8 @@ export class DecisionMap {
   /** Show a map; the question's own place is marked. */
   show(map, budget, size) {
     Object.assign(this, { map, budget, size });
+    const all = [...new Set(map.laws.flat())], missing = all.filter((law) => map.probability && !map.laws.every((heard) => heard.includes(law)));
+    this.note.textContent = missing.length ? `Beyond the dashed lines the ${missing.join(", ")} law knows no students: probabilities there rest on the other law alone, so the colours jump.` : "";
     const { budgets, student_params: sizes } = map, ends = (values) => [values[0], values.at(-1)];
     this.figure.draw({
       series: [{}, { stroke: "transparent", points: { show: false } }],
@@ -50,7 +52,22 @@ export class DecisionMap {
         if (far) hatch(plot, ...box, colour("field"));
       }
     }
+    if (this.note.textContent) this.bounds(ctx, bbox, y);
     ctx.restore();
+  }
+
+  /** Lines between sizes for which different laws are heard. */
+  bounds(ctx, bbox, y) {
+    ctx.strokeStyle = "#1b1f24";
+    ctx.lineWidth = devicePixelRatio;
+    ctx.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio]);
+    this.map.laws.forEach((laws, row) => {
+      if (!row || String(laws) === String(this.map.laws[row - 1])) return;
+      ctx.beginPath();
+      ctx.moveTo(bbox.left, y[row]);
+      ctx.lineTo(bbox.left + bbox.width, y[row]);
+      ctx.stroke();
+    });
   }
 
   marker(plot) {

@@ -5,7 +5,7 @@ import { read, short, power } from "./numbers.js";
 export const form = document.querySelector("#question");
 export const uploads = new Map(); // by the key that stands for them in the form: {name, content}
 const BOUNDED = ["student_params", "student_tokens", "teacher_params", "teacher_tokens", "teacher_loss"];
-const FOR_SERVER = { unique: "student_unique_tokens", teacher_unique: "teacher_unique_tokens", lifetime: "lifetime_tokens", rule: "flops_rule", context: "context", vocab: "vocab", law: "law" };
+const FOR_SERVER = { unique: "student_unique_tokens", teacher_unique: "teacher_unique_tokens", lifetime: "lifetime_tokens", rule: "flops_rule", context: "context", vocab: "vocab", law: "law", store: "store_logits" };
 let defaults = "";
 
 /** Build the parts that follow from data, remember the defaults, and read the link. */
@@ -121,7 +121,7 @@ export function request() {
   if (state.ask === "teachers") Object.assign(body, { teachers: state.catalogue, scenarios: [state.logits] });
   if (state.ask === "plan" && state.tolerance) body.tolerance = state.tolerance;
   body[state.ask === "target" ? "target_loss" : "budget"] = state.ask === "target" ? state.target : state.budget;
-  if (state.gpu) body.device = Object.fromEntries(Object.entries({ name: state.gpu, count: state.count, utilisation: state.mfu, dollars_per_hour: state.price }).filter(([, value]) => value));
+  if (state.gpu) body.device = Object.fromEntries(Object.entries({ name: state.gpu, count: state.count, utilisation: state.mfu, dollars_per_hour: state.price, precision: state.precision, peak_flops: state.peak }).filter(([, value]) => value));
   return { kind: "plan", ask: state.ask, body };
 }
 
