@@ -121,5 +121,5 @@ def stored_bytes_per_token(
     if top_k is None:
         return vocab * probability_bytes
     if not 0 < top_k <= vocab:
-        raise InputError(f"top_k: must lie between 1 and the vocabulary, {vocab}, not {top_k}")
+        raise InputError(f"top_k: must lie between 1 and the vocabulary, {vocab}, not {top_k:.6g}")
     return top_k * (probability_bytes + index_bytes) + probability_bytes

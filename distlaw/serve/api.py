@@ -183,7 +183,9 @@ def _add_problems(app: FastAPI) -> None:
         return refusal(503, str(error))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        if "json" not in request.headers.get("Content-Type", ""):
+            return refusal(400, "not JSON: send the header Content-Type: application/json along")
         problems = error.errors()
         if problems[0]["type"] == "json_invalid":
             return refusal(400, f"not JSON: {problems[0]['ctx']['error']}")

@@ -15,6 +15,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+DROPPED = 8
+"""Times the largest body that is read of one that is too large."""
 
 
 class Limits:
@@ -67,16 +69,18 @@ class Limits:
         return await self._app(scope, replay, send)
 
     async def _read(self, receive: Receive) -> bytes | None:
-        """The body, or ``None`` where it is too large."""
+        """The body, or ``None`` where it is too large.
+
+        Of one that is, the rest is read and dropped up to a limit: who is cut off while sending hears no answer.
+        """
         parts, size, more = [], 0, True
-        while more:
+        while more and size <= DROPPED * self._largest:
             message = await receive()
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > self._largest:
-                return None
+            size += len(message.get("body", b""))
+            if size <= self._largest:
+                parts.append(message.get("body", b""))
             more = message.get("more_body", False)
-        return b"".join(parts)
+        return b"".join(parts) if size <= self._largest else None
 
 
 def refusal(status: int, sentence: str) -> JSONResponse:

@@ -18,6 +18,7 @@ from scaling.units import parse_quantity
 
 LARGEST_BODY = 4 << 20
 """Bytes of a request: a calibration of several thousand draws."""
+LONGEST_NAME = 100
 MOST_DRAWS = 4000
 """Of an uploaded calibration."""
 FRONTIER_POINTS = 25
@@ -217,6 +218,8 @@ def fitted_by(calibration: str | Mapping[str, Any]) -> Calibration:
             )
         return Calibration.load(calibration)
     fitted = Calibration.from_dict(calibration)
+    if len(fitted.name) > LONGEST_NAME:
+        raise InputError(f"calibration: its name has {len(fitted.name)} characters; at most {LONGEST_NAME}")
     if fitted.draw_count > MOST_DRAWS:
         raise InputError(f"calibration: {fitted.draw_count} draws; at most {MOST_DRAWS} are served")
     return fitted

@@ -201,11 +201,13 @@ def test_answers_are_remembered_until_others_need_the_room():
 
 
 def test_what_is_too_large_is_refused(api):
-    """The sending may break off, as the server does not read on."""
-    with contextlib.suppress(OSError):
-        status, answer = ask(f"{api}/plan", b" " * (5 << 20))
-        assert status == 413
-        assert "larger than" in answer["detail"]
+    other = {"Content-Type": "text/plain"}
+    assert "not JSON: send the header" in ask(f"{api}/plan", b"{}", **other)[1]["detail"]
+    status, answer = ask(f"{api}/plan", b" " * (5 << 20))
+    assert status == 413
+    assert "larger than" in answer["detail"]
+    long = UPLOAD | {"name": "x" * 200}
+    assert "its name has 200 characters" in ask(f"{api}/calibrations/check", long)[1]["detail"]
 
 
 def test_only_this_machine_is_answered_and_nothing_foreign_is_loaded(api):
@@ -245,7 +247,13 @@ def test_a_flood_is_answered_or_turned_away_and_then_all_is_well(api):
 
 @pytest.mark.parametrize(
     ("most", "chunks", "status"),
-    [(9, [b"123"], 200), (0, [b""], 503), (9, [b"6chars"] * 2, 413), (9, [None], 408)],
+    [
+        (9, [b"123"], 200),
+        (0, [b""], 503),
+        (9, [b"6chars"] * 2, 413),
+        (9, [b"6chars"] * 99, 413),
+        (9, [None], 408),
+    ],
 )
 def test_limits_of_a_request(most, chunks, status):
     async def app(scope, receive, send):
@@ -254,13 +262,13 @@ def test_limits_of_a_request(most, chunks, status):
         await send({"type": "http.response.body", "body": message["body"]})
 
     async def asked():
-        sent, coming = [], iter(chunks)
+        sent, coming = [], list(chunks)
 
         async def receive():
-            chunk = next(coming)
+            chunk = coming.pop(0)
             if chunk is None:
                 await asyncio.sleep(5)
-            return {"type": "http.request", "body": chunk, "more_body": len(chunks) > 1}
+            return {"type": "http.request", "body": chunk, "more_body": bool(coming)}
 
         async def send(message):
             sent.append(message)
