@@ -71,7 +71,7 @@ class Limits:
     async def _read(self, receive: Receive) -> bytes | None:
         """The body, or ``None`` where it is too large.
 
-        Of one that is, the rest is read and dropped up to a limit: who is cut off while sending hears no answer.
+        The rest of one that is gets read and dropped, up to a limit: who is cut off hears no answer.
         """
         parts, size, more = [], 0, True
         while more and size <= DROPPED * self._largest:
