@@ -27,6 +27,7 @@ SAMPLES = {
     "runs.csv": "notebooks/data/quickstart-runs.csv",
     "figure1.csv": "fits/data/figure1.csv",
     "teachers.csv": "docs/samples/teachers.csv",
+    "wandb.csv": "notebooks/data/wandb-export.csv",
 }
 """Tables that lie in the directory where the pages' commands run."""
 WIDTH = 104
