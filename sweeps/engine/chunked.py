@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 LOGITS_AT_ONCE = 2**23
 """Elements of logits that are simply held: 32 MB in float32."""
-BLOCK, BLOCK_IN_FULL = 2**24, 3 * 2**20
+BLOCK, BLOCK_IN_FULL = 2**24, 2**22
 """Elements of a block of others, in bfloat16, whose products pay from more rows on, and in float32."""
 
 PerToken = Callable[..., Tensor]
