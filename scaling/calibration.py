@@ -120,7 +120,7 @@ class Calibration:
     """By kind (the keys of ``LAWS``); empty for a calibration of supervised training alone."""
     default: str | None = None
     """The kind to use unless asked; the first one if not given."""
-    draws: Draws = field(default_factory=dict)
+    draws: Draws = field(default_factory=dict, repr=False)
     """Coefficients by law (``supervised`` or a kind) and name, shape (draws,); row i of all is one draw."""
     region: Region = field(default_factory=Region)
     law_regions: Mapping[str, Region] = field(default_factory=dict)
