@@ -14,6 +14,8 @@ from scaling.errors import InputError, MissingExtra
 
 BACKLOG = 2048
 """Connections that wait to be accepted."""
+HUNG = 60
+"""Seconds without a sign of life after which one of the processes is replaced."""
 SERVERS = 2
 """Processes that share them, where there are as many cores."""
 
@@ -65,6 +67,7 @@ def serve(
         loop="asyncio",
         log_level="warning",
         timeout_keep_alive=20,
+        timeout_worker_healthcheck=HUNG,
         backlog=BACKLOG,
         server_header=False,
     )
