@@ -21,7 +21,12 @@ class FrozenTrunk(CompiledTrunk):
         if device().type != "cpu":
             super().__init__(plain)
             return
-        tensors = dict(plain.model.named_parameters()) | dict(plain.model.named_buffers())
+        matrices = {
+            name: weight.to(plain.precision)  # once, not at every batch
+            for name, weight in plain.model.named_parameters()
+            if weight.ndim == 2 and weight is not plain.model.embed_tokens.weight
+        }
+        tensors = dict(plain.model.named_parameters()) | matrices | dict(plain.model.named_buffers())
 
         def function(inputs: Tensor, *others: Tensor) -> tuple[Tensor]:
             with torch.no_grad():
