@@ -7,7 +7,7 @@ paper is Busbridge et al. 2025 (arXiv 2502.08606).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from scaling.errors import InputError
 from scaling.figures import optima, overtaking
 from scaling.figures.chart import Array, Chart
 from scaling.figures.sections import plane, section
+from scaling.figures.words import said
 from scaling.scenarios import BOTH, INFERENCE, SCENARIOS, Scenario
 
 POINTS, SIDE, BUDGETS = 120, 60, 25
@@ -211,11 +212,26 @@ def _best_teacher_by_tokens(asked: Asked) -> Chart:
 
 
 def _teacher_at_a_price(asked: Asked) -> Chart:
-    return plane(
-        asked.calibration, "teacher_params", asked.teacher_axis(SIDE), "teacher_loss",
-        asked.loss_axis(SIDE), ("student_params", asked.sizes()),
-        {"budget": _one_budget(asked), "logits": 1.0}, asked.law,
-    )  # fmt: skip
+    charts = [
+        plane(
+            asked.calibration, "teacher_params", asked.teacher_axis(SIDE), "teacher_loss",
+            asked.loss_axis(SIDE), ("student_params", asked.sizes()),
+            {"budget": budget, "logits": 1.0}, asked.law, ridge=True,
+        )
+        for budget in asked.budgets or (_one_budget(asked),)
+    ]  # fmt: skip
+    if len(charts) == 1:
+        return charts[0]
+    return replace(
+        charts[0],
+        panels=tuple(
+            replace(panel, title=f"{panel.title}, {said('budget', budget)}")
+            for budget, of_budget in zip(asked.budgets, charts, strict=True)
+            for panel in of_budget.panels
+        ),
+        title=f"{asked.calibration.name}, {asked.law or asked.calibration.default} law",
+        columns=len(charts[0].panels),
+    )
 
 
 def _one_budget(asked: Asked) -> float:
@@ -316,7 +332,7 @@ KINDS = {
         ("students", "tokens", "teacher_losses"),
     ),
     "teacher-at-a-price": Kind(
-        "student loss over teacher size and loss, logits paid from one budget (16)", _teacher_at_a_price,
+        "student loss over teacher size and loss, logits paid from each budget (16)", _teacher_at_a_price,
         ("students", "teachers", "teacher_losses", "budgets"),
     ),
     "scenarios": Kind(

@@ -38,7 +38,12 @@ FIGURES: dict[int, tuple[str, dict[str, Any]]] = {
     15: ("best-teacher-by-tokens", {"students": LARGE, "tokens": (250e9, 16e12), "teacher_losses": LOSSES}),
     16: (
         "teacher-at-a-price",
-        {"students": LARGE, "teachers": (1e9, 1e12), "teacher_losses": LOSSES, "budgets": (1e22,)},
+        {
+            "students": LARGE,
+            "teachers": (1e9, 1e12),
+            "teacher_losses": LOSSES,
+            "budgets": (1e21, 1e22, 1e23, 1e24),
+        },
     ),
     17: ("scenarios", _EIGHT),
     18: ("best-teacher-loss", _EIGHT),
@@ -61,8 +66,8 @@ FIGURES: dict[int, tuple[str, dict[str, Any]]] = {
 }
 """By number: the kind of figure, and what it is asked.
 
-Of 13 it is (b), of 16 one of four budgets; 33 and 34 are the two rows of one figure. 5 holds runs that are
-not published, 10 to 12 are of other models.
+Of 13 it is (b); 33 and 34 are the two rows of one figure. 5 holds runs that are not published, 10 to 12 are
+of other models.
 """
 
 

@@ -145,6 +145,17 @@ def test_savings_count_a_teachers_tokens_where_its_training_is_charged_and_have_
     assert inside[drawn].mean() > 0.9
 
 
+def test_several_prices_are_several_rows_with_the_best_teacher_of_each():
+    given = {"students": (1e9, 3e9), "teachers": (1e9, 1e11), "budgets": (1e22, 1e24)}
+    figure = chart("teacher-at-a-price", asked(**given))
+    assert [panel.title for panel in figure.panels[::3]] == [
+        "1B student, 1e22 FLOPs",
+        "3B student, 1e24 FLOPs",
+    ]
+    cheap, dear = figure.panels[0].series[0].y, figure.panels[2].series[0].y
+    assert np.all(dear < cheap)  # a budget for more tokens wants a stronger teacher
+
+
 def test_one_decision_under_every_scenario_is_the_planners():
     budgets = {"students": (1e9,), "budgets": (1e20, 1e22)}
     (panel,) = chart("best-student-tokens", asked(**budgets)).panels
