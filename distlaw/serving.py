@@ -70,6 +70,7 @@ def serve(
         timeout_worker_healthcheck=HUNG,
         backlog=BACKLOG,
         server_header=False,
+        proxy_headers=False,
     )
     typer.echo(f"distlaw: {url} (Ctrl-C stops it)")
     if open_page:
