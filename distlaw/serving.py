@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
-from functools import partial
 from typing import Annotated
 
 import typer
 
 from scaling.errors import InputError, MissingExtra
-
-BACKLOG = 2048
-"""Connections that wait to be accepted."""
-HUNG = 60
-"""Seconds without a sign of life after which one of the processes is replaced."""
-SERVERS = 2
-"""Processes that share them, where there are as many cores."""
 
 
 def serve(
@@ -48,37 +39,17 @@ def serve(
             "is no password; add --allow-remote if that is meant"
         )
     try:
-        import uvicorn
-        from uvicorn.supervisors import Multiprocess
-
-        from distlaw.serve.api import create_app
+        from distlaw.serve import servers
     except ModuleNotFoundError as error:
         raise MissingExtra(f"serve needs {error.name}: pip install 'distlaw[serve]'") from None
-    listener = _listen(host, port)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
-    cores = os.cpu_count() or 1
-    servers = min(cores, SERVERS)
-    config = uvicorn.Config(
-        partial(
-            create_app, ("localhost", "127.0.0.1", "::1", host) if local else ("*",), -(-cores // servers)
-        ),
-        factory=True,
-        workers=servers,
-        loop="asyncio",
-        log_level="warning",
-        timeout_keep_alive=20,
-        timeout_worker_healthcheck=HUNG,
-        backlog=BACKLOG,
-        server_header=False,
-        proxy_headers=False,
-    )
-    typer.echo(f"distlaw: {url} (Ctrl-C stops it)")
-    if open_page:
-        import webbrowser
+    with _listen(host, port, servers.BACKLOG) as listener:
+        url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
+        typer.echo(f"distlaw: {url} (Ctrl-C stops it)")
+        if open_page:
+            import webbrowser
 
-        webbrowser.open(url)
-    with listener:
-        Multiprocess(config, [listener]).run()
+            webbrowser.open(url)
+        servers.answer(listener, ("localhost", "127.0.0.1", "::1", host) if local else ("*",))
 
 
 def _is_loopback(host: str) -> bool:
@@ -88,14 +59,14 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, backlog: int) -> socket.socket:
     """A socket bound to the address, so that a taken port is known before anything is loaded."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, proto=socket.IPPROTO_TCP)  # named, or asyncio leaves Nagle's delay on
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(BACKLOG)
+        listener.listen(backlog)
     except OSError as error:
         listener.close()
         raise InputError(f"--host {host} --port {port}: cannot listen there: {error.strerror}") from None

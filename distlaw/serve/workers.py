@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import ParamSpec, TypeVar
 
@@ -32,8 +34,9 @@ class Workers:
     def _start(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=_prepare)
-        for _ in range(self._count):  # start them before the first question
-            pool.submit(os.getpid)
+        with deaf_to_interrupts():
+            for _ in range(self._count):  # start them before the first question
+                pool.submit(os.getpid)
         return pool
 
     async def run(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -78,9 +81,25 @@ class Workers:
         return Busy("a worker was lost; try again")
 
 
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes that start meanwhile never see Ctrl-C: a terminal sends it to all, and it is for the first.
+
+    It is blocked, which they inherit, and comes through here afterwards; Windows knows no such thing.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which would lift the block if it had to be started meanwhile
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _prepare() -> None:
     """Load what answers need, and end with the server."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends them
     import distlaw.serve.answers  # noqa: F401
 
     follow_parent()

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -353,6 +354,19 @@ def test_a_server_that_is_killed_leaves_nothing_behind():
             return
         time.sleep(0.2)
     pytest.fail("a process of the server still listens")
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="a terminal's Ctrl-C is sent by POSIX")
+def test_ctrl_c_while_it_starts_ends_all_of_it_quietly():
+    command = [sys.executable, "-m", "distlaw", "serve", "--port", "0"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    process.stdout.readline()
+    time.sleep(0.7)  # its processes import
+    os.killpg(process.pid, signal.SIGINT)
+    _, complaints = process.communicate(timeout=60)
+    assert (process.returncode, complaints) == (0, "")
 
 
 def test_only_loopback_is_served_unless_asked():

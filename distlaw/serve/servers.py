@@ -1,0 +1,54 @@
+"""Several processes that answer at one address."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from functools import partial
+
+from uvicorn import Config
+from uvicorn.supervisors import Multiprocess
+
+from distlaw.serve.api import create_app
+from distlaw.serve.workers import deaf_to_interrupts
+
+SERVERS = 2
+"""Processes, where there are as many cores."""
+BACKLOG = 2048
+"""Connections that wait to be accepted."""
+HUNG = 30
+"""Seconds without a sign of life, or for a start, after which a process is replaced."""
+LAST_WORDS = 5
+"""Seconds in which answers may still be finished when the server is stopped."""
+
+
+class Servers(Multiprocess):
+    """uvicorn's supervisor, which alone hears Ctrl-C, and notices at once when a process has died."""
+
+    def init_processes(self) -> None:
+        """Start them, and let go of their ends of the pipes, so that these close when they die."""
+        with deaf_to_interrupts():
+            super().init_processes()
+        for process in self.processes:
+            process.child_conn.close()
+
+
+def answer(listener: socket.socket, hosts: Sequence[str]) -> None:
+    """Serve the application to browsers that call it by these names, until interrupted."""
+    cores = os.cpu_count() or 1
+    servers = min(cores, SERVERS)
+    config = Config(
+        partial(create_app, hosts, -(-cores // servers)),
+        factory=True,
+        workers=servers,
+        loop="asyncio",
+        log_level="warning",
+        timeout_keep_alive=20,
+        timeout_worker_healthcheck=HUNG,
+        timeout_graceful_shutdown=LAST_WORDS,
+        backlog=BACKLOG,
+        server_header=False,
+        proxy_headers=False,
+    )
+    Servers(config, [listener]).run()
