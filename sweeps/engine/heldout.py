@@ -26,7 +26,7 @@ class HeldoutLoss:
     loss: float
     """nats/token"""
     standard_error: float
-    """nats/token, over blocks of one context each"""
+    """nats/token, over blocks of one context each; parts differ by what they are, not by chance"""
     blocks: int
     by_part: tuple[float, ...] = ()
     """nats/token, for each part of the held-out text"""
@@ -51,10 +51,22 @@ def heldout_loss(
     if isinstance(model, Decoder):
         model.precision = torch.float32
     means = np.concatenate(list(_block_means(model, tokens, context, batch)))
-    error = means.std(ddof=1) / math.sqrt(len(means)) if len(means) > 1 else math.nan
     begins_in = np.searchsorted(np.cumsum(parts), np.arange(len(means)) * context, side="right")
-    by_part = tuple(float(means[begins_in == part].mean()) for part in range(len(parts)))
-    return HeldoutLoss(float(means.mean()), float(error), len(means), by_part)
+    each = [means[begins_in == part] for part in range(len(parts))]
+    return HeldoutLoss(
+        float(means.mean()),
+        _standard_error(means, each),
+        len(means),
+        tuple(float(own.mean()) for own in each),
+    )
+
+
+def _standard_error(means: NDArray[np.float64], parts: Sequence[NDArray[np.float64]]) -> float:
+    """Of the mean of ``means``, of which a fixed number is drawn from each of ``parts``."""
+    if len(means) < 2:
+        return math.nan
+    strata = parts if parts and min(map(len, parts)) > 1 else [means]
+    return math.sqrt(sum(len(own) * own.var(ddof=1) for own in strata)) / len(means)
 
 
 def _block_means(

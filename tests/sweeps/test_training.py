@@ -172,8 +172,9 @@ def test_the_standard_error_is_that_of_block_means() -> None:
             1
         )
     assert found.blocks == 40
-    first, rest = heldout_loss(model, held, context=32, parts=[32 * 10, 32 * 30 + 1]).by_part
-    assert first == pytest.approx(losses[:10].mean().item(), rel=1e-5)
-    assert rest == pytest.approx(losses[10:].mean().item(), rel=1e-5)
+    parted = heldout_loss(model, held, context=32, parts=[32 * 10, 32 * 30 + 1])
+    assert parted.by_part == pytest.approx((losses[:10].mean().item(), losses[10:].mean().item()), rel=1e-5)
+    within = 10 * losses[:10].var() + 30 * losses[10:].var()  # what parts differ by is no error of their mean
+    assert parted.standard_error == pytest.approx(within.sqrt().item() / 40, rel=1e-4)
     assert found.loss == pytest.approx(losses.mean().item(), rel=1e-5)
     assert found.standard_error == pytest.approx(losses.std().item() / math.sqrt(40), rel=1e-4)
