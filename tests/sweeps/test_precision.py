@@ -14,6 +14,7 @@ from sweeps.dag.ladder import shape_for
 from sweeps.distillation.loss import batch_loss
 from sweeps.distillation.targets import Online
 from sweeps.engine.batches import Batches
+from sweeps.engine.device import out_of_memory
 from sweeps.engine.frozen import FrozenTrunk
 from sweeps.engine.heldout import heldout_loss
 from sweeps.engine.library import Library, traced
@@ -124,7 +125,7 @@ def test_compiled_a_run_repeats_itself_goes_on_and_agrees_with_plain_pytorch(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own, of torch
-@pytest.mark.parametrize("name", [None, *(name for name in named() if not needs_more(Method(use=name)))])
+@pytest.mark.parametrize("name", [None, "", *(name for name in named() if not needs_more(Method(use=name)))])
 def test_traced_for_translation_every_method_has_its_loss_and_gradient(
     name: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +137,7 @@ def test_traced_for_translation_every_method_has_its_loss_and_gradient(
     teacher = Decoder(SHAPE)
     teacher.initialise(1)
     data = Batches(TOKENS, context=32, batch=4, seed=0)
-    method = Method(use=name) if name else None
+    method = Method(use=name) if name else Method() if name == "" else None
     runs, steps = [], []
     for compile_it in (False, True):
         target = Online(FrozenTrunk(teacher) if compile_it else teacher, said=True)
@@ -144,10 +145,20 @@ def test_traced_for_translation_every_method_has_its_loss_and_gradient(
         runs.append(run := Run(recipe=Recipe(shape=SHAPE, steps=9, training=rules, seed=0, method=method)))
         if run.source:
             run.source.watch(data)
-        run.step(data[0], target, target.rows(data[0][:, :-1], torch.arange(4)) if name else None)
+        run.step(data[0], target, target.rows(data[0][:, :-1], torch.arange(4)) if method else None)
         steps.append((run.loss, run.optimiser.first))
     assert (runs[0].gradient, runs[1].gradient is None) == (None, False)
     torch.testing.assert_close(steps[1], steps[0], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_library_that_finds_no_memory_says_so() -> None:
+    def too_much(x: torch.Tensor) -> tuple[torch.Tensor]:
+        return (x.expand(2**26, 2**20) + 1,)
+
+    with pytest.raises(RuntimeError) as caught:
+        Library(too_much, "too much")(torch.zeros(1))
+    assert out_of_memory(caught.value)
 
 
 @pytest.mark.usefixtures("own_cache")
