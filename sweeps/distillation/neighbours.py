@@ -19,7 +19,7 @@ from torch import Tensor
 from scaling.errors import InputError
 from sweeps.distillation.logit_cache import Numbers
 from sweeps.distillation.objectives import full
-from sweeps.distillation.targets import LanguageModel
+from sweeps.distillation.targets import LanguageModel, no_numbers
 from sweeps.distillation.votes import Nearest
 from sweeps.engine.batches import Batches
 from sweeps.engine.device import device
@@ -99,7 +99,7 @@ def retrieved(
     packed = []
     for features, _, places in _read(teacher, data, torch.from_numpy(numbers)):
         if not features.isfinite().all():
-            raise InputError("the teacher: its outputs are not all finite numbers; distil from another")
+            raise no_numbers()
         distances, tokens = store.nearest(features, places, how.rules)
         packed.append(how.pack(distances, tokens))
     return np.concatenate(packed).reshape(len(numbers), data.context)

@@ -13,9 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scaling.errors import InputError
 from sweeps.distillation.logit_cache import Logits
 from sweeps.distillation.logits import Kept
 from sweeps.distillation.objectives import log_probabilities
+
+
+def no_numbers() -> InputError:
+    """For a teacher whose outputs are not all finite."""
+    return InputError("the teacher: its outputs are not all finite numbers; distil from another")
 
 
 class LanguageModel(Protocol):

@@ -16,7 +16,7 @@ from sweeps.distillation.delta import Shifted
 from sweeps.distillation.logit_cache import LogitCache, Numbers, Wrote
 from sweeps.distillation.logits import Full, TopK, kept
 from sweeps.distillation.neighbours import Datastore, retrieved
-from sweeps.distillation.targets import Cached, Online, Target
+from sweeps.distillation.targets import Cached, Online, Target, no_numbers
 from sweeps.distillation.votes import Nearest
 from sweeps.engine.batches import Batches
 from sweeps.engine.chunked import fits
@@ -136,6 +136,6 @@ def distributions(teacher: Target, data: Batches, numbers: Numbers, how: TopK | 
         rows = teacher.rows(data.read(some)[:, :-1].to(device()), some)
         log_p = teacher.log_probabilities(rows, 1.0)
         if log_p.isnan().any():
-            raise InputError("the teacher: its outputs are not all finite numbers; distil from another")
+            raise no_numbers()
         packed.append(how.pack(log_p))
     return np.concatenate(packed).reshape(len(numbers), data.context)

@@ -19,7 +19,7 @@ from sweeps.corpora import TokenisedCorpus
 from sweeps.dag.steps import Step
 from sweeps.distillation.generate import uniform, write
 from sweeps.distillation.logit_cache import LogitCache, Logits, Numbers, Wrote
-from sweeps.distillation.targets import Online
+from sweeps.distillation.targets import Online, no_numbers
 from sweeps.distillation.teaching import online, stream_of
 from sweeps.engine.batches import Batches
 from sweeps.engine.device import device
@@ -104,7 +104,7 @@ def written(
         prompts = data.read(some)[:, :prompt].to(device())
         text = write([teacher.teacher], prompts, torch.cat(draws), temperature=temperature)
         if not text.drawn.isfinite().all():
-            raise InputError("the teacher: its outputs are not all finite numbers; distil from another")
+            raise no_numbers()
         found.append(text.blocks[:, 1:].cpu().numpy())
     tokens = np.concatenate(found)
     return tokens.astype(Tokens(vocab).dtype["token"]).view(Tokens(vocab).dtype)

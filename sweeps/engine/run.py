@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from scaling.compute import ModelShape
-from scaling.errors import InputError
 from sweeps.distillation.loss import batch_loss
 from sweeps.distillation.sources import Lesson, source_of
 from sweeps.distillation.taid import Pace
-from sweeps.distillation.targets import LanguageModel, Target
+from sweeps.distillation.targets import LanguageModel, Target, no_numbers
 from sweeps.distillation.written import written_loss
 from sweeps.engine.chunked import fits
 from sweeps.engine.compiled import CompiledTrunk, compiled
@@ -157,7 +156,7 @@ class Run:
         if self.loss < limit and math.isfinite(norm.item()):
             return
         if rows is not None and not torch.isfinite(rows).all():
-            raise InputError("the teacher: its outputs are not all finite numbers; distil from another")
+            raise no_numbers()
         what = "the gradient is not finite" if self.loss < limit else f"the training loss is {self.loss:.4g}"
         raise Diverged(f"{what} at step {step} of {self.recipe.steps}; lower peak_rate")
 
