@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validator
 from pydantic_core import CoreSchema
 
-from sweeps.dag.legality import PARAMETERS, objection
+from sweeps.methods.legality import PARAMETERS, objection
 from sweeps.methods.parts import Credit, Delta, Init, Neighbours, Source, Taid
 from sweeps.specs.parts import Part
 
