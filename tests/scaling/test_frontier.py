@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from test_planner import BOX, calibration, tiny
+from samples_of_calibrations import BOX, calibration, tiny
 
 from scaling import Calibration, InputError, Question, frontier, plan
 from scaling.scenarios import BEST_CASE, INFERENCE, PRETRAINING
