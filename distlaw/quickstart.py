@@ -27,7 +27,8 @@ def quickstart(
 
     Example: distlaw quickstart --out quickstart
     """
-    from distlaw.planning import open_sweep, usable_cores
+    from distlaw.cores import usable_cores
+    from distlaw.planning import open_sweep
     from distlaw.sweep import report, run_sweep
 
     started = time.monotonic()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distlaw.cores import usable_cores
 from distlaw.planning import (
     Changes,
     Cores,
@@ -18,7 +19,6 @@ from distlaw.planning import (
     plan,
     refuse_above_caps,
     schema,
-    usable_cores,
 )
 from scaling.errors import InputError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -10,6 +9,7 @@ from functools import partial
 from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
 
+from distlaw.cores import usable_cores
 from distlaw.serve.api import create_app
 from distlaw.serve.workers import deaf_to_interrupts
 
@@ -36,7 +36,7 @@ class Servers(Multiprocess):
 
 def answer(listener: socket.socket, hosts: Sequence[str]) -> None:
     """Serve the application to browsers that call it by these names, until interrupted."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     servers = min(cores, SERVERS)
     config = Config(
         partial(create_app, hosts, -(-cores // servers)),
