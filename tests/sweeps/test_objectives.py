@@ -19,6 +19,8 @@ from sweeps.distillation.objectives import (
     jensen_shannon,
     label_loss,
     log_probabilities,
+    reverse_kl,
+    total_variation,
 )
 from sweeps.engine import chunked
 from sweeps.engine.chunked import mean_loss
@@ -75,6 +77,18 @@ def test_far_apart_distributions_reach_the_bounds() -> None:
     assert distillation("skew-kl", last, first).item() == pytest.approx(-math.log(0.1))
     assert distillation("reverse-skew-kl", last, first).item() == pytest.approx(-math.log(0.1))
     assert distillation("forward-kl", last, first).item() == pytest.approx(800)
+
+
+def test_divergences_bound_each_other() -> None:
+    """TV^2 <= KL / 2 (Pinsker), JS <= TV ln 2; which of both is the teacher is nothing to JS and to TV."""
+    one, other = log_probabilities(3 * logits(1, 200, 7)), log_probabilities(3 * logits(2, 200, 7))
+    js, tv = jensen_shannon(one, other), total_variation(one, other)
+    assert ((tv >= 0) & (tv <= 1) & (js >= 0) & (js <= math.log(2) * tv)).all()
+    for kl in (forward_kl(one, other), reverse_kl(one, other)):
+        assert (tv.square() <= kl / 2).all()
+    torch.testing.assert_close(jensen_shannon(other, one), js, rtol=0, atol=1e-12)
+    assert torch.equal(total_variation(other, one), tv)
+    assert torch.equal(reverse_kl(one, other), forward_kl(other, one))
 
 
 OWN = {
