@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -265,9 +265,9 @@ class Calibration:
     @classmethod
     def load(cls, path_or_name: str | Path) -> Calibration:
         """A calibration from a file, or a published one by its name."""
-        path = Path(path_or_name)
         if str(path_or_name) in published():
-            path = _PUBLISHED / f"{path_or_name}.json"
+            return _shipped(str(path_or_name))
+        path = Path(path_or_name)
         if not path.is_file():
             names = ", ".join(published())
             raise InputError(f"no calibration {str(path_or_name)!r}: neither a file nor one of {names}")
@@ -286,6 +286,11 @@ def named(calibration: Calibration | str | Path) -> Calibration:
 def published() -> tuple[str, ...]:
     """Names of the calibrations that ship with the package."""
     return tuple(sorted(path.stem for path in _PUBLISHED.glob("*.json")))
+
+
+@lru_cache
+def _shipped(name: str) -> Calibration:
+    return Calibration.from_json((_PUBLISHED / f"{name}.json").read_text(encoding="utf-8"), name)
 
 
 def _parse(text: str, where: str) -> object:
@@ -376,8 +381,14 @@ def _read_draws(content: object, where: str) -> Draws:
         for name, values in named_columns.items():
             if not isinstance(values, list) or not all(map(_is_number, values)):
                 raise InputError(f"{where}: draws.{kind}.{name}: must be a list of finite numbers")
-        draws[kind] = {name: np.array(values, dtype=np.float64) for name, values in named_columns.items()}
+        draws[kind] = {name: _fixed(values) for name, values in named_columns.items()}
     return draws
+
+
+def _fixed(values: list[float]) -> NDArray[np.float64]:
+    array = np.array(values, dtype=np.float64)
+    array.flags.writeable = False  # whoever loads a published calibration has the same one
+    return array
 
 
 def _check_coefficients(where: str, values: Mapping[str, Any]) -> None:

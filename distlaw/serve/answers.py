@@ -19,7 +19,6 @@ from distlaw.serve import equivalents
 from distlaw.serve.requests import (
     Asked,
     CompareRequest,
-    Fitted,
     FrontierRequest,
     MapRequest,
     PlanRequest,
@@ -188,7 +187,7 @@ def answer_compare(request: CompareRequest) -> dict[str, Any]:
         budget=parse_quantity(request.budget, "budget"),
         scenarios=tuple(request.scenarios),  # type: ignore[arg-type]
     )
-    rows, warnings = compared(question, [_known(each) for each in request.calibrations])
+    rows, warnings = compared(question, [fitted_by(each) for each in request.calibrations])
     return {
         "headline": " ".join(findings(rows)),
         "table": _table(*compared_table(rows)),
@@ -279,7 +278,7 @@ def check_upload(content: dict[str, Any]) -> dict[str, Any]:
 
 def calibrated(request: Asked) -> Calibration:
     """What answers: without draws and residual spread where points alone were asked for."""
-    fitted = _known(request.calibration)
+    fitted = fitted_by(request.calibration)
     if request.uncertainty:
         return fitted
     return _points(fitted.name) if isinstance(request.calibration, str) else _certain(fitted)
@@ -295,18 +294,9 @@ def thinned(fitted: Calibration, most: int) -> Calibration:
     return replace(fitted, draws=draws)
 
 
-def _known(calibration: Fitted) -> Calibration:
-    return _published(calibration) if isinstance(calibration, str) else fitted_by(calibration)
-
-
-@lru_cache
-def _published(name: str) -> Calibration:
-    return fitted_by(name)
-
-
 @lru_cache
 def _points(name: str) -> Calibration:
-    return _certain(_published(name))
+    return _certain(fitted_by(name))
 
 
 def _certain(fitted: Calibration) -> Calibration:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from scaling import Calibration, EffectiveTokensLaw, InputError, Provenance, Region, SupervisedLaw
+from scaling.calibration import DEFAULT_CALIBRATION
 from scaling.laws import coefficients
 
 
@@ -124,3 +125,10 @@ def test_unequal_draws_are_refused():
     draws["effective-tokens"] = {name: values[:3] for name, values in draws["effective-tokens"].items()}
     with pytest.raises(InputError, match="differ in length"):
         calibration(draws=draws)
+
+
+def test_what_all_share_nobody_changes():
+    one, other = (Calibration.load(DEFAULT_CALIBRATION) for _ in range(2))
+    assert one is other
+    with pytest.raises(ValueError, match="read-only"):
+        next(iter(one.draws["supervised"].values()))[0] = 0.0
