@@ -7,15 +7,13 @@ It is a JSON file of plain numbers at full precision. Published sets ship in ``s
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scaling.compute import Architecture
 from scaling.errors import InputError
@@ -27,6 +25,7 @@ from scaling.laws import (
     SupervisedLaw,
     coefficients,
 )
+from scaling.reading import Draws, is_number, mapping, parse, read, read_draws, read_numbers
 
 FORMAT = "distlaw-calibration"
 FORMAT_VERSION = 1
@@ -50,8 +49,6 @@ DEFAULT_CALIBRATION = "busbridge2025-figure1-runs"
 _PUBLISHED = Path(__file__).with_name("published")
 
 Range = tuple[float, float]
-Draws = dict[str, dict[str, NDArray[np.float64]]]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,27 +214,27 @@ class Calibration:
     @classmethod
     def from_json(cls, text: str, where: str = "calibration") -> Calibration:
         """Read what :meth:`to_json` wrote; ``where`` names the file in errors."""
-        return cls.from_dict(_parse(text, where), where)
+        return cls.from_dict(parse(text, where), where)
 
     @classmethod
     def from_dict(cls, content: object, where: str = "calibration") -> Calibration:
         """The same from its parsed JSON."""
         content = _check_format(content, where)
-        supervised = _read(
+        supervised = read(
             SupervisedLaw,
-            _read_numbers(content.get("supervised"), f"{where}: supervised"),
+            read_numbers(content.get("supervised"), f"{where}: supervised"),
             f"{where}: supervised",
         )
         distillation = {}
-        for kind, values in _mapping(content.get("distillation"), f"{where}: distillation").items():
+        for kind, values in mapping(content.get("distillation"), f"{where}: distillation").items():
             if kind not in LAWS:
                 raise InputError(f"{where}: distillation: unknown law {kind!r}; known are {', '.join(LAWS)}")
-            distillation[kind] = _read(
+            distillation[kind] = read(
                 LAWS[kind],
-                _read_numbers(values, f"{where}: distillation.{kind}"),
+                read_numbers(values, f"{where}: distillation.{kind}"),
                 f"{where}: distillation.{kind}",
             )
-        regions = _mapping(content.get("law_regions", {}), f"{where}: law_regions")
+        regions = mapping(content.get("law_regions", {}), f"{where}: law_regions")
         default = content.get("default")
         if not isinstance(default, str | None):
             raise InputError(f"{where}: default: must name a law, not {default!r}")
@@ -246,13 +243,13 @@ class Calibration:
             supervised=supervised,
             distillation=distillation,
             default=default,
-            draws=_read_draws(content.get("draws", {}), where),
+            draws=read_draws(content.get("draws", {}), where),
             region=_read_region(content.get("region", {}), f"{where}: region"),
             law_regions={
                 kind: _read_region(region, f"{where}: law_regions.{kind}") for kind, region in regions.items()
             },
-            residual_sd=_read_numbers(content.get("residual_sd", {}), f"{where}: residual_sd", least=0.0),
-            architecture=_read(Architecture, content.get("architecture", {}), f"{where}: architecture"),
+            residual_sd=read_numbers(content.get("residual_sd", {}), f"{where}: residual_sd", least=0.0),
+            architecture=read(Architecture, content.get("architecture", {}), f"{where}: architecture"),
             provenance=_read_provenance(content.get("provenance"), f"{where}: provenance"),
         )
 
@@ -293,16 +290,6 @@ def _shipped(name: str) -> Calibration:
     return Calibration.from_json((_PUBLISHED / f"{name}.json").read_text(encoding="utf-8"), name)
 
 
-def _parse(text: str, where: str) -> object:
-    def refuse(constant: str) -> NoReturn:
-        raise InputError(f"{where}: holds {constant}; every number must be finite")
-
-    try:
-        return json.loads(text, parse_constant=refuse)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON: {error}") from None
-
-
 def _check_format(content: object, where: str) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f'{where}: not a calibration; its "format" should be "{FORMAT}"')
@@ -316,29 +303,20 @@ def _check_format(content: object, where: str) -> dict[str, Any]:
     return content
 
 
-def _read(build: Callable[..., T], values: object, where: str) -> T:
-    values = _mapping(values, where)
-    try:
-        return build(**values)
-    except TypeError as error:
-        reason = str(error).partition("() ")[2]
-        raise InputError(f"{where}: {reason or error}") from None
-
-
 def _read_region(value: object, where: str) -> Region:
-    ranges = _mapping(value, where)
+    ranges = mapping(value, where)
     for name, known in ranges.items():
         if name == "runs":
-            _read_numbers(known, f"{where}.runs")
+            read_numbers(known, f"{where}.runs")
         elif known is not None:
-            pair = isinstance(known, list) and len(known) == 2 and all(map(_is_number, known))
+            pair = isinstance(known, list) and len(known) == 2 and all(map(is_number, known))
             if not pair or not 0 < known[0] <= known[1]:
                 raise InputError(f"{where}.{name}: must be [smallest, largest], both positive, not {known!r}")
-    return _read(Region, {k: tuple(v) if isinstance(v, list) else v for k, v in ranges.items()}, where)
+    return read(Region, {k: tuple(v) if isinstance(v, list) else v for k, v in ranges.items()}, where)
 
 
 def _read_provenance(value: object, where: str) -> Provenance:
-    texts = dict(_mapping(value, where))
+    texts = dict(mapping(value, where))
     for name, text in texts.items():
         if name in ("notes", "warnings"):
             if not isinstance(text, list) or not all(isinstance(each, str) for each in text):
@@ -346,49 +324,7 @@ def _read_provenance(value: object, where: str) -> Provenance:
             texts[name] = tuple(text)
         elif not isinstance(text, dict if name == "software" else str):
             raise InputError(f"{where}.{name}: must be a text, not {text!r}")
-    return _read(Provenance, texts, where)
-
-
-def _read_numbers(value: object, where: str, least: float = -math.inf) -> dict[str, float]:
-    numbers = _mapping(value, where)
-    for name, number in numbers.items():
-        if not _is_number(number):
-            raise InputError(f"{where}.{name}: must be a finite number, not {number!r:.60}")
-        if number < least:
-            raise InputError(f"{where}.{name}: must be {least:g} or more, not {number!r}")
-    return numbers
-
-
-def _is_number(value: object) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond all floats
-        return False
-
-
-def _mapping(value: object, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: must be an object with named values, not {value!r}")
-    return value
-
-
-def _read_draws(content: object, where: str) -> Draws:
-    draws: Draws = {}
-    for kind, columns in _mapping(content, f"{where}: draws").items():
-        named_columns = _mapping(columns, f"{where}: draws.{kind}")
-        for name, values in named_columns.items():
-            if not isinstance(values, list) or not all(map(_is_number, values)):
-                raise InputError(f"{where}: draws.{kind}.{name}: must be a list of finite numbers")
-        draws[kind] = {name: _fixed(values) for name, values in named_columns.items()}
-    return draws
-
-
-def _fixed(values: list[float]) -> NDArray[np.float64]:
-    array = np.array(values, dtype=np.float64)
-    array.flags.writeable = False  # whoever loads a published calibration has the same one
-    return array
+    return read(Provenance, texts, where)
 
 
 def _check_coefficients(where: str, values: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What the paper reports of teachers and costs, as plans have it under the set in which it was found to hold."""
+"""What the paper reports of teachers and costs, in plans by the set under which it was found to hold."""
 
 import pytest
 from samples_of_calibrations import BOX, ask, best
