@@ -235,7 +235,10 @@ def _evaluate(
     except (InputError, Stopped) as error:
         return error
     if not math.isfinite(heldout["loss"]):
-        return InputError(f"teacher {step.size}: its held-out loss is {heldout['loss']}; distil from another")
+        why = ": it gives no probability to a token of that text" if heldout["loss"] == math.inf else ""
+        return InputError(
+            f"teacher {step.size}: its held-out loss is {heldout['loss']}{why}; distil from another"
+        )
     return _commit(store, step, heldout | {"seconds": {"train": 0.0, "evaluate": time.monotonic() - started}})
 
 

@@ -30,9 +30,12 @@ from sweeps.methods import Delta
 def shifted(s_0: Tensor, t_0: Tensor, t_1: Tensor, strength: float = 1.0, tail: float = 0.0) -> Tensor:
     """log pi* of log-probabilities of the student's base, the teacher's base and the tuned teacher.
 
-    Tokens below ``tail`` times the likeliest, both in ``t_1`` and in ``s_0``, are not shifted.
+    Tokens below ``tail`` times the likeliest, both in ``t_1`` and in ``s_0``, are not shifted, nor are those
+    that ``t_0`` excludes: their ratio is unknown.
     """
-    shift = t_1 - t_0
+    if not strength:
+        return log_probabilities(s_0)
+    shift = torch.where(t_0.isneginf(), 0.0, t_1 - t_0)
     if tail:
         known = [log_p >= log_p.amax(-1, keepdim=True) + math.log(tail) for log_p in (t_1, s_0)]
         shift = torch.where(known[0] | known[1], shift, 0.0)

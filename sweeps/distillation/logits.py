@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sweeps.methods import Method
 
 FLOOR = float(np.finfo(np.float16).min)
-"""What is less likely is kept as this likely: not at all, but finite."""
+"""What is less likely is kept as this likely; what is excluded, log p = -inf, as that."""
 
 
 class Kept(Protocol):
@@ -120,4 +120,4 @@ def kept(method: Method, vocab: int) -> TopK | Full | Nearest:
 
 
 def _halved(log_p: Tensor) -> NDArray[np.float16]:
-    return log_p.clamp(min=FLOOR).half().cpu().numpy()
+    return torch.where(log_p.isneginf(), log_p, log_p.clamp(min=FLOOR)).half().cpu().numpy()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -50,6 +51,7 @@ class _LabelLoss(torch.autograd.Function):
         return (z_loss * normaliser.square() - weight * log_q).squeeze(-1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         powers, total, labels, normaliser, log_q = ctx.saved_tensors
         gradient = gradients[0].unsqueeze(-1)
@@ -79,13 +81,14 @@ class _GuidedLoss(torch.autograd.Function):
     ) -> Tensor:
         labels, x = labels.unsqueeze(-1), full(logits)
         normaliser = x.logsumexp(-1, keepdim=True)
-        apart = (log_p.exp() * (log_p - x)).sum(-1, keepdim=True) + normaliser
+        apart = expectation(log_p, log_p - x).unsqueeze(-1) + normaliser
         log_q = full(logits.gather(-1, labels)) - normaliser
         ctx.save_for_backward(logits, log_p, labels, normaliser)
         ctx.weight, ctx.z_loss = weight, z_loss
         return ((1 - weight) * apart - weight * log_q + z_loss * normaliser.square()).squeeze(-1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         logits, log_p, labels, normaliser = ctx.saved_tensors
         gradient = gradients[0].unsqueeze(-1)
@@ -101,13 +104,18 @@ def full(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def expectation(log_p: Tensor, values: Tensor) -> Tensor:
+    """Sum of p times ``values`` over the outcomes; those that p excludes (log p = -inf) count for nothing."""
+    return (log_p.exp() * values.masked_fill(log_p.isneginf(), 0.0)).sum(-1)
+
+
 def forward_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q): the student covers all that the teacher does."""
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
+    """KL(p || q), with 0 log 0 = 0: the student covers all that the teacher does."""
+    return expectation(log_p, log_p - log_q)
 
 
 def reverse_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(q || p): the student stays where the teacher is."""
+    """KL(q || p): the student stays where the teacher is; infinite where p excludes what q does not."""
     return forward_kl(log_q, log_p)
 
 
@@ -147,8 +155,8 @@ def decoupled_kl(
     """
     label = labels.unsqueeze(-1)
     (p, p_rest), (q, q_rest) = with_rest(log_p, label), with_rest(log_q, label)
-    one_or_not = _kl(torch.cat([p, p_rest], -1), torch.cat([q, q_rest], -1))
-    beside = _kl(
+    one_or_not = forward_kl(torch.cat([p, p_rest], -1), torch.cat([q, q_rest], -1))
+    beside = forward_kl(
         log_p.scatter(-1, label, -torch.inf) - p_rest.clamp(min=-1e30), log_q.scatter(-1, label, 0.0) - q_rest
     )
     return gold * one_or_not + others * beside
@@ -158,11 +166,6 @@ def with_rest(log_p: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of ``tokens`` ``(..., k)``, and of all others together ``(..., 1)``."""
     others = log_p.scatter(-1, tokens, -torch.inf)
     return log_p.gather(-1, tokens), others.logsumexp(-1, keepdim=True)
-
-
-def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) where p may exclude outcomes: 0 log 0 = 0."""
-    return torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 def mixture(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
@@ -179,11 +182,13 @@ class Divergence(NamedTuple):
     """The power of tau that keeps gradients of the same size as tau grows: 2, but 1 for total variation."""
     reads_labels: bool = False
     """Whether the data's own tokens are among its parameters."""
+    needs_every_token: bool = False
+    """Whether it is infinite where the teacher gives a token no probability at all."""
 
 
 DIVERGENCES = {
     "forward-kl": Divergence(forward_kl, 2),
-    "reverse-kl": Divergence(reverse_kl, 2),
+    "reverse-kl": Divergence(reverse_kl, 2, needs_every_token=True),
     "jensen-shannon": Divergence(jensen_shannon, 2),
     "total-variation": Divergence(total_variation, 1),
     "skew-kl": Divergence(skew_kl, 2),

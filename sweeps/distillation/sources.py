@@ -6,6 +6,7 @@ what a run goes on from are its weights, and what it keeps of earlier text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -139,16 +140,17 @@ class Both(Student):
 class Replayed(Student):
     """Batches of the data at first; the student writes more of them as its loss on the data rises.
 
-    A share of batches is not the data's. Each time that the loss on some blocks of the data has risen since
-    the last look, that share grows. Of those batches the student writes fewer and fewer, and the others are
-    drawn from what it wrote before (Ko et al. 2024, section 3.2, as in their code). The blocks are those that
-    come last in the first epoch: never trained on in a run of less than that.
+    A share of batches is not the data's. The loss on some blocks of the data is compared with a baseline,
+    which is that loss at the first step. Where it has risen by the tolerance or more, the share grows and the
+    loss becomes the baseline; otherwise the baseline stays (Ko et al. 2024, section 3.2, as in their code).
+    Of those batches the student writes fewer and fewer, and the others are drawn from what it wrote before.
+    The blocks are those that come last in the first epoch: never trained on in a run of less than that.
     """
 
     rules: Replay
     share: float = field(init=False)
-    loss: float = field(init=False, default=torch.inf)
-    """At the last look, nats/token."""
+    baseline: float = field(init=False, default=math.nan)
+    """The loss that a rise is measured from, nats/token; NaN before the first look."""
     kept: Tensor = field(init=False)
     """The newest sequences, ``(kept, context + 1)``."""
 
@@ -160,16 +162,16 @@ class Replayed(Student):
         self.watched = data.read(data.last(WATCHED))
 
     def state(self) -> dict[str, Tensor]:
-        numbers = torch.tensor([self.share, self.loss], dtype=torch.float64)
-        return super().state() | {"/kept": self.kept, "/share and loss": numbers}
+        numbers = torch.tensor([self.share, self.baseline], dtype=torch.float64)
+        return super().state() | {"/kept": self.kept, "/share and baseline": numbers}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         super().load_state(state)
         self.kept = state["/kept"]
-        self.share, self.loss = state["/share and loss"].tolist()
+        self.share, self.baseline = state["/share and baseline"].tolist()
 
     def _blocks(self, student: Decoder, step: int, data: Tensor, target: Target) -> Tensor:
-        if step % max(1, self.steps // self.rules.looks) == 0:
+        if step * self.rules.looks % self.steps < self.rules.looks:
             self._look(student)
         number, full = self._chosen(step), len(self.kept) == self.rules.capacity
         if number >= self.share:
@@ -186,10 +188,15 @@ class Replayed(Student):
     def _look(self, student: Decoder) -> None:
         blocks = self.watched.to(student.head.device)
         log_q = log_probabilities(student(blocks[:, :-1]))
-        loss = cross_entropy(log_q, blocks[:, 1:]).mean().item()
-        if loss > self.loss + self.rules.tolerance:
+        self.compare(cross_entropy(log_q, blocks[:, 1:]).mean().item())
+
+    def compare(self, loss: float) -> None:
+        """Let the share grow if ``loss`` (nats/token) is at least the tolerance above the baseline."""
+        if math.isnan(self.baseline):
+            self.baseline = loss
+        elif loss >= self.baseline + self.rules.tolerance:
             self.share = min(1.0, self.share + self.rules.rise)
-        self.loss = loss
+            self.baseline = loss
 
 
 @dataclass(kw_only=True, eq=False)

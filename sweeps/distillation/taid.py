@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sweeps.distillation.objectives import log_probabilities
+from sweeps.distillation.objectives import expectation, log_probabilities
 
 if TYPE_CHECKING:
     from sweeps.methods import Taid
 
 
 def between(log_p: Tensor, log_q: Tensor, t: Tensor | float) -> Tensor:
-    """log p_t: the teacher at t = 1, at t = 0 the student, of which no gradient is taken."""
+    """log p_t: the teacher at t = 1, at t = 0 the student, of which no gradient is taken.
+
+    A token that the teacher excludes (log p = -inf) is excluded at every t, at 0 as in the limit.
+    """
+    t = torch.as_tensor(t, dtype=torch.float64).clamp(min=torch.finfo(torch.float32).tiny)
     return log_probabilities((1 - t) * log_q.detach() + t * log_p)
 
 
@@ -29,7 +33,7 @@ def followed(log_p: Tensor, log_q: Tensor, t: Tensor | float) -> Tensor:
     That is KL(p_t || q) plus the entropy of p_t, which moves with t and has no gradient. The authors' code
     watches the cross-entropy, so that is what sets the pace here.
     """
-    return -(between(log_p, log_q, t).exp() * log_q).sum(-1)
+    return -expectation(between(log_p, log_q, t), log_q)
 
 
 @dataclass

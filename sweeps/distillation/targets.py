@@ -16,7 +16,10 @@ from torch.nn import functional as F
 from scaling.errors import InputError
 from sweeps.distillation.logit_cache import Logits
 from sweeps.distillation.logits import Kept
-from sweeps.distillation.objectives import log_probabilities
+from sweeps.distillation.objectives import DIVERGENCES, log_probabilities
+
+ROWS_AT_ONCE = 1024
+"""Rows whose log-probabilities are held while a fault is looked for."""
 
 
 def no_numbers() -> InputError:
@@ -50,6 +53,21 @@ class Target(Protocol):
 
     def outcomes(self, log_q: Tensor, rows: Tensor) -> Tensor:
         """The student's ``log_q`` ``(rows, vocab)`` on the outcomes that the target tells apart."""
+
+
+def fault(target: Target, rows: Tensor, divergence: str) -> InputError | None:
+    """Return the error of the teacher that explains a loss or gradient that is not finite, or None."""
+    for some in rows.split(ROWS_AT_ONCE):
+        log_p = target.log_probabilities(some, 1.0)
+        if some.isnan().any() or log_p.isnan().any():
+            return no_numbers()
+        if DIVERGENCES[divergence].needs_every_token and log_p.isneginf().any():
+            others = ", ".join(name for name, each in DIVERGENCES.items() if not each.needs_every_token)
+            return InputError(
+                f"divergence: {divergence} is infinite where a teacher gives a token no probability, as this "
+                f"one does; choose one that is not ({others}), or distil from another"
+            )
+    return None
 
 
 @dataclass(frozen=True, slots=True)

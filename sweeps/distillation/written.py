@@ -90,7 +90,8 @@ def _halves(
     if method.divergence == "total-variation":
         return (teachers + students) / 2 * total_variation(log_p, log_q) * tau
     w = torch.full_like(teachers, method.beta) if share is None else share
-    log_m = torch.logaddexp(log_p + w.log()[:, None], log_q + (-w).log1p()[:, None])
+    students_share = (-w).log1p().clamp(min=math.log(torch.finfo(w.dtype).tiny))
+    log_m = torch.logaddexp(log_p + w.log()[:, None], log_q + students_share[:, None])
     of_teacher = teachers * method.beta * forward_kl(log_p, log_m)
     return tau**2 * (of_teacher + students * (1 - method.beta) * forward_kl(log_q, log_m))
 

@@ -15,7 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sweeps.distillation.generate import uniform, write
-from sweeps.distillation.objectives import cross_entropy, forward_kl, log_probabilities, reverse_kl
+from sweeps.distillation.objectives import (
+    cross_entropy,
+    expectation,
+    forward_kl,
+    log_probabilities,
+    reverse_kl,
+)
 from sweeps.distillation.targets import LanguageModel
 from sweeps.engine.batches import as_blocks
 from sweeps.engine.compiled import plain
@@ -73,7 +79,7 @@ def _apart(student: LanguageModel, teacher: LanguageModel, inputs: Tensor) -> Te
         log_probabilities(F.linear(model.model(inputs), model.head)).flatten(0, 1)
         for model in (student, teacher)
     )
-    entropy = -(log_q.exp() * log_q).sum(-1)
+    entropy = -expectation(log_q, log_q)
     return torch.stack([forward_kl(log_p, log_q), reverse_kl(log_p, log_q), entropy], -1)
 
 

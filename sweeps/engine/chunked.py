@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 LOGITS_AT_ONCE = 2**23
@@ -78,6 +79,7 @@ class _Blocks(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         to_features, to_weight = ctx.saved_tensors  # scaled in place: a second copy may be most of the memory
         return to_features.mul_(gradients[0]), to_weight.mul_(gradients[0]), None, None

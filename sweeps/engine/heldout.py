@@ -63,7 +63,7 @@ def heldout_loss(
 
 def _standard_error(means: NDArray[np.float64], parts: Sequence[NDArray[np.float64]]) -> float:
     """Of the mean of ``means``, of which a fixed number is drawn from each of ``parts``."""
-    if len(means) < 2:
+    if len(means) < 2 or not np.isfinite(means).all():
         return math.nan
     strata = parts if parts and min(map(len, parts)) > 1 else [means]
     return math.sqrt(sum(len(own) * own.var(ddof=1) for own in strata)) / len(means)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from scaling.compute import ModelShape
@@ -223,9 +224,10 @@ class _Attention(torch.autograd.Function):
         return shares @ v
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         (q, k, v, shares), (gradient,) = ctx.saved_tensors, gradients
-        part = (gradient @ v.transpose(2, 3)).float() * shares
+        part = (gradient @ v.transpose(2, 3)).to(torch.promote_types(q.dtype, torch.float32)) * shares
         to_scores = (part - shares * part.sum(-1, keepdim=True)).to(q.dtype)
         back = to_scores.transpose(2, 3)
         return to_scores @ k, back @ q, shares.transpose(2, 3) @ gradient, None

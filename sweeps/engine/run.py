@@ -13,7 +13,7 @@ from scaling.compute import ModelShape
 from sweeps.distillation.loss import batch_loss
 from sweeps.distillation.sources import Lesson, source_of
 from sweeps.distillation.taid import Pace
-from sweeps.distillation.targets import LanguageModel, Target, no_numbers
+from sweeps.distillation.targets import LanguageModel, Target, fault
 from sweeps.distillation.written import written_loss
 from sweeps.engine.chunked import fits
 from sweeps.engine.compiled import CompiledTrunk, compiled
@@ -100,7 +100,7 @@ class Run:
         self.source = source_of(recipe.method, recipe.shape.context, recipe.seed, recipe.steps, self.world)
         self._translate()
         self.done = self.began = self._restore()
-        self._last: tuple[int, Tensor, Tensor, Tensor | None] | None = None
+        self._last: tuple[int, Tensor, Tensor, Target | None, Tensor | None] | None = None
 
     @property
     def active(self) -> bool:
@@ -127,7 +127,7 @@ class Run:
         loss = self._backward(lesson, target)
         self.world.total(self.optimiser.gradients)
         norm = self.optimiser.clip(recipe.training.clip)
-        self._last = self.done + 1, self.world.total(loss), norm, lesson.rows
+        self._last = self.done + 1, self.world.total(loss), norm, target, lesson.rows
         if not loss.is_cuda or self.done % LOOK_EVERY == 0 or self.done + 1 == recipe.end:
             self.look()
         self.optimiser.step(learning_rate(self.done, recipe.steps, recipe.training))
@@ -150,13 +150,14 @@ class Run:
         """See whether the last step went well: at once on a CPU; on a GPU looking means waiting for it."""
         if self._last is None:
             return
-        step, loss, norm, rows = self._last
+        step, loss, norm, target, rows = self._last
         self.loss = loss.item()
         limit = EXPLODED * math.log(self.recipe.shape.vocab)
         if self.loss < limit and math.isfinite(norm.item()):
             return
-        if rows is not None and not torch.isfinite(rows).all():
-            raise no_numbers()
+        method = self.recipe.method
+        if method and target and rows is not None and (found := fault(target, rows, method.divergence)):
+            raise found
         what = "the gradient is not finite" if self.loss < limit else f"the training loss is {self.loss:.4g}"
         raise Diverged(f"{what} at step {step} of {self.recipe.steps}; lower peak_rate")
 

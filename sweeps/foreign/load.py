@@ -56,22 +56,23 @@ class Foreign(nn.Module):
 def load(folder: Path, vocab: int, where: str = "teacher") -> Decoder | Foreign:
     """The model in ``folder``, frozen, in float32, over the first ``vocab`` tokens.
 
-    Rows of its output projection beyond ``vocab`` are padding: no token has them, so they are left out and
-    the rest is normalised, in its loss as in what its students follow.
+    Rows of its output projection beyond ``vocab`` are padding, whatever is in them: no token has them, so
+    they are left out and the rest is normalised, in its loss as in what its students follow. A logit may be
+    -inf: the model gives that token no probability.
 
     Raises:
-        InputError: if it knows fewer tokens, its weights do not fit, or its logits are not finite or are no
+        InputError: if it knows fewer tokens, its weights do not fit, or its logits are no numbers or no
             linear function of its last hidden states.
     """
     own = shape_of(config(folder, where))
-    model: Decoder | Foreign = _own(folder, own, where) if own else _transformers(folder, where)
+    model: Decoder | Foreign = _own(folder, own, where) if own else _transformers(folder, vocab, where)
     known = model.head.shape[0]
     if known < vocab:
         raise InputError(
             f"{where}: {folder} knows {known:,} tokens, but its tokenizer has {vocab:,}; those it does not "
             "know would have no probability"
         )
-    if known > vocab:
+    if known > vocab:  # of one of ours; those of others are cut already
         model = Foreign(model.model, model.head[:vocab].clone())
     _refuse_nonsense(model, folder, where)
     return model.eval().requires_grad_(False)
@@ -87,7 +88,7 @@ def _own(folder: Path, shape: Any, where: str) -> Decoder:
     return model
 
 
-def _transformers(folder: Path, where: str) -> Foreign:
+def _transformers(folder: Path, vocab: int, where: str) -> Foreign:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -109,12 +110,12 @@ def _transformers(folder: Path, where: str) -> Foreign:
             f"{where}: the weights in {folder} do not fit its config.json: {missing[0]} is missing"
             + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
         )
-    return wrap(causal.eval(), where)
+    return wrap(causal.eval(), vocab, where)
 
 
 @torch.no_grad()
-def wrap(causal: Any, where: str = "teacher") -> Foreign:
-    """``causal`` of transformers, taken apart into features and output projection, and checked.
+def wrap(causal: Any, vocab: int, where: str = "teacher") -> Foreign:
+    """``causal`` of transformers over the first ``vocab`` tokens, as features and output projection, checked.
 
     A constant factor on the logits (Cohere, Granite) goes into the features, a bias into one more of them.
 
@@ -123,23 +124,32 @@ def wrap(causal: Any, where: str = "teacher") -> Foreign:
     """
     projection = causal.get_output_embeddings()
     head, bias = projection.weight, getattr(projection, "bias", None)
-    head = head if bias is None else torch.cat((head, bias[:, None]), 1)
+    head = (head if bias is None else torch.cat((head, bias[:, None]), 1))[:vocab].clone()
     tokens = torch.arange(CHECKED)[None] * (head.shape[0] // CHECKED)
-    theirs = causal(input_ids=tokens, use_cache=False).logits
-    if not theirs.isfinite().all():
-        raise InputError(f"{where}: {_not_finite(causal)}")
+    theirs = causal(input_ids=tokens, use_cache=False).logits[..., : head.shape[0]]
+    if not _are_logits(theirs):
+        raise InputError(f"{where}: {_not_finite(causal, vocab)}")
     model = Foreign(Features(causal.base_model, 1.0, bias is not None), head)
     ours = F.linear(model.model(tokens), model.head)
-    factor = float((theirs.double() * ours).sum() / ours.double().square().sum())
     if not _close(theirs, ours):
+        both = theirs.isfinite() & ours.isfinite()
+        factor = float((theirs.double() * ours)[both].sum() / ours.double()[both].square().sum())
         model = Foreign(Features(causal.base_model, factor, bias is not None), head)
         if not _close(theirs, F.linear(model.model(tokens), model.head)):
             raise InputError(f"{where}: {_why_not(causal)}")
     return model
 
 
+def _are_logits(logits: Tensor) -> bool:
+    """Whether they are numbers, or -inf for some tokens, but not for all."""
+    return bool(logits.amax(-1).isfinite().all())
+
+
 def _close(theirs: Tensor, ours: Tensor) -> bool:
-    return bool((theirs - ours).abs().max() <= CLOSE * theirs.abs().max())
+    possible = theirs.isfinite()
+    if not torch.equal(possible, ours.isfinite()):
+        return False
+    return bool((theirs - ours)[possible].abs().max() <= CLOSE * theirs[possible].abs().max())
 
 
 def _why_not(causal: Any) -> str:
@@ -151,8 +161,13 @@ def _why_not(causal: Any) -> str:
     )
 
 
-def _not_finite(causal: Any) -> str:
-    bad = [name for name, tensor in causal.named_parameters() if not tensor.isfinite().all()]
+def _not_finite(causal: Any, vocab: int) -> str:
+    tables = {id(part.weight) for part in (causal.get_input_embeddings(), causal.get_output_embeddings())}
+    bad = [
+        name
+        for name, tensor in causal.named_parameters()
+        if not (tensor[:vocab] if id(tensor) in tables else tensor).isfinite().all()
+    ]
     if bad:
         return f"its weights are not all finite numbers ({bad[0]}), so its logits are not either"
     return "its logits are not all finite numbers, though its weights are; it may need another precision"
@@ -161,7 +176,7 @@ def _not_finite(causal: Any) -> str:
 def _refuse_nonsense(model: LanguageModel, folder: Path, where: str) -> None:
     with torch.no_grad():
         logits = F.linear(model.model(torch.zeros(1, 8, dtype=torch.long)), model.head)
-    if not logits.isfinite().all():
+    if not _are_logits(logits):
         raise InputError(f"{where}: {folder}: its logits are not all finite numbers; distil from another")
 
 

@@ -17,6 +17,8 @@ from sweeps.specs.parts import Part
 
 SHORT = {"temperature": "tau", "cross_entropy": "ce"}
 """Names of a method's fields in tables."""
+REPLAY_REVISION = 2
+"""Changes when replay as the same spec describes it would train something else."""
 WORDS = {"credit": "long-horizon"}
 """Names of its parts, where a method has them and its like do not; the others are as they are called."""
 
@@ -123,7 +125,8 @@ class Method(Part):
     @property
     def identity(self) -> dict[str, Any]:
         """What of it changes numbers, however it was spelt."""
-        return self.model_dump(exclude={"use"}, exclude_defaults=True)
+        revision = {"replay_revision": REPLAY_REVISION} if self.source.replay else {}
+        return self.model_dump(exclude={"use"}, exclude_defaults=True) | revision
 
     @property
     def name(self) -> str:

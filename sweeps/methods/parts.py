@@ -73,9 +73,10 @@ class Replay(Part):
     rise: float = Field(0.1, gt=0, le=1)
     """What is added to that share each time the loss is found to have risen."""
     tolerance: float = Field(0.1, ge=0)
-    """What the loss on the data may rise from one look to the next, nats/token."""
+    """Rise of the loss on the data from its baseline that counts, nats/token. The baseline is the loss at the
+    first step, and after each rise that counted the loss found then."""
     looks: int = Field(20, ge=1)
-    """At that loss, over the whole run."""
+    """At that loss, evenly spaced over the run from its first step on; a shorter run looks at every step."""
 
 
 class Source(Part):

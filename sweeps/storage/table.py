@@ -77,6 +77,8 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
     if spec is None or spec["kind"] in NO_RUN or spec.get("schema") != SCHEMA:
         return None
     run = Step.from_json(spec)
+    if run.id != step:
+        return None  # made by a version that trained something else under this spec
     row = {
         "run": step,
         "kind": "distillation" if run.teacher else "supervised",

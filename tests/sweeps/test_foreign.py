@@ -162,6 +162,50 @@ def test_padding_of_a_vocabulary_is_left_out(save: Callable[..., Path]) -> None:
     assert card_of(folder).shape.vocab == 320
 
 
+@pytest.mark.parametrize(("kind", "tied"), [("Llama", False), ("Llama", True), ("Phi", False)])
+def test_padding_may_be_minus_infinity(save: Callable[..., Path], kind: str, tied: bool) -> None:
+    """Rows of the output projection, tied or not, and its bias: they are left out like any padding."""
+    model = made(kind, vocab_size=320, tie_word_embeddings=tied)
+    with torch.no_grad():
+        for parameter in model.get_output_embeddings().parameters():
+            parameter[VOCAB:] = -math.inf
+    folder = save(model)
+    same_logits(folder)
+    assert load(folder, VOCAB).head.isfinite().all()
+    with pytest.raises(InputError, match="its weights are not all finite numbers"):
+        load(folder, VOCAB + 1)  # a token that there is
+
+
+def test_a_token_may_have_no_probability(save: Callable[..., Path]) -> None:
+    """A bias of -inf: its logit is -inf, and all others are the model's own."""
+    model = made("Phi")
+    with torch.no_grad():
+        model.lm_head.bias[[5, 290]] = -math.inf
+    folder = save(model)
+    ours = load(folder, VOCAB)
+    tokens = torch.arange(40)[None]
+    with torch.no_grad():
+        logits, theirs = F.linear(ours.model(tokens), ours.head), model(tokens).logits
+    assert logits[..., [5, 290]].isneginf().all()
+    torch.testing.assert_close(logits, theirs, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        model.lm_head.bias[:] = -math.inf
+    with pytest.raises(InputError, match="not all finite numbers"):
+        load(save(model, "none"), VOCAB)
+
+
+def test_a_text_that_the_teacher_excludes_is_told(
+    spec: dict[str, Any], save: Callable[..., Path], own_cache: Path, tmp_path: Path
+) -> None:
+    model = made("Phi")
+    with torch.no_grad():
+        model.lm_head.bias[10:200] = -math.inf
+    spec["teachers"] = [{"model": str(save(model, "phi"))}]
+    store = Store(tmp_path / "store")
+    with pytest.raises(InputError, match="held-out loss is inf: it gives no probability to a token of that"):
+        run_step(store, expand(parse_sweep(spec)).steps[0])
+
+
 def test_a_sweep_measures_it_and_distils_from_it(
     spec: dict[str, Any], llama: Path, own_cache: Path, tmp_path: Path
 ) -> None:

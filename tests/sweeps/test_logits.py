@@ -101,8 +101,8 @@ def test_tops_survive_the_disk(vocab: int, bytes_each: int) -> None:
     assert found.exp().sum(-1).numpy() == pytest.approx(1)
 
 
-def test_what_cannot_happen_stays_finite() -> None:
-    """A teacher that excludes a token: log p = -inf is kept as the least number, and its KL is finite."""
+def test_what_cannot_happen_leaves_the_divergence_finite() -> None:
+    """A teacher that excludes a token: log p = -inf is kept as that, and 0 log 0 = 0."""
     teacher = log_p(1).float()
     teacher[:, 0] = -math.inf
     teacher, student = log_probabilities(teacher), log_p(2).float()

@@ -221,7 +221,7 @@ def test_processes_write_their_shares_of_what_one_would_write() -> None:
 
 def test_replay_asks_the_student_more_as_its_loss_rises() -> None:
     """And draws on what it wrote, of which the newest are kept."""
-    rules = Replay(capacity=10, start=0.0, rise=0.5, tolerance=0.0, looks=4)
+    rules = Replay(capacity=10, start=0.0, rise=0.5, tolerance=0.01, looks=4)
     method = Method(source=Source(by="student", replay=rules))
     run = Run(recipe=replace(recipe(Method()), method=method, steps=40))
     target, source = Online(model(7)), run.source
@@ -232,7 +232,7 @@ def test_replay_asks_the_student_more_as_its_loss_rises() -> None:
     for parameter in run.model.parameters():
         parameter.data.mul_(3)  # surer than it can be
     found = [lesson(run, step, target).blocks for step in range(10, 40)]
-    assert source.state()["/share and loss"][0] == 0.5
+    assert source.state()["/share and baseline"][0] == 0.5
     kept = source.state()["/kept"]
     assert len(kept) == 10
     own = [blocks for step, blocks in enumerate(found, 10) if not torch.equal(blocks, DATA[step])]
