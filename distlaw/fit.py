@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distlaw.options import parse_list
+from distlaw.options import Aspect, Vocab, Window, parse_list
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
@@ -101,6 +101,9 @@ def fit_command(
     ] = "",
     report: Annotated[str, typer.Option(help="text, json, or html (one page with the figures).")] = "text",
     as_json: Json = False,
+    context: Window = None,
+    vocab: Vocab = None,
+    aspect_ratio: Aspect = None,
     draws: Annotated[int, typer.Option(min=20, help="Bootstrap draws that carry the uncertainty.")] = 400,
     seed: Annotated[int, typer.Option(help="Random seed of starts and draws.")] = 0,
     address: Annotated[
@@ -129,6 +132,7 @@ def fit_command(
             fixed=_numbers("--fix", fix), tied=tied, joint=joint,
             objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
             name=(out or table).stem, source=table.name, executor=pool,
+            architecture=_architecture(context, vocab, aspect_ratio),
         )  # fmt: skip
     if leave_out:
         found = replace(found, held_out=(*found.held_out, *found.leave_out(leave_out)))
@@ -150,7 +154,21 @@ def _pool(address: str) -> AbstractContextManager[Executor | None]:
     return RayPool(address)
 
 
-def check_command(table: Table, mapping: Map = "", supervised: Given = "", as_json: Json = False) -> None:
+def _architecture(context: int | None, vocab: int | None, aspect_ratio: float | None) -> dict[str, float]:
+    """What was said of the models, for plans to count FLOPs with."""
+    said = {"context": context, "vocab": vocab, "aspect_ratio": aspect_ratio}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def check_command(
+    table: Table,
+    mapping: Map = "",
+    supervised: Given = "",
+    context: Window = None,
+    vocab: Vocab = None,
+    aspect_ratio: Aspect = None,
+    as_json: Json = False,
+) -> None:
     """Check a table's data and design without fitting it: what it can identify, and which runs would help.
 
     Example:
@@ -161,7 +179,7 @@ def check_command(table: Table, mapping: Map = "", supervised: Given = "", as_js
     from scaling.calibration import Calibration
 
     given = Calibration.load(supervised).supervised if supervised else None
-    report = check(load_table(table, mapping), given)
+    report = check(load_table(table, mapping), given, _architecture(context, vocab, aspect_ratio))
     typer.echo(json.dumps(asdict(report), indent=1) if as_json else report)
     if report.refused:
         raise typer.Exit(2)

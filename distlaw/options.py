@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from scaling.accounting import with_numbers
 from scaling.calibration import Calibration as Fitted
 from scaling.compute import Architecture
 from scaling.errors import InputError
@@ -35,6 +36,10 @@ Flops = Annotated[
 ]
 Window = Annotated[int | None, typer.Option("--context", help="Sequence length for the FLOPs, tokens.")]
 Vocab = Annotated[int | None, typer.Option("--vocab", help="Vocabulary size for the FLOPs.")]
+Aspect = Annotated[float | None, typer.Option("--aspect-ratio", help="d_model / n_layers for the FLOPs.")]
+Extrapolate = Annotated[
+    bool, typer.Option("--extrapolate", help="Let a teacher that exists lie outside the fitted runs.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print everything as JSON, numbers in full.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Print one row per way as CSV, numbers in full.")]
 
@@ -79,13 +84,20 @@ def parse_constraints(texts: Sequence[str]) -> dict[str, tuple[float | None, flo
     return bounds
 
 
-def counting(fitted: Fitted, rule: str | None, context: int | None, vocab: int | None) -> Architecture | None:
+def counting(
+    fitted: Fitted,
+    rule: str | None,
+    context: int | None,
+    vocab: int | None,
+    aspect_ratio: float | None = None,
+) -> Architecture | None:
     """The calibration's architecture with what was asked for changed; ``None`` where nothing was."""
     from dataclasses import replace
 
-    changes: dict[str, Any] = {"rule": rule, "context": context, "vocab": vocab}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    return replace(fitted.architecture, **changes) if changes else None
+    if (rule, context, vocab, aspect_ratio) == (None,) * 4:
+        return None
+    ruled = fitted.architecture if rule is None else replace(fitted.architecture, rule=rule)
+    return with_numbers(ruled, context=context, vocab=vocab, aspect_ratio=aspect_ratio)
 
 
 def refuse(given: Mapping[str, object], why: str) -> None:

@@ -11,8 +11,10 @@ import typer
 
 from distlaw import calibrations, compare, predict
 from distlaw.options import (
+    Aspect,
     Calibration,
     Csv,
+    Extrapolate,
     Flops,
     Json,
     Law,
@@ -120,6 +122,8 @@ def plan_command(
     flops_rule: Flops = None,
     context: Window = None,
     vocab: Vocab = None,
+    aspect_ratio: Aspect = None,
+    extrapolate: Extrapolate = False,
     gpu: Annotated[
         str, typer.Option(metavar="NAME", help="Price on this device: h100, h200, b200, a100.")
     ] = "",
@@ -175,7 +179,8 @@ def plan_command(
         or float("inf"),
         flops_per_dollar=device.flops_per_dollar if device else 0.0,
         tolerance=tolerance,
-        architecture=counting(fitted, flops_rule, context, vocab),
+        architecture=counting(fitted, flops_rule, context, vocab, aspect_ratio),
+        extrapolate=extrapolate,
     )
     answer: Plan | Frontier
     if len(budgets) == 2:
@@ -232,7 +237,7 @@ def frontier_text(answer: Frontier) -> str:
         *text_table(*answer.table()),
         "",
         "losses in nats/token with 90 % intervals",
-        *(f"! {warning}" for warning in answer.warnings),
+        *answer.notes(),
     ]
     return "\n".join(lines) + "\n"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from fits.cost import basis, counted
 from fits.model import Rows
 from fits.scrutiny import students_apart, unnamed
 from fits.thinning import THINNED
@@ -52,13 +53,21 @@ class DesignReport:
         return "\n".join([*self.lines, *(f"{finding.level}: {finding}" for finding in self.findings)])
 
 
-def check(table: pd.DataFrame, supervised: SupervisedLaw | None = None) -> DesignReport:
-    """Check a validated table without fitting it; ``supervised`` is a law that will not be fitted."""
+def check(
+    table: pd.DataFrame,
+    supervised: SupervisedLaw | None = None,
+    architecture: Mapping[str, float] | None = None,
+) -> DesignReport:
+    """Check a validated table without fitting it; ``supervised`` is a law that will not be fitted.
+
+    ``architecture`` is as for :func:`fits.fit`.
+    """
     rows, n = Rows.of(table), int((table["excluded"] == "").sum())
     lines = [
         f"{n} of {len(table)} rows can be used: {rows.supervised} supervised, "
         f"{rows.distillations} distillation"
     ]
+    lines += [f"  {text}" for text in basis(counted(table, architecture))]
     lines += [
         f"  not used: {c} x {reason}" for reason, c in table["excluded"].value_counts().items() if reason
     ]

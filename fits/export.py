@@ -33,7 +33,7 @@ def calibration(fit: Fit) -> Calibration:
         draws={law: dict(columns) for law, columns in fit.draws.items()},
         region=region(fit),
         residual_sd=residual_sd(fit),
-        architecture=architecture(fit.table),
+        architecture=architecture(fit.table, fit.architecture),
         provenance=Provenance(
             source=fit.source or fit.name,
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from fits.cost import counted
 from fits.design import (
     Finding,
     check_distillation,
@@ -77,6 +78,8 @@ class Fit:
     given: str
     """Where the supervised law came from, if it was not fitted here."""
     seconds: float
+    architecture: Mapping[str, float] = field(default_factory=dict)
+    """What was given of ``context``, ``vocab`` and ``aspect_ratio``, with which plans count FLOPs."""
 
     @property
     def default(self) -> str | None:
@@ -157,6 +160,7 @@ def fit(
     executor: Executor | None = None,
     name: str = "fit",
     source: str = "",
+    architecture: Mapping[str, float] | None = None,
 ) -> Fit:
     """Fit the supervised law and the distillation laws to a table of runs.
 
@@ -173,6 +177,8 @@ def fit(
     ``name`` and ``source`` are the calibration's.
     ``executor``, any :class:`concurrent.futures.Executor`, spreads the starts and the draws over threads,
     processes or machines; the result does not depend on it.
+    ``architecture`` gives the ``context``, ``vocab`` and ``aspect_ratio`` with which plans count FLOPs, where
+    the table has no such columns; what neither says is assumed, and the report says what that changes.
 
     Raises InputError if the table is unusable or its design cannot identify any law.
     """
@@ -180,6 +186,7 @@ def fit(
     if not isinstance(draws, int) or draws < LEAST_DRAWS:
         raise InputError(f"draws is a count of at least {LEAST_DRAWS}, to carry an interval; not {draws!r}")
     table = validate(runs)
+    counted(table, architecture)  # refuses names that it does not know
     rows = Rows.of(table)
     law, law_draws, given = _given(supervised, draws)
     findings = judge(table, rows, law)
@@ -221,6 +228,7 @@ def fit(
         source=source,
         given=given,
         seconds=time.perf_counter() - began,
+        architecture=dict(architecture or {}),
     )
 
 

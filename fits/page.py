@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from fits.cost import basis, counted
 from fits.report import data, ending, span
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def fragment(fit: Fit) -> str:
     parts = [
         f"<h1>{escape(fit.name)}</h1><p>{runs} runs{of}, fitted in {fit.seconds:.1f} s; intervals are 90 %, "
         f"losses are nats/token.</p>",
+        *(f"<p>{escape(text)}</p>" for text in basis(counted(fit.table, fit.architecture))),
         _listed("Warnings", report["warnings"]),
         _listed("Notes", report["notes"]),
         _listed("Rows not used", (f"{count} x {why}" for why, count in report["not_used"].items())),

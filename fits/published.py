@@ -21,6 +21,7 @@ import scaling.calibration
 from fits import datasets
 from fits.estimate import Objective
 from fits.fitting import fit
+from scaling.accounting import ASSUMED, COUNTED, GIVEN
 from scaling.calibration import SUPERVISED, Calibration, Provenance, Region
 from scaling.compute import Architecture
 from scaling.laws import DistillationLaw, PublishedLaw, SupervisedLaw
@@ -34,6 +35,9 @@ SEED = 0
 BUSBRIDGE = "Busbridge et al. 2025, Distillation Scaling Laws, ICML (arXiv 2502.08606v2)"
 C4 = "C4 (English), about 90B unique tokens each for teachers and for students"
 
+PAPER = Architecture(origins=dict.fromkeys(COUNTED, GIVEN))
+"""Context 4096, vocabulary 32768 and d_model / n_layers = 128, as appendix H of the paper gives them."""
+UNCOUNTED = Architecture(rule="6nd", origins=dict.fromkeys(COUNTED, ASSUMED))
 PARAMS, TOKENS = (1.43e8, 1.26e10), (2.86e9, 5.12e11)
 """The supervised runs: the paper's sizes, on 20 tokens per parameter of the smallest up to 512B tokens."""
 EFFECTIVE_TOKENS_REGION = Region(student_params=(1.43e8, 2e9))
@@ -56,6 +60,7 @@ def figure1_runs(draws: int = DRAWS) -> Calibration:
         residual_sd=_spread({kind: made.residual_sd[kind] for kind in kept}),
         region=replace(made.region, params=PARAMS, tokens=TOKENS),
         law_regions={"effective-tokens": EFFECTIVE_TOKENS_REGION},
+        architecture=PAPER,
         provenance=replace(
             made.provenance,
             command=COMMAND,
@@ -75,6 +80,7 @@ def figure1_curves(draws: int = DRAWS) -> Calibration:
     return replace(
         made,
         region=_figure1_region(made.supervised),
+        architecture=PAPER,
         residual_sd=_spread({"published-9": _rms(_miss(law, made.supervised))}),
         provenance=replace(
             made.provenance,
@@ -143,6 +149,7 @@ def table6() -> Calibration:
         distillation={"published-9": law},
         region=replace(_figure1_region(supervised), runs={"supervised": 73, "distillation": 697}),
         residual_sd=_spread({"published-9": _rms(_miss(law, supervised))}),
+        architecture=PAPER,
         provenance=Provenance(
             source=f"Table 6 of {BUSBRIDGE}, verbatim",
             date="2025-07-25",
@@ -165,7 +172,7 @@ def hoffmann2022() -> Calibration:
         supervised=SupervisedLaw(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28),
         distillation={},
         region=Region(params=(7e7, 1.6e10), tokens=(5e9, 5e11)),
-        architecture=Architecture(rule="6nd"),
+        architecture=UNCOUNTED,
         provenance=Provenance(
             source="Hoffmann et al. 2022, Training Compute-Optimal Large Language Models (2203.15556) Eq. 10",
             date="2022-03-29",
@@ -198,7 +205,7 @@ def besiroglu2024(draws: int = DRAWS) -> Calibration:
             runs={"supervised": len(runs)},
         ),
         residual_sd={SUPERVISED: _rms(miss)},
-        architecture=Architecture(rule="6nd"),
+        architecture=UNCOUNTED,
         provenance=Provenance(
             source="Besiroglu et al. 2024, Chinchilla Scaling: A replication attempt (arXiv 2404.10102)",
             date="2024-04-15",

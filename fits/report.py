@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fits.coordinates import Law
+from fits.cost import basis, counted
 from fits.estimate import Status
 from fits.model import trained_models
 from fits.runs import KINDS
@@ -32,6 +34,7 @@ def data(fit: Fit) -> dict[str, Any]:
         "source": fit.source,
         "runs": {kind: int((used["kind"] == kind).sum()) for kind in KINDS if (used["kind"] == kind).any()},
         "trained_models": len(np.unique(trained_models(used))),
+        "accounting": asdict(counted(fit.table, fit.architecture)),
         "not_used": {str(reason): int(count) for reason, count in excluded.items()},
         "outliers": {str(row.run): str(row.outlier) for row in outliers.itertuples()},
         "seed_noise": seed_noise(fit),
@@ -82,6 +85,7 @@ def text(fit: Fit) -> str:
     rows, models = sum(report["runs"].values()), report["trained_models"]
     of = f" (checkpoints of {models} trained models)" if models < rows else ""
     lines = [f"{fit.name}: {runs} runs{of}, fitted in {fit.seconds:.1f} s"]
+    lines += basis(counted(fit.table, fit.architecture))
     lines += [f"  not used: {count} x {reason}" for reason, count in report["not_used"].items()]
     lines += [f"  outlier: {run}, {reason} (kept)" for run, reason in list(report["outliers"].items())[:8]]
     if report["seed_noise"] is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.accounting import accounting
 from scaling.calibration import Calibration
 from scaling.cautions import cautions
 from scaling.compute import FORWARDS_PER_STEP, Architecture
@@ -51,7 +52,6 @@ class Assembly:
     question: Question
     calibration: Calibration
     architecture: Architecture
-    longest_teacher: float
 
     def plan(
         self,
@@ -76,7 +76,7 @@ class Assembly:
             student_unique_tokens=question.student_unique_tokens
             if math.isfinite(question.student_unique_tokens)
             else None,
-            assumptions=self._assumptions(bool(candidates)),
+            assumptions=self._assumptions([each.scenario for each in candidates]),
             warnings=(
                 *calibration.provenance.warnings,
                 *warnings,
@@ -176,16 +176,31 @@ class Assembly:
             f"alone): the {kind} law knows no student better than its teacher",
         )
 
-    def _assumptions(self, distils: bool) -> tuple[str, ...]:
-        question, architecture = self.question, self.architecture
-        counted = f"context {architecture.context}, vocabulary {architecture.vocab}"
-        rule = f"F(N) with {counted}" if architecture.rule == "detailed" else "6ND"
+    def _teachers(self, scenarios: Sequence[Scenario]) -> list[str]:
+        """Among which teachers the best was sought."""
+        question, texts = self.question, []
+        kept = [each for each in scenarios if question.keeps_to_runs(each)]
+        if kept and self.calibration.region.teachers():
+            bounds = question.bounds(self.calibration, kept[0])
+            smallest, largest = (format_number(float(side)) for side in bounds.teacher_params)
+            texts.append(
+                f"A teacher that exists is chosen within the fitted runs ({smallest} to {largest} "
+                f"parameters, up to {format_number(float(bounds.teacher_tokens[1]))} tokens); a constraint "
+                "or extrapolate lets it leave them."
+            )
+        if len(kept) < len(scenarios):
+            longest = float(question.bounds(self.calibration).teacher_tokens[1])
+            texts.append(f"No teacher is trained on more than {format_number(longest)} tokens.")
+        return texts
+
+    def _assumptions(self, scenarios: Sequence[Scenario]) -> tuple[str, ...]:
+        question = self.question
+        counted = accounting(self.architecture, self.calibration.architecture)
         texts = [
             "Losses are held-out nats/token; parameters exclude embeddings; training costs three forward "
-            f"passes; FLOPs follow {rule}."
+            f"passes; {counted}."
         ]
-        if distils and not question.teachers:
-            texts.append(f"No teacher is trained on more than {format_number(self.longest_teacher)} tokens.")
+        texts += [] if question.teachers else self._teachers(scenarios)
         if self.calibration.draw_count:
             texts.append(
                 f"Intervals are 90 % for one run: {self.calibration.draw_count} draws of the coefficients "

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from scaling.accounting import COUNTED, UNRECORDED
 from scaling.compute import Architecture
 from scaling.errors import InputError
 from scaling.laws import (
@@ -85,6 +86,20 @@ class Region:
             if known:
                 factors[name] = max(known)
         return factors
+
+    def teachers(self) -> dict[str, Range]:
+        """Ranges of ``teacher_params`` and ``teacher_tokens`` that the runs cover, where they are known.
+
+        A teacher's loss is predicted by the supervised law, so it must lie within that law's runs as well.
+        """
+        found = {}
+        for name in ("teacher_params", "teacher_tokens"):
+            taught, alone = getattr(self, name), getattr(self, name.removeprefix("teacher_"))
+            if taught and alone and max(taught[0], alone[0]) <= min(taught[1], alone[1]):
+                taught = max(taught[0], alone[0]), min(taught[1], alone[1])
+            if taught or alone:
+                found[name] = taught or alone
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,7 +217,8 @@ class Calibration:
             "residual_sd": dict(self.residual_sd),
             "region": asdict(self.region),
             "law_regions": {kind: asdict(region) for kind, region in self.law_regions.items()},
-            "architecture": asdict(self.architecture),
+            "architecture": {k: v for k, v in asdict(self.architecture).items() if k != "origins"},
+            "architecture_origins": dict(self.architecture.origins),
             "provenance": asdict(self.provenance),
         }
         head = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
@@ -249,7 +265,7 @@ class Calibration:
                 kind: _read_region(region, f"{where}: law_regions.{kind}") for kind, region in regions.items()
             },
             residual_sd=read_numbers(content.get("residual_sd", {}), f"{where}: residual_sd", least=0.0),
-            architecture=read(Architecture, content.get("architecture", {}), f"{where}: architecture"),
+            architecture=_read_architecture(content, where),
             provenance=_read_provenance(content.get("provenance"), f"{where}: provenance"),
         )
 
@@ -313,6 +329,22 @@ def _read_region(value: object, where: str) -> Region:
             if not pair or not 0 < known[0] <= known[1]:
                 raise InputError(f"{where}.{name}: must be [smallest, largest], both positive, not {known!r}")
     return read(Region, {k: tuple(v) if isinstance(v, list) else v for k, v in ranges.items()}, where)
+
+
+def _read_architecture(content: Mapping[str, Any], where: str) -> Architecture:
+    """The architecture with its origins, which files of distlaw 0.1.0 do not record."""
+    numbers = mapping(content.get("architecture", {}), f"{where}: architecture")
+    origins = mapping(
+        content.get("architecture_origins", dict.fromkeys(COUNTED, UNRECORDED)),
+        f"{where}: architecture_origins",
+    )
+    for name, origin in origins.items():
+        if name not in COUNTED or not isinstance(origin, str):
+            raise InputError(
+                f"{where}: architecture_origins.{name}: must be a text for one of {', '.join(COUNTED)}, "
+                f"not {origin!r}"
+            )
+    return read(Architecture, {**numbers, "origins": origins}, f"{where}: architecture")
 
 
 def _read_provenance(value: object, where: str) -> Provenance:

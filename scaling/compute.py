@@ -9,7 +9,8 @@ Source: Busbridge et al. 2025 (arXiv 2502.08606), appendix H: Eq. 69, Tables 9-1
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 
 import numpy as np
@@ -128,9 +129,11 @@ class Architecture:
     """Vocabulary size; sets the cost of the output projection."""
     rule: str = "detailed"
     """``detailed`` counts attention and the vocabulary; ``6nd`` takes 2N forward and 6N to train a token."""
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Where ``context``, ``vocab`` and ``aspect_ratio`` come from (:mod:`scaling.accounting`)."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, *(field.name for field in fields(self) if field.name != "rule"))
+        _check_positive(self, *(each.name for each in fields(self) if each.name not in ("rule", "origins")))
         if self.rule not in FLOPS_RULES:
             raise InputError(f"FLOPs rule: must be one of {', '.join(FLOPS_RULES)}, not {self.rule!r}")
 

@@ -7,12 +7,14 @@ returns, -dL/d ln(tokens), which diminish and so make the iteration contract.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling.assembly import Candidate
+from scaling.calibration import Calibration
 from scaling.compute import FORWARDS_PER_STEP
 from scaling.errors import InputError
 from scaling.optimum import Setting
@@ -43,7 +45,7 @@ class _Shared(NamedTuple):
     weighted: Array
 
 
-def share_teacher(question: Question, setting: Setting) -> Shared:
+def share_teacher(question: Question, calibration: Calibration, setting: Setting) -> Shared:
     """Direct training of every member, and the members distilled from the best common teacher by scenario."""
     sizes = np.array(question.family)
     weights = np.array(question.weights or np.ones(len(sizes)))
@@ -60,7 +62,8 @@ def share_teacher(question: Question, setting: Setting) -> Shared:
     warnings: list[str] = []
     for scenario in question.scenarios:
         title = DESCRIPTIONS.get(scenario.name, scenario.name)
-        found = _best(setting, scenario, sizes, weights, budget)
+        under = replace(setting, bounds=question.bounds(calibration, scenario))
+        found = _best(under, scenario, sizes, weights, budget)
         if not np.isfinite(found.weighted[0, 0]):
             warnings.append(f"{title}: nothing within the constraints fits the budget")
             continue

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.accounting import Accounting, accounting, training_effect
 from scaling.assembly import UNLIMITED_TOKENS
 from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
-from scaling.choice import choose
 from scaling.crossing import Crossing, crossing, spans, spans_text
 from scaling.errors import InputError
-from scaling.optimum import Bounds, Optima, Setting
+from scaling.frontier_search import Found, search
 from scaling.plain import as_plain
 from scaling.plans import FAR, TOO_FAR, UNKNOWN, Estimate, Interval
 from scaling.question import Question
@@ -23,7 +23,6 @@ from scaling.repetition import effective_tokens
 from scaling.scenarios import DESCRIPTIONS
 from scaling.uncertainty import Decisions, Judge, Outcome, place, spanning
 from scaling.units import format_number, format_power
-from scaling.ways import ScenarioWays, Serving
 
 if TYPE_CHECKING:
     import pandas
@@ -61,7 +60,8 @@ class Frontier:
     """The best losses over a range of budgets, of one student or of the best size at every budget."""
 
     calibration: str
-    law: str
+    law: str | None
+    """Kind of distillation law; ``None`` for a calibration of supervised training alone."""
     budgets: tuple[float, ...]
     """FLOPs."""
     direct: tuple[Estimate, ...]
@@ -72,6 +72,8 @@ class Frontier:
     """By scenario."""
     outside: tuple[float, ...]
     """By how many times the farthest way lies outside the fitted region, by budget; 1 is inside."""
+    accounting: Accounting | None = None
+    """What FLOPs are reckoned with, and where its numbers come from."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -85,6 +87,10 @@ class Frontier:
         texts = [
             f"{DESCRIPTIONS.get(name, name)}: {self._said(track)}." for name, track in self.tracks.items()
         ]
+        if self.law is None:
+            texts = ["Direct training only: the calibration has no distillation law."]
+        elif not texts:
+            texts = ["Train directly: no teacher satisfies the constraints."]
         beyond = max(self.outside)
         if beyond > FAR:
             texts.append(f"Extrapolated up to {format_number(beyond, 2)}x beyond the fitted runs.")
@@ -99,7 +105,7 @@ class Frontier:
         """Who is ahead, from where on, and where the losses cannot be believed."""
         events = {"direct training catches up": track.crossover, "distilling gets ahead": track.overtaking}
         found = sorted((each.at.value, event) for event, each in events.items() if each.at is not None)
-        texts = [f"{event} at {events[event].text(self.law)}" for _, event in found]
+        texts = [f"{event} at {events[event].text(self.law or '')}" for _, event in found]
         if not found:
             texts = [f"{'distilling' if track.gain[0].value > 0 else 'direct training'} is ahead throughout"]
             texts += [
@@ -176,14 +182,24 @@ class Frontier:
 
         from scaling.render import html_table
 
-        notes = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes())
         return f"<p><b>{escape(self.headline)}</b></p>{html_table(*self.table())}<ul>{notes}</ul>"
+
+    def notes(self) -> list[str]:
+        """What assumed numbers change, other warnings (``!``), and what FLOPs are reckoned with (``-``)."""
+        counted = self.accounting
+        effect = [f"! {counted.effect}"] if counted and counted.effect else []
+        basis = [f"- {counted}."] if counted else []
+        return [*effect, *(f"! {warning}" for warning in self.warnings), *basis]
 
 
 def frontier(
     question: Question, budgets: Sequence[float], calibration: Calibration | str | Path = DEFAULT_CALIBRATION
 ) -> Frontier:
     """The optimum of every scenario at every budget, FLOPs; the question's own budget is not used.
+
+    Budgets that do not pay for every way are left out, and so are scenarios that no budget pays for;
+    ``warnings`` say so. Without a distillation law there is direct training alone.
 
     Raises :class:`~scaling.errors.InputError` for fewer than two budgets, a family or known teachers.
     """
@@ -193,70 +209,70 @@ def frontier(
     costs = np.unique(np.asarray(budgets, dtype=np.float64))
     if len(costs) < 2 or not np.all(np.isfinite(costs)) or costs[0] <= 0:
         raise InputError("a frontier needs at least two positive budgets")
-    setting = Setting(
-        supervised=calibration.supervised,
-        law=calibration.law(question.law),
-        architecture=question.counting(calibration),
-        bounds=_bounds(question, calibration, costs),
-    )
-    serving, sizes = Serving(setting, question.lifetime_tokens), question.sizes(calibration)
-    scenarios, count = question.scenarios, len(costs)
-    alone = choose(serving.direct_loss, count, sizes, costs, None)[0][:, 0]
-    tokens = np.array([serving.direct_tokens(*at) for at in zip(alone, costs, strict=True)])
-    ways = ScenarioWays(serving, [scenario for scenario in scenarios for _ in costs])
-    size, cost = choose(
-        lambda N, C: ways.optima(N, C).loss, ways.rows, sizes, np.tile(costs, len(scenarios)), None
-    )
-    optima = Optima(*(values[:, 0] for values in ways.optima(size, cost)))
-    if not np.all(np.isfinite(optima.loss)):
-        raise InputError(
-            f"no distillation fits the constraints at {costs[0]:g} FLOPs; begin the range higher"
-        )
-    decisions = Decisions(
-        *optima[:5],
-        np.repeat([scenario.pretraining > 0 for scenario in scenarios], count),
-        np.tile(alone, len(scenarios)),
-        np.tile(tokens, len(scenarios)),
-    )
-    kind = question.law or calibration.default or ""
-    floor = calibration.supervised.loss(decisions.student_params, UNLIMITED_TOKENS)
-    direct = [(float(N), float(D)) for N, D in zip(alone, tokens, strict=True)]
+    if question.law and not calibration.distillation:
+        calibration.law(question.law)  # says why there is none
+    found = search(question, calibration, costs)
     judge = Judge(calibration, question.student_unique_tokens, question.teacher_unique_tokens)
-    outcomes = {law: judge.outcome(decisions, law) for law in calibration.distillation}
-    seen = effective_tokens(decisions.student_tokens, question.student_unique_tokens)
-    reached_alone = calibration.supervised.loss(decisions.student_params, seen)
-    places = [place(*values) for values in zip(*decisions[:5], reached_alone, strict=True)]
-    laws = [[kind] if question.law else judge.beside(kind, where) for where in places]
-    drawn = {law: outcome.probability() for law, outcome in outcomes.items()}
-    chances = [judge.probability(k, drawn, where, question.law) for k, where in enumerate(places)]
-    tracks = {
-        each.name: _track(
-            decisions, outcomes, laws, chances, costs, floor, slice(k * len(costs), (k + 1) * len(costs))
-        )
-        for k, each in enumerate(scenarios)
-    }
+    law = (question.law or calibration.default) if calibration.distillation else None
+    places = _places(judge, found.decisions) if found.decisions else []
+    architecture = question.counting(calibration)
+    counted = accounting(architecture, calibration.architecture)
+    middle = float(found.direct_params[len(found.direct_params) // 2])
+    return Frontier(
+        calibration=calibration.name,
+        law=law,
+        budgets=tuple(map(float, found.costs)),
+        direct=tuple(judge.direct(*at) for at in found.direct),
+        direct_params=tuple(map(float, found.direct_params)),
+        direct_tokens=tuple(map(float, found.direct_tokens)),
+        tracks=_tracks(judge, question, found, law, places) if law and found.decisions else {},
+        outside=_outside(calibration, found.direct, places),
+        accounting=replace(counted, effect=training_effect(counted, architecture, middle)),
+        warnings=(*calibration.provenance.warnings, *found.warnings),
+    )
+
+
+def _places(judge: Judge, decisions: Decisions) -> list[dict[str, float]]:
+    """Every decision in the variables of a region."""
+    seen = effective_tokens(decisions.student_tokens, judge.student_unique_tokens)
+    alone = judge.calibration.supervised.loss(decisions.student_params, seen)
+    return [place(*values) for values in zip(*decisions[:5], alone, strict=True)]
+
+
+def _outside(
+    calibration: Calibration, direct: Sequence[tuple[float, float]], places: Sequence[Mapping[str, float]]
+) -> tuple[float, ...]:
+    """By how many times the farthest way lies outside the fitted region, by budget."""
     region = calibration.region
     outside = [region.outside(where, teacher_predicted=True) for where in places]
     outside += [region.outside({"params": N, "tokens": D}) for N, D in direct]
-    factors = np.array([max(each.values(), default=1.0) for each in outside]).reshape(-1, count)
-    return Frontier(
-        calibration=calibration.name,
-        law=kind,
-        budgets=tuple(map(float, costs)),
-        direct=tuple(judge.direct(*at) for at in direct),
-        direct_params=tuple(N for N, _ in direct),
-        direct_tokens=tuple(D for _, D in direct),
-        tracks=tracks,
-        outside=tuple(map(float, factors.max(axis=0))),
-        warnings=calibration.provenance.warnings,
-    )
+    factors = np.array([max(each.values(), default=1.0) for each in outside])
+    return tuple(map(float, factors.reshape(-1, len(direct)).max(axis=0)))
 
 
-def _bounds(question: Question, calibration: Calibration, costs: Array) -> Bounds:
-    """The bounds at every budget, scenario by scenario: what a teacher may be trained on depends on it."""
-    each = [replace(question, budget=float(cost), target_loss=None).bounds(calibration) for cost in costs]
-    longest = np.tile([bounds.teacher_tokens[1] for bounds in each], len(question.scenarios))
-    return replace(each[-1], teacher_tokens=(each[-1].teacher_tokens[0], longest.reshape(-1, 1)))
+def _tracks(
+    judge: Judge, question: Question, found: Found, kind: str, places: Sequence[Mapping[str, float]]
+) -> dict[str, Track]:
+    """Every scenario over the budgets."""
+    decisions, calibration, count = found.decisions, judge.calibration, len(found.costs)
+    assert decisions is not None
+    floor = calibration.supervised.loss(decisions.student_params, UNLIMITED_TOKENS)
+    outcomes = {law: judge.outcome(decisions, law) for law in calibration.distillation}
+    laws = [[kind] if question.law else judge.beside(kind, where) for where in places]
+    drawn = {law: outcome.probability() for law, outcome in outcomes.items()}
+    chances = [judge.probability(k, drawn, where, question.law) for k, where in enumerate(places)]
+    return {
+        each.name: _track(
+            decisions,
+            outcomes,
+            laws,
+            chances,
+            found.costs,
+            floor,
+            slice(k * count, (k + 1) * count),
+        )
+        for k, each in enumerate(found.scenarios)
+    }
 
 
 def _track(

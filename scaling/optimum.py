@@ -7,7 +7,7 @@ of the teacher's part; where the teacher is free, the logarithm of what it cost 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -40,6 +40,17 @@ class Bounds:
     student_unique_tokens: float = np.inf
     """Distinct tokens for the student; more are repetitions, valued by :mod:`scaling.repetition`."""
     teacher_unique_tokens: float = np.inf
+
+
+def stacked(bounds: Sequence[Bounds]) -> Bounds:
+    """The bounds of as many problems, (P, 1) each; unique tokens are those of the first."""
+
+    def column(name: str) -> Any:
+        sides = np.array([getattr(each, name) for each in bounds], dtype=np.float64)
+        return tuple(side.reshape(-1, 1) for side in sides.T)
+
+    names = ("student_tokens", "teacher_params", "teacher_tokens", "teacher_loss")
+    return replace(bounds[0], **{name: column(name) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.accounting import accounting
 from scaling.assembly import Assembly, Candidate
 from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
 from scaling.catalogue import KnownTeacher, check_teacher_loss
@@ -16,10 +17,11 @@ from scaling.choice import LN_LARGEST_BUDGET, QUICK_SIZES, choose
 from scaling.errors import InputError
 from scaling.family import share_teacher
 from scaling.near import explore
-from scaling.optimum import Setting
+from scaling.optimum import Setting, stacked
 from scaling.plans import Interval, Plan
 from scaling.question import Question
 from scaling.scenarios import INFERENCE, Scenario
+from scaling.sensitivity import assumption_effect
 from scaling.uncertainty import interval
 from scaling.ways import DrawnWays, ScenarioWays, Serving, TeacherWays, Ways
 
@@ -38,8 +40,19 @@ def plan(question: Question, calibration: Calibration | str | Path = DEFAULT_CAL
     Raises :class:`~scaling.errors.InputError` for questions that have no answer.
     """
     calibration = named(calibration)
+    answer = _answer(question, calibration)
+    architecture = question.counting(calibration)
+    counted = accounting(architecture, calibration.architecture)
+    effect = assumption_effect(
+        question, architecture, counted, answer, lambda each: _answer(each, calibration, ranges=False)
+    )
+    return replace(answer, accounting=replace(counted, effect=effect))
+
+
+def _answer(question: Question, calibration: Calibration, ranges: bool = True) -> Plan:
+    """The plan without what its accounting rests on; ``ranges`` of the decisions take most of the time."""
     architecture, bounds = question.counting(calibration), question.bounds(calibration)
-    assembly = Assembly(question, calibration, architecture, float(bounds.teacher_tokens[1]))
+    assembly = Assembly(question, calibration, architecture)
     distils = bool(calibration.distillation)
     if not distils and (question.law or question.teachers or question.family):
         calibration.law(question.law)  # says why there is none
@@ -50,18 +63,23 @@ def plan(question: Question, calibration: Calibration | str | Path = DEFAULT_CAL
         bounds=bounds,
     )
     if question.family:
-        return assembly.plan(*share_teacher(question, setting))
-    return _Planner(question, calibration, setting, assembly).plan()
+        return assembly.plan(*share_teacher(question, calibration, setting))
+    return _Planner(question, calibration, setting, assembly, ranges).plan()
 
 
 class _Planner:
     """One student, of given or free size, on a budget or towards a target."""
 
     def __init__(
-        self, question: Question, calibration: Calibration, setting: Setting, assembly: Assembly
+        self,
+        question: Question,
+        calibration: Calibration,
+        setting: Setting,
+        assembly: Assembly,
+        ranges: bool,
     ) -> None:
         self.question, self.calibration = question, calibration
-        self.setting, self.assembly = setting, assembly
+        self.setting, self.assembly, self.ranges = setting, assembly, ranges
         self.serving = Serving(setting, question.lifetime_tokens)
         self.sizes = question.sizes(calibration)
         self.unreachable: dict[str, float] = {}
@@ -106,10 +124,16 @@ class _Planner:
     def _under_scenarios(self) -> list[Candidate]:
         scenarios = self.question.scenarios
         rows: list[Row] = [(each.name, each, each.pretraining > 0, None) for each in scenarios]
-        found = self._decide(ScenarioWays(self.serving, scenarios), rows)
+        found = self._decide(ScenarioWays(self._under(*scenarios), scenarios), rows)
         if self.question.student_params is not None and self.question.budget is not None:
             found = [self._explored(candidate) for candidate in found]
         return found
+
+    def _under(self, *scenarios: Scenario) -> Serving:
+        """The setting with the bounds that hold under each scenario, a row each."""
+        each = [self.question.bounds(self.calibration, scenario) for scenario in scenarios]
+        bounds = each[0] if len(each) == 1 else stacked(each)
+        return Serving(replace(self.setting, bounds=bounds), self.question.lifetime_tokens)
 
     def _with_known_teachers(self) -> list[Candidate]:
         asked = self.question.scenarios
@@ -183,11 +207,11 @@ class _Planner:
         """90 % of the decisions that would be optimal if a draw were the truth."""
         question, draws = self.question, self.calibration.draw_count
         free, towards = self.sizes[0] < self.sizes[1], question.target_loss is not None
-        if not draws or (free and towards):
+        if not self.ranges or not draws or (free and towards):
             return {}
         every = slice(None, None, max(1, draws // NESTED_DRAWS) if free or towards else 1)
         drawn = replace(
-            self.setting,
+            self._under(scenario).setting,
             supervised=self.calibration.sampled_supervised(),
             law=self.calibration.sampled_law(question.law),
         ).rows(every)
@@ -210,5 +234,6 @@ class _Planner:
     def _explored(self, candidate: Candidate) -> Candidate:
         if self.question.tolerance is None:
             return candidate
-        near = explore(self.serving, candidate, self.question.budget or 0.0, self.question.tolerance)
+        under = self._under(candidate.scenario)
+        near = explore(under, candidate, self.question.budget or 0.0, self.question.tolerance)
         return replace(candidate, near=near)

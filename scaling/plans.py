@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from scaling.accounting import Accounting
 from scaling.plain import as_plain
 from scaling.scenarios import DESCRIPTIONS
 from scaling.units import format_number, format_power
@@ -76,6 +77,12 @@ class Direct:
     def own_flops(self) -> float:
         """What is computed on one's own devices: everything."""
         return self.flops
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """As :attr:`Distillation.shares`."""
+        serving = self.serving_flops / self.flops
+        return (1 - serving, 0.0, 0.0, serving) if serving else (1.0, 0.0, 0.0)
 
     @property
     def known(self) -> bool:
@@ -153,10 +160,12 @@ class Distillation:
         return self.flops if self.dollars is None else self.flops - self.logits_flops
 
     @property
-    def shares(self) -> tuple[float, float, float]:
-        """Shares of the training compute: student, teacher's logits, teacher's training."""
-        total = self.flops - self.serving_flops
-        return self.student_flops / total, self.logits_flops / total, self.teacher_flops / total
+    def shares(self) -> tuple[float, ...]:
+        """Shares of all that is charged: student training, teacher's logits, teacher's training, and serving
+        where the student serves tokens.
+        """
+        parts = [self.student_flops, self.logits_flops, self.teacher_flops, self.serving_flops]
+        return tuple(part / self.flops for part in (parts if self.serving_flops else parts[:3]))
 
     @property
     def title(self) -> str:
@@ -234,6 +243,8 @@ class Plan:
     """Ways that cannot reach the target, with the loss at which they stop, nats/token."""
     student_unique_tokens: float | None = None
     """Distinct tokens for the student, where they are limited."""
+    accounting: Accounting | None = None
+    """What FLOPs are reckoned with, and where its numbers come from."""
     assumptions: tuple[str, ...] = ()
     """What was taken for granted, in sentences."""
     warnings: tuple[str, ...] = ()

@@ -61,6 +61,8 @@ class Question:
     """nats/token; if given, everything within it of the optimum is explored."""
     architecture: Architecture | None = None
     """For FLOPs; the calibration's if not given."""
+    extrapolate: bool = False
+    """Whether a teacher that exists may lie outside the fitted runs where no constraint says."""
 
     def __post_init__(self) -> None:
         self._read()
@@ -151,12 +153,13 @@ class Question:
         known = _spread(region.params, region.student_params, (self._reference_size(),) * 2)
         return _tighten((known[0] * SIZES[0], known[1] * SIZES[1]), self.constraints.get("student_params"))
 
-    def bounds(self, calibration: Calibration) -> Bounds:
-        """Bounds of every variable.
+    def bounds(self, calibration: Calibration, under: Scenario | None = None) -> Bounds:
+        """Bounds of every variable, under one scenario where it matters.
 
         Those that the question leaves open come from it and from the fitted region. No teacher is trained on
         more than ``LONGEST_TEACHER`` times the tokens of the longest fitted run, or on more than the budget
-        would buy the student, whichever is larger.
+        would buy the student, whichever is larger. A teacher that exists costs no training, so the longest
+        trained one would always be chosen: it stays within the fitted runs, unless ``extrapolate``.
         """
         region = calibration.region
         size = self._reference_size()
@@ -175,6 +178,8 @@ class Question:
             "teacher_tokens": (1.0, longest),
             "teacher_loss": (0.0, math.inf),
         }
+        if under is not None and self.keeps_to_runs(under):
+            defaults |= region.teachers()
         asked = {name: _tighten(default, self.constraints.get(name)) for name, default in defaults.items()}
         fewest = asked["student_tokens"][0]
         if self.student_params is not None and self.budget is not None and fewest > tokens * (1 + 1e-9):
@@ -186,6 +191,10 @@ class Question:
             student_unique_tokens=self.student_unique_tokens,
             teacher_unique_tokens=self.teacher_unique_tokens,
         )
+
+    def keeps_to_runs(self, scenario: Scenario) -> bool:
+        """Whether the teacher of this scenario stays within the fitted runs: it exists already."""
+        return scenario.pretraining == 0 and not self.extrapolate
 
     def _reference_size(self) -> float:
         """The student's size, or one of its order of magnitude where it is open."""

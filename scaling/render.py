@@ -6,6 +6,7 @@ import html
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 
+from scaling.accounting import accounting
 from scaling.calibration import SUPERVISED, Calibration
 from scaling.hardware import Hardware
 from scaling.laws import DistillationLaw, SupervisedLaw, coefficients
@@ -41,7 +42,7 @@ def _columns(plan: Plan, ways: Sequence[Way], hardware: Hardware | None) -> Iter
         yield "epochs", lambda way: f"{plan.epochs(way.tokens):.3g}"
         yield "direct on the same tokens", _distilled(lambda way: f"{way.same_data_loss:.3f}")
     yield "teacher", _distilled(_teacher)
-    yield "compute %", lambda way: _shares(way) if isinstance(way, Distillation) else "100/0/0"
+    yield "compute %", lambda way: "/".join(map(str, percentages(way.shares)))
     if any(way.dollars is not None for way in plan.distillations):
         yield "logits $", _distilled(lambda way: "" if way.dollars is None else format_number(way.dollars))
     if plan.target_loss is not None:
@@ -71,8 +72,13 @@ def _teacher(way: Distillation) -> str:
     return f"{format_number(way.teacher_params)}{tokens}, L={way.teacher_loss:.3f}"
 
 
-def _shares(way: Distillation) -> str:
-    return "/".join(f"{100 * share:.0f}" for share in way.shares)
+def percentages(shares: Sequence[float]) -> list[int]:
+    """Shares of a whole in whole percent that sum to 100: the largest remainders are rounded up."""
+    floors = [int(100 * share) for share in shares]
+    order = sorted(range(len(shares)), key=lambda k: floors[k] - 100 * shares[k])
+    for k in order[: 100 - sum(floors)]:
+        floors[k] += 1
+    return floors
 
 
 def _other_laws(plan: Plan) -> list[str]:
@@ -112,6 +118,11 @@ def notes(plan: Plan) -> list[str]:
     return lines + [f"- {assumption}" for assumption in plan.assumptions]
 
 
+def effect(plan: Plan) -> list[str]:
+    """What assumed numbers of the FLOP accounting change: it stands beside the verdict."""
+    return [plan.accounting.effect] if plan.accounting and plan.accounting.effect else []
+
+
 def _decisions(way: Distillation) -> str:
     """What 90 % of the draws would decide, in words."""
     known = [name for name in DECIDED if name in way.ranges]
@@ -135,11 +146,15 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str
 
 def plan_text(plan: Plan, hardware: Hardware | None = None, extra: Sequence[str] = ()) -> str:
     """The verdict, one table, then what to beware of and what was assumed."""
-    units = "loss and gain in nats/token; compute: student training / teacher logits / teacher training."
+    units = "loss and gain in nats/token; compute: student training / teacher logits / teacher training"
+    ways: list[Way] = [*plan.direct, *plan.distillations]
+    serves = any(way.serving_flops for way in ways)
+    units += " / serving." if serves else "."
     if _other_laws(plan):
         units += f" Also the loss under {', '.join(_other_laws(plan))}."
     lines = [
         plan.headline,
+        *effect(plan),
         "",
         asked(plan),
         "",
@@ -170,7 +185,8 @@ def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def plan_html(plan: Plan) -> str:
     """The plan for a notebook."""
     items = "".join(f"<li>{html.escape(note)}</li>" for note in notes(plan))
-    title = f"<p><b>{html.escape(plan.headline)}</b></p><p>{html.escape(asked(plan))}</p>"
+    title = "".join(f"<p>{html.escape(text)}</p>" for text in (*effect(plan), asked(plan)))
+    title = f"<p><b>{html.escape(plan.headline)}</b></p>{title}"
     return f"{title}{html_table(*plan_table(plan))}<ul>{items}</ul>"
 
 
@@ -187,6 +203,7 @@ def calibration_text(calibration: Calibration) -> str:
                 f"  {field.name.replace('_', ' ')}: {format_number(known[0])} to {format_number(known[1])}"
             )
     lines += [f"  {kind} runs: {count}" for kind, count in calibration.region.runs.items()]
+    lines.append(str(accounting(calibration.architecture, calibration.architecture)))
     lines += [f"residual sd, {law}: {sd:.4f} nats/token" for law, sd in calibration.residual_sd.items()]
     lines += [f"! {warning}" for warning in provenance.warnings]
     lines += [f"- {note}" for note in provenance.notes]

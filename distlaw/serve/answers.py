@@ -32,7 +32,7 @@ from scaling.planner import plan
 from scaling.plans import TOO_FAR, Plan
 from scaling.prediction import Prediction, predict
 from scaling.question import Question
-from scaling.render import asked, calibration_text, notes, plan_table
+from scaling.render import asked, calibration_text, effect, notes, plan_table
 from scaling.units import parse_quantity, parse_tokens
 
 MAP_DRAWS = 50
@@ -141,7 +141,7 @@ def answer_plan(request: PlanRequest) -> dict[str, Any]:
         "headline": found.headline,
         "asked": asked(found),
         "table": _table(*plan_table(found, device)),
-        "notes": [*notes(found), *stored],
+        "notes": [*(f"! {text}" for text in effect(found)), *notes(found), *stored],
         "rows": found.rows(),
         "bills": billed(found, device) if device else [],
         "plan": found.to_dict(),
@@ -207,7 +207,7 @@ def answer_frontier(request: FrontierRequest) -> dict[str, Any]:
         "headline": found.headline,
         "findings": list(found.findings),
         "table": _table(*found.table()),
-        "notes": [f"! {warning}" for warning in found.warnings],
+        "notes": found.notes(),
         "rows": found.rows(),
         "frontier": found.to_dict(),
         "equivalent": equivalents.of_frontier(request),

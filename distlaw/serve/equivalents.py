@@ -21,6 +21,8 @@ from scaling.calibration import DEFAULT_CALIBRATION, published
 from scaling.scenarios import SCENARIOS
 from scaling.units import parse_quantity, parse_tokens
 
+FLAG = object()
+"""The value of an option that takes none."""
 UPLOAD, CATALOGUE = "calibration.json", "teachers.csv"
 Options = list[tuple[str, object]]
 
@@ -142,7 +144,7 @@ def _both(verb: str, options: Options, lines: Iterable[str]) -> dict[str, str]:
     words = ["distlaw", verb]
     for name, value in options:
         if value not in (None, ""):
-            words += [name, _text(value)]
+            words += [name] if value is FLAG else [name, _text(value)]
     return {"command": shlex.join(words), "python": "\n".join(lines) + "\n"}
 
 
@@ -162,6 +164,8 @@ def _shared_options(request: Described) -> Options:
         ("--flops-rule", request.flops_rule),
         ("--context", request.context),
         ("--vocab", request.vocab),
+        ("--aspect-ratio", request.aspect_ratio),
+        ("--extrapolate", FLAG if request.extrapolate else None),
     ]
 
 
@@ -174,12 +178,14 @@ def _shared_arguments(request: Described) -> dict[str, Any]:
         "lifetime_tokens": request.lifetime_tokens or None,
         "student_unique_tokens": request.student_unique_tokens,
         "teacher_unique_tokens": request.teacher_unique_tokens,
+        "extrapolate": request.extrapolate or None,
     }
 
 
 def _question(names: list[str], literal: dict[str, str], request: Described) -> list[str]:
     """Imports and the question; FLOPs counted otherwise need the calibration's own architecture."""
-    changes = _literals({"rule": request.flops_rule, "context": request.context, "vocab": request.vocab})
+    numbers = ("context", "vocab", "aspect_ratio")
+    changes = _literals({"rule": request.flops_rule, **{name: getattr(request, name) for name in numbers}})
     head = []
     if changes:
         names.append("Calibration")

@@ -121,6 +121,8 @@ class Described(Asked):
     flops_rule: Short | None = None
     context: Annotated[int, Field(ge=1, le=10**9)] | None = None
     vocab: Annotated[int, Field(ge=2, le=10**9)] | None = None
+    aspect_ratio: Annotated[float, Field(gt=0, le=1e6, description="d_model / n_layers")] | None = None
+    extrapolate: bool = Field(False, description="Let a teacher that exists lie outside the fitted runs")
 
     def question(self, fitted: Calibration, **rest: Any) -> Question:
         """The planner's own."""
@@ -130,7 +132,8 @@ class Described(Asked):
             "law": self.law,
             "constraints": self.constraints,
             "lifetime_tokens": self.lifetime_tokens,
-            "architecture": counting(fitted, self.flops_rule, self.context, self.vocab),
+            "architecture": counting(fitted, self.flops_rule, self.context, self.vocab, self.aspect_ratio),
+            "extrapolate": self.extrapolate,
         }
         unique = {
             name: value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from scaling.calibration import Calibration
 from scaling.compute import FORWARDS_PER_STEP
 from scaling.figures.chart import Array, Mask
 from scaling.figures.places import Place, near_runs, within
-from scaling.optimum import QUICK, Bounds, Optima, Problems, Setting, direct, solve
+from scaling.optimum import QUICK, Bounds, Optima, Problems, Setting, direct, solve, stacked
 from scaling.question import Question
 from scaling.scenarios import Scenario
 
@@ -79,18 +79,13 @@ def _setting(calibration: Calibration, bounds: Bounds, law: str | None) -> Setti
 
 
 def _bounds(calibration: Calibration, params: Array, budget: Array) -> Bounds:
-    """The planner's own bounds of every problem, (P, 1) where they differ."""
-    each = [
-        Question(student_params=float(N), budget=float(C)).bounds(calibration)
-        for N, C in zip(params, budget, strict=True)
-    ]
-
-    def column(name: str) -> Any:
-        sides = np.array([getattr(bounds, name) for bounds in each], dtype=np.float64)
-        return tuple(side.reshape(-1, 1) for side in sides.T)
-
-    names = ("student_tokens", "teacher_params", "teacher_tokens", "teacher_loss")
-    return Bounds(**{name: column(name) for name in names})
+    """The planner's bounds of every problem, (P, 1); as in the paper, no teacher is kept to the runs."""
+    return stacked(
+        [
+            Question(student_params=float(N), budget=float(C)).bounds(calibration)
+            for N, C in zip(params, budget, strict=True)
+        ]
+    )
 
 
 def _shares(calibration: Calibration, scenario: Scenario, found: Optima) -> Array:

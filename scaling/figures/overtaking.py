@@ -82,7 +82,13 @@ def frontier_panel(found: Frontier) -> Panel:
 def _frontier(
     calibration: Calibration, scenarios: Sequence[Scenario], size: float, budgets: Array, law: str | None
 ) -> Frontier:
-    question = Question(student_params=size, budget=float(budgets[-1]), scenarios=tuple(scenarios), law=law)
+    question = Question(
+        student_params=size,
+        budget=float(budgets[-1]),
+        scenarios=tuple(scenarios),
+        law=law,
+        extrapolate=True,  # as in the paper
+    )
     return frontier(question, list(map(float, budgets)), calibration)
 
 

@@ -160,7 +160,7 @@ def test_one_decision_under_every_scenario_is_the_planners():
     budgets = {"students": (1e9,), "budgets": (1e20, 1e22)}
     (panel,) = chart("best-student-tokens", asked(**budgets)).panels
     *ways, alone = panel.series
-    answer = plan(Question(student_params=1e9, budget=1e22), RUNS)
+    answer = plan(Question(student_params=1e9, budget=1e22, extrapolate=True), RUNS)
     tokens = [way.tokens for way in answer.distillations]
     assert [way.y[-1] for way in ways] == pytest.approx(tokens, rel=1e-3)
     assert alone.y[-1] == pytest.approx(answer.direct[0].tokens)
@@ -169,7 +169,8 @@ def test_one_decision_under_every_scenario_is_the_planners():
 def test_crossings_are_the_frontiers_and_none_are_said():
     found = overtaking.crossovers(CURVES, (5e8, 1e9), np.geomspace(1e19, 1e24, 20))
     at = [series.y[1] for series in found.panels[0].series]
-    told = frontier(Question(student_params=1e9, budget=1e20), list(np.geomspace(1e19, 1e24, 20)), CURVES)
+    question = Question(student_params=1e9, budget=1e20, extrapolate=True)
+    told = frontier(question, list(np.geomspace(1e19, 1e24, 20)), CURVES)
     assert at[1] == pytest.approx(told.tracks["teacher_inference"].crossover.at.value)
     with pytest.raises(InputError, match="catches up for none of these students under published"):
         overtaking.crossovers(RUNS, (1e9,), np.geomspace(1e19, 1e20, 5), "published")

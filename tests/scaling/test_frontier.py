@@ -87,7 +87,8 @@ def test_losses_that_are_not_credible_have_their_own_range():
 
 
 def test_a_frontier_tells_how_far_its_teachers_lie_outside_and_keeps_warnings():
-    along = frontier(Question(student_params=1e9, budget=1e22, scenarios=(INFERENCE,)), [1e21, 1e22])
+    question = Question(student_params=1e9, budget=1e22, scenarios=(INFERENCE,), extrapolate=True)
+    along = frontier(question, [1e21, 1e22])
     assert min(along.outside) >= 10 - 1e-6  # the teacher's tokens
     warned = frontier(Question(student_params=1e9, budget=1e22), [1e21, 1e22], "busbridge2025-table6")
     assert any("misprinted" in warning for warning in warned.warnings)
