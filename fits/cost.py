@@ -70,8 +70,10 @@ def training_flops(table: pd.DataFrame) -> tuple[pd.Series[float], str]:
     models = architecture(table)
     forward = models.forward_flops(table["params"].to_numpy(np.float64))
     cost = pd.Series(FORWARDS_PER_STEP * forward, index=table.index)
-    aspect = f"aspect ratio {models.aspect_ratio:g} ({models.origins['aspect_ratio']})"
-    return cost, f"compute / (3 F), attention and vocabulary counted, {aspect}"
+    rule = "compute / (3 F), attention and vocabulary counted"
+    origin = models.origins["aspect_ratio"]
+    assumed = origin.startswith(ASSUMED)
+    return cost, f"{rule}, aspect ratio {models.aspect_ratio:g} ({origin})" if assumed else rule
 
 
 def _of_table(table: pd.DataFrame, name: str) -> tuple[float | None, str]:
@@ -106,7 +108,7 @@ def _values(table: pd.DataFrame, name: str) -> NDArray[np.float64]:
 
 
 def _positive(values: pd.Series[float], least: float = 0.0) -> NDArray[np.float64]:
-    numbers: NDArray[np.float64] = values.to_numpy(np.float64)
+    numbers = np.asarray(values, dtype=np.float64)
     return numbers[np.isfinite(numbers) & (numbers > 0) & (numbers >= least)]
 
 

@@ -38,13 +38,16 @@ class Accounting:
         if self.rule == "6nd":
             return "FLOPs are 6ND; attention and vocabulary are not counted"
         said = {name: f"{title} {getattr(self, name):g}" for name, title in COUNTED.items()}
-        origins = {self.origins.get(name, "") for name in COUNTED}
-        if len(origins) > 1:
-            said = {
-                n: f"{text} ({self.origins[n]})" if n in self.origins else text for n, text in said.items()
-            }
-        (common,) = origins if len(origins) == 1 else ("",)
-        return f"FLOPs follow F(N) with {', '.join(said.values())}{f' (all {common})' if common else ''}"
+        origins = {name: self._origin(name) for name in COUNTED}
+        if len(set(origins.values())) > 1:
+            texts = [f"{said[name]} ({origin})" if origin else said[name] for name, origin in origins.items()]
+            return f"FLOPs follow F(N) with {', '.join(texts)}"
+        common = origins["vocab"] and f" (all {origins['vocab']})"
+        return f"FLOPs follow F(N) with {', '.join(said.values())}{common}"
+
+    def _origin(self, name: str) -> str:
+        origin = self.origins.get(name, "")
+        return f"from the {origin}" if origin.startswith(TABLE) else origin
 
 
 def accounting(architecture: Architecture, fitted: Architecture, effect: str = "") -> Accounting:
@@ -116,5 +119,5 @@ def training_effect(counted: Accounting, architecture: Architecture, params: flo
     low, high = (cost / float(architecture.forward_flops(params)) for cost in costs)
     return (
         f"{assumption_text(counted, names)}, a token of a {format_number(params)} model costs "
-        f"{low:.2g} to {high:.2g} times what is counted here, so a budget buys that many times fewer tokens."
+        f"{low:.2g} to {high:.2g} times what is counted here, and the tokens of a plan change inversely."
     )

@@ -96,7 +96,7 @@ def asked(plan: Plan) -> str:
 
 def notes(plan: Plan) -> list[str]:
     """What is near the optimum, what to beware of, what was assumed."""
-    lines = [f"~ {way.title}: {_decisions(way)}" for way in plan.distillations if way.ranges]
+    lines = [f"~ {way.title}: {text}" for way in plan.distillations if (text := _decisions(way))]
     for way in plan.distillations:
         if way.near is not None:
             spans = ", ".join(
@@ -130,7 +130,7 @@ def _decisions(way: Distillation) -> str:
     texts = [
         f"{name.replace('_', ' ')} {low} to {high}" for name, (low, high) in spans.items() if low != high
     ]
-    return f"90 % of the draws would choose {', '.join(texts)}"
+    return f"90 % of the draws would choose {', '.join(texts)}" if texts else ""
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -12,6 +12,9 @@ from scaling.plans import Plan
 from scaling.question import Question
 from scaling.units import format_number, format_power
 
+MOST_VERDICTS = 2
+"""That change, and are all named."""
+
 
 def assumption_effect(
     question: Question,
@@ -58,12 +61,14 @@ def _span(ends: Sequence[str]) -> str:
 
 def _verdicts(answer: Plan, ends: Sequence[Plan]) -> str:
     """Which verdicts change, and to what."""
-    texts = []
+    texts: list[str] = []
     for way in answer.distillations:
         others = [each.verdict for end in ends for each in end.distillations if each.name == way.name]
         changed = list(dict.fromkeys(verdict for verdict in others if verdict != way.verdict))
         if changed:
-            texts.append(f"{way.title} ({way.verdict} here) becomes: {' or '.join(changed)}")
+            texts.append(f"{way.title}, from {way.verdict!r} to {' or '.join(map(repr, changed))}")
+    if len(texts) > MOST_VERDICTS:
+        return f"{len(texts)} of {len(answer.distillations)} verdicts change, such as {texts[0]}"
     if texts:
-        return f"verdicts change: {', '.join(texts)}"
+        return f"the verdict changes: {' and '.join(texts)}"
     return "no verdict changes" if answer.distillations else ""

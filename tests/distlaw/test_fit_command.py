@@ -139,3 +139,26 @@ def test_every_verb_can_print_json(csv: Path, tmp_path: Path) -> None:
         result = CliRunner().invoke(app, [arguments[0], str(both), *arguments[1:], "--json"])
         assert result.exit_code == 0, result.output
         assert isinstance(json.loads(result.stdout), dict)
+
+
+def test_check_and_fit_say_what_is_assumed_of_the_models_unless_it_is_given(
+    csv: Path, tmp_path: Path
+) -> None:
+    shared = [str(csv), "--map", "N=size,D=seen,L=val"]
+    for verb in (["check", *shared], ["fit", *shared, "--draws", "20"]):
+        said = CliRunner().invoke(app, verb).output
+        assert "context 4096, vocabulary 32768, aspect ratio 128 (all assumed)" in said
+        assert re.search(r"a token of a 100M model costs 0\.\d+ to [\d.]+ times what is counted", said)
+        given = ["--context", "2048", "--vocab", "50257", "--aspect-ratio", "64"]
+        said = CliRunner().invoke(app, [*verb, *given]).output
+        assert "context 2048, vocabulary 50257, aspect ratio 64 (all given)" in said
+        assert "ssumed" not in said
+    out = tmp_path / "law.json"
+    CliRunner().invoke(app, ["fit", *shared, "--draws", "20", "--out", str(out), "--vocab", "50257"])
+    content = json.loads(out.read_text())
+    assert content["architecture"]["vocab"] == 50257
+    assert content["architecture_origins"] == {
+        "context": "assumed",
+        "vocab": "given",
+        "aspect_ratio": "assumed",
+    }

@@ -214,3 +214,25 @@ def test_planning_loads_nothing_heavy():
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_the_first_example_is_no_extrapolation_unless_asked():
+    said = run("plan", "--student", "300M", "--budget", "1e21")
+    assert "xtrapolated" not in said
+    asked = run("plan", "--student", "300M", "--budget", "1e21", "--extrapolate")
+    assert "Extrapolated up to 10x beyond the fitted runs." in asked
+    assert "716M on 5.12T" in asked
+
+
+def test_numbers_for_the_flops_can_be_given_and_are_stated():
+    said = run("plan", "--student", "300M", "--budget", "1e21", "--vocab", "50257", "--aspect-ratio", "64")
+    assert "context 4096, vocabulary 50257, aspect ratio 64 (all given)" in said
+    content = json.loads(run("plan", "--student", "300M", "--budget", "1e21", "--vocab", "50257", "--json"))
+    assert content["accounting"]["vocab"] == 50257
+    assert content["accounting"]["origins"]["vocab"] == "given"
+
+
+def test_a_range_of_budgets_needs_no_distillation_law():
+    said = run("plan", "--budget", "1e20:1e22", "-c", "hoffmann2022")
+    assert said.startswith("Direct training only: the calibration has no distillation law.")
+    assert "- FLOPs are 6ND" in said

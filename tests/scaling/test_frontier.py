@@ -101,3 +101,40 @@ def test_a_frontier_and_a_plan_agree_on_the_probability():
     assert [track.probability[1] for track in found.tracks.values()] == pytest.approx(
         [way.probability for way in single.distillations], abs=1e-6
     )
+
+
+def test_a_calibration_without_a_distillation_law_has_a_frontier():
+    budgets = [1e20, 1e21, 1e22]
+    along = frontier(Question(budget=1e22), budgets, "hoffmann2022")
+    assert along.tracks == {}
+    assert along.law is None
+    assert along.headline.startswith("Direct training only: the calibration has no distillation law.")
+    single = plan(Question(budget=1e21), "hoffmann2022").direct[0]
+    assert along.direct[1].value == pytest.approx(single.loss.value)
+    assert along.direct_params[1] == pytest.approx(single.params, rel=1e-3)
+    assert len(along.to_frame()) == 3
+    assert "direct training" in along._repr_html_()
+    assert along.plot() is not None
+    with pytest.raises(InputError, match="supervised law only"):
+        frontier(Question(budget=1e22, law="published"), budgets, "hoffmann2022")
+
+
+def test_budgets_that_pay_for_nothing_are_left_out_with_a_word():
+    question = Question(student_params=3e8, budget=1e21)
+    budgets = [1e8, 1e9, 1e12, 1e13, 1e14]
+    along = frontier(question, budgets)
+    assert along.budgets == (1e12, 1e13, 1e14)
+    assert any("1e8 to 1e9 FLOPs" in warning for warning in along.warnings)
+    served = frontier(
+        Question(student_params=3e8, budget=1e21, lifetime_tokens=1e12), [1e20, 1e21, 1e22, 1e23]
+    )
+    assert served.budgets == (1e21, 1e22, 1e23)
+    with pytest.raises(InputError, match="do not pay for this student at two places"):
+        frontier(question, [1e7, 1e8])
+
+
+def test_a_scenario_that_no_budget_pays_for_is_left_out_with_a_word():
+    bounds = {"teacher_params": (1e12, 1e12), "teacher_tokens": (1e12, 1e12)}
+    along = frontier(Question(student_params=3e8, budget=1e21, constraints=bounds), [1e20, 1e21])
+    assert set(along.tracks) == {"best_case", "teacher_inference"}
+    assert any(warning.startswith("teacher trained, logits free: nothing") for warning in along.warnings)

@@ -1,6 +1,7 @@
 """What a plan says of its own uncertainty, and where it gives no answer."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from scaling import (
     plan,
     predict,
 )
-from scaling.scenarios import BOTH, INFERENCE
+from scaling.scenarios import BEST_CASE, BOTH, INFERENCE
 
 
 def test_a_small_sweep_gives_intervals_a_verdict_and_a_warning_about_extrapolation():
@@ -154,3 +155,36 @@ def test_a_prediction_is_what_the_laws_say():
     assert list(answer.to_frame()["what"]) == ["supervised", "teacher", "effective-tokens"]
     assert "<table>" in answer._repr_html_()
     assert "coefficient" in tiny()._repr_html_()
+
+
+@pytest.mark.parametrize("student", [3e7, 3e8, 3e9])
+def test_a_teacher_that_exists_stays_within_the_runs_unless_asked(student):
+    """Its training costs nothing, so the longest trained one always wins."""
+    free = (BEST_CASE, INFERENCE)
+    for calibrated in (None, "distlaw2026-permissive"):
+        of = calibrated or "busbridge2025-figure1-runs"
+        scale = 1e-4 if calibrated else 1.0
+        question = Question(student_params=student * scale, budget=1e21 * scale**2, scenarios=free)
+        region = Calibration.load(of).region.teachers()
+        for way in plan(question, of).distillations:
+            assert way.outside.get("teacher_params", 1.0) == pytest.approx(1)
+            assert way.outside.get("teacher_tokens", 1.0) == pytest.approx(1)
+            assert region["teacher_tokens"][0] <= way.teacher_tokens <= region["teacher_tokens"][1] * 1.0001
+        farther = best(plan(replace(question, extrapolate=True), of), "teacher_inference")
+        assert farther.outside["teacher_tokens"] > 9.99
+        bound = {"teacher_tokens": (None, 2 * region["teacher_tokens"][1])}
+        asked = best(plan(replace(question, constraints=bound), of), "teacher_inference")
+        assert asked.outside["teacher_tokens"] == pytest.approx(2)
+
+
+def test_the_default_answer_is_no_extrapolation():
+    answer = plan(Question(student_params=3e8, budget=1e21))
+    assert "Extrapolated" not in answer.headline
+    assert not any("extrapolated" in warning for warning in answer.warnings)
+    assert any(
+        "within the fitted runs (143M to 12.6B parameters, up to 512B" in a for a in answer.assumptions
+    )
+    shared = plan(Question(family=(3e8, 5e8), budget=1e21, scenarios=(INFERENCE,)))
+    assert all(way.teacher_tokens <= 5.13e11 for way in shared.distillations)
+    near = plan(Question(student_params=3e8, budget=1e21, scenarios=(INFERENCE,), tolerance=0.01))
+    assert near.distillations[0].near.ranges["teacher_tokens"][1] <= 5.13e11
