@@ -56,8 +56,8 @@ def compare_command(
 
     refuse({"--csv": csv and json}, "goes without --json")
     question = Question(
-        student_params=parse_quantity(student, "--student"),
-        budget=parse_quantity(budget, "--budget"),
+        student_params=parse_quantity(student, "--student", "params"),
+        budget=parse_quantity(budget, "--budget", "FLOPs"),
         scenarios=tuple(named(each) for each in scenario or SCENARIOS),
     )
     rows, warnings = compared(question, [Calibration.load(name) for name in calibration or ()])

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distlaw.options import Aspect, Vocab, Window, parse_list
+from distlaw.options import Aspect, Vocab, Window
 from scaling.errors import InputError
+from scaling.units import parse_list
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

@@ -14,7 +14,7 @@ from scaling.accounting import with_numbers
 from scaling.calibration import Calibration as Fitted
 from scaling.compute import Architecture
 from scaling.errors import InputError
-from scaling.units import parse_quantity
+from scaling.units import Unit, parse_quantity, unit_of
 
 Calibration = Annotated[
     str,
@@ -46,22 +46,16 @@ Csv = Annotated[bool, typer.Option("--csv", help="Print one row per way as CSV, 
 _BOUND = re.compile(r"\s*(?P<name>\w+)\s*(?P<sign><=|>=|=)\s*(?P<value>.+)")
 
 
-def parse_optional(text: str, what: str) -> float | None:
+def parse_optional(text: str, what: str, unit: Unit = "", *, zero: bool = False) -> float | None:
     """A quantity, or ``None`` for an empty text."""
 
-    return parse_quantity(text, what) if text else None
-
-
-def parse_list(text: str, what: str) -> tuple[float, ...]:
-    """Quantities separated by commas."""
-
-    return tuple(parse_quantity(part, what) for part in text.split(",")) if text else ()
+    return parse_quantity(text, what, unit, zero=zero) if text else None
 
 
 def parse_budgets(text: str) -> list[float]:
     """No budget, one, or the two ends of a range ``LOW:HIGH``, FLOPs."""
 
-    budgets = [parse_quantity(part, "--budget") for part in text.split(":")] if text else []
+    budgets = [parse_quantity(part, "--budget", "FLOPs") for part in text.split(":")] if text else []
     if len(budgets) > 2 or (len(budgets) == 2 and budgets[0] >= budgets[1]):
         raise InputError(f"--budget: write one budget, or LOW:HIGH with LOW below HIGH, not {text!r}")
     return budgets
@@ -75,7 +69,7 @@ def parse_constraints(texts: Sequence[str]) -> dict[str, tuple[float | None, flo
         match = _BOUND.fullmatch(text)
         if match is None:
             raise InputError(f"--constrain: write VARIABLE<=VALUE, >= or =, not {text!r}")
-        value = parse_quantity(match["value"], f"--constrain {match['name']}")
+        value = parse_quantity(match["value"], f"--constrain {match['name']}", unit_of(match["name"]))
         low, high = bounds.get(match["name"], (None, None))
         bounds[match["name"]] = (
             low if match["sign"] == "<=" else value,

@@ -24,7 +24,6 @@ from distlaw.options import (
     counting,
     parse_budgets,
     parse_constraints,
-    parse_list,
     parse_optional,
     refuse,
     write_csv,
@@ -42,7 +41,7 @@ from scaling.question import Question
 from scaling.render import bill, plan_text, text_table
 from scaling.scenarios import SCENARIOS
 from scaling.scenarios import scenario as named
-from scaling.units import format_number, parse_quantity
+from scaling.units import format_number, parse_list, parse_quantity
 
 FRONTIER_POINTS = 25
 PLOTTED_DECADES = 1.5
@@ -51,6 +50,7 @@ PLOTTED_DECADES = 1.5
 HELP = """Distil or train directly? The best teacher, tokens and split of the compute, with the expected loss.
 
 Sizes are non-embedding parameters (300M), budgets FLOPs (1e21), tokens tokens (28B), losses nats/token.
+docs/reference/quantities.md lists all that can be written.
 
 Examples:
 
@@ -84,8 +84,8 @@ def plan_command(
         str, typer.Option(metavar="FLOPS", help="Compute for all that is charged; LOW:HIGH for a range.")
     ] = "",
     target_loss: Annotated[
-        float | None, typer.Option(metavar="NATS", help="Find the cheapest way to this loss, nats/token.")
-    ] = None,
+        str, typer.Option(metavar="NATS", help="Find the cheapest way to this loss, nats/token.")
+    ] = "",
     calibration: Calibration = DEFAULT_CALIBRATION,
     law: Law = None,
     scenario: ScenarioNames = None,
@@ -116,9 +116,9 @@ def plan_command(
         str, typer.Option(metavar="TOKENS", help="Distinct tokens for the teacher.")
     ] = "",
     tolerance: Annotated[
-        float | None,
+        str,
         typer.Option(metavar="NATS", help="Also explore all within this loss of the optimum, nats/token."),
-    ] = None,
+    ] = "",
     flops_rule: Flops = None,
     context: Window = None,
     vocab: Vocab = None,
@@ -131,12 +131,13 @@ def plan_command(
         str | None, typer.Option(help="Of the device's peak: bf16 (if not given) or fp8.")
     ] = None,
     mfu: Annotated[
-        float | None, typer.Option(help="Share of the peak that training reaches; 0.4 if not given.")
-    ] = None,
+        str,
+        typer.Option(metavar="SHARE", help="Share of the peak that training reaches; 0.4 if not given."),
+    ] = "",
     count: Annotated[int | None, typer.Option(help="Devices used at once; 1 if not given.")] = None,
     price: Annotated[
-        float | None, typer.Option(metavar="DOLLARS", help="Per device hour, in place of the table's.")
-    ] = None,
+        str, typer.Option(metavar="DOLLARS", help="Per device hour, in place of the table's.")
+    ] = "",
     peak: Annotated[
         str, typer.Option(metavar="FLOP/s", help="Of one device, in place of the table's; e.g. 989e12.")
     ] = "",
@@ -152,33 +153,39 @@ def plan_command(
 
     fitted = Fitted.load(calibration)
     budgets = parse_budgets(budget)
-    priced = {"--precision": precision, "--mfu": mfu, "--count": count, "--price": price, "--peak": peak}
-    given = {name: value for name, value in priced.items() if value not in (None, "")}
+    priced = {
+        "--precision": precision,
+        "--mfu": parse_optional(mfu, "--mfu"),
+        "--count": count,
+        "--price": parse_optional(price, "--price"),
+        "--peak": parse_optional(peak, "--peak", "FLOP/s"),
+    }
+    given = {name: value for name, value in priced.items() if value is not None}
     if not gpu:
         refuse(given, "goes with --gpu")
     if len(budgets) == 2:
-        single = {"--tolerance": tolerance is not None, "--gpu": gpu, "--store-logits": store_logits}
+        single = {"--tolerance": tolerance, "--gpu": gpu, "--store-logits": store_logits}
         refuse(single, "goes with one budget, not with a range")
     if json or csv:
         refuse({"--store-logits": store_logits}, "is said in words only, so not with --json or --csv")
     refuse({"--csv": csv and json}, "goes without --json")
     device = read_device(gpu, given) if gpu else None
     question = Question(
-        student_params=parse_optional(student, "--student"),
+        student_params=parse_optional(student, "--student", "params"),
         budget=budgets[-1] if budgets else None,
-        target_loss=target_loss,
+        target_loss=parse_optional(target_loss, "--target-loss"),
         scenarios=tuple(named(name) for name in scenario or SCENARIOS),
         law=law,
         constraints=parse_constraints(constrain or []),
         teachers=read_catalogue(teachers) if teachers else (),
-        family=parse_list(family, "--family"),
-        weights=parse_list(weights, "--weights"),
-        lifetime_tokens=parse_optional(lifetime_tokens, "--lifetime-tokens") or 0.0,
-        student_unique_tokens=parse_optional(unique_tokens, "--unique-tokens") or float("inf"),
-        teacher_unique_tokens=parse_optional(teacher_unique_tokens, "--teacher-unique-tokens")
+        family=parse_list(family, "--family", "params"),
+        weights=parse_list(weights, "--weights", ""),
+        lifetime_tokens=parse_optional(lifetime_tokens, "--lifetime-tokens", "tokens", zero=True) or 0.0,
+        student_unique_tokens=parse_optional(unique_tokens, "--unique-tokens", "tokens") or float("inf"),
+        teacher_unique_tokens=parse_optional(teacher_unique_tokens, "--teacher-unique-tokens", "tokens")
         or float("inf"),
         flops_per_dollar=device.flops_per_dollar if device else 0.0,
-        tolerance=tolerance,
+        tolerance=parse_optional(tolerance, "--tolerance"),
         architecture=counting(fitted, flops_rule, context, vocab, aspect_ratio),
         extrapolate=extrapolate,
     )
@@ -205,14 +212,13 @@ def plan_command(
 def read_device(name: str, given: Mapping[str, Any]) -> Hardware:
     """The device, with the user's numbers in place of the table's."""
 
-    peak = given.get("--peak")
     return hardware(
         name,
         precision=given.get("--precision", "bf16"),
         utilisation=given.get("--mfu", UTILISATION),
         count=given.get("--count", 1),
         dollars_per_hour=given.get("--price"),
-        peak_flops=parse_quantity(peak, "--peak") if peak else None,
+        peak_flops=given.get("--peak"),
     )
 
 
@@ -257,7 +263,7 @@ def storage(
         return ()
 
     vocab = question.counting(fitted).vocab
-    top_k = None if kept == "full" else int(parse_quantity(kept, name))
+    top_k = None if kept == "full" else int(parse_quantity(kept, name, ""))
     each = stored_bytes_per_token(vocab, top_k)
     lines = [f"- storing logits: {format_number(each)} bytes/token"]
     lines += [f"-   {way.title}: {each * way.tokens / 1e12:.3g} TB" for way in answer.distillations]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distlaw.fit import Map
-from distlaw.options import Law, ScenarioNames, parse_list, refuse
+from distlaw.options import Law, ScenarioNames, refuse
 from scaling.calibration import DEFAULT_CALIBRATION
 from scaling.errors import InputError
+from scaling.units import parse_list
 
 if TYPE_CHECKING:
     from fits import Fit
@@ -99,12 +100,12 @@ def plot_command(
 ) -> None:
 
     asked = {
-        "students": parse_list(students, "--students"),
-        "teachers": parse_list(teachers, "--teachers"),
-        "tokens": parse_list(tokens, "--tokens"),
-        "ratios": parse_list(ratios, "--ratios"),
-        "teacher_losses": parse_list(teacher_losses, "--teacher-losses"),
-        "budgets": parse_list(budgets, "--budgets"),
+        "students": parse_list(students, "--students", "params"),
+        "teachers": parse_list(teachers, "--teachers", "params"),
+        "tokens": parse_list(tokens, "--tokens", "tokens"),
+        "ratios": parse_list(ratios, "--ratios", ""),
+        "teacher_losses": parse_list(teacher_losses, "--teacher-losses", ""),
+        "budgets": parse_list(budgets, "--budgets", "FLOPs"),
         "scenarios": tuple(scenario or ()),
     }
     of_tables = {"--map": mapping, "--coordinate": coordinate}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from distlaw.options import Calibration, Json, write_json
+from distlaw.options import Calibration, Json, parse_optional, write_json
 from scaling.calibration import DEFAULT_CALIBRATION
 from scaling.calibration import Calibration as Fitted
 from scaling.prediction import predict
@@ -33,8 +33,8 @@ def predict_command(
     student: Annotated[str, typer.Option(metavar="PARAMS", help="Non-embedding parameters, e.g. 300M.")],
     tokens: Annotated[str, typer.Option(metavar="TOKENS", help="Tokens, e.g. 20B; or per parameter: 20:1.")],
     teacher_loss: Annotated[
-        float | None, typer.Option(metavar="NATS", help="The teacher's measured loss, nats/token.")
-    ] = None,
+        str, typer.Option(metavar="NATS", help="The teacher's measured loss, nats/token.")
+    ] = "",
     teacher: Annotated[str, typer.Option(metavar="PARAMS", help="Its size, to predict its loss.")] = "",
     teacher_tokens: Annotated[
         str, typer.Option(metavar="TOKENS", help="Its tokens, to predict its loss.")
@@ -43,21 +43,19 @@ def predict_command(
     json: Json = False,
 ) -> None:
 
-    params = parse_quantity(student, "--student")
-    size = parse_quantity(teacher, "--teacher") if teacher else None
+    params = parse_quantity(student, "--student", "params")
+    size = parse_optional(teacher, "--teacher", "params")
     answer = predict(
         Fitted.load(calibration),
         student_params=params,
         student_tokens=parse_tokens(tokens, params, "--tokens"),
-        teacher_loss=teacher_loss,
+        teacher_loss=parse_optional(teacher_loss, "--teacher-loss"),
         teacher_params=size,
-        teacher_tokens=parse_tokens(teacher_tokens, size or 1.0, "--teacher-tokens")
-        if teacher_tokens
-        else None,
+        teacher_tokens=parse_tokens(teacher_tokens, size, "--teacher-tokens") if teacher_tokens else None,
     )
     if json:
         write_json(answer.to_dict())
         return
-    lines = text_table(*answer.table())
+    lines = [answer.asked, "", *text_table(*answer.table())]
     lines += [f"! {warning}" for warning in answer.warnings]
     sys.stdout.write("\n".join(lines) + "\n")

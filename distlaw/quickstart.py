@@ -75,7 +75,8 @@ def _plan(calibration: Path, student: str, budget: str, out: Path) -> None:
     from scaling.units import parse_quantity
 
     question = Question(
-        student_params=parse_quantity(student, "--student"), budget=parse_quantity(budget, "--budget")
+        student_params=parse_quantity(student, "--student", "params"),
+        budget=parse_quantity(budget, "--budget", "FLOPs"),
     )
     answer = plan(question, Calibration.load(calibration))
     print_plan(answer)

@@ -7,10 +7,11 @@ import io
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from scaling.calibration import Calibration
 from scaling.errors import InputError
-from scaling.units import check_params, parse_quantity
+from scaling.units import check_params, parse_count, parse_quantity, unit_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +40,15 @@ class KnownTeacher:
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"teacher {self.name}: {name} must be positive and finite, not {value!r}")
         check_params(self.params, f"teacher {self.name}: params")
+        if self.tokens is not None and self.tokens < FEWEST_TOKENS_PER_PARAM * self.params:
+            raise InputError(
+                f"teacher {self.name}: {self.tokens:g} tokens are too few to train {self.params:g} "
+                "parameters; write 3T for 3e12"
+            )
 
 
+FEWEST_TOKENS_PER_PARAM = 0.01
+"""Below it the tokens of a teacher are another number, such as the decimals of its loss."""
 PRICE = "dollars_per_million_tokens"
 COLUMNS = tuple(field.name for field in fields(KnownTeacher))
 
@@ -76,7 +84,7 @@ def parse_catalogue(text: str, where: str = "catalogue") -> tuple[KnownTeacher, 
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
         columns = [name.strip().lower() for name in reader.fieldnames or []]
-        rows = [dict(zip(columns, row.values(), strict=False)) for row in reader]
+        rows = [_cells(columns, row, f"{where}, row {k}") for k, row in enumerate(reader, start=2)]
     except csv.Error as error:
         raise InputError(f"{where}: cannot be read as CSV: {error}") from None
     missing = {"name", "params"} - set(columns)
@@ -89,10 +97,21 @@ def parse_catalogue(text: str, where: str = "catalogue") -> tuple[KnownTeacher, 
         raise InputError(
             f"{where}: unknown column {', '.join(sorted(unknown))}; known are {', '.join(COLUMNS)}"
         )
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        raise InputError(f"{where}: two columns are called {', '.join(twice)}; keep one of each")
     teachers = tuple(_teacher(row, f"{Path(where).name}, row {k}") for k, row in enumerate(rows, start=2))
     if not teachers:
         raise InputError(f"{where}: no teachers in it")
     return teachers
+
+
+def _cells(columns: list[str], row: dict[str | None, Any], where: str) -> dict[str, str | None]:
+    if extra := [cell for cell in row.get(None) or () if cell.strip()]:
+        raise InputError(
+            f"{where}: more cells than columns, {', '.join(map(repr, extra))} last; write decimals with a "
+            "point, and names that hold commas in quotes"
+        )
+    return dict(zip(columns, row.values(), strict=False))
 
 
 def _teacher(row: dict[str, str | None], where: str) -> KnownTeacher:
@@ -100,11 +119,11 @@ def _teacher(row: dict[str, str | None], where: str) -> KnownTeacher:
     if not cells["name"] or not cells["params"]:
         raise InputError(f"{where}: name and params must be filled in")
     numbers = {
-        name: 0.0 if name == PRICE and text.strip("$0.") == "" else parse_quantity(text, f"{where}, {name}")
+        name: parse_quantity(text.removeprefix("$"), f"{where}, {name}", unit_of(name), zero=name == PRICE)
         for name, text in cells.items()
         if text and name not in ("name", "vocab")
     }
-    vocab = int(parse_quantity(cells["vocab"], f"{where}, vocab")) if cells["vocab"] else None
+    vocab = parse_count(cells["vocab"], f"{where}, vocab") if cells["vocab"] else None
     try:
         return KnownTeacher(name=cells["name"], vocab=vocab, **numbers)
     except InputError as error:

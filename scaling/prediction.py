@@ -16,7 +16,7 @@ from scaling.laws import EffectiveTokensLaw
 from scaling.plain import as_plain
 from scaling.plans import Estimate, beyond
 from scaling.uncertainty import Decisions, Judge, place
-from scaling.units import check_params
+from scaling.units import check_params, format_number, parse_quantity, parse_tokens
 
 if TYPE_CHECKING:
     import pandas
@@ -27,11 +27,27 @@ class Prediction:
     """What a calibration says of one student."""
 
     calibration: str
+    student_params: float
+    student_tokens: float
+    teacher_params: float | None
+    teacher_tokens: float | None
+    teacher_loss: float | None
+    """nats/token, where it was given."""
     losses: Mapping[str, Estimate]
     """nats/token: ``supervised``, ``teacher`` where predicted, and the student under each kind of law."""
     outside: Mapping[str, float]
     """By how many times each variable lies outside the fitted region; 1 is inside."""
     warnings: tuple[str, ...]
+
+    @property
+    def asked(self) -> str:
+        """The question, as it was read: ``1B student, 20B tokens``."""
+        parts = [f"{format_number(self.student_params)} student, {format_number(self.student_tokens)} tokens"]
+        teacher = [] if self.teacher_params is None else [format_number(self.teacher_params)]
+        teacher += [] if self.teacher_loss is None else [f"L={self.teacher_loss:g}"]
+        teacher += [] if self.teacher_tokens is None else [f"{format_number(self.teacher_tokens)} tokens"]
+        parts += [f"teacher {', '.join(teacher)}"] if teacher else []
+        return f"{'; '.join(parts)}; calibration {self.calibration}."
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain values for JSON."""
@@ -57,20 +73,27 @@ class Prediction:
 def predict(
     calibration: Calibration | str | Path = DEFAULT_CALIBRATION,
     *,
-    student_params: float,
-    student_tokens: float,
-    teacher_loss: float | None = None,
-    teacher_params: float | None = None,
-    teacher_tokens: float | None = None,
+    student_params: float | str,
+    student_tokens: float | str,
+    teacher_loss: float | str | None = None,
+    teacher_params: float | str | None = None,
+    teacher_tokens: float | str | None = None,
 ) -> Prediction:
     """The student's loss alone, and with a teacher of known or predicted loss, if one is given.
 
-    Raises :class:`~scaling.errors.InputError` where a teacher is half described.
+    Sizes, tokens and the loss are numbers or texts such as ``300M``; tokens also ratios such as ``20:1``.
+
+    Raises :class:`~scaling.errors.InputError` where a teacher is half described, and for texts that are no
+    quantities.
     """
     calibration = named(calibration)
-    for what, size in {"student_params": student_params, "teacher_params": teacher_params}.items():
-        if size is not None:
-            check_params(size, what)
+    student_params = _size(student_params, "student_params")
+    student_tokens = parse_tokens(student_tokens, student_params, "student_tokens")
+    teacher_params = None if teacher_params is None else _size(teacher_params, "teacher_params")
+    if teacher_tokens is not None:
+        teacher_tokens = parse_tokens(teacher_tokens, teacher_params, "teacher_tokens")
+    if teacher_loss is not None:
+        teacher_loss = parse_quantity(teacher_loss, "teacher_loss", "")
     judge = Judge(calibration)
     losses = {"supervised": judge.direct(student_params, student_tokens)}
     alone = judge.alone(student_params, student_tokens)
@@ -83,7 +106,7 @@ def predict(
         calibration.law()  # says that there is none
     if measured or teacher_params is not None:
         N_T, D_T = teacher_params or np.nan, teacher_tokens or np.nan
-        L_T = float(teacher_loss) if teacher_loss is not None else judge.alone(N_T, D_T)
+        L_T = teacher_loss if teacher_loss is not None else judge.alone(N_T, D_T)
         if not measured:
             losses["teacher"] = judge.direct(N_T, D_T)
         given = (student_params, student_tokens, N_T, D_T, L_T, not measured, student_params, student_tokens)
@@ -101,4 +124,20 @@ def predict(
     outside = calibration.region.outside(where, teacher_predicted=not measured)
     if beyond(outside):
         warnings.append(f"extrapolated beyond the fitted runs: {beyond(outside)}")
-    return Prediction(calibration=calibration.name, losses=losses, outside=outside, warnings=tuple(warnings))
+    return Prediction(
+        calibration=calibration.name,
+        student_params=student_params,
+        student_tokens=student_tokens,
+        teacher_params=teacher_params,
+        teacher_tokens=teacher_tokens,
+        teacher_loss=teacher_loss,
+        losses=losses,
+        outside=outside,
+        warnings=tuple(warnings),
+    )
+
+
+def _size(value: float | str, what: str) -> float:
+    params = parse_quantity(value, what, "params")
+    check_params(params, what)
+    return params

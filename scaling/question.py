@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scaling.calibration import Calibration, Range
@@ -13,7 +13,7 @@ from scaling.compute import FORWARDS_PER_STEP, Architecture
 from scaling.errors import InputError
 from scaling.optimum import Bounds
 from scaling.scenarios import SCENARIOS, Scenario, scenario
-from scaling.units import check_params, parse_quantity
+from scaling.units import Unit, check_params, parse_list, parse_quantity, unit_of
 
 CONSTRAINED = ("student_params", "student_tokens", "teacher_params", "teacher_tokens", "teacher_loss")
 LONGEST_TEACHER = 10.0
@@ -92,11 +92,12 @@ class Question:
         read: dict[str, object] = {}
         for name in ("student_params", "budget", "target_loss", "tolerance"):
             value = getattr(self, name)
-            read[name] = None if value is None else parse_quantity(value, name)
+            read[name] = None if value is None else parse_quantity(value, name, unit_of(name))
         for name in ("lifetime_tokens", "student_unique_tokens", "teacher_unique_tokens"):
             value = getattr(self, name)  # which may be zero, or infinite
-            read[name] = parse_quantity(value, name) if isinstance(value, str) else value
-        read["family"] = tuple(parse_quantity(size, "family") for size in self.family)
+            read[name] = parse_quantity(value, name, "tokens", zero=True) if isinstance(value, str) else value
+        read["family"] = _several(self.family, "family", "params")
+        read["weights"] = _several(self.weights, "weights", "")
         names = (self.scenarios,) if isinstance(self.scenarios, str | Scenario) else self.scenarios
         read["scenarios"] = tuple(scenario(each) if isinstance(each, str) else each for each in names)
         read["constraints"] = {name: _bounds(name, value) for name, value in self.constraints.items()}
@@ -213,8 +214,16 @@ def _bounds(name: str, value: object) -> tuple[float | None, float | None]:
     sides = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(sides) != 2:
         raise InputError(f"constraint on {name}: write (smallest, largest), not {value!r}")
-    low, high = (None if side is None else parse_quantity(side, f"constraint on {name}") for side in sides)
+    what, unit = f"constraint on {name}", unit_of(name)
+    low, high = (None if side is None else parse_quantity(side, what, unit) for side in sides)
     return low, high
+
+
+def _several(given: str | Sequence[object], what: str, unit: Unit) -> tuple[float, ...]:
+    """Quantities, or one text that lists them."""
+    if isinstance(given, str):
+        return parse_list(given, what, unit)
+    return tuple(parse_quantity(each, what, unit) for each in given)  # type: ignore[arg-type]
 
 
 def _spread(*ranges: Range | None) -> Range:

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from scaling.errors import InputError
+from scaling.units import parse_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,10 @@ def scenario(name: str) -> Scenario:
     """A scenario by name, or ``amortised:LOGITS,PRETRAINING`` with the two shares."""
     kind, _, shares = name.partition(":")
     if kind == "amortised":
-        try:
-            logits, pretraining = (float(share) for share in shares.split(","))
-        except ValueError:
-            raise InputError(
-                f"scenario {name!r}: write amortised:LOGITS,PRETRAINING, e.g. amortised:1,0.25"
-            ) from None
+        given = shares.split(",")
+        if len(given) != 2:
+            raise InputError(f"scenario {name!r}: write amortised:LOGITS,PRETRAINING, e.g. amortised:1,0.25")
+        logits, pretraining = (parse_number(share, f"scenario {name!r}") for share in given)
         return Scenario(name, logits, pretraining)
     if name not in SCENARIOS:
         raise InputError(

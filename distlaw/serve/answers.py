@@ -33,7 +33,6 @@ from scaling.plans import TOO_FAR, Plan
 from scaling.prediction import Prediction, predict
 from scaling.question import Question
 from scaling.render import asked, calibration_text, effect, notes, plan_table
-from scaling.units import parse_quantity, parse_tokens
 
 MAP_DRAWS = 50
 """Draws behind the probabilities of a map."""
@@ -71,6 +70,7 @@ class PredictAnswer(BaseModel):
     """Losses at a point, nats/token."""
 
     headline: str
+    asked: str
     table: Table
     notes: list[str]
     rows: list[Row]
@@ -152,16 +152,13 @@ def answer_plan(request: PlanRequest) -> dict[str, Any]:
 def answer_predict(request: PredictRequest) -> dict[str, Any]:
     """As :func:`scaling.predict`; a :class:`PredictAnswer`."""
     fitted = calibrated(request)
-    params = parse_quantity(request.student_params, "student_params")
-    teacher = _optional(request.teacher_params, "teacher_params")
-    tokens = request.teacher_tokens
     found = predict(
         fitted,
-        student_params=params,
-        student_tokens=parse_tokens(request.student_tokens, params, "student_tokens"),
-        teacher_loss=_optional(request.teacher_loss, "teacher_loss"),
-        teacher_params=teacher,
-        teacher_tokens=None if tokens is None else parse_tokens(tokens, teacher or 1.0, "teacher_tokens"),
+        student_params=request.student_params,
+        student_tokens=request.student_tokens,
+        teacher_loss=request.teacher_loss,
+        teacher_params=request.teacher_params,
+        teacher_tokens=request.teacher_tokens,
     )
     alone, taught = found.losses["supervised"], found.losses.get(fitted.default or "")
     headline = f"Alone the student reaches {alone} nats/token"
@@ -172,6 +169,7 @@ def answer_predict(request: PredictRequest) -> dict[str, Any]:
     ]
     return {
         "headline": headline,
+        "asked": found.asked,
         "table": _table(*found.table()),
         "notes": [f"! {warning}" for warning in found.warnings],
         "rows": rows,
@@ -183,8 +181,8 @@ def answer_predict(request: PredictRequest) -> dict[str, Any]:
 def answer_compare(request: CompareRequest) -> dict[str, Any]:
     """As ``distlaw compare``; a :class:`CompareAnswer`."""
     question = Question(
-        student_params=parse_quantity(request.student_params, "student_params"),
-        budget=parse_quantity(request.budget, "budget"),
+        student_params=request.student_params,  # type: ignore[arg-type]
+        budget=request.budget,  # type: ignore[arg-type]
         scenarios=tuple(request.scenarios),  # type: ignore[arg-type]
     )
     rows, warnings = compared(question, [fitted_by(each) for each in request.calibrations])
@@ -200,7 +198,7 @@ def answer_compare(request: CompareRequest) -> dict[str, Any]:
 def answer_frontier(request: FrontierRequest) -> dict[str, Any]:
     """As :func:`scaling.frontier`; a :class:`FrontierAnswer`."""
     fitted = calibrated(request)
-    low, high = span(request.budgets, "budgets")
+    low, high = span(request.budgets, "budgets", "FLOPs")
     budgets = list(np.geomspace(low, high, request.points))
     found = frontier(request.question(fitted, budget=high), budgets, fitted)
     return {
@@ -219,8 +217,8 @@ def answer_map(request: MapRequest) -> dict[str, Any]:
     fitted = calibrated(request)
     if request.uncertainty:
         fitted = thinned(fitted, MAP_DRAWS)
-    budgets = np.geomspace(*span(request.budgets, "budgets"), request.columns)
-    sizes = np.geomspace(*span(request.students, "students"), request.rows)
+    budgets = np.geomspace(*span(request.budgets, "budgets", "FLOPs"), request.columns)
+    sizes = np.geomspace(*span(request.students, "students", "params"), request.rows)
     first = request.scenarios[:1]
     lines = [
         frontier(
@@ -302,10 +300,6 @@ def _points(name: str) -> Calibration:
 def _certain(fitted: Calibration) -> Calibration:
     """A residual spread without the draws would look like all of the uncertainty, so both go."""
     return replace(fitted, draws={}, residual_sd={})
-
-
-def _optional(value: float | str | None, name: str) -> float | None:
-    return None if value is None else parse_quantity(value, name)
 
 
 def _table(header: list[str], rows: list[list[str]]) -> dict[str, Any]:

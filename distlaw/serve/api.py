@@ -201,7 +201,9 @@ def _sentence(problem: dict[str, Any]) -> str:
     where = [str(part) for part in problem["loc"] if part != "body" and not _is_branch(part)]
     found = problem["input"]
     said = f", not {found!r:.60}" if isinstance(found, str | int | float) else ""
-    return f"{'.'.join(where) or 'request'}: {problem['msg'][:1].lower()}{problem['msg'][1:]}{said}"
+    text = problem["msg"].removeprefix("Value error, ")
+    text += "" if repr(found) in text else said
+    return f"{'.'.join(where) or 'request'}: {text[:1].lower()}{text[1:]}"
 
 
 def _is_branch(part: object) -> bool:

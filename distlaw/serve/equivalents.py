@@ -6,7 +6,7 @@ An uploaded calibration and a catalogue appear under the names of files that the
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from distlaw.serve.requests import (
@@ -16,10 +16,12 @@ from distlaw.serve.requests import (
     FrontierRequest,
     PlanRequest,
     PredictRequest,
+    several,
+    span,
 )
 from scaling.calibration import DEFAULT_CALIBRATION, published
 from scaling.scenarios import SCENARIOS
-from scaling.units import parse_quantity, parse_tokens
+from scaling.units import parse_quantity
 
 FLAG = object()
 """The value of an option that takes none."""
@@ -36,8 +38,8 @@ def of_plan(request: PlanRequest) -> dict[str, str]:
         ("--target-loss", _number(request.target_loss)),
         *_shared_options(request),
         ("--teachers", CATALOGUE if request.teachers else None),
-        ("--family", ",".join(map(_text, request.family))),
-        ("--weights", ",".join(map(_text, request.weights))),
+        ("--family", _listed(request.family)),
+        ("--weights", _listed(request.weights)),
         ("--tolerance", _number(request.tolerance)),
         ("--store-logits", request.store_logits),
     ]
@@ -53,8 +55,8 @@ def of_plan(request: PlanRequest) -> dict[str, str]:
     given = _shared_arguments(request) | {
         "budget": request.budget,
         "target_loss": request.target_loss,
-        "family": tuple(request.family) or None,
-        "weights": tuple(request.weights) or None,
+        "family": several(request.family, "family", "params") or None,
+        "weights": several(request.weights, "weights", "") or None,
         "tolerance": request.tolerance,
     }
     names = ["Question", "plan"]
@@ -73,7 +75,7 @@ def of_plan(request: PlanRequest) -> dict[str, str]:
 
 def of_frontier(request: FrontierRequest) -> dict[str, str]:
     """``distlaw plan`` with a range, and :func:`scaling.frontier`."""
-    low, high = (parse_quantity(end, "budgets") for end in request.budgets)
+    low, high = span(request.budgets, "budgets", "FLOPs")
     options: Options = [
         ("--student", request.student_params),
         ("--budget", f"{_text(low)}:{_text(high)}"),
@@ -96,15 +98,10 @@ def of_predict(request: PredictRequest) -> dict[str, str]:
         ("--teacher-tokens", request.teacher_tokens),
         ("--calibration", _named(request.calibration)),
     ]
-    params = parse_quantity(request.student_params, "student_params")
-    teacher = _number(request.teacher_params)
-    tokens = request.teacher_tokens
-    given = {
-        "student_params": params,
-        "student_tokens": parse_tokens(request.student_tokens, params, "student_tokens"),
+    given = request.model_dump(include={"student_params", "student_tokens"}) | {
         "teacher_loss": _number(request.teacher_loss),
-        "teacher_params": teacher,
-        "teacher_tokens": None if tokens is None else parse_tokens(tokens, teacher or 1.0, "teacher_tokens"),
+        "teacher_params": request.teacher_params,
+        "teacher_tokens": request.teacher_tokens,
     }
     body = [f"    {name}={value}," for name, value in _literals(given).items()]
     head = f"found = predict(\n    {_file(request.calibration)!r},"
@@ -217,6 +214,10 @@ def _named(calibration: Fitted) -> str | None:
 
 def _file(calibration: Fitted) -> str:
     return calibration if isinstance(calibration, str) else UPLOAD
+
+
+def _listed(values: Sequence[float | str] | str) -> str:
+    return values if isinstance(values, str) else ",".join(map(_text, values))
 
 
 def _number(value: float | str | None) -> float | None:

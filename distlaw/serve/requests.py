@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from distlaw.options import counting
 from scaling.calibration import DEFAULT_CALIBRATION, Calibration, published
-from scaling.catalogue import KnownTeacher, parse_catalogue
+from scaling.catalogue import PRICE, KnownTeacher, parse_catalogue
 from scaling.errors import InputError
 from scaling.hardware import UTILISATION, Hardware, hardware
 from scaling.question import Question
 from scaling.scenarios import SCENARIOS
-from scaling.units import parse_quantity
+from scaling.units import Unit, parse_count, parse_list, parse_number, parse_quantity, unit_of
 
 LARGEST_BODY = 4 << 20
 """Bytes of a request: a calibration of several thousand draws."""
@@ -24,7 +24,33 @@ MOST_DRAWS = 4000
 FRONTIER_POINTS = 25
 
 Short = Annotated[str, StringConstraints(max_length=100)]
-Quantity = Annotated[float | Short, Field(description="A number, or a text such as 300M, 1.5B or 1e21")]
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("input should be a number, or a text such as 300M, 1.5B or 1e21")
+    return value
+
+
+def _reader(parse: Callable[[str, str], float]) -> BeforeValidator:
+    """Read texts with ``parse``."""
+
+    def read(value: Any) -> Any:
+        try:
+            return parse(value, "") if isinstance(value, str) else _no_bool(value)
+        except InputError as error:
+            raise ValueError(str(error).removeprefix(": ")) from None
+
+    return BeforeValidator(read)
+
+
+Quantity = Annotated[
+    float | Short,
+    BeforeValidator(_no_bool),
+    Field(description="A number, or a text such as 300M, 1.5B or 1e21"),
+]
+Count = Annotated[int, _reader(parse_count)]
+Number = Annotated[float, _reader(parse_number)]
 Bound = Annotated[
     Quantity | tuple[Quantity | None, Quantity | None],
     Field(description="[smallest, largest], null leaving a side open; one quantity alone fixes the variable"),
@@ -34,6 +60,10 @@ Fitted = Annotated[
     Field(description="Name of a published calibration, or the content of a calibration's file"),
 ]
 Range = tuple[Quantity, Quantity]
+Several = Annotated[
+    Annotated[list[Quantity], Field(max_length=12)] | Short,
+    Field(description="Quantities, or one text that lists them, separated by commas"),
+]
 
 
 class Request(BaseModel):
@@ -49,14 +79,14 @@ class Teacher(Request):
     params: Quantity
     loss: Quantity | None = None
     tokens: Quantity | None = None
-    dollars_per_million_tokens: float | None = None
-    vocab: int | None = None
+    dollars_per_million_tokens: Quantity | None = None
+    vocab: Count | None = None
 
     def known(self) -> KnownTeacher:
         """The planner's own."""
-        named = ("params", "loss", "tokens")
+        named = ("params", "loss", "tokens", PRICE)
         numbers: dict[str, Any] = {
-            name: parse_quantity(value, f"teacher {self.name}: {name}")
+            name: parse_quantity(value, f"teacher {self.name}: {name}", unit_of(name), zero=name == PRICE)
             for name in named
             if (value := getattr(self, name)) is not None
         }
@@ -69,21 +99,20 @@ class Device(Request):
 
     name: Short
     precision: Short = "bf16"
-    utilisation: float = UTILISATION
-    count: int = 1
-    dollars_per_hour: float | None = None
+    utilisation: Quantity = UTILISATION
+    count: Count = 1
+    dollars_per_hour: Quantity | None = None
     peak_flops: Quantity | None = None
 
     def known(self) -> Hardware:
         """The planner's own."""
-        peak = self.peak_flops
         return hardware(
             self.name,
             precision=self.precision,
-            utilisation=self.utilisation,
+            utilisation=parse_quantity(self.utilisation, "utilisation", ""),
             count=self.count,
-            dollars_per_hour=self.dollars_per_hour,
-            peak_flops=None if peak is None else parse_quantity(peak, "peak_flops"),
+            dollars_per_hour=optional(self.dollars_per_hour, "dollars_per_hour", ""),
+            peak_flops=optional(self.peak_flops, "peak_flops", "FLOP/s"),
         )
 
 
@@ -119,9 +148,9 @@ class Described(Asked):
     student_unique_tokens: Quantity | None = None
     teacher_unique_tokens: Quantity | None = None
     flops_rule: Short | None = None
-    context: Annotated[int, Field(ge=1, le=10**9)] | None = None
-    vocab: Annotated[int, Field(ge=2, le=10**9)] | None = None
-    aspect_ratio: Annotated[float, Field(gt=0, le=1e6, description="d_model / n_layers")] | None = None
+    context: Annotated[Count, Field(ge=1, le=10**9)] | None = None
+    vocab: Annotated[Count, Field(ge=2, le=10**9)] | None = None
+    aspect_ratio: Annotated[Number, Field(gt=0, le=1e6, description="d_model / n_layers")] | None = None
     extrapolate: bool = Field(False, description="Let a teacher that exists lie outside the fitted runs")
 
     def question(self, fitted: Calibration, **rest: Any) -> Question:
@@ -153,8 +182,8 @@ class PlanRequest(Described):
         | Annotated[str, StringConstraints(max_length=50_000)],
         Field(description="Teachers that exist, or the text of their CSV table"),
     ] = []
-    family: Annotated[list[Quantity], Field(max_length=12)] = []
-    weights: Annotated[list[float], Field(max_length=12)] = []
+    family: Several = []
+    weights: Several = []
     tolerance: Quantity | None = None
     device: Device | None = None
     store_logits: Annotated[
@@ -168,8 +197,8 @@ class PlanRequest(Described):
             budget=self.budget,
             target_loss=self.target_loss,
             teachers=self.known_teachers(),
-            family=tuple(self.family),
-            weights=tuple(self.weights),
+            family=several(self.family, "family", "params"),
+            weights=several(self.weights, "weights", ""),
             tolerance=self.tolerance,
             flops_per_dollar=self.device.known().flops_per_dollar if self.device else 0.0,
         )
@@ -228,12 +257,24 @@ def fitted_by(calibration: str | Mapping[str, Any]) -> Calibration:
     return fitted
 
 
-def span(budgets: Range, name: str) -> tuple[float, float]:
+def span(budgets: Range, name: str, unit: Unit) -> tuple[float, float]:
     """The two ends of a range.
 
     Raises :class:`~scaling.errors.InputError` where they are not in order.
     """
-    low, high = (parse_quantity(end, name) for end in budgets)
+    low, high = (parse_quantity(end, name, unit) for end in budgets)
     if low >= high:
         raise InputError(f"{name}: write [low, high] with low below high, not {budgets!r}")
     return low, high
+
+
+def optional(value: float | str | None, name: str, unit: Unit) -> float | None:
+    """A quantity, if there is one."""
+    return None if value is None else parse_quantity(value, name, unit)
+
+
+def several(values: Sequence[float | str] | str, name: str, unit: Unit) -> tuple[float, ...]:
+    """Quantities, however they were listed."""
+    if isinstance(values, str):
+        return parse_list(values, name, unit)
+    return tuple(parse_quantity(value, name, unit) for value in values)

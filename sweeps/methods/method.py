@@ -7,13 +7,13 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validator
 from pydantic_core import CoreSchema
 
 from sweeps.methods.legality import PARAMETERS, objection
 from sweeps.methods.parts import Credit, Delta, Init, Neighbours, Source, Taid
-from sweeps.specs.parts import Part
+from sweeps.specs.parts import Count, Number, Part
+from sweeps.specs.yaml_text import read_yaml
 
 SHORT = {"temperature": "tau", "cross_entropy": "ce"}
 """Names of a method's fields in tables."""
@@ -40,17 +40,17 @@ class Method(Part):
     """The named method that this is, but for what else is given here."""
     divergence: DivergenceName = "forward-kl"
     """Forward KL is the paper's; :mod:`sweeps.distillation.objectives` defines them all."""
-    beta: float = Field(0.5, gt=0, lt=1)
+    beta: Number = Field(0.5, gt=0, lt=1)
     """The teacher's share of the mixture in ``jensen-shannon``; one half is the symmetric one."""
-    skew: float = Field(0.1, gt=0, lt=1)
+    skew: Number = Field(0.1, gt=0, lt=1)
     """Share of a distribution in its own reference, in ``skew-kl`` (the teacher's), ``reverse-skew-kl``."""
-    gold: float = Field(1.0, ge=0)
+    gold: Number = Field(1.0, ge=0)
     """Weight in ``decoupled-kl`` of how likely the label is; in text of models that is the token drawn."""
-    others: float = Field(1.0, ge=0)
+    others: Number = Field(1.0, ge=0)
     """Weight in ``decoupled-kl`` of how likely the other tokens are beside each other."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: Number = Field(1.0, gt=0)
     """tau, softens both distributions."""
-    cross_entropy: float = Field(0.0, ge=0, le=1)
+    cross_entropy: Number = Field(0.0, ge=0, le=1)
     """Weight of the text's own tokens, 1 - lambda; 0 is pure distillation, 1 asks no teacher."""
     taid: Taid | None = None
     """Move the teacher away from the student as training goes on."""
@@ -62,7 +62,7 @@ class Method(Part):
     """The teacher reads every batch; or wrote its distributions down once, in half precision; or only its
     likeliest tokens and their tail's mass, which shifts the law; by how much, see
     :mod:`sweeps.distillation.logits`."""
-    top: int = Field(32, ge=1)
+    top: Count = Field(32, ge=1)
     """Tokens kept by ``logits: top-k``."""
     source: Source = Source()
     """Whose text it is trained on."""
@@ -71,7 +71,7 @@ class Method(Part):
     sequences does. It knows after some tokens who wrote the text, and nothing is learnt from the rest."""
     credit: Credit | None = None
     """Credit tokens of the student's text for what came after them too, not only for the divergence there."""
-    pretraining: float = Field(0.0, ge=0)
+    pretraining: Number = Field(0.0, ge=0)
     """Weight of the cross-entropy of the data itself, beside what the student learns from its own text."""
     init: Init | None = None
     """Begin with another method."""
@@ -90,7 +90,7 @@ class Method(Part):
     @classmethod
     def _mixes(cls, given: Any) -> Any:
         if given in (0, 1):
-            plain = "reverse-kl" if given else "forward-kl"
+            plain = "reverse-kl" if given == 1 else "forward-kl"
             raise ValueError(f"at {given} nothing is mixed; set divergence: {plain}, which GKD means by that")
         return given
 
@@ -167,7 +167,7 @@ def _folder() -> Iterator[Any]:
 def _fragment(name: str) -> dict[str, Any]:
     if name not in named():
         raise ValueError(f"no method is called {name!r}; known: {', '.join(named())}")
-    found: dict[str, Any] = yaml.safe_load(files("sweeps.methods").joinpath(f"{name}.yaml").read_text())
+    found: dict[str, Any] = read_yaml(files("sweeps.methods").joinpath(f"{name}.yaml").read_text(), name)
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sweeps.specs.parts import Part, Quantity
+from sweeps.specs.parts import Count, Number, Part, Quantity
 
 
 class Taid(Part):
@@ -15,13 +15,13 @@ class Taid(Part):
     See :mod:`sweeps.distillation.taid`.
     """
 
-    start: float = Field(0.4, ge=0, le=1)
+    start: Number = Field(0.4, ge=0, le=1)
     """t at the beginning: 0 is the student, 1 the teacher."""
-    end: float = Field(1.0, gt=0, le=1)
+    end: Number = Field(1.0, gt=0, le=1)
     """t at the end."""
-    pace: float = Field(8.0, ge=0)
+    pace: Number = Field(8.0, ge=0)
     """How much faster than linearly t may rise, over the whole run; 0 leaves it linear."""
-    momentum: float = Field(0.99, ge=0, lt=1)
+    momentum: Number = Field(0.99, ge=0, lt=1)
     """Memory of how the loss fell, per optimiser step."""
 
     @model_validator(mode="after")
@@ -37,9 +37,9 @@ class Delta(Part):
     See :mod:`sweeps.distillation.delta`.
     """
 
-    strength: float = Field(1.0, ge=0)
+    strength: Number = Field(1.0, ge=0)
     """Of the shift: 0 is the student's base, 1 the teacher's whole tuning."""
-    tail: float = Field(1e-3, ge=0, lt=1)
+    tail: Number = Field(1e-3, ge=0, lt=1)
     """Shift no token less likely than this share of the likeliest, for tuned teacher and student's base."""
 
 
@@ -49,11 +49,11 @@ class Neighbours(Part):
     See :mod:`sweeps.distillation.neighbours`.
     """
 
-    count: int = Field(16, ge=1)
+    count: Count = Field(16, ge=1)
     """k, of neighbours that vote."""
     keys: Quantity = 2.0**15
     """Tokens of the training text that can be neighbours, whole blocks of it; every one is searched."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: Number = Field(1.0, gt=0)
     """Of votes, in medians of the squared distance of the farthest neighbour."""
     itself: bool = False
     """Let a token of the text be its own neighbour, as the reference code does: the label then wins."""
@@ -66,16 +66,16 @@ class Neighbours(Part):
 class Replay(Part):
     """Text of the student is kept and read again; its share grows as the loss rises (DistiLLM)."""
 
-    capacity: int = Field(1000, ge=1)
+    capacity: Count = Field(1000, ge=1)
     """Sequences kept, the newest."""
-    start: float = Field(0.0, ge=0, le=1)
+    start: Number = Field(0.0, ge=0, le=1)
     """Share of batches that the student wrote, at first; the others are the data's."""
-    rise: float = Field(0.1, gt=0, le=1)
+    rise: Number = Field(0.1, gt=0, le=1)
     """What is added to that share each time the loss is found to have risen."""
-    tolerance: float = Field(0.1, ge=0)
+    tolerance: Number = Field(0.1, ge=0)
     """Rise of the loss on the data from its baseline that counts, nats/token. The baseline is the loss at the
     first step, and after each rise that counted the loss found then."""
-    looks: int = Field(20, ge=1)
+    looks: Count = Field(20, ge=1)
     """At that loss, evenly spaced over the run from its first step on; a shorter run looks at every step."""
 
 
@@ -85,13 +85,13 @@ class Source(Part):
     by: Literal["data", "teacher", "student", "both"] = "data"
     """The data itself, all of which counts; or what the teacher wrote, once, before; or what the student
     writes at every step; or for one half of each batch the one, for the other the other."""
-    prompt_tokens: int | None = Field(None, ge=1)
+    prompt_tokens: Count | None = Field(None, ge=1)
     """Tokens of each block of the data that are kept as a prompt; a quarter of the context if not given."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: Number = Field(1.0, gt=0)
     """At which text is written."""
-    fraction: float = Field(1.0, gt=0, le=1)
+    fraction: Number = Field(1.0, gt=0, le=1)
     """Of batches that the student writes; the others are the data's."""
-    teacher_share: float = Field(0.0, ge=0, lt=1)
+    teacher_share: Number = Field(0.0, ge=0, lt=1)
     """Of the teacher in the mixture that the student's text is drawn from, token by token."""
     replay: Replay | None = None
     """Let the student write more as its loss rises, and keep what it wrote."""
@@ -107,13 +107,13 @@ class Credit(Part):
     See :mod:`sweeps.distillation.credit`.
     """
 
-    discount: float = Field(1.0, ge=0, le=1)
+    discount: Number = Field(1.0, ge=0, le=1)
     """gamma, of what comes one token later."""
     normalise: bool = True
     """Divide by how much comes after: the mean of rewards, not their sum."""
-    clip: float = Field(0.2, gt=0)
+    clip: Number = Field(0.2, gt=0)
     """How far from one the ratio of new to old probability still counts."""
-    updates: int = Field(4, ge=1)
+    updates: Count = Field(4, ge=1)
     """Optimiser steps on what was written once."""
     rewards: Literal["sampled", "expected"] = "sampled"
     """log p/q of the token drawn; or what that is on average, minus the reverse KL, which varies less."""
@@ -124,7 +124,7 @@ class Credit(Part):
 class Init(Part):
     """How a run begins before its method: as one of its own, a part of its tokens and of its FLOPs."""
 
-    share: float = Field(0.25, gt=0, lt=1)
+    share: Number = Field(0.25, gt=0, lt=1)
     """Of the student's tokens."""
     by: Literal["data", "teacher", "base"] = "data"
     """Trained on the data; or distilled on it, with forward KL, from the same teacher; or trained on the text

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from sweeps.corpora.named import NAMED
-from sweeps.specs.parts import Part, Quantity, Seed
+from sweeps.specs.parts import Count, Number, Part, Quantity, Seed
 
 VOCAB = 512
 
@@ -31,13 +31,13 @@ class Corpus(Part):
     .jsonl or .parquet."""
     text_field: str = "text"
     """Field (.jsonl) or column (.parquet, datasets) that holds the text."""
-    heldout: float | None = Field(None, gt=0, lt=1)
+    heldout: Number | None = Field(None, gt=0, lt=1)
     """Share of each part's text held out, in whole documents; if not given, enough for a precise loss."""
-    vocab: int = Field(VOCAB, gt=0)
+    vocab: Count = Field(VOCAB, gt=0)
     """Entries of the byte-level BPE vocabulary."""
     tokenizer: str | None = Field(None, min_length=1)
     """A directory or OWNER/NAME on a hub whose tokenizer is used instead, as students of its model need."""
-    context: int = Field(128, ge=8)
+    context: Count = Field(128, ge=8)
     """Sequence length, tokens."""
     seed: Seed = 0
     """Seed of the held-out choice."""

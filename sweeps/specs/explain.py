@@ -40,6 +40,8 @@ def explain(problem: Any, root: type[BaseModel], variants: Mapping[str, type[Bas
     text = f"{message[0].lower()}{message[1:]}"
     if not isinstance(found, dict | list) and repr(found) not in text:
         text += f", found {found!r}"
+    if problem["type"] == "string_type" and isinstance(found, int | float):
+        text += "; put it in quotes"
     return f"{field}: {text}" if field else message
 
 

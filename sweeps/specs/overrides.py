@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from scaling.errors import InputError
+from sweeps.specs.yaml_text import read_yaml
 
 _PART = re.compile(r"\.?([A-Za-z_]\w*)|\[(\d+)\]|\.(\d+)")
 
@@ -27,11 +26,7 @@ def override(spec: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
         path, sign, value = text.partition("=")
         if not sign:
             raise InputError(f"--set: write FIELD=VALUE, such as students[0].params=[10k,30k], not {text!r}")
-        try:
-            found = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"--set {path}: {value!r} is not YAML") from None
-        spec = _changed(spec, _parts(path), found, path)
+        spec = _changed(spec, _parts(path), read_yaml(value, f"--set {path}"), path)
     return spec
 
 

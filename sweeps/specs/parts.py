@@ -1,36 +1,55 @@
-"""What every part of a spec is made of: strict models, and quantities as people write them."""
+"""What every part of a spec is made of: strict models, and numbers as people write them."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from scaling.errors import InputError
-from scaling.units import parse_quantity
+from scaling.units import parse_count, parse_number, parse_quantity, parse_ratio
 
 
-def _quantity(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError("expected a quantity such as 100k, 1.5M or 2e6")
-    if isinstance(value, int) and value > sys.float_info.max:
-        raise ValueError("too large a number")
-    try:
-        return parse_quantity(value, "value")
-    except InputError as error:
-        raise ValueError(str(error).removeprefix("value: ")) from None
+def _reader(parse: Callable[[Any, str], float]) -> BeforeValidator:
+    """Read numbers and texts with ``parse``; pydantic says what anything else should be."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError(f"expected a number, not {value}")
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            raise ValueError("too large a number")
+        try:
+            return parse(value, "value") if isinstance(value, str) else value
+        except InputError as error:
+            raise ValueError(str(error).removeprefix("value: ")) from None
+
+    return BeforeValidator(read)
+
+
+def _positive(value: Any) -> Any:
+    """Say in our words what pydantic would say of a number that is no quantity."""
+    if isinstance(value, int | float) and not value > 0:
+        raise ValueError(f"must be positive and finite, not {value!r}")
+    return value
+
+
+def _schema(text: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": ["number", "string"], "description": text})
 
 
 Quantity = Annotated[
     float,
-    BeforeValidator(_quantity),
+    BeforeValidator(_positive),
+    _reader(parse_quantity),
     Field(gt=0, le=1e30),
-    WithJsonSchema({"type": ["number", "string"], "description": "A quantity such as 100k, 1.5M or 2e6."}),
+    _schema("A quantity such as 100k, 1.5M or 2e6."),
 ]
-
-
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Ratio = Annotated[float, _reader(parse_ratio), Field(gt=0, le=1e30), _schema("A ratio, such as 20 or 20:1.")]
+Number = Annotated[float, _reader(parse_number)]
+Count = Annotated[int, _reader(parse_count)]
+Seed = Annotated[Count, Field(ge=0, lt=2**31)]
 
 
 class Part(BaseModel):

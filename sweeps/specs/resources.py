@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from scaling.errors import InputError
 from scaling.hardware import UTILISATION, Hardware, hardware
-from sweeps.specs.parts import Part, Quantity
+from sweeps.specs.parts import Count, Number, Part, Quantity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,11 +25,11 @@ class Resources(Part):
 
     from_params: Quantity | Literal[0] = 0
     """Holds for steps whose model, or teacher, has at least so many non-embedding parameters."""
-    cpus: int = Field(1, ge=1)
+    cpus: Count = Field(1, ge=1)
     """Cores on each node, one thread each."""
-    gpus: float = Field(0, ge=0)
+    gpus: Number = Field(0, ge=0)
     """GPUs on each node: a share of one, or several that train the step together."""
-    nodes: int = Field(1, ge=1)
+    nodes: Count = Field(1, ge=1)
     """Machines that train the step together."""
 
     @model_validator(mode="after")
@@ -60,9 +60,9 @@ class Devices(Part):
     name: str | None = None
     """A GPU of scaling/hardware.csv, such as h100: time is then FLOPs over what it reaches. If none is given,
     time comes from a probe of this machine."""
-    utilisation: float = Field(UTILISATION, gt=0, le=1)
+    utilisation: Number = Field(UTILISATION, gt=0, le=1)
     """Share of the GPU's peak that training reaches; small models reach less."""
-    dollars_per_hour: float | None = Field(None, gt=0)
+    dollars_per_hour: Number | None = Field(None, gt=0)
     """Of one GPU, or where steps use none, of one core; the table's price if not given."""
 
     @model_validator(mode="after")

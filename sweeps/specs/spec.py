@@ -11,7 +11,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     Discriminator,
     Field,
@@ -25,9 +24,10 @@ from sweeps.methods import Method, Neighbours
 from sweeps.specs.corpus import Base, Corpus
 from sweeps.specs.explain import explain
 from sweeps.specs.overrides import override
-from sweeps.specs.parts import Part, Quantity, Seed
+from sweeps.specs.parts import Count, Number, Part, Quantity, Ratio, Seed
 from sweeps.specs.protocols import ProtocolName, departure
 from sweeps.specs.resources import Caps, Devices, Resources
+from sweeps.specs.yaml_text import read_yaml
 
 WARMUP_STEPS = 50
 MIN_STEPS = 500
@@ -44,19 +44,19 @@ class Training(Part):
     """Tokens per optimiser step, a multiple of the context."""
     warmup_tokens: Quantity | None = None
     """Tokens of linear warm-up; 50 optimiser steps if not given."""
-    peak_rate: float = Field(0.01, gt=0)
+    peak_rate: Number = Field(0.01, gt=0)
     """Peak learning rate at the base width; mu-P (simple) carries it to other widths."""
     schedule: Literal["cosine", "wsd"] = "cosine"
     """After warm-up: a cosine to the end, or warm-up-stable-decay, whose runs of one size share a trunk."""
-    decay: float = Field(0.2, gt=0, le=0.9)
+    decay: Number = Field(0.2, gt=0, le=0.9)
     """Share of a run over which ``wsd`` decays, linearly; the rate is constant before."""
-    final_rate: float = Field(0.001, ge=0, le=1)
+    final_rate: Number = Field(0.001, ge=0, le=1)
     """Learning rate at the end, as a share of the peak."""
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: Number = Field(1e-4, ge=0)
     """Decoupled weight decay of matrices."""
-    clip: float = Field(1.0, gt=0)
+    clip: Number = Field(1.0, gt=0)
     """Largest global norm of the gradient."""
-    z_loss: float = Field(1e-4, ge=0)
+    z_loss: Number = Field(1e-4, ge=0)
     """Weight of the z-loss."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """In which matrices are multiplied; weights, norms and losses stay fp32, and so do held-out losses."""
@@ -86,8 +86,8 @@ class Grid(Part):
     """Non-embedding parameters; the ladder's nearest rung is trained."""
     tokens: list[Quantity] | None = Field(None, min_length=1)
     """Training tokens."""
-    tokens_per_param: list[Quantity] | None = Field(None, min_length=1)
-    """Training tokens per non-embedding parameter, D/N."""
+    tokens_per_param: list[Ratio] | None = Field(None, min_length=1)
+    """Training tokens per non-embedding parameter, D/N: 20, or 20:1."""
     flops: list[Quantity] | None = Field(None, min_length=1)
     """Training FLOPs of each run (an IsoFLOP profile per value)."""
     seeds: Seeds = [0]
@@ -110,7 +110,7 @@ class Students(Grid):
 
     methods: list[Method] | None = Field(None, min_length=1)
     """The methods of these, if they are not the sweep's."""
-    teachers: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=1)
+    teachers: list[Annotated[Count, Field(ge=0)]] | None = Field(None, min_length=1)
     """Which of the sweep's teachers these have, by their numbers in its list, from 0; all if not given."""
 
 
@@ -143,8 +143,8 @@ Teacher = Annotated[
 class Range(Part):
     """An interval to search."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
     log: bool = False
     """Search in logarithms."""
 
@@ -172,7 +172,7 @@ class Tuning(Part):
     """Length of a whole trial."""
     seeds: Seeds = [0]
     """A trial is judged by the mean over these."""
-    trials: int = Field(16, ge=1)
+    trials: Count = Field(16, ge=1)
     """Of the training rules, and again of each method."""
     max_flops: Quantity | None = None
     """Cap on the FLOPs of each search."""
@@ -194,7 +194,7 @@ class Sweep(Part):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     corpus: Corpus = Corpus()
-    aspect_ratio: float = Field(32.0, gt=0)
+    aspect_ratio: Number = Field(32.0, gt=0)
     """Width per layer of every model (the paper's ladder has 128)."""
     training: Training = Training()
     protocol: ProtocolName | None = None
@@ -300,20 +300,6 @@ class Sweep(Part):
                 yield f"{where}[{number}]", method
 
 
-class UniqueKeys(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error, where plain YAML would drop the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of ``node``."""
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1 and key != "<<":
-                raise yaml.constructor.ConstructorError(
-                    problem=f"{key!r} is given twice", problem_mark=node.start_mark
-                )
-        return super().construct_mapping(node, deep=deep)
-
-
 def load_sweep(path_or_preset: str | Path, changes: Sequence[str] = ()) -> Sweep:
     """Read and validate a spec: a YAML file, or the name of a preset such as ``quickstart``.
 
@@ -323,10 +309,7 @@ def load_sweep(path_or_preset: str | Path, changes: Sequence[str] = ()) -> Sweep
         InputError: naming the file, every wrong field, what was found and what would be right.
     """
     text, where = _read_spec(path_or_preset)
-    try:
-        data = yaml.load(text, UniqueKeys)  # noqa: S506  (a SafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    data = read_yaml(text, where)
     if not isinstance(data, dict):
         raise InputError(f"{where}: expected a mapping of fields at the top, found {type(data).__name__}")
     return parse_sweep(override(data, changes), where)

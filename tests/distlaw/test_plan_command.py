@@ -191,7 +191,7 @@ def test_calibrations_are_listed_and_shown(tmp_path):
         ("plan --student 7 --budget 1e21", "write 7B"),
         ("plan --student 1B --budget 1e300", "budget: 1e[+]300 FLOPs is beyond"),
         ("plan --student 1B --budget 1e21 --mfu 0.5 --count 8", "--mfu, --count: goes with --gpu"),
-        ("plan --student 1B --budget 1e21 --gpu h100 --price 0", "dollars_per_hour must be positive"),
+        ("plan --student 1B --budget 1e21 --gpu h100 --price 0", "--price: must be positive"),
         ("plan --student 1B --budget 1e20:1e21 --gpu h100", "--gpu: goes with one budget"),
         ("plan --student 1B --budget 1e20:1e21 --tolerance 0.1", "--tolerance: goes with one budget"),
         ("plan --student 1B --budget 1e21 --csv --json", "--csv: goes without --json"),

@@ -31,6 +31,12 @@ def test_logits_may_be_served_for_nothing(tmp_path):
         ("name,params,loss,tokens\na,1B,,\n", "row 2: teacher a: give its loss"),
         ("name,params,loss\na,7,2.1\n", "row 2: teacher a: params: 7 parameters is no size"),
         ("name,params,loss\na,big,2.1\n", "row 2, params: cannot read 'big'"),
+        ("name,params,loss\na,7B,2,1\n", "row 2: more cells than columns, '1' last"),
+        ('name,params,loss\na,"7,5B",2.1\n', "row 2, params: cannot read '7,5B'.* write 7.5B"),
+        ("name,params,loss,tokens\na,7B,2,1\n", "row 2: teacher a: 1 tokens are too few"),
+        ("name,params,loss,vocab\na,7B,2.1,32k\n", "row 2, vocab: cannot read '32k'"),
+        ("name,params,params,loss\na,7B,1B,2.1\n", "two columns are called params"),
+        ("name,params,loss\na,7B,2 tokens\n", "row 2, loss: '2 tokens' is in tokens"),
         ("name,params,loss\nb,1B,2\na,1B,-2\n", "row 3, loss: must be positive"),
     ],
 )

@@ -113,6 +113,69 @@ def test_a_method_s_name_says_what_is_not_at_its_default() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('supervised: [{params: ["13,5k"], tokens: [1M]}]', "params[0]: cannot read '13,5k'"),
+        ("supervised: [{params: [13,5k], tokens: [1M]}]", "13,5k is one number, or two; write 13.5k"),
+        (
+            "supervised: [{params: [7k], tokens: [20:1]}]",
+            "tokens[0]: cannot read '20:1' as a quantity; a ratio",
+        ),
+        ("supervised: [{params: [7k], tokens: [1M], seeds: [010]}]", "seeds[0]: cannot read '010'"),
+        ("supervised: [{params: [0x10], tokens: [1M]}]", "params[0]: cannot read '0x10'"),
+        ("supervised: [{params: [7_5], tokens: [1M]}]", "params[0]: cannot read '7_5'"),
+        ("supervised: [{params: [yes], tokens: [1M]}]", "params[0]: cannot read 'yes'"),
+        ("supervised: [{params: [2026-01-01], tokens: [1M]}]", "params[0]: cannot read '2026-01-01'"),
+        ("supervised: [{params: [.inf], tokens: [1M]}]", "params[0]: cannot read '.inf'"),
+        ("supervised: [{params: [!!int 010], tokens: [1M]}]", "'010' is no decimal number"),
+        ("training: {peak_rate: true}", "training.peak_rate: expected a number, not True"),
+        ("training: {peak_rate: 0,01}", "training.peak_rate: input should be greater"),
+        ("training: {peak_rate: 1_5}", "training.peak_rate: cannot read '1_5'"),
+        ("corpus: {context: 4k}", "corpus.context: cannot read '4k' as a number"),
+        ("corpus: {vocab: 300.5}", "corpus.vocab: "),
+        ("name: 12", "name: input should be a valid string, found 12; put it in quotes"),
+        ("methods: [{temperature: 1:30}]", "methods[0].temperature: cannot read '1:30'"),
+    ],
+)
+def test_yaml_is_never_another_number(tmp_path: Path, line: str, message: str) -> None:
+    field, _, _ = line.partition(":")
+    rest = {"name": "name: a", "supervised": "supervised: [{params: [7k], tokens: [1M]}]"}
+    path = tmp_path / "spec.yaml"
+    path.write_text("\n".join([line, *(text for key, text in rest.items() if key != field)]))
+    with pytest.raises(InputError) as error:
+        load_sweep(path)
+    assert message in str(error.value)
+
+
+def test_yaml_is_read_as_it_was_meant(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "name: 1e3\n"
+        "corpus: {vocab: 1e3, context: 128, text_field: no}\n"
+        "training: {batch_tokens: 1_280, peak_rate: 1e-3, weight_decay: .5, compile: yes}\n"
+        "supervised: [{params: [1, 5k, 1e3], tokens_per_param: [20:1, 40], seeds: [10,11,1_000]}]\n"
+        "methods: [{temperature: 2, taid: {pace: 1e1}}]\n"
+    )
+    sweep = load_sweep(path, ["training.clip=1e-1", "training.decay=.3"])
+    assert (sweep.name, sweep.corpus.text_field) == ("1e3", "no")
+    assert (sweep.corpus.vocab, sweep.training.batch_tokens) == (1000, 1280)
+    training = sweep.training
+    assert (training.peak_rate, training.weight_decay, training.compile) == (1e-3, 0.5, True)
+    assert (training.clip, training.decay) == (0.1, 0.3)
+    (grid,) = sweep.supervised
+    assert (grid.params, grid.tokens_per_param, grid.seeds) == ([1, 5e3, 1e3], [20, 40], [10, 11, 1000])
+    assert sweep.methods[0].taid == Taid(pace=10)
+
+
+@pytest.mark.parametrize(
+    "change", ["supervised[0].params=[13,5k]", "supervised[0].seeds=[010]", "name=[a: 1, a: 2]"]
+)
+def test_changes_are_read_like_specs(change: str) -> None:
+    with pytest.raises(InputError, match=change[:4]):
+        load_sweep("quickstart", [change])
+
+
 def test_all_errors_come_at_once(small_spec: dict[str, Any]) -> None:
     small_spec |= {"nam": 1, "aspect_ratio": -1}
     with pytest.raises(InputError, match=r"2 wrong") as error:

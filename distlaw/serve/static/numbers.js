@@ -1,11 +1,27 @@
-// Quantities as people write and read them; the server reads them again, and its word counts.
+// Quantities as people write and read them. The server is sent what was written, and its reading counts; `read`
+// is the grammar of scaling/units.py again, for the sliders alone, and a test compares the two.
 
-const SCALES = { k: 1e3, m: 1e6, b: 1e9, t: 1e12 };
+const SCALES = { "": 0, k: 3, m: 6, b: 9, t: 12 };
+const FLOP_SCALES = { ...SCALES, g: 9, p: 15, e: 18, z: 21, y: 24 };
+const NUMBER = /([+-]?(?:[1-9][0-9]{0,2}(?:(?:_[0-9]{3})+|(?:,[0-9]{3}){2,})(?:\.[0-9]+)?|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+))(?:e([+-]?[0-9]{1,4}))?/;
+const QUANTITY = new RegExp(`^${NUMBER.source} *([kmbtgpezy]?) *(flops?(?:/s)?|tokens?|param(?:eter)?s?|)$`, "i");
 
-/** The number in a text such as 300M or 1e21, or NaN. */
+/** The positive number in a text such as 300M or 1e21, or NaN. */
 export function read(text) {
-  const match = /^\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbt]?)/i.exec(text.replaceAll(",", ""));
-  return match ? Number(match[1].replaceAll("_", "")) * (SCALES[match[2].toLowerCase()] ?? 1) : NaN;
+  const [first, ...again] = text.replace(/[\t\n\r\u00a0\u2009\u202f]/g, " ").replace(/^ +| +$/g, "").split(" (");
+  const value = quantity(first);
+  if (!(value > 0 && Number.isFinite(value))) return NaN;
+  if (!again.length) return value;
+  const tail = again.join(" ("), restated = tail.endsWith(")") ? quantity(tail.slice(0, -1)) : NaN;
+  return Math.abs(restated - value) <= 6e-3 * Math.max(Math.abs(restated), value) ? value : NaN;
+}
+
+function quantity(text) {
+  const match = QUANTITY.exec(text);
+  if (!match) return NaN;
+  const [, number, exponent, scale, unit] = match.map((part) => part ?? "");
+  const power = (/^flop/i.test(unit) ? FLOP_SCALES : SCALES)[scale.toLowerCase()];
+  return power === undefined ? NaN : Number(`${number.replace(/[,_]/g, "")}e${Number(exponent) + power}`);
 }
 
 /** Three significant figures with K, M, B or T: 1.46B. */

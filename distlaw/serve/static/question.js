@@ -103,7 +103,7 @@ export function put(name, value) {
 
 /** The kind of question and the request that asks it. */
 export function request() {
-  const state = entries(), list = (text) => text.split(",").map((each) => each.trim()).filter(Boolean);
+  const state = entries();
   const scenarios = state.scenario ? state.scenario.split(";") : [];
   if (state.shares && ["plan", "target", "family"].includes(state.ask)) scenarios.push(`amortised:${state.shares.replaceAll(" ", "")}`);
   if (state.ask === "predict") return { kind: "predict", body: predicted(state) };
@@ -116,7 +116,7 @@ export function request() {
   const constraints = Object.fromEntries(BOUNDED.map((name) => [name, [state[`${name}_low`] || null, state[`${name}_high`] || null]]).filter(([, sides]) => sides[0] || sides[1]));
   if (Object.keys(constraints).length) body.constraints = constraints;
   if (state.ask !== "family" && !state.best) body.student_params = state.student;
-  if (state.ask === "family") Object.assign(body, { family: list(state.family), weights: list(state.weights) });
+  if (state.ask === "family") Object.assign(body, { family: state.family, weights: state.weights });
   if (state.ask === "family") delete body.lifetime_tokens;
   if (state.ask === "teachers") Object.assign(body, { teachers: state.catalogue, scenarios: [state.logits] });
   if (state.ask === "plan" && state.tolerance) body.tolerance = state.tolerance;
