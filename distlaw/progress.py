@@ -30,6 +30,7 @@ class Progress:
         self.console = Console()
         self.live = Live(console=self.console, refresh_per_second=4, transient=True)
         self.told: set[str] = set()
+        self.troubles = 0
         self.started = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -45,6 +46,9 @@ class Progress:
     def show(self, state: State) -> None:
         """Draw or print what is new; nobody listening is no reason to stop training."""
         with suppress(BrokenPipeError):
+            for trouble in state.troubles[self.troubles :]:
+                self.console.print(trouble, highlight=False, markup=False, soft_wrap=True)
+            self.troubles = len(state.troubles)
             if self.console.is_terminal:
                 self.live.update(self._picture(state))
             else:

@@ -12,18 +12,19 @@ import logging
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from sweeps.execution.jobs import Job, Outcome, run_job
-from sweeps.storage.endings import Ending, ending_of_process, oom_kills
+from sweeps.execution.jobs import Job, Outcome, failure, run_job
+from sweeps.storage.endings import Ending, ending_of_process, oom_kills, told_by
 from sweeps.storage.leases import end_name, latest, log_place
 from sweeps.storage.store import Store
 
@@ -41,13 +42,21 @@ class Forker:
     """The starting side: one process, and one job at a time."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "sweeps.execution.forker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for who started us
-            env={**os.environ, **ONE_THREAD},
-        )
+        self.printed = _scratch()
+        """What it prints; its jobs have logs of their own."""
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sweeps.execution.forker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.printed,
+                start_new_session=True,  # Ctrl-C is for who started us
+                env={**os.environ, **ONE_THREAD},
+            )
+        except OSError:
+            if self.printed:
+                self.printed.close()
+            raise
         self.job: Job | None = None
         self.waiting: dict[str, int] = {}
         self.pids: list[int] = []
@@ -137,6 +146,8 @@ class Forker:
             with suppress(BrokenPipeError):
                 assert pipe is not None
                 pipe.close()
+        if self.printed:
+            self.printed.close()
 
     @property
     def alive(self) -> bool:
@@ -146,8 +157,13 @@ class Forker:
     def _died(self) -> list[Outcome]:
         code = self.process.wait()
         ending, reason = ending_of_process(code)
-        if not self.started:
-            ending, reason = Ending.FAILED, f"a worker could not be started, it exited with {code}"
+        if not self.started and ending is not Ending.LOST:
+            ending = Ending.UNSTARTED
+            reason = f"a worker could not be started on {socket.gethostname()}, it exited with {code}"
+        if self.printed and ending is not Ending.LOST:
+            self.printed.seek(0)
+            words = told_by(self.printed.read())
+            reason += f": {words}" if words else ""
         rest = self._rest(ending, reason)
         self.job, self.pids = None, []
         return rest
@@ -156,6 +172,13 @@ class Forker:
         rest = [Outcome(step, number, ending, reason) for step, number in self.waiting.items()]
         self.waiting = {}
         return rest
+
+
+def _scratch() -> IO[bytes] | None:
+    """A file for what a process prints; None, and it prints where we do, if there is no room for one."""
+    with suppress(OSError):
+        return tempfile.TemporaryFile()
+    return None
 
 
 def main() -> None:
@@ -202,14 +225,12 @@ def _child(request: dict[str, Any], rank: dict[str, str], wire: IO[bytes], paren
         os.setsid()
         _die_with_parent(parent)
         os.environ.update(rank)
-        store, job = Store(request["store"]), Job.from_json(request["job"])
         leads = rank.get("RANK", "0") == "0"
-        with _logging(store, job, leads) as log:
-            failed = False
-            for outcome in run_job(store, job, log=log):
-                failed |= outcome.ending is not Ending.DONE
-                if leads or failed:
-                    _say(wire, ended=[outcome.step, outcome.number, outcome.ending, outcome.reason])
+        failed = False
+        for outcome in _outcomes(request, leads=leads):
+            failed |= outcome.ending is not Ending.DONE
+            if leads or failed:
+                _say(wire, ended=[outcome.step, outcome.number, outcome.ending, outcome.reason])
         code = int(failed and not leads)  # a follower that fails ends its gang
     except BaseException:
         logging.getLogger("distlaw").exception("the process ends")
@@ -217,6 +238,18 @@ def _child(request: dict[str, Any], rank: dict[str, str], wire: IO[bytes], paren
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _outcomes(request: dict[str, Any], *, leads: bool) -> Iterator[Outcome]:
+    """Run a job; where not even its log can be opened, nothing is tried."""
+    store, job = Store(request["store"]), Job.from_json(request["job"])
+    with ExitStack() as stack:
+        try:
+            log = stack.enter_context(_logging(store, job, leads))
+        except Exception as error:
+            yield from (failure(store, step, number, error) for step, number in job.attempts.items())
+            return
+        yield from run_job(store, job, log=log)
 
 
 @contextmanager

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from scaling.errors import InputError
@@ -46,6 +47,8 @@ class Job:
     steps: tuple[Step, ...]
     numbers: tuple[int, ...]
     resources: Resources
+    name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Told with each claim, so that whoever started the job knows its own attempts from those of others."""
 
     @property
     def attempts(self) -> dict[str, int]:
@@ -62,6 +65,7 @@ class Job:
             "steps": [step.as_json() for step in self.steps],
             "numbers": self.numbers,
             "resources": self.resources.model_dump(),
+            "name": self.name,
         }
 
     @classmethod
@@ -71,6 +75,7 @@ class Job:
             steps=tuple(Step.from_json(step) for step in data["steps"]),
             numbers=tuple(data["numbers"]),
             resources=Resources(**data["resources"]),
+            name=data["name"],
         )
 
 
@@ -83,28 +88,29 @@ def run_job(store: Store, job: Job, **about: Any) -> Iterator[Outcome]:
         torch.cuda.set_per_process_memory_fraction(job.resources.gpus)
     waiting, resources = job.attempts, job.resources
     about |= {"cpus": resources.cpus, "gpus": resources.gpus, "nodes": resources.nodes}
-    about["members"] = len(job.steps)
+    about |= {"members": len(job.steps), "job": job.name}
     try:
         for step, result in run_steps(store, job.steps, numbers=job.attempts, **about):
             number = waiting.pop(step.id)
             if isinstance(result, Exception):
-                yield _failure(step.id, number, result)
+                yield failure(store, step.id, number, result)
             else:
                 yield Outcome(step.id, number, Ending.DONE)
     except Exception as error:
         for step_id, number in waiting.items():
-            yield _failure(step_id, number, error)
+            yield failure(store, step_id, number, error)
 
 
-def _failure(step: str, number: int, error: Exception) -> Outcome:
+def failure(store: Store, step: str, number: int, error: BaseException) -> Outcome:
+    """The outcome that an exception is; it is logged."""
     LOG.info("%s failed", step, exc_info=error)
-    return Outcome(step, number, ending_of(error), reason_of(error)[:LONGEST_REASON])
+    return Outcome(step, number, ending_of(error, store.path), reason_of(error)[:LONGEST_REASON])
 
 
 def record_failure(store: Store, step: Step, outcome: Outcome, reason: str) -> None:
     """Say in the store that a step is given up, and why."""
     record = {"reason": reason, "ending": outcome.ending, "attempt": outcome.number, "step": step.as_json()}
-    with suppress(OSError):  # the store itself may be what failed
+    with suppress(Exception):  # the store itself may be what failed
         store.write(record, step.id, "failure.json")
 
 

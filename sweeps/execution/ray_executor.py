@@ -13,7 +13,7 @@ from sweeps.execution.forker import GRACE_SECONDS, Forker
 from sweeps.execution.jobs import Job, Outcome
 from sweeps.execution.ray_cluster import lost_own_process, misfit, nodes, start_ray
 from sweeps.specs.resources import GPU_SHARE, Resources
-from sweeps.storage.endings import Ending, reason_of
+from sweeps.storage.endings import Ending, ending_of, reason_of
 from sweeps.storage.store import Store
 
 LIVENESS_SECONDS = 3.0
@@ -129,11 +129,11 @@ class Ray:
                 return []
         except self.ray.exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
-            found = job.all_ended(Ending.FAILED, reason_of(cause))
+            found = job.all_ended(ending_of(cause), reason_of(cause))
         except self.ray.exceptions.OutOfMemoryError as error:
             found = job.all_ended(Ending.MEMORY, reason_of(error))
         except self.ray.exceptions.RuntimeEnvSetupError as error:
-            found = job.all_ended(Ending.FAILED, reason_of(error))
+            found = job.all_ended(Ending.UNSTARTED, reason_of(error))
         except self.ray.exceptions.RayError as error:
             found = job.all_ended(
                 Ending.LOST, f"its process or node is gone ({reason_of(error)})", gone=False

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from scaling.errors import InputError
@@ -22,8 +21,8 @@ from sweeps.execution.jobs import Job, Outcome, record_failure
 from sweeps.execution.state import Running, State
 from sweeps.specs.resources import Caps, Devices, Resources, caps_of, resources_of
 from sweeps.specs.spec import Sweep
-from sweeps.storage.endings import RETRIES, Ending, backoff, is_transient
-from sweeps.storage.leases import CANCEL, Watch, attempts, fruitless, latest, place
+from sweeps.storage.endings import OF_THE_STORE, RETRIES, Ending, backoff, ending_of, is_transient, reason_of
+from sweeps.storage.leases import CANCEL, Attempt, Watch, attempts, create, fruitless, latest, now, place
 from sweeps.storage.store import Store
 
 POLL_SECONDS = 0.5
@@ -33,6 +32,8 @@ FAILURES_BORNE = 20
 """Times in a row that the store may not answer, over a quarter of an hour."""
 UNCLAIMED_SECONDS = 900.0
 """After which a job that nobody has begun is submitted again; begun twice, one of them is told so."""
+UNSTARTED_BORNE = 3
+"""Workers one after the other that could not begin, after which no more are started."""
 HOUR = 3600.0
 CANCELLED = "it was cancelled"
 
@@ -79,7 +80,13 @@ class Scheduler:
         self.refused: str | None = None
         """Which cap a job would have broken, when jobs were last looked for."""
         self.broken = False
-        """Whether a cap is broken, so that not even what runs may go on."""
+        """Whether not even what runs may go on: a cap is broken, or the store takes nothing any more."""
+        self.unrecorded: dict[str, list[Attempt]] = {}
+        """Attempts by step that ended here and of which the store could not be told."""
+        self.unstarted: set[str] = set()
+        """Jobs one after the other whose workers could not begin."""
+        self.outcomes: list[Outcome] = []
+        """Still to be settled."""
         self.look_due = 0.0
         self._check_resources()
         self._read_history()
@@ -94,16 +101,21 @@ class Scheduler:
                     self._submit()
                 watch(state)
                 session.beat(state)
-                if state.idle and not state.halted:
+                if state.idle and not state.halted and not self._wanted_again():
                     if not state.ready():
                         return state
                     state.halted = self.refused
                 if state.halted and (self.broken or not state.running):
                     return state
-                for outcome in self.executor.wait(POLL_SECONDS):
-                    self._settle(outcome)
+                self.outcomes += self.executor.wait(POLL_SECONDS)
+                while self.outcomes:
+                    self._settle(self.outcomes[0])
+                    self.outcomes.pop(0)
                 failures = 0
             except Exception as error:
+                if (ending := ending_of(error, self.store.path)) in OF_THE_STORE:
+                    self._stop(OF_THE_STORE[ending].format(reason_of(error)))
+                    return state
                 failures += 1  # whatever was missed is found in the store, once that answers again
                 if failures == FAILURES_BORNE or not is_transient(error):
                     raise
@@ -127,7 +139,11 @@ class Scheduler:
                 continue
             for step, number in claims:
                 self.state.running[step.id] = Running(step, number, job)
-            self.executor.submit(job)
+            try:
+                self.executor.submit(job)
+            except OSError as error:  # no process can be started
+                for outcome in job.all_ended(Ending.UNSTARTED, f"a worker could not be started: {error}"):
+                    self._settle(outcome)
 
     def _claimable(self, step: Step) -> int | None:
         """The attempt that ``step`` may become now, unless it is done, cancelled or worked on elsewhere."""
@@ -135,7 +151,7 @@ class Scheduler:
             self.state.finish(step.id)
             return None
         if CANCEL in self.store.names(step.id, "attempts"):
-            self.state.failed[step.id] = CANCELLED
+            self.state.fail(step.id, CANCELLED, cancelled=True)
             return None
         number = self.watch.claimable(step.id)
         if number is None:
@@ -147,44 +163,72 @@ class Scheduler:
         running = self.state.running.get(outcome.step)
         if running is None or running.number != outcome.number:
             return  # known already
-        del self.state.running[outcome.step]
-        self.suspected.discard(outcome.step)
-        step = running.step
-        history = attempts(self.store, step.id)
-        if outcome.gone and history and history[-1].number == outcome.number and not history[-1].ending:
-            self._record_end(outcome, history[-1].told)
+        step, history = running.step, attempts(self.store, outcome.step)
+        if outcome.ending is not Ending.HELD:
+            self._record_end(outcome, running, {each.number: each for each in history}.get(outcome.number))
+            history = attempts(self.store, step.id)
         self.ledger.observe(step, history, over=outcome.number)
+        del self.state.running[step.id]
+        self.suspected.discard(step.id)
+        self.unstarted = self.unstarted | {running.job.name} if outcome.ending is Ending.UNSTARTED else set()
         if outcome.ending is Ending.DONE:
             self.state.finish(step.id)
         elif outcome.ending is Ending.HELD:
             self.state.elsewhere.add(step.id)
         elif outcome.ending is Ending.CANCELLED:
-            if CANCEL in self.store.names(step.id, "attempts"):
-                self.state.failed[step.id] = outcome.reason
-            else:
+            if self.store.read(CANCEL) is not None:
                 self.state.halted = CANCELLED
+            elif CANCEL in self.store.names(step.id, "attempts"):
+                self.state.fail(step.id, outcome.reason, cancelled=True)
+        elif outcome.ending in OF_THE_STORE:
+            self._stop(OF_THE_STORE[outcome.ending].format(outcome.reason))
         else:
-            self._retry_or_give_up(step, outcome)
+            self._retry_or_give_up(step, outcome, history)
 
-    def _retry_or_give_up(self, step: Step, outcome: Outcome) -> None:
+    def _stop(self, why: str) -> None:
+        """Start nothing more, and end what runs."""
+        self.state.halted, self.broken = why, True
+
+    def _retry_or_give_up(self, step: Step, outcome: Outcome, history: list[Attempt]) -> None:
+        if len(self.unstarted) >= UNSTARTED_BORNE:
+            self._stop(f"no worker can be started: {outcome.reason}")
+            return
         pardoned = self.pardoned.get(step.id, 0)
-        history = [each for each in attempts(self.store, step.id) if each.number > pardoned]
-        spent = fruitless(history, outcome.ending)
+        since = [each for each in history if each.number > pardoned] + self.unrecorded.get(step.id, [])
+        spent = max(1, fruitless(since, outcome.ending))
         if spent <= RETRIES.get(outcome.ending, 0):
             self.state.retried += 1
-            self.state.resting[step.id] = time.monotonic() + backoff(spent)
+            wait = backoff(spent)
+            self.state.resting[step.id] = time.monotonic() + wait
+            self.state.troubles.append(f"{step.label}: {outcome.reason}; tried again in {wait:.0f} s")
             return
         tries = f" ({spent} times)" if spent > 1 else ""
-        self.state.failed[step.id] = outcome.reason + tries
-        if outcome.ending is Ending.FULL:
-            self.state.halted = f"the store is full: {outcome.reason}; make room and start again"
+        self.state.fail(step.id, outcome.reason + tries)
         record_failure(self.store, step, outcome, outcome.reason + tries)
 
-    def _record_end(self, outcome: Outcome, told: dict[str, Any]) -> None:
-        """Say in the store how an attempt ended that could not say so itself."""
-        record = {**told, "ending": outcome.ending, "reason": outcome.reason}
-        with suppress(OSError):
-            self.store.put_new(record, *place(outcome.step, outcome.number, "end"), durable=False)
+    def _record_end(self, outcome: Outcome, running: Running, known: Attempt | None) -> None:
+        """Say in the store how an attempt ended that could not say so itself, if it is ours and gone.
+
+        Nobody else's end is ours to tell. One that never began is claimed for it: its number is spent, and
+        its process, should it come late, finds it taken.
+        """
+        told: dict[str, Any] = {"ending": outcome.ending, "reason": outcome.reason, "ended": now()}
+        try:
+            if known is None:
+                claim = {"job": running.job.name, "started": now(), "elapsed": 0.0}
+                if not create(self.store, claim, *place(outcome.step, outcome.number)):
+                    return
+                told = claim | told
+            elif known.ending or not outcome.gone or known.job != running.job.name:
+                return
+            else:
+                most = min(known.seconds, time.monotonic() - running.since)
+                told = known.told | told | {"elapsed": most}
+            self.store.put_new(told, *place(outcome.step, outcome.number, "end"), durable=False)
+        except Exception as error:
+            if is_transient(error):
+                raise  # it is settled once the store answers again
+            self.unrecorded.setdefault(outcome.step, []).append(Attempt(outcome.number, told))
 
     def _look(self, session: Session) -> None:
         """See what the store says of steps that are under way, here and elsewhere."""
@@ -195,11 +239,7 @@ class Scheduler:
             self._look_at(running)
         for step in list(self.state.elsewhere):
             self._look_elsewhere(step)
-        for step in list(self.state.failed):
-            failure = self.store.read(step, "failure.json")
-            if failure and failure.get("pardoned"):
-                self.pardoned[step] = failure["attempt"]
-                del self.state.failed[step]
+        self._wanted_again()
         if self.store.read(CANCEL) is not None:
             self.state.halted = CANCELLED
         self._look_at_caps(session)
@@ -227,14 +267,33 @@ class Scheduler:
         for step, number in running.job.attempts.items():
             self._settle(Outcome(step, number, Ending.LOST, why, gone=False))
 
+    def _wanted_again(self) -> bool:
+        """Look at what is given up; whether others want any of it tried again, or have done it."""
+        before = len(self.state.failed)
+        for step in list(self.state.failed):
+            self._look_at_failed(step)
+        return len(self.state.failed) < before
+
+    def _look_at_failed(self, step: str) -> None:
+        """See whether a step that is given up here was wanted again, and maybe done, by others."""
+        if self.store.result(step):
+            self.state.take_up(step)
+            self.state.finish(step)
+        elif step in self.state.cancelled:
+            if CANCEL not in self.store.names(step, "attempts"):
+                self.state.take_up(step)
+        elif (failure := self.store.read(step, "failure.json") or {}).get("pardoned"):
+            self.pardoned[step] = failure["attempt"]
+            self.unrecorded.pop(step, None)
+            self.state.take_up(step)
+
     def _look_elsewhere(self, step: str) -> None:
         if self.store.result(step):
             self.state.finish(step)
             return
         failure = self.store.read(step, "failure.json") or {}
         if failure.get("attempt", 0) > self.pardoned.get(step, 0) and not failure.get("pardoned"):
-            self.state.elsewhere.discard(step)
-            self.state.failed[step] = failure["reason"]
+            self.state.fail(step, failure["reason"])
         elif self.watch.claimable(step):
             self.state.elsewhere.discard(step)
 
@@ -248,7 +307,7 @@ class Scheduler:
         if caps.hours and session.before + session.seconds > caps.hours * HOUR:
             why = f"caps.hours: {caps.hours:g} hours of wall time are over"
         if why:
-            self.state.halted, self.broken = why, True
+            self._stop(why)
 
     def _charge(self, step: Step) -> None:
         """Account for the attempts at ``step`` so far."""

@@ -36,8 +36,12 @@ class State:
     """Steps that wait before another attempt, and until when."""
     failed: dict[str, str] = field(default_factory=dict)
     """Reason by id."""
+    cancelled: set[str] = field(default_factory=set)
+    """Those that failed because somebody asked for it."""
     retried: int = 0
     """Attempts that were made again."""
+    troubles: list[str] = field(default_factory=list)
+    """Why each of them was, and when it is."""
     halted: str | None = None
     """Why nothing more is started."""
     started: float = field(default_factory=time.monotonic)
@@ -97,6 +101,18 @@ class State:
             self._missing[child] -= 1
             if not self._missing[child] and child not in self.done:
                 self._open.add(child)
+
+    def fail(self, step: str, reason: str, *, cancelled: bool = False) -> None:
+        """Note that a step is given up."""
+        self.elsewhere.discard(step)
+        self.failed[step] = reason
+        if cancelled:
+            self.cancelled.add(step)
+
+    def take_up(self, step: str) -> None:
+        """Note that a step is to be tried after all."""
+        self.failed.pop(step, None)
+        self.cancelled.discard(step)
 
     def step(self, step: str) -> Step:
         """The step of an id."""

@@ -23,16 +23,25 @@ class Ending(StrEnum):
     """Its process died of a fault."""
     LOST = "lost"
     """Its process, node or network was taken away, which says nothing about the step."""
+    UNSTARTED = "unstarted"
+    """No worker could begin: a package, a device or the memory for a process is missing where it ran."""
     FULL = "full"
     """The store has no room left, for this step or any other."""
+    DENIED = "denied"
+    """The store may not be written any more, for this step or any other."""
     HELD = "held"
     """Another process works on the step."""
     CANCELLED = "cancelled"
     """Somebody asked for it to stop."""
 
 
-RETRIES = {Ending.MEMORY: 1, Ending.CRASHED: 2, Ending.LOST: 30}
+RETRIES = {Ending.MEMORY: 1, Ending.CRASHED: 2, Ending.UNSTARTED: 2, Ending.LOST: 30}
 """Attempts after the first that each kind of ending earns; none for others."""
+OF_THE_STORE = {
+    Ending.FULL: "the store is full: {}; make room and start again",
+    Ending.DENIED: "the store cannot be written: {}; mend its permissions and start again",
+}
+"""Endings that no other step would escape, and what is said where they stop the sweep."""
 BACKOFF_SECONDS = 1.0
 """Before the first of several attempts; doubled each time, up to the limit."""
 BACKOFF_LIMIT = 60.0
@@ -41,6 +50,7 @@ TRANSIENT = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY),
     *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
 }
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 OF_CLIENTS = {"HTTPClientError", "ConnectionError", "ClientConnectionError", "HttpError"}
 """What clients of object stores raise when the network fails, by name: none of them need be installed."""
 TAKEN_AWAY = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -54,8 +64,11 @@ class Stopped(Exception):
         self.ending = ending
 
 
-def ending_of(error: BaseException) -> Ending:
-    """The kind of ending that an exception is."""
+def ending_of(error: BaseException, store: str | None = None) -> Ending:
+    """The kind of ending that an exception is.
+
+    ``store`` is the path of the store, whose own files nobody can do without.
+    """
     if isinstance(error, Stopped):
         return error.ending
     if not isinstance(error, Exception):  # Ctrl-C, or nobody waits for it any more
@@ -64,6 +77,10 @@ def ending_of(error: BaseException) -> Ending:
         return Ending.MEMORY
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Ending.FULL
+    if store and isinstance(error, OSError) and error.errno in FORBIDDEN and store in str(error.filename):
+        return Ending.DENIED
+    if isinstance(error, ImportError):  # on this node; others may have it
+        return Ending.UNSTARTED
     return Ending.LOST if is_transient(error) else Ending.FAILED
 
 
@@ -99,8 +116,16 @@ def oom_kills() -> int:
 
 
 def backoff(retries: int) -> float:
-    """Seconds to wait before the next attempt, after ``retries`` of its kind."""
-    return min(BACKOFF_LIMIT, BACKOFF_SECONDS * 2.0 ** max(0, retries - 1)) if retries else 0.0
+    """Seconds to wait before the next attempt, after ``retries`` of its kind; never none."""
+    return min(BACKOFF_LIMIT, BACKOFF_SECONDS * 2.0 ** min(30, max(0, retries - 1)))
+
+
+def told_by(printed: bytes) -> str:
+    """The line of what a process printed that says why it ended: its exception, or else its first line."""
+    lines = [line.strip() for line in printed.decode(errors="replace").splitlines() if line.strip()]
+    if any(line.startswith("Traceback ") for line in lines):
+        return lines[-1]
+    return lines[0] if lines else ""
 
 
 def reason_of(error: BaseException) -> str:

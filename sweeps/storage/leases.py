@@ -4,7 +4,7 @@
 
     store/<id>/attempts/0001.json        who claimed the first attempt; created at most once
     store/<id>/attempts/0001.beat.json   changes while its process lives, and says how far it has come
-    store/<id>/attempts/0001.end.json    how it ended
+    store/<id>/attempts/0001.end.json    how it ended; written by its process, or by who knows that it is gone
     store/<id>/attempts/0001.log         what it printed
     store/<id>/attempts/cancel.json      a request to stop
 
@@ -20,6 +20,7 @@ import signal
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ PATIENCE = float(os.environ.get("DISTLAW_LEASE_SECONDS", "45"))
 """Seconds without a beat after which others may take a step over; every claim says its own."""
 BEATS_LOCAL, BEATS_REMOTE = 20, 5
 """Beats in that time, on a disk and on an object store, where each costs money."""
+FIRST_BEAT = 0.5
+"""Seconds to the first beat; doubled each time, up to the usual time between two."""
 CANCEL = "cancel.json"
 
 
@@ -49,6 +52,17 @@ class Attempt:
     def ending(self) -> Ending | None:
         """How it ended; None while it has not, or could not say so."""
         return Ending(self.told["ending"]) if "ending" in self.told else None
+
+    @property
+    def job(self) -> str | None:
+        """The job that it was claimed for, if a driver had it claimed."""
+        return self.told.get("job")
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that it took, at most: up to the beat that it did not give, if it could not say more."""
+        due = 0.0 if self.ending else self.told.get("due", self.told.get("patience", 0.0) / BEATS_LOCAL)
+        return float(self.told.get("elapsed", 0.0) + due)
 
     @property
     def done(self) -> int:
@@ -75,8 +89,8 @@ class Lease:
     @classmethod
     def claim(cls, store: Store, step: str, number: int, **about: Any) -> Lease | None:
         """Claim attempt ``number``; None if somebody else was first. ``about`` is told with the claim."""
-        claim = {"started": now(), "patience": PATIENCE, **this_process(), **about}
-        won = store.put_new(claim, *place(step, number), durable=False)
+        claim = {"started": now(), "patience": PATIENCE, "due": FIRST_BEAT, **this_process(), **about}
+        won = create(store, claim, *place(step, number))
         return cls(store, step, number, about) if won else None
 
     def fence(self) -> None:
@@ -100,10 +114,11 @@ class Lease:
         if self.lost:
             raise self.lost
 
-    def beat(self, count: int) -> None:
-        """Say that this process lives, and find out whether it should."""
+    def beat(self, count: int, due: float = 0.0) -> None:
+        """Say that this process lives and will again in ``due`` seconds; find out whether it should."""
         try:
-            beat = {"beat": count, "elapsed": time.monotonic() - self.started, **self.progress}
+            elapsed = time.monotonic() - self.started
+            beat = {"beat": count, "elapsed": elapsed, "due": due, **self.progress}
             self.store.write(beat, *place(self.step, self.number, "beat"), durable=False)
             names = self.store.names(self.step, "attempts")
             self._fence(names)
@@ -127,7 +142,7 @@ class Lease:
             return
         self.ended = True
         record = {"ending": ending, "reason": reason, "ended": now(), **self.about, **self.progress}
-        with suppress(OSError):  # the store itself may be what failed
+        with suppress(Exception):  # the store itself may be what failed
             record["elapsed"] = time.monotonic() - self.started
             self.store.write(record, *place(self.step, self.number, "end"), durable=False)
 
@@ -163,13 +178,13 @@ def _beating(leases: list[Lease]) -> Iterator[None]:
     over = threading.Event()
 
     def beat() -> None:
-        beats = BEATS_LOCAL if leases[0].store.local else BEATS_REMOTE
-        count = 0
-        while not over.wait(PATIENCE / beats):
-            count += 1
+        longest = PATIENCE / (BEATS_LOCAL if leases[0].store.local else BEATS_REMOTE)
+        count, wait = 0, min(FIRST_BEAT, longest)
+        while not over.wait(wait):
+            count, wait = count + 1, min(2 * wait, longest)
             for lease in leases:
                 if not lease.ended:
-                    lease.beat(count)
+                    lease.beat(count, wait)
 
     thread = threading.Thread(target=beat, name="beats", daemon=True)
     if leases:
@@ -218,13 +233,14 @@ class Watch:
             self.seen.pop(step, None)
             return number + 1
         claim = self.store.read(*place(step, number)) or {}
+        asked = time.monotonic()  # not later: this process may sleep, or the store be slow, before it knows
         state = number, self.store.read_bytes(*place(step, number, "beat"))
         then, since = self.seen.get(step, (None, 0.0))
         if then != state:
             if then:
                 self.changed.add(step)
             self.seen[step] = state, since = state, time.monotonic()
-        if gone(claim) or time.monotonic() - since > claim.get("patience", PATIENCE):
+        if gone(claim) or asked - since > claim.get("patience", PATIENCE):
             return number + 1
         return None
 
@@ -251,6 +267,17 @@ def attempts(store: Store, step: str, names: Iterable[str] | None = None) -> lis
                 told |= store.read(*place(step, number, "beat")) or {}
         found.append(Attempt(number, told))
     return found
+
+
+def create(store: Store, record: dict[str, Any], *where: str) -> bool:
+    """Create a file that is not there yet; False if another process was first.
+
+    A network may lose the answer and the client ask again: then this very process was first.
+    """
+    record = {**record, "created_by": uuid.uuid4().hex}
+    if store.put_new(record, *where, durable=False):
+        return True
+    return (store.read(*where) or {}).get("created_by") == record["created_by"]
 
 
 def fruitless(history: Iterable[Attempt], ending: Ending) -> int:
@@ -316,10 +343,11 @@ def gone(holder: dict[str, Any]) -> bool:
 
 
 def _machine() -> str:
-    """This boot of this machine and its space of process ids; empty where the kernel does not say."""
+    """This boot of this machine, its space of process ids and its clock; empty if the kernel does not say."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+        spaces = [Path("/proc/self/ns", name) for name in ("pid", "time")]
+        return "/".join([boot, *(str(space.readlink()) for space in spaces if space.is_symlink())])
     except OSError:
         return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -54,10 +55,10 @@ class Pretend:
         if not self.queue:
             return []
         job = self.queue.pop(0)
-        return [self._run(step, number) for step, number in zip(job.steps, job.numbers, strict=True)]
+        return [self._run(job, step, number) for step, number in zip(job.steps, job.numbers, strict=True)]
 
-    def _run(self, step: Step, number: int) -> Outcome:
-        lease = Lease.claim(self.store, step.id, number, cpus=1)
+    def _run(self, job: Job, step: Step, number: int) -> Outcome:
+        lease = Lease.claim(self.store, step.id, number, cpus=1, job=job.name)
         assert lease
         lease.progress = {"began": 0, "steps_done": step.ends, "steps": step.ends}
         ending, reason = self.verdict(step) or (Ending.DONE, "")
@@ -303,6 +304,156 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for(
     executor = Pretend(store)
     assert run(dag, store, executor, seconds, ignore).complete
     assert len(executor.attempts) == len(dag.steps)
+
+
+def test_the_end_of_an_attempt_is_not_told_by_who_lost_the_race_for_it(dag: Dag, store: Store) -> None:
+    """Two drivers submit the same attempt; the process of the other one is first, and works on undisturbed."""
+    theirs = dag.steps[0].id
+    winner: list[Lease] = []
+
+    class Beaten(Pretend):
+        def _run(self, job: Job, step: Step, number: int) -> Outcome:
+            if step.id == theirs and not winner:
+                lease = Lease.claim(self.store, step.id, number, job="another")
+                assert lease
+                winner.append(lease)
+                return Outcome(step.id, number, Ending.HELD, "another process works on it")
+            return super()._run(job, step, number)
+
+    def finish_there(state: State) -> None:
+        if winner and not winner[0].ended:
+            winner[0].beat(len(state.done))
+            assert store.names(theirs, "attempts") == ["0001.beat.json", "0001.json"]
+            if len(state.done) == len(dag.steps) - 1 - dag.waiting_for[theirs]:
+                store.commit(theirs, {"id": theirs, "step": {"kind": "pretrain"}, "loss": 2.0})
+                winner[0].end(Ending.DONE)
+
+    executor = Beaten(store)
+    assert run(dag, store, executor, seconds, finish_there).complete
+    assert [each.number for each in leases.attempts(store, theirs)] == [1]
+    assert executor.attempts.count(theirs) == 1
+
+
+def test_only_our_own_attempts_are_told_to_be_lost(dag: Dag, store: Store) -> None:
+    """A worker of ours dies before it claims; meanwhile a process of another driver has claimed that number."""
+    theirs = dag.steps[0].id
+
+    class Late(Pretend):
+        def _run(self, job: Job, step: Step, number: int) -> Outcome:
+            if step.id == theirs and number == 1:
+                assert Lease.claim(self.store, step.id, 1, job="another")
+                return Outcome(step.id, 1, Ending.LOST, "its process was stopped by SIGKILL")
+            return super()._run(job, step, number)
+
+    def look(state: State) -> None:
+        if state.elsewhere:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(dag, store, Late(store), seconds, look)
+    assert store.names(theirs, "attempts") == ["0001.json"]
+
+
+class Unheard(Pretend):
+    """Jobs end before they say anything in the store."""
+
+    def _run(self, job: Job, step: Step, number: int) -> Outcome:
+        ending, reason = self.verdict(step) or (Ending.DONE, "")
+        if ending is Ending.DONE:
+            return super()._run(job, step, number)
+        return Outcome(step.id, number, ending, reason)
+
+
+@pytest.mark.parametrize(
+    "ending", [Ending.FAILED, Ending.MEMORY, Ending.CRASHED, Ending.LOST, Ending.UNSTARTED]
+)
+@pytest.mark.parametrize("writable", [True, False])
+def test_attempts_that_leave_no_record_count_too(
+    dag: Dag, store: Store, ending: Ending, writable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the driver cannot record them either."""
+    victim = dag.steps[-1]
+    only = Dag(steps=(victim,), asked=1)
+    for need in victim.needs:
+        store.commit(need.id, {"id": need.id, "step": {"kind": "pretrain"}, "loss": 2.0})
+    if not writable:
+
+        def full(*_: object, **__: object) -> bool:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(store, "put_new", full)
+    monkeypatch.setattr(scheduler, "UNSTARTED_BORNE", 99)
+    executor = Unheard(store, lambda _: (ending, "bad luck"))
+    state = run(only, store, executor, seconds, ignore)
+    assert len(executor.attempts) == 1 + RETRIES.get(ending, 0)
+    assert state.failed[victim.id].startswith("bad luck")
+    assert len(state.troubles) == RETRIES.get(ending, 0)
+    if writable:
+        assert [each.ending for each in leases.attempts(store, victim.id)] == [ending] * len(
+            executor.attempts
+        )
+
+
+def test_no_worker_that_can_be_started_stops_the_sweep_with_what_it_said(dag: Dag, store: Store) -> None:
+    executor = Unheard(store, lambda _: (Ending.UNSTARTED, "exit 1: no module named torch"), slots=1)
+    state = run(dag, store, executor, seconds, ignore)
+    assert len(executor.attempts) == scheduler.UNSTARTED_BORNE
+    assert state.halted == "no worker can be started: exit 1: no module named torch"
+
+
+def test_an_attempt_always_waits_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endings, "BACKOFF_LIMIT", 60.0)
+    waits = [endings.backoff(retries) for retries in range(40)]
+    assert waits[0] == waits[1] == 1.0
+    assert waits == sorted(waits)
+    assert waits[-1] == 60.0
+
+
+@pytest.mark.parametrize("ending", [Ending.FULL, Ending.DENIED])
+def test_a_store_that_takes_nothing_ends_what_runs_at_once_unrecorded_too(
+    dag: Dag, store: Store, ending: Ending
+) -> None:
+    executor = Unheard(store, lambda s: (ending, "it broke") if s.id != dag.steps[0].id else None, slots=2)
+    state = run(dag, store, executor, seconds, ignore)
+    assert len(executor.attempts) <= 3
+    assert state.halted == endings.OF_THE_STORE[ending].format("it broke")
+    assert not state.failed
+
+
+def test_a_cancelled_step_is_taken_up_when_somebody_asks(dag: Dag, store: Store) -> None:
+    """By the driver at work, whether or not it was running when it was cancelled."""
+    victim = dag.steps[0].id
+    store.write({}, victim, "attempts", leases.CANCEL)
+
+    def retry(state: State) -> None:
+        if victim in state.failed:
+            store.remove(victim, "attempts", leases.CANCEL)
+
+    executor = Pretend(store, slots=1)
+    assert run(dag, store, executor, seconds, retry).complete
+
+
+def test_a_step_that_was_wanted_again_before_it_had_stopped_halts_nothing(dag: Dag, store: Store) -> None:
+    """Cancelled while it ran, and retried before its driver heard that it has stopped."""
+    turns = iter([(Ending.CANCELLED, "it was cancelled")])
+    victim = dag.steps[0].id
+    executor = Pretend(store, lambda s: next(turns, None) if s.id == victim else None)
+    state = run(dag, store, executor, seconds, ignore)
+    assert state.complete
+    assert executor.attempts.count(victim) == 2
+
+
+def test_what_failed_here_and_was_done_elsewhere_is_done(dag: Dag, store: Store) -> None:
+    victim = dag.steps[0].id
+
+    def mend(state: State) -> None:
+        if victim in state.failed:
+            store.remove(victim, "failure.json")
+            store.commit(victim, {"id": victim, "step": {"kind": "pretrain"}, "loss": 2.0})
+
+    executor = Pretend(store, lambda s: (Ending.FAILED, "it broke") if s.id == victim else None, slots=1)
+    assert run(dag, store, executor, seconds, mend).complete
+    assert executor.attempts.count(victim) == 1
 
 
 def test_a_full_store_stops_the_sweep(dag: Dag, store: Store) -> None:
