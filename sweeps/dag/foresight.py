@@ -14,6 +14,10 @@ from scaling.errors import InputError
 from sweeps.dag.step import NO_RUN
 from sweeps.dag.steps import Dag, Step
 
+USUAL_RATIO = 1000.0
+"""Tokens per parameter of a model from elsewhere whose training is not known: models that are released were
+trained far beyond the 20 of Hoffmann et al. 2022."""
+
 
 def foreseen(dag: Dag) -> list[Finding]:
     """What ``fits`` will object to in the table of this sweep.
@@ -24,7 +28,7 @@ def foreseen(dag: Dag) -> list[Finding]:
     law = Calibration.load(DEFAULT_CALIBRATION).supervised
 
     def loss(step: Step) -> float:
-        return float(law.loss(step.shape.params, step.tokens))
+        return float(law.loss(step.shape.params, _tokens(step)))
 
     rows = [
         _row(step, loss(step), loss(step.teacher) if step.teacher else None)
@@ -53,9 +57,14 @@ def _row(step: Step, loss: float, teacher_loss: float | None) -> dict[str, Any]:
         "loss": loss,
         "teacher": teacher.id if teacher else None,
         "teacher_params": teacher.shape.params if teacher else None,
-        "teacher_tokens": teacher.tokens if teacher else None,
+        "teacher_tokens": _tokens(teacher) if teacher else None,
         "teacher_loss": teacher_loss,
         "method": step.method.name if step.method else None,
         "seed": step.seed,
         "context": step.shape.context,
     }
+
+
+def _tokens(step: Step) -> float:
+    """D of a run, or as far as it is known of a model from elsewhere."""
+    return (step.foreign.tokens or USUAL_RATIO * step.shape.params) if step.foreign else step.tokens

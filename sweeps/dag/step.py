@@ -154,13 +154,14 @@ class Step:
                 "schema": SCHEMA,
                 "kind": self.kind,
                 "foreign": self.foreign.fingerprint,
+                **({"precision": self.precision} if self.precision != "fp32" else {}),
                 "context": self.shape.context,
                 "corpus": {"fingerprint": self.corpus_fingerprint},
             }
         return {
             "schema": SCHEMA,
             "kind": self.kind,
-            "shape": asdict(self.shape),
+            "shape": self.shape.identity if isinstance(self.shape, CountedShape) else asdict(self.shape),
             "steps": self.ends,
             "seed": self.seed,
             "data_seed": self.data_seed,
@@ -240,11 +241,24 @@ class Step:
     @property
     def flops_to_spend(self) -> float:
         """FLOPs of the step itself: it may begin where others ended, and read what a teacher left."""
-        teacher = self.teacher.shape.forward_flops if self.teacher else 0.0
+        return sum(self.flops_by_precision().values())
+
+    def flops_by_precision(self) -> dict[str, float]:
+        """Those of :attr:`flops_to_spend`, by the precision in which matrices are multiplied."""
         own, along = self.tokens_to_write
         training = self.shape.training_flops(self.tokens_to_train * self.passes.trained)
-        teaching = self._reading_flops(self.tokens_to_teach) + teacher * along
-        return training + self.shape.forward_flops * own + teaching
+        measured = self.foreign.heldout_tokens if self.foreign else 0
+        found = {self.precision: training + self.shape.forward_flops * (own + measured)}
+        if self.teacher:
+            teaching = self._reading_flops(self.tokens_to_teach) + self.teacher.shape.forward_flops * along
+            precision = self.teacher.precision
+            found[precision] = found.get(precision, 0.0) + teaching
+        return found
+
+    @property
+    def precision(self) -> str:
+        """In which the model multiplies matrices, as a student and as a teacher."""
+        return self.foreign.precision if self.foreign else self.training.precision
 
     def _reading_flops(self, tokens: float) -> float:
         """FLOPs of all that its target takes over ``tokens`` tokens, and of a datastore's keys."""
@@ -281,7 +295,7 @@ class Step:
         fingerprint = corpus.pop("fingerprint")
         foreign = data.get("foreign")
         return cls(
-            shape=(CountedShape if "counted" in data["shape"] else ModelShape)(**data["shape"]),
+            shape=_shape(data["shape"]),
             aspect_ratio=data["aspect_ratio"],
             steps=data["steps"],
             seed=data["seed"],
@@ -302,3 +316,7 @@ class Step:
             init=cls.from_json(found) if (found := data.get("init")) else None,
             foreign=Foreign(**foreign | {"place": Place(**foreign["place"])}) if foreign else None,
         )
+
+
+def _shape(data: dict[str, Any]) -> ModelShape:
+    return CountedShape.read(data) if "counted" in data else ModelShape(**data)

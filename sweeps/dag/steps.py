@@ -234,7 +234,7 @@ def _foreign(sweep: Sweep, teacher: Pretrained, where: str, fingerprint: str) ->
     """A teacher that exists already, to be measured."""
     from sweeps.foreign.admit import admit  # with torch, and mostly transformers
 
-    shape, foreign = admit(teacher, sweep.corpus, where)
+    shape, foreign = admit(teacher, sweep.corpus, where, sweep.training.precision)
     return Step(
         shape=shape,
         aspect_ratio=sweep.aspect_ratio,

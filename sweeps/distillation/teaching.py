@@ -60,7 +60,7 @@ def online(store: Store, teacher: Step) -> Online:
     said = fits(round(teacher.training.batch_tokens), teacher.shape.vocab)
     if not isinstance(model, Decoder):
         return Online(model, said)
-    model.precision = PRECISIONS[teacher.training.precision]
+    model.precision = PRECISIONS[teacher.precision]
     return Online(FrozenTrunk(model) if teacher.training.compile else model, said)
 
 
@@ -83,7 +83,8 @@ def load_foreign(step: Step) -> Decoder | Foreign:
     place = step.foreign.place
     if place.fingerprint != step.foreign.fingerprint:
         raise InputError(f"teacher: {place.model} has changed since this sweep was planned; start it again")
-    return load(place.folder(), step.shape.vocab, f"teacher {place.model}").to(device())
+    where = f"teacher {place.model}"
+    return load(place.folder(), step.shape.vocab, where, step.foreign.precision).to(device())
 
 
 def cached(store: Store, cache: Step, corpus: TokenisedCorpus, wrote: Wrote | None = None) -> Cached:

@@ -10,19 +10,22 @@ from sweeps.corpora.text import given_tokenizer, tokens_of
 from sweeps.corpora.tokenizer import GivenTokenizer
 from sweeps.foreign.count import card_of
 from sweeps.foreign.files import SMALL, locate
-from sweeps.foreign.shapes import Foreign
+from sweeps.foreign.shapes import Foreign, Precision
 from sweeps.foreign.vocabulary import compare
 from sweeps.specs.corpus import Corpus
 from sweeps.specs.spec import Pretrained
 
 
-def admit(teacher: Pretrained, corpus: Corpus, where: str) -> tuple[ModelShape, Foreign]:
+def admit(
+    teacher: Pretrained, corpus: Corpus, where: str, precision: Precision = "fp32"
+) -> tuple[ModelShape, Foreign]:
     """The shape of ``teacher`` at the context and vocabulary of ``corpus``, and what identifies it.
 
     Args:
         teacher: as the spec names it.
         corpus: resolved.
         where: its place in the spec, for messages.
+        precision: of the sweep's runs, which it follows unless it has one of its own.
 
     Raises:
         InputError: if it cannot be read, was made for shorter contexts, or has other tokens than ``corpus``.
@@ -52,4 +55,10 @@ def admit(teacher: Pretrained, corpus: Corpus, where: str) -> tuple[ModelShape, 
             f"{corpus.vocab:,} of its tokenizer"
         )
     shape = replace(card.shape, vocab=corpus.vocab, context=corpus.context)
-    return shape, Foreign(place=place, fingerprint=place.fingerprint, tokens=teacher.tokens)
+    return shape, Foreign(
+        place=place,
+        fingerprint=place.fingerprint,
+        tokens=teacher.tokens,
+        heldout_tokens=tokens_of(corpus).heldout_tokens,
+        precision=teacher.precision or precision,
+    )

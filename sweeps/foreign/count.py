@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaling.compute import ModelShape
 from scaling.errors import InputError
@@ -14,6 +14,17 @@ from sweeps.corpora.cache import cache_dir
 from sweeps.engine.model_files import shape_of
 from sweeps.foreign.files import config
 from sweeps.foreign.shapes import CountedShape
+
+if TYPE_CHECKING:
+    from sweeps.foreign.forward import Forward
+
+NONLINEAR = (
+    "so its logits are no linear function of its last hidden states, which the loss needs; use another"
+)
+CONTEXTS = ("max_position_embeddings", "max_seq_len", "seq_length", "context_length")
+"""Names that configurations have for the longest text."""
+UNLIMITED = 2**31 - 1
+"""Tokens, where none of them is given: recurrent models, and positions that are differences."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,12 +47,12 @@ def card_of(folder: Path, where: str = "teacher") -> Card:
     found = config(folder, where)
     if own := shape_of(found):
         return Card(architecture="distlaw", shape=own, licence=_licence(folder))
-    memo = cache_dir() / "counted" / f"{_key(found)}.json"
+    memo = cache_dir() / "counted-2" / f"{_key(found)}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
         known = json.loads(memo.read_text())
         return Card(
             architecture=known["architecture"],
-            shape=CountedShape(**known["shape"]),
+            shape=CountedShape.read(known["shape"]),
             licence=_licence(folder),
         )
     card = _counted(folder, where)
@@ -52,46 +63,111 @@ def card_of(folder: Path, where: str = "teacher") -> Card:
 
 
 def _counted(folder: Path, where: str) -> Card:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     try:
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(settings, trust_remote_code=False)
     except Exception as error:  # transformers raises what it likes
         raise InputError(f"{where}: {folder} {_why_not(folder, error)}") from None
-    text = settings.get_text_config()
-    heads = text.num_attention_heads
-    width = text.hidden_size
-    params, matrices = _parameters(model, text)
-    shape = CountedShape(
-        layers=text.num_hidden_layers,
-        width=width,
-        ffn=getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None) or 4 * width,
-        heads=heads,
-        head_dim=getattr(text, "head_dim", None) or width // heads,
-        kv_heads=getattr(text, "num_key_value_heads", None) or heads,
-        vocab=model.get_output_embeddings().weight.shape[0],
-        context=text.max_position_embeddings,
-        tied=bool(settings.tie_word_embeddings),
-        counted=params,
-        multiplied=matrices,
-    )
-    return Card(architecture=type(model).__name__, shape=shape, licence=_licence(folder))
+    return replace(card_of_config(settings, f"{where}: {folder}"), licence=_licence(folder))
 
 
-def _parameters(model: Any, text: Any) -> tuple[int, int]:
-    """Non-embedding parameters, and those that multiply a token."""
+def card_of_config(settings: Any, where: str = "teacher") -> Card:
+    """What a model with these ``settings`` of transformers is; no weights are needed.
+
+    Raises:
+        InputError: if transformers cannot build it, it cannot be counted, or it cannot teach.
+    """
+    from sweeps.foreign.forward import NotCausalError, count_forward
+
+    model = _built(settings, where)
+    try:
+        found = count_forward(model)
+    except NotCausalError:
+        raise InputError(
+            f"{where} ({type(model).__name__}) attends to later tokens, so it is no causal language model; "
+            "give another (or set is_decoder in its config.json, if it was trained as one)"
+        ) from None
+    except Exception as error:  # transformers raises what it likes
+        raise InputError(
+            f"{where} ({type(model).__name__}) cannot be counted without its weights ({_first(error)}); give "
+            "another teacher"
+        ) from None
+    if found.tanh:
+        how = soft_cap(model) or "caps its logits softly"
+        raise InputError(f"{where}: {type(model).__name__} {how}, {NONLINEAR}")
+    return Card(architecture=type(model).__name__, shape=_shape(model, found))
+
+
+def _built(settings: Any, where: str) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(
+                settings, trust_remote_code=False, attn_implementation="eager"
+            )
+        head = model.get_output_embeddings()
+    except Exception as error:  # transformers raises what it likes
+        raise InputError(
+            f"{where} is no causal language model that transformers can build ({_first(error)})"
+        ) from None
+    if getattr(head, "weight", None) is None:
+        raise InputError(f"{where} ({type(model).__name__}) has no output projection over a vocabulary")
+    return model.eval()
+
+
+def _shape(model: Any, found: Forward) -> CountedShape:
     from torch import nn
 
-    looked_up = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    embeddings = {id(p) for m in [*looked_up, model.get_output_embeddings()] for p in m.parameters()}
-    own = [(name, p) for name, p in model.named_parameters() if id(p) not in embeddings]
-    experts = getattr(text, "num_experts", None) or getattr(text, "num_local_experts", None) or 1
-    met = (getattr(text, "num_experts_per_tok", None) or 1) / experts if experts > 1 else 1.0
-    matrices = sum(p.numel() * (met if ".experts." in name else 1.0) for name, p in own if p.ndim > 1)
-    return sum(p.numel() for _, p in own), round(matrices)
+    text = model.config.get_text_config()
+    head = model.get_output_embeddings()
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    embeddings = {id(p): p for m in [*tables, head] for p in m.parameters()}
+    own = [p for p in model.parameters() if id(p) not in embeddings and id(p) in found.touched]
+    met = [p for number, p in embeddings.items() if number in found.touched]
+    counted = sum(p.numel() for p in own)
+    width, heads = text.hidden_size, _number(text, "num_attention_heads") or 1
+    kv_heads = _number(text, "num_key_value_heads") or heads
+    return CountedShape(
+        layers=_number(text, "num_hidden_layers") or 1,
+        width=width,
+        ffn=_number(text, "intermediate_size") or _number(text, "n_inner") or 4 * width,
+        heads=heads,
+        head_dim=_number(text, "head_dim") or max(1, width // heads),
+        kv_heads=kv_heads if heads % kv_heads == 0 else heads,
+        vocab=head.weight.shape[0],
+        context=next((n for name in CONTEXTS if (n := _number(text, name))), UNLIMITED),
+        tied=bool(model.config.tie_word_embeddings),
+        counted=counted,
+        active=round(counted - found.idle),
+        embedded=sum(p.numel() for p in met),
+        loaded=sum(p.numel() for p in model.parameters()),
+        head_width=head.weight.shape[1],
+        fixed_flops=found.flops,
+        attention=found.attention,
+    )
+
+
+def _number(text: Any, name: str) -> int | None:
+    """A setting; the largest where layers differ in it."""
+    found = None
+    with suppress(Exception):  # one value of layers with configurations of their own is an error
+        found = getattr(text, name, None)
+    given = found if isinstance(found, list | tuple) else [found]
+    return max((each for each in given if isinstance(each, int) and each > 0), default=None)
+
+
+def soft_cap(causal: Any) -> str:
+    """How a model says that it caps its logits, if it does."""
+    text = causal.config.get_text_config()
+    caps = (getattr(text, name, None) for name in ("final_logit_softcapping", "logits_soft_cap"))
+    return next((f"caps its logits softly at {cap:g}" for cap in caps if cap), "")
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _why_not(folder: Path, error: Exception) -> str:

@@ -12,11 +12,13 @@ from torch.nn import functional as F
 
 from scaling.errors import InputError
 from sweeps.distillation.targets import LanguageModel
-from sweeps.engine.model import Decoder
+from sweeps.engine.model import PRECISIONS, Decoder
 from sweeps.engine.model_files import shape_of, weights_of
+from sweeps.foreign.count import NONLINEAR, soft_cap
 from sweeps.foreign.files import config, weights
+from sweeps.foreign.shapes import Precision
 
-CLOSE = 1e-5
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 """Largest difference between its own logits and ours, relative to their size."""
 CHECKED = 32
 """Tokens of the check."""
@@ -53,8 +55,13 @@ class Foreign(nn.Module):
         self.register_buffer("head", head)
 
 
-def load(folder: Path, vocab: int, where: str = "teacher") -> Decoder | Foreign:
-    """The model in ``folder``, frozen, in float32, over the first ``vocab`` tokens.
+def load(
+    folder: Path, vocab: int, where: str = "teacher", precision: Precision = "fp32"
+) -> Decoder | Foreign:
+    """The model in ``folder``, frozen, over the first ``vocab`` tokens.
+
+    With ``precision`` bf16 a model of transformers is loaded in bfloat16, in half the memory; a model of ours
+    multiplies matrices in it.
 
     Rows of its output projection beyond ``vocab`` are padding, whatever is in them: no token has them, so
     they are left out and the rest is normalised, in its loss as in what its students follow. A logit may be
@@ -65,7 +72,10 @@ def load(folder: Path, vocab: int, where: str = "teacher") -> Decoder | Foreign:
             linear function of its last hidden states.
     """
     own = shape_of(config(folder, where))
-    model: Decoder | Foreign = _own(folder, own, where) if own else _transformers(folder, vocab, where)
+    dtype = PRECISIONS[precision]
+    model: Decoder | Foreign = (
+        _own(folder, own, where, dtype) if own else _transformers(folder, vocab, where, dtype)
+    )
     known = model.head.shape[0]
     if known < vocab:
         raise InputError(
@@ -78,8 +88,9 @@ def load(folder: Path, vocab: int, where: str = "teacher") -> Decoder | Foreign:
     return model.eval().requires_grad_(False)
 
 
-def _own(folder: Path, shape: Any, where: str) -> Decoder:
+def _own(folder: Path, shape: Any, where: str, dtype: torch.dtype) -> Decoder:
     model = Decoder(shape)
+    model.precision = dtype
     try:
         model.load_state_dict(weights_of(folder))
     except (RuntimeError, SafetensorError) as error:
@@ -88,7 +99,7 @@ def _own(folder: Path, shape: Any, where: str) -> Decoder:
     return model
 
 
-def _transformers(folder: Path, vocab: int, where: str) -> Foreign:
+def _transformers(folder: Path, vocab: int, where: str, dtype: torch.dtype) -> Foreign:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -97,7 +108,7 @@ def _transformers(folder: Path, vocab: int, where: str) -> Foreign:
     try:
         causal, report = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.float32,
+            dtype=dtype,
             trust_remote_code=False,
             use_safetensors=True,
             local_files_only=True,
@@ -133,7 +144,7 @@ def wrap(causal: Any, vocab: int, where: str = "teacher") -> Foreign:
     ours = F.linear(model.model(tokens), model.head)
     if not _close(theirs, ours):
         both = theirs.isfinite() & ours.isfinite()
-        factor = float((theirs.double() * ours)[both].sum() / ours.double()[both].square().sum())
+        factor = float((theirs.double() * ours.double())[both].sum() / ours.double()[both].square().sum())
         model = Foreign(Features(causal.base_model, factor, bias is not None), head)
         if not _close(theirs, F.linear(model.model(tokens), model.head)):
             raise InputError(f"{where}: {_why_not(causal)}")
@@ -149,16 +160,12 @@ def _close(theirs: Tensor, ours: Tensor) -> bool:
     possible = theirs.isfinite()
     if not torch.equal(possible, ours.isfinite()):
         return False
-    return bool((theirs - ours)[possible].abs().max() <= CLOSE * theirs[possible].abs().max())
+    return bool((theirs - ours)[possible].abs().max() <= CLOSE[theirs.dtype] * theirs[possible].abs().max())
 
 
 def _why_not(causal: Any) -> str:
-    cap = getattr(causal.config.get_text_config(), "final_logit_softcapping", None)
-    what = f"caps its logits softly at {cap:g}" if cap else "does more to its logits than project them"
-    return (
-        f"{type(causal).__name__} {what}, so its logits are no linear function of its last hidden states, "
-        "which the loss needs; distil from another"
-    )
+    how = soft_cap(causal) or "does more to its logits than project them"
+    return f"{type(causal).__name__} {how}, {NONLINEAR}"
 
 
 def _not_finite(causal: Any, vocab: int) -> str:

@@ -59,7 +59,8 @@ class Training(Part):
     z_loss: Number = Field(1e-4, ge=0)
     """Weight of the z-loss."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """In which matrices are multiplied; weights, norms and losses stay fp32, and so do held-out losses."""
+    """In which matrices are multiplied, a teacher's too; weights, norms and losses of runs stay fp32, and so
+    do their held-out losses."""
     compile: bool = False
     """Translate each shape of model to machine code first: half a minute a shape, once for this machine."""
 
@@ -123,6 +124,8 @@ class Pretrained(Part):
     """Branch, tag or commit on the hub; the newest if not given."""
     tokens: Quantity | None = None
     """D_T, the tokens it was trained on, if they are known."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """In which it is loaded and multiplies matrices; as ``training.precision`` if not given."""
 
 
 def _kind_of_teacher(given: Any) -> str:

@@ -213,7 +213,10 @@ def test_a_sweep_measures_it_and_distils_from_it(
     assert [step.kind for step in dag.steps] == ["evaluate", "pretrain", "distil", "distil"]
     evaluate = dag.steps[0]
     assert evaluate.shape.params == card_of(llama).shape.params
-    assert (evaluate.tokens, evaluate.flops_to_spend) == (0, 0)
+    assert evaluate.foreign is not None
+    assert evaluate.foreign.heldout_tokens > 1000
+    assert evaluate.tokens == 0
+    assert evaluate.flops_to_spend == evaluate.foreign.heldout_tokens * evaluate.shape.forward_flops
     for step in dag.steps:
         again = Step.from_json(json.loads(json.dumps(step.as_json())))
         assert (again, again.id) == (step, step.id)
