@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SHOWN = 100
 """Steps that a plan prints one by one."""
+SHOWN_OVERFULL = 3
+"""Steps that do not fit, told one by one."""
 MANY_EPOCHS = 4
 """Up to here repeated text is nearly as good as new (Muennighoff et al. 2023)."""
 FAR_FROM_ASKED = 0.15
@@ -220,8 +222,15 @@ class Planned:
         whole, left, gpu = self.whole, self.left, self.sweep.hardware.gpu
         todo = f"; {format_flops(left.bill.flops)} to do" if self.done else ""
         yield f"FLOPs      {format_flops(self.dag.flops)}{todo}"
+        precisions = " and ".join(
+            sorted(
+                {how for step in self.dag.steps for how, flops in step.flops_by_precision().items() if flops}
+            )
+        )
         where = f"{self.devices} {gpu.name}" if gpu else f"{self.devices} cores"
-        basis = f"at {gpu.utilisation:.0%} of its peak" if gpu else "from a probe of this machine"
+        basis = (
+            f"at {gpu.utilisation:.0%} of its peak in {precisions}" if gpu else "from a probe of this machine"
+        )
         yield (
             f"time       about {minutes(left.wall_seconds)} on {where} "
             f"(longest chain {minutes(whole.critical_path)}), {basis}"
@@ -229,8 +238,8 @@ class Planned:
         if whole.bill.gpu_hours or whole.bill.dollars:
             money = f", ${left.bill.dollars:,.2f}" if whole.bill.dollars else ", price not known"
             yield f"cost       {left.bill.gpu_hours:,.2f} GPU-hours{money}"
-        if not gpu:
-            yield f"memory     about {left.memory_bytes / 1e9:.1f} GB at the peak"
+        each = f" on one {gpu.name}" if gpu else ""
+        yield f"memory     about {left.memory_bytes / 1e9:.1f} GB at the peak{each}"
         written = disk(self.dag, self.corpus.train_tokens)
         of_teachers = f", {written / 1e9:.2f} GB of it teachers' logits" if written else ""
         yield f"disk       about {(whole.store_bytes + written) / 1e9:.2f} GB at the peak{of_teachers}"
@@ -248,6 +257,12 @@ class Planned:
 
         if self.epochs > MANY_EPOCHS:
             yield f"! {self.epochs:.0f} epochs: repeated text bends the law; use more text or fewer tokens"
+        from sweeps.dag.cost import overfull
+
+        full = overfull(self.dag, self.sweep)
+        yield from (f"! {each}" for each in full[:SHOWN_OVERFULL])
+        if (more := len(full) - SHOWN_OVERFULL) > 0:
+            yield f"! {more} more steps need more memory than they have"
         needed = self.left.memory_bytes / 1e9
         here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
         if needed > here and not self.sweep.hardware.gpu:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from scaling.errors import InputError
@@ -25,7 +26,7 @@ class Hardware:
 
     name: str
     precision: str
-    """Number format of the peak, such as bf16."""
+    """Number format of the peak, such as bf16. The one for fp32 is without TF32, which rounds to 10 bits."""
     peak_flops: float
     """FLOP/s of one device, dense."""
     dollars_per_hour: float
@@ -34,6 +35,8 @@ class Hardware:
     """Share of the peak that training reaches."""
     count: int = 1
     """Devices used at once; they shorten the wait, not the bill."""
+    memory_bytes: float | None = None
+    """Of one device; None if unknown."""
     date: str = ""
     """Of the price."""
     source: str = ""
@@ -91,13 +94,15 @@ def hardware(
         count=count,
         date=base.date if base else "",
         source=base.source if base else "given by the user",
+        memory_bytes=base.memory_bytes if base else None,
     )
 
 
-def table() -> list[Hardware]:
+@cache
+def table() -> tuple[Hardware, ...]:
     """Every row of the shipped table."""
     with TABLE.open(newline="", encoding="utf-8") as file:
-        return [
+        return tuple(
             Hardware(
                 name=row["name"],
                 precision=row["precision"],
@@ -105,9 +110,10 @@ def table() -> list[Hardware]:
                 dollars_per_hour=float(row["dollars_per_hour"]),
                 date=row["date"],
                 source=row["source"],
+                memory_bytes=float(row["memory_bytes"]),
             )
             for row in csv.DictReader(file)
-        ]
+        )
 
 
 def stored_bytes_per_token(

@@ -159,12 +159,14 @@ def _add_calibrations(app: FastAPI, workers: Workers) -> None:
         return _json(await workers.run(_written, answers.check_upload, content))
 
     @app.get("/hardware")
-    async def hardware() -> list[dict[str, str | float]]:
+    async def hardware() -> list[dict[str, str | float | None]]:
         """Devices that plans can be priced on."""
         return [
             {
                 "name": row.name,
                 "precision": row.precision,
+                "peak_flops": row.peak_flops,
+                "memory_bytes": row.memory_bytes,
                 "dollars_per_hour": row.dollars_per_hour,
                 "date": row.date,
                 "source": row.source,

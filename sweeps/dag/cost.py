@@ -1,4 +1,4 @@
-"""What a sweep will take before it runs: seconds from a short measured probe, memory from shapes."""
+"""What a sweep will take before it runs: seconds from a short measured probe, or from a named GPU's peak."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from bisect import bisect
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scaling.compute import ModelShape
+from scaling.hardware import Hardware
 from sweeps.corpora.cache import cache_dir
 from sweeps.dag.ladder import shape_for
+from sweeps.dag.memory import memory, together
 from sweeps.dag.steps import NO_RUN, Dag, Step
 from sweeps.execution.budget import Bill
 from sweeps.specs.resources import GPU_SHARE, Devices, Resources, resources_of
@@ -33,8 +35,6 @@ PROBED_PARAMS = (7e3, 50e3, 300e3)
 PROBE_SECONDS = 0.4
 STARTUP_SECONDS = 4.0
 """Importing torch in every process, once a sweep; Ray takes as long again."""
-PROCESS_BYTES = 400e6
-"""A process that has imported torch."""
 
 Cost = Callable[[Step], float]
 """Estimated seconds of a step."""
@@ -92,7 +92,8 @@ class Estimate:
     wall_seconds: float
     """Seconds on the given number of devices."""
     memory_bytes: float
-    """Peak memory of the largest steps running side by side."""
+    """Peak memory of one GPU, where steps use them; else of the machine. Steps that wait for each other never
+    run side by side."""
     store_bytes: float
     """Peak size of the store, but for what teachers write down."""
     bill: Bill
@@ -112,12 +113,11 @@ def estimate(dag: Dag, seconds: Cost, devices: int, sweep: Sweep | None = None) 
         bills.append(Bill.of(step.flops_to_spend, took[step.id], resources, hardware))
         shares.append(took[step.id] * resources.nodes * (resources.gpus or resources.cpus))
     critical, total = max(chains.values(), default=0.0), sum(shares)
-    largest = sorted(map(memory, dag.steps), reverse=True)[:devices]
     return Estimate(
         device_seconds=total,
         critical_path=critical,
         wall_seconds=STARTUP_SECONDS + max(total / devices, critical) if dag.steps else 0.0,
-        memory_bytes=sum(largest),
+        memory_bytes=_peak_memory(dag, devices, sweep),
         store_bytes=store_bytes(dag, devices),
         bill=sum(bills, Bill()),
     )
@@ -130,29 +130,78 @@ def planned_resources(step: Step, sweep: Sweep | None) -> Resources:
 
 
 def seconds_on(sweep: Sweep, throughput: Throughput | None) -> Cost:
-    """Estimated seconds of a step: FLOPs over what the spec's GPUs reach, or as this machine was measured."""
-    gpu = sweep.hardware.gpu
-    if gpu is None:
+    """Estimated seconds of a step: FLOPs over what the spec's GPUs reach, or as this machine was measured.
+
+    A GPU reaches its share of the peak of the precision in which each model multiplies its matrices.
+    """
+    if sweep.hardware.gpu is None:
         assert throughput is not None, "without a named GPU, a machine must be measured"
         return throughput.seconds
+
+    @cache
+    def reached(precision: str) -> float:
+        gpu = sweep.hardware.multiplying(precision)
+        return gpu.peak_flops * gpu.utilisation
 
     def seconds(step: Step) -> float:
         resources = planned_resources(step, sweep)
         share = (resources.gpus or GPU_SHARE) * resources.nodes
-        return step.flops_to_spend / (gpu.peak_flops * gpu.utilisation * share)
+        return sum(flops / reached(how) for how, flops in step.flops_by_precision().items()) / share
 
     return seconds
 
 
-def memory(step: Step) -> float:
-    """Peak bytes of a step: weights, gradients, Adam's moments, activations kept for the backward pass."""
-    shape, tokens = step.shape, step.training.batch_tokens
-    states = (4.0 if step.foreign else 16.0) * shape.total_params
-    scores = 3 * shape.heads * shape.context
-    per_layer = 12 * shape.width + 4 * shape.ffn + scores
-    activations = 4.0 * tokens * (shape.layers * per_layer + 4 * shape.vocab)
-    teacher = 4.0 * (step.teacher.shape.total_params + tokens * shape.vocab) if step.teacher else 0.0
-    return PROCESS_BYTES + states + activations + teacher
+def memory_on(step: Step, sweep: Sweep | None) -> float:
+    """Peak bytes of a step on each device that it uses."""
+    resources = planned_resources(step, sweep)
+    return memory(step, gpu=resources.gpus > 0, processes=resources.processes * resources.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Overfull:
+    """A step that needs more memory than its share of a GPU has."""
+
+    step: Step
+    needed: float
+    """Bytes on each device."""
+    share: float
+    """Of a device; 1 where it has whole ones."""
+    gpu: Hardware
+
+    def __str__(self) -> str:
+        assert self.gpu.memory_bytes is not None
+        has, part = self.gpu.memory_bytes * self.share / 1e9, "" if self.share == 1 else f"{self.share:g} of "
+        whole = self.needed <= self.gpu.memory_bytes
+        mend = (
+            f"give it more: resources: [{{from_params: {self.step.shape.params:g}, gpus: 1}}]"
+            if whole
+            else "weights are not split over GPUs, so it runs on none of these"
+        )
+        return (
+            f"{self.step.label}: needs about {self.needed / 1e9:.0f} GB, and {part}one {self.gpu.name} has "
+            f"{has:.0f} GB: {mend}"
+        )
+
+
+def overfull(dag: Dag, sweep: Sweep) -> list[Overfull]:
+    """The steps that do not fit onto the GPUs that the spec names, the largest first."""
+    gpu = sweep.hardware.gpu
+    if gpu is None or gpu.memory_bytes is None:
+        return []
+    found = []
+    for step in dag.steps:
+        share = min(1.0, planned_resources(step, sweep).gpus or GPU_SHARE)
+        if (needed := memory_on(step, sweep)) > share * gpu.memory_bytes:
+            found.append(Overfull(step, needed, share, gpu))
+    return sorted(found, key=lambda each: each.needed, reverse=True)
+
+
+def _peak_memory(dag: Dag, devices: int, sweep: Sweep | None) -> float:
+    """Of one GPU with all that share it, where steps use GPUs; else of the machine."""
+    needs = [memory_on(step, sweep) for step in dag.steps]
+    shares = [planned_resources(step, sweep).gpus for step in dag.steps]
+    slots = devices if not any(shares) else max(1, int(1 / min(share for share in shares if share)))
+    return together(dag.steps, needs, slots)
 
 
 def store_bytes(dag: Dag, devices: int) -> float:

@@ -83,6 +83,7 @@ def card_of_config(settings: Any, where: str = "teacher") -> Card:
     model = _built(settings, where)
     try:
         found = count_forward(model)
+        shape = _shape(model, found)
     except NotCausalError:
         raise InputError(
             f"{where} ({type(model).__name__}) attends to later tokens, so it is no causal language model; "
@@ -96,7 +97,7 @@ def card_of_config(settings: Any, where: str = "teacher") -> Card:
     if found.tanh:
         how = soft_cap(model) or "caps its logits softly"
         raise InputError(f"{where}: {type(model).__name__} {how}, {NONLINEAR}")
-    return Card(architecture=type(model).__name__, shape=_shape(model, found))
+    return Card(architecture=type(model).__name__, shape=shape)
 
 
 def _built(settings: Any, where: str) -> Any:
@@ -139,7 +140,7 @@ def _shape(model: Any, found: Forward) -> CountedShape:
         kv_heads=kv_heads if heads % kv_heads == 0 else heads,
         vocab=head.weight.shape[0],
         context=next((n for name in CONTEXTS if (n := _number(text, name))), UNLIMITED),
-        tied=bool(model.config.tie_word_embeddings),
+        tied=bool(getattr(model.config, "tie_word_embeddings", False)),
         counted=counted,
         active=round(counted - found.idle),
         embedded=sum(p.numel() for p in met),

@@ -61,7 +61,7 @@ class Devices(Part):
     """A GPU of scaling/hardware.csv, such as h100: time is then FLOPs over what it reaches. If none is given,
     time comes from a probe of this machine."""
     utilisation: Number = Field(UTILISATION, gt=0, le=1)
-    """Share of the GPU's peak that training reaches; small models reach less."""
+    """Share of the GPU's peak in each model's precision that training reaches; small models reach less."""
     dollars_per_hour: Number | None = Field(None, gt=0)
     """Of one GPU, or where steps use none, of one core; the table's price if not given."""
 
@@ -76,8 +76,13 @@ class Devices(Part):
         """The GPU with its price, if one is named."""
         if self.name is None:
             return None
+        return self.multiplying("bf16")
+
+    def multiplying(self, precision: str) -> Hardware:
+        """The named GPU with its peak in ``precision``: fp32 is up to 30 times slower than bf16."""
+        assert self.name is not None
         price = self.dollars_per_hour
-        return hardware(self.name, utilisation=self.utilisation, dollars_per_hour=price)
+        return hardware(self.name, precision=precision, utilisation=self.utilisation, dollars_per_hour=price)
 
     @property
     def price(self) -> float | None:
