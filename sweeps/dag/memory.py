@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 
+from scaling.compute import ModelShape
 from sweeps.dag.step import Step
 
 PROCESS_BYTES = 400e6
@@ -28,24 +29,37 @@ def memory(step: Step, *, gpu: bool = False, processes: int = 1) -> float:
     if step.foreign:
         return needed + _reading(step, min(tokens, 16.0 * step.shape.context), gpu)
     if step.trains:
-        needed += STATES * step.shape.total_params + _kept(step, tokens, gpu) + _logits(step, tokens)
+        needed += (
+            STATES * step.shape.total_params
+            + kept_for_backward(step, tokens, gpu=gpu)
+            + _at_work(step, tokens, gpu)
+            + _logits(step, tokens)
+        )
     if step.teacher and not step.logits and (step.cache or step.generate or step.tokens_to_teach):
         needed += _reading(step.teacher, tokens, gpu)
     return needed
 
 
-def _kept(step: Step, tokens: float, gpu: bool) -> float:
-    """Bytes kept for the backward pass: what each product read, and matrices side by side or rounded."""
+def kept_for_backward(step: Step, tokens: float, *, gpu: bool) -> float:
+    """Bytes that all layers keep: what each norm and product read, and matrices side by side or rounded."""
     shape, size = step.shape, BYTES[step.precision]
-    inner, scores = shape.heads * shape.head_dim, 0.0 if gpu else float(shape.heads * shape.context)
+    inner, scores = shape.heads * shape.head_dim, _scores(shape, gpu)
     rounded = size < BYTES["fp32"]
     full = 2 * shape.width + 4 * inner  # of the stream, and of queries and keys before and after their norms
     read = 2 * shape.width + 6 * inner + 4 * shape.ffn + scores
-    each = 4.0 * full + size * read + (4.0 * scores if rounded and not gpu else 0.0)
+    each = 4.0 * full + size * read + (4.0 * scores if rounded else 0.0)
     joined = shape.layers * shape.width * (3 * inner + 2 * shape.ffn)
-    copies = size * (shape.matrix_params if rounded else joined)
-    at_work = 3 * 4.0 * tokens * max(scores, shape.ffn)
-    return tokens * shape.layers * each + copies + at_work
+    return tokens * shape.layers * each + size * (shape.matrix_params if rounded else joined)
+
+
+def _at_work(step: Step, tokens: float, gpu: bool) -> float:
+    """Bytes of what one layer holds for a moment."""
+    return 3 * 4.0 * tokens * max(_scores(step.shape, gpu), step.shape.ffn)
+
+
+def _scores(shape: ModelShape, gpu: bool) -> float:
+    """Attention scores of a token that are held."""
+    return 0.0 if gpu else float(shape.heads * shape.context)
 
 
 def _logits(step: Step, tokens: float) -> float:
@@ -60,7 +74,7 @@ def _reading(of: Step, tokens: float, gpu: bool) -> float:
     """Bytes of a model that only reads: its weights, and one layer's activations at a time."""
     shape, size = of.shape, BYTES[of.precision]
     weights = (size if of.foreign else 4.0) * shape.total_params
-    scores = 0.0 if gpu else 3.0 * shape.heads * shape.context
+    scores = 3.0 * _scores(shape, gpu)
     held = min(tokens * shape.vocab, LOGITS_HELD) + tokens * shape.width
     return weights + 4.0 * (tokens * (6 * shape.width + 3 * shape.ffn + scores) + held)
 
