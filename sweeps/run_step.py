@@ -262,6 +262,8 @@ def _finish(
     if not lease:
         return {}
     result: dict[str, Any] = {"seconds": {"train": run.seconds}, "pieces": run.pieces}
+    if step.training.compile:
+        result["compiled"] = run.used_options.provenance()
     if not step.trunk:
         try:
             result |= _measured(store, step, run, corpus, teacher, lease)

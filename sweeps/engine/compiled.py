@@ -1,8 +1,8 @@
 """Functions translated to machine code by ``torch.compile``, for each shape once on this kind of machine.
 
 For GPUs, and for losses that go over blocks of logits; what else a CPU runs is in
-:mod:`sweeps.engine.library`. What is translated is kept in ``$DISTLAW_CACHE/compiled/<torch, processor,
-threads>``, which any number of processes may share. On the device it was made for it computes the same bits
+:mod:`sweeps.engine.library`. What is translated is kept in ``$DISTLAW_CACHE/compiled/<kind of
+machine>``, which any number of processes may share. On the device it was made for it computes the same bits
 every time, but not those of plain PyTorch: whether a run is compiled is therefore part of what it is.
 """
 
@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from scaling.errors import InputError
 from sweeps.corpora.cache import cache_dir
 from sweeps.distillation.targets import LanguageModel
-from sweeps.engine.device import device, processor
+from sweeps.engine.compiler_check import current_options
+from sweeps.engine.device import device, instructions, processor
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -34,6 +35,9 @@ SHAPES = 1000
 
 def compiled(function: Function) -> Function:
     """``function``, translated when it is first called with arguments of new shapes.
+
+    The compiler's options are those of :func:`~sweeps.engine.compiler_check.compiling_with`. Whoever uses it
+    compares what it computes: :mod:`sweeps.engine.compiled_loss`.
 
     Raises:
         InputError: now or at a call, if this machine lacks what it takes.
@@ -46,7 +50,8 @@ def compiled(function: Function) -> Function:
     torch._inductor.config.compile_threads = 1  # a step has one core; no processes beside it
     torch._inductor.config.cpp_wrapper = device().type == "cpu"  # half the time to compile, less to call
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = SHAPES
-    translated = torch.compile(function, dynamic=False)
+    options = current_options()
+    translated = torch.compile(function, dynamic=False, options=options or None)
 
     @wraps(function)
     def call(*arguments: object) -> object:
@@ -95,8 +100,8 @@ def advice(reason: str) -> InputError:
 
 
 def translations() -> Path:
-    """Where they are kept for this kind of machine: a compiler sees processor and threads."""
-    known = f"{torch.__version__} {processor()} {torch.get_num_threads()}"
+    """Return where they are kept for this kind of machine: a compiler sees instruction sets and threads."""
+    known = f"{torch.__version__} {processor()} {instructions()} {torch.get_num_threads()}"
     folder = cache_dir() / "compiled" / hashlib.sha256(known.encode()).hexdigest()[:16]
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
     return folder

@@ -11,6 +11,15 @@ from pathlib import Path
 
 import torch
 
+RESTRICTING = (
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "TORCHINDUCTOR_CPP_MARCH",
+    "CXX",
+)
+"""Environment variables that change which instructions are used, or who translates."""
+
 
 def device() -> torch.device:
     """The accelerator if there is one, else the CPU."""
@@ -24,6 +33,17 @@ def processor() -> str:
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     own = next(named, platform.processor() or platform.machine())
     return f"{own} + {torch.cuda.get_device_name()}" if device().type == "cuda" else own
+
+
+def instructions() -> str:
+    """Return the processor's instruction sets, and what the environment restricts PyTorch's libraries to.
+
+    Virtual machines call processors of several generations by one name.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return " ".join([*sorted(flags.split()), *(f"{name}={os.environ.get(name, '')}" for name in RESTRICTING)])
 
 
 def keep_memory() -> None:

@@ -17,6 +17,9 @@ from sweeps.engine.model import Decoder
 class FrozenTrunk(CompiledTrunk):
     """A language model all of which but its head is compiled, for reading only."""
 
+    library: Library | None = None
+    """Its machine code on a CPU."""
+
     def __init__(self, plain: Decoder) -> None:
         if device().type != "cpu":
             super().__init__(plain)
@@ -32,7 +35,12 @@ class FrozenTrunk(CompiledTrunk):
             with torch.no_grad():
                 return (functional_call(plain.model, dict(zip(tensors, others, strict=True)), inputs),)
 
-        library = Library(function, f"features {plain.shape} {plain.precision}")
+        library = self.library = Library(
+            function,
+            f"features {plain.shape} {plain.precision}",
+            plain.precision,
+            lambda results: {"the teacher's features": results[0]},
+        )
 
         def features(inputs: Tensor) -> Tensor:
             return library(inputs, *tensors.values())[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from sweeps.distillation.sources import Lesson
 from sweeps.distillation.targets import Cached, LanguageModel, Target
+from sweeps.engine.compiler_check import Named, Verdict, loss_and_gradient
 from sweeps.engine.library import Library
 from sweeps.engine.model import Decoder
 from sweeps.engine.optimiser import Optimiser
@@ -25,8 +26,15 @@ class Gradient:
     graph is built anew each step, and what could be done in one sweep over memory is.
     """
 
-    def __init__(self, loss: Loss, key: str, model: Decoder, optimiser: Optimiser) -> None:
-        self.key, self.optimiser = key, optimiser
+    def __init__(
+        self,
+        loss: Loss,
+        key: str,
+        model: Decoder,
+        optimiser: Optimiser,
+        noted: Callable[[str, Verdict], None] | None = None,
+    ) -> None:
+        self.key, self.optimiser, self.precision, self.noted = key, optimiser, model.precision, noted
         self.model = _Lossy(loss, model)
         names = {id(weight): name for name, weight in self.model.named_parameters()}
         self.names = [names[id(member)] for member in optimiser.members]
@@ -39,10 +47,17 @@ class Gradient:
         there, how = tuple(part is not None for part in parts), _way(target)
         if (there, how) not in self._libraries:
             key = f"{self.key} {there} {how}"
-            self._libraries[there, how] = Library(self._function(there, target), key)
+            function = self._function(there, target)
+            self._libraries[there, how] = Library(function, key, self.precision, self._named, self.noted)
         given = (part for part in parts if part is not None)
         loss, gradient = self._libraries[there, how](self.optimiser.weights, *self.buffers.values(), *given)
         return loss, gradient
+
+    def _named(self, results: Sequence[Tensor]) -> Named:
+        loss, gradient = results
+        views = self.optimiser.views(gradient)
+        names = (name.removeprefix("model.") for name in self.names)
+        return loss_and_gradient(loss, gradient, dict(zip(names, views, strict=True)))
 
     def _function(
         self, there: tuple[bool, ...], target: Target | None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,11 +19,14 @@ from sweeps.distillation.targets import LanguageModel, Target, fault
 from sweeps.distillation.written import written_loss
 from sweeps.engine.chunked import fits
 from sweeps.engine.compiled import CompiledTrunk, compiled
+from sweeps.engine.compiled_loss import CompiledLoss, LossOf
 from sweeps.engine.device import device, out_of_memory
+from sweeps.engine.frozen import FrozenTrunk
 from sweeps.engine.lessons import Gradient
 from sweeps.engine.model import PRECISIONS, Decoder
 from sweeps.engine.optimiser import Optimiser, learning_rate, parameter_groups
 from sweeps.engine.parallel import World
+from sweeps.engine.used_options import UsedOptions
 from sweeps.methods import Method
 from sweeps.specs.spec import Training
 from sweeps.storage.checkpoints import Checkpoints
@@ -34,7 +39,11 @@ OF_THE_OPTIMISER = {
     "batch_tokens", "warmup_tokens", "peak_rate", "schedule", "decay", "final_rate", "weight_decay", "clip",
 }  # fmt: skip
 """Of the rules of training, those that a loss does not depend on."""
-PIECES_AND_SECONDS, PACE = "/pieces and seconds", "/pace"
+COMPILER_AT_FAULT = (
+    "plain PyTorch's is finite on this batch, so the compiler of this machine is at fault: set "
+    "training.compile: false for all runs of the law"
+)
+PIECES_AND_SECONDS, PACE, OPTIONS = "/pieces and seconds", "/pace", "/compiler options"
 """In a checkpoint, beside weights and moments."""
 
 
@@ -98,9 +107,10 @@ class Run:
         self.pace = Pace(moving, self.recipe.steps) if moving else None
         recipe = self.recipe
         self.source = source_of(recipe.method, recipe.shape.context, recipe.seed, recipe.steps, self.world)
+        self.used_options = UsedOptions()
         self._translate()
         self.done = self.began = self._restore()
-        self._last: tuple[int, Tensor, Tensor, Target | None, Tensor | None] | None = None
+        self._last: tuple[int, Tensor, Tensor, Target | None, Lesson] | None = None
 
     @property
     def active(self) -> bool:
@@ -120,6 +130,7 @@ class Run:
             self.checkpoints.look()
         started = time.perf_counter()
         recipe = self.recipe
+        self._note_teacher(target)
         lesson = Lesson(blocks, rows)
         if self.source:
             assert target is not None, "who follows nobody writes nothing"
@@ -127,7 +138,7 @@ class Run:
         loss = self._backward(lesson, target)
         self.world.total(self.optimiser.gradients)
         norm = self.optimiser.clip(recipe.training.clip)
-        self._last = self.done + 1, self.world.total(loss), norm, target, lesson.rows
+        self._last = self.done + 1, self.world.total(loss), norm, target, lesson
         if not loss.is_cuda or self.done % LOOK_EVERY == 0 or self.done + 1 == recipe.end:
             self.look()
         self.optimiser.step(learning_rate(self.done, recipe.steps, recipe.training))
@@ -150,7 +161,8 @@ class Run:
         """See whether the last step went well: at once on a CPU; on a GPU looking means waiting for it."""
         if self._last is None:
             return
-        step, loss, norm, target, rows = self._last
+        step, loss, norm, target, lesson = self._last
+        rows = lesson.rows
         self.loss = loss.item()
         limit = EXPLODED * math.log(self.recipe.shape.vocab)
         if self.loss < limit and math.isfinite(norm.item()):
@@ -159,7 +171,10 @@ class Run:
         if method and target and rows is not None and (found := fault(target, rows, method.divergence)):
             raise found
         what = "the gradient is not finite" if self.loss < limit else f"the training loss is {self.loss:.4g}"
-        raise Diverged(f"{what} at step {step} of {self.recipe.steps}; lower peak_rate")
+        advice = (
+            COMPILER_AT_FAULT if self._plain_is_finite(step, lesson, target, limit) else "lower peak_rate"
+        )
+        raise Diverged(f"{what} at step {step} of {self.recipe.steps}; {advice}")
 
     def save(self) -> None:
         """Write a checkpoint, if this process is the one that writes."""
@@ -172,6 +187,8 @@ class Run:
         own = {PIECES_AND_SECONDS: torch.tensor([self.pieces, self.seconds], dtype=torch.float64)}
         if self.pace:
             own[PACE] = self.pace.state
+        if self.used_options.names:
+            own[OPTIONS] = self.used_options.state()
         if self.source:
             own |= self.source.state()
         moments = {f"/{name}": tensor for name, tensor in self.optimiser.state().items()}
@@ -183,6 +200,8 @@ class Run:
         self.pieces = int(pieces)
         if self.pace:
             self.pace.state = state[PACE]
+        if OPTIONS in state:
+            self.used_options.load_state(state[OPTIONS])
         if self.source:
             self.source.load_state(state)
         self.model.load_state_dict({name: tensor for name, tensor in state.items() if "/" not in name})
@@ -191,17 +210,48 @@ class Run:
     def _translate(self) -> None:
         """Where the recipe says so, compile the loss, or if it goes over blocks of logits what is before."""
         rules, shape = self.recipe.training, self.recipe.shape
-        self.learner: LanguageModel = self.model
-        self.batch_loss, self.written_loss = batch_loss, written_loss
         self.gradient: Gradient | None = None
+        self.compiled_loss: CompiledLoss | None = None
         if not rules.compile:
             return
-        if not fits(round(rules.batch_tokens), shape.vocab):
-            self.learner = CompiledTrunk(self.model)
-        elif device().type == "cpu":
-            self.gradient = Gradient(self._loss, self._key, self.model, self.optimiser)
-        else:
-            self.batch_loss, self.written_loss = compiled(batch_loss), compiled(written_loss)
+        note = self.used_options.note
+        if device().type == "cpu" and fits(round(rules.batch_tokens), shape.vocab):
+            self.gradient = Gradient(self._loss, self._key, self.model, self.optimiser, note)
+            return
+        self.compiled_loss = CompiledLoss(
+            self._compiled, self._plain_loss, self._key, self.model, self.optimiser, note
+        )
+
+    def _compiled(self) -> LossOf:
+        """Return the loss as ``torch.compile`` makes it: all of it, or with blocks of logits the model."""
+        if fits(round(self.recipe.training.batch_tokens), self.recipe.shape.vocab):
+            return partial(self._loss, self.model, losses=(compiled(batch_loss), compiled(written_loss)))
+        return partial(self._loss, CompiledTrunk(self.model))
+
+    def _plain_loss(self, lesson: Lesson, target: Target | None, t: Tensor | None) -> Tensor:
+        training = self.recipe.training.model_copy(update={"compile": False})
+        return self._loss(self.model, lesson, target, t, training=training)
+
+    def _plain_is_finite(self, step: int, lesson: Lesson, target: Target | None, limit: float) -> bool:
+        """Return whether a compiled run's step, the one under way, would not have diverged uncompiled."""
+        if not self.recipe.training.compile or self.done + 1 != step:
+            return False
+        self.optimiser.clear()
+        try:
+            loss = self._plain_loss(lesson, target, self.pace.t if self.pace else None)
+            loss.backward()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        return loss.item() < limit and bool(torch.isfinite(self.optimiser.gradients).all())
+
+    def _note_teacher(self, target: Target | None) -> None:
+        """Note the options that the teacher's pass over batches is compiled with."""
+        teacher = getattr(target, "teacher", None)
+        if isinstance(teacher, FrozenTrunk) and teacher.library:
+            for label, verdict in teacher.library.verdicts.items():
+                self.used_options.note(f"teacher {label}", verdict)
 
     def _restore(self) -> int:
         if self.checkpoints and (found := self.checkpoints.latest()):
@@ -238,19 +288,29 @@ class Run:
             loss, gradient = self.gradient(lesson, target, t)
             self.optimiser.gradients.add_(gradient, alpha=share)
             return loss * share
-        loss = self._loss(self.learner, lesson, target, t) * share
+        if self.compiled_loss:
+            return self.compiled_loss(lesson, target, t, share)
+        loss = self._loss(self.model, lesson, target, t) * share
         loss.backward()
         return loss.detach()
 
-    def _loss(self, model: LanguageModel, lesson: Lesson, target: Target | None, t: Tensor | None) -> Tensor:
-        training, method = self.recipe.training, self.recipe.method
+    def _loss(
+        self,
+        model: LanguageModel,
+        lesson: Lesson,
+        target: Target | None,
+        t: Tensor | None,
+        *,
+        losses: tuple[Callable[..., Tensor], Callable[..., Tensor]] = (batch_loss, written_loss),
+        training: Training | None = None,
+    ) -> Tensor:
+        training, method = training or self.recipe.training, self.recipe.method
+        of_data, of_text = losses
         if method is None or method.source.by == "data":
-            return self.batch_loss(model, lesson.blocks, training, method, target, lesson.rows, t)
-        loss = self.written_loss(
-            model, lesson.blocks, training, method, target, lesson.rows, *lesson.of_tokens
-        )
+            return of_data(model, lesson.blocks, training, method, target, lesson.rows, t)
+        loss = of_text(model, lesson.blocks, training, method, target, lesson.rows, *lesson.of_tokens)
         if lesson.beside is not None:
-            loss = loss + method.pretraining * self.batch_loss(model, lesson.beside, training)
+            loss = loss + method.pretraining * of_data(model, lesson.beside, training)
         return loss
 
     @property
