@@ -36,7 +36,7 @@ from scaling.errors import InputError
 from scaling.frontier import Frontier, frontier
 from scaling.hardware import UTILISATION, Hardware, hardware, stored_bytes_per_token
 from scaling.planner import plan
-from scaling.plans import COLUMNS, Direct, Distillation, Plan
+from scaling.plans import Direct, Distillation, Plan
 from scaling.question import Question
 from scaling.render import bill, plan_text, text_table
 from scaling.scenarios import SCENARIOS
@@ -204,7 +204,7 @@ def plan_command(
     elif csv:
         costs = bills or [{}] * len(answer.rows())
         rows = [row | cost for row, cost in zip(answer.rows(), costs, strict=True)]
-        write_csv(rows, () if rows else COLUMNS)
+        write_csv(rows)
     else:
         sys.stdout.write(text)
 

@@ -20,7 +20,7 @@ from scaling.near import explore
 from scaling.optimum import Setting, stacked
 from scaling.plans import Interval, Plan
 from scaling.question import Question
-from scaling.scenarios import INFERENCE, Scenario
+from scaling.scenarios import DESCRIPTIONS, INFERENCE, Scenario
 from scaling.sensitivity import assumption_effect
 from scaling.uncertainty import interval
 from scaling.ways import DrawnWays, ScenarioWays, Serving, TeacherWays, Ways
@@ -92,8 +92,16 @@ class _Planner:
             candidates = self._with_known_teachers()
         elif self.calibration.distillation:
             candidates = self._under_scenarios()
+        if self.unreachable and not directs and not candidates:
+            raise InputError(self._out_of_reach())
         answer = self.assembly.plan(directs, candidates, self.unreachable, self.warnings)
         return answer.ranked() if self.question.teachers else answer
+
+    def _out_of_reach(self) -> str:
+        floors = {DESCRIPTIONS.get(name, name): floor for name, floor in self.unreachable.items()}
+        ranked = sorted(floors.items(), key=lambda each: each[1])
+        lowest = ", ".join(f"{floor:.3f} ({name})" for name, floor in ranked)
+        return f"target_loss: {self.question.target_loss:g} nats/token cannot be reached; lowest: {lowest}"
 
     def _directs(self) -> list[tuple[float, float]]:
         """Parameters and tokens of direct training, if it can do what is asked."""

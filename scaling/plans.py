@@ -282,11 +282,8 @@ class Plan:
         ways = {way.title: way.flops for way in self.distillations if way.answered}
         if self.direct and self.direct[0].known:
             ways["direct training"] = self.direct[0].flops
-        if not ways and (self.direct or self.distillations):
-            return f"No cheapest way to a loss of {self.target_loss:g}: none of them is known well enough."
         if not ways:
-            floor = min(self.unreachable.values())
-            return f"A loss of {self.target_loss:g} cannot be reached: no way here gets below {floor:.3f}."
+            return f"No cheapest way to a loss of {self.target_loss:g}: none of them is known well enough."
         best = min(ways, key=lambda name: ways[name])
         return f"Cheapest way to a loss of {self.target_loss:g}: {best}, {format_power(ways[best])} FLOPs."
 

@@ -7,9 +7,12 @@ trunk, and only the better half goes on to the next length. Optuna's journal is 
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
@@ -196,7 +199,10 @@ def _study(name: str, store: Store) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not store.local:
         raise InputError(f"--store: tuning keeps its journal in files; {store.root} is not a local path")
-    journal = JournalFileBackend(f"{store.path}/{JOURNAL}", JournalFileOpenLock(f"{store.path}/{JOURNAL}"))
+    path = Path(store.path, JOURNAL)
+    lock = JournalFileOpenLock(str(path))
+    _drop_torn_record(path, lock)
+    journal = JournalFileBackend(str(path), lock)
     return optuna.create_study(
         study_name=name,
         storage=optuna.storages.JournalStorage(journal),
@@ -204,6 +210,36 @@ def _study(name: str, store: Store) -> optuna.Study:
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
         load_if_exists=True,
     )
+
+
+def _drop_torn_record(path: Path, lock: JournalFileOpenLock) -> None:
+    """Cut off a last record that a killed process left half written; the records before it are whole.
+
+    Raises:
+        InputError: for a record that is damaged and not the last.
+    """
+    if not path.exists():
+        return
+    lock.acquire()
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+        damaged = [number for number, line in enumerate(lines) if not _is_record(line)]
+        if damaged and damaged[0] < len(lines) - 1:
+            raise InputError(
+                f"{path}: line {damaged[0] + 1} is no record of a study; restore the file, or move it away "
+                "to search anew (runs that are in the store are not repeated)"
+            )
+        if damaged:
+            os.truncate(path, sum(map(len, lines[:-1])))
+    finally:
+        lock.release()
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict) and line.endswith(b"\n")
+    except ValueError:
+        return False
 
 
 def _requeue(study: optuna.Study) -> None:

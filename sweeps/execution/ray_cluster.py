@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,8 @@ def start_ray(address: str, cores: int | None) -> Any:
     """The ray module, connected: to a cluster, or to a silent one of its own with ``cores`` processes.
 
     Raises:
-        InputError: if nobody answers at ``address``, or lets us in.
+        InputError: if nobody answers at ``address``, or lets us in, or the directory for temporary files has
+            too long a name for sockets.
     """
     import ray
 
@@ -54,6 +56,13 @@ def start_ray(address: str, cores: int | None) -> Any:
         raise InputError(
             f"--address {address}: no Ray cluster lets us in there ({error}); with token authentication, "
             "start it and this command with RAY_AUTH_MODE=token and the same token"
+        ) from None
+    except OSError as error:
+        if "AF_UNIX" not in str(error):
+            raise
+        raise InputError(
+            f"TMPDIR: {tempfile.gettempdir()} is too long for Ray, which keeps its sockets there; set "
+            "RAY_TMPDIR to a directory with a name of at most 30 characters, such as /tmp"
         ) from None
     return ray
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from scaling.errors import InputError
 from sweeps import results
 from sweeps.dag.steps import Dag, Step, expand
 from sweeps.execution.executors import Inline, Processes
+from sweeps.execution.ray_cluster import start_ray
 from sweeps.execution.ray_executor import Ray
 from sweeps.execution.ray_pool import RayPool
 from sweeps.execution.scheduler import run
@@ -141,3 +143,15 @@ def ray_workers() -> list[int]:
             if command.startswith(b"ray::_run_elsewhere"):
                 found.append(int(entry.name))
     return found
+
+
+def test_a_long_name_of_the_temporary_directory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray keeps sockets in it, whose names the system bounds."""
+    long = tmp_path / ("x" * 110)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with pytest.raises(InputError, match=r"TMPDIR: .*xxx is too long for Ray.*; set RAY_TMPDIR"):
+        start_ray("local", 1)

@@ -81,6 +81,27 @@ def test_a_search_that_was_killed_goes_on_and_repeats_nothing(spec: dict[str, An
     assert len(search.ran) == ran
 
 
+def test_a_torn_journal_heals_and_whole_trials_stay(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["tuning"] |= {"trials": 2}
+    search = Search(spec, tmp_path / "t")
+    _, (found,) = search()
+    ran, journal = len(search.ran), tmp_path / "t" / JOURNAL
+    journal.write_bytes(journal.read_bytes()[:-25])
+    whole = journal.read_bytes().rpartition(b"\n")[0]
+    _, (again,) = search()
+    assert (again.values, again.loss) == (found.values, found.loss)
+    assert len(search.ran) == ran
+    assert journal.read_bytes().startswith(whole + b"\n")
+
+
+def test_a_journal_damaged_elsewhere_is_named(spec: dict[str, Any], tmp_path: Path) -> None:
+    search = Search(spec, tmp_path / "t")
+    search.store.create()
+    (tmp_path / "t" / JOURNAL).write_bytes(b"{}\n\0\0\n{}\n")
+    with pytest.raises(InputError, match=r"study.journal: line 2 is no record of a study"):
+        search()
+
+
 def test_each_method_gets_its_own_temperature_under_the_tuned_rate(
     spec: dict[str, Any], tmp_path: Path
 ) -> None:
