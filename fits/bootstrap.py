@@ -169,5 +169,5 @@ def _one_step(found: Estimate, weight: Array, centres: Array) -> Minimum:
 
 def _inflated(found: Estimate) -> Array:
     """Residuals divided by sqrt(1 - leverage): their expected size is then that of the noise."""
-    own = leverage(found.jacobian / found.sigma[:, None], found.problem.precision)
+    own = leverage(found.scaled_jacobian, found.problem.precision)
     return found.residual / np.sqrt(1.0 - np.minimum(own, 0.95))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fits.batches import solve
+from fits.huber import EFFICIENT, curvature, row_information, row_weight
 from fits.model import Model
 from fits.projection import basins, projects
 from fits.solver import Array, Minimum, Problem, minimise
@@ -20,9 +21,6 @@ from scaling.laws import DistillationLaw, SupervisedLaw, coefficients
 
 T = TypeVar("T", SupervisedLaw, DistillationLaw)
 
-HUBER_EFFICIENT = 1.345
-"""Huber's constant in units of the noise: 95 % as efficient as least squares on clean data."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
@@ -30,9 +28,10 @@ class Objective:
 
     ``delta`` is where Huber's function turns linear: a number in units of ln(loss) (Hoffmann et al. 2022
     used 1e-3), "auto" for 1.345 times the noise that the rows themselves show, or infinity for least
-    squares. With "auto" each kind of run is weighted by its own noise. ``in_nats`` compares losses instead
-    of their logarithms. Where what is left is the law's own error rather than noise, as in the public
-    distillations, the rows missed most carry information, and ``delta=inf, in_nats=True`` predicts better.
+    squares. At any ``delta`` the priors count against the noise of the rows (:mod:`fits.huber`). With "auto"
+    each kind of run is weighted by its own noise. ``in_nats`` compares losses instead of their logarithms.
+    Where what is left is the law's own error rather than noise, as in the public distillations, the rows
+    missed most carry information, and ``delta=inf, in_nats=True`` predicts better.
     ``asymmetry`` above 1 makes over-estimates cost more, for rungs that were not tuned to the end.
     ``standard_errors`` gives a run with a larger ``loss_se`` less weight: its variance is added to what the
     residuals show beyond it. (Errors of one held-out set are common to all runs; then leave it off.)
@@ -121,10 +120,20 @@ class Estimate:
         return scalar(law)
 
     @property
+    def scaled_jacobian(self) -> Array:
+        """The Jacobian (rows, p) times the root of each row's information."""
+        return self.jacobian * np.sqrt(row_information(self.problem.delta, self.sigma))[:, None]
+
+    @property
     def information(self) -> Array:
-        """(p, p): the curvature of the objective, priors included."""
-        scaled = self.jacobian / self.sigma[:, None]
+        """(p, p): what rows and priors say of the coordinates, the inverse of their covariance."""
+        scaled = self.scaled_jacobian
         return np.asarray(scaled.T @ scaled + np.diag(self.problem.precision))
+
+    @property
+    def beyond_delta(self) -> float:
+        """Share of the rows in the linear zone of Huber's function."""
+        return float(np.mean(np.abs(self.residual) > self.problem.delta))
 
     @property
     def standard_errors(self) -> Array:
@@ -134,7 +143,7 @@ class Estimate:
     @property
     def condition(self) -> float:
         """Condition number of the Jacobian with its columns scaled to one; above 1e4 is a ridge."""
-        columns = self.jacobian / self.sigma[:, None]
+        columns = self.scaled_jacobian
         norms = np.linalg.norm(columns, axis=0)
         return float(np.linalg.cond(columns / np.where(norms > 0, norms, 1.0)))
 
@@ -185,7 +194,7 @@ def estimate(
     theta, converged, value = found.theta[best], bool(found.converged[best]), float(found.objective[best])
     if sigma is None:
         for _ in range(4 if auto else 1):
-            guess = noise(model, problem, theta, common=not auto, known=known)
+            guess = noise(model, problem, theta, sigma=guess, common=not auto, known=known)
             problem = posed(model, objective, guess)
             last = minimise(problem, theta[None])
             theta, converged, value = last.theta[0], bool(last.converged[0]), float(last.objective[0])
@@ -237,13 +246,11 @@ def posed(model: Model, objective: Objective, sigma: Array) -> Problem:
     """The problem of this model's rows as they were observed, with noise ``sigma`` (rows,)."""
     lower, upper = model.bounds()
     centre, spread = model.prior()
-    delta = (
-        HUBER_EFFICIENT * sigma if objective.delta == "auto" else np.full(len(sigma), float(objective.delta))
-    )
+    delta = EFFICIENT * sigma if objective.delta == "auto" else np.full(len(sigma), float(objective.delta))
     return Problem(
         evaluate=model.evaluate,
         observed=model.observed[None],
-        weight=(1.0 / sigma**2)[None],
+        weight=row_weight(delta, sigma)[None],
         lower=lower,
         upper=upper,
         centre=centre[None],
@@ -253,26 +260,29 @@ def posed(model: Model, objective: Objective, sigma: Array) -> Problem:
     )
 
 
-def noise(model: Model, problem: Problem, theta: Array, *, common: bool, known: Array) -> Array:
+def noise(model: Model, problem: Problem, theta: Array, *, sigma: Array, common: bool, known: Array) -> Array:
     """Standard deviation of each row on the scale of the fit: one value a kind of run beside what is known.
 
     A root mean square winsorised at 2.5 robust deviations, so an outlier does not inflate it; the degrees of
-    freedom charged to a kind are the leverages of its rows.
+    freedom charged to a kind are the leverages of its rows. ``sigma`` (rows,) is that of the problem.
     """
     rows = model.rows
     predicted, jacobian = model.at(theta)
     residual = model.observed - predicted
-    freedom = 1.0 - leverage(jacobian * np.sqrt(problem.weight[0])[:, None], problem.precision)
+    information = row_information(problem.delta, sigma)
+    freedom = 1.0 - leverage(jacobian * np.sqrt(information)[:, None], problem.precision)
     kinds = np.zeros_like(rows.kind) if common else rows.kind
-    sigma = np.empty(len(rows))
+    shown = np.empty(len(rows))
     for kind in np.unique(kinds):
         mine = kinds == kind
         left = max(float(np.mean(freedom[mine])), 1.0 / len(rows))
         size = np.abs(residual[mine])
-        cap = 2.5 * 1.4826 * max(float(np.median(size)), 1e-7) / np.sqrt(left)
+        # in Huber's linear zone the fit passes through as many rows as it has coordinates
+        exact = (1.0 - left) * (1.0 - float(np.mean(curvature(problem.delta, sigma)[mine])))
+        cap = 2.5 * 1.4826 * max(float(np.quantile(size, (1.0 + exact) / 2)), 1e-7) / np.sqrt(left)
         total = float(np.mean(np.minimum(size, cap) ** 2)) / left
-        sigma[mine] = np.sqrt(max(total - float(np.mean(known[mine] ** 2)), 0.0) + known[mine] ** 2)
-    return np.asarray(np.maximum(sigma, 1e-6))
+        shown[mine] = np.sqrt(max(total - float(np.mean(known[mine] ** 2)), 0.0) + known[mine] ** 2)
+    return np.asarray(np.maximum(shown, 1e-6))
 
 
 def leverage(scaled: Array, precision: Array) -> Array:
@@ -280,8 +290,8 @@ def leverage(scaled: Array, precision: Array) -> Array:
     norms = np.sqrt(np.sum(scaled**2, axis=0) + precision)
     norms = np.where(norms > 0, norms, 1.0)
     unit = scaled / norms
-    curvature = unit.T @ unit + np.diag(precision / norms**2 + 1e-12)
-    return np.asarray(np.clip(np.sum(unit * np.linalg.solve(curvature, unit.T).T, axis=1), 0.0, 1.0))
+    information = unit.T @ unit + np.diag(precision / norms**2 + 1e-12)
+    return np.asarray(np.clip(np.sum(unit * np.linalg.solve(information, unit.T).T, axis=1), 0.0, 1.0))
 
 
 def _status(model: Model, theta: Array, converged: bool, problem: Problem) -> tuple[Status, str]:

@@ -143,6 +143,7 @@ def _estimate(law: str, found: Estimate) -> dict[str, Any]:
             for kind, here in kinds.items()
             if len(residual[here])
         },
+        "beyond_delta": found.beyond_delta,
         "priors": bool(found.problem.precision.any()),
         "coordinates": [
             {"name": name, "value": float(theta), "error": float(error), "start": c.prior}
@@ -179,6 +180,11 @@ def ending(found: dict[str, Any]) -> list[str]:
     for kind, residual in found["residual"].items():
         noise = f"{100 * residual['noise']:.2f} %"
         said.append(f"{kind}: residual rms {residual['rmse']:.4f} nats, noise taken as {noise}")
+    if found["beyond_delta"] > 0.5:
+        said.append(
+            f"{100 * found['beyond_delta']:.0f} % of the rows are beyond delta, where Huber's function is "
+            "linear: close to least absolute deviations"
+        )
     loose = [
         f"{c['name']} ({100 * c['of_prior']:.0f} %)" for c in found["coordinates"] if c["of_prior"] > 0.5
     ]

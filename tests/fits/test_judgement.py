@@ -189,3 +189,34 @@ def test_worn_out_text_is_a_warning() -> None:
     assert f"3 of {len(table)} runs saw their text more than 4 times (up to 5.5)" in str(warning)
     for fine in (table.drop(columns="epochs"), table.assign(epochs=4.0)):
         assert "their text" not in str(check(fine))
+
+
+@pytest.mark.parametrize("delta", [1e-4, 1e-3, 5e-3])
+def test_the_priors_weigh_the_same_at_any_delta(delta: float) -> None:
+    """Most rows are in Huber's linear zone, where a sum taken as a log-likelihood let the priors decide."""
+    grid = {"sizes": tuple(np.geomspace(1e7, 1e10, 8)), "tokens": tuple(np.geomspace(1e9, 1e12, 8))}
+    law = SupervisedLaw(E=2.1, A=110.0, B=2.1e6, alpha=0.29, beta=0.7)
+    frame = sweep(noise=0.01, students=(), **grid)
+    N, D = frame["params"], frame["tokens"]
+    frame["loss"] *= law.loss(N, D) / TRUTH.loss(N, D)
+    settings = {"gamma": 1.0, "draws": 20, "held_out": False}
+    held, free = (fit(frame, objective=Objective(delta=delta, priors=p), **settings) for p in (True, False))
+    beta = free.main.model.names.index("supervised ln gamma*beta")
+    moved = (held.main.theta - free.main.theta) / free.main.standard_errors
+    assert abs(moved[beta]) < 0.5
+    assert held.supervised.beta == pytest.approx(law.beta, rel=0.2)
+    squares = fit(frame, objective=Objective(delta=np.inf, priors=False), **settings)
+    ratio = free.main.standard_errors[beta] / squares.main.standard_errors[beta]
+    assert 0.9 < ratio < 1.4  # least absolute deviations need pi/2 times the rows
+    assert "% of the rows are beyond delta" in held.summary()
+    assert "held mainly" not in held.summary()
+
+
+@pytest.mark.parametrize("delta", ["auto", 1e-3, 1e-5])
+def test_priors_that_hold_a_coordinate_are_named_at_any_delta(delta: float | str) -> None:
+    """Nine runs for five coefficients: a fit in the linear zone passes through five of them, and says so."""
+    frame = sweep(noise=0.03, sizes=(1e6, 1e7, 1e8), tokens=(1e9, 4e9, 1.6e10), students=())
+    found = fit(frame, objective=Objective(delta=delta), gamma=1.0, draws=20, held_out=False)
+    assert found.main.sigma[0] == pytest.approx(0.0213, rel=0.25)
+    (said,) = [line for line in found.summary().splitlines() if "held mainly by the weak priors" in line]
+    assert re.search(r"supervised ln gamma\*alpha \([56]\d %\), supervised ln gamma\*beta \(9\d %\)", said)
