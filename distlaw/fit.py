@@ -34,6 +34,19 @@ Map = Annotated[
 Given = Annotated[
     str, typer.Option(help="Take the supervised law of this calibration (file or published name).")
 ]
+Gamma = Annotated[str, typer.Option(help="Outer exponent of the supervised law: auto, free or a number.")]
+Fix = Annotated[str, typer.Option(help="Coefficients to hold: E=1.69,k=1.4.")]
+Tied = Annotated[bool, typer.Option("--tied", help="Hold alpha = beta.")]
+Joint = Annotated[
+    bool | None,
+    typer.Option(
+        "--joint/--separate",
+        help="Fit both laws to all runs, or the supervised law alone; by default what the runs allow.",
+    ),
+]
+Asymmetry = Annotated[
+    float, typer.Option(help="How much more an over-estimate costs (for rungs not tuned to the end).")
+]
 Delta = Annotated[
     str, typer.Option(help="Where Huber's loss turns linear: auto, a number, or inf for least squares.")
 ]
@@ -79,23 +92,13 @@ def fit_command(
     law: Annotated[
         list[str] | None, typer.Option(help="Distillation law to fit; repeat for several, the default first.")
     ] = None,
-    gamma: Annotated[
-        str, typer.Option(help="Outer exponent of the supervised law: auto, free or a number.")
-    ] = "auto",
-    fix: Annotated[str, typer.Option(help="Coefficients to hold: E=1.69,k=1.4.")] = "",
-    tied: Annotated[bool, typer.Option("--tied", help="Hold alpha = beta.")] = False,
-    joint: Annotated[
-        bool | None,
-        typer.Option(
-            "--joint/--separate",
-            help="Fit both laws to all runs, or the supervised law alone; by default what the runs allow.",
-        ),
-    ] = None,
+    gamma: Gamma = "auto",
+    fix: Fix = "",
+    tied: Tied = False,
+    joint: Joint = None,
     delta: Delta = "auto",
     nats: Nats = False,
-    asymmetry: Annotated[
-        float, typer.Option(help="How much more an over-estimate costs (for rungs not tuned to the end).")
-    ] = 1.0,
+    asymmetry: Asymmetry = 1.0,
     priors: Priors = True,
     leave_out: Annotated[
         str, typer.Option(help="Also leave out each value of this column in turn, and predict it.")
@@ -122,6 +125,8 @@ def fit_command(
     from fits import Objective, fit
     from scaling.calibration import Calibration
 
+    if as_json and report == "html":
+        raise InputError("--json prints JSON and --report html a page: give one of them")
     if out is not None:
         _check_writable("--out", out)
     if plots is not None:
@@ -129,8 +134,8 @@ def fit_command(
     given = Calibration.load(supervised) if supervised else None
     with _pool(address) as pool:
         found = fit(
-            load_table(table, mapping), laws=law, supervised=given, gamma=gamma, draws=draws, seed=seed,
-            fixed=_numbers("--fix", fix), tied=tied, joint=joint,
+            load_table(table, mapping), laws=law or None, supervised=given, draws=draws, seed=seed,
+            gamma=gamma, fixed=_numbers("--fix", fix), tied=tied, joint=joint,
             objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
             name=(out or table).stem, source=table.name, executor=pool,
             architecture=_architecture(context, vocab, aspect_ratio),
@@ -165,6 +170,9 @@ def check_command(
     table: Table,
     mapping: Map = "",
     supervised: Given = "",
+    gamma: Gamma = "auto",
+    fix: Fix = "",
+    tied: Tied = False,
     context: Window = None,
     vocab: Vocab = None,
     aspect_ratio: Aspect = None,
@@ -180,7 +188,10 @@ def check_command(
     from scaling.calibration import Calibration
 
     given = Calibration.load(supervised).supervised if supervised else None
-    report = check(load_table(table, mapping), given, _architecture(context, vocab, aspect_ratio))
+    report = check(
+        load_table(table, mapping), given, _architecture(context, vocab, aspect_ratio),
+        gamma=gamma, fixed=_numbers("--fix", fix), tied=tied,
+    )  # fmt: skip
     typer.echo(json.dumps(asdict(report), indent=1) if as_json else report)
     if report.refused:
         raise typer.Exit(2)
@@ -191,8 +202,13 @@ def compare_command(
     mapping: Map = "",
     law: Annotated[list[str] | None, typer.Option(help="A law to compare; repeat for several.")] = None,
     supervised: Given = "",
+    gamma: Gamma = "auto",
+    fix: Fix = "",
+    tied: Tied = False,
+    joint: Joint = None,
     delta: Delta = "auto",
     nats: Nats = False,
+    asymmetry: Asymmetry = 1.0,
     priors: Priors = True,
     thresholds: Annotated[
         str,
@@ -221,7 +237,8 @@ def compare_command(
     given = Calibration.load(supervised) if supervised else None
     found = compare_laws(
         load_table(table, mapping), law or None, supervised=given, seed=seed,
-        objective=Objective(delta=_delta(delta), in_nats=nats, priors=priors),
+        gamma=gamma, fixed=_numbers("--fix", fix), tied=tied, joint=joint,
+        objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
         thresholds=_three(thresholds) if thresholds else None,
     )  # fmt: skip
     typer.echo(json.dumps(found.data(), indent=1) if as_json else found)

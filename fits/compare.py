@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from fits.design import judge, levels, published_reasons, refuse, remarks
 from fits.estimate import Estimate, Objective
 from fits.heldout import hold_out, predictions
-from fits.joint import Recipe, fit_laws
-from fits.model import Rows, coordinates_of, last_tokens, law_names
+from fits.joint import Recipe
+from fits.model import Rows, last_tokens, law_names
 from fits.repeats import together
 from fits.runs import validate
+from fits.settings import check_options, decide_gamma, fit_or_separate, with_gamma
 from scaling.calibration import Calibration
 from scaling.errors import InputError
 from scaling.laws import SupervisedLaw
@@ -125,6 +126,10 @@ def compare_laws(
     laws: Sequence[str] | None = None,
     *,
     supervised: SupervisedLaw | Calibration | None = None,
+    gamma: str | float = "auto",
+    fixed: Mapping[str, float] | None = None,
+    tied: bool = False,
+    joint: bool | None = None,
     objective: Objective | None = None,
     thresholds: tuple[float, float, float] | None = None,
     starts: int = 32,
@@ -133,13 +138,15 @@ def compare_laws(
     """Fit every law to the same runs and cross-validate it five ways.
 
     ``laws`` are by default those of ``LAWS`` that the design identifies.
-    ``supervised`` gives the supervised law where the table has no supervised runs. ``thresholds`` are the
-    teacher losses above which "weak to strong" and below which "strong to weak" is trained, and the student
-    tokens below which "few to many tokens" is; by default they leave out about a third of the runs. Where
-    the table has a column ``split``, everything happens inside the rows that say "fit", and predicting the
-    others is one more check.
+    ``supervised`` gives the supervised law where the table has no supervised runs. Every law is fitted as
+    :func:`fits.fit` would fit it alone, with its ``gamma``, ``fixed`` (E, gamma), ``tied``, ``joint`` and
+    ``objective``; gamma is decided once, for all laws. ``thresholds`` are the teacher losses above which
+    "weak to strong" and below which "strong to weak" is trained, and the student tokens below which "few to
+    many tokens" is; by default they leave out about a third of the runs. Where the table has a column
+    ``split``, everything happens inside the rows that say "fit", and predicting the others is one more check.
 
-    Raises InputError if the table has no distillations, or its design cannot identify a law.
+    Raises InputError if the table has no distillations, its design cannot identify a law, or an option does
+    not apply.
     """
     everything = validate(runs)
     table, out = everything, np.zeros(len(everything), dtype=bool)
@@ -150,40 +157,39 @@ def compare_laws(
     if not rows.distillations:
         raise InputError("there are no distillations to compare laws on")
     given = supervised.supervised if isinstance(supervised, Calibration) else supervised
-    refuse(judge(table, rows, given))
+    base = Recipe(
+        laws=(), pins=dict(fixed or {}), tied=tied, given=given, objective=objective or Objective(),
+        starts=starts, seed=seed,
+    )  # fmt: skip
+    check_options(rows, base, laws=laws, gamma=gamma, joint=joint, given="the supervised law given")
     laws, notes = _laws(rows, laws)
-    chosen = objective or Objective()
+    everywhere = replace(base, laws=tuple(laws))
+    refuse(judge(table, rows, given, with_gamma(everywhere, gamma).free()))
+    rows, repeated = together(rows, everywhere)
+    base, decided = decide_gamma(rows, base, gamma)
     folds = {check: list(masks) for check, masks in splits(table, thresholds).items()}
     split_off = Rows.of(everything.assign(excluded=np.where(out, "", "not held out")))
-    recipes = {
-        law: Recipe(
-            laws=(law,), pins={} if given is not None else {"gamma": 1.0}, tied=False, given=given,
-            given_draws=None, objective=chosen, starts=starts, seed=seed,
-        )
-        for law in laws
-    }  # fmt: skip
-    rows, repeated = together(rows, recipes[laws[0]])
     scores: list[Score] = []
-    for law, recipe in recipes.items():
-        _check_size(law, rows)
-        estimates = fit_laws(rows, recipe)
+    for law in laws:
+        recipe, estimates, more = fit_or_separate(rows, replace(base, laws=(law,)), joint)
         held_out = {
             check: _pooled(table, rows, masks, check, recipe, estimates) for check, masks in folds.items()
         }
         if split_off.distillations:
             held_out[OWN_SPLIT] = predictions(everything, split_off, estimates, OWN_SPLIT)[-1].rmse
         scores.append(_score(law, estimates[law], {c: e for c, e in held_out.items() if np.isfinite(e)}))
+        decided += [f"{law}: {note}" for note in more]
     stands = f"the supervised law is {_source(rows, supervised)}"
     return Comparison(
         scores=tuple(scores),
         runs=rows.distillations,
-        notes=(stands, *remarks(everything), *repeated, *notes),
+        notes=(stands, *decided, *remarks(everything), *repeated, *notes),
     )
 
 
 def _source(rows: Rows, supervised: SupervisedLaw | Calibration | None) -> str:
     if supervised is None:
-        return f"fitted together with {rows.supervised} supervised runs, gamma = 1"
+        return f"fitted to {rows.supervised} supervised runs"
     return f"that of {supervised.name}" if isinstance(supervised, Calibration) else "taken as known"
 
 
@@ -196,16 +202,6 @@ def _laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]
         return list(LAWS), []
     said = f"the published 8-coefficient law is not compared: only {', '.join(reasons)}"
     return [law for law in LAWS if law != "published"], [said]
-
-
-def _check_size(law: str, rows: Rows) -> None:
-    """Refuse a law that has as many coefficients as there are distillations: it would fit them exactly."""
-    fitted = len(coordinates_of(law, rows.centre()).space)
-    if rows.distillations <= fitted:
-        raise InputError(
-            f"{rows.distillations} distillations cannot judge the {law} law and its {fitted} coefficients; "
-            f"leave it out, or add runs until there are at least {2 * fitted}"
-        )
 
 
 def splits(
@@ -248,7 +244,7 @@ def _pooled(
     squares: list[float] = []
     for out in masks:
         gone = int(out[rows.index].sum())
-        if not gone or len(rows) - gone < 2 * estimates[recipe.laws[0]].model.size:
+        if not gone or len(rows) - gone < 2 * sum(found.model.size for found in estimates.values()):
             return float("nan")
         try:
             held = hold_out(table, rows, out, check, recipe, estimates)[-1]

@@ -37,6 +37,10 @@ class Centre:
     lowest_loss: float
 
 
+UNIT = Centre(ln_N=0.0, ln_D=0.0, ln_L=0.0, lowest_loss=1.0)
+"""The center of one run of one parameter and one token, where names are asked for and no numbers."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Coordinate:
     """One fitted number: its name, the box it stays in, and the weak prior for when nothing else holds it."""

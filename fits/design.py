@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from fits.cost import basis, counted
+from fits.joint import DEFAULT_COEFFICIENTS, FreeCoefficients, Recipe
 from fits.model import Rows
 from fits.scrutiny import students_apart, unnamed
+from fits.settings import check_options, with_gamma
 from fits.thinning import THINNED
 from scaling.cautions import REPEATED
 from scaling.errors import InputError
@@ -20,6 +22,9 @@ CHECKPOINTS = 8
 """Token counts of one size and teacher from which unnamed rows look like checkpoints."""
 TOKENS_PER_PARAM = (1.0, 1e6)
 """Outside of these the median run is not one that anybody trains."""
+COLLINEAR = 0.98
+"""Correlation of ln N and ln D beyond which they lie on one line."""
+ONE_BUDGET = 1.5  # runs whose compute differs by less than this factor are of one budget
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,10 +62,15 @@ def check(
     table: pd.DataFrame,
     supervised: SupervisedLaw | None = None,
     architecture: Mapping[str, float] | None = None,
+    *,
+    gamma: str | float = "auto",
+    fixed: Mapping[str, float] | None = None,
+    tied: bool = False,
 ) -> DesignReport:
     """Check a validated table without fitting it; ``supervised`` is a law that will not be fitted.
 
-    ``architecture`` is as for :func:`fits.fit`.
+    ``architecture``, ``gamma``, ``fixed`` and ``tied`` are those of :func:`fits.fit`: what is not free needs
+    fewer runs. Raises InputError for a coefficient that cannot be fixed here.
     """
     rows, n = Rows.of(table), int((table["excluded"] == "").sum())
     lines = [
@@ -89,17 +99,25 @@ def check(
         if reasons:
             lines.append(f"  the published 8-coefficient law cannot be identified: only {', '.join(reasons)}")
     lines += [f"  {remark}" for remark in remarks(table)]
-    findings = judge(table, rows, supervised)
+    laws = ("effective-tokens",) if rows.distillations else ()
+    recipe = Recipe(laws=laws, pins=dict(fixed or {}), tied=tied, given=supervised)
+    check_options(rows, recipe, gamma=gamma, given="the supervised law given")
+    findings = judge(table, rows, supervised, with_gamma(recipe, gamma).free())
     if not any(finding.level == "refuse" for finding in findings):
         lines.append("  the design can be fitted" + ("" if findings else "; nothing to object"))
     return DesignReport(lines=tuple(lines), findings=tuple(findings))
 
 
-def judge(table: pd.DataFrame, rows: Rows, supervised: SupervisedLaw | None) -> list[Finding]:
-    """All findings about a table before it is fitted, alone or on a given supervised law."""
-    findings = [] if supervised is not None else check_supervised(rows)
+def judge(
+    table: pd.DataFrame,
+    rows: Rows,
+    supervised: SupervisedLaw | None,
+    free: FreeCoefficients = DEFAULT_COEFFICIENTS,
+) -> list[Finding]:
+    """All findings about a table before ``free`` is fitted to it, alone or on a given supervised law."""
+    findings = [] if supervised is not None else check_supervised(rows, free)
     if rows.distillations:
-        findings += check_distillation(rows, supervised)
+        findings += check_distillation(rows, supervised, free)
     elif supervised is not None:
         findings.append(
             Finding(
@@ -203,10 +221,9 @@ def levels(values: np.ndarray, ratio: float = 1.15) -> np.ndarray:
     return np.exp([part.mean() for part in np.split(ordered, starts[1:])]) if starts else ordered
 
 
-def check_supervised(rows: Rows) -> list[Finding]:
-    """What the supervised runs can determine."""
+def check_supervised(rows: Rows, free: FreeCoefficients = DEFAULT_COEFFICIENTS) -> list[Finding]:
+    """What the supervised runs can determine of the free coefficients."""
     N, D = rows.N[: rows.supervised], rows.D[: rows.supervised]
-    found: list[Finding] = []
     if not len(N):
         return [
             Finding(
@@ -216,12 +233,15 @@ def check_supervised(rows: Rows) -> list[Finding]:
                 "supervised law applies (--supervised)",
             )
         ]
-    if len(N) < 6:
+    count, most = _counted(len(N), "supervised run"), free.supervised
+    if len(N) < free.least_supervised:
         return [
             Finding(
                 level="refuse",
-                what=f"{len(N)} supervised runs cannot determine the 5 coefficients of a supervised law",
-                mend="Train at least 9 (three sizes by three token counts), or give a calibration's law",
+                what=f"{count} cannot determine the {_counted(most, 'free coefficient')} of a supervised law",
+                mend=f"Train at least {most + 4} (three sizes by three token counts), hold some coefficients "
+                f"({most + 1} runs are the least; --fix E=1.7 and --tied need one fewer each), or give a "
+                "calibration's law (--supervised)",
             )
         ]
     sizes, tokens = levels(N), levels(D)
@@ -234,28 +254,18 @@ def check_supervised(rows: Rows) -> list[Finding]:
                 mend=f"Add runs at two more {name}s, at least a factor of 4 apart",
             )
         ]
-    if len(N) < 9:
+    found: list[Finding] = []
+    if len(N) < most + 4:
         found.append(
             Finding(
                 level="warn",
-                what=f"{len(N)} supervised runs for 5 coefficients: intervals rest on the weak priors",
+                what=f"{count} for {_counted(most, 'free coefficient')}: intervals rest on the weak priors",
                 mend="Three sizes by three token counts are the least that speak for themselves",
             )
         )
-    ln_N, ln_D = np.log(N), np.log(D)
-    correlation = float(np.corrcoef(ln_N, ln_D)[0, 1])
-    if abs(correlation) > 0.98:
-        ratio = float(np.exp(np.mean(ln_D - ln_N)))
-        found.append(
-            Finding(
-                level="warn",
-                what=f"tokens move with parameters (correlation {correlation:.3f}, about {ratio:.3g} tokens "
-                "per parameter everywhere): alpha and beta cannot be told apart",
-                mend="Add runs at a quarter and at four times these tokens per parameter, for two sizes",
-            )
-        )
+    found += _check_one_line(N, D)
     for name, level in (("model sizes", sizes), ("token counts", tokens)):
-        if len(level) < 3:
+        if len(level) < 2 + free.asymptote:
             found.append(
                 Finding(
                     level="warn",
@@ -277,17 +287,49 @@ def check_supervised(rows: Rows) -> list[Finding]:
     return found
 
 
-def check_distillation(rows: Rows, supervised: SupervisedLaw | None) -> list[Finding]:
+def _check_one_line(N: np.ndarray, D: np.ndarray) -> list[Finding]:
+    """Warn where sizes and token counts lie on one line: of equal compute, or rising together."""
+    correlation = float(np.corrcoef(np.log(N), np.log(D))[0, 1])
+    compute, ratio = 6 * N * D, D / N
+    one = compute.max() < ONE_BUDGET * compute.min()
+    if one or correlation < -COLLINEAR:
+        said = "all supervised runs have one compute" if one else "tokens fall as parameters rise"
+        said += (
+            f" (6 N D = {_range(compute)} FLOPs): one IsoFLOP profile shows the best size for that budget, "
+        )
+        said += "and not how the loss falls with compute"
+        mend = "Add a second budget, at least a factor of 4 away, with three sizes or more"
+        return [Finding(level="warn", what=said, mend=mend)]
+    if correlation > COLLINEAR:
+        where = " everywhere" if ratio.max() < 1.5 * ratio.min() else ""
+        said = f"tokens move with parameters (correlation {correlation:.3f}, {_range(ratio)} tokens per "
+        said += f"parameter{where}): alpha and beta cannot be told apart"
+        mend = "Add runs at a quarter and at four times these tokens per parameter, for two sizes"
+        return [Finding(level="warn", what=said, mend=mend)]
+    return []
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = f"{values.min():.3g}", f"{values.max():.3g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def check_distillation(
+    rows: Rows, supervised: SupervisedLaw | None, free: FreeCoefficients = DEFAULT_COEFFICIENTS
+) -> list[Finding]:
     """What the distillations can determine; with the supervised law, also which side the teachers are on."""
     n = rows.supervised
     N, D, L_T = rows.N[n:], rows.D[n:], rows.L_T
     found: list[Finding] = []
-    if len(N) < 4:
+    if len(N) < free.least_distillations:
+        most = free.distillation
         return [
             Finding(
                 level="refuse",
-                what=f"{len(N)} distillations cannot determine even the 3-coefficient law",
-                mend="Distil at least 8: two students from four teachers each",
+                what=f"{_counted(len(N), 'distillation')} cannot determine the "
+                f"{_counted(most, 'free coefficient')} of the distillation law",
+                mend=f"Distil at least {max(8, most + 1)}, for example two students from four teachers each"
+                + (", or fit effective-tokens, which has 3 coefficients" if most > 3 else ""),
             )
         ]
     teachers = np.unique(np.round(L_T, 4))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,12 +22,13 @@ from fits.design import (
     refuse,
     remarks,
 )
-from fits.estimate import Estimate, Objective, estimate
+from fits.estimate import Estimate, Objective
 from fits.heldout import HeldOut, extrapolations, leave_groups_out
-from fits.joint import SUPERVISED, Recipe, draw_laws, fit_laws, pull
+from fits.joint import SUPERVISED, Recipe, draw_laws
 from fits.model import Rows, law_names
 from fits.repeats import together
 from fits.runs import validate
+from fits.settings import check_options, decide_gamma, fit_or_separate, with_gamma
 from fits.solver import Array
 from scaling.calibration import Calibration
 from scaling.errors import InputError
@@ -39,10 +40,6 @@ if TYPE_CHECKING:
 
 LEAST_DRAWS = 20
 """Fewer draws than this have no 5 % and 95 % quantiles."""
-GAMMA_RUNS = 12
-"""Fewer supervised runs than this cannot carry a free gamma."""
-BENT = 0.05
-"""A joint fit is given up where the supervised runs speak against it with this probability or less."""
 OUTLIER = 4.0
 """Residuals beyond this many standard deviations are flagged (and kept)."""
 
@@ -189,11 +186,7 @@ def fit(
     counted(table, architecture)  # refuses names that it does not know
     rows = Rows.of(table)
     law, law_draws, given = _given(supervised, draws)
-    findings = judge(table, rows, law)
-    refuse(findings)
     chosen, notes = _laws(rows, laws)
-    _check_asymptote(rows, "pinned", (fixed or {}).get("E"))
-    _check_asymptote(rows, given, law.E if law is not None else None)
     recipe = Recipe(
         laws=tuple(chosen),
         pins=dict(fixed or {}),
@@ -204,12 +197,15 @@ def fit(
         starts=starts,
         seed=seed,
     )
+    check_options(rows, recipe, laws=laws, gamma=gamma, joint=joint, given=given)
+    findings = judge(table, rows, law, with_gamma(recipe, gamma).free())
+    refuse(findings)
     rows, repeated = together(rows, recipe)
-    recipe, decided = with_gamma(rows, recipe, gamma)
-    recipe, estimates, more = _fitted(rows, recipe, joint, executor)
+    recipe, decided = decide_gamma(rows, recipe, gamma)
+    recipe, estimates, more = fit_or_separate(rows, recipe, joint, executor)
     law = next(iter(estimates.values())).supervised
     if rows.distillations:
-        findings += check_distillation(rows, law)
+        findings += check_distillation(rows, law, recipe.free())
     table = _annotated(table, estimates)
     for kind, of_kind in table[table["excluded"] == ""].groupby("kind", sort=False):
         findings += check_fit(str(kind), of_kind["loss"].to_numpy(), of_kind["predicted"].to_numpy())
@@ -232,13 +228,6 @@ def fit(
     )
 
 
-def _check_asymptote(rows: Rows, source: str, E: float | Array | None) -> None:
-    """Refuse an irreducible loss that is not below every loss in the table."""
-    lowest = rows.centre().lowest_loss
-    if E is not None and float(np.ravel(E)[0]) >= lowest:
-        raise InputError(f"E = {E:.4g} ({source}) is not below the lowest loss in the table, {lowest:.4g}")
-
-
 def _given(
     supervised: SupervisedLaw | Calibration | None, draws: int
 ) -> tuple[SupervisedLaw | None, dict[str, Array] | None, str]:
@@ -252,49 +241,6 @@ def _given(
     pick = np.arange(draws) % supervised.draw_count
     columns = {name: values[pick] for name, values in supervised.draws[SUPERVISED].items()}
     return supervised.supervised, columns, supervised.name
-
-
-def with_gamma(rows: Rows, recipe: Recipe, gamma: str | float) -> tuple[Recipe, list[str]]:
-    """The recipe with the outer exponent decided, and a note on how: "free", a number, or BIC for "auto"."""
-    if recipe.given is not None or gamma == "free" or "gamma" in recipe.pins:
-        return recipe, []
-    one = replace(recipe, pins={**recipe.pins, "gamma": 1.0})
-    if gamma != "auto":
-        try:
-            return replace(recipe, pins={**recipe.pins, "gamma": float(gamma)}), []
-        except ValueError:
-            raise InputError(f"gamma is 'auto', 'free' or a number, not {gamma!r}") from None
-    n = rows.supervised
-    if n < GAMMA_RUNS:
-        return one, [f"gamma = 1: {n} supervised runs are too few to ask for a free one"]
-    alone = rows.of_kind(0)
-    fitted = partial(estimate, objective=recipe.objective, starts=recipe.starts, seed=recipe.seed)
-    free = fitted(recipe.model(alone, None, None))
-    pinned = fitted(one.model(alone, None, None), sigma=free.sigma)
-    gain = 2 * (pinned.objective - free.objective) * alone.independence
-    gain -= float(np.log(n * alone.independence))
-    said = f"BIC of a free gamma is {abs(gain):.1f} {'lower' if gain > 0 else 'higher'}, {n} supervised runs"
-    return (recipe, [f"gamma is free: {said}"]) if gain > 2.0 else (one, [f"gamma = 1: {said}"])
-
-
-def _fitted(
-    rows: Rows, recipe: Recipe, joint: bool | None, executor: Executor | None
-) -> tuple[Recipe, dict[str, Estimate], list[str]]:
-    """The estimates, joint or separate, the recipe that made them, and a note on the choice."""
-    if recipe.given is not None or not recipe.laws:
-        return recipe, fit_laws(rows, recipe, executor=executor), []
-    apart = replace(recipe, separate=True)
-    if joint is False:
-        return apart, fit_laws(rows, apart, executor=executor), []
-    estimates = fit_laws(rows, recipe, executor=executor)
-    chance = pull(rows, recipe, next(iter(estimates.values())))
-    if joint or chance > BENT:
-        return recipe, estimates, []
-    said = (
-        f"the supervised law is fitted to its own runs alone: together with the distillations it misses them "
-        f"more than chance allows (p = {chance:.1g}), so the {recipe.laws[0]} law does not hold exactly"
-    )
-    return apart, fit_laws(rows, apart, executor=executor), [said]
 
 
 def _laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]:

@@ -63,8 +63,6 @@ class HeldOut:
         )
 
 
-LEAST = (6, 4)
-"""Supervised rows and distillations that a refit needs."""
 RULES = {"largest compute": "compute", "largest sizes": "size", "best teachers": "teacher"}
 """What extrapolation asks: a bigger budget, a bigger model, a better teacher; by the words of the report."""
 
@@ -100,9 +98,21 @@ def extrapolations(
     found: list[HeldOut] = []
     for rule, by in RULES.items():
         out = farthest(table, by)
-        if out.any():
+        if out.any() and enough(_without(rows, out), recipe):
             found += hold_out(table, rows, out, rule, recipe, near)
     return tuple(found)
+
+
+def enough(rows: Rows, recipe: Recipe) -> bool:
+    """Whether there are the least runs that the recipe's free coefficients need."""
+    free = recipe.free()
+    distilled = not recipe.laws or rows.distillations >= free.least_distillations
+    return distilled and rows.supervised >= free.least_supervised
+
+
+def _without(rows: Rows, out: Mask) -> Rows:
+    """The rows that share no run with those of a mask over their table."""
+    return rows.take(np.flatnonzero(~np.isin(rows.group, rows.group[out[rows.index]])))
 
 
 def leave_groups_out(
@@ -149,10 +159,8 @@ def hold_out(
 
     Raises InputError if too little is left to fit.
     """
-    chosen = out[rows.index]
-    kept = rows.take(np.flatnonzero(~np.isin(rows.group, rows.group[chosen])))
-    short = kept.supervised < LEAST[0] and recipe.given is None
-    if short or (kept.distillations < LEAST[1] and recipe.laws):
+    chosen, kept = out[rows.index], _without(rows, out)
+    if not enough(kept, recipe):
         raise InputError(
             f"left out {rule}: {int(chosen.sum())} rows go, and the other checkpoints of their runs; the "
             f"{kept.supervised} supervised runs and {kept.distillations} distillations left are too few"

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.stats import chi2
 
 from fits.bootstrap import bootstrap
-from fits.coordinates import Law
+from fits.coordinates import UNIT, Law, SupervisedCoordinates
 from fits.estimate import Estimate, Objective, estimate
-from fits.model import Model, Rows
+from fits.model import Model, Rows, constants_of, coordinates_of
 from fits.solver import Array, objective
 from scaling.errors import InputError
 from scaling.laws import SupervisedLaw, coefficients
@@ -27,28 +27,71 @@ Draws = dict[str, dict[str, Array]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FreeCoefficients:
+    """Coefficients that a fit leaves free, by kind of run, from which the least number of runs follows."""
+
+    supervised: int = 5
+    """Of the supervised law; 0 where it is given."""
+    distillation: int = 3
+    """Of the distillation law that has most of them."""
+    asymptote: bool = True
+    """E is one of them."""
+
+    @property
+    def least_supervised(self) -> int:
+        """Supervised runs without which nothing is fitted."""
+        return self.supervised + 1 if self.supervised else 0
+
+    @property
+    def least_distillations(self) -> int:
+        """Distillations without which no distillation law is fitted."""
+        return self.distillation + 1
+
+
+DEFAULT_COEFFICIENTS = FreeCoefficients()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """Every decision about how a table is fitted; the same recipe refits a part of it."""
 
     laws: tuple[str, ...]
     """Distillation laws, the joint one first; empty for supervised runs alone."""
-    pins: Mapping[str, float]
+    pins: Mapping[str, float] = field(default_factory=dict)
     """Coefficients held at a value: E and gamma of the supervised law, others of the joint law."""
-    tied: bool
+    tied: bool = False
     """alpha = beta."""
-    given: SupervisedLaw | None
+    given: SupervisedLaw | None = None
     """A supervised law that is not fitted."""
-    given_draws: Mapping[str, Array] | None
+    given_draws: Mapping[str, Array] | None = None
     """Its coefficients (draws,), where it has an uncertainty."""
-    objective: Objective
-    starts: int
-    seed: int
+    objective: Objective = field(default_factory=Objective)
+    starts: int = 48
+    seed: int = 0
     separate: bool = False
     """Fit the supervised law to its own runs alone, and every distillation law conditional on it."""
 
+    def free(self) -> FreeCoefficients:
+        """Count the coefficients that this recipe fits."""
+        named = coordinate_pins(self.pins)
+        supervised = len(SupervisedCoordinates.names) - self.tied
+        supervised -= sum(name.startswith(SUPERVISED) for name in named)
+
+        def of_law(law: str) -> int:
+            fixed = {*constants_of(law), *(named if law == self.laws[0] else ())}
+            return sum(c.name not in fixed for c in coordinates_of(law, UNIT).space)
+
+        return FreeCoefficients(
+            supervised=0 if self.given is not None else supervised,
+            distillation=max(map(of_law, self.laws), default=0),
+            asymptote="E" not in self.pins,
+        )
+
     def model(self, rows: Rows, law: str | None, given: SupervisedLaw | None) -> Model:
         """The model of a law under this recipe; conditional on ``given``, or joint where it is None."""
-        pins = coordinate_pins(self.pins, law) if law in (None, *self.laws[:1]) else {}
+        pins = coordinate_pins(self.pins) if law in (None, *self.laws[:1]) else {}
+        if law is None:
+            pins = {name: value for name, value in pins.items() if name.startswith(SUPERVISED)}
         if given is not None:
             rows = rows.of_kind(1)
         if given is not self.given:  # fitted to the supervised runs, with its pins
@@ -82,8 +125,8 @@ def fit_laws(
     return found
 
 
-def pull(rows: Rows, recipe: Recipe, joint: Estimate) -> float:
-    """The probability that by chance alone a joint fit misses the supervised runs as much as it does.
+def joint_fit_p_value(rows: Rows, recipe: Recipe, joint: Estimate) -> float:
+    """Return the probability that by chance alone a joint fit misses the supervised runs as much as it does.
 
     The rise of the supervised runs' own objective is compared with chi-squared; a small probability says
     that a distillation law which does not hold has bent the supervised law.
@@ -127,17 +170,15 @@ def draw_laws(
     return columns
 
 
-def coordinate_pins(pins: Mapping[str, float], law: str | None) -> dict[str, float]:
+def coordinate_pins(pins: Mapping[str, float]) -> dict[str, float]:
     """Pins by the name of the fitted coordinate; raises InputError for a coefficient that is not positive."""
-    named = {}
     for coefficient, number in pins.items():
-        if not number > 0:
-            raise InputError(f"{coefficient} is pinned at {number}; coefficients are positive")
-        if coefficient in ("E", "gamma"):
-            named[f"supervised ln {coefficient}"] = float(np.log(number))
-        elif law:
-            named[f"ln {coefficient}"] = float(np.log(number))
-    return named
+        if not 0 < number < np.inf:
+            raise InputError(f"{coefficient} is fixed at {number:g}; coefficients are positive numbers")
+    return {
+        f"{SUPERVISED} ln {name}" if name in ("E", "gamma") else f"ln {name}": float(np.log(number))
+        for name, number in pins.items()
+    }
 
 
 def _columns(law: Law, draws: int) -> dict[str, Array]:

@@ -153,12 +153,15 @@ class Model:
         self.given = None if given is None else np.atleast_2d(self.supervised.theta(given))
         space = [] if given is not None else [(f"supervised {c.name}", c) for c in self.supervised.space]
         space += [] if self.distilled is None else [(c.name, c) for c in self.distilled.space]
-        pins = {"ln gamma": 0.0, **self.fixed} if law == "published-7" else self.fixed
+        pins = {**constants_of(law), **self.fixed}
         names = [name for name, _ in space]
         for name in pins:
             if name not in names:
                 ours = [part.rpartition("ln ")[2] for part in names if "ln " in part and "*" not in part]
-                raise InputError(f"cannot hold {name.rpartition('ln ')[2]}; what can be is {', '.join(ours)}")
+                raise InputError(
+                    f"cannot fix {name.rpartition('ln ')[2]}: what can be fixed here is "
+                    f"{', '.join(dict.fromkeys(ours)) or 'nothing'}"
+                )
         self.offset = np.array([pins.get(name, 0.0) for name in names])
         expand = np.eye(len(names))
         free = [i for i, name in enumerate(names) if name not in pins]
@@ -250,6 +253,11 @@ def law_names(laws: Sequence[str]) -> list[str]:
     if isinstance(laws, str) or not laws or not all(isinstance(law, str) for law in laws):
         raise InputError(f"laws is a list of names, for example ['published'], not {laws!r}")
     return list(dict.fromkeys(laws))
+
+
+def constants_of(law: str | None) -> dict[str, float]:
+    """Coordinates that a law by definition does not fit, by name, with their values."""
+    return {"ln gamma": 0.0} if law == "published-7" else {}
 
 
 def coordinates_of(law: str, centre: Centre) -> DistillationCoordinates[Any]:

@@ -162,3 +162,30 @@ def test_check_and_fit_say_what_is_assumed_of_the_models_unless_it_is_given(
         "vocab": "given",
         "aspect_ratio": "assumed",
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fit", "--law", "publshed"], "no law is called 'publshed'"),
+        (["fit", "--law", "published"], "the table has no distillations"),
+        (["fit", "--fix", "k=1.4"], "cannot fix k: what can be fixed here is E, gamma"),
+        (["check", "--fix", "k=1.4"], "cannot fix k: what can be fixed here is E, gamma"),
+        (["fit", "--separate"], "the table has no distillations: leave it out"),
+        (["fit", "--json", "--report", "html"], "give one of them"),
+    ],
+)
+def test_options_without_effect_are_errors(csv: Path, arguments: list[str], said: str) -> None:
+    command, *options = arguments
+    result = CliRunner().invoke(app, [command, str(csv), "--map", "N=size,D=seen,L=val", *options])
+    assert isinstance(result.exception, InputError)
+    assert said in str(result.exception)
+
+
+def test_check_counts_what_is_left_free(csv: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.csv"
+    pd.read_csv(csv).iloc[[0, 3, 5, 10, 15]].to_csv(few, index=False)
+    arguments = ["check", str(few), "--map", "N=size,D=seen,L=val"]
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+    assert CliRunner().invoke(app, [*arguments, "--tied"]).exit_code == 0
+    assert CliRunner().invoke(app, [*arguments, "--fix", "E=1.8"]).exit_code == 0

@@ -76,7 +76,7 @@ def test_designs_that_cannot_judge_a_law_are_refused() -> None:
     only = sweep(noise=0.003).query("kind == 'distillation'")
     with pytest.raises(InputError, match="distillations only"):
         compare_laws(only)
-    with pytest.raises(InputError, match="8 distillations cannot judge the published law and its 8 coeff"):
+    with pytest.raises(InputError, match="8 distillations cannot determine the 8 free coeff"):
         compare_laws(only.head(8), ["published"], supervised=TRUTH)
     with pytest.raises(InputError, match="laws is a list of names"):
         compare_laws(only, "published", supervised=TRUTH)

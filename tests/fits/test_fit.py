@@ -69,7 +69,7 @@ def test_pins_and_ties() -> None:
     found = fit(sweep(noise=0.005), fixed={"E": 1.5}, tied=True, draws=20)
     assert pytest.approx(1.5) == found.supervised.E
     assert found.supervised.alpha == pytest.approx(found.supervised.beta)
-    with pytest.raises(InputError, match="cannot hold c0; what can be is E, gamma, k, q, eps"):
+    with pytest.raises(InputError, match="cannot fix c0: what can be fixed here is E, gamma, k, q, eps"):
         fit(sweep(), fixed={"c0": 2.0}, draws=20)
 
 
@@ -186,7 +186,7 @@ def test_large_tables_are_drawn_by_one_newton_step(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_asymptote_above_the_losses_is_refused() -> None:
-    with pytest.raises(InputError, match=r"E = 9 \(pinned\) is not below the lowest loss"):
+    with pytest.raises(InputError, match=r"E = 9 \(fixed\) is not below the lowest loss"):
         fit(sweep(), fixed={"E": 9.0}, draws=20)
     with pytest.raises(InputError, match="a supervised law taken as known"):
         fit(sweep(), supervised=SupervisedLaw(E=4.0, A=17.0, B=612.0, alpha=0.22, beta=0.45), draws=20)
