@@ -15,10 +15,9 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from pydantic_core import to_json
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from distlaw.serve import answers
-from distlaw.serve.limits import Limits, refusal
+from distlaw.serve.limits import Hosts, Limits, refusal
 from distlaw.serve.memory import Memory, request_key
 from distlaw.serve.requests import (
     LARGEST_BODY,
@@ -89,7 +88,7 @@ def create_app(hosts: Sequence[str] = ("*",), processes: int = 1) -> FastAPI:
         lifespan=lifespan,
         responses=PROBLEMS,
     )
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    app.add_middleware(Hosts, hosts=hosts)
     app.add_middleware(
         Limits, largest_body=LARGEST_BODY, most_requests=MOST_REQUESTS, seconds_to_send=SECONDS_TO_SEND
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import re
+from collections.abc import Sequence
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +18,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+_HOST = re.compile(r"(\[(?P<address>[^\[\]]*)\]|(?P<name>[^:\[\]]+))(:\d*)?")
 DROPPED = 8
 """Times the largest body that is read of one that is too large."""
 
@@ -81,6 +85,44 @@ class Limits:
                 parts.append(message.get("body", b""))
             more = message.get("more_body", False)
         return b"".join(parts) if size <= self._largest else None
+
+
+class Hosts:
+    """ASGI middleware: only requests that call the server by one of its names are answered.
+
+    A page elsewhere could else reach a server of this machine under a name of its own (DNS rebinding).
+
+    Args:
+        app: the application.
+        hosts: names and addresses, IPv6 without brackets; ``*`` is any.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self._app, self._any = app, "*" in hosts
+        self._hosts = {_canonical(host) for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._any:
+            header = Headers(scope=scope).get("host", "")
+            if host_of(header) not in self._hosts:
+                names = ", ".join(sorted(self._hosts))
+                sentence = f"the header Host names {header!r:.60}; this server answers to {names}"
+                return await refusal(400, sentence)(scope, receive, send)
+        return await self._app(scope, receive, send)
+
+
+def host_of(header: str) -> str:
+    """The name or address in a ``Host`` header, without port and brackets: ``::1`` of ``[::1]:8765``."""
+    found = _HOST.fullmatch(header.strip())
+    return _canonical(found["address"] or found["name"]) if found else ""
+
+
+def _canonical(host: str) -> str:
+    """In lower case, and addresses as they are written shortest."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower().removesuffix(".")
 
 
 def refusal(status: int, sentence: str) -> JSONResponse:

@@ -11,6 +11,7 @@ from uvicorn.supervisors import Multiprocess
 
 from distlaw.cores import usable_cores
 from distlaw.serve.api import create_app
+from distlaw.serve.connections import PunctualProtocol
 from distlaw.serve.workers import deaf_to_interrupts
 
 SERVERS = 2
@@ -43,6 +44,7 @@ def answer(listener: socket.socket, hosts: Sequence[str]) -> None:
         factory=True,
         workers=servers,
         loop="asyncio",
+        http=PunctualProtocol,
         log_level="warning",
         timeout_keep_alive=20,
         timeout_worker_healthcheck=HUNG,

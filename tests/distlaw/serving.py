@@ -13,13 +13,15 @@ from typing import Any
 
 
 @contextmanager
-def server() -> Iterator[str]:
+def server(*options: str) -> Iterator[str]:
     """The address of ``distlaw serve`` on a free port."""
-    command = [sys.executable, "-W", "error", "-m", "distlaw", "serve", "--port", "0"]
+    command = [sys.executable, "-W", "error", "-m", "distlaw", "serve", "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline()
-        assert line.startswith("distlaw: http://127.0.0.1:"), line + process.stderr.read()
+        assert line.startswith(("distlaw: http://127.0.0.1:", "distlaw: http://[::1]:")), (
+            line + process.stderr.read()
+        )
         yield line.split()[1].rstrip("/")
     finally:
         process.terminate()

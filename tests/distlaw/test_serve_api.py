@@ -18,13 +18,14 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
-from serving import ask
+from serving import ask, server
 from typer.testing import CliRunner
 
 from distlaw.cli import app as commands
 from distlaw.options import plain
+from distlaw.serve import connections
 from distlaw.serve.answers import PlanAnswer, thinned
-from distlaw.serve.limits import Limits
+from distlaw.serve.limits import Hosts, Limits
 from distlaw.serve.memory import Memory, request_key
 from distlaw.serve.workers import Busy, Workers
 from distlaw.serving import serve
@@ -223,6 +224,115 @@ def test_only_this_machine_is_answered_and_nothing_foreign_is_loaded(api):
     assert "default-src 'none'" in policy
     assert "http" not in policy
     assert "//" not in text.replace("<!--", "")
+
+
+@pytest.mark.parametrize(
+    ("host", "header", "status"),
+    [
+        ("::1", "[::1]:8765", 200),
+        ("::1", "[::1]", 200),
+        ("::1", "[0:0:0:0:0:0:0:1]:8765", 200),
+        ("0:0:0:0:0:0:0:1", "[::1]:8765", 200),
+        ("::1", "LocalHost:8765", 200),
+        ("127.0.0.1", "127.0.0.1:8765", 200),
+        ("127.0.0.9", "127.0.0.9", 200),
+        ("::1", "[::2]:8765", 400),
+        ("::1", "[::1].evil.example:8765", 400),
+        ("::1", "evil.example", 400),
+        ("::1", "", 400),
+        ("*", "evil.example", 200),
+    ],
+)
+def test_a_server_is_called_by_its_names_with_or_without_brackets(host, header, status):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def asked():
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "headers": [(b"host", header.encode())]}
+        await Hosts(app, ("localhost", "127.0.0.1", "::1", host))(scope, None, send)
+        return sent
+
+    start, *body = asyncio.run(asked())
+    assert start["status"] == status
+    if status == 400:
+        assert "this server answers to 127.0.0.1" in json.loads(body[0]["body"])["detail"]
+
+
+def test_a_server_on_the_loopback_of_ipv6_answers():
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with server("--host", "::1") as url:
+        assert url.startswith("http://[::1]:")
+        assert ask(f"{url}/hardware")[0] == 200
+
+
+HEADERS = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize("protocol", ["httptools", "h11"])
+def test_half_sent_headers_are_cut_off_and_whole_ones_answered(protocol, monkeypatch):
+    """The first request on a connection, or a further one, be it sent byte by byte."""
+    import uvicorn
+
+    monkeypatch.setattr(connections, "SECONDS_FOR_HEADERS", 0.4)
+    module = pytest.importorskip(f"uvicorn.protocols.http.{protocol}_impl")
+    punctual = type("Protocol", (connections.Punctual, getattr(module, PROTOCOLS[protocol])), {})
+
+    async def app(scope, receive, send):
+        await asyncio.sleep(0.6)  # the answer may take longer than the headers
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def talk(port, *parts, pause=0.0):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(pause)
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        return answer
+
+    async def all_of_it():
+        config = uvicorn.Config(app, http=punctual, lifespan="off", log_level="error")
+        served = uvicorn.Server(config)
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+            task = asyncio.create_task(served.serve([listener]))
+            while not served.started:
+                await asyncio.sleep(0.01)
+            close = b"Connection: close\r\n\r\n"
+            found = await asyncio.gather(
+                talk(port),
+                talk(port, HEADERS),
+                talk(port, *(bytes([byte]) for byte in HEADERS[:5]), pause=0.1),
+                talk(port, HEADERS + close),
+                talk(port, HEADERS + b"\r\n", HEADERS, pause=0.7),
+                talk(port, HEADERS + b"\r\n", HEADERS + close, pause=0.7),
+            )
+            served.should_exit = True
+            await task
+        return found
+
+    nothing, half, slow, whole, second, both = asyncio.run(all_of_it())
+    assert nothing == b""
+    assert b"the headers did not arrive within 0.4 s" in half
+    assert slow.startswith(b"HTTP/1.1 408")
+    assert (whole.count(b" 200 OK"), b"408" in whole) == (1, False)
+    assert (second.count(b" 200 OK"), second.count(b" 408 ")) == (1, 1)
+    assert (both.count(b" 200 OK"), b"408" in both) == (2, False)
+
+
+PROTOCOLS = {"httptools": "HttpToolsProtocol", "h11": "H11Protocol"}
 
 
 def test_a_flood_is_answered_or_turned_away_and_then_all_is_well(api):
