@@ -53,6 +53,10 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("DISTLAW_DEBUG"):
             raise
+        from sweeps.storage.faults import explain
+
+        if found := explain(error):
+            _fail(*found)
         _fail(f"{type(error).__name__}: {error}\n(DISTLAW_DEBUG=1 shows the traceback)", 1)
 
 

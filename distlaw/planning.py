@@ -96,7 +96,7 @@ def open_sweep(spec: str, store: str | None, changes: list[str] | None = None) -
         dag = expand(sweep)
     except InputError as error:
         raise InputError(f"{spec_name(spec)}: {error}") from None
-    return sweep, dag, Store(store or f"runs/{sweep.name}")
+    return sweep, dag, Store(f"runs/{sweep.name}" if store is None else store)
 
 
 def refuse_above_caps(sweep: Sweep, whole: Estimate) -> None:

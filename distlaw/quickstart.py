@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from scaling.question import Question
 
 STUDENT = "22k"
 BUDGET = "3e11"
@@ -31,6 +34,7 @@ def quickstart(
     from distlaw.planning import open_sweep
     from distlaw.sweep import report, run_sweep
 
+    question = _question(student, budget)
     started = time.monotonic()
     store, calibration = out / "runs", out / "calibration.json"
 
@@ -42,7 +46,7 @@ def quickstart(
     _fit(store, out, calibration)
 
     _command(f"distlaw plan --calibration {calibration} --student {student} --budget {budget}")
-    _plan(calibration, student, budget, out / "plan.json")
+    _plan(calibration, question, out / "plan.json")
 
     minutes = (time.monotonic() - started) / 60
     typer.echo(
@@ -65,19 +69,24 @@ def _fit(store: Path, out: Path, calibration: Path) -> None:
     found.plot.save(out / "figures")
 
 
-def _plan(calibration: Path, student: str, budget: str, out: Path) -> None:
+def _question(student: str, budget: str) -> Question:
+    """What the plan will be asked, read before anything is trained."""
+    from scaling.question import Question
+    from scaling.units import parse_quantity
+
+    return Question(
+        student_params=parse_quantity(student, "--student", "params"),
+        budget=parse_quantity(budget, "--budget", "FLOPs"),
+    )
+
+
+def _plan(calibration: Path, question: Question, out: Path) -> None:
     import json
 
     from distlaw.plan import print_plan
     from scaling.calibration import Calibration
     from scaling.planner import plan
-    from scaling.question import Question
-    from scaling.units import parse_quantity
 
-    question = Question(
-        student_params=parse_quantity(student, "--student", "params"),
-        budget=parse_quantity(budget, "--budget", "FLOPs"),
-    )
     answer = plan(question, Calibration.load(calibration))
     print_plan(answer)
     out.write_text(json.dumps(answer.to_dict(), indent=1) + "\n")

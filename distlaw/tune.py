@@ -40,7 +40,8 @@ def tune(
     if out.suffix not in (".yaml", ".yml"):
         raise InputError(f"--out: {out} must end in .yaml")
     sweep = load_sweep(spec)
-    place = Store(f"{store or f'runs/{sweep.name}'}/tuning")
+    root = Store(f"runs/{sweep.name}" if store is None else store).root
+    place = Store(f"{root}/tuning")
     place.create()
     runner = _runner(place, cores, address)
     try:

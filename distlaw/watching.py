@@ -128,6 +128,9 @@ def retry(store: Place, steps: Names = None) -> None:
         if step.state != "failed":
             typer.echo(f"{step.id}  {step.label}: {step.state}, it has not failed")
             continue
+        if "result.json" in place.names(step.id):
+            typer.echo(f"{step.id}  {step.label}: {step.reason}")
+            continue
         place.remove(step.id, "attempts", CANCEL)
         if failure := place.read(step.id, "failure.json"):
             place.write(failure | {"pardoned": True}, step.id, "failure.json")

@@ -24,6 +24,8 @@ def parse(text: str, where: str) -> object:
 
     try:
         return json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise InputError(f"{where}: not JSON, or nested too deeply") from None
     except ValueError as error:
         raise InputError(f"{where}: not JSON: {error}") from None
 

@@ -16,6 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import InputError
+
+try:
+    import sweeps.environment  # noqa: F401
+except InputError as wrong:  # said in a sentence where this is the command, and whoever imports it says so
+    if __name__ != "__main__":
+        raise
+    sys.stderr.write(f"error: {wrong}\n")
+    raise SystemExit(2) from None
+
 from sweeps.corpora import TokenisedCorpus
 from sweeps.corpora.text import tokens_of
 from sweeps.dag.cautions import epochs

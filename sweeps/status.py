@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from scaling.errors import InputError
 from sweeps.execution.budget import Bill, bills
 from sweeps.execution.drivers import alive, wall_seconds
@@ -77,8 +79,16 @@ def status(store: Store) -> Status:
     sweep, recorded = store.read("sweep.json"), store.read(STEPS)
     if not sweep or not recorded:
         raise InputError(f"{store.root}: not a sweep store (no sweep.json in it)")
-    caps, devices = Caps(**sweep["caps"]), Devices(**sweep["spec"]["hardware"])
-    files = store.contents()
+    try:
+        caps, devices = Caps(**sweep["caps"]), Devices(**sweep["spec"]["hardware"])
+        name = sweep["spec"]["name"]
+    except (KeyError, TypeError, ValidationError) as error:
+        raise InputError(
+            f"{store.root}/sweep.json: no spec of this version's making ({_first_line(error)}); run the "
+            "sweep again to write it anew"
+        ) from None
+    files, faults = store.contents(), dict[str, str]()
+    done = store.results((step["id"] for step in recorded["steps"]), faults)
     found: dict[str, StepStatus] = {}
     spent = Bill()
     for step in recorded["steps"]:
@@ -87,9 +97,15 @@ def status(store: Store) -> Status:
         history = attempts(store, step["id"], own)
         spent = sum(bills(step["flops"], history, devices), spent)
         needs = [found[need].state for need in step["needs"] if need in found]
-        found[step["id"]] = _judge(store, step, names, history, needs)
+        if step["id"] in done:
+            known = "done", ""
+        elif step["id"] in faults:
+            known = "failed", faults[step["id"]]
+        else:
+            known = _state(store, step["id"], names, history, needs)
+        found[step["id"]] = _described(step, history, *known)
     return Status(
-        name=sweep["spec"]["name"],
+        name=name,
         steps=tuple(found.values()),
         drivers=tuple(alive(store)),
         spent=spent,
@@ -99,10 +115,7 @@ def status(store: Store) -> Status:
     )
 
 
-def _judge(
-    store: Store, step: dict[str, Any], names: set[str], history: list[Attempt], needs: list[str]
-) -> StepStatus:
-    state, reason = _state(store, step["id"], names, history, needs)
+def _described(step: dict[str, Any], history: list[Attempt], state: str, reason: str) -> StepStatus:
     told: dict[str, Any] = {}
     if state == "running":
         told = {**history[-1].told, "first": min(each.told.get("began", 0) for each in history)}
@@ -120,8 +133,6 @@ def _judge(
 def _state(
     store: Store, step: str, names: set[str], history: list[Attempt], needs: list[str]
 ) -> tuple[str, str]:
-    if "result.json" in names:
-        return "done", ""
     if history and not history[-1].ending and _alive(store, step, history[-1]):
         return "running", ""
     if f"attempts/{CANCEL}" in names:
@@ -131,6 +142,10 @@ def _state(
     if any(state in ("failed", "blocked") for state in needs):
         return "blocked", ""
     return ("ready" if all(state == "done" for state in needs) else "waiting"), ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def _alive(store: Store, step: str, attempt: Attempt) -> bool:

@@ -75,7 +75,7 @@ def _configured_end(file: Path) -> str:
     config = file.with_name("tokenizer_config.json")
     try:
         token = json.loads(config.read_text(encoding="utf-8")).get("eos_token")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return ""
     return str(token.get("content") if isinstance(token, dict) else token)
 

@@ -144,7 +144,7 @@ def _cached(folder: Path, fingerprint: str) -> TokenisedCorpus | None:
                 return None
         parts = tuple(HeldoutPart(**part) for part in manifest.pop("parts"))
         return TokenisedCorpus(path=folder, fingerprint=fingerprint, parts=parts, **manifest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -233,7 +233,7 @@ def measured_throughput(step: Step, heldout_tokens: int) -> Throughput:
     try:
         found = Throughput(**json.loads(path.read_text()))
         found.seconds(step)
-    except (OSError, ValueError, TypeError, IndexError):
+    except (OSError, ValueError, TypeError, IndexError, RecursionError):
         found = _probe(step)
         with suppress(OSError):  # a memo that cannot be kept is measured again
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scaling.errors import InputError
+from sweeps import environment
 from sweeps.distillation.targets import Target
 from sweeps.distillation.texts import Texts
 from sweeps.engine.batches import Batches
@@ -23,7 +23,7 @@ from sweeps.storage.endings import Ending, Stopped
 
 REPORT_SECONDS = 1.0
 """Between two reports of progress."""
-CHECKPOINT_SECONDS = float(os.environ.get("DISTLAW_CHECKPOINT_SECONDS", "15"))
+CHECKPOINT_SECONDS = environment.CHECKPOINT_SECONDS
 """Between two checkpoints: the most that a kill can cost."""
 
 Report = Callable[[Run], None]

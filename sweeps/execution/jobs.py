@@ -15,7 +15,8 @@ from sweeps.dag.steps import Step, expand
 from sweeps.run_step import run_steps
 from sweeps.specs.resources import Resources
 from sweeps.specs.spec import Sweep
-from sweeps.storage.endings import Ending, ending_of, reason_of
+from sweeps.storage.endings import Ending, ending_of, is_transient, reason_of
+from sweeps.storage.faults import explain
 from sweeps.storage.leases import Watch
 from sweeps.storage.store import Store
 
@@ -128,6 +129,11 @@ def main(arguments: Sequence[str]) -> int:
         hint = str(error) if isinstance(error, InputError) else "usage: python -m sweeps.run_step STORE ID..."
         sys.stderr.write(f"error: {hint}\n")
         return 2
+    except Exception as error:
+        if (found := explain(error)) is None:
+            raise
+        sys.stderr.write(f"error: {found[0]}\n")
+        return TRY_LATER if is_transient(error) else found[1]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     codes = [_run_alone(store, step) for step in steps]
     return max(codes, key=(0, TRY_LATER, 1).index, default=0)

@@ -48,7 +48,7 @@ def card_of(folder: Path, where: str = "teacher") -> Card:
     if own := shape_of(found):
         return Card(architecture="distlaw", shape=own, licence=_licence(folder))
     memo = cache_dir() / "counted-2" / f"{_key(found)}.json"
-    with suppress(OSError, ValueError, TypeError, KeyError):
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         known = json.loads(memo.read_text())
         return Card(
             architecture=known["architecture"],

@@ -28,10 +28,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sweeps.environment import LEASE_SECONDS
 from sweeps.storage.endings import Ending, Stopped, ending_of, reason_of
 from sweeps.storage.store import Store
 
-PATIENCE = float(os.environ.get("DISTLAW_LEASE_SECONDS", "45"))
+PATIENCE = LEASE_SECONDS
 """Seconds without a beat after which others may take a step over; every claim says its own."""
 BEATS_LOCAL, BEATS_REMOTE = 20, 5
 """Beats in that time, on a disk and on an object store, where each costs money."""

@@ -22,7 +22,7 @@ import math
 import os
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,13 @@ from fsspec.implementations.local import LocalFileSystem
 
 from scaling.errors import InputError
 from sweeps.storage.endings import is_transient
+from sweeps.storage.faults import CREDENTIALS, Named
+from sweeps.storage.records import fault
 
-WITHOUT_LOSS = ("trunk", "cache", "generate")
-"""Kinds of steps whose results say nothing about a model."""
 CLIENTS = {"s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20}}}
 """Options of file systems: a network that is cut must be noticed before a lease runs out."""
-CREDENTIALS = "check the URL, and that credentials are in the environment or where the client looks for them"
+BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"}
+"""Protocols whose paths begin with a bucket, which a sweep never creates: its name may be mistyped."""
 
 
 class Store:
@@ -45,28 +46,52 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
+        if not self.root.strip():
+            raise InputError("store: the path is empty; give a directory or a URL, such as runs/first")
         try:
             options = CLIENTS.get(self.root.partition("://")[0], {})
-            self.files, path = fsspec.core.url_to_fs(self.root, use_listings_cache=False, **options)
+            files, path = fsspec.core.url_to_fs(self.root, use_listings_cache=False, **options)
         except (ImportError, ValueError) as error:
             raise InputError(f"store {self.root}: cannot be opened ({error})") from None
         self.path = str(path).rstrip("/")
-        self.local = isinstance(self.files, LocalFileSystem)
+        self.local = isinstance(files, LocalFileSystem)
+        self.files: Any = files if self.local else Named(files, self.root)
         self.url = self.path if self.local else self.root
         """Names the store from any directory."""
 
     def create(self) -> None:
-        """Make the store's directory.
+        """Make the store's directory; a bucket must exist.
 
         Raises:
-            InputError: if it cannot be made or written.
+            InputError: if it cannot be made or written, or there is no such bucket.
         """
         try:
-            self.files.makedirs(self.path, exist_ok=True)
+            if BUCKETS.isdisjoint(self._protocols):
+                self.files.makedirs(self.path, exist_ok=True)
+            else:
+                self._require_bucket()
+        except InputError:
+            raise
         except OSError as error:
             raise InputError(f"store {self.root}: cannot be created ({error.strerror or error})") from None
         except Exception as error:  # each remote file system has its own
             raise InputError(f"store {self.root}: cannot be used ({error}); {CREDENTIALS}") from None
+
+    @property
+    def _protocols(self) -> set[str]:
+        protocol = self.files.protocol
+        return {protocol} if isinstance(protocol, str) else set(protocol)
+
+    def _require_bucket(self) -> None:
+        bucket = self.path.partition("/")[0]
+        if self.files.exists(bucket):
+            return
+        with suppress(FileNotFoundError):
+            self.files.ls(bucket)  # raises where the bucket is forbidden, or nobody answers
+        raise InputError(
+            f"store {self.root}: there is no bucket {bucket!r}; check its name, or create it first (a sweep "
+            "creates no buckets)"
+        )
 
     def probe(self) -> None:
         """Try whether a file can be created here at most once: everything rests on that.
@@ -93,6 +118,7 @@ class Store:
 
     def exists(self) -> bool:
         """Whether this is a store that a sweep has used."""
+        self._refuse_dangling("sweep.json")
         return bool(self.files.exists(f"{self.path}/sweep.json"))
 
     def read(self, *place: str) -> dict[str, Any] | None:
@@ -107,11 +133,18 @@ class Store:
     def _parse(self, raw: bytes, *place: str) -> dict[str, Any]:
         try:
             data = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{self._path(*place)}: damaged ({error}); {_mend(place[-1])}") from None
+        except RecursionError:
+            raise self._damaged("not JSON, or nested too deeply", *place) from None
+        except ValueError as error:
+            raise self._damaged(str(error), *place) from None
         if not isinstance(data, dict):
-            raise InputError(f"{self._path(*place)}: damaged (not a JSON object); {_mend(place[-1])}")
+            raise self._damaged("not a JSON object", *place)
+        if why := fault(data, place):
+            raise self._damaged(why, *place)
         return data
+
+    def _damaged(self, why: str, *place: str) -> InputError:
+        return InputError(f"{self._path(*place)}: damaged ({why}); {_mend(place[-1])}")
 
     def write(self, data: dict[str, Any], *place: str, durable: bool = True) -> None:
         """Write a JSON object at ``place``, replacing what is there in one move."""
@@ -127,11 +160,28 @@ class Store:
         try:
             return bytes(self.files.cat_file(path))
         except (FileNotFoundError, NotADirectoryError):
+            self._refuse_dangling(*place)
             return None
         except OSError as error:
             if is_transient(error):
                 raise
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+    def _refuse_dangling(self, *place: str) -> None:
+        """Refuse to take for missing what lies behind a link whose target is away.
+
+        Raises:
+            InputError: naming the link and its target.
+        """
+        if not self.local:
+            return
+        for depth in range(len(place) + 1):
+            path = Path(self.path, *place[:depth])
+            if path.is_symlink() and not path.exists():
+                raise InputError(
+                    f"{path}: is a link to {path.readlink()}, which is not there; bring that back, or remove "
+                    "the link"
+                )
 
     def write_bytes(self, data: bytes, *place: str, durable: bool = True) -> None:
         """Write a file, replacing what is there in one move.
@@ -193,32 +243,42 @@ class Store:
             InputError: if what is there is not the result of this step.
         """
         raw = self.read_bytes(step, "result.json")
-        return None if raw is None else self._parse_result(raw, step)
+        return None if raw is None else self._parse(raw, step, "result.json")
 
-    def _parse_result(self, raw: bytes, step: str) -> dict[str, Any]:
-        found = self._parse(raw, step, "result.json")
-        if not _is_result(found, step):
-            raise InputError(
-                f"{self._path(step, 'result.json')}: damaged (not a result of this step); "
-                f"{_mend('result.json')}"
-            )
-        return found
-
-    def results(self, steps: Iterable[str]) -> dict[str, dict[str, Any]]:
+    def results(
+        self, steps: Iterable[str], faults: dict[str, str] | None = None
+    ) -> dict[str, dict[str, Any]]:
         """The results that are there, by step; an object store is asked for all at once.
 
+        Args:
+            steps: ids.
+            faults: takes what is wrong with those that are damaged, by step, if it is given.
+
         Raises:
-            InputError: if one is damaged.
+            InputError: if one is damaged, and no ``faults`` are given.
         """
-        if self.local:
-            found = {step: self.result(step) for step in steps}
-            return {step: result for step, result in found.items() if result is not None}
+        steps = list(steps)
+        raw = None if self.local else self._raw_results(steps)
+        found = {}
+        for step in steps if raw is None else raw:
+            try:
+                result = self.result(step) if raw is None else self._parse(raw[step], step, "result.json")
+            except InputError as error:
+                if faults is None:
+                    raise
+                faults[step] = str(error)
+                continue
+            if result is not None:
+                found[step] = result
+        return found
+
+    def _raw_results(self, steps: Sequence[str]) -> dict[str, bytes]:
         files = self.contents()
         paths = {
             self._path(step, "result.json"): step for step in steps if "result.json" in files.get(step, ())
         }
         raw = self.files.cat(list(paths)) if paths else {}
-        return {step: self._parse_result(raw[path], step) for path, step in paths.items()}
+        return {step: raw[path] for path, step in paths.items()}
 
     def contents(self) -> dict[str, set[str]]:
         """The files of every step, by name, and those of its attempts as ``attempts/<name>``."""
@@ -255,6 +315,7 @@ class Store:
     def steps(self) -> Iterator[str]:
         """Ids of all steps that were ever started here."""
         for name in self.names():
+            self._refuse_dangling(name, "step.json")
             if self.files.exists(self._path(name, "step.json")):
                 yield name
 
@@ -287,19 +348,11 @@ class Store:
             yield Path(scratch) / name
 
 
-def _is_result(data: dict[str, Any], step: str) -> bool:
-    spec = data.get("step")
-    if data.get("id") != step or not isinstance(spec, dict):
-        return False
-    loss = data.get("loss")
-    return spec.get("kind") in WITHOUT_LOSS or (isinstance(loss, float) and math.isfinite(loss))
-
-
 def _mend(name: str) -> str:
     """What to do about a damaged file."""
-    if name == "sweep.json":
+    if name in ("sweep.json", "steps.json"):
         return "run the sweep again to write it anew"
-    return "delete it, and its step runs again"
+    return "delete it, and its step runs again" if name in ("result.json", "failure.json") else "delete it"
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from scaling.errors import InputError
 from sweeps.dag.steps import NO_RUN, SCHEMA, Step
 from sweeps.storage.store import Store
@@ -74,9 +76,16 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
     result = store.result(step)
     failure = store.read(step, "failure.json") if result is None and step in asked else None
     spec = (result or failure or {}).get("step")
-    if spec is None or spec["kind"] in NO_RUN or spec.get("schema") != SCHEMA:
+    if spec is None or spec.get("kind") in NO_RUN or spec.get("schema") != SCHEMA:
         return None
-    run = Step.from_json(spec)
+    try:
+        run = Step.from_json(spec)
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(
+            f"{store.root}/{step}: its record of the step is damaged ({type(error).__name__}: {why}); delete "
+            "its result.json or failure.json, and the step runs again"
+        ) from None
     if run.id != step:
         return None  # made by a version that trained something else under this spec
     row = {
@@ -96,12 +105,21 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
         "setting": run.setting,
     }
     if failure is not None:
-        return row | {"status": "failed", "reason": failure["reason"]}
+        return row | {"status": "failed", "reason": failure.get("reason", "")}
     assert result is not None
-    measured = {name: result[name] for name in ("loss", "loss_se", "bits_per_byte", "epochs")}
-    measured |= result.get("yardsticks", {}) | {"tokens_written": result.get("tokens_written")}
-    measured["flops"] = result["flops"]["total"]
-    return row | measured | {"seconds": result["seconds"]["train"], "status": "done"}
+    try:
+        return row | _measured(result) | {"status": "done"}
+    except KeyError as error:
+        raise InputError(
+            f"{store.root}/{step}/result.json: a run without {error}, as another version of distlaw may have "
+            "written it; delete it, and its step runs again"
+        ) from None
+
+
+def _measured(result: dict[str, Any]) -> dict[str, Any]:
+    found = {name: result[name] for name in ("loss", "loss_se", "bits_per_byte", "epochs")}
+    found |= result.get("yardsticks", {}) | {"tokens_written": result.get("tokens_written")}
+    return found | {"flops": result["flops"]["total"], "seconds": result["seconds"]["train"]}
 
 
 def _teacher(store: Store, teacher: Step | None) -> dict[str, Any]:

@@ -1,0 +1,36 @@
+"""Settings in the environment, read as they were meant or refused when this is imported."""
+
+from __future__ import annotations
+
+import math
+import os
+
+from scaling.errors import InputError
+
+DAY = 86_400.0
+
+
+def seconds_from(name: str, default: float, *, at_least: float) -> float:
+    """The seconds that the environment variable ``name`` gives, or the default where it is not set or empty.
+
+    Raises:
+        InputError: if it is no number, or not between ``at_least`` and a day.
+    """
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not at_least <= found <= DAY:
+        raise InputError(
+            f"{name}: {text!r} is no number of seconds from {at_least:g} to {DAY:,.0f}; unset, {default:g}"
+        )
+    return found
+
+
+LEASE_SECONDS = seconds_from("DISTLAW_LEASE_SECONDS", 45.0, at_least=0.5)
+"""Without a beat after which others may take a step over."""
+CHECKPOINT_SECONDS = seconds_from("DISTLAW_CHECKPOINT_SECONDS", 15.0, at_least=0.01)
+"""Between two checkpoints of a step: the most that a kill can cost."""
