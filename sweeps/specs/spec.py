@@ -29,6 +29,8 @@ from sweeps.specs.protocols import ProtocolName, departure
 from sweeps.specs.resources import Caps, Devices, Resources
 from sweeps.specs.yaml_text import read_yaml
 
+MOST_CELLS = 250_000
+"""Runs that a spec may ask for, equal ones counted each time."""
 WARMUP_STEPS = 50
 MIN_STEPS = 500
 """Runs of fewer optimiser steps measure the number of steps, not the data."""
@@ -104,6 +106,12 @@ class Grid(Part):
                 f"give exactly one of tokens, tokens_per_param, flops; found {' and '.join(given) or 'none'}"
             )
         return self
+
+    @property
+    def cells(self) -> int:
+        """Runs that it asks for, of each teacher and with each method."""
+        lengths = self.tokens or self.tokens_per_param or self.flops or ()
+        return len(self.params) * len(lengths) * len(self.seeds)
 
 
 class Students(Grid):
@@ -240,6 +248,11 @@ class Sweep(Part):
                 )
         if not (self.supervised or self.students):
             raise ValueError("nothing to run: give 'supervised' grids, or 'teachers' and 'students'")
+        if (cells := self._cells()) > MOST_CELLS:
+            raise ValueError(
+                f"{cells:,} runs asked for, equal ones counted each time; at most {MOST_CELLS:,}: shorten "
+                "the lists of a grid, whose product they are"
+            )
         for where, size in self._batches():
             if size % self.corpus.context:
                 raise ValueError(
@@ -258,6 +271,14 @@ class Sweep(Part):
             if method.source.by != "data":
                 self._check_prompts(method, f"{where}.source")
         return self
+
+    def _cells(self) -> int:
+        of_teachers = [each.cells if isinstance(each, Grid) else 1 for each in self.teachers]
+        cells = sum(grid.cells for grid in self.supervised) + sum(of_teachers)
+        for grid in self.students:
+            chosen = of_teachers if grid.teachers is None else [of_teachers[n] for n in grid.teachers]
+            cells += grid.cells * sum(chosen) * len(grid.methods or self.methods)
+        return cells
 
     def _batches(self) -> list[tuple[str, float]]:
         """Tokens of every batch that may be trained on, each with its place in the spec."""

@@ -16,6 +16,8 @@ import yaml
 from scaling.errors import InputError
 from scaling.units import check_comma
 
+MOST_CHARACTERS, MOST_VALUES = 1_000_000, 100_000
+"""Of a document, and of what it stands for once aliases and merges are written out."""
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _BOOL, _NULL, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("bool", "null", "merge"))
 _PATTERNS = {
@@ -33,6 +35,16 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {  # noqa: RUF012  (as PyYAML declares it)
         None: [(tag, re.compile(rf"(?:{pattern})$")) for tag, pattern in _PATTERNS.items()]
     }
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Return the document's node; one that aliases blow up beyond all use is an error."""
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and (count := _expanded(node, {})) > MOST_VALUES:
+            more = f"{count:,}" if count <= 10 * MOST_VALUES else f"more than {10 * MOST_VALUES:,}"
+            raise yaml.constructor.ConstructorError(
+                problem=f"with its aliases written out it has {more} values, at most {MOST_VALUES:,} are read"
+            )
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return the mapping of ``node``; a key given twice is an error."""
@@ -66,6 +78,17 @@ _Loader.add_constructor(_INT, _Loader._number)
 _Loader.add_constructor(_FLOAT, _Loader._number)
 
 
+def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node stands for, each alias counted as a copy; ``known`` holds those found."""
+    if id(node) not in known:
+        known[id(node)] = 10 * MOST_VALUES + 1  # until it is known: a node that holds itself has no end
+        parts = [node.value] if isinstance(node, yaml.SequenceNode) else []
+        if isinstance(node, yaml.MappingNode):
+            parts = [list(pair) for pair in node.value]
+        known[id(node)] = 1 + sum(_expanded(each, known) for part in parts for each in part)
+    return known[id(node)]
+
+
 def _is_plain(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and not node.style
 
@@ -87,6 +110,8 @@ def read_yaml(text: str, where: str) -> Any:
     Raises:
         InputError: For what is not YAML, a key given twice, and lists whose comma may be a decimal comma.
     """
+    if len(text) > MOST_CHARACTERS:
+        raise InputError(f"{where}: {len(text):,} characters, at most {MOST_CHARACTERS:,} are read")
     try:
         return yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
