@@ -128,7 +128,7 @@ def retry(store: Place, steps: Names = None) -> None:
         if step.state != "failed":
             typer.echo(f"{step.id}  {step.label}: {step.state}, it has not failed")
             continue
-        if "result.json" in place.names(step.id):
+        if step.damaged:
             typer.echo(f"{step.id}  {step.label}: {step.reason}")
             continue
         place.remove(step.id, "attempts", CANCEL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -31,6 +31,8 @@ class StepStatus:
     """One of :data:`STATES`: ready to start, waiting for what it needs, or blocked by what failed."""
     reason: str = ""
     """Why it failed, in one line."""
+    damaged: bool = False
+    """Whether there is a result that cannot be read, which has to be mended or deleted."""
     attempts: int = 0
     beat: dict[str, Any] = field(default_factory=dict)
     """How far a running step has come."""
@@ -103,7 +105,7 @@ def status(store: Store) -> Status:
             known = "failed", faults[step["id"]]
         else:
             known = _state(store, step["id"], names, history, needs)
-        found[step["id"]] = _described(step, history, *known)
+        found[step["id"]] = replace(_described(step, history, *known), damaged=step["id"] in faults)
     return Status(
         name=name,
         steps=tuple(found.values()),

@@ -45,14 +45,15 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     """Return what to say about an error of a store or a file, and the exit code; None for other errors."""
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(MARK)]
     if notes:
-        return f"{notes[0]}: {_of_client(error)}", 2
+        return f"{notes[0]}: {of_client(error)}", 2
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}", 2 if error.errno in OF_THE_ASKER else 1
     return None
 
 
-def _of_client(error: BaseException) -> str:
+def of_client(error: BaseException) -> str:
+    """Return what a client's error means for the store, with what to check."""
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if isinstance(error, PermissionError):
         return f"access is denied ({said}); {CREDENTIALS}"

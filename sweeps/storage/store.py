@@ -32,7 +32,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from scaling.errors import InputError
 from sweeps.storage.endings import is_transient
-from sweeps.storage.faults import CREDENTIALS, Named
+from sweeps.storage.faults import CREDENTIALS, Named, of_client
 from sweeps.storage.records import fault
 
 CLIENTS = {"s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20}}}
@@ -165,6 +165,8 @@ class Store:
         except OSError as error:
             if is_transient(error):
                 raise
+            if not self.local:
+                raise InputError(f"store {self.root}: {of_client(error)}") from None
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
     def _refuse_dangling(self, *place: str) -> None:
