@@ -62,11 +62,13 @@ def compare_command(
     )
     rows, warnings = compared(question, [Calibration.load(name) for name in calibration or ()])
     if json:
-        write_json({"headline": " ".join(findings(rows)), "rows": rows, "warnings": warnings})
+        numbers = {"student_params": question.student_params, "budget": question.budget}
+        write_json({"headline": " ".join(findings(rows)), **numbers, "rows": rows, "warnings": warnings})
     elif csv:
         write_csv(rows)
     else:
-        lines = [*findings(rows), "", *text_table(*table(rows)), "", *(f"! {text}" for text in warnings)]
+        lines = [*findings(rows), "", f"{question.describe()}.", "", *text_table(*table(rows)), ""]
+        lines += [f"! {text}" for text in warnings]
         sys.stdout.write("\n".join([*lines, f"- {NOTE}"]) + "\n")
 
 

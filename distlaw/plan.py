@@ -240,6 +240,8 @@ def frontier_text(answer: Frontier) -> str:
     lines = [
         *answer.findings,
         "",
+        answer.asked,
+        "",
         *text_table(*answer.table()),
         "",
         "losses in nats/token with 90 % intervals",

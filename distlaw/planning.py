@@ -159,6 +159,7 @@ class Planned:
         ]
         return {
             "name": self.sweep.name,
+            "spec": self.sweep.model_dump(mode="json", exclude_unset=True),
             "asked": self.dag.asked,
             "done": len(self.done),
             "flops": self.dag.flops,
@@ -219,6 +220,7 @@ class Planned:
         from scaling.units import format_flops
         from sweeps.dag.cost import disk
 
+        yield from self._asked()
         whole, left, gpu = self.whole, self.left, self.sweep.hardware.gpu
         todo = f"; {format_flops(left.bill.flops)} to do" if self.done else ""
         yield f"FLOPs      {format_flops(self.dag.flops)}{todo}"
@@ -250,6 +252,19 @@ class Planned:
             yield f"{'!' if finding.level == 'warn' else '!!'} {finding}"
         if not self.findings:
             yield "the laws can be fitted to this design; nothing to object"
+
+    def _asked(self) -> Iterator[str]:
+        """The grids, as they were read."""
+        from scaling.units import format_number
+
+        lengths = {"tokens": "tokens", "tokens_per_param": "tokens per parameter", "flops": "FLOPs"}
+        for field in ("supervised", "teachers", "students"):
+            for where, grid in self.sweep.grids(field):
+                yield f"{where}: {', '.join(map(format_number, grid.params))} params; " + "; ".join(
+                    f"{', '.join(map(format_number, values))} {words}"
+                    for name, words in lengths.items()
+                    if (values := getattr(grid, name))
+                )
 
     def _cautions(self) -> Iterator[str]:
         """What a plan should not pass over in silence."""

@@ -13,7 +13,7 @@ from distlaw.fit import Map
 from distlaw.options import Law, ScenarioNames, refuse
 from scaling.calibration import DEFAULT_CALIBRATION
 from scaling.errors import InputError
-from scaling.units import parse_list
+from scaling.units import format_number, parse_list
 
 if TYPE_CHECKING:
     from fits import Fit
@@ -99,15 +99,15 @@ def plot_command(
     coordinate: Annotated[str, typer.Option(help="For profile: a fitted coordinate.")] = "",
 ) -> None:
 
-    asked = {
+    quantities = {
         "students": parse_list(students, "--students", "params"),
         "teachers": parse_list(teachers, "--teachers", "params"),
         "tokens": parse_list(tokens, "--tokens", "tokens"),
         "ratios": parse_list(ratios, "--ratios", ""),
         "teacher_losses": parse_list(teacher_losses, "--teacher-losses", ""),
         "budgets": parse_list(budgets, "--budgets", "FLOPs"),
-        "scenarios": tuple(scenario or ()),
     }
+    asked: dict[str, Any] = {**quantities, "scenarios": tuple(scenario or ())}
     of_tables = {"--map": mapping, "--coordinate": coordinate}
     options = {
         f"--{name}".replace("scenarios", "scenario").replace("_", "-"): each for name, each in asked.items()
@@ -121,7 +121,12 @@ def plot_command(
     else:
         refuse(of_tables, f"does not go with {kind}")
         figure = _of_a_calibration(kind, source or DEFAULT_CALIBRATION, asked, law, dark)
-    typer.echo(f"figure: {figure.write(out)}")
+    read = [
+        f"{name.replace('_', ' ')} {', '.join(format_number(value) for value in values)}"
+        for name, values in quantities.items()
+        if values
+    ]
+    typer.echo(f"figure: {figure.write(out)}" + (f" ({'; '.join(read)})" if read else ""))
 
 
 def _of_a_calibration(

@@ -70,6 +70,8 @@ class Assembly:
             law=kind,
             budget=question.budget,
             target_loss=question.target_loss,
+            asked=question.describe(),
+            question=question.to_dict(),
             direct=alone,
             distillations=ways,
             unreachable=dict(unreachable or {}),

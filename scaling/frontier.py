@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,10 @@ class Frontier:
     """By scenario."""
     outside: tuple[float, ...]
     """By how many times the farthest way lies outside the fitted region, by budget; 1 is inside."""
+    asked: str = ""
+    """The question in words, as it was read."""
+    question: Mapping[str, Any] = field(default_factory=dict)
+    """The question's numbers, with one of the budgets; None where there is no limit."""
     accounting: Accounting | None = None
     """What FLOPs are reckoned with, and where its numbers come from."""
     warnings: tuple[str, ...] = ()
@@ -225,11 +229,18 @@ def frontier(
         direct=tuple(judge.direct(*at) for at in found.direct),
         direct_params=tuple(map(float, found.direct_params)),
         direct_tokens=tuple(map(float, found.direct_tokens)),
+        asked=_asked(question, found.costs, calibration, law),
+        question=question.to_dict(),
         tracks=_tracks(judge, question, found, law, places) if law and found.decisions else {},
         outside=_outside(calibration, found.direct, places),
         accounting=replace(counted, effect=training_effect(counted, architecture, middle)),
         warnings=(*calibration.provenance.warnings, *found.warnings),
     )
+
+
+def _asked(question: Question, budgets: Array, calibration: Calibration, law: str | None) -> str:
+    span = f"{format_power(budgets[0])} to {format_power(budgets[-1])} FLOPs"
+    return f"{question.describe(span)}; calibration {calibration.name}{f', law {law}' if law else ''}."
 
 
 def _places(judge: Judge, decisions: Decisions) -> list[dict[str, float]]:

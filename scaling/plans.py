@@ -239,6 +239,10 @@ class Plan:
     """Training directly: one student, or each member of a family; none where a target is out of reach."""
     distillations: tuple[Distillation, ...]
     """One a scenario or known teacher, and a member of a family."""
+    asked: str = ""
+    """The question in words, as it was read."""
+    question: Mapping[str, Any] = field(default_factory=dict)
+    """The question's numbers; None where there is no limit."""
     unreachable: Mapping[str, float] = field(default_factory=dict)
     """Ways that cannot reach the target, with the loss at which they stop, nats/token."""
     student_unique_tokens: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from scaling.calibration import Calibration, Range
 from scaling.catalogue import KnownTeacher
@@ -12,8 +13,17 @@ from scaling.choice import LARGEST_BUDGET
 from scaling.compute import FORWARDS_PER_STEP, Architecture
 from scaling.errors import InputError
 from scaling.optimum import Bounds
+from scaling.plain import as_plain
 from scaling.scenarios import SCENARIOS, Scenario, scenario
-from scaling.units import Unit, check_params, parse_list, parse_quantity, unit_of
+from scaling.units import (
+    Unit,
+    check_params,
+    format_flops,
+    format_number,
+    parse_list,
+    parse_quantity,
+    unit_of,
+)
 
 CONSTRAINED = ("student_params", "student_tokens", "teacher_params", "teacher_tokens", "teacher_loss")
 LONGEST_TEACHER = 10.0
@@ -106,6 +116,35 @@ class Question:
         for size in (*self.family, self.student_params):
             if size is not None:
                 check_params(size, "family" if self.family else "student_params")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values for JSON; what is not limited is None."""
+        plain: dict[str, Any] = as_plain(self)
+        unlimited = [name for name, value in plain.items() if isinstance(value, float) and math.isinf(value)]
+        return plain | dict.fromkeys(unlimited)
+
+    def describe(self, compute: str = "") -> str:
+        """Return the question as it was read: ``1B student, 1e21 FLOPs (1 ZFLOP), serving 1T tokens``.
+
+        ``compute`` stands for the budget, where there are several.
+        """
+        sizes = self.family or (() if self.student_params is None else (self.student_params,))
+        target = f"target {self.target_loss:g} nats/token" if self.target_loss is not None else ""
+        parts = [
+            f"{', '.join(map(format_number, sizes))} student{'s' * (len(sizes) > 1)}" if sizes else "",
+            f"weights {', '.join(map(format_number, self.weights))}" if self.weights else "",
+            compute or (target if self.budget is None else format_flops(self.budget)),
+            *(_bound_text(name, *sides) for name, sides in self.constraints.items()),
+            f"serving {format_number(self.lifetime_tokens)} tokens" if self.lifetime_tokens else "",
+        ]
+        unique = {"": self.student_unique_tokens, " for the teacher": self.teacher_unique_tokens}
+        parts += [
+            f"{format_number(tokens)} distinct tokens{whose}"
+            for whose, tokens in unique.items()
+            if math.isfinite(tokens)
+        ]
+        parts += [f"tolerance {self.tolerance:g} nats/token"] if self.tolerance is not None else []
+        return ", ".join(part for part in parts if part)
 
     def _check_constraints(self) -> None:
         for name, (low, high) in self.constraints.items():
@@ -217,6 +256,16 @@ def _bounds(name: str, value: object) -> tuple[float | None, float | None]:
     what, unit = f"constraint on {name}", unit_of(name)
     low, high = (None if side is None else parse_quantity(side, what, unit) for side in sides)
     return low, high
+
+
+def _bound_text(name: str, low: float | None, high: float | None) -> str:
+    """The sides of a constraint in words."""
+    what = name.replace("_", " ")
+    if low is not None and low == high:
+        return f"{what} {format_number(low)}"
+    sides = {"from": low, "to": high}
+    given = [f"{word} {format_number(side)}" for word, side in sides.items() if side is not None]
+    return " ".join([what, *given])
 
 
 def _several(given: str | Sequence[object], what: str, unit: Unit) -> tuple[float, ...]:

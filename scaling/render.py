@@ -12,7 +12,7 @@ from scaling.hardware import Hardware
 from scaling.laws import DistillationLaw, SupervisedLaw, coefficients
 from scaling.plans import Direct, Distillation, Plan
 from scaling.scenarios import DESCRIPTIONS
-from scaling.units import format_flops, format_number, format_power
+from scaling.units import format_number, format_power
 
 DECIDED = ("flops", "student_params", "student_tokens", "teacher_params", "teacher_tokens")
 BILL = {"GPU-hours": "device_hours", "wall hours": "wall_hours", "$": "dollars"}
@@ -86,12 +86,9 @@ def _other_laws(plan: Plan) -> list[str]:
 
 
 def asked(plan: Plan) -> str:
-    """What was asked, in a few words."""
-    sizes = {way.params for way in plan.direct} | {way.params for way in plan.distillations}
-    student = f"{format_number(min(sizes))} student, " if len(sizes) == 1 else ""
-    what = format_flops(plan.budget) if plan.budget is not None else f"target {plan.target_loss:g} nats/token"
+    """What was asked, as it was read."""
     law = f", law {plan.law}" if plan.law else ""
-    return f"{student}{what}; calibration {plan.calibration}{law}."
+    return f"{plan.asked}; calibration {plan.calibration}{law}."
 
 
 def notes(plan: Plan) -> list[str]:

@@ -82,6 +82,7 @@ class CompareAnswer(BaseModel):
     """One question under every law of several calibrations."""
 
     headline: str
+    asked: str
     table: Table
     notes: list[str]
     rows: list[Row]
@@ -92,6 +93,7 @@ class FrontierAnswer(BaseModel):
     """The best losses over a range of budgets."""
 
     headline: str
+    asked: str
     findings: list[str]
     table: Table
     notes: list[str]
@@ -188,6 +190,7 @@ def answer_compare(request: CompareRequest) -> dict[str, Any]:
     rows, warnings = compared(question, [fitted_by(each) for each in request.calibrations])
     return {
         "headline": " ".join(findings(rows)),
+        "asked": f"{question.describe()}.",
         "table": _table(*compared_table(rows)),
         "notes": [*(f"! {text}" for text in warnings), f"- {NOTE}"],
         "rows": rows,
@@ -203,6 +206,7 @@ def answer_frontier(request: FrontierRequest) -> dict[str, Any]:
     found = frontier(request.question(fitted, budget=high), budgets, fitted)
     return {
         "headline": found.headline,
+        "asked": found.asked,
         "findings": list(found.findings),
         "table": _table(*found.table()),
         "notes": found.notes(),

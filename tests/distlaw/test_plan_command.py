@@ -238,3 +238,34 @@ def test_a_range_of_budgets_needs_no_distillation_law():
     said = run("plan", "--budget", "1e20:1e22", "-c", "hoffmann2022")
     assert said.startswith("Direct training only: the calibration has no distillation law.")
     assert "- FLOPs are 6ND" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            "plan --student 1.3B --budget 1e22 --lifetime-tokens 1T --unique-tokens 26B "
+            "--constrain teacher_params<=70B",
+            "1.3B student, 1e22 FLOPs (10 ZFLOP), teacher params to 70B, serving 1T tokens, 26B distinct tokens",
+        ),
+        ("plan --student 1B --budget 1e20:1e22", "1B student, 1e20 to 1e22 FLOPs; calibration"),
+        (
+            "plan --family 100M,300M --weights 1,2 --budget 1e21",
+            "100M, 300M students, weights 1, 2, 1e21 FLOPs",
+        ),
+        ("predict --student 1.3B --tokens 20:1", "1.3B student, 26B tokens; calibration"),
+        ("predict --student 1B --tokens 20B --teacher 3B --teacher-tokens 20:1", "; teacher 3B, 60B tokens;"),
+        ("compare --student 1B --budget 1e22 -c hoffmann2022", "1B student, 1e22 FLOPs (10 ZFLOP)."),
+    ],
+)
+def test_the_question_is_repeated_as_it_was_read(arguments, words):
+    assert words in run(*arguments.split())
+
+
+def test_json_holds_the_numbers_that_were_read():
+    asked = json.loads(run("plan", "--student", "1.3B", "--budget", "1e22", "--json"))["question"]
+    assert (asked["student_params"], asked["budget"], asked["student_unique_tokens"]) == (1.3e9, 1e22, None)
+    asked = json.loads(run("predict", "--student", "1.3B", "--tokens", "20:1", "--json"))
+    assert (asked["student_params"], asked["student_tokens"]) == (1.3e9, 26e9)
+    asked = json.loads(run("compare", "--student", "1B", "--budget", "1e22", "-c", "hoffmann2022", "--json"))
+    assert (asked["student_params"], asked["budget"]) == (1e9, 1e22)
