@@ -59,20 +59,27 @@ def check(
 
 def _text(found: Checked) -> str:
     from scaling.units import format_number
+    from sweeps.foreign.count import UNLIMITED
 
     padding = f", and {found.padding:,} outputs without a token, which are left out" if found.padding else ""
     widths = ", ".join(
         f"{format_number(count)} at width {width}" for width, count in found.student_embeddings.items()
     )
     params, embeddings = format_number(found.params), format_number(found.embedding_params)
+    met = f", of which a token meets {format_number(found.active_params)}" * (
+        found.active_params < found.params
+    )
+    longest = "any length" if found.context == UNLIMITED else f"up to {found.context:,} tokens"
+    row = found.catalogue().replace("\n", "\n            ")
     lines = [
         f"{found.model}: {found.architecture}, can teach",
-        f"parameters  {params}, and {embeddings} of embeddings",
+        f"parameters  {params}{met}, and {embeddings} of embeddings",
         f"vocabulary  {found.vocabulary:,} tokens, documents end with {found.end_of_text!r}{padding}",
-        f"context     up to {found.context:,} tokens",
+        f"context     {longest}",
         f"licence     {found.licence or 'unknown'}",
         f"cost        {found.forward_flops:.3g} FLOPs a token read",
         *_losses(found),
+        f"catalogue   {row}",
         f"students    corpus: {{tokenizer: {found.model}}}; their embeddings (no part of N): {widths}",
     ]
     return "\n".join(lines)

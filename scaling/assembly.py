@@ -42,6 +42,8 @@ class Candidate:
     direct_tokens: float
     ranges: Mapping[str, Interval] = field(default_factory=dict)
     dollars: float | None = None
+    forward_flops: float | None = None
+    """Of the teacher, FLOPs a token, where they do not follow from its size."""
     near: NearOptimal | None = None
 
 
@@ -133,6 +135,7 @@ class Assembly:
     ) -> Distillation:
         calibration, architecture = self.calibration, self.architecture
         F_S, F_T = (float(architecture.forward_flops(N)) for N in (of.student_params, of.teacher_params))
+        F_T = F_T if of.forward_flops is None else of.forward_flops
         Ls = self._judge.alone(of.student_params, of.student_tokens)
         where = place(
             of.student_params, of.student_tokens, of.teacher_params, of.teacher_tokens, of.teacher_loss, Ls

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.calibration import Calibration
+from scaling.compute import Architecture
 from scaling.errors import InputError
 from scaling.units import check_params, parse_count, parse_quantity, unit_of
 
@@ -20,7 +21,8 @@ class KnownTeacher:
 
     name: str
     params: float
-    """Non-embedding parameters; they set the cost of its logits."""
+    """Non-embedding parameters, those of all experts included; they set the cost of its logits, unless one of
+    the next two does."""
     loss: float | None = None
     """Held-out cross-entropy on the student's data, nats/token. A measured one beats a predicted one."""
     tokens: float | None = None
@@ -29,22 +31,37 @@ class KnownTeacher:
     """What its logits cost where somebody else serves it, US dollars."""
     vocab: int | None = None
     """Vocabulary size; token-level distillation needs the student's."""
+    active_params: float | None = None
+    """Those of its parameters that a token meets, of a mixture of experts."""
+    forward_flops: float | None = None
+    """FLOPs a token of its forward pass, where that is known better than from its parameters."""
 
     def __post_init__(self) -> None:
         if self.loss is None and self.tokens is None:
             raise InputError(f"teacher {self.name}: give its loss, or the tokens it was trained on")
-        for name in ("params", "loss", "tokens", "dollars_per_million_tokens", "vocab"):
+        for name in COLUMNS[1:]:
             value = getattr(self, name)
             if name == PRICE and value == 0:
                 continue  # served for nothing
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"teacher {self.name}: {name} must be positive and finite, not {value!r}")
         check_params(self.params, f"teacher {self.name}: params")
+        if self.active_params is not None and self.active_params > self.params:
+            raise InputError(
+                f"teacher {self.name}: active_params ({self.active_params:g}) must be at most params "
+                f"({self.params:g}), of which they are a part"
+            )
         if self.tokens is not None and self.tokens < FEWEST_TOKENS_PER_PARAM * self.params:
             raise InputError(
                 f"teacher {self.name}: {self.tokens:g} tokens are too few to train {self.params:g} "
                 "parameters; write 3T for 3e12"
             )
+
+    def logit_flops(self, architecture: Architecture) -> float:
+        """Return what its logits cost, FLOPs a token."""
+        if self.forward_flops is not None:
+            return self.forward_flops
+        return float(architecture.forward_flops(self.active_params or self.params))
 
 
 FEWEST_TOKENS_PER_PARAM = 0.01

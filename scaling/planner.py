@@ -26,8 +26,9 @@ from scaling.uncertainty import interval
 from scaling.ways import DrawnWays, ScenarioWays, Serving, TeacherWays, Ways
 
 Array = NDArray[np.float64]
-Row = tuple[str, Scenario, bool, float | None]
-"""Name, scenario, whether the teacher's loss is predicted, price of a million tokens of its logits."""
+Row = tuple[str, Scenario, bool, float | None, float | None]
+"""Name, scenario, whether the teacher's loss is predicted, price of a million tokens of its logits, and
+FLOPs of one where they do not follow from its size."""
 NESTED_DRAWS = 50
 """Draws under which decisions are taken again where a size or a budget is searched for as well."""
 
@@ -131,7 +132,7 @@ class _Planner:
 
     def _under_scenarios(self) -> list[Candidate]:
         scenarios = self.question.scenarios
-        rows: list[Row] = [(each.name, each, each.pretraining > 0, None) for each in scenarios]
+        rows: list[Row] = [(each.name, each, each.pretraining > 0, None, None) for each in scenarios]
         found = self._decide(ScenarioWays(self._under(*scenarios), scenarios), rows)
         if self.question.student_params is not None and self.question.budget is not None:
             found = [self._explored(candidate) for candidate in found]
@@ -151,8 +152,14 @@ class _Planner:
         for teacher in teachers:
             if teacher.loss is not None:
                 check_teacher_loss(self.calibration, teacher.loss, f"teacher {teacher.name}")
-        rows = [
-            (teacher.name, scenario, teacher.loss is None, teacher.dollars_per_million_tokens)
+        rows: list[Row] = [
+            (
+                teacher.name,
+                scenario,
+                teacher.loss is None,
+                teacher.dollars_per_million_tokens,
+                teacher.logit_flops(self.setting.architecture),
+            )
             for teacher in teachers
         ]
         ways = TeacherWays(self.serving, teachers, scenario.logits, self.question.flops_per_dollar)
@@ -185,7 +192,7 @@ class _Planner:
         optima = ways.optima(params, np.where(reached[:, None], budget, math.exp(LN_LARGEST_BUDGET)))
         beside = {spent: self._beside(spent) for spent in set(budget[reached, 0].tolist())}
         candidates = []
-        for k, (name, scenario, is_trained, price) in enumerate(rows):
+        for k, (name, scenario, is_trained, price, forward_flops) in enumerate(rows):
             if not reached[k]:
                 self.unreachable[name] = float(optima.loss[k, 0])
             elif math.isfinite(optima.loss[k, 0]):
@@ -205,6 +212,7 @@ class _Planner:
                         direct_tokens=direct_tokens,
                         ranges=self._ranges(scenario) if not self.question.teachers else {},
                         dollars=None if price is None else price * D_S / 1e6,
+                        forward_flops=forward_flops,
                     )
                 )
             else:

@@ -217,7 +217,13 @@ def _advice(text: str, examples: str = "1e21, 143M, 1.5B or 300e6") -> str:
 def unit_of(name: str) -> Unit:
     """Return the unit of a variable by its name, as in ``teacher_params`` and ``student_unique_tokens``."""
     last = "" if "_per_" in name else name.rpartition("_")[2]
-    return {"params": "params", "family": "params", "tokens": "tokens", "budget": "FLOPs"}.get(last, "")  # type: ignore[return-value]
+    return {
+        "params": "params",
+        "family": "params",
+        "tokens": "tokens",
+        "budget": "FLOPs",
+        "flops": "FLOPs",
+    }.get(last, "")  # type: ignore[return-value]
 
 
 def check_params(value: float, what: str) -> None:

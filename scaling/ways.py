@@ -145,12 +145,12 @@ class TeacherWays:
 
     def logit_flops(self) -> Array:
         """FLOPs charged for the logits of one token, shape (P, 1)."""
-        F = self.serving.setting.architecture.forward_flops
+        architecture = self.serving.setting.architecture
         prices = [teacher.dollars_per_million_tokens for teacher in self.teachers]
         return np.array(
             [
                 [
-                    self.logits * float(F(teacher.params))
+                    self.logits * teacher.logit_flops(architecture)
                     if price is None
                     else price / 1e6 * self.flops_per_dollar
                 ]

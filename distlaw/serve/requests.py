@@ -81,10 +81,12 @@ class Teacher(Request):
     tokens: Quantity | None = None
     dollars_per_million_tokens: Quantity | None = None
     vocab: Count | None = None
+    active_params: Quantity | None = None
+    forward_flops: Quantity | None = None
 
     def known(self) -> KnownTeacher:
         """The planner's own."""
-        named = ("params", "loss", "tokens", PRICE)
+        named = ("params", "loss", "tokens", PRICE, "active_params", "forward_flops")
         numbers: dict[str, Any] = {
             name: parse_quantity(value, f"teacher {self.name}: {name}", unit_of(name), zero=name == PRICE)
             for name in named

@@ -36,6 +36,9 @@ PROBE_SECONDS = 0.4
 STARTUP_SECONDS = 4.0
 """Importing torch in every process, once a sweep; Ray takes as long again."""
 
+NODE = 8
+"""GPUs of one machine, at most, in advice."""
+
 Cost = Callable[[Step], float]
 """Estimated seconds of a step."""
 
@@ -170,16 +173,24 @@ class Overfull:
 
     def __str__(self) -> str:
         assert self.gpu.memory_bytes is not None
-        has, part = self.gpu.memory_bytes * self.share / 1e9, "" if self.share == 1 else f"{self.share:g} of "
-        whole = self.needed <= self.gpu.memory_bytes
-        mend = (
-            f"give it more: resources: [{{from_params: {self.step.shape.params:g}, gpus: 1}}]"
-            if whole
-            else "weights are not split over GPUs, so it runs on none of these"
-        )
+        part = "" if self.share == 1 else f"{self.share:g} of "
         return (
             f"{self.step.label}: needs about {self.needed / 1e9:.0f} GB, and {part}one {self.gpu.name} has "
-            f"{has:.0f} GB: {mend}"
+            f"{self.gpu.memory_bytes * self.share / 1e9:.0f} GB: {self._mend(self.gpu.memory_bytes)}"
+        )
+
+    def _mend(self, has: float) -> str:
+        """More GPUs share a batch, but not the weights."""
+        blocks = max(1, round(self.step.training.batch_tokens / self.step.shape.context))
+        counts = [2**power for power in range(blocks.bit_length()) if blocks % 2**power == 0]
+        for count in counts:
+            if memory(self.step, gpu=True, processes=count) <= has:
+                nodes = f", nodes: {count // NODE}" if count > NODE else ""
+                rule = f"from_params: {self.step.shape.params}, gpus: {min(count, NODE)}{nodes}"
+                return f"set resources: [{{{rule}}}]"
+        least = memory(self.step, gpu=True, processes=blocks) / 1e9
+        return (
+            f"no number of them helps, as each holds all weights ({least:.0f} GB with one block of the batch)"
         )
 
 

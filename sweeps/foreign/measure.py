@@ -16,6 +16,7 @@ from sweeps.engine.heldout import heldout_loss
 from sweeps.foreign.count import card_of
 from sweeps.foreign.files import locate
 from sweeps.foreign.load import load
+from sweeps.foreign.shapes import CountedShape
 from sweeps.specs.corpus import Corpus
 
 WIDTHS = (64, 128, 256, 512)
@@ -60,6 +61,8 @@ class Checked:
     licence: str | None
     params: int
     """Non-embedding."""
+    active_params: int
+    """Those of them that a token meets: of experts, the share that it is sent to."""
     embedding_params: int
     context: int
     """The longest it is made for."""
@@ -73,6 +76,19 @@ class Checked:
     student_embeddings: dict[int, int]
     """Parameters of a tied embedding over this vocabulary, by width."""
     measured: Measured | None
+
+    def catalogue(self) -> str:
+        """A catalogue of this one teacher, for ``distlaw plan --teachers``, as CSV."""
+        loss = f"{self.measured.loss:.4g}" if self.measured else ""
+        row = (
+            self.model,
+            self.params,
+            self.active_params,
+            f"{self.forward_flops:.4g}",
+            self.vocabulary,
+            loss,
+        )
+        return "name,params,active_params,forward_flops,vocab,loss\n" + ",".join(map(str, row))
 
     @property
     def padding(self) -> int:
@@ -98,6 +114,7 @@ def check(model: str, corpus: str | None, *, context: int, tokens: int) -> Check
         architecture=card.architecture,
         licence=card.licence,
         params=card.shape.params,
+        active_params=active_params(card.shape),
         embedding_params=card.shape.embedding_params,
         context=card.shape.context,
         outputs=card.shape.vocab,
@@ -107,6 +124,11 @@ def check(model: str, corpus: str | None, *, context: int, tokens: int) -> Check
         student_embeddings={width: width * tokenizer.size for width in WIDTHS},
         measured=_measure(teacher, folder, corpus, context, tokens) if corpus else None,
     )
+
+
+def active_params(shape: ModelShape) -> int:
+    """Non-embedding parameters that a token meets."""
+    return shape.active if isinstance(shape, CountedShape) else shape.params
 
 
 def _cost(shape: ModelShape, vocab: int, context: int) -> float:

@@ -1,6 +1,7 @@
 import pytest
 
-from scaling import InputError, read_catalogue
+from scaling import InputError, Question, plan, read_catalogue
+from scaling.compute import Architecture
 
 
 def write(tmp_path, text):
@@ -14,6 +15,27 @@ def test_reads_sizes_as_people_write_them(tmp_path):
     small, large = read_catalogue(path)
     assert (small.params, small.loss, small.vocab) == (1.5e9, 2.2, 32768)
     assert (large.tokens, large.loss) == (2e12, None)
+
+
+def test_a_mixture_of_experts_costs_what_a_token_meets(tmp_path):
+    """Qwen3-30B-A3B: priced by all of its parameters its logits cost 8.2 times what they do."""
+    text = "name,params,tokens,active_params,forward_flops\na,29.9B,36T,,\nb,29.9B,36T,3.04B,\nc,29.9B,36T,,6.9e9\n"
+    dense, active, told = read_catalogue(write(tmp_path, text))
+    paper = Architecture()
+    assert active.logit_flops(paper) == paper.forward_flops(3.04e9)
+    assert 8 < dense.logit_flops(paper) / active.logit_flops(paper) < 10
+    assert told.logit_flops(paper) == 6.9e9
+    plans = {
+        name: plan(Question(student_params=1e9, budget=3e21, teachers=(teacher,)))
+        for name, teacher in (("dense", dense), ("active", active), ("told", told))
+    }
+    ways = {name: each.distillations[0] for name, each in plans.items()}
+    for name, teacher in (("dense", dense), ("active", active), ("told", told)):
+        expected = teacher.logit_flops(paper) * ways[name].tokens
+        assert ways[name].logits_flops == pytest.approx(expected, rel=1e-9)
+        assert ways[name].flops == pytest.approx(3e21, rel=1e-6)
+    assert ways["active"].loss.value < ways["dense"].loss.value
+    assert ways["active"].teacher_loss == ways["dense"].teacher_loss  # predicted from all of its parameters
 
 
 def test_logits_may_be_served_for_nothing(tmp_path):
@@ -37,6 +59,7 @@ def test_logits_may_be_served_for_nothing(tmp_path):
         ("name,params,loss,vocab\na,7B,2.1,32k\n", "row 2, vocab: cannot read '32k'"),
         ("name,params,params,loss\na,7B,1B,2.1\n", "two columns are called params"),
         ("name,params,loss\na,7B,2 tokens\n", "row 2, loss: '2 tokens' is in tokens"),
+        ("name,params,loss,active_params\na,7B,2,8B\n", "row 2: teacher a: active_params .* must be at most"),
         ("name,params,loss\nb,1B,2\na,1B,-2\n", "row 3, loss: must be positive"),
     ],
 )

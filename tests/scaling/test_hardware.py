@@ -31,3 +31,14 @@ def test_stored_logits():
     assert stored_bytes_per_token(32768, 128) == 128 * 8 + 4
     with pytest.raises(InputError, match="top_k"):
         stored_bytes_per_token(100, 101)
+
+
+def test_every_device_has_a_peak_in_fp32_and_its_memory():
+    """No tensor cores without TF32: an H100 multiplies fp32 matrices 15 times more slowly than bf16."""
+    for row in table():
+        exact = hardware(row.name, precision="fp32")
+        assert exact.peak_flops <= hardware(row.name, precision="tf32").peak_flops / 7
+        assert exact.memory_bytes == row.memory_bytes >= 40e9
+    assert hardware("h100").peak_flops / hardware("h100", precision="fp32").peak_flops == pytest.approx(
+        14.8, rel=0.01
+    )

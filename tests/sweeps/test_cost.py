@@ -135,13 +135,16 @@ def test_steps_that_do_not_fit_onto_their_share_of_a_gpu_are_named(small_spec: d
     first, second = overfull(dag, sweep)
     assert {first.step.kind, second.step.kind} == {"pretrain", "distil"}
     assert 100e9 < second.needed < first.needed < 300e9
-    assert "of one h100 has 20 GB: weights are not split over GPUs" in str(first)
+    assert "of one h100 has 20 GB: no number of them helps, as each holds all weights" in str(first)
     small = large(small_spec, students=[{"params": ["1B"], "tokens": ["20B"]}])
     student = next(each for each in overfull(small[1], small[0]) if each.step.teacher)
     assert 50e9 < student.needed < 80e9
-    assert "give it more: resources: [{from_params:" in str(student)
+    assert f"set resources: [{{from_params: {student.step.shape.params}, gpus: 1}}]" in str(student)
     whole = large(small_spec, resources=[{"gpus": 1}], students=[{"params": ["1B"], "tokens": ["20B"]}])
     assert [each.step.kind for each in overfull(whole[1], whole[0])] == ["pretrain"]  # the 8B
+    batch = student.step.training.model_copy(update={"batch_tokens": 65_536.0})
+    wide = Dag(steps=(replace(student.step, training=batch),), asked=1)
+    assert str(overfull(wide, sweep)[0]).endswith("gpus: 8, nodes: 2}]")  # each a block of the batch
     assert overfull(expand(parse_sweep(small_spec)), parse_sweep(small_spec)) == []
 
 

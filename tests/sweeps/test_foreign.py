@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
+from scaling.compute import ModelShape
 from scaling.errors import InputError
 from sweeps import results
 from sweeps.corpora import source_of
 from sweeps.corpora.splits import split_documents
 from sweeps.corpora.tokenizer import save_tokenizer, train_tokenizer
+from sweeps.dag.foresight import foreseen
 from sweeps.dag.ladder import shape_for
 from sweeps.dag.steps import Step, expand
 from sweeps.distillation.generate import uniform, write
+from sweeps.distillation.teaching import load_foreign
 from sweeps.engine.model import Decoder
 from sweeps.engine.model_files import save_model, shape_of
 from sweeps.foreign.count import card_of
 from sweeps.foreign.load import load
+from sweeps.foreign.shapes import CountedShape
 from sweeps.run_step import run_step
 from sweeps.specs.spec import parse_sweep
 from sweeps.storage.store import Store
@@ -128,8 +133,6 @@ def test_logits_are_the_model_s_own(save: Callable[..., Path], kind: str, change
 
 def test_flops_of_a_llama_are_those_of_its_shape(llama: Path) -> None:
     """The counted shape against the formula for what it is: grouped queries, no norms of queries and keys."""
-    from scaling.compute import ModelShape
-
     shape = ModelShape(
         layers=2,
         width=32,
@@ -152,6 +155,54 @@ def test_a_soft_cap_is_refused_with_its_reason(save: Callable[..., Path]) -> Non
     folder = save(made("Gemma2", head_dim=8, final_logit_softcapping=5.0))
     with pytest.raises(InputError, match=r"Gemma2ForCausalLM caps its logits softly at 5"):
         load(folder, VOCAB)
+
+
+def test_a_soft_cap_is_refused_when_the_spec_is_read(
+    spec: dict[str, Any], save: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = save(made("Gemma2", head_dim=8, final_logit_softcapping=5.0), "capped")
+    spec["teachers"][0]["model"] = str(folder)
+    with pytest.raises(InputError, match=r"teachers\[0\]: .*Gemma2ForCausalLM caps its logits softly at 5"):
+        expand(parse_sweep(spec))
+
+
+def test_a_plan_with_an_unknown_number_of_tokens_prints_no_warning(spec: dict[str, Any]) -> None:
+    del spec["teachers"][0]["tokens"]
+    assert foreseen(expand(parse_sweep(spec)))  # NumPy's warnings are errors here
+
+
+def test_a_teacher_follows_the_precision_of_the_runs_or_its_own(
+    spec: dict[str, Any], own_cache: Path, tmp_path: Path
+) -> None:
+    plain = expand(parse_sweep(spec)).steps[0]
+    spec["training"] |= {"precision": "bf16"}
+    rounded = expand(parse_sweep(spec)).steps[0]
+    spec["teachers"][0]["precision"] = "fp32"
+    own = expand(parse_sweep(spec)).steps[0]
+    assert [step.precision for step in (plain, rounded, own)] == ["fp32", "bf16", "fp32"]
+    assert plain.id == own.id != rounded.id
+    assert Step.from_json(json.loads(json.dumps(rounded.as_json()))) == rounded
+    store = Store(tmp_path / "store")
+    store.create()
+    losses = [run_step(store, step)["loss"] for step in (plain, rounded)]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    with torch.no_grad():
+        teacher = load_foreign(rounded)
+        assert teacher.head.dtype == teacher.model(torch.zeros(1, 8).long()).dtype == torch.bfloat16
+
+
+def test_shapes_of_older_stores_are_read(llama: Path) -> None:
+    """Before FLOPs were counted: of a dense model they are the same."""
+    new = card_of(llama).shape
+    old = {field.name: getattr(new, field.name) for field in fields(ModelShape)} | {
+        "counted": new.params,
+        "multiplied": new.params - 5 * 32,
+    }  # all but the gains
+    again = CountedShape.read(old)
+    assert again.params == new.params
+    assert again.total_params == new.total_params
+    assert again.forward_flops == new.forward_flops
 
 
 def test_padding_of_a_vocabulary_is_left_out(save: Callable[..., Path]) -> None:
