@@ -129,6 +129,7 @@ class Planned:
     def __init__(self, sweep: Sweep, dag: Dag, store: Store, done: set[str], devices: int) -> None:
         from sweeps.dag.cost import estimate
         from sweeps.dag.foresight import foreseen
+        from sweeps.dag.precision_probe import measured_precision
         from sweeps.run_step import corpus_of
 
         self.sweep, self.dag, self.store, self.done, self.devices = sweep, dag, store, done, devices
@@ -138,6 +139,7 @@ class Planned:
         self.whole = estimate(dag, self.seconds, devices, sweep)
         self.left = estimate(todo, self.seconds, devices, sweep) if done else self.whole
         self.findings = foreseen(dag)
+        self.precision = None if sweep.hardware.gpu else measured_precision(dag)
 
     @property
     def epochs(self) -> float:
@@ -165,6 +167,7 @@ class Planned:
             "flops": self.dag.flops,
             "estimate": asdict(self.whole),
             "left": asdict(self.left),
+            "precision": asdict(self.precision) if self.precision else None,
             "epochs": self.epochs,
             "findings": [asdict(finding) for finding in self.findings],
             "cautions": list(self._cautions()),
@@ -237,6 +240,8 @@ class Planned:
             f"time       about {minutes(left.wall_seconds)} on {where} "
             f"(longest chain {minutes(whole.critical_path)}), {basis}"
         )
+        if self.precision:
+            yield f"precision  {self.precision}"
         if whole.bill.gpu_hours or whole.bill.dollars:
             money = f", ${left.bill.dollars:,.2f}" if whole.bill.dollars else ", price not known"
             yield f"cost       {left.bill.gpu_hours:,.2f} GPU-hours{money}"
@@ -270,6 +275,9 @@ class Planned:
         """What a plan should not pass over in silence."""
         from scaling.units import format_number
 
+        slow = self.precision and self.precision.bf16_is_slower
+        if slow and any(step.training.precision == "bf16" for step in self.dag.steps):
+            yield "! precision: bf16 is slower than fp32 on this machine; runs of a law share one precision"
         if self.epochs > MANY_EPOCHS:
             yield f"! {self.epochs:.0f} epochs: repeated text bends the law; use more text or fewer tokens"
         from sweeps.dag.cost import overfull

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +21,7 @@ from sweeps.distillation.targets import Online
 from sweeps.engine import chunked, compiled, library
 from sweeps.engine.compiled import translations
 from sweeps.engine.compiler_check import _LEVEL, CPU_OPTIONS, STANDARD, compare, nearly
+from sweeps.engine.device import instructions
 from sweeps.engine.frozen import FrozenTrunk
 from sweeps.engine.library import Library
 from sweeps.engine.model import Decoder
@@ -253,3 +257,57 @@ def test_results_that_cannot_be_compared_are_compared_later(compiler: Compiler) 
     made = Library(squares, "squares")
     made(torch.full((3,), torch.inf))
     assert not list(translations().glob("*.json"))
+
+
+@pytest.mark.skipif("avx512bw" not in instructions(), reason="the processor has no vectors of 512 bits")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own, of torch
+def test_the_transposition_that_gcc_12_compiles_wrongly_is_computed_rightly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the tuning that GCC 12 has for processors it does not know; see ``benchmarks/compiler_fault.py``."""
+    import torch._inductor.config
+
+    def transposed(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.t().contiguous(), (x.float().t() * 2).bfloat16().contiguous()
+
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setattr(torch._inductor.config.cpp, "march", "x86-64-v4")
+    x = torch.randn(128, 192).bfloat16()
+    made = Library(transposed, "transposed", torch.bfloat16)
+    torch.testing.assert_close(tuple(made(x)), transposed(x), rtol=0.01, atol=0)
+    compiler = subprocess.run(["g++", "-dumpversion"], capture_output=True, text=True, check=True)
+    if compiler.stdout.startswith("12"):
+        assert [verdict.options for verdict in made.verdicts.values()] == [SAFER]
+
+
+FIRST_STEPS = """
+import sys
+import numpy as np, torch
+from sweeps.dag.ladder import shape_for
+from sweeps.engine.run import Recipe
+from sweeps.engine.training import train
+from sweeps.specs.spec import load_sweep
+torch.set_num_threads(1)
+sweep = load_sweep(sys.argv[1])
+size = max(size for _, grid in sweep.grids("supervised") for size in grid.params)
+corpus = sweep.corpus
+shape = shape_for(size, vocab=corpus.vocab, context=corpus.context, aspect_ratio=32)
+tokens = np.random.default_rng(0).integers(corpus.vocab, size=100_000).astype(np.uint16)
+train(Recipe(shape=shape, steps=1000, stop=3, training=sweep.training, seed=0), tokens)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["quickstart", "permissive", "methods", "methods-tuned"])
+@pytest.mark.parametrize(
+    "restricted",
+    [
+        {},
+        {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},
+        {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+    ],
+)
+def test_presets_take_their_first_steps_on_processors_with_fewer_instructions(
+    preset: str, restricted: dict[str, str]
+) -> None:
+    subprocess.run([sys.executable, "-c", FIRST_STEPS, preset], check=True, env=os.environ | restricted)
