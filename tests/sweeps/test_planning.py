@@ -76,7 +76,7 @@ def test_a_plan_is_told_in_words_json_and_pictures(spec_file: Path, tmp_path: Pa
     told = runner.invoke(app, ["sweep", "plan", str(spec_file), *store, *hardware]).output
     assert "on 1 h100" in told
     assert "GPU-hours, $0.00" in told
-    assert "cannot determine the 5 coefficients" in told  # seven runs are too few
+    assert "cannot determine the 5 free coefficients" in told  # seven runs are too few
     drawn = tmp_path / "graph.svg"
     plan = json.loads(
         runner.invoke(app, ["sweep", "plan", str(spec_file), *store, "--json", "--graph", str(drawn)]).output
