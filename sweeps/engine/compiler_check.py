@@ -39,7 +39,7 @@ GPU_OPTIONS: dict[str, Options] = {
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
 """Largest relative difference (2-norm) of a compiled gradient from plain PyTorch's, by precision.
 
-Measured differences are 2e-6 and .013 at most (``benchmarks/compiler_check.py``), for single weights .06."""
+Measured differences are 2e-6 and .016 at most (``benchmarks/compiler_check.py``), for single weights .06."""
 OF_ONE_WEIGHT = 4.0
 """Times the tolerance that a single weight's gradient has, of which few numbers may cancel."""
 OF_A_LOSS = 0.2

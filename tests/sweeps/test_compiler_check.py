@@ -289,7 +289,8 @@ from sweeps.engine.training import train
 from sweeps.specs.spec import load_sweep
 torch.set_num_threads(1)
 sweep = load_sweep(sys.argv[1])
-size = max(size for _, grid in sweep.grids("supervised") for size in grid.params)
+roles = ("supervised", "teachers", "students")
+size = max(size for role in roles for _, grid in sweep.grids(role) for size in grid.params)
 corpus = sweep.corpus
 shape = shape_for(size, vocab=corpus.vocab, context=corpus.context, aspect_ratio=32)
 tokens = np.random.default_rng(0).integers(corpus.vocab, size=100_000).astype(np.uint16)
