@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +48,14 @@ def start_ray(address: str, cores: int | None) -> Any:
     if address == "local":
         local = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": 100 * 2**20}
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": ONE_THREAD},
-            **local,
-        )
+        with errors_held_back():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": ONE_THREAD},
+                **local,
+            )
     except (ValueError, ConnectionError) as error:
         raise InputError(
             f"--address {address}: no Ray cluster lets us in there ({error}); with token authentication, "
@@ -65,6 +69,31 @@ def start_ray(address: str, cores: int | None) -> Any:
             "RAY_TMPDIR to a directory with a name of at most 30 characters, such as /tmp"
         ) from None
     return ray
+
+
+@contextmanager
+def errors_held_back() -> Iterator[None]:
+    """Hold back standard error of this process, Ray's C++ too, which repeats a refusal 20 times.
+
+    It is printed after the block, unless that ends in an error that says what was wrong.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        refused = False
+        try:
+            yield
+        except (ValueError, ConnectionError):
+            refused = True
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            held.seek(0)
+            if not refused and (printed := held.read()):
+                os.write(2, printed)
 
 
 def nodes(ray: Any) -> list[Node]:
