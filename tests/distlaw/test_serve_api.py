@@ -107,6 +107,19 @@ def test_known_teachers_as_a_list_or_as_a_pasted_table_on_priced_hardware(api):
     assert found["bills"][0]["wall_hours"] == pytest.approx(1e21 / (989.4e12 * 0.4 * 3600 * 8))
 
 
+def test_a_mixture_of_experts_is_priced_by_what_a_token_meets(api):
+    row = {"name": "a", "params": "29.9B", "tokens": "36T", "active_params": "2.73B"}
+    body = {"student_params": "1B", "budget": 1e21, "uncertainty": False}
+    asked = [row, {key: value for key, value in row.items() if key != "active_params"}]
+    asked.append(asked[1] | {"forward_flops": "6e9"})
+    answers = [ask(f"{api}/plan", body | {"teachers": [each]}) for each in asked]
+    assert [status for status, _ in answers] == [200, 200, 200]
+    active, dense, told = (found["plan"]["distillations"][0] for _, found in answers)
+    each = [way["logits_flops"] / way["tokens"] for way in (active, dense, told)]
+    assert 8 < each[1] / each[0] < 11
+    assert each[2] == pytest.approx(6e9)
+
+
 def test_predictions_frontiers_comparisons_and_maps_are_the_planners_own(api):
     body = {"student_params": "1B", "student_tokens": "20:1", "teacher_loss": 2.3}
     expected = predict(B100, student_params=1e9, student_tokens=2e10, teacher_loss=2.3)
