@@ -23,6 +23,10 @@ from scaling.ways import ScenarioWays, Serving
 Array = NDArray[np.float64]
 
 
+class Unpaid(InputError):
+    """No two budgets of a range pay for what is asked."""
+
+
 class Found(NamedTuple):
     """The optima along the budgets that pay for them."""
 
@@ -43,7 +47,7 @@ class Found(NamedTuple):
 def search(question: Question, calibration: Calibration, costs: Array) -> Found:
     """The optima at those of the ``costs``, FLOPs, that pay for every way.
 
-    Raises :class:`~scaling.errors.InputError` where fewer than two do.
+    Raises :class:`Unpaid` where fewer than two do.
     """
     asked = costs
     costs = np.array([cost for cost in costs if _bounds(question, calibration, cost) is not None])
@@ -66,7 +70,7 @@ def search(question: Question, calibration: Calibration, costs: Array) -> Found:
         pays &= feasible[usable].all(axis=0)
     kept = costs[pays]
     if len(kept) < 2:
-        raise InputError(
+        raise Unpaid(
             f"budgets of {format_power(asked[0])} to {format_power(asked[-1])} FLOPs do not pay for this "
             "student at two places: ask for larger ones, or loosen the constraints"
         )

@@ -5,9 +5,9 @@ An answer is a pure function of its request, calibration included, so no user's 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel
@@ -28,6 +28,7 @@ from distlaw.serve.requests import (
 )
 from scaling.calibration import Calibration
 from scaling.frontier import Frontier, Track, frontier
+from scaling.frontier_search import Unpaid
 from scaling.planner import plan
 from scaling.plans import TOO_FAR, Plan
 from scaling.prediction import Prediction, predict
@@ -109,11 +110,14 @@ class MapAnswer(BaseModel):
     budgets: list[float]
     student_params: list[float]
     gain: list[list[float | None]]
-    """nats/token."""
+    """nats/token; ``null`` where the budget does not pay for the student."""
     probability: list[list[float | None]] | None
     """That distilling ends below direct training."""
     answered: list[list[bool]]
-    """Whether a verdict can rest there: near enough to the fitted runs, and credible."""
+    """Whether a verdict can rest there."""
+    why: list[list[str]]
+    """Why none can: ``unpaid`` (the budget is too small), ``far`` (from the fitted runs), ``not credible``
+    (below the loss of unlimited data); empty where one can."""
     laws: list[list[str]]
     """Those that the probabilities of a student's size rest on: all that hold there, or the one asked for."""
 
@@ -128,6 +132,12 @@ class CalibrationSummary(BaseModel):
     draws: int
     runs: dict[str, int]
     warnings: list[str]
+    region: dict[str, tuple[float, float]]
+    """What the runs cover, by variable: smallest and largest."""
+    budgets: tuple[float, float] | None
+    """FLOPs of training the cheapest and the dearest model of that region."""
+    losses: tuple[float, float] | None
+    """The irreducible loss, and that of the smallest model on the fewest tokens; nats/token."""
     text: str
     """Coefficients, region and provenance, for a person."""
 
@@ -221,42 +231,65 @@ def answer_map(request: MapRequest) -> dict[str, Any]:
     fitted = calibrated(request)
     if request.uncertainty:
         fitted = thinned(fitted, MAP_DRAWS)
-    budgets = np.geomspace(*span(request.budgets, "budgets", "FLOPs"), request.columns)
-    sizes = np.geomspace(*span(request.students, "students", "params"), request.rows)
+    budgets = np.geomspace(*span(request.budgets, "budgets", "FLOPs"), request.columns).tolist()
+    sizes = np.geomspace(*span(request.students, "students", "params"), request.rows).tolist()
     first = request.scenarios[:1]
-    lines = [
-        frontier(
-            request.model_copy(update={"student_params": float(size), "scenarios": first}).question(
-                fitted, budget=float(budgets[-1])
-            ),
-            list(budgets),
-            fitted,
-        )
-        for size in sizes
-    ]
-    tracks = [next(iter(line.tracks.values())) for line in lines]
-    probabilities = [track.probability for track in tracks]
+    lines = [_line(request, fitted, size, first, budgets) for size in sizes]
+    cells = [_cells(line, budgets) for line in lines]
+    drawn = any(track.probability for line in lines if line for track in line.tracks.values())
     return {
         "scenario": first[0],
-        "budgets": [float(budget) for budget in budgets],
-        "student_params": [float(size) for size in sizes],
-        "gain": [[gain.value for gain in track.gain] for track in tracks],
-        "probability": None if None in probabilities else probabilities,
-        "answered": [_answered(*each) for each in zip(lines, tracks, strict=True)],
-        "laws": [_heard(fitted, request.law, float(size)) for size in sizes],
+        "budgets": budgets,
+        "student_params": sizes,
+        "gain": [[cell.gain for cell in row] for row in cells],
+        "probability": [[cell.probability for cell in row] for row in cells] if drawn else None,
+        "answered": [[not cell.why for cell in row] for row in cells],
+        "why": [[cell.why for cell in row] for row in cells],
+        "laws": [_heard(fitted, request.law, size) for size in sizes],
     }
+
+
+def _line(
+    request: MapRequest, fitted: Calibration, size: float, scenarios: list[str], budgets: list[float]
+) -> Frontier | None:
+    """A row of the map; ``None`` where no two budgets pay for a student of this size."""
+    changes = {"student_params": size, "scenarios": scenarios}
+    question = request.model_copy(update=changes).question(fitted, budget=budgets[-1])
+    try:
+        return frontier(question, budgets, fitted)
+    except Unpaid:
+        return None
+
+
+class _Cell(NamedTuple):
+    gain: float | None = None
+    probability: float | None = None
+    why: str = "unpaid"
+
+
+def _cells(line: Frontier | None, budgets: list[float]) -> list[_Cell]:
+    """A row of the map, budget by budget."""
+    if line is None or not line.tracks:
+        return [_Cell()] * len(budgets)
+    (track,) = line.tracks.values()
+    found = {}
+    for k, budget in enumerate(line.budgets):
+        chance = None if track.probability is None else track.probability[k]
+        found[budget] = _Cell(track.gain[k].value, chance, _why(line, track, k))
+    return [found.get(budget, _Cell()) for budget in budgets]
+
+
+def _why(line: Frontier, track: Track, k: int) -> str:
+    """Why no verdict can rest on this budget; empty where one can."""
+    if line.outside[k] > TOO_FAR:
+        return "far"
+    absurd = any(low <= line.budgets[k] <= high for low, high in track.incredible)
+    return "not credible" if absurd else ""
 
 
 def _heard(fitted: Calibration, asked: str | None, size: float) -> list[str]:
     holding = [law for law in fitted.distillation if fitted.trusts(law, student_params=size)]
     return [asked] if asked else holding or list(fitted.distillation)
-
-
-def _answered(line: Frontier, track: Track) -> list[bool]:
-    return [
-        factor <= TOO_FAR and not any(low <= budget <= high for low, high in track.incredible)
-        for budget, factor in zip(line.budgets, line.outside, strict=True)
-    ]
 
 
 def summary(fitted: Calibration) -> dict[str, Any]:
@@ -269,8 +302,21 @@ def summary(fitted: Calibration) -> dict[str, Any]:
         "draws": fitted.draw_count,
         "runs": dict(fitted.region.runs),
         "warnings": list(fitted.provenance.warnings),
+        **_covered(fitted),
         "text": calibration_text(fitted),
     }
+
+
+def _covered(fitted: Calibration) -> dict[str, Any]:
+    """What the runs cover: variables, budgets, losses."""
+    region = fitted.region
+    ranges = {name: value for name, value in asdict(region).items() if isinstance(value, tuple)}
+    params, tokens = region.params or region.student_params, region.tokens or region.student_tokens
+    if params is None or tokens is None:
+        return {"region": ranges, "budgets": None, "losses": None}
+    flops = fitted.architecture.training_flops(np.array(params), np.array(tokens))
+    losses = float(fitted.supervised.E), float(fitted.supervised.loss(params[0], tokens[0]))
+    return {"region": ranges, "budgets": tuple(map(float, flops)), "losses": losses}
 
 
 def check_upload(content: dict[str, Any]) -> dict[str, Any]:

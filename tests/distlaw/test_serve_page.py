@@ -220,6 +220,166 @@ def test_downloads_hold_what_is_shown(page, api):
     assert saved("#save-png")[1].startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("link", ["lifetime=100B", "budget=1e12", "calibration=hoffmann2022", "budget=1e10"])
+def test_a_valid_answer_is_not_greyed_out_and_has_its_curves(page, api, link):
+    opened(page, api, link)
+    assert page.is_hidden("#problem")
+    assert "failed" not in (page.get_attribute("#answer", "class") or "")
+    assert page.locator("#curves canvas").count() == 1
+    assert page.inner_text("#curves-problem") == ""
+    if "hoffmann" in link:
+        assert page.is_hidden("#shown")
+        assert page.is_hidden("#map-card")
+        assert "direct training" in page.inner_text("#readings")
+
+
+def test_figures_that_fail_say_so_in_their_own_cards(page, api):
+    for name in ("frontier", "map"):
+        refusal = json.dumps({"detail": f"no {name} today"})
+        page.route(f"**/{name}", lambda route, said=refusal: route.fulfill(status=422, body=said))
+    opened(page, api)
+    assert page.is_hidden("#problem")
+    assert "failed" not in (page.get_attribute("#answer", "class") or "")
+    expect(page.locator("#curves-problem")).to_have_text(
+        "This figure cannot be drawn here: no frontier today."
+    )
+    expect(page.locator("#map-problem")).to_have_text("This figure cannot be drawn here: no map today.")
+    assert page.is_hidden("#curves")
+    page.unroute("**/frontier")
+    page.fill("#budget", "2e21")
+    expect(page.locator("#curves canvas")).to_be_visible()
+    assert page.inner_text("#curves-problem") == ""
+
+
+def test_an_upload_that_fails_leaves_the_answer_as_it_is(page, api):
+    opened(page, api, "scenario=best_case")
+    page.set_input_files("#upload", {"name": "mine.json", "mimeType": "", "buffer": b"{NaN"})
+    expect(page.locator("#problem")).to_contain_text("mine.json is not JSON")
+    assert "failed" not in (page.get_attribute("#answer", "class") or "")
+
+
+def test_quick_points_that_come_late_do_not_replace_the_answer(page, api):
+    def late(route):
+        if json.loads(route.request.post_data)["uncertainty"] is False:
+            page.wait_for_timeout(700)
+        route.continue_()
+
+    opened(page, api, "scenario=best_case")
+    page.route(
+        "**/plan",
+        lambda route: late(route) if "uncertainty" in route.request.post_data else route.continue_(),
+    )
+    for text in ("310M", "320M", "330M"):
+        page.fill("#student", text)
+        page.wait_for_timeout(50)
+    expect(page.locator("#asked")).to_contain_text("330M student")
+    page.wait_for_timeout(2000)
+    assert "provisional" not in (page.get_attribute("#answer", "class") or "")
+    assert page.locator(".badge:visible").count() == 1
+
+
+def test_the_figures_read_what_the_verdict_says(page, api):
+    opened(page, api, "student=450M&budget=7e20")
+    expected = plan(Question(student_params=4.5e8, budget=7e20))
+    way = next(each for each in expected.distillations if each.name == page.input_value("#map-scenario"))
+    reading = page.inner_text("#map-reading").replace("\u2212", "-")
+    assert reading.startswith("450M student, 7e20 FLOPs: ")
+    assert f"{way.verdict}, gain {way.gain.value:+.3f} nats/token" in reading
+    assert f"P(distilling is better) = {way.probability:.2f}" in reading
+    said = page.inner_text("#readings").replace("\u2212", "-")
+    assert "at 7e20 FLOPs" in said
+    for each in expected.distillations:
+        assert f"{each.gain.value:+.3f} [{each.gain.low:+.3f}, {each.gain.high:+.3f}]" in said
+    over = page.locator("#map .u-over")
+    box = over.bounding_box()
+    over.hover(position={"x": box["width"] - 2, "y": box["height"] - 2})
+    assert "no answer: more than 100 times outside" in page.inner_text("#map-reading") or (
+        "gain" in page.inner_text("#map-reading")
+    )
+
+
+def test_the_shading_marks_what_lies_beyond_the_runs_and_nothing_else(page, api):
+    opened(page, api)
+    outside = page.evaluate(
+        """async () => (await (await fetch('frontier', {method: 'POST', headers: {'Content-Type': 'application/json'},
+        body: JSON.stringify({student_params: '300M', budgets: [3e19, 3e22]})})).json()).frontier.outside"""
+    )
+    assert min(outside) == 1
+    assert max(outside) > 1.5
+
+
+def test_keys_pressed_quickly_are_not_lost(page, api):
+    opened(page, api, "scenario=best_case")
+    page.focus("#map")
+    for key in ("ArrowUp", "ArrowUp", "ArrowUp", "ArrowRight", "ArrowRight", "ArrowLeft", "ArrowRight"):
+        page.keyboard.press(key)
+    assert page.input_value("#student") == "600M"
+    assert page.input_value("#budget") == "1.6e21"
+    settled(page)
+    assert page.inner_text("#map-reading").startswith("600M student, 1.6e21 FLOPs: ")
+
+
+def test_a_line_of_the_legend_keeps_the_focus(page, api):
+    opened(page, api, "scenario=best_case;teacher_inference")
+    first = page.locator("#readings button").first
+    first.focus()
+    for pressed in ("false", "true", "false"):
+        page.keyboard.press("Enter")
+        assert first.get_attribute("aria-pressed") == pressed
+    assert page.evaluate("document.activeElement.closest('#readings') !== null")
+
+
+def test_sliders_follow_the_calibration_and_a_question_too_far_away_is_helped(page, api):
+    opened(page, api)
+    ends = "each => [Number(each.min), Number(each.max), Number(each.value)].map((x) => 10 ** x)"
+    slider = page.locator("[aria-label='Student, slider']")
+    assert slider.evaluate(ends)[:2] == pytest.approx([1.43e7, 7.75e10], rel=0.1)
+    page.select_option("#calibration", "distlaw2026-permissive")
+    settled(page)
+    low, high, value = slider.evaluate(ends)
+    assert (low, value) == pytest.approx((1347, 3e8), rel=0.1)
+    assert high == pytest.approx(3e8, rel=0.1)  # the question's own, where the slider stands
+    expect(page.locator("#hint")).to_contain_text(
+        "students of 13.5K to 400K parameters on 524K to 4.19M tokens"
+    )
+    page.click("#hint button")
+    settled(page)
+    assert page.is_hidden("#hint")
+    assert "No answer" not in page.inner_text("#verdict")
+    assert slider.evaluate(ends)[:2] == pytest.approx([1347, 4.0e6], rel=0.1)
+    target = page.locator("[aria-label='Target loss, slider']")
+    assert float(target.get_attribute("min")) < 2.0 < float(target.get_attribute("max"))
+
+
+def test_what_flops_are_counted_with_is_said_and_an_assumption_stands_with_the_verdict(page, api):
+    opened(page, api, "scenario=best_case&vocab=50257&aspect=64")
+    expect(page.locator("#assumptions")).to_contain_text(
+        "context 4096, vocabulary 50257, aspect ratio 64 (all given)"
+    )
+    assert "--aspect-ratio 64" in page.inner_text("#command")
+    content = json.loads(FEW.to_json()) | {"name": "assuming"}
+    content["architecture_origins"]["vocab"] = "assumed"
+    page.set_input_files(
+        "#upload", {"name": "mine.json", "mimeType": "", "buffer": json.dumps(content).encode()}
+    )
+    page.click("summary:has-text('Hardware')")
+    page.fill("#vocab", "")
+    expect(page.locator("#cautions li").first).to_contain_text(
+        "Assumed for the FLOPs, as nothing says otherwise: vocabulary 32768"
+    )
+
+
+def test_a_teacher_beyond_the_runs_is_asked_for(page, api):
+    opened(page, api, "scenario=teacher_inference")
+    assert "from 905M on 512B" in page.inner_text("#ways")
+    page.click("summary:has-text('Data, serving')")
+    page.check("[name=extrapolate]")
+    settled(page)
+    assert "from 716M on 5.12T" in page.inner_text("#ways")
+    assert "--extrapolate" in page.inner_text("#command")
+    assert "extrapolate=True" in page.inner_text("#python")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_all_of_it_with_enough_contrast(browser, api, scheme):
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)

@@ -1,17 +1,19 @@
 // From the form to the answer: quick points while something moves, intervals, curves and map when it rests.
 
-import { Curves } from "./curves.js";
+import { Curves, FAR } from "./curves.js";
 import { DecisionMap } from "./map.js";
+import { power, short } from "./numbers.js";
 import * as question from "./question.js";
 import { csv, download, picture } from "./save.js";
 import { drawNotes, drawTable, drawVerdict, drawWays, element, hue, ofPlan, ofPrediction, title } from "./ways.js";
 
 const REST = 350; // milliseconds without a change before the long questions are asked
 const LARGEST_UPLOAD = 2e6;
+const TOO_FAR = 100; // times outside the fitted runs, beyond which there is no verdict
 const find = (id) => document.getElementById(id);
 const latest = new Map(); // by kind of request: what cancels it
 const asked = {}; // by kind of request: its text, so that nothing is asked twice
-const state = { answer: null, frontier: null, calibrations: [], resting: 0 };
+const state = { answer: null, curves: null, map: null, calibrations: [], resting: 0 };
 const curves = new Curves(find("curves"), find("readings"), (budget) => set({ budget: Number(budget.toPrecision(2)) }));
 const map = new DecisionMap(find("map"), find("map-reading"), find("map-note"), (budget, size) => set({ budget, student: size }));
 
@@ -37,6 +39,7 @@ function changed() {
   history.replaceState(null, "", `#${question.link()}`);
   clearTimeout(state.resting);
   latest.get("answer")?.abort();
+  state.settled = false;
   state.resting = setTimeout(settle, REST);
   laws();
   attempt(follow);
@@ -51,11 +54,13 @@ async function follow() {
   const { tolerance, ...rest } = body;
   state.following = true;
   try {
-    drawWays(find("ways"), ofPlan(await post("points", "plan", { ...rest, uncertainty: false })));
+    const points = await post("points", "plan", { ...rest, uncertainty: false });
+    if (state.settled) return; // the full answer is on its way, or there
+    drawWays(find("ways"), ofPlan(points));
     find("answer").classList.add("provisional");
   } finally {
     state.following = false;
-    if (state.behind) attempt(follow);
+    if (state.behind && !state.settled) attempt(follow);
   }
 }
 
@@ -63,6 +68,7 @@ async function follow() {
 function settle() {
   attempt(async () => {
     const { kind, ask, body } = question.request();
+    state.settled = true;
     latest.get("points")?.abort();
     const answer = await post("answer", kind, body);
     state.answer = { kind, ask, body, ...answer };
@@ -71,19 +77,37 @@ function settle() {
   });
 }
 
-async function attempt(work) {
+/** Do the work and say what went wrong; the answer is greyed where it is no longer that of the question. */
+async function attempt(work, { stale = true } = {}) {
   try {
     await work();
   } catch (error) {
-    if (error.name !== "AbortError") complain(error instanceof TypeError ? `the server does not answer (${error.message})` : error.message);
+    if (error.name !== "AbortError") complain(reason(error), stale);
   }
 }
 
-function complain(sentence) {
+const reason = (error) => (error instanceof TypeError ? `the server does not answer (${error.message})` : error.message);
+
+function complain(sentence, stale = true) {
   find("problem").hidden = !sentence;
   find("problem").textContent = sentence ?? "";
-  find("answer").classList.toggle("failed", Boolean(sentence));
+  find("answer").classList.toggle("failed", Boolean(sentence) && stale);
   question.mark(sentence);
+}
+
+/** Draw one figure; what goes wrong stands in its own card, as the answer does not depend on it. */
+async function drawn(name, work) {
+  let sentence = "";
+  try {
+    await work();
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    sentence = `This figure cannot be drawn here: ${reason(error)}.`.replace(/\.\.$/, ".");
+    state[name] = null;
+    find(`${name}-card`).hidden = false;
+  }
+  find(`${name}-card`).classList.toggle("empty", Boolean(sentence));
+  find(`${name}-problem`).textContent = sentence;
 }
 
 function show(answer) {
@@ -94,6 +118,7 @@ function show(answer) {
   const ways = kind === "plan" ? ofPlan(answer) : kind === "predict" ? ofPrediction(answer) : [];
   drawWays(find("ways"), ways);
   find("answer").classList.remove("provisional");
+  drawHint(answer);
   drawTable(find("table"), answer.table);
   drawNotes(find("cautions"), find("assumptions"), answer.notes);
   find("table-card").hidden = false;
@@ -106,36 +131,59 @@ function show(answer) {
 async function surround(answer, body) {
   const way = answer.plan.distillations[0] ?? answer.plan.direct[0];
   if (!way) return clearFigures();
-  const budget = answer.plan.budget ?? way.flops ?? way.training_flops, size = way.params;
   const { device, tolerance, store_logits, budget: _, target_loss: __, ...described } = body;
-  await Promise.all([curvesAround(described, budget), mapAround(described, budget, size, answer)]);
+  const around = answer.plan.budget ?? way.flops ?? way.training_flops;
+  await Promise.all([drawn("curves", () => curvesAround(described, around)), drawn("map", () => mapAround(described, answer))]);
+}
+
+/** Where the runs behind the calibration lie, if the question lies too far away for an answer. */
+function drawHint({ kind, body, plan }) {
+  const hint = find("hint"), chosen = state.calibrations.find((each) => (each.key ?? each.name) === question.form.elements.calibration.value);
+  const ways = kind === "plan" ? (plan.distillations.length ? plan.distillations : plan.direct) : [];
+  const far = ways.length && ways.every((way) => (way.verdict ? way.verdict.startsWith("no answer, too far") : Math.max(...Object.values(way.outside)) > TOO_FAR));
+  const { region = {}, budgets } = chosen ?? {}, students = region.student_params ?? region.params, tokens = region.student_tokens ?? region.tokens;
+  hint.hidden = !(far && students && tokens && budgets);
+  if (hint.hidden) return;
+  const between = ([low, high], write = short) => `${write(low)} to ${write(high)}`;
+  const ask = element("button", { type: "button", className: "quiet-button", textContent: "Ask in the middle of them" });
+  ask.addEventListener("click", () => set({ student: Math.sqrt(students[0] * students[1]), budget: Math.sqrt(budgets[0] * budgets[1]) }));
+  const words = `The runs behind this calibration are students of ${between(students)} parameters on ${between(tokens)} tokens, which take ${between(budgets, (value) => power(value, 2))} FLOPs. `;
+  hint.replaceChildren(words, ask);
 }
 
 async function curvesAround(described, budget) {
   const middle = Math.round(Math.log10(budget) * 2) / 2;
   const body = { ...described, budgets: [10 ** (middle - 1.5), 10 ** (middle + 1.5)], points: 31 };
-  if (!state.frontier || asked.frontier !== JSON.stringify(body)) {
-    state.frontier = await post("frontier", "frontier", body);
-    asked.frontier = JSON.stringify(body);
+  if (!state.curves || asked.curves !== JSON.stringify(body)) {
+    state.curves = await post("frontier", "frontier", body);
+    asked.curves = JSON.stringify(body);
   }
   Object.assign(state, { budget });
   find("curves-card").hidden = false;
-  find("findings").replaceChildren(...state.frontier.findings.map((textContent) => element("li", { textContent })));
+  find("curves-card").classList.remove("empty"); // before drawing, which measures the place
+  const left = state.curves.frontier.warnings.filter((warning) => warning.startsWith("left out"));
+  find("findings").replaceChildren(...[...state.curves.findings, ...left].map((textContent) => element("li", { textContent })));
   drawCurves();
 }
 
 function drawCurves() {
-  const shown = document.querySelector("[name=shown]:checked").value, student = state.answer.body.student_params;
-  find("curves-note").textContent = `${student ? `${student} student` : "Students of the best size"}; bands hold 90 % of runs; shaded beyond the fitted runs. Click to change the budget.`;
-  curves.show(state.frontier.frontier, shown, state.budget);
+  const { frontier } = state.curves, student = state.answer.body.student_params, compared = Object.keys(frontier.tracks).length > 0;
+  find("shown").hidden = !compared;
+  const shown = compared ? document.querySelector("[name=shown]:checked").value : "loss";
+  const far = frontier.outside.some((factor) => factor > FAR) ? " Shaded where a way lies beyond the fitted runs, hatched where it is too far for an answer." : "";
+  find("curves-note").textContent = `${student ? `${student} student` : "Students of the best size"}; bands hold 90 % of single runs.${far} Click to change the budget.`;
+  curves.show(frontier, shown, state.budget, state.answer.plan);
 }
 
-async function mapAround(described, budget, size, answer) {
+async function mapAround(described, answer) {
   const names = answer.plan.distillations.map((way) => [way.name, title(way.name)]);
   if (!names.length) return void (find("map-card").hidden = true);
   const select = find("map-scenario"), chosen = select.value;
-  select.replaceChildren(...names.map(([name, text]) => new Option(text, name)));
+  if (String([...select.options].map((each) => each.value)) !== String(names.map(([name]) => name))) {
+    select.replaceChildren(...names.map(([name, text]) => new Option(text, name)));
+  }
   select.value = names.some(([name]) => name === chosen) ? chosen : (names[1] ?? names[0])[0];
+  const way = answer.plan.distillations.find(({ name }) => name === select.value), budget = answer.plan.budget ?? way.flops, size = way.params;
   const around = (value, reach) => [10 ** (Math.round(Math.log10(value) * 2) / 2 - reach), 10 ** (Math.round(Math.log10(value) * 2) / 2 + reach)];
   const { student_params: _, scenarios: __, constraints, ...rest } = described;
   const { student_params: ___, ...bounds } = constraints ?? {};
@@ -144,14 +192,15 @@ async function mapAround(described, budget, size, answer) {
     state.map = await post("map", "map", body);
     asked.map = JSON.stringify(body);
   }
-  Object.assign(state, { size });
+  Object.assign(state, { place: [budget, size, way] });
   find("map-card").hidden = false;
-  map.show(state.map, budget, size);
+  find("map-card").classList.remove("empty");
+  map.show(state.map, ...state.place);
 }
 
 function clearFigures() {
   find("curves-card").hidden = find("map-card").hidden = true;
-  state.frontier = state.map = null;
+  state.curves = state.map = null;
 }
 
 /** Put values into the form; a size that is pointed at is no longer searched for. */
@@ -169,6 +218,7 @@ function laws() {
   const chosen = state.calibrations.find((each) => (each.key ?? each.name) === key);
   state.lawsOf = key;
   question.offerLaws(chosen?.laws ?? [], chosen?.default);
+  question.reach(chosen);
 }
 
 async function upload(file) {
@@ -193,13 +243,13 @@ async function upload(file) {
 function keep() {
   const name = () => `distlaw-${state.answer.kind}`;
   const said = (text) => { find("kept").textContent = text; };
-  const click = (id, work) => find(id).addEventListener("click", () => (state.answer ? work() : said("There is no answer yet.")));
+  const click = (id, work) => find(id).addEventListener("click", () => (state.answer ? work() : said("Nothing to save yet: the first answer is still being computed.")));
   click("save-json", () => { const { kind, ask, body, ...answer } = state.answer; download(`${name()}.json`, `${JSON.stringify({ question: body, answer }, null, 1)}\n`, "application/json"); });
   click("save-csv", () => download(`${name()}.csv`, csv(state.answer.rows), "text/csv"));
-  click("save-curves", () => (state.frontier ? download("distlaw-curves.csv", csv(state.frontier.rows), "text/csv") : said("This kind of question has no curves.")));
+  click("save-curves", () => (state.curves ? download("distlaw-curves.csv", csv(state.curves.rows), "text/csv") : said("There are no curves to save for this question.")));
   click("save-png", () => {
     const plots = [...document.querySelectorAll(".card:not([hidden]) .plot canvas")];
-    if (!plots.length) return said("This kind of question has no figures.");
+    if (!plots.length) return said("There are no figures to save for this question.");
     const legend = curves.lines.map(({ name: way }) => [title(way), hue(way)]);
     if (!find("map-card").hidden) legend.push([`map, ${title(find("map-scenario").value)}: blue distil, orange train directly, hatched no answer`, "soft"]);
     return picture(state.answer.headline, state.answer.asked, plots, legend, (blob) => download("distlaw.png", blob, "image/png"));
@@ -225,13 +275,13 @@ async function start() {
   find("upload").addEventListener("change", (event) => {
     const [file] = event.target.files;
     event.target.value = "";
-    if (file) attempt(() => upload(file));
+    if (file) attempt(() => upload(file), { stale: false });
   });
   find("map-scenario").addEventListener("change", settle);
   for (const radio of document.querySelectorAll("[name=shown]")) radio.addEventListener("change", drawCurves);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-    if (state.frontier) drawCurves();
-    if (state.map) map.show(state.map, state.budget, state.size);
+    if (state.curves) drawCurves();
+    if (state.map) map.show(state.map, ...state.place);
   });
   question.tidy();
   settle();

@@ -1,10 +1,10 @@
 // Gain or loss of every way over compute, with bands, readings at the pointer, and the fitted region.
 
 import { axis, colour, Figure, hatch } from "./figure.js";
-import { estimate, loss, power, signed } from "./numbers.js";
+import { estimate, loss, power, signed, times } from "./numbers.js";
 import { element, hue, title } from "./ways.js";
 
-const FAR = 1.5; // beyond it a plan speaks of extrapolation
+export const FAR = 1.5; // beyond it a plan speaks of extrapolation
 
 export class Curves {
   constructor(place, readings, pick) {
@@ -13,9 +13,9 @@ export class Curves {
     this.off = new Set();
   }
 
-  /** Show a frontier; `budget` is marked, FLOPs. */
-  show(frontier, shown, budget) {
-    Object.assign(this, { frontier, shown, budget });
+  /** Show a frontier; `budget`, FLOPs, is marked, and `plan` is the answer there. */
+  show(frontier, shown, budget, plan) {
+    Object.assign(this, { frontier, shown, budget, plan });
     const tracks = Object.entries(frontier.tracks).map(([name, track]) => ({ name, points: track[shown] }));
     this.lines = shown === "gain" ? tracks : [{ name: "direct", points: frontier.direct }, ...tracks];
     const visible = this.lines.filter(({ name }) => !this.off.has(name));
@@ -35,21 +35,39 @@ export class Curves {
       cursor: { drag: { x: false, y: false }, points: { show: (plot, k) => (k % 3 === 1 ? uPlotPoint(plot, k) : null) } },
       hooks: { drawClear: [(plot) => this.background(plot)], draw: [(plot) => this.foreground(plot)], setCursor: [(plot) => this.read(plot.cursor.idx)] },
     }, data);
+    this.legend();
     this.read(null);
   }
 
-  /** The pointer's readings, or those nearest to the question's budget. */
+  /** A button a line, which shows or hides it; kept while the lines are the same, so that it keeps the focus. */
+  legend() {
+    const names = String(this.lines.map(({ name }) => name));
+    if (this.readings.dataset.names !== names) {
+      this.readings.dataset.names = names;
+      this.readings.replaceChildren(element("span", { className: "at quiet" }), ...this.lines.map(({ name }) => {
+        const button = element("button", { type: "button" }, element("i", { className: `dot ${hue(name)}` }), element("span", { textContent: title(name) }), element("span"));
+        button.addEventListener("click", () => { this.off.has(name) ? this.off.delete(name) : this.off.add(name); this.show(this.frontier, this.shown, this.budget, this.plan); });
+        return button;
+      }));
+    }
+    this.lines.forEach(({ name }, k) => this.readings.children[k + 1].setAttribute("aria-pressed", String(!this.off.has(name))));
+  }
+
+  /** The pointer's readings, or the answer's own at the question's budget. */
   read(index) {
-    const { budgets, outside } = this.frontier, k = index ?? nearest(budgets, this.budget);
-    const where = `at ${power(budgets[k])} FLOPs${outside[k] > FAR ? `, ${Number(outside[k].toPrecision(2))}x beyond the fitted runs` : ""}`;
+    const { budgets, outside } = this.frontier, here = index ?? nearest(budgets, this.budget), asked = index === null || index === undefined;
+    const answer = asked ? this.answered() : {}, exact = this.lines.every(({ name }) => answer[name]);
+    const where = `at ${power(exact ? this.budget : budgets[here])} FLOPs${outside[here] > FAR ? `, up to ${times(outside[here])} beyond the fitted runs` : ""}`;
     const write = this.shown === "gain" ? signed : loss;
-    const rows = this.lines.map(({ name, points }) => {
-      const button = element("button", { type: "button" }, element("i", { className: `dot ${hue(name)}` }), element("span", { textContent: title(name) }), element("span", { textContent: estimate(points[k], write) }));
-      button.setAttribute("aria-pressed", String(!this.off.has(name)));
-      button.addEventListener("click", () => { this.off.has(name) ? this.off.delete(name) : this.off.add(name); this.show(this.frontier, this.shown, this.budget); });
-      return button;
-    });
-    this.readings.replaceChildren(element("span", { className: "at quiet", textContent: `${where}:` }), ...rows);
+    this.readings.firstChild.textContent = `${where}:`;
+    this.lines.forEach(({ name, points }, k) => { this.readings.children[k + 1].lastChild.textContent = estimate(exact ? answer[name] : points[here], write); });
+  }
+
+  /** What the plan says on its budget, by way; nothing where it aims at a loss. */
+  answered() {
+    if (!this.plan || this.plan.budget === null) return {};
+    const ways = Object.fromEntries(this.plan.distillations.map((way) => [way.name, way[this.shown]]));
+    return { direct: this.plan.direct[0]?.loss, ...ways };
   }
 
   background(plot) {

@@ -5,6 +5,11 @@ import { power, short, signed } from "./numbers.js";
 
 const ENDS = [[198, 106, 27], [243, 239, 230], [43, 123, 181]]; // train directly, even, distil
 const SURE_GAIN = 0.05; // nats/token that count as certain where there is no probability
+const WHY = {
+  unpaid: "no answer: the budget does not pay for a student of this size",
+  far: "no answer: more than 100 times outside the fitted runs",
+  "not credible": "no answer: the law promises a lower loss than unlimited data would give",
+};
 
 export class DecisionMap {
   constructor(place, reading, note, pick) {
@@ -14,9 +19,9 @@ export class DecisionMap {
     place.addEventListener("keydown", (event) => this.walk(event));
   }
 
-  /** Show a map; the question's own place is marked. */
-  show(map, budget, size) {
-    Object.assign(this, { map, budget, size });
+  /** Show a map; the question's own place is marked, and `way` is the answer there. */
+  show(map, budget, size, way) {
+    Object.assign(this, { map, budget, size, way });
     const all = [...new Set(map.laws.flat())], missing = all.filter((law) => map.probability && !map.laws.every((heard) => heard.includes(law)));
     this.note.textContent = missing.length ? `Beyond the dashed lines the ${missing.join(", ")} law knows no students: probabilities there rest on the other law alone, so the colours jump.` : "";
     const { budgets, student_params: sizes } = map, ends = (values) => [values[0], values.at(-1)];
@@ -27,7 +32,7 @@ export class DecisionMap {
       cursor: { drag: { x: false, y: false }, points: { show: false } },
       hooks: { drawClear: [(plot) => this.cells(plot)], draw: [(plot) => this.marker(plot)], setCursor: [(plot) => this.hover(plot)] },
     }, [budgets, budgets.map(() => sizes[0])]);
-    this.read(budget, size);
+    this.readHere();
   }
 
   /** How sure one is that distilling is better, from 0 to 1. */
@@ -37,7 +42,7 @@ export class DecisionMap {
   }
 
   cells(plot) {
-    const { budgets, student_params: sizes, answered } = this.map;
+    const { budgets, student_params: sizes, answered, gain } = this.map;
     const x = edges(budgets).map((value) => plot.valToPos(value, "x", true)), y = edges(sizes).map((value) => plot.valToPos(value, "y", true));
     const { ctx, bbox } = plot;
     ctx.save();
@@ -46,7 +51,7 @@ export class DecisionMap {
     ctx.clip();
     for (let row = 0; row < sizes.length; row += 1) {
       for (let column = 0; column < budgets.length; column += 1) {
-        const far = !answered[row][column], box = [Math.floor(x[column]), Math.floor(y[row + 1]), Math.ceil(x[column + 1] - x[column]) + 1, Math.ceil(y[row] - y[row + 1]) + 1];
+        const far = !answered[row][column] || gain[row][column] === null, box = [Math.floor(x[column]), Math.floor(y[row + 1]), Math.ceil(x[column + 1] - x[column]) + 1, Math.ceil(y[row] - y[row + 1]) + 1];
         ctx.fillStyle = far ? colour("paper") : shade(this.sure(row, column));
         ctx.fillRect(...box);
         if (far) hatch(plot, ...box, colour("field"));
@@ -71,7 +76,8 @@ export class DecisionMap {
   }
 
   marker(plot) {
-    const { ctx } = plot, [x, y] = [plot.valToPos(this.budget, "x", true), plot.valToPos(this.size, "y", true)];
+    const { ctx, bbox } = plot, [x, y] = [plot.valToPos(this.budget, "x", true), plot.valToPos(this.size, "y", true)];
+    if (x < bbox.left || x > bbox.left + bbox.width || y < bbox.top || y > bbox.top + bbox.height) return;
     for (const [tone, width] of [["#ffffff", 5], ["#1b1f24", 2.5]]) {
       ctx.strokeStyle = tone;
       ctx.lineWidth = width * devicePixelRatio;
@@ -83,20 +89,32 @@ export class DecisionMap {
 
   hover(plot) {
     const { left, top } = plot.cursor;
-    if (left < 0) this.read(this.budget, this.size);
+    if (left < 0) this.readHere();
     else this.read(plot.posToVal(left, "x"), plot.posToVal(top, "y"));
   }
 
-  read(budget, size) {
-    const { budgets, student_params: sizes, gain, probability, answered } = this.map;
-    const column = closest(budgets, budget), row = closest(sizes, size);
-    const chance = probability ? `, P(distilling is better) = ${probability[row][column].toFixed(2)}` : "";
-    const said = !answered[row][column] ? "no answer: too far outside the fitted runs, or a loss that is not credible" : `gain ${signed(gain[row][column])} nats/token${chance}`;
-    this.reading.textContent = `${short(sizes[row], 2)} student, ${power(budgets[column], 2)} FLOPs: ${said}`;
+  /** The answer's own reading at the question's place; on the way to a new place, that of the map. */
+  readHere() {
+    if (!this.way) return this.read(this.budget, this.size);
+    const { verdict, gain, probability } = this.way;
+    const said = verdict.startsWith("no answer") ? verdict : `${verdict}, ${reading(gain.value, probability)}`;
+    this.reading.textContent = `${place(this.size, this.budget, 3)}: ${said}`;
   }
 
+  read(budget, size) {
+    const { budgets, student_params: sizes, gain, probability, why } = this.map;
+    const column = closest(budgets, budget), row = closest(sizes, size);
+    if (this.way && column === closest(budgets, this.budget) && row === closest(sizes, this.size)) return this.readHere();
+    const said = WHY[why[row][column]] ?? reading(gain[row][column], probability?.[row][column] ?? null);
+    this.reading.textContent = `${place(sizes[row], budgets[column], 2)}: ${said}`;
+  }
+
+  /** Ask about a place; the mark goes there at once, so that the next key starts from it. */
   take(budget, size) {
-    this.pick(Number(budget.toPrecision(2)), Number(size.toPrecision(2)));
+    Object.assign(this, { budget: Number(budget.toPrecision(2)), size: Number(size.toPrecision(2)), way: null });
+    this.figure.drawn?.redraw(false);
+    this.readHere();
+    this.pick(this.budget, this.size);
   }
 
   walk(event) {
@@ -107,6 +125,9 @@ export class DecisionMap {
     this.take(this.budget * step ** steps[0], this.size * step ** steps[1]);
   }
 }
+
+const place = (size, budget, digits) => `${short(size, digits)} student, ${power(budget, digits)} FLOPs`;
+const reading = (gain, chance) => `gain ${signed(gain)} nats/token${chance === null ? "" : `, P(distilling is better) = ${chance.toFixed(2)}`}`;
 
 /** The boundaries of cells around values that are evenly spaced in the logarithm. */
 function edges(values) {

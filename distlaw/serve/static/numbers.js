@@ -39,6 +39,9 @@ export function power(value, digits = 3) {
   return `${Number(mantissa)}e${Number(exponent)}`;
 }
 
+/** How many times outside the fitted runs. */
+export const times = (factor) => (factor >= 1e6 ? "more than 1,000,000x" : `${Number(factor.toPrecision(2)).toLocaleString("en")}x`);
+
 export const loss = (value) => value.toFixed(3);
 export const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
 

@@ -5,7 +5,7 @@ import { read, short, power } from "./numbers.js";
 export const form = document.querySelector("#question");
 export const uploads = new Map(); // by the key that stands for them in the form: {name, content}
 const BOUNDED = ["student_params", "student_tokens", "teacher_params", "teacher_tokens", "teacher_loss"];
-const FOR_SERVER = { unique: "student_unique_tokens", teacher_unique: "teacher_unique_tokens", lifetime: "lifetime_tokens", rule: "flops_rule", context: "context", vocab: "vocab", law: "law", store: "store_logits" };
+const FOR_SERVER = { unique: "student_unique_tokens", teacher_unique: "teacher_unique_tokens", lifetime: "lifetime_tokens", rule: "flops_rule", context: "context", vocab: "vocab", aspect: "aspect_ratio", law: "law", store: "store_logits" };
 let defaults = "";
 
 /** Build the parts that follow from data, remember the defaults, and read the link. */
@@ -113,6 +113,7 @@ export function request() {
   }
   const body = { calibration: calibration(state.calibration), scenarios };
   for (const [name, field] of Object.entries(FOR_SERVER)) if (state[name]) body[field] = state[name];
+  if (state.extrapolate && state.ask !== "teachers") body.extrapolate = true;
   const constraints = Object.fromEntries(BOUNDED.map((name) => [name, [state[`${name}_low`] || null, state[`${name}_high`] || null]]).filter(([, sides]) => sides[0] || sides[1]));
   if (Object.keys(constraints).length) body.constraints = constraints;
   if (state.ask !== "family" && !state.best) body.student_params = state.student;
@@ -172,7 +173,6 @@ function addBound(name) {
 
 function addSlider(field) {
   const linear = "linear" in field.dataset, slider = Object.assign(document.createElement("input"), { type: "range", step: linear ? 0.01 : 0.02 });
-  [slider.min, slider.max] = [field.dataset.low, field.dataset.high].map((end) => (linear ? end : Math.log10(end)));
   slider.setAttribute("aria-label", `${field.labels[0].firstChild.textContent.trim()}, slider`);
   slider.addEventListener("input", () => {
     const value = linear ? Number(slider.value) : 10 ** slider.value;
@@ -182,11 +182,32 @@ function addSlider(field) {
   });
   field.slider = slider;
   field.after(slider);
+  follow(field);
 }
+
+/** Let the sliders span the runs of a calibration, and a decade beyond them on either side. */
+export function reach(calibration) {
+  const { region = {}, budgets, losses } = calibration ?? {};
+  const spans = {
+    student: region.student_params ?? region.params, budget: budgets, tokens: region.student_tokens ?? region.tokens,
+    teacher_params: region.teacher_params ?? region.params, teacher_tokens: region.teacher_tokens ?? region.tokens,
+    target: losses, teacher_loss: losses,
+  };
+  for (const field of form.querySelectorAll("[data-low]")) {
+    const span = spans[field.name], beyond = "linear" in field.dataset ? [0, 0] : [-1, 1];
+    field.span = span && span.map((end, k) => scaled(field, end) + beyond[k]);
+    follow(field);
+  }
+}
+
+const scaled = (field, value) => ("linear" in field.dataset ? Number(value) : Math.log10(value));
 
 function follow(field) {
   if (document.activeElement === field.slider) return;
-  const value = read(field.value);
-  if (Number.isFinite(value)) field.slider.value = "linear" in field.dataset ? value : Math.log10(value);
+  const value = scaled(field, read(field.value)), known = Number.isFinite(value) ? [value] : [];
+  const [low, high] = field.span ?? [field.dataset.low, field.dataset.high].map((end) => scaled(field, end));
+  field.slider.min = Math.min(low, ...known); // a value beyond the runs is still where the slider stands
+  field.slider.max = Math.max(high, ...known);
+  if (known.length) field.slider.value = value;
   field.slider.setAttribute("aria-valuetext", field.value);
 }

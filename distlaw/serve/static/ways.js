@@ -26,7 +26,6 @@ export function element(tag, properties = {}, ...children) {
 /** The lines of a plan: direct training, then every way to distil. */
 export function ofPlan(answer) {
   const { direct, distillations } = answer.plan, titles = answer.table.rows.map((row) => row[0]);
-  const gains = direct.length === 1 && answer.plan.budget !== null;
   return [
     ...direct.map((way, k) => ({ name: "direct", title: direct.length > 1 ? `${short(way.params)} student: ${titles[k]}` : titles[k], small: `${short(way.params)} on ${short(way.tokens)} tokens`, loss: way.loss, note: "" })),
     ...distillations.map((way, k) => ({
@@ -36,7 +35,7 @@ export function ofPlan(answer) {
       verdict: way.verdict,
       probability: way.probability,
       loss: way.loss,
-      note: gains || answer.plan.budget !== null ? `${signed(way.gain.value)} nats gained` : `${short(way.flops)} FLOPs`,
+      note: answer.plan.budget === null ? `${short(way.flops)} FLOPs` : way.verdict.startsWith("no answer") ? "" : `gain ${signed(way.gain.value)} nats`,
     })),
   ];
 }
