@@ -55,3 +55,19 @@ def test_the_notebook_is_committed_as_it_ran(name: str) -> None:
     assert not [output for output in outputs(notebook) if output.output_type == "error"]
     assert path.stat().st_size < LARGEST
     assert not re.search(r"/(home|root|work|Users)/", path.read_text())
+
+
+def test_notebooks_on_the_same_runs_give_the_same_verdict() -> None:
+    """One has the runs' own columns, the other a tracker's export of them, without the aspect ratio."""
+    headlines = []
+    for name in ("quickstart.ipynb", "your_runs.ipynb"):
+        pages = [
+            "".join(output["data"]["text/html"])
+            for output in outputs(nbformat.read(NOTEBOOKS / name, as_version=4))
+            if "text/html" in output.get("data", {})
+        ]
+        (plan,) = (page for page in pages if page.startswith("<p><b>"))
+        assert "22K student, 3e11 FLOPs" in plan
+        assert "context 128" in plan
+        headlines.append(plan.partition("</b>")[0])
+    assert headlines[0] == headlines[1]

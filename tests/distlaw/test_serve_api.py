@@ -149,6 +149,28 @@ def test_predictions_frontiers_comparisons_and_maps_are_the_planners_own(api):
     }
 
 
+def test_a_map_says_why_it_has_no_answer(api):
+    asked = {"scenarios": ["teacher_inference"], "uncertainty": False, "columns": 6, "rows": 3}
+    _, found = ask(f"{api}/map", asked | {"budgets": [1e7, 1e22], "students": [1e8, 1e10]})
+    assert {why for row in found["why"] for why in row} >= {"unpaid", "far", ""}
+    for gains, answered, whys in zip(found["gain"], found["answered"], found["why"], strict=True):
+        assert [gain is None for gain in gains] == [why == "unpaid" for why in whys]
+        assert answered == [why == "" for why in whys]
+    _, found = ask(f"{api}/map", asked | {"budgets": [1e5, 1e6], "students": [1e9, 1e10]})
+    assert {why for row in found["why"] for why in row} == {"unpaid"}
+
+
+def test_a_calibration_says_what_its_runs_cover(api):
+    listed = {each["name"]: each for each in ask(f"{api}/calibrations")[1]}
+    own = listed["distlaw2026-permissive"]
+    fitted = Calibration.load(own["name"])
+    assert own["region"]["student_params"] == list(fitted.region.student_params)
+    low, high = own["budgets"]
+    assert low == pytest.approx(float(fitted.architecture.training_flops(13472, 524288)))
+    assert high > 10 * low
+    assert own["losses"][0] == fitted.supervised.E < own["losses"][1]
+
+
 def test_calibrations_are_listed_given_out_and_checked(api):
     _, found = ask(f"{api}/calibrations")
     assert [each["name"] for each in found] == list(published())
