@@ -8,10 +8,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from scaling.errors import InputError
-from sweeps.execution.budget import Bill, bills
+from sweeps.execution.bill import Bill
+from sweeps.execution.budget import spent_by
 from sweeps.execution.drivers import alive, wall_seconds
 from sweeps.specs.resources import Caps, Devices
-from sweeps.storage.leases import CANCEL, PATIENCE, Attempt, attempts, gone, is_here, place
+from sweeps.storage.history import History
+from sweeps.storage.leases import CANCEL, PATIENCE, Attempt, gone, is_here, place
 from sweeps.storage.provenance import STEPS
 from sweeps.storage.store import Store
 
@@ -56,6 +58,7 @@ class Status:
     drivers: tuple[dict[str, Any], ...]
     """The processes that drive it now."""
     spent: Bill
+    """By all attempts in the store, of this sweep or another."""
     hours: float
     """Of wall time, over all drivers so far."""
     caps: Caps
@@ -91,13 +94,11 @@ def status(store: Store) -> Status:
         ) from None
     files, faults = store.contents(), dict[str, str]()
     done = store.results((step["id"] for step in recorded["steps"]), faults)
+    histories = History(store, files).read()
     found: dict[str, StepStatus] = {}
-    spent = Bill()
     for step in recorded["steps"]:
         names = files.get(step["id"], set())
-        own = [name.removeprefix("attempts/") for name in names if name.startswith("attempts/")]
-        history = attempts(store, step["id"], own)
-        spent = sum(bills(step["flops"], history, devices), spent)
+        history = histories.get(step["id"], [])
         needs = [found[need].state for need in step["needs"] if need in found]
         if step["id"] in done:
             known = "done", ""
@@ -110,7 +111,7 @@ def status(store: Store) -> Status:
         name=name,
         steps=tuple(found.values()),
         drivers=tuple(alive(store)),
-        spent=spent,
+        spent=spent_by(store, histories, devices, {each["id"]: each["flops"] for each in recorded["steps"]}),
         hours=wall_seconds(store) / 3600,
         caps=caps,
         cancelled=store.read(CANCEL) is not None,

@@ -23,7 +23,7 @@ from sweeps.corpora.cache import cache_dir
 from sweeps.dag.ladder import shape_for
 from sweeps.dag.memory import memory, together
 from sweeps.dag.steps import NO_RUN, Dag, Step
-from sweeps.execution.budget import Bill
+from sweeps.execution.bill import Bill
 from sweeps.specs.resources import GPU_SHARE, Devices, Resources, resources_of
 from sweeps.specs.spec import Sweep
 from sweeps.storage.checkpoints import KEPT

@@ -1,112 +1,184 @@
-"""What a sweep has spent and may still spend: reserved when a job is submitted, settled when it ends.
+"""What is spent in a store and what its drivers may still spend, all of them together.
 
-What was spent is read from the attempts in the store, so that no restart forgets it.
+Spent is what the attempts in the store tell, of all its sweeps, so that no restart and no other driver is
+forgotten. A job is reserved before it is submitted, and what may be spent unseen is counted ahead. So a cap
+is passed by at most 5 %, or by what one step reserves if that is more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from sweeps.dag.steps import Step
+from sweeps.execution.bill import HOUR, Bill, bills, resources_told
+from sweeps.execution.drivers import Session
 from sweeps.execution.jobs import Job
-from sweeps.specs.resources import Caps, Devices, Resources
-from sweeps.storage.leases import Attempt
+from sweeps.execution.reservations import Reservation, Reservations
+from sweeps.specs.resources import Caps, Devices
+from sweeps.storage.history import History
+from sweeps.storage.leases import Attempt, gone
+from sweeps.storage.store import Store
 
-HOUR = 3600.0
-Key = tuple[str, int]
-"""A step's id and the number of an attempt at it."""
+STOPPING_SECONDS = 2.0
+"""In which a process that is asked to stop has done so, as a rule."""
 
-
-@dataclass(frozen=True, slots=True)
-class Bill:
-    """What work has cost, or will."""
-
-    flops: float = 0.0
-    gpu_hours: float = 0.0
-    dollars: float = 0.0
-
-    def __add__(self, other: Bill) -> Bill:
-        return Bill(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
-
-    @classmethod
-    def of(cls, flops: float, seconds: float, resources: Resources, devices: Devices) -> Bill:
-        """For so many FLOPs in so many seconds on ``resources``; dollars only if the price is known."""
-        gpus = seconds * resources.gpus * resources.nodes / HOUR
-        cores = seconds * resources.cpus * resources.nodes / HOUR
-        return cls(flops, gpus, (devices.price or 0.0) * (gpus or cores))
-
-
-def bills(flops: float, history: Sequence[Attempt], devices: Devices) -> list[Bill]:
-    """What each attempt at a step that takes ``flops`` has cost so far, by what it told."""
-    first = min((each.told["began"] for each in history if "began" in each.told), default=0)
-    found = []
-    for attempt in history:
-        told = attempt.told
-        whole = max(1, told.get("steps", 1) - first)
-        spent = flops * (attempt.done - told.get("began", attempt.done)) / whole
-        resources = Resources(**{name: told[name] for name in ("cpus", "gpus", "nodes") if name in told})
-        seconds = told.get("elapsed", 0.0) / told.get("members", 1)
-        found.append(Bill.of(spent, seconds, resources, devices))
-    return found
+TAKEN = "another driver is about to begin it"
 
 
 @dataclass
 class Ledger:
     """What is spent and reserved, against the caps."""
 
+    store: Store
     caps: Caps
     devices: Devices
     seconds: Callable[[Step], float]
     """Estimated, of a step."""
-    settled: dict[Key, Bill] = field(default_factory=dict)
-    under_way: dict[Key, Bill] = field(default_factory=dict)
-    reserved: dict[Key, Bill] = field(default_factory=dict)
+    steps: Mapping[str, Step]
+    """Of this driver's DAG, by id."""
+    session: Session
+    """This driver; it knows the others."""
+    settled: Bill = field(default_factory=Bill)
+    """Of steps that are done."""
+    under_way: dict[str, list[tuple[Attempt, Bill]]] = field(default_factory=dict)
+    """Of other steps."""
+
+    def __post_init__(self) -> None:
+        self.history, self.reservations = History(self.store), Reservations(self.store)
+        caps = self.caps
+        self.capped = (caps.flops, caps.gpu_hours, caps.dollars) != (None, None, None)
+
+    def look(self) -> None:
+        """Read what all attempts in the store have cost so far."""
+        if not self.capped:
+            return
+        for step, history in self.history.read().items():
+            if step in self.history.over:
+                self.settled += sum(self._bills(step, history), Bill())
+                self.under_way.pop(step, None)
+            else:
+                self.under_way[step] = list(zip(history, self._bills(step, history), strict=True))
+
+    def observe(self, step: str, history: Sequence[Attempt]) -> None:
+        """Account for what the attempts at one step have cost, before the next look."""
+        if self.capped and step not in self.history.over:
+            self.under_way[step] = list(zip(history, self._bills(step, history), strict=True))
 
     def reserve(self, job: Job) -> str | None:
         """Reserve what ``job`` will take; or which cap it would break, and nothing is reserved."""
-        asked = {
-            (step, number): Bill.of(each.flops_to_spend, self.seconds(each), job.resources, self.devices)
+        if not self.capped:
+            return None
+        asked = [
+            Reservation(self.session.name, job.name, step, number, self._estimate(each, job))
             for each, (step, number) in zip(job.steps, job.attempts.items(), strict=True)
-        }
-        if why := self._beyond(_total(self.settled, self.reserved, asked)):
-            return f"{why} with {job.steps[0].label}"
-        self.reserved |= asked
-        return None
+        ]
+        while True:
+            self.reservations.read()
+            if any(self.taken(each.step, each.number) for each in asked):
+                return TAKEN
+            if why := self._beyond(sum((each.bill for each in asked), self._committed())):
+                return f"{why} with {job.steps[0].label}"
+            if self.reservations.add(asked):
+                self.reservations.read()
+                return None
 
-    def observe(self, step: Step, history: Sequence[Attempt], over: int = 0) -> None:
-        """Account for what the attempts at a step have cost so far.
+    def taken(self, step: str, number: int) -> bool:
+        """Whether another driver has reserved an attempt, which is not claimed yet."""
+        return any(
+            each.step == step and each.number == number and each.driver != self.session.name
+            for each in self._unclaimed()
+        )
 
-        For those that are over, by what they told or because their number is at most ``over``, this takes the
-        place of what was reserved.
-        """
-        for attempt, bill in zip(history, bills(step.flops_to_spend, history, self.devices), strict=True):
-            key = step.id, attempt.number
-            if attempt.ending or attempt.number <= over:
-                self.reserved.pop(key, None)
-                self.under_way.pop(key, None)
-                self.settled[key] = bill
-            else:
-                self.under_way[key] = bill
-
-    def broken(self) -> str | None:
-        """Which cap what is spent by now has broken, if any."""
-        return self._beyond(_total(self.settled, self.under_way))
+    def broken(self, ahead: float) -> str | None:
+        """Which cap will be broken within ``ahead`` seconds by what is spent and what runs, if any."""
+        coming = Bill()
+        for history in self.under_way.values():
+            last = history[-1][0] if history else None
+            if last and not last.ending and not gone(last.told):
+                seconds = (ahead + STOPPING_SECONDS) / last.told.get("members", 1)
+                coming += Bill.of(0.0, seconds, resources_told(last), self.devices)
+        return self._beyond(self.spent + coming) or self._beyond_hours(ahead)
 
     @property
     def spent(self) -> Bill:
-        """By all attempts that are over."""
-        return _total(self.settled)
+        """By all attempts so far."""
+        return sum((bill for history in self.under_way.values() for _, bill in history), self.settled)
+
+    def _beyond_hours(self, ahead: float) -> str | None:
+        cap = self.caps.hours
+        if not cap:
+            return None
+        spent, working = self.session.all_seconds()
+        if spent + working * ahead <= cap * HOUR:
+            return None
+        return f"caps.hours: {spent / HOUR:.3g} of {cap:.3g} hours of drivers' wall time are over"
+
+    def _estimate(self, step: Step, job: Job) -> Bill:
+        return Bill.of(step.flops_to_spend, self.seconds(step), job.resources, self.devices)
+
+    def _bills(self, step: str, history: Sequence[Attempt]) -> list[Bill]:
+        return bills(self._flops(step), history, self.devices)
+
+    def _flops(self, step: str) -> float:
+        """Of a whole step, also of one of another sweep."""
+        if step in self.steps:
+            return self.steps[step].flops_to_spend
+        return flops_recorded(self.store, step)
+
+    def _committed(self) -> Bill:
+        """What is spent, and what attempts that are under way or about to begin have reserved."""
+        total = sum((each.bill for each in self._unclaimed()), self.settled)
+        for step, history in self.under_way.items():
+            for attempt, bill in history:
+                running = attempt is history[-1][0] and not attempt.ending and not gone(attempt.told)
+                total += bill.at_least(self._reserved(step, attempt)) if running else bill
+        return total
+
+    def _reserved(self, step: str, attempt: Attempt) -> Bill:
+        """What an attempt under way has reserved; by our own estimate if it was started without."""
+        if made := self.reservations.of_job.get((attempt.job or "", step)):
+            return made.bill
+        if step not in self.steps:
+            return Bill()
+        whole = self.steps[step]
+        return Bill.of(whole.flops_to_spend, self.seconds(whole), resources_told(attempt), self.devices)
+
+    def _unclaimed(self) -> list[Reservation]:
+        """Reservations of drivers at work for attempts that nobody has claimed yet."""
+        newest = self.reservations.newest
+        for key, each in list(newest.items()):
+            claimed = each.number <= len(self.under_way.get(each.step, ()))
+            if claimed or each.step in self.history.over or each.driver in self.session.drivers.over:
+                del newest[key]
+        return [each for each in newest.values() if self.session.works(each.driver)]
 
     def _beyond(self, total: Bill) -> str | None:
         for name in ("flops", "gpu_hours", "dollars"):
             cap, would = getattr(self.caps, name), getattr(total, name)
             if cap is not None and would > cap:
-                return (
-                    f"caps.{name}: {getattr(self.spent, name):.3g} of {cap:.3g} spent, {would:.3g} would be"
-                )
+                spent = getattr(self.spent, name)
+                return f"caps.{name}: {spent:.3g} of {cap:.3g} spent, {would:.3g} would be"
         return None
 
 
-def _total(*books: dict[Key, Bill]) -> Bill:
-    return sum((bill for book in books for bill in book.values()), Bill())
+def spent_by(
+    store: Store, histories: Mapping[str, Sequence[Attempt]], devices: Devices, flops: Mapping[str, float]
+) -> Bill:
+    """What attempts by step have cost together; ``flops`` are those of known steps."""
+    return sum(
+        (
+            bill
+            for step, history in histories.items()
+            for bill in bills(flops.get(step) or flops_recorded(store, step), history, devices)
+        ),
+        Bill(),
+    )
+
+
+def flops_recorded(store: Store, step: str) -> float:
+    """FLOPs of a step by its own record in the store; none if it has none."""
+    with suppress(Exception):
+        return Step.from_json(store.read(step, "step.json") or {}).flops_to_spend
+    return 0.0

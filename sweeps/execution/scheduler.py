@@ -34,7 +34,6 @@ UNCLAIMED_SECONDS = 900.0
 """After which a job that nobody has begun is submitted again; begun twice, one of them is told so."""
 UNSTARTED_BORNE = 3
 """Workers one after the other that could not begin, after which no more are started."""
-HOUR = 3600.0
 CANCELLED = "it was cancelled"
 
 
@@ -55,23 +54,32 @@ def run(
         InputError: if a step could never be placed, naming it.
     """
     store.remove(CANCEL)
-    scheduler = Scheduler(dag, store, executor, cost, sweep)
-    with Session(store, executor.slots) as session:
-        return scheduler.run(watch, session)
+    session = Session(store, executor.slots)
+    scheduler = Scheduler(dag, store, executor, cost, session, sweep)
+    with session:
+        return scheduler.run(watch)
 
 
 class Scheduler:
     """One driver of a sweep."""
 
     def __init__(
-        self, dag: Dag, store: Store, executor: Executor, cost: Cost, sweep: Sweep | None = None
+        self,
+        dag: Dag,
+        store: Store,
+        executor: Executor,
+        cost: Cost,
+        session: Session,
+        sweep: Sweep | None = None,
     ) -> None:
-        self.store, self.executor = store, executor
+        self.store, self.executor, self.session = store, executor, session
+        self.look_seconds = LOOK_LOCAL if store.local else LOOK_REMOTE
         self.rules = sweep.resources if sweep else []
         found = set(store.results(step.id for step in dag.steps))
         self.state = State(dag=dag, cost=cost, found=found)
         caps, devices = (caps_of(sweep), sweep.hardware) if sweep else (Caps(), Devices())
-        self.ledger = Ledger(caps, devices, self.state.seconds)
+        steps = {step.id: step for step in dag.steps}
+        self.ledger = Ledger(store, caps, devices, self.state.seconds, steps, session)
         self.watch = Watch(store)
         self.pardoned: dict[str, int] = {}
         """Attempts up to this, by step, are forgiven: it was given up after them, and is tried again."""
@@ -91,16 +99,16 @@ class Scheduler:
         self._check_resources()
         self._read_history()
 
-    def run(self, watch: Callable[[State], None], session: Session) -> State:
+    def run(self, watch: Callable[[State], None]) -> State:
         """See :func:`run`."""
         state, failures = self.state, 0
         while True:
             try:
-                self._look(session)
+                self._look()
                 if not state.halted:
                     self._submit()
                 watch(state)
-                session.beat(state)
+                self.session.tell(state)
                 if state.idle and not state.halted and not self._wanted_again():
                     if not state.ready():
                         return state
@@ -122,9 +130,8 @@ class Scheduler:
                 time.sleep(backoff(failures))
 
     def _submit(self) -> None:
-        self.refused = None
-        if not self.executor.room(Resources()):
-            return
+        if self.refused or not self.executor.room(Resources()):
+            return  # what a cap refuses is asked for again when more is known
         for cohort in cohorts(self.state.ready(), self.executor.slots, self.state.seconds):
             resources = self._resources(*cohort)
             if not self.executor.room(resources):
@@ -135,7 +142,9 @@ class Scheduler:
             steps, numbers = zip(*claims, strict=True)
             job = Job(steps=steps, numbers=numbers, resources=resources)
             if refused := self.ledger.reserve(job):
-                self.refused = refused
+                taken = [step.id for step, number in claims if self.ledger.taken(step.id, number)]
+                self.state.elsewhere.update(taken)
+                self.refused = self.refused if taken else refused
                 continue
             for step, number in claims:
                 self.state.running[step.id] = Running(step, number, job)
@@ -154,8 +163,9 @@ class Scheduler:
             self.state.fail(step.id, CANCELLED, cancelled=True)
             return None
         number = self.watch.claimable(step.id)
-        if number is None:
+        if number is None or self.ledger.taken(step.id, number):
             self.state.elsewhere.add(step.id)
+            return None
         return number
 
     def _settle(self, outcome: Outcome) -> None:
@@ -167,7 +177,8 @@ class Scheduler:
         if outcome.ending is not Ending.HELD:
             self._record_end(outcome, running, {each.number: each for each in history}.get(outcome.number))
             history = attempts(self.store, step.id)
-        self.ledger.observe(step, history, over=outcome.number)
+        self.ledger.observe(step.id, history)
+        self.refused = None
         del self.state.running[step.id]
         self.suspected.discard(step.id)
         self.unstarted = self.unstarted | {running.job.name} if outcome.ending is Ending.UNSTARTED else set()
@@ -222,19 +233,21 @@ class Scheduler:
             elif known.ending or not outcome.gone or known.job != running.job.name:
                 return
             else:
-                most = min(known.seconds, time.monotonic() - running.since)
-                told = known.told | told | {"elapsed": most}
+                heard = known.told.get("elapsed", 0.0)
+                most = max(0.0, time.monotonic() - running.since - heard)
+                told = known.told | told | {"unheard": min(known.unheard, most)}
             self.store.put_new(told, *place(outcome.step, outcome.number, "end"), durable=False)
         except Exception as error:
             if is_transient(error):
                 raise  # it is settled once the store answers again
             self.unrecorded.setdefault(outcome.step, []).append(Attempt(outcome.number, told))
 
-    def _look(self, session: Session) -> None:
+    def _look(self) -> None:
         """See what the store says of steps that are under way, here and elsewhere."""
         if time.monotonic() < self.look_due:
             return
-        self.look_due = time.monotonic() + (LOOK_LOCAL if self.store.local else LOOK_REMOTE)
+        self.look_due = time.monotonic() + self.look_seconds
+        self.refused = None
         for running in list(self.state.running.values()):
             self._look_at(running)
         for step in list(self.state.elsewhere):
@@ -242,7 +255,9 @@ class Scheduler:
         self._wanted_again()
         if self.store.read(CANCEL) is not None:
             self.state.halted = CANCELLED
-        self._look_at_caps(session)
+        self.ledger.look()
+        if why := self.ledger.broken(self.look_seconds):
+            self._stop(why)
 
     def _look_at(self, running: Running) -> None:
         step, number = running.step.id, running.number
@@ -297,33 +312,14 @@ class Scheduler:
         elif self.watch.claimable(step):
             self.state.elsewhere.discard(step)
 
-    def _look_at_caps(self, session: Session) -> None:
-        caps = self.ledger.caps
-        if caps == Caps():
-            return
-        for running in self.state.running.values():
-            self._charge(running.step)
-        why = self.ledger.broken()
-        if caps.hours and session.before + session.seconds > caps.hours * HOUR:
-            why = f"caps.hours: {caps.hours:g} hours of wall time are over"
-        if why:
-            self._stop(why)
-
-    def _charge(self, step: Step) -> None:
-        """Account for the attempts at ``step`` so far."""
-        self.ledger.observe(step, attempts(self.store, step.id))
-
     def _read_history(self) -> None:
-        """What was spent before, and which steps were given up and are tried again."""
-        capped = self.ledger.caps != Caps()
+        """Which steps were given up before, and are tried again."""
         files = self.store.contents()
         for step in self.state.dag.steps:
             names = files.get(step.id, set())
             if "failure.json" in names and step.id not in self.state.done:
                 failure = self.store.read(step.id, "failure.json") or {}
                 self.pardoned[step.id] = failure.get("attempt", 0)
-            if capped and any(name.startswith("attempts/") for name in names):
-                self._charge(step)
 
     def _resources(self, *steps: Step) -> Resources:
         return resources_of(steps, self.rules, self.executor.usual)

@@ -92,13 +92,17 @@ class Devices(Part):
 
 
 class Caps(Part):
-    """What a sweep may spend in all, over all its interruptions; a plan above a cap is refused."""
+    """What all attempts in a store may spend, over all interruptions and by all drivers together.
+
+    A plan above a cap is refused. At work, a cap is passed by at most 5 %, or by what one step reserves if
+    that is more.
+    """
 
     flops: Quantity | None = None
     gpu_hours: Quantity | None = None
     dollars: Quantity | None = None
     hours: Quantity | None = None
-    """Of wall time."""
+    """Of drivers' wall time, added up: two that work side by side for an hour take two hours."""
 
 
 def resources_of(steps: Sequence[Step], rules: Sequence[Resources], default: Resources) -> Resources:

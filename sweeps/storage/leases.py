@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -60,10 +60,16 @@ class Attempt:
         return self.told.get("job")
 
     @property
+    def unheard(self) -> float:
+        """Seconds after its last words in which it may have gone on: until the next were due."""
+        if self.ending:
+            return float(self.told.get("unheard", 0.0))
+        return float(self.told.get("due", self.told.get("patience", 0.0) / BEATS_LOCAL))
+
+    @property
     def seconds(self) -> float:
-        """Seconds that it took, at most: up to the beat that it did not give, if it could not say more."""
-        due = 0.0 if self.ending else self.told.get("due", self.told.get("patience", 0.0) / BEATS_LOCAL)
-        return float(self.told.get("elapsed", 0.0) + due)
+        """Seconds that it took, at most."""
+        return float(self.told.get("elapsed", 0.0)) + self.unheard
 
     @property
     def done(self) -> int:
@@ -256,16 +262,39 @@ class Watch:
 
 def attempts(store: Store, step: str, names: Iterable[str] | None = None) -> list[Attempt]:
     """All attempts at a step, oldest first; ``names`` are its files under ``attempts``, if known."""
-    names = set(store.names(step, "attempts") if names is None else names)
+    names = list(store.names(step, "attempts") if names is None else names)
+    files = store.read_all((step, "attempts", name) for name in parts(names))
+    return assembled(step, names, files)
+
+
+def parts(names: Iterable[str], known: Container[int] = ()) -> list[str]:
+    """The files of ``attempts`` that tell of all attempts but those that are ``known``."""
+    there = set(names)
+    found = []
+    for number in range(1, latest(there) + 1):
+        if number not in known:
+            end = _name(number, "end")
+            asked = [end] if end in there else [_name(number), _name(number, "beat")]
+            found += [name for name in asked if name in there]
+    return found
+
+
+def assembled(
+    step: str,
+    names: Iterable[str],
+    files: Mapping[tuple[str, ...], dict[str, Any]],
+    known: Mapping[int, Attempt] | None = None,
+) -> list[Attempt]:
+    """All attempts at a step, by the content of the files that :func:`parts` named."""
     found = []
     for number in range(1, latest(names) + 1):
+        if known and number in known:
+            found.append(known[number])
+            continue
         told: dict[str, Any] = {}
-        if _name(number, "end") in names:
-            told = store.read(*place(step, number, "end")) or {}
-        elif _name(number) in names:
-            told = store.read(*place(step, number)) or {}
-            if _name(number, "beat") in names:
-                told |= store.read(*place(step, number, "beat")) or {}
+        for part in ("", "beat", "end"):
+            content = files.get(place(step, number, part), {})
+            told = content if part == "end" and content else told | content
         found.append(Attempt(number, told))
     return found
 

@@ -146,6 +146,19 @@ class Store:
     def _damaged(self, why: str, *place: str) -> InputError:
         return InputError(f"{self._path(*place)}: damaged ({why}); {_mend(place[-1])}")
 
+    def read_all(self, places: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], dict[str, Any]]:
+        """The JSON objects at ``places`` that are there; an object store is asked for all at once.
+
+        Raises:
+            InputError: if something is there that is not a JSON object.
+        """
+        if self.local:
+            found = {place: self.read(*place) for place in places}
+            return {place: data for place, data in found.items() if data is not None}
+        paths = {self._path(*place): place for place in places}
+        raw = self.files.cat(list(paths), on_error="omit") if paths else {}
+        return {place: self._parse(raw[path], *place) for path, place in paths.items() if path in raw}
+
     def write(self, data: dict[str, Any], *place: str, durable: bool = True) -> None:
         """Write a JSON object at ``place``, replacing what is there in one move."""
         self.write_bytes(_encode(data), *place, durable=durable)

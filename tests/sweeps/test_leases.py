@@ -19,6 +19,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from scaling.errors import InputError
 from sweeps.dag.steps import Dag, expand
+from sweeps.execution.drivers import wall_seconds
 from sweeps.execution.forker import Forker
 from sweeps.execution.jobs import TRY_LATER, Job, Outcome, main
 from sweeps.specs.resources import Resources
@@ -353,3 +354,47 @@ def test_whoever_never_wakes_up_is_ended_once_others_have_taken_over(
     waiting.join(30)
     assert not waiting.is_alive()
     assert [outcome.ending for outcome in found] == [Ending.LOST]
+
+
+def test_what_a_killed_process_did_is_counted_to_the_beat_that_it_did_not_give(store: Store) -> None:
+    """A driver and an attempt that are killed every few seconds have worked none the less."""
+    code = (
+        "import sys, time\n"
+        "from sweeps.execution.drivers import Session\n"
+        "from sweeps.storage.leases import leased\n"
+        "from sweeps.storage.store import Store\n"
+        "store = Store(sys.argv[1])\n"
+        "with Session(store, 1), leased(store, ['a'], {'a': int(sys.argv[2])}):\n"
+        "    print('at work', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    worked = 0.0
+    for number in (1, 2):
+        command = [sys.executable, "-c", code, store.root, str(number)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+            assert child.stdout
+            child.stdout.readline()
+            started = time.monotonic()
+            time.sleep(2.0)
+            child.kill()
+            child.wait()
+            worked += time.monotonic() - started
+    told = [each.seconds for each in attempts(store, "a")]
+    assert worked <= sum(told) <= 2 * worked + 2.0
+    assert worked <= wall_seconds(store) <= 2 * worked + 2.0
+
+
+def test_a_watcher_that_slept_takes_nobody_for_dead(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is stopped, or waits for the store, just after it has read the last beat that it will compare."""
+    store.write(ELSEWHERE, "a", "attempts", "0001.json")
+    watch, read, slow = Watch(store), store.read_bytes, [0.0]
+
+    def read_slowly(*place: str) -> bytes | None:
+        found = read(*place)
+        time.sleep(slow[0] if "beat" in place[-1] else 0.0)
+        return found
+
+    monkeypatch.setattr(store, "read_bytes", read_slowly)
+    assert watch.claimable("a") is None
+    slow[0] = 0.5
+    assert watch.claimable("a") is None

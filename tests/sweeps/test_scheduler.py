@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import itertools
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,16 @@ import pytest
 from scaling.errors import InputError
 from sweeps.dag.steps import Dag, Step, expand
 from sweeps.execution import scheduler
+from sweeps.execution.budget import TAKEN, Ledger
+from sweeps.execution.drivers import Session
 from sweeps.execution.jobs import Job, Outcome
 from sweeps.execution.scheduler import run
 from sweeps.execution.state import State
-from sweeps.specs.resources import Resources
+from sweeps.specs.resources import Caps, Devices, Resources
 from sweeps.specs.spec import parse_sweep
 from sweeps.storage import endings, leases
 from sweeps.storage.endings import RETRIES, Ending
-from sweeps.storage.leases import Lease
+from sweeps.storage.leases import Lease, latest
 from sweeps.storage.store import Store
 
 Verdict = Callable[[Step], tuple[Ending, str] | None]
@@ -495,6 +500,89 @@ def test_a_cap_is_kept_over_restarts(small_spec: dict[str, Any], dag: Dag, store
     assert run(dag, store, again, seconds, ignore, capped).halted
     assert again.attempts == []
     assert run(dag, store, Pretend(store), seconds, ignore, parse_sweep(small_spec)).complete
+
+
+class Racing(Pretend):
+    """Of several drivers on one store, each with its own."""
+
+    def _run(self, job: Job, step: Step, number: int) -> Outcome:
+        time.sleep(0.02)
+        if self.store.result(step.id) or latest(self.store.names(step.id, "attempts")) >= number:
+            return Outcome(step.id, number, Ending.HELD, "another process works on it")
+        return super()._run(job, step, number)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_cap_is_kept_by_drivers_side_by_side(
+    small_spec: dict[str, Any], dag: Dag, store: Store, share: float
+) -> None:
+    capped = parse_sweep(small_spec | {"caps": {"flops": share * dag.flops}})
+    barrier, ends = threading.Barrier(4), []
+
+    def drive() -> None:
+        barrier.wait()
+        ends.append(run(dag, store, Racing(store), seconds, ignore, capped))
+
+    threads = [threading.Thread(target=drive) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ends) == 4
+    assert all(state.halted and "caps.flops: " in state.halted for state in ends)
+    done = [step for step in dag.steps if store.result(step.id)]
+    spent = sum(step.flops_to_spend for step in done)
+    assert spent <= share * dag.flops
+    missing = [step for step in dag.steps if step not in done and all(need in done for need in step.needs)]
+    assert all(spent + step.flops_to_spend > share * dag.flops for step in missing)
+    assert all(len(leases.attempts(store, step.id)) <= 1 for step in dag.steps)
+
+
+def test_of_drivers_that_want_the_last_of_a_budget_one_has_it(
+    small_spec: dict[str, Any], dag: Dag, store: Store
+) -> None:
+    """Eight at once, each with a step of its own: what is read before another has written counts for nothing."""
+    steps = [step for step in dag.steps if not step.needs]
+    most = 2.5 * max(step.flops_to_spend for step in steps)
+    barrier, granted = threading.Barrier(8), []
+
+    def want(number: int) -> None:
+        with Session(store, 1) as session:
+            step = replace(steps[number % len(steps)], seed=number)
+            known = {step.id: step}
+            ledger = Ledger(store, Caps(flops=most), Devices(), seconds, known, session)
+            ledger.look()
+            job = Job(steps=(step,), numbers=(1,), resources=Resources())
+            barrier.wait()
+            if ledger.reserve(job) is None:
+                granted.append(step.flops_to_spend)
+            barrier.wait()
+
+    threads = [threading.Thread(target=want, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 0 < sum(granted) <= most < sum(granted) + max(step.flops_to_spend for step in steps)
+
+
+def test_what_a_driver_reserved_is_free_again_once_it_is_gone(dag: Dag, store: Store) -> None:
+    step = dag.steps[0]
+    job = Job(steps=(step,), numbers=(1,), resources=Resources())
+
+    def ledger(session: Session) -> Ledger:
+        known = {each.id: each for each in dag.steps}
+        return Ledger(store, Caps(flops=1.5 * step.flops_to_spend), Devices(), seconds, known, session)
+
+    with Session(store, 1) as first:
+        assert ledger(first).reserve(job) is None
+        with Session(store, 1) as second:
+            assert ledger(second).taken(step.id, 1) is False  # it has not looked yet
+            assert ledger(second).reserve(job) == TAKEN
+            other = Job(steps=(dag.steps[1],), numbers=(1,), resources=Resources())
+            assert "caps.flops: 0 of " in (ledger(second).reserve(other) or "")
+    with Session(store, 1) as third:
+        assert ledger(third).reserve(job) is None
 
 
 def test_lost_attempts_count_against_caps(small_spec: dict[str, Any], dag: Dag, store: Store) -> None:

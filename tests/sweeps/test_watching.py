@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from distlaw.cli import app
 from scaling.errors import InputError
 from sweeps.dag.steps import Dag, expand
-from sweeps.execution.budget import bills
+from sweeps.execution.bill import bills
 from sweeps.specs.resources import Devices
 from sweeps.specs.spec import parse_sweep
 from sweeps.status import status
