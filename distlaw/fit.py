@@ -11,26 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distlaw.options import Aspect, Vocab, Window
+from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, Table, load_table
 from scaling.errors import InputError
 from scaling.units import parse_list
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    import pandas as pd
-
-Table = Annotated[
-    Path, typer.Argument(metavar="TABLE", help="CSV, TSV, Parquet or JSON lines; or a sweep's store.")
-]
-Map = Annotated[
-    str,
-    typer.Option(
-        "--map",
-        help="Your column for each of ours, by name or symbol: N=params,D=tokens,L=val_loss,L_T=t_loss. "
-        "Also run (what the checkpoints of one run share), kind, seed, status, teacher, method; and C, the "
-        "compute of a run's own training, from which missing tokens follow.",
-    ),
-]
 Given = Annotated[
     str, typer.Option(help="Take the supervised law of this calibration (file or published name).")
 ]
@@ -62,28 +49,9 @@ def register(app: typer.Typer) -> None:
     app.command("compare-laws")(compare_command)
 
 
-def load_table(path: Path, mapping: str = "") -> pd.DataFrame:
-    """A runs table from a file, or from the directory of a sweep's store."""
-    from fits.runs import parse_mapping, read_runs, validate
-
-    if path.is_dir():
-        if mapping:
-            raise InputError("--map is for tables; a sweep's store has our columns already")
-        from sweeps import results  # heavy: only for stores
-
-        try:
-            return validate(results(path))
-        except KeyError as error:
-            raise InputError(
-                f"{path}: this store was written by another version of distlaw (a run without {error}); "
-                "fit it with that version, or run the sweep again in a new directory"
-            ) from error
-    return read_runs(path, parse_mapping(mapping))
-
-
 def fit_command(
     table: Table,
-    mapping: Map = "",
+    mapping: Map = None,
     out: Annotated[Path | None, typer.Option(help="Write the calibration (JSON) here.")] = None,
     plots: Annotated[
         Path | None, typer.Option(help="Write the figures (PNG and SVG) into this directory.")
@@ -110,6 +78,9 @@ def fit_command(
     aspect_ratio: Aspect = None,
     draws: Annotated[int, typer.Option(min=20, help="Bootstrap draws that carry the uncertainty.")] = 400,
     seed: Annotated[int, typer.Option(help="Random seed of starts and draws.")] = 0,
+    loss_unit: LossUnit = "",
+    bytes_per_token: BytesPerToken = None,
+    decimal: Decimal = ".",
     address: Annotated[
         str, typer.Option(help="Spread starts and draws over Ray: local for all cores here, or HOST:PORT.")
     ] = "",
@@ -132,9 +103,10 @@ def fit_command(
     if plots is not None:
         _make_directory("--plots", plots)
     given = Calibration.load(supervised) if supervised else None
+    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal)
     with _pool(address) as pool:
         found = fit(
-            load_table(table, mapping), laws=law or None, supervised=given, draws=draws, seed=seed,
+            runs, laws=law or None, supervised=given, draws=draws, seed=seed,
             gamma=gamma, fixed=_numbers("--fix", fix), tied=tied, joint=joint,
             objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
             name=(out or table).stem, source=table.name, executor=pool,
@@ -168,7 +140,7 @@ def _architecture(context: int | None, vocab: int | None, aspect_ratio: float | 
 
 def check_command(
     table: Table,
-    mapping: Map = "",
+    mapping: Map = None,
     supervised: Given = "",
     gamma: Gamma = "auto",
     fix: Fix = "",
@@ -176,6 +148,9 @@ def check_command(
     context: Window = None,
     vocab: Vocab = None,
     aspect_ratio: Aspect = None,
+    loss_unit: LossUnit = "",
+    bytes_per_token: BytesPerToken = None,
+    decimal: Decimal = ".",
     as_json: Json = False,
 ) -> None:
     """Check a table's data and design without fitting it: what it can identify, and which runs would help.
@@ -188,8 +163,9 @@ def check_command(
     from scaling.calibration import Calibration
 
     given = Calibration.load(supervised).supervised if supervised else None
+    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal)
     report = check(
-        load_table(table, mapping), given, _architecture(context, vocab, aspect_ratio),
+        runs, given, _architecture(context, vocab, aspect_ratio),
         gamma=gamma, fixed=_numbers("--fix", fix), tied=tied,
     )  # fmt: skip
     typer.echo(json.dumps(asdict(report), indent=1) if as_json else report)
@@ -199,7 +175,7 @@ def check_command(
 
 def compare_command(
     table: Table,
-    mapping: Map = "",
+    mapping: Map = None,
     law: Annotated[list[str] | None, typer.Option(help="A law to compare; repeat for several.")] = None,
     supervised: Given = "",
     gamma: Gamma = "auto",
@@ -218,6 +194,9 @@ def compare_command(
             "second, on fewer tokens than the third; by default each leaves out about a third.",
         ),
     ] = "",
+    loss_unit: LossUnit = "",
+    bytes_per_token: BytesPerToken = None,
+    decimal: Decimal = ".",
     as_json: Json = False,
     seed: Annotated[int, typer.Option(help="Random seed of the starts.")] = 0,
 ) -> None:
@@ -235,8 +214,9 @@ def compare_command(
     from scaling.calibration import Calibration
 
     given = Calibration.load(supervised) if supervised else None
+    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal)
     found = compare_laws(
-        load_table(table, mapping), law or None, supervised=given, seed=seed,
+        runs, law or None, supervised=given, seed=seed,
         gamma=gamma, fixed=_numbers("--fix", fix), tied=tied, joint=joint,
         objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
         thresholds=_three(thresholds) if thresholds else None,
@@ -246,7 +226,7 @@ def compare_command(
 
 def _numbers(option: str, text: str) -> dict[str, float]:
     """``"E=1.69,k=1.4"`` as numbers by name."""
-    from fits.runs import parse_mapping
+    from fits.column_names import parse_mapping
 
     example = "E=1.69,k=1.4"
     try:

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from distlaw.fit import Json, Map, Table, load_table
+from distlaw.fit import Json
+from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, Table, load_table
 
 
 class On(StrEnum):
@@ -27,7 +28,10 @@ def register(app: typer.Typer) -> None:
 
 def compare_methods_command(
     table: Table,
-    mapping: Map = "",
+    mapping: Map = None,
+    loss_unit: LossUnit = "",
+    bytes_per_token: BytesPerToken = None,
+    decimal: Decimal = ".",
     control: Annotated[
         str,
         typer.Option(
@@ -57,7 +61,8 @@ def compare_methods_command(
     """
     from fits import compare_methods
 
-    found = compare_methods(load_table(table, mapping), control or None, on.value, seed=seed)
+    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal)
+    found = compare_methods(runs, control or None, on.value, seed=seed)
     if plot is not None:
         found.plot().write(plot, "--plot")
     typer.echo(json.dumps(found.data(), indent=1) if as_json else found)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distlaw.fit import Map
 from distlaw.options import Law, ScenarioNames, refuse
+from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, load_table
 from scaling.calibration import DEFAULT_CALIBRATION
 from scaling.errors import InputError
 from scaling.units import format_number, parse_list
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from fits import Fit
     from fits.plots import Plots
     from scaling.figures.figure import Figure
+
+    ReadTable = Callable[[Path], pd.DataFrame]
 
 OF_A_TABLE: dict[str, tuple[str, Callable[[Plots, str, str | None], Figure]]] = {
     "law": ("the runs and the fitted law over teacher loss", lambda plot, _, law: plot.law(law)),
@@ -95,7 +100,10 @@ def plot_command(
     budgets: Annotated[str, typer.Option(metavar="FLOPS", help="The same for compute: 1e20,1e24.")] = "",
     scenario: ScenarioNames = None,
     law: Law = None,
-    mapping: Map = "",
+    mapping: Map = None,
+    loss_unit: LossUnit = "",
+    bytes_per_token: BytesPerToken = None,
+    decimal: Decimal = ".",
     coordinate: Annotated[str, typer.Option(help="For profile: a fitted coordinate.")] = "",
 ) -> None:
 
@@ -108,25 +116,37 @@ def plot_command(
         "budgets": parse_list(budgets, "--budgets", "FLOPs"),
     }
     asked: dict[str, Any] = {**quantities, "scenarios": tuple(scenario or ())}
-    of_tables = {"--map": mapping, "--coordinate": coordinate}
+    of_tables = {
+        "--map": mapping,
+        "--loss-unit": loss_unit,
+        "--bytes-per-token": bytes_per_token,
+        "--coordinate": coordinate,
+    }
     options = {
         f"--{name}".replace("scenarios", "scenario").replace("_", "-"): each for name, each in asked.items()
     }
     if kind in OF_A_TABLE:
         refuse(options, f"does not go with {kind}")
-        figure = _of_a_table(kind, source, mapping, coordinate, law, dark)
+        read = partial(
+            load_table,
+            mapping=mapping,
+            loss_unit=loss_unit,
+            bytes_per_token=bytes_per_token,
+            decimal=decimal,
+        )
+        figure = _of_a_table(kind, source, read, coordinate, law, dark)
     elif kind in OF_A_STORE:
         refuse(options | of_tables | {"--law": law}, f"does not go with {kind}")
         figure = _of_a_store(kind, source, dark)
     else:
         refuse(of_tables, f"does not go with {kind}")
         figure = _of_a_calibration(kind, source or DEFAULT_CALIBRATION, asked, law, dark)
-    read = [
+    echoed = [
         f"{name.replace('_', ' ')} {', '.join(format_number(value) for value in values)}"
         for name, values in quantities.items()
         if values
     ]
-    typer.echo(f"figure: {figure.write(out)}" + (f" ({'; '.join(read)})" if read else ""))
+    typer.echo(f"figure: {figure.write(out)}" + (f" ({'; '.join(echoed)})" if echoed else ""))
 
 
 def _of_a_calibration(
@@ -144,20 +164,21 @@ def _of_a_calibration(
     return draw(int(numbered[1]) if numbered else kind, source, dark=dark, law=law, **wish)
 
 
-def _of_a_table(kind: str, source: str, mapping: str, coordinate: str, law: str | None, dark: bool) -> Figure:
+def _of_a_table(
+    kind: str, source: str, read: ReadTable, coordinate: str, law: str | None, dark: bool
+) -> Figure:
     if (kind == "profile") != bool(coordinate):
         raise InputError('profile needs a --coordinate, and it alone: for example "ln k"')
-    plot = _fitted(kind, source, mapping).plot
+    plot = _fitted(kind, source, read).plot
     return OF_A_TABLE[kind][1](plot.on_dark if dark else plot, coordinate, law)
 
 
-def _fitted(kind: str, source: str, mapping: str) -> Fit:
-    from distlaw.fit import load_table
+def _fitted(kind: str, source: str, read: ReadTable) -> Fit:
     from fits import fit
 
     if not source:
         raise InputError(f"{kind} is a figure of a fit: name a table, or a sweep's store")
-    return fit(load_table(Path(source), mapping), source=source, held_out=kind == "predicted")
+    return fit(read(Path(source)), source=source, held_out=kind == "predicted")
 
 
 def _of_a_store(kind: str, source: str, dark: bool) -> Figure:

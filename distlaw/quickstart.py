@@ -55,8 +55,8 @@ def quickstart(
 
 
 def _fit(store: Path, out: Path, calibration: Path) -> None:
-    from distlaw.fit import load_table
     from distlaw.sweep import write_table
+    from distlaw.tables import load_table
     from fits import fit
 
     runs = load_table(store)

@@ -9,18 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fits.column_names import SYNONYMS
 from scaling.accounting import ASSUMED, COUNTED, GIVEN, TABLE, Accounting, accounting, with_numbers
 from scaling.accounting import training_effect as effect_on_training
 from scaling.compute import FORWARDS_PER_STEP, Architecture
 from scaling.errors import InputError
 
 NAMES = {
-    "context": (
-        *("context", "context_length", "context_size", "n_ctx", "ctx_len", "seq_len", "seq_length"),
-        *("sequence_length", "max_seq_len", "max_seq_length", "block_size"),
-    ),
-    "vocab": ("vocab", "vocab_size", "n_vocab", "vocabulary", "vocabulary_size", "padded_vocab_size"),
-    "aspect_ratio": ("aspect_ratio",),
+    **{name: (name, *SYNONYMS[name]) for name in ("context", "vocab", "aspect_ratio")},
     "width": ("d_model", "hidden_size", "n_embd", "width", "model_dim", "embed_dim", "hidden_dim"),
     "layers": ("n_layers", "n_layer", "num_layers", "num_hidden_layers", "layers", "depth"),
 }

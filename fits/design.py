@@ -9,37 +9,22 @@ import numpy as np
 import pandas as pd
 
 from fits.cost import basis, counted
+from fits.findings import Finding
 from fits.joint import DEFAULT_COEFFICIENTS, FreeCoefficients, Recipe
 from fits.model import Rows
-from fits.scrutiny import students_apart, unnamed
+from fits.row_groups import check_groups, repeats, scatter
+from fits.scrutiny import students_apart
 from fits.settings import check_options, with_gamma
-from fits.thinning import THINNED
+from fits.thinning import READ_AS, THINNED
 from scaling.cautions import REPEATED
 from scaling.errors import InputError
 from scaling.laws import SupervisedLaw
 
-CHECKPOINTS = 8
-"""Token counts of one size and teacher from which unnamed rows look like checkpoints."""
 TOKENS_PER_PARAM = (1.0, 1e6)
 """Outside of these the median run is not one that anybody trains."""
 COLLINEAR = 0.98
 """Correlation of ln N and ln D beyond which they lie on one line."""
 ONE_BUDGET = 1.5  # runs whose compute differs by less than this factor are of one budget
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """One thing about the design that limits what can be learned."""
-
-    level: str
-    """"refuse": nothing can be fitted; "warn": something will not be determined."""
-    what: str
-    """What is wrong, with the numbers."""
-    mend: str
-    """The runs that would mend it."""
-
-    def __str__(self) -> str:
-        return f"{self.what}. {self.mend}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +64,9 @@ def check(
     ]
     lines += [f"  {text}" for text in basis(counted(table, architecture))]
     lines += [
-        f"  not used: {c} x {reason}" for reason, c in table["excluded"].value_counts().items() if reason
+        f"  not used: {c} x {reason} ({_rows(table, str(reason))})"
+        for reason, c in table["excluded"].value_counts().items()
+        if reason
     ]
     for kind, N, D in (
         ("supervised", rows.N[: rows.supervised], rows.D[: rows.supervised]),
@@ -98,6 +85,12 @@ def check(
         reasons = published_reasons(rows)
         if reasons:
             lines.append(f"  the published 8-coefficient law cannot be identified: only {', '.join(reasons)}")
+    again = repeats(table)
+    if len(again):
+        lines.append(
+            f"  equal configurations differ by {100 * scatter(again):.2g} % (sd of ln loss, "
+            f"{len(again)} rows of {again['cell'].nunique()} configurations)"
+        )
     lines += [f"  {remark}" for remark in remarks(table)]
     laws = ("effective-tokens",) if rows.distillations else ()
     recipe = Recipe(laws=laws, pins=dict(fixed or {}), tied=tied, given=supervised)
@@ -138,7 +131,8 @@ def refuse(findings: Iterable[Finding]) -> None:
 
 def remarks(table: pd.DataFrame) -> list[str]:
     """What was done to the table on the way in, beyond leaving rows out."""
-    thinned = [table.attrs[THINNED]] if THINNED in table.attrs else []
+    thinned = list(table.attrs.get(READ_AS, []))
+    thinned += [table.attrs[THINNED]] if THINNED in table.attrs else []
     if "tokens_from" not in table:
         return thinned
     filled = table.loc[(table["tokens_from"].fillna("") != "") & (table["excluded"] == ""), "tokens_from"]
@@ -193,18 +187,7 @@ def check_table(table: pd.DataFrame) -> list[Finding]:
                 mend="Check that the columns of parameters and tokens are not each other's, or compute's",
             )
         )
-    alone = used[unnamed(used)]
-    counts = alone.groupby(["kind", "params", "teacher_loss"], dropna=False)["tokens"].nunique()
-    if len(counts) and counts.max() >= CHECKPOINTS:
-        found.append(
-            Finding(
-                level="warn",
-                what=f"up to {counts.max()} token counts of one size and teacher, in rows without a run's "
-                "name: if they are checkpoints of one run, every interval is several times too narrow",
-                mend="Name the runs in a column 'run' (--map run=...)",
-            )
-        )
-    return found
+    return found + check_groups(table)
 
 
 def _values(table: pd.DataFrame, column: str) -> list[str]:
@@ -393,6 +376,11 @@ def published_reasons(rows: Rows) -> list[str]:
         for have, least, one, many in needs
         if have < least
     ]
+
+
+def _rows(table: pd.DataFrame, reason: str) -> str:
+    rows = [str(i + 1) for i in np.flatnonzero(table["excluded"] == reason)]
+    return f"row{'s' * (len(rows) > 1)} {', '.join(rows[:6])}" + (", ..." if len(rows) > 6 else "")
 
 
 def _counted(count: int, one: str, many: str = "") -> str:

@@ -14,7 +14,6 @@ import pandas as pd
 
 from fits.cost import counted
 from fits.design import (
-    Finding,
     check_distillation,
     check_fit,
     judge,
@@ -23,10 +22,12 @@ from fits.design import (
     remarks,
 )
 from fits.estimate import Estimate, Objective
+from fits.findings import Finding
 from fits.heldout import HeldOut, extrapolations, leave_groups_out
 from fits.joint import SUPERVISED, Recipe, draw_laws
 from fits.model import Rows, law_names
 from fits.repeats import together
+from fits.row_groups import check_scatter
 from fits.runs import validate
 from fits.settings import check_options, decide_gamma, fit_or_separate, with_gamma
 from fits.solver import Array
@@ -209,6 +210,7 @@ def fit(
     table = _annotated(table, estimates)
     for kind, of_kind in table[table["excluded"] == ""].groupby("kind", sort=False):
         findings += check_fit(str(kind), of_kind["loss"].to_numpy(), of_kind["predicted"].to_numpy())
+        findings += check_scatter(of_kind)
     return Fit(
         table=table,
         recipe=recipe,

@@ -6,11 +6,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fits.cells import column_called
 from scaling.errors import InputError
 
 Array = NDArray[np.float64]
 
-FINISHED = ("done", "finished", "completed", "success")
+FINISHED = ("done", "finished", "completed", "complete", "success", "succeeded", "ok")
+UNFINISHED = (
+    *("failed", "failure", "crashed", "killed", "running", "pending", "queued", "error", "cancelled"),
+    *("canceled", "preempted", "aborted", "timeout", "scheduled", "stopped", "diverged"),
+)
+LARGEST_VOCABULARY = 2.0**18
+"""Tokens of the largest tokenizers; no loss is above a uniform guess over so many, ln 2**18 = 12.5 nats."""
 COMPARABLE = {
     "tokenizer": "tokenizers",
     "vocab": "vocabularies",
@@ -20,31 +27,46 @@ COMPARABLE = {
 """Columns that must say one thing of all runs, for their nats/token to be comparable."""
 TEACHER_APART = 0.02
 """A teacher's loss may be this far (relative) from the loss of its own run in the same table."""
-BETWEEN = {"params": (1e3, 1e15), "tokens": (1e3, 1e18)}
-"""Sizes outside are of another unit, or another column."""
 STUDENT_APART = 1.3
 """No student is, typically, this factor worse than both its teacher and the same training without one."""
 
 
 def exclusions(table: pd.DataFrame) -> pd.Series[str]:
-    """Why each row cannot be used; empty where it can."""
+    """Why each row cannot be used, teachers apart; empty where it can."""
     why = pd.Series("", index=table.index)
 
     def exclude(rows: pd.Series[bool], reason: str) -> None:
         why[rows & (why == "")] = reason
 
     if "status" in table:
-        status = table["status"].astype(str).str.lower()
+        status = table["status"].astype(str).str.strip().str.lower()
         for name in status[table["status"].notna() & ~status.isin(FINISHED)].unique():
             exclude(status == name, f"status is {name!r}")
     exclude(table["loss"].isna(), "no loss")
     exclude(np.isinf(table["loss"]), "the loss is infinite: the run diverged")
     for column in ("params", "tokens"):
         exclude(~np.isfinite(table[column]), f"no {column}")
-    distilled = table["kind"] == "distillation"
-    exclude(distilled & ~np.isfinite(table["teacher_loss"]), "a distillation without its teacher's loss")
+    exclude(table["tokens"] == 0.0, "an evaluation before training (0 tokens)")
+    limit = uniform_loss(table)
+    for most in sorted(limit[table["loss"] > limit].unique()):
+        guess = f"{most:.4g} nats/token, a uniform guess over {np.exp(most):,.0f} tokens"
+        exclude((limit == most) & (table["loss"] > most), f"the loss is above {guess}")
     exclude(_repeated(table), "the same row again")
     return why
+
+
+def uniform_loss(table: pd.DataFrame) -> pd.Series[float]:
+    """The loss of a uniform guess (rows,): ln of the vocabulary, or of the largest one if none is given."""
+    vocab = pd.Series(np.nan, index=table.index)
+    if "vocab" in table:
+        vocab = pd.to_numeric(table["vocab"], errors="coerce").astype(np.float64)
+    return pd.Series(np.log(vocab.where(vocab > 1).fillna(LARGEST_VOCABULARY)), index=table.index)
+
+
+def foreign_status(status: pd.Series) -> bool:
+    """Whether a column ``status`` says nothing of how runs ended."""
+    said = status.dropna().astype(str).str.strip().str.lower()
+    return len(said) > 0 and not said.isin([*FINISHED, *UNFINISHED]).any()
 
 
 def unnamed(table: pd.DataFrame) -> pd.Series[bool]:
@@ -57,42 +79,6 @@ def _repeated(table: pd.DataFrame) -> pd.Series[bool]:
     same = ["kind", "params", "tokens", "loss", "teacher_loss", "seed", "teacher", "method"]
     key = table[[column for column in same if column in table]]
     return key.assign(run=table["run"].mask(unnamed(table), "")).duplicated() & table["loss"].notna()
-
-
-def refuse_implausible(table: pd.DataFrame) -> None:
-    """Refuse what no run can have measured, and the units people most often mix up."""
-    used = table[table["excluded"] == ""]
-    for column in ("params", "tokens", "loss", "teacher_loss", "loss_se"):
-        bad = used[used[column] <= 0.0] if column in used else used.iloc[:0]
-        if len(bad):
-            row, value = bad.index[0], bad[column].iloc[0]
-            hint = "; leave it empty where it is not known" if column == "loss_se" else ""
-            raise InputError(f"row {row + 1}, column {column!r}: {value:g} is not positive{hint}")
-    if not len(used):
-        reasons = ", ".join(f"{n} x {why}" for why, n in table["excluded"].value_counts().items())
-        raise InputError(f"no row can be used: {reasons}")
-    for column, unit in (("params", "parameters"), ("tokens", "tokens")):
-        least, most = BETWEEN[column]
-        odd = used[(used[column] < least) | (used[column] > most)]
-        if len(odd):
-            value, largest = odd[column].iloc[0], used[column].max()
-            hint = f"is it in millions or billions? Write {unit} in full, or as '143M'"
-            if value > most:
-                hint = "is it compute, in FLOPs? That is column 'compute' (--map C=...)"
-            raise InputError(
-                f"row {odd.index[0] + 1}, column {column!r}: no run has {value:.6g} {unit} "
-                f"(the largest value is {largest:.6g}); {hint}"
-            )
-    for column in ("loss", "teacher_loss"):
-        bad = used[used[column] > 20.0]
-        if len(bad):
-            row, value = bad.index[0], bad[column].iloc[0]
-            raise InputError(
-                f"row {row + 1}, column {column!r}: {value:g} nats/token is worse than a uniform guess over "
-                "480 million tokens; a loss is in nats/token (not perplexity, not a sum)"
-            )
-    if used["loss"].nunique() == 1 and len(used) > 2:
-        raise InputError(f"column 'loss': every run has {used['loss'].iloc[0]:g}")
 
 
 def refuse_inconsistent(table: pd.DataFrame) -> None:
@@ -111,8 +97,9 @@ def _one_measure(used: pd.DataFrame) -> None:
         if len(values) > 1:
             names = ", ".join(repr(str(value)) for value in sorted(values, key=str)[:4])
             raise InputError(
-                f"column {column!r} names {len(values)} {what} ({names}): their nats/token cannot be "
-                "compared; fit one table for each"
+                f"{column_called(used, column)} names {len(values)} {what} ({names}): their nats/token "
+                f"cannot be compared; fit one table for each. If the column means something else, "
+                f"--map {column}= leaves it out"
             )
 
 
@@ -124,15 +111,22 @@ def _runs_agree(used: pd.DataFrame) -> None:
         if (counts > 1).any():
             run = counts.index[counts > 1][0]
             rows = ", ".join(str(i + 1) for i in used.index[used["run"] == run][:4])
-            raise InputError(f"run {run!r} (rows {rows}): one run cannot have several {column}")
+            raise InputError(
+                f"run {run!r} (rows {rows}): one run cannot have several {column}; if "
+                f"{column_called(used, 'run')} does not name runs, --map run= leaves it out"
+            )
     clash = used[used.duplicated(["run", "tokens", "seed"], keep=False)]
     if len(clash):
         run = clash["run"].iloc[0]
         rows = clash.index[clash["run"] == run]
         losses = ", ".join(f"{value:g}" for value in clash.loc[rows, "loss"].iloc[:4])
+        counts = clash.loc[rows].astype(str).nunique()
+        differ = [str(column) for column in counts.index[counts > 1] if column != "loss"]
+        told = f"; they differ in {', '.join(map(repr, differ[:4]))}" if differ else ""
         raise InputError(
             f"run {run!r} (rows {', '.join(str(i + 1) for i in rows[:4])}): different losses after the same "
-            f"tokens ({losses}); give repeated seeds different run names or a column 'seed'"
+            f"tokens ({losses}{told}); give repeated seeds different run names or a column 'seed', and "
+            "losses on several texts a table each"
         )
 
 

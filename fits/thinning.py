@@ -7,14 +7,16 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from fits.cells import numbers
 from scaling.errors import InputError
-from scaling.units import parse_quantity
 
 MOST_ROWS = 1_000_000
 STEP = 1.05
 """Checkpoints of one run within this factor of tokens count as neighbours."""
 THINNED = "thinned"
 """The attribute of a thinned table that says so."""
+READ_AS = "read_as"
+"""The attribute of a table that lists notes on how it was read."""
 
 
 def gathered(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -47,9 +49,7 @@ def _thinned(table: pd.DataFrame, rows: int) -> pd.DataFrame:
             f"the table has over {MOST_ROWS:,} rows, the most that can be fitted. If they are checkpoints, "
             "name their runs in a column 'run' (--map run=...): then neighbouring ones are thinned"
         )
-    amount = pd.to_numeric(table[progress], errors="coerce")
-    for row in map(int, np.flatnonzero(amount.isna() & table[progress].notna())):
-        amount.iloc[row] = parse_quantity(str(table[progress].iloc[row]), f"row {row + 1}, {progress}")
+    amount = numbers(table, progress)
     key = table[[name for name in ("run", "seed", "kind") if name in table]].assign(
         step=np.floor(np.log(amount.where(amount > 0)) / np.log(STEP)),
         measured=table[[name for name in ("loss", "loss_bits") if name in table]].notna().any(axis=1),

@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from fits.design import Finding, check_distillation, judge
+from fits.design import check_distillation, judge
+from fits.findings import Finding
 from fits.model import Rows
 from fits.runs import validate
 from scaling.calibration import DEFAULT_CALIBRATION, Calibration

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fits import read_runs, runs, thinning, validate
+from fits import read_runs, table_files, thinning, validate
+from fits.column_names import parse_mapping
 from fits.design import remarks
-from fits.runs import parse_mapping
 from scaling import InputError
 from scaling.compute import Architecture
 
@@ -70,9 +70,12 @@ def test_kind_follows_the_teacher() -> None:
 
 @pytest.mark.parametrize(("column", "value"), [("teacher_params", 1e7), ("method", "forward-kl")])
 def test_whatever_has_a_teacher_is_no_supervised_run(column: str, value: object) -> None:
-    read = validate(table(**{column: [None, None, value]}))
-    assert list(read["kind"]) == ["supervised", "supervised", "distillation"]
+    frame = table(**{column: [None, value, value]})
+    read = validate(frame.assign(teacher_loss=[np.nan, 2.5, np.nan]))
+    assert list(read["kind"]) == ["supervised", "distillation", "distillation"]
     assert list(read["excluded"]) == ["", "", "a distillation without its teacher's loss"]
+    with pytest.raises(InputError, match=r"all 2 distillations .* are without their teacher's loss"):
+        validate(frame)
 
 
 def test_kind_in_any_case() -> None:
@@ -124,7 +127,10 @@ def test_checkpoints_of_a_run_and_repeated_seeds_are_kept() -> None:
         (table(loss=[3.0, -2.0, 2.6]), "row 2, column 'loss': -2 is not positive"),
         (table(params=[143, 198, 546]), "row 1, column 'params': no run has 143 parameters .*in millions"),
         (table(tokens=[1e18, 2e18, 4e18]), "row 2, column 'tokens': no run has 2e.18 tokens .*is it compute"),
-        (table(loss=["3,0", "2,8", "2,6"]), "row 1, column 'loss': '3,0' has a decimal comma"),
+        (
+            table(loss=["3,0", "2,8", "2,6"]),
+            "row 1, column 'loss': '3,0' has a comma, perhaps a decimal comma",
+        ),
         (table(loss=[300.0, 20.0, 18.0]), "row 1, column 'loss': 300"),
         (table(loss=3.0), "every run has 3"),
         (table(loss=np.nan), "no row can be used: 3 x no loss"),
@@ -157,7 +163,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no such file"):
         read_runs(tmp_path / "none.csv")
     (tmp_path / "broken.parquet").write_text("not parquet")
-    with pytest.raises(InputError, match=r"broken\.parquet: not a readable parquet table"):
+    with pytest.raises(InputError, match=r"broken\.parquet: not a readable table"):
         read_runs(tmp_path / "broken.parquet")
     with pytest.raises(InputError, match="N=params,D=tokens"):
         parse_mapping("N")
@@ -173,8 +179,9 @@ def test_mappings_and_separators_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="two columns are mapped to params, 'tokens' is the second"):
         read_runs(path, {"N": "params", "params": "tokens"})
     table().to_csv(path, index=False, sep=";", decimal=",")
-    with pytest.raises(InputError, match=r"runs\.csv: the columns are separated by semicolons"):
+    with pytest.raises(InputError, match=r"runs\.csv: row 1, column 'params': '1000000,0' has a comma"):
         read_runs(path)
+    pd.testing.assert_frame_equal(read_runs(path, decimal=","), validate(table()))
 
 
 def test_losses_in_bits() -> None:
@@ -200,7 +207,7 @@ def test_neighbouring_checkpoints_of_a_large_table_are_thinned(
 ) -> None:
     """Read in parts, thinned wherever they pass the limit; what is kept does not depend on the parts."""
     monkeypatch.setattr(thinning, "MOST_ROWS", 2000)
-    monkeypatch.setattr(runs, "READ_AT_ONCE", 300)
+    monkeypatch.setattr(table_files, "READ_AT_ONCE", 300)
     path = tmp_path / f"runs{suffix}"
     writers = {".csv": "to_csv", ".parquet": "to_parquet", ".jsonl": "to_json"}
     how = {".csv": {"index": False}, ".parquet": {}, ".jsonl": {"orient": "records", "lines": True}}

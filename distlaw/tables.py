@@ -1,0 +1,75 @@
+"""Options that say how a table of runs is read, for every command that reads one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scaling.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Table = Annotated[
+    Path,
+    typer.Argument(
+        metavar="TABLE",
+        help="CSV, TSV, JSON, JSON lines or Parquet, compressed or not; - for standard input; or a sweep's "
+        "store.",
+    ),
+]
+Map = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        help="Map column names, ours=yours, by name or symbol: N=params,D=tokens,L=val_loss,L_T=t_loss. "
+        "May be repeated. Also run (what the checkpoints of one run share), kind, seed, status, teacher, "
+        "method; and C, the compute of a run's own training, from which missing tokens follow. "
+        "D=seen*1e9 states a unit, "
+        'L="a, b" quotes a name, method= says that there is no such column.',
+    ),
+]
+LossUnit = Annotated[
+    str,
+    typer.Option(help="Unit of the losses: nats/token (the default), bits/token, bits/byte or perplexity."),
+]
+BytesPerToken = Annotated[
+    float | None,
+    typer.Option(help="Convert losses from bits/byte; 1 gives a law in nats/byte."),
+]
+Decimal = Annotated[str, typer.Option(help="Decimal mark of the table's numbers: . or ,")]
+
+
+def load_table(
+    path: Path,
+    mapping: str | Sequence[str] | None = None,
+    loss_unit: str = "",
+    bytes_per_token: float | None = None,
+    decimal: str = ".",
+) -> pd.DataFrame:
+    """A runs table from a file, from standard input, or from the directory of a sweep's store."""
+    from fits.column_names import parse_mapping
+    from fits.runs import read_runs, validate
+
+    if path.is_dir():
+        if mapping or loss_unit or bytes_per_token is not None:
+            raise InputError("--map and units are for tables; a sweep's store has our columns already")
+        from sweeps import results  # heavy: only for stores
+
+        try:
+            return validate(results(path))
+        except KeyError as error:
+            raise InputError(
+                f"{path}: this store was written by another version of distlaw (a run without {error}); "
+                "fit it with that version, or run the sweep again in a new directory"
+            ) from error
+    return read_runs(
+        path,
+        parse_mapping(mapping if isinstance(mapping, str) else ",".join(mapping or ()), absent=True),
+        loss_unit=loss_unit or None,
+        bytes_per_token=bytes_per_token,
+        decimal=decimal,
+    )

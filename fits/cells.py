@@ -1,0 +1,128 @@
+"""Cells of a table as numbers and as names of runs, whatever type they were read with."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from scaling.errors import InputError
+from scaling.units import Unit, parse_quantity, unit_of
+
+EMPTY = frozenset(
+    ("", "-", "--", "n/a", "na", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na", "#n/a n/a")
+)
+"""Text, in lower case, that stands for an empty cell."""
+HEADERS = "headers"
+"""The attribute of a table that holds the headers of its file, by column of ours."""
+DECIMALS = (".", ",")
+_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?\s*[a-z ]*", re.IGNORECASE)
+"""One comma that may be a decimal comma."""
+
+
+def column_called(table: pd.DataFrame, column: str) -> str:
+    """A column as its user knows it: ``column 'val/loss' (loss)``."""
+    header = table.attrs.get(HEADERS, {}).get(column, column)
+    return f"column {header!r}" + (f" ({column})" if header != column else "")
+
+
+def absent(values: pd.Series) -> pd.Series[bool]:
+    """The cells that hold nothing, or text that says so."""
+    if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
+        return values.isna()
+    return values.isna() | values.astype(str).str.strip().str.lower().isin(EMPTY)
+
+
+def numbers(table: pd.DataFrame, column: str, decimal: str = ".", scale: float = 1.0) -> pd.Series[float]:
+    """A column as floats; ``scale`` multiplies the cells that are plain numbers ("143M" has its own unit).
+
+    Raises InputError, with its row, for a cell that is no number.
+    """
+    values = table[column]
+    if pd.api.types.is_bool_dtype(values):
+        raise InputError(f"{column_called(table, column)} holds true/false, not numbers")
+    if pd.api.types.is_numeric_dtype(values):
+        return pd.Series(values.to_numpy(np.float64, na_value=np.nan), index=values.index) * scale
+    values = values.astype(object)
+    truth = values.map(lambda value: isinstance(value, bool | np.bool_))
+    plain = pd.to_numeric(values.mask(truth), errors="coerce").astype(np.float64) * scale
+    for row in map(int, np.flatnonzero(plain.isna() & ~absent(values))):
+        text = str(values.iloc[row]).strip()
+        where = f"row {row + 1}, {column_called(table, column)}"
+        plain.iloc[row] = _number(text, where, decimal, scale, _unit(column))
+    return plain
+
+
+def _unit(column: str) -> Unit:
+    """The unit that a cell of a column of ours may name."""
+    return "FLOPs" if column in ("compute", "flops") else unit_of(column)
+
+
+def _number(text: str, where: str, decimal: str, scale: float, unit: Unit) -> float:
+    if decimal == "," and "," in text:
+        if not _COMMA.fullmatch(text):
+            raise InputError(f"{where}: {text!r} is not a number with a decimal comma")
+        text = text.replace(",", ".")
+        if re.fullmatch(r"[-+.\de]+", text.lower()):
+            return float(text) * scale
+    if _COMMA.fullmatch(text):
+        pointed, joined = text.replace(",", "."), text.replace(",", "")
+        other = f", or {joined} if it separates thousands" if re.search(r"\d,\d{3}\D*$", text) else ""
+        raise InputError(
+            f"{where}: {text!r} has a comma, perhaps a decimal comma; write {pointed}{other}, or say "
+            "--decimal , for the whole table"
+        )
+    try:
+        number = parse_quantity(text, where, unit)
+    except InputError as error:
+        raise InputError(f"{where}: {text!r} is not a number") from error
+    return number if re.search(r"[a-z]\s*$", text.lower()) else number * scale
+
+
+def readable(table: pd.DataFrame, column: str) -> bool:
+    """Whether a column holds any number, or nothing, or a comma that may be one's."""
+    values = table[column]
+    if pd.api.types.is_bool_dtype(values):
+        return False
+    if pd.api.types.is_numeric_dtype(values):
+        return True
+    filled = values[~absent(values)].astype(object)
+    if filled.empty or pd.to_numeric(filled.astype(str), errors="coerce").notna().any():
+        return True
+    for text in filled.astype(str).unique()[:1000]:
+        if _COMMA.fullmatch(text.strip()):
+            return True
+        try:
+            parse_quantity(text, column, _unit(column))
+        except InputError:
+            continue
+        return True
+    return False
+
+
+def identities(values: pd.Series) -> pd.Series:
+    """Names of runs as text: 3, 3.0 and "3" are one name; empty cells stay empty."""
+    named = values.astype(object).mask(absent(values))
+    text = named.map(_identity, na_action="ignore")
+    return text.astype(object).where(text.notna(), None)
+
+
+def _identity(value: object) -> str:
+    return re.sub(r"^(\d+)\.0+$", r"\1", str(value).strip())
+
+
+def inferred(table: pd.DataFrame, but: frozenset[str]) -> pd.DataFrame:
+    """The table with columns of numbers, or of true and false, as such, except those in ``but``."""
+    for column in table.columns.difference(list(but)):
+        values = table[column].astype(object).infer_objects()
+        if pd.api.types.is_object_dtype(values) or pd.api.types.is_string_dtype(values):
+            told = {"true": True, "false": False}
+            lower = values.astype(str).str.lower()
+            if values.notna().all() and lower.isin(list(told)).all():
+                values = lower.map(told)
+            else:
+                numeric = pd.to_numeric(values, errors="coerce")
+                values = numeric if (numeric.notna() | values.isna()).all() else values
+        table[column] = values
+    return table

@@ -1,0 +1,108 @@
+"""Units that a column's header states: ``tokens (B)``, ``params_millions``, ``C [EFLOP]``, ``val_ppl``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+
+Scale = Callable[[str], tuple[float, bool] | None]
+"""From a column of ours to the factor of its unit and whether it is one, or None where it cannot be."""
+
+_COUNTS = {
+    1e3: ("k", "thousand", "thousands"),
+    1e6: ("m", "mn", "mio", "million", "millions"),
+    1e9: ("b", "bn", "g", "billion", "billions"),
+    1e12: ("t", "tn", "trillion", "trillions"),
+}
+_COUNT_OF = {word: scale for scale, words in _COUNTS.items() for word in words}
+_SI = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15, "e": 1e18, "z": 1e21, "y": 1e24}
+PF_DAY = 1e15 * 86400
+COUNTED = ("params", "tokens", "teacher_params", "teacher_tokens", "unique_tokens")
+COMPUTED = ("compute", "flops")
+HARMLESS = {
+    "params": ("nonembedding", "nonembeddings", "excludingembeddings", "parameters", "params"),
+    "tokens": ("tokens", "training", "train", "seen"),
+    "loss": (
+        "nats",
+        "nat",
+        "natstoken",
+        "natspertoken",
+        "val",
+        "valid",
+        "validation",
+        "eval",
+        "heldout",
+        "test",
+    ),
+    "teacher_loss": ("nats", "nat", "natstoken", "natspertoken", "val", "validation", "eval", "heldout"),
+    "loss_se": ("nats", "natstoken"),
+    "compute": ("training", "train"),
+    "seconds": ("s",),
+}
+"""What else may stand in brackets behind a name without changing what it means."""
+
+LOSS_UNITS = ("nats/token", "bits/token", "bits/byte", "perplexity")
+_LOSS_WORDS = {
+    "perplexity": r"ppl|pplx|perplexity",
+    "bits/byte": r"bpb|bits[ _/-]*(?:per[ _/-]*)?byte|bpc|bits[ _/-]*(?:per[ _/-]*)?char(?:acter)?",
+    "bits/token": r"bpt|bits[ _/-]*(?:per[ _/-]*)?token|bits",
+}
+_LOSS_WORD = {
+    unit: re.compile(rf"(?i)(?:^|(?<=[^a-z]))(?:{words})(?![a-z])") for unit, words in _LOSS_WORDS.items()
+}
+
+
+def header_parts(header: str) -> Iterator[tuple[str, Scale]]:
+    """The ways to read a header as a name and a unit."""
+    if bracketed := re.fullmatch(r"(.+?)\s*[(\[](.+)[)\]]", header.strip()):
+        yield bracketed[1].strip(), partial(_factor, unit=bracketed[2])
+    words = re.split(r"[\s_-]+", header.strip())
+    for count in (1, 2):
+        if len(words) > count:
+            suffix = " ".join(words[-count:])
+            stem = "_".join(words[:-count])
+            yield stem.removesuffix("_in"), partial(_stated, unit=suffix)
+
+
+def _factor(ours: str, unit: str) -> tuple[float, bool] | None:
+    if (found := _stated(ours, unit)) is not None:
+        return found
+    plain = re.sub(r"[^a-z]", "", unit.lower())
+    return (1.0, False) if plain in HARMLESS.get(ours, ()) else None
+
+
+def _stated(ours: str, unit: str) -> tuple[float, bool] | None:
+    text = re.sub(r"^(in|x|×|\*)\s*", "", unit.strip().lower())
+    scale: float | None = None
+    if ours in COUNTED:
+        words = re.sub(r"\s*(of\s+)?(tokens?|params?|parameters?)$", "", text)
+        scale = _COUNT_OF.get(words, _power(words))
+    elif ours in COMPUTED:
+        if re.fullmatch(r"(pf|pflops?|pflop/s|petaflops?|petaflop/s)[\s_/-]*days?", text):
+            scale = PF_DAY
+        elif prefixed := re.fullmatch(r"([kmgtpezy]?)flops?", text):
+            scale = _SI[prefixed[1]]
+        else:
+            scale = _power(re.sub(r"\s*flops?$", "", text))
+    return None if scale is None else (scale, True)
+
+
+def _power(text: str) -> float | None:
+    """A power of ten: ``1e9``, ``10^9``, ``10**9``, ``e9``."""
+    found = re.fullmatch(r"(?:1?e|10\^|10\*\*)\+?(\d{1,2})", text)
+    return 10.0 ** int(found[1]) if found else None
+
+
+def loss_unit_of(header: str) -> str | None:
+    """The unit other than nats/token that a header states for a loss, if it does."""
+    return next((unit for unit, word in _LOSS_WORD.items() if word.search(header)), None)
+
+
+def without_loss_unit(header: str) -> str:
+    """A header without its word for the unit, or with "loss" in its place: ``val_loss`` of ``val_ppl``."""
+    unit = loss_unit_of(header)
+    if unit is None:
+        return header
+    has_loss = re.search(r"(?i)loss|entropy|_se$|stderr", _LOSS_WORD[unit].sub("", header)) is not None
+    return _LOSS_WORD[unit].sub("" if has_loss else "loss", header)
