@@ -107,7 +107,7 @@ def test_stores_of_other_versions_and_mapped_stores(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("sweeps.results", old)
     with pytest.raises(InputError, match="written by another version of distlaw"):
         verbs.load_table(tmp_path)
-    with pytest.raises(InputError, match="--map is for tables"):
+    with pytest.raises(InputError, match="--map and units are for tables"):
         verbs.load_table(tmp_path, "N=size")
 
 

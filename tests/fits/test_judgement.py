@@ -152,14 +152,16 @@ def test_pooled_methods_are_warned_about() -> None:
 def test_pooled_contexts_and_unnamed_checkpoints_are_warned_about() -> None:
     frame = sweep(noise=0.01, tokens=tuple(np.geomspace(2.5e5, 4e6, 9)))
     assert not any("checkpoints" in str(finding) for finding in check(validate(frame)).findings)
-    said = str(check(validate(frame.drop(columns="run").assign(context=128 + frame.index % 2))))
+    said = str(check(validate(frame.drop(columns="run"))))
     assert "up to 9 token counts of one size and teacher, in rows without a run's name" in said
+    said = str(check(validate(frame.assign(context=128 + frame.index % 2))))
     assert "2 contexts (128, 129), pooled here" in said
 
 
-def test_columns_that_look_exchanged_are_warned_about() -> None:
+def test_columns_that_look_exchanged_are_refused_and_losses_in_bits_warned_about() -> None:
     swapped = sweep().rename(columns={"params": "tokens", "tokens": "params"})
-    assert "tokens per parameter, which would be rare" in str(check(validate(swapped)))
+    with pytest.raises(InputError, match="tokens per parameter .* if the two are exchanged, map them"):
+        validate(swapped)
     frame = sweep(noise=0.003, students=(5e3, 2e4, 6e4))  # no size that a supervised run has
     frame.loc[frame["kind"] == "distillation", "loss"] /= np.log(2)
     said = [str(finding) for finding in fit(frame, draws=20, held_out=False).findings]
