@@ -160,7 +160,7 @@ def test_pooled_contexts_and_unnamed_checkpoints_are_warned_about() -> None:
 
 def test_columns_that_look_exchanged_are_refused_and_losses_in_bits_warned_about() -> None:
     swapped = sweep().rename(columns={"params": "tokens", "tokens": "params"})
-    with pytest.raises(InputError, match="tokens per parameter .* if the two are exchanged, map them"):
+    with pytest.raises(InputError, match=r"tokens per parameter .* if the two are exchanged, map them"):
         validate(swapped)
     frame = sweep(noise=0.003, students=(5e3, 2e4, 6e4))  # no size that a supervised run has
     frame.loc[frame["kind"] == "distillation", "loss"] /= np.log(2)
