@@ -18,7 +18,7 @@ from scaling.question import Question
 from scaling.render import text_table
 from scaling.scenarios import DESCRIPTIONS, SCENARIOS
 from scaling.scenarios import scenario as named
-from scaling.units import parse_quantity
+from scaling.units import format_times, parse_quantity
 
 HELP = """One question put to several calibrations and all of their laws: where do they disagree?
 
@@ -126,7 +126,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]
             f"{row['loss_nats']:.3f}",
             f"{row['gain_nats']:+.3f}",
             "" if row["probability_distil"] is None else f"{row['probability_distil']:.2f}",
-            "" if row["outside_region"] is None else f"{row['outside_region']:.2g}x",
+            "" if row["outside_region"] is None else format_times(row["outside_region"]),
         ]
         for row in sorted(rows, key=lambda row: order.index(row["way"]))
     ]

@@ -22,7 +22,7 @@ from scaling.question import Question
 from scaling.repetition import effective_tokens
 from scaling.scenarios import DESCRIPTIONS
 from scaling.uncertainty import Decisions, Judge, Outcome, place, spanning
-from scaling.units import format_number, format_power
+from scaling.units import format_power, format_times
 
 if TYPE_CHECKING:
     import pandas
@@ -97,7 +97,7 @@ class Frontier:
             texts = ["Train directly: no teacher satisfies the constraints."]
         beyond = max(self.outside)
         if beyond > FAR:
-            texts.append(f"Extrapolated up to {format_number(beyond, 2)}x beyond the fitted runs.")
+            texts.append(f"Extrapolated up to {format_times(beyond)} beyond the fitted runs.")
         if min(self.outside) > TOO_FAR:
             texts[:-1] = [f"{UNKNOWN.capitalize()}."]
         elif beyond > TOO_FAR:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scaling.accounting import Accounting
 from scaling.plain import as_plain
 from scaling.scenarios import DESCRIPTIONS
-from scaling.units import format_number, format_power
+from scaling.units import format_number, format_power, format_times
 
 if TYPE_CHECKING:
     import pandas
@@ -279,7 +279,7 @@ class Plan:
         outside = [way.outside for way in self.direct] + [way.outside for way in self.distillations]
         farthest = max((factor for each in outside for factor in each.values()), default=1.0)
         if farthest > FAR:
-            sentences.append(f"Extrapolated up to {format_number(farthest, 2)}x beyond the fitted runs.")
+            sentences.append(f"Extrapolated up to {format_times(farthest)} beyond the fitted runs.")
         return " ".join(sentences)
 
     def _cheapest(self) -> str:
@@ -369,7 +369,7 @@ class Plan:
 def beyond(outside: Mapping[str, float]) -> str:
     """The variables that lie far outside the fitted region and by how many times; empty if none does."""
     far = {name: factor for name, factor in outside.items() if factor > FAR}
-    return ", ".join(f"{name.replace('_', ' ')} {format_number(factor, 2)}x" for name, factor in far.items())
+    return ", ".join(f"{name.replace('_', ' ')} {format_times(factor)}" for name, factor in far.items())
 
 
 def is_too_far(outside: Mapping[str, float]) -> bool:

@@ -40,6 +40,10 @@ _RESTATED = 6e-3
 """Relative difference that rounding may leave between the parts of ``3.2e20 FLOPs (0.32 ZFLOP)``."""
 
 
+MOST_TIMES = 1e6
+"""Factors beyond are all the same to a reader."""
+
+
 def parse_quantity(
     value: str | SupportsFloat, what: str, unit: Unit | None = None, *, zero: bool = False
 ) -> float:
@@ -244,6 +248,15 @@ def format_number(value: float, digits: int = 3) -> str:
         return f"{rounded:.{max(digits, 6)}g}"
     suffix, power = next((k.upper(), p) for k, p in reversed(SCALES.items()) if abs(rounded) >= 10.0**p)
     return f"{rounded / 10.0**power:.{max(digits, 3)}g}{suffix}"
+
+
+def format_times(factor: float) -> str:
+    """How many times something is exceeded, to 2 significant figures: ``10x``, ``130,000x``; no more than a
+    million is told apart.
+    """
+    if factor >= MOST_TIMES:
+        return f"more than {MOST_TIMES:,.0f}x"
+    return f"{float(f'{factor:.2g}'):,g}x"
 
 
 def format_quantity(value: float, unit: str = "") -> str:

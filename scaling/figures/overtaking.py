@@ -20,7 +20,7 @@ from scaling.frontier import Frontier, frontier
 from scaling.plans import FAR, TOO_FAR, Estimate
 from scaling.question import Question
 from scaling.scenarios import DESCRIPTIONS, SCENARIOS, Scenario
-from scaling.units import format_number
+from scaling.units import format_times
 
 
 def over_scenarios(
@@ -144,4 +144,4 @@ def sides(estimates: Iterable[Estimate | None]) -> tuple[Array, Array, Array]:
 def _note(found: Sequence[Frontier]) -> str:
     text = "bands: 90 % of single runs; dotted: where one way overtakes direct training or falls behind"
     beyond = max(max(each.outside) for each in found)
-    return f"{text}; extrapolated up to {format_number(beyond, 2)}x" if beyond > FAR else text
+    return f"{text}; extrapolated up to {format_times(beyond)}" if beyond > FAR else text

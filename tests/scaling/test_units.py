@@ -4,12 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scaling import Question, plan
 from scaling.errors import InputError
 from scaling.units import (
     format_flops,
     format_number,
     format_power,
     format_quantity,
+    format_times,
     parse_count,
     parse_list,
     parse_number,
@@ -151,3 +153,17 @@ def test_what_is_printed_is_read_back_as_the_same_number(value, digits):
     assert parse_quantity(format_flops(value), "x", "FLOPs") == float(f"{value:.3g}")
     for unit in ("params", "tokens"):
         assert parse_quantity(format_quantity(value, unit), "x", unit) == float(f"{value:.3g}")
+
+
+@pytest.mark.parametrize(
+    ("factor", "text"),
+    [(1.0, "1x"), (2.652, "2.7x"), (10.0, "10x"), (199.9, "200x"), (131_072, "130,000x")],
+)
+def test_factors_are_written_for_people(factor, text):
+    assert format_times(factor) == text
+
+
+def test_factors_beyond_a_million_are_not_told_apart():
+    assert format_times(9.4e7) == format_times(math.inf) == "more than 1,000,000x"
+    far = plan(Question(student_params=3e8, budget=1e12)).headline
+    assert "Extrapolated up to more than 1,000,000x beyond the fitted runs." in far
