@@ -251,6 +251,16 @@ def test_figures_that_fail_say_so_in_their_own_cards(page, api):
     assert page.inner_text("#curves-problem") == ""
 
 
+def test_a_first_question_without_an_answer_says_so(page, api):
+    opened(page, api, "ask=target&target=1.3&scenario=best_case")
+    expect(page.locator("#problem")).to_contain_text("cannot be reached")
+    assert page.inner_text("#asked") == "There is no answer to this question yet; the reason:"
+    assert page.is_hidden("#keep-card")
+    page.fill("#target", "2.5")
+    expect(page.locator("#asked")).to_contain_text("target 2.5 nats/token")
+    expect(page.locator("#keep-card")).to_be_visible()
+
+
 def test_an_upload_that_fails_leaves_the_answer_as_it_is(page, api):
     opened(page, api, "scenario=best_case")
     page.set_input_files("#upload", {"name": "mine.json", "mimeType": "", "buffer": b"{NaN"})

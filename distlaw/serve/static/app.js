@@ -92,6 +92,7 @@ function complain(sentence, stale = true) {
   find("problem").hidden = !sentence;
   find("problem").textContent = sentence ?? "";
   find("answer").classList.toggle("failed", Boolean(sentence) && stale);
+  if (sentence && !state.answer) find("asked").textContent = "There is no answer to this question yet; the reason:";
   question.mark(sentence);
 }
 
@@ -121,7 +122,7 @@ function show(answer) {
   drawHint(answer);
   drawTable(find("table"), answer.table);
   drawNotes(find("cautions"), find("assumptions"), answer.notes);
-  find("table-card").hidden = false;
+  find("table-card").hidden = find("keep-card").hidden = false;
   for (const part of ["command", "python"]) find(part).textContent = answer.equivalent[part].trim();
   const files = [/calibration\.json/.test(answer.equivalent.command) && "calibration.json is the file that you uploaded", /teachers\.csv/.test(answer.equivalent.command) && "teachers.csv is the table that you pasted"].filter(Boolean);
   find("files-note").textContent = files.length ? `${files.join("; ")}.` : "";
