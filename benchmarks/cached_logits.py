@@ -17,13 +17,13 @@ import pandas as pd
 import torch
 
 from sweeps import results
-from sweeps.dag.steps import expand
-from sweeps.distillation.logits import kept
-from sweeps.execution.executors import Inline
-from sweeps.execution.scheduler import run
-from sweeps.specs.spec import parse_sweep
-from sweeps.storage.provenance import record_sweep
-from sweeps.storage.store import Store
+from sweeps.dag.expand import expand
+from sweeps.distill.logit_format import kept
+from sweeps.execute.executors import Inline
+from sweeps.execute.provenance import record_sweep
+from sweeps.execute.scheduler import run
+from sweeps.spec.spec import parse_sweep
+from sweeps.store.store import Store
 
 TOPS = (64, 32, 8)
 

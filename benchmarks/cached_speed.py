@@ -18,17 +18,17 @@ import numpy as np
 import torch
 
 from sweeps.dag.ladder import shape_for
-from sweeps.distillation.logit_cache import LogitCache
-from sweeps.distillation.logits import Full, TopK
-from sweeps.distillation.targets import Cached, Online, Target
-from sweeps.distillation.teaching import distributions
-from sweeps.engine.batches import Batches
-from sweeps.engine.device import keep_memory
-from sweeps.engine.model import PRECISIONS, Decoder
-from sweeps.engine.run import Recipe, Run
-from sweeps.methods import Method
-from sweeps.specs.spec import Training
-from sweeps.storage.store import Store
+from sweeps.data.batches import Batches
+from sweeps.distill.logit_format import Full, TopK
+from sweeps.distill.shard_cache import LogitCache
+from sweeps.distill.targets import Cached, Online, Target
+from sweeps.distill.teacher import distributions
+from sweeps.model.decoder import PRECISIONS, Decoder
+from sweeps.model.device import keep_memory
+from sweeps.spec.method import Method
+from sweeps.spec.spec import Training
+from sweeps.store.store import Store
+from sweeps.train.run import Recipe, Run
 
 CONTEXT, BATCH, STEPS = 128, 16, 40
 ROUNDS, SECONDS = 7, 0.4

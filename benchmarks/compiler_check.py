@@ -21,15 +21,14 @@ import torch
 from scaling.errors import InputError
 from scaling.units import parse_quantity
 from sweeps.dag.ladder import shape_for
-from sweeps.distillation.objectives import DIVERGENCES
-from sweeps.distillation.targets import Online
-from sweeps.engine.device import keep_memory, processor
-from sweeps.engine.frozen import FrozenTrunk
-from sweeps.engine.model import PRECISIONS, Decoder
-from sweeps.engine.run import Recipe, Run
-from sweeps.methods import Method
-from sweeps.methods.method import named
-from sweeps.specs.spec import Training
+from sweeps.distill.divergences import DIVERGENCES
+from sweeps.distill.targets import Online
+from sweeps.model.decoder import PRECISIONS, Decoder
+from sweeps.model.device import keep_memory, processor
+from sweeps.model.frozen import FrozenTrunk
+from sweeps.spec.method import Method, named
+from sweeps.spec.spec import Training
+from sweeps.train.run import Recipe, Run
 
 CONTEXT, VOCAB = 128, 512
 

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 from fits import Objective
-from fits.bootstrap import RESAMPLES, bootstrap
-from fits.joint import Recipe, fit_laws
-from fits.model import Rows
-from fits.runs import validate
+from fits.estimation.bootstrap import RESAMPLES, bootstrap
+from fits.estimation.joint import Recipe, fit_laws
+from fits.estimation.model import Rows
+from fits.table.runs import validate
 from scaling import EffectiveTokensLaw, IdentifiableLaw, SupervisedLaw
 from scaling.laws import DistillationLaw, coefficients
 

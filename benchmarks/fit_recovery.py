@@ -15,15 +15,15 @@ import time
 import numpy as np
 from fit_coverage import DESIGNS, Design
 
-from fits.joint import fit_laws
-from fits.model import Rows
-from fits.runs import validate
+from fits.estimation.joint import fit_laws
+from fits.estimation.model import Rows
+from fits.table.runs import validate
 from scaling import SupervisedLaw
-from scaling.calibration import Calibration, Provenance, Region
+from scaling.calibration.calibration import Calibration, Provenance, Region
+from scaling.costs.scenarios import BOTH
 from scaling.laws import DistillationLaw
-from scaling.planner import plan
-from scaling.question import Question
-from scaling.scenarios import BOTH
+from scaling.planner.planner import plan
+from scaling.planner.question import Question
 
 FACTORS = (10, 100)
 

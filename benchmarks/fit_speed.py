@@ -13,15 +13,16 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
-from fits import Objective, datasets, figure1, fit
-from fits.bootstrap import bootstrap, redrawn
-from fits.estimate import Estimate, estimate
-from fits.model import Model, Rows
-from fits.solver import Array, Problem, minimise, objective, quadratic
+from fits import Objective, datasets, fit
+from fits.estimation.bootstrap import bootstrap, redrawn
+from fits.estimation.estimate import Estimate, estimate
+from fits.estimation.levenberg_marquardt import Array, Problem, minimise, objective, quadratic
+from fits.estimation.model import Model, Rows
+from fits.published.__main__ import busbridge2025
 from scaling import EffectiveTokensLaw, IdentifiableLaw, SupervisedLaw
 
 HUBER = Objective(delta=1e-3, priors=False)
-GIVEN = figure1.printed_supervised().supervised
+GIVEN = busbridge2025.printed_supervised().supervised
 
 
 def seconds(action: object, repeats: int = 1) -> tuple[float, object]:

@@ -13,12 +13,12 @@ import argparse
 import numpy as np
 import torch
 
-from sweeps.corpora import source_of, tokenise
 from sweeps.dag.ladder import shape_for
-from sweeps.engine.heldout import heldout_loss
-from sweeps.engine.run import Recipe
-from sweeps.engine.training import train
-from sweeps.specs.spec import Training
+from sweeps.data import source_of, tokenise
+from sweeps.spec.spec import Training
+from sweeps.train.heldout import heldout_loss
+from sweeps.train.loop import train
+from sweeps.train.run import Recipe
 
 RATES = (0.0025, 0.005, 0.01, 0.02, 0.04)
 SIZES = (13e3, 56e3, 107e3)

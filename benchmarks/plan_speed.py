@@ -15,8 +15,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from scaling import Architecture, Calibration, PublishedLaw, Question, Scenario, SupervisedLaw, plan
-from scaling.optimum import QUICK, Bounds, Problems, Setting, solve
-from scaling.scenarios import BOTH, SCENARIOS
+from scaling.costs.scenarios import BOTH, SCENARIOS
+from scaling.planner.optimizer import QUICK, Bounds, Problems, Setting, solve
 
 SUPERVISED = SupervisedLaw(E=1.22, A=3355.0, B=18186.0, alpha=0.408, beta=0.431, gamma=0.452)
 B100 = PublishedLaw(

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from scaling.units import parse_quantity
-from sweeps.corpora import source_of, tokenise
 from sweeps.dag.ladder import shape_for
-from sweeps.engine.device import processor
-from sweeps.engine.heldout import heldout_loss
-from sweeps.engine.run import Recipe
-from sweeps.engine.training import train
-from sweeps.specs.spec import Training
+from sweeps.data import source_of, tokenise
+from sweeps.model.device import processor
+from sweeps.spec.spec import Training
+from sweeps.train.heldout import heldout_loss
+from sweeps.train.loop import train
+from sweeps.train.run import Recipe
 
 WAYS: dict[str, dict[str, object]] = {
     "fp32": {},

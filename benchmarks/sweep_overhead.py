@@ -46,7 +46,7 @@ def spec(place: Path, steps: int) -> dict[str, Any]:
 
 
 PRETEND = """
-import sweeps.run_step, time
+import sweeps.execute.step, time
 def sleep(store, steps, leases, *_):
     for step in steps:
         time.sleep({seconds})
@@ -55,7 +55,7 @@ def sleep(store, steps, leases, *_):
         store.commit(step.id, result)
         leases[step.id].conclude(None)
         yield step, result
-sweeps.run_step._train = sleep
+sweeps.execute.step._train = sleep
 """
 
 
@@ -172,10 +172,10 @@ def measure_large(place: Path) -> None:
 def _fabricate(path: Path, root: Path, place: Path) -> tuple[int, int]:
     """A store in which four fifths of the steps are done; how many there are, and are done."""
     os.environ["DISTLAW_CACHE"] = str(place / "cache")
-    from sweeps.dag.steps import expand
-    from sweeps.specs.spec import load_sweep
-    from sweeps.storage.provenance import record_sweep
-    from sweeps.storage.store import Store
+    from sweeps.dag.expand import expand
+    from sweeps.execute.provenance import record_sweep
+    from sweeps.spec.spec import load_sweep
+    from sweeps.store.store import Store
 
     sweep = load_sweep(path)
     dag, store = expand(sweep), Store(root)

@@ -20,9 +20,9 @@ import torch
 import training_speed as plain
 from torch import Tensor
 
-from scaling.compute import ModelShape
-from sweeps.engine.device import keep_memory, processor
-from sweeps.engine.model_files import qwen3_config
+from scaling.costs.flops import ModelShape
+from sweeps.model.device import keep_memory, processor
+from sweeps.model.model_files import qwen3_config
 
 STEPS, LAST, ROUNDS = 24, 16, 2
 Loop = Callable[[], list[float]]

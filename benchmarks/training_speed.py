@@ -28,16 +28,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scaling.compute import ModelShape
+from scaling.costs.flops import ModelShape
 from sweeps.dag.ladder import shape_for
-from sweeps.distillation.targets import Online
-from sweeps.engine.device import keep_memory, processor
-from sweeps.engine.frozen import FrozenTrunk
-from sweeps.engine.model import Decoder
-from sweeps.engine.model_files import qwen3_config
-from sweeps.engine.run import Recipe, Run
-from sweeps.methods import Method
-from sweeps.specs.spec import Training
+from sweeps.distill.targets import Online
+from sweeps.model.decoder import Decoder
+from sweeps.model.device import keep_memory, processor
+from sweeps.model.frozen import FrozenTrunk
+from sweeps.model.model_files import qwen3_config
+from sweeps.spec.method import Method
+from sweeps.spec.spec import Training
+from sweeps.train.run import Recipe, Run
 
 CONTEXT = 128
 ROUNDS, SECONDS = 5, 0.5
@@ -217,8 +217,8 @@ import sys
 import torch
 torch.set_num_threads(1)
 from sweeps.dag.ladder import shape_for
-from sweeps.engine.run import Recipe, Run
-from sweeps.specs.spec import Training
+from sweeps.train.run import Recipe, Run
+from sweeps.spec.spec import Training
 training = Training(batch_tokens=512, **eval(sys.argv[1]))
 shape = shape_for(13e3, vocab=512, context=128, aspect_ratio=32)
 run = Run(recipe=Recipe(shape=shape, steps=9, training=training, seed=0))
@@ -248,9 +248,9 @@ LOSS = """
 import sys, time, torch
 from torch.nn import functional as F
 from sweeps.engine import chunked
-from sweeps.engine.compiled import compiled
-from sweeps.engine.device import keep_memory
-from sweeps.distillation.objectives import forward_kl, guided_loss, log_probabilities
+from sweeps.model.compiled import compiled
+from sweeps.model.device import keep_memory
+from sweeps.distill.divergences import forward_kl, guided_loss, log_probabilities
 torch.set_num_threads(1)
 keep_memory()
 how, dtype = sys.argv[1], getattr(torch, sys.argv[2])

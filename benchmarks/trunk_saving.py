@@ -3,7 +3,7 @@
     python benchmarks/trunk_saving.py [--sizes 13k 22k] [--tokens 262144 524288 1048576] [--seeds 4]
 
 Under ``wsd`` runs of one size and seed share a trunk at constant rate and branch off it to decay. They end
-in the bits of runs apart (tests/sweeps/test_trunks.py), so sharing itself costs nothing: what it saves is
+in the bits of runs apart (tests/sweeps/dag/test_trunks.py), so sharing itself costs nothing: what it saves is
 counted in FLOPs, and what the schedule does to held-out losses is measured against cosine, on the King James
 Bible, with the same initialisation and batches. About 5 minutes on one core at the defaults.
 """
@@ -19,12 +19,12 @@ import torch
 
 from scaling.units import parse_quantity
 from sweeps import results
-from sweeps.dag.steps import Dag, expand
-from sweeps.execution.executors import Inline
-from sweeps.execution.scheduler import run
-from sweeps.specs.spec import parse_sweep
-from sweeps.storage.provenance import record_sweep
-from sweeps.storage.store import Store
+from sweeps.dag.expand import Dag, expand
+from sweeps.execute.executors import Inline
+from sweeps.execute.provenance import record_sweep
+from sweeps.execute.scheduler import run
+from sweeps.spec.spec import parse_sweep
+from sweeps.store.store import Store
 
 
 def main() -> None:

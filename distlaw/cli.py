@@ -7,20 +7,8 @@ import sys
 
 import typer
 
-from distlaw import (
-    fit,
-    methods,
-    plan,
-    plot,
-    quickstart,
-    serving,
-    submitting,
-    sweep,
-    teacher,
-    train,
-    tune,
-    watching,
-)
+from distlaw.commands import compare_methods, fit, plan, plot, quickstart, serve, teacher, train
+from distlaw.commands.sweep import monitor, run, submit, tune
 from scaling.errors import InputError
 
 app = typer.Typer(
@@ -32,15 +20,15 @@ app = typer.Typer(
 )
 plan.register(app)
 fit.register(app)
-methods.register(app)
+compare_methods.register(app)
 plot.register(app)
-sweep.app.command("tune")(tune.tune)
-sweep.app.command("submit")(submitting.submit)
-watching.register(sweep.app)
-app.add_typer(sweep.app, name="sweep")
+run.app.command("tune")(tune.tune)
+run.app.command("submit")(submit.submit)
+monitor.register(run.app)
+app.add_typer(run.app, name="sweep")
 train.register(app)
 app.add_typer(teacher.app, name="teacher")
-app.command()(serving.serve)
+app.command()(serve.serve)
 quickstart.register(app)
 
 
@@ -53,7 +41,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("DISTLAW_DEBUG"):
             raise
-        from sweeps.storage.faults import explain
+        from sweeps.store.faults import explain
 
         if found := explain(error):
             _fail(*found)

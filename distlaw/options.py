@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from scaling.accounting import with_numbers
-from scaling.calibration import Calibration as Fitted
-from scaling.compute import Architecture
+from scaling.calibration.calibration import Calibration as Fitted
+from scaling.costs.accounting import with_numbers
+from scaling.costs.flops import Architecture
 from scaling.errors import InputError
 from scaling.units import Unit, parse_quantity, unit_of
 

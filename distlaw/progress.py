@@ -13,17 +13,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from distlaw.watching import clock
+from distlaw.commands.sweep.monitor import clock
 from scaling.errors import InputError
-from sweeps.storage.leases import place
+from sweeps.store.leases import place
 
 if TYPE_CHECKING:
-    from sweeps.execution.state import Running, State
-    from sweeps.storage.store import Store
+    from sweeps.execute.state import Running, State
+    from sweeps.store.store import Store
 
 
 class Progress:
-    """Shows a :class:`sweeps.execution.scheduler.State` whenever it is given one."""
+    """Shows a :class:`sweeps.execute.scheduler.State` whenever it is given one."""
 
     def __init__(self, store: Store, slots: int) -> None:
         self.store, self.slots = store, slots

@@ -51,8 +51,8 @@ def load_table(
     decimal: str = ".",
 ) -> pd.DataFrame:
     """A runs table from a file, from standard input, or from the directory of a sweep's store."""
-    from fits.column_names import parse_mapping
-    from fits.runs import read_runs, validate
+    from fits.table.column_names import parse_mapping
+    from fits.table.runs import read_runs, validate
 
     if path.is_dir():
         if mapping or loss_unit or bytes_per_token is not None:

@@ -1,12 +1,12 @@
 """From a table of runs to scaling laws that can be trusted: reading, fitting, uncertainty, figures."""
 
-from fits.compare import Comparison, compare_laws
-from fits.custom import register_law
-from fits.design import check
-from fits.estimate import Objective
+from fits.checks.compare_laws import Comparison, compare_laws
+from fits.checks.design import check
+from fits.estimation.custom_law import register_law
+from fits.estimation.estimate import Objective
 from fits.fitting import Fit, fit
-from fits.methods import MethodComparison, compare_methods
-from fits.runs import read_runs, validate
+from fits.methods.compare import MethodComparison, compare_methods
+from fits.table.runs import read_runs, validate
 
 __all__ = [
     "Comparison",

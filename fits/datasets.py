@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fits.runs import read_runs
+from fits.table.runs import read_runs
 
 _DATA = Path(__file__).with_name("data")
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from fits.cost import counted
-from fits.design import (
+from fits.checks.design import (
     check_distillation,
     check_fit,
     judge,
@@ -21,23 +20,24 @@ from fits.design import (
     refuse,
     remarks,
 )
-from fits.estimate import Estimate, Objective
-from fits.findings import Finding
-from fits.heldout import HeldOut, extrapolations, leave_groups_out
-from fits.joint import SUPERVISED, Recipe, draw_laws
-from fits.model import Rows, law_names
-from fits.repeats import together
-from fits.row_groups import check_scatter
-from fits.runs import validate
-from fits.settings import check_options, decide_gamma, fit_or_separate, with_gamma
-from fits.solver import Array
-from scaling.calibration import Calibration
+from fits.checks.heldout import HeldOut, extrapolations, leave_groups_out
+from fits.estimation.estimate import Estimate, Objective
+from fits.estimation.joint import SUPERVISED, Recipe, draw_laws
+from fits.estimation.levenberg_marquardt import Array
+from fits.estimation.model import Rows, law_names
+from fits.estimation.replicates import together
+from fits.estimation.settings import check_options, decide_gamma, fit_or_separate, with_gamma
+from fits.table.findings import Finding
+from fits.table.flops import counted
+from fits.table.row_groups import check_scatter
+from fits.table.runs import validate
+from scaling.calibration.calibration import Calibration
 from scaling.errors import InputError
 from scaling.laws import DistillationLaw, SupervisedLaw
 
 if TYPE_CHECKING:
+    from fits.estimation.profile_likelihood import Profile, Quantity
     from fits.plots import Plots
-    from fits.profile import Profile, Quantity
 
 LEAST_DRAWS = 20
 """Fewer draws than this have no 5 % and 95 % quantiles."""
@@ -92,27 +92,27 @@ class Fit:
     @cached_property
     def calibration(self) -> Calibration:
         """What the planner reads: the laws, the draws, the region and the provenance."""
-        from fits.export import calibration
+        from fits.reports.export import calibration
 
         return calibration(self)
 
     def summary(self) -> str:
         """The report as text."""
-        from fits.report import text
+        from fits.reports.text import text
 
         return text(self)
 
     def report(self, style: str = "text") -> str:
         """The report as "text", "json" or "html" (one page, figures inside)."""
-        from fits import page, report
+        from fits.reports import html, text
 
-        styles = {"text": report.text, "json": report.as_json, "html": page.page}
+        styles = {"text": text.text, "json": text.as_json, "html": html.page}
         if style not in styles:
             raise InputError(f"a report is text, json or html, not {style!r}")
         return styles[style](self)
 
     def _repr_html_(self) -> str:
-        from fits.page import fragment
+        from fits.reports.html import fragment
 
         return fragment(self)
 
@@ -122,7 +122,7 @@ class Fit:
 
         ``law`` names the estimate to move; by default the first, or the first that has the coordinate.
         """
-        from fits.profile import profile
+        from fits.estimation.profile_likelihood import profile
 
         having = [name for name, found in self.estimates.items() if quantity in found.model.names]
         name = law or next(iter(having), next(iter(self.estimates)))
@@ -170,7 +170,7 @@ def fit(
     ``joint`` fits the supervised and the first distillation law to all runs together, or (False) the
     supervised law to its own runs alone; by default together, unless that bends the supervised law.
     ``objective`` is minimised from ``starts`` places. ``draws`` refits carry the uncertainty, each of runs
-    drawn anew (``resample="runs"``; :func:`fits.bootstrap.resampled` lists other ways). ``held_out`` also
+    drawn anew (``resample="runs"``; :func:`fits.estimation.bootstrap.resampled` lists other ways). ``held_out`` also
     leaves the largest runs and best teachers out and predicts them. ``seed`` is that of starts and draws;
     ``name`` and ``source`` are the calibration's.
     ``executor``, any :class:`concurrent.futures.Executor`, spreads the starts and the draws over threads,

@@ -1,11 +1,11 @@
 """What a scaling law says and what follows from it. Needs NumPy and SciPy only."""
 
-from scaling.calibration import LAWS, Calibration, Provenance, Region, published
-from scaling.catalogue import KnownTeacher, read_catalogue
-from scaling.compute import Architecture, ModelShape
+from scaling.calibration.calibration import LAWS, Calibration, Provenance, Region, published
+from scaling.costs.flops import Architecture, ModelShape
+from scaling.costs.hardware import Hardware, hardware
+from scaling.costs.scenarios import SCENARIOS, Scenario
 from scaling.errors import InputError, MissingExtra
-from scaling.frontier import Frontier, frontier
-from scaling.hardware import Hardware, hardware
+from scaling.frontiers.frontier import Frontier, frontier
 from scaling.laws import (
     Derivatives,
     DistillationLaw,
@@ -14,11 +14,11 @@ from scaling.laws import (
     PublishedLaw,
     SupervisedLaw,
 )
-from scaling.planner import plan
-from scaling.plans import Estimate, Plan
-from scaling.prediction import Prediction, predict
-from scaling.question import Question
-from scaling.scenarios import SCENARIOS, Scenario
+from scaling.planner.plan import Estimate, Plan
+from scaling.planner.planner import plan
+from scaling.planner.prediction import Prediction, predict
+from scaling.planner.question import Question
+from scaling.planner.teacher_catalogue import KnownTeacher, read_catalogue
 
 __all__ = [
     "LAWS",

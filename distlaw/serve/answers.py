@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel
 
-from distlaw.compare import NOTE, compared, findings
-from distlaw.compare import table as compared_table
-from distlaw.plan import billed, storage
+from distlaw.commands.compare import NOTE, compared, findings
+from distlaw.commands.compare import table as compared_table
+from distlaw.commands.plan import billed, storage
 from distlaw.serve import equivalents
 from distlaw.serve.requests import (
     Asked,
@@ -26,14 +26,14 @@ from distlaw.serve.requests import (
     fitted_by,
     span,
 )
-from scaling.calibration import Calibration
-from scaling.frontier import Frontier, Track, frontier
-from scaling.frontier_search import Unpaid
-from scaling.planner import plan
-from scaling.plans import TOO_FAR, Plan
-from scaling.prediction import Prediction, predict
-from scaling.question import Question
-from scaling.render import asked, calibration_text, effect, notes, plan_table
+from scaling.calibration.calibration import Calibration
+from scaling.frontiers.frontier import Frontier, Track, frontier
+from scaling.frontiers.search import Unpaid
+from scaling.planner.plan import TOO_FAR, Plan
+from scaling.planner.planner import plan
+from scaling.planner.prediction import Prediction, predict
+from scaling.planner.question import Question
+from scaling.reports.plan_text import asked, calibration_text, effect, notes, plan_table
 
 MAP_DRAWS = 50
 """Draws behind the probabilities of a map."""
@@ -209,7 +209,7 @@ def answer_compare(request: CompareRequest) -> dict[str, Any]:
 
 
 def answer_frontier(request: FrontierRequest) -> dict[str, Any]:
-    """As :func:`scaling.frontier`; a :class:`FrontierAnswer`."""
+    """As :func:`scaling.frontiers.frontier`; a :class:`FrontierAnswer`."""
     fitted = calibrated(request)
     low, high = span(request.budgets, "budgets", "FLOPs")
     budgets = list(np.geomspace(low, high, request.points))

@@ -30,9 +30,9 @@ from distlaw.serve.requests import (
     fitted_by,
 )
 from distlaw.serve.workers import Busy, Workers, follow_parent
-from scaling.calibration import published
+from scaling.calibration.calibration import published
+from scaling.costs.hardware import table as hardware_table
 from scaling.errors import InputError
-from scaling.hardware import table as hardware_table
 
 STATIC = Path(__file__).with_name("static")
 MOST_REQUESTS = 256

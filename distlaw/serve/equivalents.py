@@ -19,8 +19,8 @@ from distlaw.serve.requests import (
     several,
     span,
 )
-from scaling.calibration import DEFAULT_CALIBRATION, published
-from scaling.scenarios import SCENARIOS
+from scaling.calibration.calibration import DEFAULT_CALIBRATION, published
+from scaling.costs.scenarios import SCENARIOS
 from scaling.units import parse_quantity
 
 FLAG = object()
@@ -74,7 +74,7 @@ def of_plan(request: PlanRequest) -> dict[str, str]:
 
 
 def of_frontier(request: FrontierRequest) -> dict[str, str]:
-    """``distlaw plan`` with a range, and :func:`scaling.frontier`."""
+    """``distlaw plan`` with a range, and :func:`scaling.frontiers.frontier`."""
     low, high = span(request.budgets, "budgets", "FLOPs")
     options: Options = [
         ("--student", request.student_params),

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from distlaw.options import counting
-from scaling.calibration import DEFAULT_CALIBRATION, Calibration, published
-from scaling.catalogue import PRICE, KnownTeacher, parse_catalogue
+from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, published
+from scaling.costs.hardware import UTILISATION, Hardware, hardware
+from scaling.costs.scenarios import SCENARIOS
 from scaling.errors import InputError
-from scaling.hardware import UTILISATION, Hardware, hardware
-from scaling.question import Question
-from scaling.scenarios import SCENARIOS
+from scaling.planner.question import Question
+from scaling.planner.teacher_catalogue import PRICE, KnownTeacher, parse_catalogue
 from scaling.units import Unit, parse_count, parse_list, parse_number, parse_quantity, unit_of
 
 LARGEST_BODY = 4 << 20

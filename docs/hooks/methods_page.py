@@ -7,8 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from sweeps.dag.passes import passes_of
-from sweeps.methods import Method
-from sweeps.methods.method import named
+from sweeps.spec.method import Method, named
 
 _BEGINNINGS = {"data": "on the data", "teacher": "distilled on the data", "base": "on the base text"}
 

@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from distlaw.serve.api import create_app
-from sweeps.specs.spec import Sweep
+from sweeps.spec.spec import Sweep
 
 QUANTITY = ["number", "string"]
 QUANTITIES = ("A quantity such as", "A number, or a text such as")

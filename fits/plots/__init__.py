@@ -1,19 +1,19 @@
-"""Figures of a fit: charts in :mod:`fits.plots.data`, drawn by :mod:`scaling.figures.render`."""
+"""Figures of a fit: charts in :mod:`fits.plots.charts`, drawn by :mod:`scaling.figures.render`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fits.plots import data
+from fits.plots import charts
 from fits.plots.corner import corner_figure
 from scaling.errors import InputError
 from scaling.figures.figure import Figure
 from scaling.figures.render import draw
 
 if TYPE_CHECKING:
+    from fits.estimation.profile_likelihood import Quantity
     from fits.fitting import Fit
-    from fits.profile import Quantity
 
 
 class Plots:
@@ -33,31 +33,31 @@ class Plots:
         if kind is None or kind not in self.fit.distillation:
             known = ", ".join(self.fit.distillation) or "none, without distillations"
             raise InputError(f"no distillation law {kind!r} was fitted; there are {known}")
-        return draw(data.law_chart(self.fit, kind), self.dark)
+        return draw(charts.law_chart(self.fit, kind), self.dark)
 
     def isoflop(self) -> Figure:
         """Loss over parameters at fixed compute under the supervised law, with the runs."""
-        return draw(data.isoflop_chart(self.fit), self.dark)
+        return draw(charts.isoflop_chart(self.fit), self.dark)
 
     def predicted(self) -> Figure:
         """Predicted against observed losses, with the residuals."""
-        return draw(data.predicted_chart(self.fit), self.dark)
+        return draw(charts.predicted_chart(self.fit), self.dark)
 
     def residuals(self) -> Figure:
         """Residuals in units of the noise: over the predicted loss, and against a normal distribution."""
-        return draw(data.residuals_chart(self.fit), self.dark)
+        return draw(charts.residuals_chart(self.fit), self.dark)
 
     def profile(self, quantity: str | Quantity, level: float = 0.9, law: str | None = None) -> Figure:
         """The profile likelihood of a fitted coordinate or of a function of both laws, with its interval."""
         name = quantity if isinstance(quantity, str) else "the quantity"
-        return draw(data.profile_chart(self.fit.profile(quantity, level, law), name), self.dark)
+        return draw(charts.profile_chart(self.fit.profile(quantity, level, law), name), self.dark)
 
     def corner(self, law: str | None = None) -> Figure:
         """The draws of a law's coefficients, pair by pair; "supervised" for those of the supervised law."""
         kind = law or self.fit.default or "supervised"
         if kind not in self.fit.draws:
             raise InputError(f"no law {kind!r} was fitted; there are {', '.join(self.fit.draws)}")
-        return corner_figure(data.corner(self.fit, kind), f"draws of the {kind} law", self.dark)
+        return corner_figure(charts.corner(self.fit, kind), f"draws of the {kind} law", self.dark)
 
     def save(self, directory: str | Path) -> list[Path]:
         """Write every figure as PNG and SVG into ``directory``; returns the files."""

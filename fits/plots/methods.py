@@ -9,7 +9,7 @@ import numpy as np
 from scaling.figures.chart import Axis, Chart, Mark, Panel, Series
 
 if TYPE_CHECKING:
-    from fits.methods import MethodComparison
+    from fits.methods.compare import MethodComparison
 
 
 def methods_chart(found: MethodComparison) -> Chart:

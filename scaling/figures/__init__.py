@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaling.calibration import DEFAULT_CALIBRATION, Calibration, named
+from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, named
 
 if TYPE_CHECKING:
     from scaling.figures.figure import Figure
@@ -29,15 +29,15 @@ def draw(
     dark: bool = False,
     **asked: Any,
 ) -> Figure:
-    """A figure of a kind of :data:`scaling.figures.kinds.KINDS`, or by its number in the paper.
+    """A figure of a kind of :data:`scaling.figures.registry.KINDS`, or by its number in the paper.
 
-    ``asked`` are fields of :class:`scaling.figures.kinds.Asked`: students, teachers, tokens, ratios, budgets,
+    ``asked`` are fields of :class:`scaling.figures.registry.Asked`: students, teachers, tokens, ratios, budgets,
     scenarios, law.
 
     Raises :class:`~scaling.errors.InputError` for an unknown kind or number, or for what it does not heed.
     """
     from scaling.figures import paper, render
-    from scaling.figures.kinds import Asked, chart
+    from scaling.figures.registry import Asked, chart
 
     wish = Asked(calibration=named(calibration), **asked)
     return render.draw(paper.figure(kind, wish) if isinstance(kind, int) else chart(kind, wish), dark)

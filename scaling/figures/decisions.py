@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scaling.calibration import Calibration
-from scaling.compute import FORWARDS_PER_STEP
+from scaling.calibration.calibration import Calibration
+from scaling.costs.flops import FORWARDS_PER_STEP
+from scaling.costs.scenarios import Scenario
 from scaling.figures.chart import Array, Mask
-from scaling.figures.places import Place, near_runs, within
-from scaling.optimum import QUICK, Bounds, Optima, Problems, Setting, direct, solve, stacked
-from scaling.question import Question
-from scaling.scenarios import Scenario
+from scaling.figures.law_inputs import Place, near_runs, within
+from scaling.planner.optimizer import QUICK, Bounds, Optima, Problems, Setting, direct, solve, stacked
+from scaling.planner.question import Question
 
 PARTS = ("student training", "teacher logits", "teacher training")
 BAND_DRAWS = 100

@@ -9,16 +9,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scaling.calibration import Calibration
+from scaling.calibration.calibration import Calibration
+from scaling.costs.scenarios import Scenario
 from scaling.figures.chart import Array, Chart, Field, Mark, Panel, Series, orders
 from scaling.figures.decisions import PARTS, decide, drawn_setting, redecided
-from scaling.figures.places import near_runs, place
-from scaling.figures.sections import BAND, BAND_NOTE, HATCH_NOTE, contour_levels, loss
-from scaling.figures.words import AXES, said, scenario_title
+from scaling.figures.labels import AXES, said, scenario_title
+from scaling.figures.law_inputs import near_runs, place
+from scaling.figures.slices import BAND, BAND_NOTE, HATCH_NOTE, contour_levels, loss
 from scaling.laws import SupervisedLaw
-from scaling.optimum import Bounds, Optima
-from scaling.scenarios import Scenario
-from scaling.uncertainty import COVERAGE
+from scaling.planner.optimizer import Bounds, Optima
+from scaling.planner.uncertainty import COVERAGE
 
 DECIDED = ("student_tokens", "teacher_params", "teacher_tokens", "teacher_loss")
 """What a plan decides, where the student's size is given."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from scaling.costs.scenarios import BEST_CASE, BOTH, INFERENCE, PRETRAINING, SCENARIOS
 from scaling.errors import InputError
 from scaling.figures.chart import Chart
-from scaling.figures.kinds import Asked, chart
-from scaling.scenarios import BEST_CASE, BOTH, INFERENCE, PRETRAINING, SCENARIOS
+from scaling.figures.registry import Asked, chart
 
 ISOFLOPS = (3e19, 1e20, 3e20, 1e21)
 TEACHERS = (546e6, 975e6, 1.82e9, 2.72e9, 4.82e9, 7.75e9)

@@ -8,15 +8,15 @@ import numpy as np
 
 from scaling.figures.chart import Axis, Bars, Chart, Mark, Panel, Series
 from scaling.figures.decisions import PARTS
+from scaling.figures.frontier import sides
+from scaling.figures.labels import AXES
 from scaling.figures.optima import DECIDED
-from scaling.figures.overtaking import sides
-from scaling.figures.words import AXES
-from scaling.plans import DISTIL, Estimate
-from scaling.render import asked
+from scaling.planner.plan import DISTIL, Estimate
+from scaling.reports.plan_text import asked
 
 if TYPE_CHECKING:
     from scaling.figures.figure import Figure
-    from scaling.plans import Plan
+    from scaling.planner.plan import Plan
 
 
 class PlanPlots:

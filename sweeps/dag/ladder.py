@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scaling.compute import ModelShape
+from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
 
 SMALLEST_WIDTH = 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sweeps.methods import Method
+from sweeps.spec.method import Method
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from scaling.compute import ModelShape
+from scaling.costs.flops import ModelShape
 from scaling.units import format_number
-from sweeps.corpora.tokens import Half
+from sweeps.dag.external_shape import CountedShape, Foreign
 from sweeps.dag.passes import Passes, passes_of
-from sweeps.foreign.files import Place
-from sweeps.foreign.shapes import CountedShape, Foreign
-from sweeps.methods import Method
-from sweeps.specs.corpus import Corpus
-from sweeps.specs.spec import Training
+from sweeps.data.model_dir import Place
+from sweeps.data.tokens import Half
+from sweeps.spec.corpus import Corpus
+from sweeps.spec.method import Method
+from sweeps.spec.spec import Training
 
 SCHEMA = 5
 """Changes when the same spec would train something else."""

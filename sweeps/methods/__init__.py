@@ -3,7 +3,7 @@
 Named ones lie beside this file as ``<name>.yaml``: ``methods: [gkd, {use: gkd, beta: 0.1}]``.
 """
 
-from sweeps.methods.method import Method
-from sweeps.methods.parts import Credit, Delta, Init, Neighbours, Replay, Source, Taid
+from sweeps.spec.method import Method
+from sweeps.spec.method_options import Credit, Delta, Init, Neighbours, Replay, Source, Taid
 
 __all__ = ["Credit", "Delta", "Init", "Method", "Neighbours", "Replay", "Source", "Taid"]

@@ -14,9 +14,9 @@ from types import ModuleType
 import pytest
 import yaml
 
-import sweeps.storage.table
+import sweeps.watch.runs_table
 from scaling import published
-from sweeps.specs.spec import parse_sweep
+from sweeps.spec.spec import parse_sweep
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [
@@ -129,4 +129,4 @@ def test_every_part_of_a_spec_shown_is_one() -> None:
 def test_the_page_of_the_runs_table_has_its_columns() -> None:
     page = (ROOT / "docs/reference/runs-table.md").read_text().split("## What a fit needs")[0]
     columns = re.findall(r"^\| `(\w+)`", page, re.MULTILINE)
-    assert columns == [*sweeps.storage.table.COLUMNS, *sweeps.storage.table.YARDSTICKS]
+    assert columns == [*sweeps.watch.runs_table.COLUMNS, *sweeps.watch.runs_table.YARDSTICKS]

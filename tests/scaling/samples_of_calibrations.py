@@ -12,7 +12,7 @@ from scaling import (
     SupervisedLaw,
     plan,
 )
-from scaling.compute import Architecture
+from scaling.costs.flops import Architecture
 
 SUPERVISED = SupervisedLaw(E=1.22, A=3355.0, B=18186.0, alpha=0.408, beta=0.431, gamma=0.452)
 B100 = PublishedLaw(

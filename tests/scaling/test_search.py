@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from scaling.repetition import REPETITION_CONSTANT, effective_tokens, elasticity
-from scaling.search import first_reaching, minimise
+from scaling.grid_search import first_reaching, minimise
+from scaling.repeated_data import REPETITION_CONSTANT, effective_tokens, elasticity
 
 
 def test_the_deeper_of_two_valleys_is_found_in_every_row():

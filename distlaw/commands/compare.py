@@ -1,0 +1,132 @@
+"""``distlaw compare``: one question under several calibrations, laws or scenarios, side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from distlaw.options import Csv, Json, ScenarioNames, refuse, write_csv, write_json
+from scaling.calibration.calibration import Calibration, published
+from scaling.costs.scenarios import DESCRIPTIONS, SCENARIOS
+from scaling.costs.scenarios import scenario as named
+from scaling.planner.plan import TOO_FAR
+from scaling.planner.planner import plan
+from scaling.planner.question import Question
+from scaling.reports.plan_text import text_table
+from scaling.units import format_times, parse_quantity
+
+HELP = """One question put to several calibrations and all of their laws: where do they disagree?
+
+Examples:
+
+  distlaw compare --student 1B --budget 1e22
+
+  distlaw compare --student 1B --budget 1e22 -c mine.json -c hoffmann2022
+"""
+
+NOTE = (
+    "Losses are comparable within a calibration only: another tokenizer or corpus has other losses. "
+    "Gains and verdicts compare a student with itself."
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("compare", help=HELP)(compare_command)
+
+
+def compare_command(
+    student: Annotated[str, typer.Option(metavar="PARAMS", help="Non-embedding parameters, e.g. 300M.")],
+    budget: Annotated[str, typer.Option(metavar="FLOPS", help="Compute for all that is charged, e.g. 1e21.")],
+    calibration: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--calibration", "-c", metavar="NAME|FILE", help="Repeat; if not given, all published ones near."
+        ),
+    ] = None,
+    scenario: ScenarioNames = None,
+    json: Json = False,
+    csv: Csv = False,
+) -> None:
+
+    refuse({"--csv": csv and json}, "goes without --json")
+    question = Question(
+        student_params=parse_quantity(student, "--student", "params"),
+        budget=parse_quantity(budget, "--budget", "FLOPs"),
+        scenarios=tuple(named(each) for each in scenario or SCENARIOS),
+    )
+    rows, warnings = compared(question, [Calibration.load(name) for name in calibration or ()])
+    if json:
+        numbers = {"student_params": question.student_params, "budget": question.budget}
+        write_json({"headline": " ".join(findings(rows)), **numbers, "rows": rows, "warnings": warnings})
+    elif csv:
+        write_csv(rows)
+    else:
+        lines = [*findings(rows), "", f"{question.describe()}.", "", *text_table(*table(rows)), ""]
+        lines += [f"! {text}" for text in warnings]
+        sys.stdout.write("\n".join([*lines, f"- {NOTE}"]) + "\n")
+
+
+def compared(question: Question, sets: Sequence[Calibration] = ()) -> tuple[list[dict[str, Any]], list[str]]:
+    """One row per calibration, law and way; and what every calibration warns of.
+
+    Without ``sets``, of the published ones, but for those whose runs are so far away that they say nothing.
+    """
+    rows: list[dict[str, Any]] = []
+    warnings = []
+    for fitted in sets or [Calibration.load(name) for name in published()]:
+        own = _rows(question, fitted)
+        far = own[0]["outside_region"] or 1.0  # of direct training, which comes first
+        if not sets and far > TOO_FAR:
+            warnings.append(f"{fitted.name}: left out, the question lies {far:.2g}x outside its runs")
+            continue
+        rows += own
+        warnings += [f"{fitted.name}: {text}" for text in fitted.provenance.warnings]
+    return rows, warnings
+
+
+def _rows(question: Question, fitted: Calibration) -> list[dict[str, Any]]:
+    return [
+        {"calibration": fitted.name, "law": law or "", **row}
+        for law in fitted.distillation or [None]
+        for row in plan(replace(question, law=law), fitted).rows()
+    ]
+
+
+def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Way by way, under how many laws of the calibrations which verdict holds."""
+    verdicts: dict[str, Counter[str]] = {}
+    for row in rows:
+        if row["way"] != "direct":
+            verdicts.setdefault(row["way"], Counter())[row["verdict"]] += 1
+    if not verdicts:
+        return ["Direct training only: none of the calibrations has a distillation law."]
+    return [
+        f"{DESCRIPTIONS.get(way, way)}: "
+        + "; ".join(f"{verdict} ({n} of {counts.total()})" for verdict, n in counts.most_common())
+        + "."
+        for way, counts in verdicts.items()
+    ]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells, way by way."""
+    header = ["way", "calibration", "law", "loss (nats/token)", "gain", "P(distil)", "outside"]
+    order = ["direct", *dict.fromkeys(row["way"] for row in rows if row["way"] != "direct")]
+    return header, [
+        [
+            "direct training" if row["way"] == "direct" else DESCRIPTIONS.get(row["way"], row["way"]),
+            row["calibration"],
+            row["law"],
+            f"{row['loss_nats']:.3f}",
+            f"{row['gain_nats']:+.3f}",
+            "" if row["probability_distil"] is None else f"{row['probability_distil']:.2f}",
+            "" if row["outside_region"] is None else format_times(row["outside_region"]),
+        ]
+        for row in sorted(rows, key=lambda row: order.index(row["way"]))
+    ]

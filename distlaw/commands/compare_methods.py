@@ -1,0 +1,68 @@
+"""``distlaw compare-methods``: what each method of a table is worth against a matched control."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distlaw.commands.fit import Json
+from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, Table, load_table
+
+
+class On(StrEnum):
+    """What a multiplier counts."""
+
+    TOKENS = "tokens"
+    PARAMS = "params"
+    COMPUTE = "compute"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("compare-methods")(compare_methods_command)
+
+
+def compare_methods_command(
+    table: Table,
+    mapping: Map = None,
+    loss_unit: LossUnit = "",
+    bytes_per_token: BytesPerToken = None,
+    decimal: Decimal = ".",
+    control: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD",
+            help="What the others are compared with: a method, or supervised. By default forward-kl, where "
+            "the table has it, else supervised.",
+        ),
+    ] = "",
+    on: Annotated[On, typer.Option(help="What a method's worth is counted in.")] = On.TOKENS,
+    as_json: Json = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Draw it here (.png, .svg or .pdf).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the draws.")] = 0,
+) -> None:
+    """What is each distillation method worth: how many times the tokens, parameters or compute of a control?
+
+    Runs are compared with the control's run of the same size, tokens, teacher and (where there is one) seed.
+    Compute is the column `flops`: training, and what the teacher read and wrote and the student wrote, but
+    not the teacher's own training.
+
+    Examples:
+
+        distlaw compare-methods store --control supervised
+
+        distlaw compare-methods runs.csv --on compute --plot methods.png
+    """
+    from fits import compare_methods
+
+    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal)
+    found = compare_methods(runs, control or None, on.value, seed=seed)
+    if plot is not None:
+        found.plot().write(plot, "--plot")
+    typer.echo(json.dumps(found.data(), indent=1) if as_json else found)

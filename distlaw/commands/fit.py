@@ -1,0 +1,274 @@
+"""``distlaw fit``, ``check`` and ``compare-laws``: from a table of runs to a calibration."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from distlaw.options import Aspect, Vocab, Window
+from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, Table, load_table
+from scaling.errors import InputError
+from scaling.units import parse_list
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+Given = Annotated[
+    str, typer.Option(help="Take the supervised law of this calibration (file or published name).")
+]
+Gamma = Annotated[str, typer.Option(help="Outer exponent of the supervised law: auto, free or a number.")]
+Fix = Annotated[str, typer.Option(help="Coefficients to hold: E=1.69,k=1.4.")]
+Tied = Annotated[bool, typer.Option("--tied", help="Hold alpha = beta.")]
+Joint = Annotated[
+    bool | None,
+    typer.Option(
+        "--joint/--separate",
+        help="Fit both laws to all runs, or the supervised law alone; by default what the runs allow.",
+    ),
+]
+Asymmetry = Annotated[
+    float, typer.Option(help="How much more an over-estimate costs (for rungs not tuned to the end).")
+]
+Delta = Annotated[
+    str, typer.Option(help="Where Huber's loss turns linear: auto, a number, or inf for least squares.")
+]
+Nats = Annotated[bool, typer.Option("--nats", help="Compare losses, not their logarithms.")]
+Priors = Annotated[bool, typer.Option(help="Hold what the runs do not determine by weak priors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("fit")(fit_command)
+    app.command("check")(check_command)
+    app.command("compare-laws")(compare_command)
+
+
+def fit_command(
+    table: Table,
+    mapping: Map = None,
+    out: Annotated[Path | None, typer.Option(help="Write the calibration (JSON) here.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="Write the figures (PNG and SVG) into this directory.")
+    ] = None,
+    supervised: Given = "",
+    law: Annotated[
+        list[str] | None, typer.Option(help="Distillation law to fit; repeat for several, the default first.")
+    ] = None,
+    gamma: Gamma = "auto",
+    fix: Fix = "",
+    tied: Tied = False,
+    joint: Joint = None,
+    delta: Delta = "auto",
+    nats: Nats = False,
+    asymmetry: Asymmetry = 1.0,
+    priors: Priors = True,
+    leave_out: Annotated[
+        str, typer.Option(help="Also leave out each value of this column in turn, and predict it.")
+    ] = "",
+    report: Annotated[str, typer.Option(help="text, json, or html (one page with the figures).")] = "text",
+    as_json: Json = False,
+    context: Window = None,
+    vocab: Vocab = None,
+    aspect_ratio: Aspect = None,
+    draws: Annotated[int, typer.Option(min=20, help="Bootstrap draws that carry the uncertainty.")] = 400,
+    seed: Annotated[int, typer.Option(help="Random seed of starts and draws.")] = 0,
+    loss_unit: LossUnit = "",
+    bytes_per_token: BytesPerToken = None,
+    decimal: Decimal = ".",
+    address: Annotated[
+        str, typer.Option(help="Spread starts and draws over Ray: local for all cores here, or HOST:PORT.")
+    ] = "",
+) -> None:
+    """Fit scaling laws to a table of runs and report how far to trust them.
+
+    Examples:
+
+        distlaw fit runs.csv --out calibration.json
+
+        distlaw fit wandb.csv --map N=params,D=tokens,L=val_loss,L_T=teacher_loss --plots figures
+    """
+    from fits import Objective, fit
+    from scaling.calibration.calibration import Calibration
+
+    if as_json and report == "html":
+        raise InputError("--json prints JSON and --report html a page: give one of them")
+    if out is not None:
+        _check_writable("--out", out)
+    if plots is not None:
+        _make_directory("--plots", plots)
+    given = Calibration.load(supervised) if supervised else None
+    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal)
+    with _pool(address) as pool:
+        found = fit(
+            runs, laws=law or None, supervised=given, draws=draws, seed=seed,
+            gamma=gamma, fixed=_numbers("--fix", fix), tied=tied, joint=joint,
+            objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
+            name=(out or table).stem, source=table.name, executor=pool,
+            architecture=_architecture(context, vocab, aspect_ratio),
+        )  # fmt: skip
+    if leave_out:
+        found = replace(found, held_out=(*found.held_out, *found.leave_out(leave_out)))
+    typer.echo(found.report("json" if as_json else report))
+    if out is not None:
+        found.calibration.save(out)
+        typer.echo(f"calibration: {out}", err=True)
+    if plots is not None:
+        found.plot.save(plots)
+        typer.echo(f"figures: {plots}", err=True)
+
+
+def _pool(address: str) -> AbstractContextManager[Executor | None]:
+    """Where starts and draws are computed: on Ray if an address is given, else here."""
+    if not address:
+        return nullcontext()
+    from sweeps.execute.ray_pool import RayPool
+
+    return RayPool(address)
+
+
+def _architecture(context: int | None, vocab: int | None, aspect_ratio: float | None) -> dict[str, float]:
+    """What was said of the models, for plans to count FLOPs with."""
+    said = {"context": context, "vocab": vocab, "aspect_ratio": aspect_ratio}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def check_command(
+    table: Table,
+    mapping: Map = None,
+    supervised: Given = "",
+    gamma: Gamma = "auto",
+    fix: Fix = "",
+    tied: Tied = False,
+    context: Window = None,
+    vocab: Vocab = None,
+    aspect_ratio: Aspect = None,
+    loss_unit: LossUnit = "",
+    bytes_per_token: BytesPerToken = None,
+    decimal: Decimal = ".",
+    as_json: Json = False,
+) -> None:
+    """Check a table's data and design without fitting it: what it can identify, and which runs would help.
+
+    Example:
+
+        distlaw check runs.csv --map N=params,D=tokens,L=val_loss
+    """
+    from fits.checks.design import check
+    from scaling.calibration.calibration import Calibration
+
+    given = Calibration.load(supervised).supervised if supervised else None
+    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal)
+    report = check(
+        runs, given, _architecture(context, vocab, aspect_ratio),
+        gamma=gamma, fixed=_numbers("--fix", fix), tied=tied,
+    )  # fmt: skip
+    typer.echo(json.dumps(asdict(report), indent=1) if as_json else report)
+    if report.refused:
+        raise typer.Exit(2)
+
+
+def compare_command(
+    table: Table,
+    mapping: Map = None,
+    law: Annotated[list[str] | None, typer.Option(help="A law to compare; repeat for several.")] = None,
+    supervised: Given = "",
+    gamma: Gamma = "auto",
+    fix: Fix = "",
+    tied: Tied = False,
+    joint: Joint = None,
+    delta: Delta = "auto",
+    nats: Nats = False,
+    asymmetry: Asymmetry = 1.0,
+    priors: Priors = True,
+    thresholds: Annotated[
+        str,
+        typer.Option(
+            metavar="L_T,L_T,D",
+            help="Where extrapolations start: train on teachers worse than the first, on better than the "
+            "second, on fewer tokens than the third; by default each leaves out about a third.",
+        ),
+    ] = "",
+    loss_unit: LossUnit = "",
+    bytes_per_token: BytesPerToken = None,
+    decimal: Decimal = ".",
+    as_json: Json = False,
+    seed: Annotated[int, typer.Option(help="Random seed of the starts.")] = 0,
+) -> None:
+    """Compare distillation laws on a table: fit, BIC, five cross-validations, and which wins where.
+
+    A column `split` holds rows out: those that say "fit" are fitted, the others predicted.
+
+    Examples:
+
+        distlaw compare-laws runs.csv --law published --law effective-tokens
+
+        distlaw compare-laws runs.csv --delta inf --nats --no-priors --thresholds 2.1,2.3,20B
+    """
+    from fits import Objective, compare_laws
+    from scaling.calibration.calibration import Calibration
+
+    given = Calibration.load(supervised) if supervised else None
+    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal)
+    found = compare_laws(
+        runs, law or None, supervised=given, seed=seed,
+        gamma=gamma, fixed=_numbers("--fix", fix), tied=tied, joint=joint,
+        objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
+        thresholds=_three(thresholds) if thresholds else None,
+    )  # fmt: skip
+    typer.echo(json.dumps(found.data(), indent=1) if as_json else found)
+
+
+def _numbers(option: str, text: str) -> dict[str, float]:
+    """``"E=1.69,k=1.4"`` as numbers by name."""
+    from fits.table.column_names import parse_mapping
+
+    example = "E=1.69,k=1.4"
+    try:
+        return {name: float(value) for name, value in parse_mapping(text, option, example).items()}
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{option} gives each coefficient a number, as in {example}; not {text!r}"
+        ) from error
+
+
+def _three(text: str) -> tuple[float, float, float]:
+    """``"2.1,2.3,20B"`` as numbers."""
+    values = parse_list(text, "--thresholds")
+    if len(values) != 3:
+        raise InputError(
+            f"--thresholds: two teacher losses and a token count, as in 2.1,2.3,20B; not {text!r}"
+        )
+    return values
+
+
+def _check_writable(option: str, path: Path) -> None:
+    """Refuse a file that cannot be written, before an hour of fitting; leaves no file behind."""
+    existed = path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be written ({error.strerror})") from error
+    if not existed:
+        path.unlink()
+
+
+def _make_directory(option: str, path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be made a directory ({error.strerror})") from error
+
+
+def _delta(text: str) -> float | str:
+    try:
+        return "auto" if text == "auto" else float(text)
+    except ValueError:
+        raise InputError(f"--delta is auto, a number or inf, not {text!r}") from None

@@ -1,0 +1,282 @@
+"""``distlaw plan``: whether to distil, with what, at what cost. Loads neither torch nor pandas."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distlaw.commands import calibrations, compare, predict
+from distlaw.options import (
+    Aspect,
+    Calibration,
+    Csv,
+    Extrapolate,
+    Flops,
+    Json,
+    Law,
+    ScenarioNames,
+    Vocab,
+    Window,
+    counting,
+    parse_budgets,
+    parse_constraints,
+    parse_optional,
+    refuse,
+    write_csv,
+    write_json,
+)
+from scaling.calibration.calibration import DEFAULT_CALIBRATION
+from scaling.calibration.calibration import Calibration as Fitted
+from scaling.costs.hardware import UTILISATION, Hardware, hardware, stored_bytes_per_token
+from scaling.costs.scenarios import SCENARIOS
+from scaling.costs.scenarios import scenario as named
+from scaling.errors import InputError
+from scaling.frontiers.frontier import Frontier, frontier
+from scaling.planner.plan import Direct, Distillation, Plan
+from scaling.planner.planner import plan
+from scaling.planner.question import Question
+from scaling.planner.teacher_catalogue import read_catalogue
+from scaling.reports.plan_text import bill, plan_text, text_table
+from scaling.units import format_number, parse_list, parse_quantity
+
+FRONTIER_POINTS = 25
+PLOTTED_DECADES = 1.5
+"""How far around a single budget the plotted frontier reaches."""
+
+HELP = """Distil or train directly? The best teacher, tokens and split of the compute, with the expected loss.
+
+Sizes are non-embedding parameters (300M), budgets FLOPs (1e21), tokens tokens (28B), losses nats/token.
+docs/reference/quantities.md lists all that can be written.
+
+Examples:
+
+  distlaw plan --student 300M --budget 1e21
+
+  distlaw plan --student 100k --budget 1e14 --calibration calibration.json
+
+  distlaw plan --student 1B --budget 1e20:1e24 --plot frontier.png
+
+  distlaw plan --budget 1e22 --lifetime-tokens 1T --gpu h100
+
+  distlaw plan --student 1B --target-loss 2.2 --teachers catalogue.csv
+
+  distlaw plan --family 100M,300M,1B --budget 3e21
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the planner's commands to the application."""
+    app.command("plan", help=HELP)(plan_command)
+    predict.register(app)
+    compare.register(app)
+    calibrations.register(app)
+
+
+def plan_command(
+    student: Annotated[
+        str, typer.Option(metavar="PARAMS", help="Size of the student; left out, the best size is found.")
+    ] = "",
+    budget: Annotated[
+        str, typer.Option(metavar="FLOPS", help="Compute for all that is charged; LOW:HIGH for a range.")
+    ] = "",
+    target_loss: Annotated[
+        str, typer.Option(metavar="NATS", help="Find the cheapest way to this loss, nats/token.")
+    ] = "",
+    calibration: Calibration = DEFAULT_CALIBRATION,
+    law: Law = None,
+    scenario: ScenarioNames = None,
+    teachers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="Existing teachers: name, params, and loss or tokens; dollars_per_million_tokens, vocab.",
+        ),
+    ] = None,
+    family: Annotated[
+        str, typer.Option(metavar="SIZES", help="Students that share a teacher and the budget: 100M,300M,1B.")
+    ] = "",
+    weights: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="How much the loss of each of the family counts: 1,2,1.")
+    ] = "",
+    constrain: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BOUND", help="E.g. 'teacher_params<=70B', 'student_tokens=1T'; repeat."),
+    ] = None,
+    lifetime_tokens: Annotated[
+        str, typer.Option(metavar="TOKENS", help="Tokens the student will serve, paid from the budget.")
+    ] = "",
+    unique_tokens: Annotated[
+        str, typer.Option(metavar="TOKENS", help="Distinct tokens for the student; more are epochs.")
+    ] = "",
+    teacher_unique_tokens: Annotated[
+        str, typer.Option(metavar="TOKENS", help="Distinct tokens for the teacher.")
+    ] = "",
+    tolerance: Annotated[
+        str,
+        typer.Option(metavar="NATS", help="Also explore all within this loss of the optimum, nats/token."),
+    ] = "",
+    flops_rule: Flops = None,
+    context: Window = None,
+    vocab: Vocab = None,
+    aspect_ratio: Aspect = None,
+    extrapolate: Extrapolate = False,
+    gpu: Annotated[
+        str, typer.Option(metavar="NAME", help="Price on this device: h100, h200, b200, a100.")
+    ] = "",
+    precision: Annotated[
+        str | None, typer.Option(help="Of the device's peak: bf16 (if not given) or fp8.")
+    ] = None,
+    mfu: Annotated[
+        str,
+        typer.Option(metavar="SHARE", help="Share of the peak that training reaches; 0.4 if not given."),
+    ] = "",
+    count: Annotated[int | None, typer.Option(help="Devices used at once; 1 if not given.")] = None,
+    price: Annotated[
+        str, typer.Option(metavar="DOLLARS", help="Per device hour, in place of the table's.")
+    ] = "",
+    peak: Annotated[
+        str, typer.Option(metavar="FLOP/s", help="Of one device, in place of the table's; e.g. 989e12.")
+    ] = "",
+    store_logits: Annotated[
+        str, typer.Option(metavar="full|K", help="Say what storing the logits takes: all, or the top K.")
+    ] = "",
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw loss over compute (PNG, SVG or PDF).")
+    ] = None,
+    json: Json = False,
+    csv: Csv = False,
+) -> None:
+
+    fitted = Fitted.load(calibration)
+    budgets = parse_budgets(budget)
+    priced = {
+        "--precision": precision,
+        "--mfu": parse_optional(mfu, "--mfu"),
+        "--count": count,
+        "--price": parse_optional(price, "--price"),
+        "--peak": parse_optional(peak, "--peak", "FLOP/s"),
+    }
+    given = {name: value for name, value in priced.items() if value is not None}
+    if not gpu:
+        refuse(given, "goes with --gpu")
+    if len(budgets) == 2:
+        single = {"--tolerance": tolerance, "--gpu": gpu, "--store-logits": store_logits}
+        refuse(single, "goes with one budget, not with a range")
+    if json or csv:
+        refuse({"--store-logits": store_logits}, "is said in words only, so not with --json or --csv")
+    refuse({"--csv": csv and json}, "goes without --json")
+    device = read_device(gpu, given) if gpu else None
+    question = Question(
+        student_params=parse_optional(student, "--student", "params"),
+        budget=budgets[-1] if budgets else None,
+        target_loss=parse_optional(target_loss, "--target-loss"),
+        scenarios=tuple(named(name) for name in scenario or SCENARIOS),
+        law=law,
+        constraints=parse_constraints(constrain or []),
+        teachers=read_catalogue(teachers) if teachers else (),
+        family=parse_list(family, "--family", "params"),
+        weights=parse_list(weights, "--weights", ""),
+        lifetime_tokens=parse_optional(lifetime_tokens, "--lifetime-tokens", "tokens", zero=True) or 0.0,
+        student_unique_tokens=parse_optional(unique_tokens, "--unique-tokens", "tokens") or float("inf"),
+        teacher_unique_tokens=parse_optional(teacher_unique_tokens, "--teacher-unique-tokens", "tokens")
+        or float("inf"),
+        flops_per_dollar=device.flops_per_dollar if device else 0.0,
+        tolerance=parse_optional(tolerance, "--tolerance"),
+        architecture=counting(fitted, flops_rule, context, vocab, aspect_ratio),
+        extrapolate=extrapolate,
+    )
+    answer: Plan | Frontier
+    if len(budgets) == 2:
+        answer = spanned(question, budgets, fitted)
+        text = frontier_text(answer)
+    else:
+        answer = plan(question, fitted)
+        text = plan_text(answer, device, storage(answer, question, fitted, store_logits))
+    if plot is not None:
+        draw(question, budgets, fitted, plot)
+    bills = billed(answer, device) if isinstance(answer, Plan) and device else []
+    if json:
+        write_json(answer.to_dict() | ({"bills": bills} if device else {}))
+    elif csv:
+        costs = bills or [{}] * len(answer.rows())
+        rows = [row | cost for row, cost in zip(answer.rows(), costs, strict=True)]
+        write_csv(rows)
+    else:
+        sys.stdout.write(text)
+
+
+def read_device(name: str, given: Mapping[str, Any]) -> Hardware:
+    """The device, with the user's numbers in place of the table's."""
+
+    return hardware(
+        name,
+        precision=given.get("--precision", "bf16"),
+        utilisation=given.get("--mfu", UTILISATION),
+        count=given.get("--count", 1),
+        dollars_per_hour=given.get("--price"),
+        peak_flops=given.get("--peak"),
+    )
+
+
+def billed(answer: Plan, device: Hardware) -> list[dict[str, Any]]:
+    """Device hours and dollars of every way."""
+
+    ways: list[Direct | Distillation] = [*answer.direct, *answer.distillations]
+    return [{"way": row["way"], **bill(way, device)} for row, way in zip(answer.rows(), ways, strict=True)]
+
+
+def print_plan(answer: Plan) -> None:
+    """The verdict, one table, then what to beware of and what was assumed."""
+    sys.stdout.write(plan_text(answer))
+
+
+def frontier_text(answer: Frontier) -> str:
+    """The frontier for a terminal."""
+
+    lines = [
+        *answer.findings,
+        "",
+        answer.asked,
+        "",
+        *text_table(*answer.table()),
+        "",
+        "losses in nats/token with 90 % intervals",
+        *answer.notes(),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def spanned(question: Question, budgets: list[float], fitted: Fitted) -> Frontier:
+    """The frontier between two budgets."""
+    import numpy as np
+
+    return frontier(question, list(np.geomspace(budgets[0], budgets[1], FRONTIER_POINTS)), fitted)
+
+
+def storage(
+    answer: Plan, question: Question, fitted: Fitted, kept: str, name: str = "--store-logits"
+) -> tuple[str, ...]:
+    """What storing the teacher's distributions takes, way by way; ``name`` is how errors call ``kept``."""
+    if not kept:
+        return ()
+
+    vocab = question.counting(fitted).vocab
+    top_k = None if kept == "full" else int(parse_quantity(kept, name, ""))
+    each = stored_bytes_per_token(vocab, top_k)
+    lines = [f"- storing logits: {format_number(each)} bytes/token"]
+    lines += [f"-   {way.title}: {each * way.tokens / 1e12:.3g} TB" for way in answer.distillations]
+    return tuple(lines)
+
+
+def draw(question: Question, budgets: list[float], fitted: Fitted, path: Path) -> None:
+    """The frontier as a figure; around the budget where there is only one."""
+    if not budgets:
+        raise InputError("--plot draws loss over compute, so it needs a --budget")
+    if len(budgets) == 1:
+        reach = 10**PLOTTED_DECADES
+        budgets = [budgets[0] / reach, budgets[0] * reach]
+    spanned(question, budgets, fitted).plot().write(path, "--plot")

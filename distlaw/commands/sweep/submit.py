@@ -1,0 +1,37 @@
+"""``distlaw sweep submit``: hand a sweep to a Ray cluster's job server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from distlaw.commands.sweep.plan import Changes, Spec, open_sweep
+
+
+def submit(
+    spec: Spec,
+    store: Annotated[str, typer.Option(help="A URL, or an absolute path that all nodes see.")],
+    address: Annotated[str, typer.Option(help="The job server: http://HOST:8265.")],
+    changes: Changes = None,
+    install: Annotated[
+        bool,
+        typer.Option(
+            "--install", help="Install pinned packages for the job (all but torch and Ray); else the image's."
+        ),
+    ] = False,
+) -> None:
+    """Run a sweep on a Ray cluster: its driver as a job on the head node, with this code and spec sent along.
+
+    With token authentication (the default of new clusters): RAY_AUTH_MODE=token and RAY_AUTH_TOKEN. Submitted
+    again, a sweep goes on with what is missing; cancel, status and watch work through the store.
+
+    Example: distlaw sweep submit spec.yaml --store s3://bucket/sweep --address http://127.0.0.1:8265
+    """
+    from sweeps.execute.submission import submit as send
+
+    sweep, dag, _ = open_sweep(spec, store, changes)
+    job = send(address, sweep, store, install=install)
+    typer.echo(f"{sweep.name}: {len(dag.steps)} steps submitted as {job}")
+    typer.echo(f"  distlaw sweep watch {store}")
+    typer.echo(f"  ray job logs --address {address} {job} --follow")

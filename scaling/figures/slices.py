@@ -1,0 +1,215 @@
+"""What a law says along one variable or over two, everything else held: the family behind Figures 1-7 and
+13-16 of Busbridge et al. 2025 (arXiv 2502.08606), for any calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from scaling.calibration.calibration import Calibration
+from scaling.figures.chart import Array, Chart, Field, Mask, Panel, Series, orders
+from scaling.figures.labels import AXES, said
+from scaling.figures.law_inputs import near_runs, place
+from scaling.laws import DistillationLaw, SupervisedLaw
+from scaling.planner.optimizer import Setting
+from scaling.planner.uncertainty import COVERAGE
+
+Levels = tuple[str, Sequence[float]]
+"""A variable and the values it takes, one a line or a panel."""
+DRAWS = 200
+"""Draws that a band is taken from."""
+BAND = (1 - COVERAGE) / 2, (1 + COVERAGE) / 2
+BAND_NOTE = "bands: 90 % of the draws; thin lines: more than 1.5 times beyond the fitted runs"
+HATCH_NOTE = "hatched: more than 1.5 times beyond the fitted runs"
+CONTOURS = 10
+
+
+def section(
+    calibration: Calibration,
+    over: str,
+    values: Array,
+    lines: Levels,
+    panels: Levels,
+    held: Mapping[str, float] | None = None,
+    law: str | None = None,
+) -> Chart:
+    """The student's loss (nats/token) over one variable, with what it reaches alone (dashed)."""
+    return Chart(
+        panels=tuple(
+            Panel(
+                title=said(panels[0], level),
+                x=AXES[over],
+                y=AXES["loss"],
+                series=tuple(
+                    _lines(calibration, over, values, lines, {**(held or {}), panels[0]: level}, law)
+                ),
+            )
+            for level in panels[1]
+        ),
+        title=_title(calibration, law, held),
+        note=f"dashed: the student alone on the same tokens; {BAND_NOTE}",
+    )
+
+
+def _title(calibration: Calibration, law: str | None, held: Mapping[str, float] | None) -> str:
+    words = [said(name, value) for name, value in (held or {}).items() if name in AXES]
+    return "; ".join([f"{calibration.name}, {law or calibration.default} law", *words])
+
+
+def _lines(
+    calibration: Calibration,
+    over: str,
+    values: Array,
+    lines: Levels,
+    held: Mapping[str, float],
+    law: str | None,
+) -> list[Series]:
+    found: list[Series] = []
+    for order, level in zip(orders(len(lines[1])), lines[1], strict=True):
+        given: dict[str, ArrayLike] = {**held, lines[0]: level, over: values}
+        at = place(given, calibration.architecture, calibration.supervised)
+        y = loss(given, calibration, law)
+        low = high = None
+        if calibration.draw_count:
+            low, high = np.quantile(drawn(given, calibration, law), BAND, axis=0)
+        alone = calibration.supervised.loss(at.student_params, at.student_tokens)
+        found += [
+            Series(
+                label=said(lines[0], level), x=values, y=y, low=low, high=high,
+                known=np.broadcast_to(near_runs(calibration, at), y.shape), order=order,
+            ),
+            Series(x=values, y=np.broadcast_to(alone, y.shape), order=order, dash="--"),
+        ]  # fmt: skip
+    return found
+
+
+def loss(given: Mapping[str, ArrayLike], calibration: Calibration, law: str | None = None) -> Array:
+    """The student's loss, nats/token, under the point coefficients."""
+    return _loss(given, calibration, calibration.supervised, calibration.law(law))
+
+
+def drawn(
+    given: Mapping[str, ArrayLike], calibration: Calibration, law: str | None = None, draws: int = DRAWS
+) -> Array:
+    """The same under at most about ``draws`` draws, (draws, n)."""
+    setting = Setting(
+        supervised=calibration.sampled_supervised(),
+        law=calibration.sampled_law(law),
+        architecture=calibration.architecture,
+    ).rows(slice(None, None, max(1, calibration.draw_count // draws)))
+    assert setting.law is not None
+    return _loss(given, calibration, setting.supervised, setting.law)
+
+
+def _loss(
+    given: Mapping[str, ArrayLike], calibration: Calibration, supervised: SupervisedLaw, law: DistillationLaw
+) -> Array:
+    at = place(given, calibration.architecture, supervised)
+    with np.errstate(invalid="ignore"):  # nan where the budget does not reach
+        return law.loss(at.student_params, at.student_tokens, at.teacher_loss, supervised)
+
+
+def plane(
+    calibration: Calibration,
+    x: str,
+    xs: Array,
+    y: str,
+    ys: Array,
+    panels: Levels,
+    held: Mapping[str, float] | None = None,
+    law: str | None = None,
+    shown: str = "loss",
+    ridge: bool = False,
+) -> Chart:
+    """A quantity over two variables: ``loss``, or ``gain`` over direct training on the same tokens.
+
+    With a ``ridge``, a line marks for every value of ``x`` the best value of ``y``.
+    """
+    diverging, held = shown == "gain", held or {}
+    found = [_plane(calibration, x, xs, y, ys, {**held, panels[0]: level}, law) for level in panels[1]]
+    values = [gain if diverging else distilled for distilled, gain, _ in found]
+    contours = contour_levels(np.stack(values), diverging)
+    drawn_panels = []
+    for level, z, (_, _, known) in zip(panels[1], values, found, strict=True):
+        field = Field(
+            x=xs, y=ys, z=z, levels=contours, label=AXES[shown].label, diverging=diverging, known=known
+        )  # fmt: skip
+        best = (_ridge(calibration, x, xs, y, ys, {**held, panels[0]: level}, law),) if ridge else ()
+        title = said(panels[0], level)
+        drawn_panels.append(Panel(title=title, x=AXES[x], y=AXES[y], field=field, series=best))
+    marked = "thick line: no gain; " if diverging else ""
+    marked += "line: the best teacher, with the band of 90 % of the draws; " if ridge else ""
+    return Chart(
+        panels=tuple(drawn_panels),
+        title=_title(calibration, law, held),
+        columns=2,
+        note=marked + HATCH_NOTE,
+    )
+
+
+def _plane(
+    calibration: Calibration, x: str, xs: Array, y: str, ys: Array, held: Mapping[str, float], law: str | None
+) -> tuple[Array, Array, Mask]:
+    """Loss, gain and whether runs are near, (len(ys), len(xs)) each."""
+    given: dict[str, ArrayLike] = {**held, x: xs[None, :], y: ys[:, None]}
+    at = place(given, calibration.architecture, calibration.supervised)
+    shape = len(ys), len(xs)
+    distilled = np.broadcast_to(loss(given, calibration, law), shape)
+    alone = calibration.supervised.loss(at.student_params, at.student_tokens)
+    return distilled, alone - distilled, np.broadcast_to(near_runs(calibration, at), shape)
+
+
+def _ridge(
+    calibration: Calibration, x: str, xs: Array, y: str, ys: Array, held: Mapping[str, float], law: str | None
+) -> Series:
+    """For every value of ``x`` the value of ``y`` of least loss, and where 90 % of draws have it."""
+    grid = {x: np.tile(xs, len(ys)), y: np.repeat(ys, len(xs))}
+
+    def least(losses: Array) -> Array:
+        found = np.where(np.isfinite(losses), losses, np.inf).reshape(-1, len(ys), len(xs))
+        return np.where(np.isfinite(found.min(axis=1)), _lowest(ys, found), np.nan)
+
+    low = high = None
+    if calibration.draw_count:
+        low, high = np.quantile(least(drawn({**held, **grid}, calibration, law, 50)), BAND, axis=0)
+    return Series(x=xs, y=least(loss({**held, **grid}, calibration, law))[0], low=low, high=high)
+
+
+def _lowest(ys: Array, losses: Array) -> Array:
+    """Where the losses (draws, len(ys), n) are least, (draws, n), by a parabola through the lowest three."""
+    at = losses.argmin(axis=1)
+    inner = np.clip(at, 1, len(ys) - 2)
+    before, here, after = (
+        np.take_along_axis(losses, (inner + step)[:, None], axis=1)[:, 0] for step in (-1, 0, 1)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shift = 0.5 * (before - after) / (before - 2 * here + after)
+    shift = np.where((at == inner) & np.isfinite(shift), np.clip(shift, -1, 1), at - inner)
+    return np.asarray(np.interp(inner + shift, np.arange(len(ys)), ys))
+
+
+def contour_levels(values: Array, diverging: bool = False, log: bool = False) -> tuple[float, ...]:
+    """About ``CONTOURS`` round levels across the values; symmetric around zero where that divides."""
+    finite = values[np.isfinite(values)]
+    if log:
+        low, high = float(finite.min()), float(finite.max())
+        decades = np.log10(high / low)
+        steps = (1.0,) if decades > 7 else (1.0, 3.0) if decades > 2.5 else (1.0, 2.0, 5.0)
+        powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+        found = [float(f"{step * power:.1g}") for power in powers for step in steps]
+        inside = tuple(each for each in found if low <= each <= high)
+        return inside if len(inside) > 2 else tuple(np.geomspace(low, high, 5))
+    low, high = (float(np.quantile(finite, share)) for share in (0.01, 0.99))
+    if diverging:
+        high = float(np.quantile(np.abs(finite), 0.8))
+        low = -high
+    step = _round_step((high - low) / CONTOURS)
+    first, last = np.floor(low / step), np.ceil(high / step)
+    return tuple(float(f"{step * k:.6g}") for k in np.arange(first, last + 1))
+
+
+def _round_step(rough: float) -> float:
+    decade = 10.0 ** np.floor(np.log10(max(rough, 1e-12)))
+    return float(next(each for each in (1, 2, 2.5, 5, 10) if each * decade >= 0.999 * rough) * decade)

@@ -1,0 +1,323 @@
+"""The best loss over a range of budgets, and where direct training catches up with distilling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, named
+from scaling.costs.accounting import Accounting, accounting, training_effect
+from scaling.costs.scenarios import DESCRIPTIONS
+from scaling.errors import InputError
+from scaling.frontiers.crossover import Crossing, crossing, spans, spans_text
+from scaling.frontiers.search import Found, search
+from scaling.planner.evaluation import UNLIMITED_TOKENS
+from scaling.planner.plan import FAR, TOO_FAR, UNKNOWN, Estimate, Interval
+from scaling.planner.question import Question
+from scaling.planner.uncertainty import Decisions, Judge, Outcome, place, spanning
+from scaling.repeated_data import effective_tokens
+from scaling.to_plain import as_plain
+from scaling.units import format_power, format_times
+
+if TYPE_CHECKING:
+    import pandas
+
+    from scaling.figures.figure import Figure
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Track:
+    """One scenario over the budgets; sequences have one entry per budget."""
+
+    loss: tuple[Estimate, ...]
+    """nats/token."""
+    gain: tuple[Estimate, ...]
+    """Loss of direct training minus this one's, nats/token."""
+    probability: tuple[float, ...] | None
+    """That distilling ends below direct training, averaged over the laws that hold there."""
+    student_params: tuple[float, ...]
+    student_tokens: tuple[float, ...]
+    teacher_params: tuple[float, ...]
+    teacher_tokens: tuple[float, ...]
+    teacher_loss: tuple[float, ...]
+    crossover: Crossing
+    """Where direct training catches up with distilling."""
+    overtaking: Crossing
+    """Where distilling gets ahead of direct training."""
+    incredible: tuple[Interval, ...]
+    """Ranges of FLOPs with losses below the one that direct training approaches with unlimited data."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frontier:
+    """The best losses over a range of budgets, of one student or of the best size at every budget."""
+
+    calibration: str
+    law: str | None
+    """Kind of distillation law; ``None`` for a calibration of supervised training alone."""
+    budgets: tuple[float, ...]
+    """FLOPs."""
+    direct: tuple[Estimate, ...]
+    """Losses of direct training, by budget; nats/token."""
+    direct_params: tuple[float, ...]
+    direct_tokens: tuple[float, ...]
+    tracks: Mapping[str, Track]
+    """By scenario."""
+    outside: tuple[float, ...]
+    """By how many times the farthest way lies outside the fitted region, by budget; 1 is inside."""
+    asked: str = ""
+    """The question in words, as it was read."""
+    question: Mapping[str, Any] = field(default_factory=dict)
+    """The question's numbers, with one of the budgets; None where there is no limit."""
+    accounting: Accounting | None = None
+    """What FLOPs are reckoned with, and where its numbers come from."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """Where direct training catches up, scenario by scenario."""
+        return " ".join(self.findings)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The sentences of the headline."""
+        texts = [
+            f"{DESCRIPTIONS.get(name, name)}: {self._said(track)}." for name, track in self.tracks.items()
+        ]
+        if self.law is None:
+            texts = ["Direct training only: the calibration has no distillation law."]
+        elif not texts:
+            texts = ["Train directly: no teacher satisfies the constraints."]
+        beyond = max(self.outside)
+        if beyond > FAR:
+            texts.append(f"Extrapolated up to {format_times(beyond)} beyond the fitted runs.")
+        if min(self.outside) > TOO_FAR:
+            texts[:-1] = [f"{UNKNOWN.capitalize()}."]
+        elif beyond > TOO_FAR:
+            far = spans(np.array(self.budgets), np.array(self.outside) > TOO_FAR)
+            texts.append(f"No verdict rests on what lies so far outside: {spans_text(far)}.")
+        return tuple(texts)
+
+    def _said(self, track: Track) -> str:
+        """Who is ahead, from where on, and where the losses cannot be believed."""
+        events = {"direct training catches up": track.crossover, "distilling gets ahead": track.overtaking}
+        found = sorted((each.at.value, event) for event, each in events.items() if each.at is not None)
+        texts = [f"{event} at {events[event].text(self.law or '')}" for _, event in found]
+        if not found:
+            texts = [f"{'distilling' if track.gain[0].value > 0 else 'direct training'} is ahead throughout"]
+            texts += [
+                f"under {law} {event} at {format_power(at, 2)}"
+                for event, each in events.items()
+                for law, at in each.by_law.items()
+                if at is not None
+            ]
+        if track.incredible:
+            texts.append(f"its losses are not credible at {spans_text(track.incredible)}")
+        return "; ".join(texts)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row per budget and way; numbers in full, units in the names."""
+        rows: list[dict[str, Any]] = []
+        for k, budget in enumerate(self.budgets):
+            rows.append(
+                {
+                    "flops": budget,
+                    "way": "direct",
+                    **_columns(self.direct[k], "loss_nats"),
+                    "student_params": self.direct_params[k],
+                    "student_tokens": self.direct_tokens[k],
+                }
+            )
+            rows += [
+                {
+                    "flops": budget,
+                    "way": name,
+                    **_columns(track.loss[k], "loss_nats"),
+                    **_columns(track.gain[k], "gain_nats"),
+                    "student_params": track.student_params[k],
+                    "student_tokens": track.student_tokens[k],
+                    "teacher_params": track.teacher_params[k],
+                    "teacher_tokens": track.teacher_tokens[k],
+                    "teacher_loss_nats": track.teacher_loss[k],
+                }
+                for name, track in self.tracks.items()
+            ]
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain values for JSON."""
+        return {"headline": self.headline, **as_plain(self)}
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The rows as a pandas table."""
+        import pandas
+
+        return pandas.DataFrame(self.rows())
+
+    def plot(self, dark: bool = False) -> Figure:
+        """Loss over compute for direct training and every scenario, with bands and crossovers."""
+        from scaling.figures.frontier import frontier_chart
+        from scaling.figures.render import draw
+
+        return draw(frontier_chart(self), dark)
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and cells, rounded for a person: the loss of every way at every budget."""
+        header = ["FLOPs", "direct training", *(DESCRIPTIONS.get(name, name) for name in self.tracks)]
+        rows = [
+            [
+                format_power(budget),
+                str(self.direct[k]),
+                *(str(track.loss[k]) for track in self.tracks.values()),
+            ]
+            for k, budget in enumerate(self.budgets)
+        ]
+        return header, rows
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        from scaling.reports.plan_text import html_table
+
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes())
+        return f"<p><b>{escape(self.headline)}</b></p>{html_table(*self.table())}<ul>{notes}</ul>"
+
+    def notes(self) -> list[str]:
+        """What assumed numbers change, other warnings (``!``), and what FLOPs are reckoned with (``-``)."""
+        counted = self.accounting
+        effect = [f"! {counted.effect}"] if counted and counted.effect else []
+        basis = [f"- {counted}."] if counted else []
+        return [*effect, *(f"! {warning}" for warning in self.warnings), *basis]
+
+
+def frontier(
+    question: Question, budgets: Sequence[float], calibration: Calibration | str | Path = DEFAULT_CALIBRATION
+) -> Frontier:
+    """The optimum of every scenario at every budget, FLOPs; the question's own budget is not used.
+
+    Budgets that do not pay for every way are left out, and so are scenarios that no budget pays for;
+    ``warnings`` say so. Without a distillation law there is direct training alone.
+
+    Raises :class:`~scaling.errors.InputError` for fewer than two budgets, a family or known teachers.
+    """
+    if question.family or question.teachers:
+        raise InputError("a frontier goes with neither a family nor known teachers")
+    calibration = named(calibration)
+    costs = np.unique(np.asarray(budgets, dtype=np.float64))
+    if len(costs) < 2 or not np.all(np.isfinite(costs)) or costs[0] <= 0:
+        raise InputError("a frontier needs at least two positive budgets")
+    if question.law and not calibration.distillation:
+        calibration.law(question.law)  # says why there is none
+    found = search(question, calibration, costs)
+    judge = Judge(calibration, question.student_unique_tokens, question.teacher_unique_tokens)
+    law = (question.law or calibration.default) if calibration.distillation else None
+    places = _places(judge, found.decisions) if found.decisions else []
+    architecture = question.counting(calibration)
+    counted = accounting(architecture, calibration.architecture)
+    middle = float(found.direct_params[len(found.direct_params) // 2])
+    return Frontier(
+        calibration=calibration.name,
+        law=law,
+        budgets=tuple(map(float, found.costs)),
+        direct=tuple(judge.direct(*at) for at in found.direct),
+        direct_params=tuple(map(float, found.direct_params)),
+        direct_tokens=tuple(map(float, found.direct_tokens)),
+        asked=_asked(question, found.costs, calibration, law),
+        question=question.to_dict(),
+        tracks=_tracks(judge, question, found, law, places) if law and found.decisions else {},
+        outside=_outside(calibration, found.direct, places),
+        accounting=replace(counted, effect=training_effect(counted, architecture, middle)),
+        warnings=(*calibration.provenance.warnings, *found.warnings),
+    )
+
+
+def _asked(question: Question, budgets: Array, calibration: Calibration, law: str | None) -> str:
+    span = f"{format_power(budgets[0])} to {format_power(budgets[-1])} FLOPs"
+    return f"{question.describe(span)}; calibration {calibration.name}{f', law {law}' if law else ''}."
+
+
+def _places(judge: Judge, decisions: Decisions) -> list[dict[str, float]]:
+    """Every decision in the variables of a region."""
+    seen = effective_tokens(decisions.student_tokens, judge.student_unique_tokens)
+    alone = judge.calibration.supervised.loss(decisions.student_params, seen)
+    return [place(*values) for values in zip(*decisions[:5], alone, strict=True)]
+
+
+def _outside(
+    calibration: Calibration, direct: Sequence[tuple[float, float]], places: Sequence[Mapping[str, float]]
+) -> tuple[float, ...]:
+    """By how many times the farthest way lies outside the fitted region, by budget."""
+    region = calibration.region
+    outside = [region.outside(where, teacher_predicted=True) for where in places]
+    outside += [region.outside({"params": N, "tokens": D}) for N, D in direct]
+    factors = np.array([max(each.values(), default=1.0) for each in outside])
+    return tuple(map(float, factors.reshape(-1, len(direct)).max(axis=0)))
+
+
+def _tracks(
+    judge: Judge, question: Question, found: Found, kind: str, places: Sequence[Mapping[str, float]]
+) -> dict[str, Track]:
+    """Every scenario over the budgets."""
+    decisions, calibration, count = found.decisions, judge.calibration, len(found.costs)
+    assert decisions is not None
+    floor = calibration.supervised.loss(decisions.student_params, UNLIMITED_TOKENS)
+    outcomes = {law: judge.outcome(decisions, law) for law in calibration.distillation}
+    laws = [[kind] if question.law else judge.beside(kind, where) for where in places]
+    drawn = {law: outcome.probability() for law, outcome in outcomes.items()}
+    chances = [judge.probability(k, drawn, where, question.law) for k, where in enumerate(places)]
+    return {
+        each.name: _track(
+            decisions,
+            outcomes,
+            laws,
+            chances,
+            found.costs,
+            floor,
+            slice(k * count, (k + 1) * count),
+        )
+        for k, each in enumerate(found.scenarios)
+    }
+
+
+def _track(
+    decisions: Decisions,
+    outcomes: Mapping[str, Outcome],
+    laws: Sequence[Sequence[str]],
+    chances: Sequence[float | None],
+    costs: Array,
+    floor: Array,
+    mine: slice,
+) -> Track:
+    """One scenario; ``laws`` are those that its intervals span, decision by decision, its own first."""
+    kind, at = laws[0][0], range(mine.start, mine.stop)
+    outcome = outcomes[kind]
+    gains = {law: (each.direct - each.loss)[mine] for law, each in outcomes.items()}
+    drawn = None
+    if outcome.loss_draws is not None and outcome.direct_draws is not None:
+        drawn = (outcome.direct_draws - outcome.loss_draws)[:, mine]
+    losses = {law: -gain for law, gain in gains.items()}
+    probability = tuple(chance for chance in chances[mine] if chance is not None)
+    return Track(
+        loss=tuple(spanning([outcomes[law].estimate(k) for law in laws[k]]) for k in at),
+        gain=tuple(spanning([outcomes[law].gain(k) for law in laws[k]]) for k in at),
+        probability=probability or None,
+        student_params=tuple(map(float, decisions.student_params[mine])),
+        student_tokens=tuple(map(float, decisions.student_tokens[mine])),
+        teacher_params=tuple(map(float, decisions.teacher_params[mine])),
+        teacher_tokens=tuple(map(float, decisions.teacher_tokens[mine])),
+        teacher_loss=tuple(map(float, decisions.teacher_loss[mine])),
+        crossover=crossing(costs, gains, kind, drawn),
+        overtaking=crossing(costs, losses, kind, None if drawn is None else -drawn),
+        incredible=spans(costs, outcome.loss[mine] < floor[mine]),
+    )
+
+
+def _columns(estimate: Estimate, name: str) -> dict[str, float | None]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

@@ -1,0 +1,149 @@
+"""The best teacher that a price buys.
+
+A teacher enters the student's loss only through its own, so under every scenario the best teacher for a
+given price is the one of least loss. What is left to choose is the price, and one dimension remains.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.costs.flops import FORWARDS_PER_STEP, Architecture
+from scaling.laws import SupervisedLaw
+from scaling.repeated_data import REPETITION_CONSTANT, effective_tokens, elasticity
+
+Array = NDArray[np.float64]
+NEWTON_STEPS = 5
+"""What error they leave in ln N enters the loss squared."""
+CONVERGED = 1e-3
+"""A step in ln N after which the next, by quadratic convergence, would not be seen."""
+
+
+class TeacherBox(NamedTuple):
+    """The teachers that may be chosen: floats or arrays of shape (P, 1)."""
+
+    params: tuple[float | Array, float | Array]
+    tokens: tuple[float | Array, float | Array]
+    unique_tokens: float = np.inf
+    """Distinct tokens there are for a teacher; more are repetitions."""
+
+
+class Teacher(NamedTuple):
+    """Teachers; arrays of one shape."""
+
+    params: Array
+    tokens: Array
+    loss: Array
+
+
+def best_teacher(
+    price: Array,
+    logit_tokens: Array,
+    pretraining: Array,
+    box: TeacherBox,
+    supervised: SupervisedLaw,
+    architecture: Architecture,
+) -> Teacher:
+    """The teacher of least loss in ``box`` with ``F(N) (logit_tokens + 3 pretraining D) <= price``.
+
+    ``logit_tokens`` counts the forward passes that are charged, ``pretraining`` is the share of its training
+    that is. The loss is inf where nothing in the box is cheap enough.
+    """
+    per_token = FORWARDS_PER_STEP * pretraining
+    fewest, most = box.tokens
+    smallest, largest = box.params
+    params_left = [
+        architecture.params_for_flops(price / (logit_tokens + per_token * D)) for D in (fewest, most)
+    ]
+    upper, lower = (np.log(np.clip(N, smallest, largest)) for N in params_left)
+    charged = pretraining > 0
+    ln_N = lower
+    if np.any(charged):
+        balance = _Balance(
+            price, logit_tokens, np.where(charged, per_token, 1.0), box, supervised, architecture
+        )
+        ln_N = np.where(charged, balance.root(lower, upper), lower)
+    return _teacher(
+        np.clip(np.exp(ln_N), smallest, largest),
+        price,
+        logit_tokens,
+        per_token,
+        box,
+        supervised,
+        architecture,
+    )
+
+
+class _Balance(NamedTuple):
+    """Where, along a line of equal price, the loss's two terms fall and rise at the same rate."""
+
+    price: Array
+    logit_tokens: Array
+    per_token: Array
+    box: TeacherBox
+    supervised: SupervisedLaw
+    architecture: Architecture
+
+    def root(self, lower: Array, upper: Array) -> Array:
+        """ln N of least loss between the bounds.
+
+        The imbalance has a pole where logits alone cost the whole price, so Newton steps are taken in the log
+        odds of training against logits, where it is nearly straight; without logits that is ln F itself.
+        """
+        ln_N = np.maximum(upper - 1.0, lower)
+        for _ in range(NEWTON_STEPS):
+            value, slope, leverage, slope_F = self.imbalance(ln_N)
+            step = np.expm1(value * slope_F * leverage / slope)
+            before, ln_N = ln_N, np.clip(ln_N - np.log1p(step / leverage) / slope_F, lower, upper)
+            if np.max(np.abs(ln_N - before)) < CONVERGED:
+                break
+        return ln_N
+
+    def imbalance(self, ln_N: Array) -> tuple[Array, Array, Array, Array]:
+        """ln(rate at which the data term rises / rate at which the capacity term falls), and its slope.
+
+        Also price/(price - logits) and d ln F/d ln N.
+        """
+        s, unique = self.supervised, self.box.unique_tokens
+        F, slope_F = self.architecture.forward_flops_and_slope(ln_N)
+        tokens_and_logits = self.price / F
+        trained = np.maximum(tokens_and_logits - self.logit_tokens, 1e-12 * tokens_and_logits)
+        leverage = tokens_and_logits / trained
+        D = trained / self.per_token
+        response: Array | float = 1.0
+        saturation: Array | float = 0.0
+        if np.isfinite(unique):
+            response = elasticity(D, unique)
+            saturation = np.where(
+                np.greater(D, unique), D / (unique * REPETITION_CONSTANT) + response - 1, 0.0
+            )
+            D = effective_tokens(D, unique)
+        data = np.log(s.beta * s.B * np.maximum(response, 1e-300)) - s.beta * np.log(D)
+        capacity = np.log(s.alpha * s.A) - s.alpha * ln_N
+        value = data + np.log(slope_F * leverage) - capacity
+        slope = s.alpha + slope_F * (leverage * (s.beta * response + saturation) + leverage - 1)
+        return value, slope, leverage, slope_F
+
+
+def _teacher(
+    params: Array,
+    price: Array,
+    logit_tokens: Array,
+    per_token: Array,
+    box: TeacherBox,
+    supervised: SupervisedLaw,
+    architecture: Architecture,
+) -> Teacher:
+    """The teacher of this size with all the tokens that the price leaves."""
+    fewest, most = box.tokens
+    left = price / architecture.forward_flops(params) - logit_tokens
+    charged = per_token > 0
+    tokens = np.where(charged, np.minimum(left / np.where(charged, per_token, 1.0), most), most)
+    slack = -1e-9 * (left + logit_tokens)
+    feasible = np.where(charged, tokens >= fewest * (1 - 1e-6), left >= slack)
+    tokens = np.where(feasible, tokens, fewest)
+    loss = supervised.loss(params, effective_tokens(tokens, box.unique_tokens))
+    return Teacher(params, tokens, np.where(feasible, loss, np.inf))

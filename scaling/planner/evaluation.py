@@ -1,0 +1,227 @@
+"""From decisions to a plan: losses with intervals, verdicts, costs, distances from the fitted region."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.calibration.calibration import Calibration
+from scaling.costs.accounting import accounting
+from scaling.costs.flops import FORWARDS_PER_STEP, Architecture
+from scaling.costs.scenarios import Scenario
+from scaling.laws import EffectiveTokensLaw
+from scaling.planner.plan import Direct, Distillation, Interval, NearOptimal, Plan
+from scaling.planner.question import Question
+from scaling.planner.uncertainty import Decisions, Judge, Outcome, place, spanning
+from scaling.planner.warnings import cautions
+from scaling.repeated_data import REPETITION_CONSTANT
+from scaling.units import format_number, format_power
+
+UNLIMITED_TOKENS = 1e30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A way to distil that has been decided on, and the direct training it competes with."""
+
+    name: str
+    scenario: Scenario
+    student_params: float
+    student_tokens: float
+    teacher_params: float
+    teacher_tokens: float
+    """nan where unknown."""
+    teacher_loss: float
+    teacher_is_trained: bool
+    """Whether its loss follows from its size and tokens, and is as uncertain as they make it."""
+    direct_params: float
+    direct_tokens: float
+    ranges: Mapping[str, Interval] = field(default_factory=dict)
+    dollars: float | None = None
+    forward_flops: float | None = None
+    """Of the teacher, FLOPs a token, where they do not follow from its size."""
+    near: NearOptimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """Turns candidates into a plan, under one question and calibration."""
+
+    question: Question
+    calibration: Calibration
+    architecture: Architecture
+
+    def plan(
+        self,
+        directs: Sequence[tuple[float, float]],
+        candidates: Sequence[Candidate],
+        unreachable: Mapping[str, float] | None = None,
+        warnings: Sequence[str] = (),
+    ) -> Plan:
+        """The plan; ``directs`` are parameters and tokens of the students trained directly."""
+        question, calibration = self.question, self.calibration
+        kind = (question.law or calibration.default) if calibration.distillation else None
+        alone = tuple(self._direct(params, tokens) for params, tokens in directs)
+        ways = self._ways(candidates, kind) if kind and candidates else ()
+        return Plan(
+            calibration=calibration.name,
+            law=kind,
+            budget=question.budget,
+            target_loss=question.target_loss,
+            asked=question.describe(),
+            question=question.to_dict(),
+            direct=alone,
+            distillations=ways,
+            unreachable=dict(unreachable or {}),
+            student_unique_tokens=question.student_unique_tokens
+            if math.isfinite(question.student_unique_tokens)
+            else None,
+            assumptions=self._assumptions([each.scenario for each in candidates]),
+            warnings=(
+                *calibration.provenance.warnings,
+                *warnings,
+                *cautions(
+                    calibration,
+                    alone,
+                    ways,
+                    question.student_unique_tokens,
+                    question.teacher_unique_tokens,
+                ),
+            ),
+        )
+
+    @property
+    def _judge(self) -> Judge:
+        return Judge(
+            self.calibration, self.question.student_unique_tokens, self.question.teacher_unique_tokens
+        )
+
+    def _direct(self, params: float, tokens: float) -> Direct:
+        F = float(self.architecture.forward_flops(params))
+        return Direct(
+            params=params,
+            tokens=tokens,
+            loss=self._judge.direct(params, tokens),
+            training_flops=FORWARDS_PER_STEP * F * tokens,
+            serving_flops=F * self.question.lifetime_tokens,
+            outside=self.calibration.region.outside({"params": params, "tokens": tokens}),
+        )
+
+    def _ways(self, candidates: Sequence[Candidate], kind: str) -> tuple[Distillation, ...]:
+        names = Decisions._fields
+        decisions = Decisions(*(np.array([getattr(c, name) for c in candidates]) for name in names))
+        outcomes = {law: self._judge.outcome(decisions, law) for law in self.calibration.distillation}
+        chances = {law: each.probability() for law, each in outcomes.items()}
+        pairs = {(each.direct_params, each.direct_tokens) for each in candidates}
+        beside = {pair: self._direct(*pair) for pair in pairs}
+        ways = (
+            self._way(k, each, outcomes, chances, kind, beside[each.direct_params, each.direct_tokens])
+            for k, each in enumerate(candidates)
+        )
+        return tuple(way if way.answered else replace(way, probability=None) for way in ways)
+
+    def _way(
+        self,
+        k: int,
+        of: Candidate,
+        outcomes: Mapping[str, Outcome],
+        chances: Mapping[str, NDArray[np.float64] | None],
+        kind: str,
+        beside: Direct,
+    ) -> Distillation:
+        calibration, architecture = self.calibration, self.architecture
+        F_S, F_T = (float(architecture.forward_flops(N)) for N in (of.student_params, of.teacher_params))
+        F_T = F_T if of.forward_flops is None else of.forward_flops
+        Ls = self._judge.alone(of.student_params, of.student_tokens)
+        where = place(
+            of.student_params, of.student_tokens, of.teacher_params, of.teacher_tokens, of.teacher_loss, Ls
+        )
+        measured = bool(self.question.teachers) and not of.teacher_is_trained
+        laws = [kind] if self.question.law else self._judge.beside(kind, where)
+        return Distillation(
+            name=of.name,
+            params=of.student_params,
+            tokens=of.student_tokens,
+            teacher_params=of.teacher_params,
+            teacher_tokens=where.get("teacher_tokens"),
+            teacher_loss=of.teacher_loss,
+            loss=spanning([outcomes[law].estimate(k) for law in laws]),
+            student_flops=FORWARDS_PER_STEP * F_S * of.student_tokens,
+            logits_flops=of.scenario.logits * F_T * of.student_tokens
+            if of.dollars is None
+            else of.dollars * self.question.flops_per_dollar,
+            teacher_flops=of.scenario.pretraining * FORWARDS_PER_STEP * F_T * of.teacher_tokens
+            if of.scenario.pretraining
+            else 0.0,
+            serving_flops=F_S * self.question.lifetime_tokens,
+            direct=beside,
+            gain=spanning([outcomes[law].gain(k) for law in laws]),
+            same_data_loss=Ls,
+            probability=self._judge.probability(k, chances, where, self.question.law),
+            by_law={law: float(each.loss[k]) for law, each in outcomes.items()},
+            ranges=of.ranges,
+            outside=calibration.region.outside(where, teacher_predicted=not measured),
+            dollars=of.dollars,
+            near=of.near,
+            floor=float(calibration.supervised.loss(of.student_params, UNLIMITED_TOKENS)),
+            warnings=self._doubts(of, kind, Ls),
+        )
+
+    def _doubts(self, of: Candidate, kind: str, Ls: float) -> tuple[str, ...]:
+        if of.teacher_params >= of.student_params and of.teacher_loss <= Ls:
+            return ()
+        if isinstance(self.calibration.law(kind), EffectiveTokensLaw):
+            return ()
+        return (
+            f"a teacher weaker than the student (fewer parameters, or a loss above the {Ls:.3f} it reaches "
+            f"alone): the {kind} law knows no student better than its teacher",
+        )
+
+    def _teachers(self, scenarios: Sequence[Scenario]) -> list[str]:
+        """Among which teachers the best was sought."""
+        question, texts = self.question, []
+        kept = [each for each in scenarios if question.keeps_to_runs(each)]
+        if kept and self.calibration.region.teachers():
+            bounds = question.bounds(self.calibration, kept[0])
+            smallest, largest = (format_number(float(side)) for side in bounds.teacher_params)
+            texts.append(
+                f"A teacher that exists is chosen within the fitted runs ({smallest} to {largest} "
+                f"parameters, up to {format_number(float(bounds.teacher_tokens[1]))} tokens); a constraint "
+                "or extrapolate lets it leave them."
+            )
+        if len(kept) < len(scenarios):
+            longest = float(question.bounds(self.calibration).teacher_tokens[1])
+            texts.append(f"No teacher is trained on more than {format_number(longest)} tokens.")
+        return texts
+
+    def _assumptions(self, scenarios: Sequence[Scenario]) -> tuple[str, ...]:
+        question = self.question
+        counted = accounting(self.architecture, self.calibration.architecture)
+        texts = [
+            "Losses are held-out nats/token; parameters exclude embeddings; training costs three forward "
+            f"passes; {counted}."
+        ]
+        texts += [] if question.teachers else self._teachers(scenarios)
+        if self.calibration.draw_count:
+            texts.append(
+                f"Intervals are 90 % for one run: {self.calibration.draw_count} draws of the coefficients "
+                "and the residual spread, and span the laws that hold there; probabilities average those, "
+                "unless a law is named."
+            )
+        else:
+            texts.append("The calibration has no draws: intervals show the residual spread at most.")
+        if question.flops_per_dollar:
+            texts.append(
+                "A price of logits counts as the FLOPs that the same money buys: "
+                f"{format_power(question.flops_per_dollar)} a dollar."
+            )
+        if math.isfinite(min(question.student_unique_tokens, question.teacher_unique_tokens)):
+            texts.append(
+                "Repeated tokens are worth what the data-constrained law of Muennighoff et al. 2023 gives "
+                f"(R* = {REPETITION_CONSTANT:.1f}), which was fitted to supervised training on C4."
+            )
+        return tuple(texts)

@@ -1,0 +1,389 @@
+"""The planner's answer: what to do, at what cost, with which loss, and how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from scaling.costs.accounting import Accounting
+from scaling.costs.scenarios import DESCRIPTIONS
+from scaling.to_plain import as_plain
+from scaling.units import format_number, format_power, format_times
+
+if TYPE_CHECKING:
+    import pandas
+
+    from scaling.figures.plan import PlanPlots
+
+CONFIDENT = 0.9
+"""Probability from which a verdict is given; below it and above 1 - it, the call is too close."""
+NEGLIGIBLE = 0.005
+"""nats/token; a difference that no calibration without draws can tell from nothing."""
+FAR = 1.5
+"""A variable outside the fitted region by more than this factor is reported."""
+TOO_FAR = 100.0
+"""A variable outside the fitted region by more than this factor leaves no verdict."""
+WORN_OUT = 40.0
+"""Epochs beyond which repeated tokens are worth nothing more (Muennighoff et al. 2023)."""
+DISTIL, DIRECT, CLOSE = "distil", "train directly", "too close to call"
+UNKNOWN, ARTEFACT = "no answer, too far outside the fitted runs", "no answer, the loss is not credible"
+
+COLUMNS = (
+    *("way", "verdict", "probability_distil", "loss_nats", "loss_low", "loss_high", "gain_nats"),
+    *("student_params", "student_tokens", "teacher_params", "teacher_tokens", "teacher_loss_nats"),
+    *("student_flops", "logits_flops", "teacher_flops", "serving_flops", "flops"),
+    *("logits_dollars", "outside_region"),
+)
+"""Of a plan's flat rows."""
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its 90 % interval; ``None`` where the calibration carries no uncertainty."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Direct:
+    """A student trained without a teacher."""
+
+    params: float
+    tokens: float
+    loss: Estimate
+    """Held-out cross-entropy, nats/token."""
+    training_flops: float
+    serving_flops: float = 0.0
+    """Forward passes over the tokens it will serve."""
+    outside: Mapping[str, float] = field(default_factory=dict)
+    """By how many times each variable lies outside the fitted region; 1 is inside."""
+
+    @property
+    def flops(self) -> float:
+        """Everything that is charged."""
+        return self.training_flops + self.serving_flops
+
+    @property
+    def own_flops(self) -> float:
+        """What is computed on one's own devices: everything."""
+        return self.flops
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """As :attr:`Distillation.shares`."""
+        serving = self.serving_flops / self.flops
+        return (1 - serving, 0.0, 0.0, serving) if serving else (1.0, 0.0, 0.0)
+
+    @property
+    def known(self) -> bool:
+        """Whether it lies near enough to the fitted runs."""
+        return not is_too_far(self.outside)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NearOptimal:
+    """What lies within a chosen loss of an optimum; the optimum is flat, so much does."""
+
+    tolerance: float
+    """nats/token above the optimum."""
+    ranges: Mapping[str, Interval]
+    """Smallest and largest value of each variable, the others being chosen anew."""
+    cheapest_flops: float
+    """The least compute that stays within."""
+    ladder: tuple[Mapping[str, float], ...] = ()
+    """Teachers of real architectures within: ``layers``, ``params``, ``tokens``, ``loss``; best first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distillation:
+    """One way to distil a student, with the direct training of equal compute beside it."""
+
+    name: str
+    """The scenario, the teacher, or the member of the family."""
+    params: float
+    tokens: float
+    teacher_params: float
+    teacher_tokens: float | None
+    """``None`` where a known teacher's are unknown."""
+    teacher_loss: float
+    """nats/token."""
+    loss: Estimate
+    """The student's held-out cross-entropy, nats/token."""
+    student_flops: float
+    logits_flops: float
+    """Charged forward passes of the teacher."""
+    teacher_flops: float
+    """Charged training of the teacher."""
+    serving_flops: float
+    """Forward passes of the student over the tokens it will serve."""
+    direct: Direct
+    """Training directly with equal compute."""
+    gain: Estimate
+    """Loss of direct training minus this one's, nats/token: positive where distilling is better."""
+    same_data_loss: float
+    """Loss of direct training on the same student tokens, which costs less compute."""
+    probability: float | None
+    """That the distilled student ends below the directly trained one; ``None`` without uncertainty, or where
+    nothing can be said."""
+    by_law: Mapping[str, float]
+    """The student's loss under each law of the calibration."""
+    ranges: Mapping[str, Interval] = field(default_factory=dict)
+    """90 % of the decisions that would be optimal if a draw were the truth, by variable."""
+    outside: Mapping[str, float] = field(default_factory=dict)
+    """By how many times each variable lies outside the fitted region; 1 is inside."""
+    dollars: float | None = None
+    """Price of the teacher's logits where somebody else serves it, US dollars; ``logits_flops`` are then what
+    that money buys, or 0 where that is unknown."""
+    near: NearOptimal | None = None
+    floor: float = 0.0
+    """What direct training of this size approaches with unlimited data, nats/token."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def flops(self) -> float:
+        """Everything that is charged."""
+        return self.student_flops + self.logits_flops + self.teacher_flops + self.serving_flops
+
+    @property
+    def own_flops(self) -> float:
+        """What is computed on one's own devices: everything but logits that somebody else serves."""
+        return self.flops if self.dollars is None else self.flops - self.logits_flops
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Shares of all that is charged: student training, teacher's logits, teacher's training, and serving
+        where the student serves tokens.
+        """
+        parts = [self.student_flops, self.logits_flops, self.teacher_flops, self.serving_flops]
+        return tuple(part / self.flops for part in (parts if self.serving_flops else parts[:3]))
+
+    @property
+    def title(self) -> str:
+        """The name, in words where it is a scenario."""
+        return DESCRIPTIONS.get(self.name, self.name)
+
+    @property
+    def credible(self) -> bool:
+        """Whether the loss respects what unlimited data would give; a law extrapolated far may not."""
+        return self.loss.value >= self.floor
+
+    @property
+    def known(self) -> bool:
+        """Whether this way and the direct training beside it lie near enough to the fitted runs."""
+        return not is_too_far(self.outside) and self.direct.known
+
+    @property
+    def answered(self) -> bool:
+        """Whether a verdict can rest on this."""
+        return self.credible and self.known
+
+    @property
+    def verdict(self) -> str:
+        """``distil``, ``train directly``, ``too close to call``, or why there is no answer."""
+        if not self.answered:
+            return UNKNOWN if self.credible else ARTEFACT
+        if self.probability is None:
+            if abs(self.gain.value) < NEGLIGIBLE:
+                return CLOSE
+            return DISTIL if self.gain.value > 0 else DIRECT
+        if self.probability >= CONFIDENT:
+            return DISTIL
+        return DIRECT if self.probability <= 1 - CONFIDENT else CLOSE
+
+    def row(self) -> dict[str, Any]:
+        """One flat row; numbers in full, units in the names."""
+        return {
+            "way": self.name,
+            "verdict": self.verdict,
+            "probability_distil": self.probability,
+            **_loss_columns(self.loss),
+            "gain_nats": self.gain.value,
+            "student_params": self.params,
+            "student_tokens": self.tokens,
+            "teacher_params": self.teacher_params,
+            "teacher_tokens": self.teacher_tokens,
+            "teacher_loss_nats": self.teacher_loss,
+            "student_flops": self.student_flops,
+            "logits_flops": self.logits_flops,
+            "teacher_flops": self.teacher_flops,
+            "serving_flops": self.serving_flops,
+            "flops": self.flops,
+            "logits_dollars": self.dollars,
+            "outside_region": max(self.outside.values(), default=None),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """The answer to a question: direct training and the ways to distil."""
+
+    calibration: str
+    """Its name."""
+    law: str | None
+    """Kind of distillation law; ``None`` for a calibration of supervised training alone."""
+    budget: float | None
+    """FLOPs; ``None`` where a target was given instead."""
+    target_loss: float | None
+    """nats/token."""
+    direct: tuple[Direct, ...]
+    """Training directly: one student, or each member of a family; none where a target is out of reach."""
+    distillations: tuple[Distillation, ...]
+    """One a scenario or known teacher, and a member of a family."""
+    asked: str = ""
+    """The question in words, as it was read."""
+    question: Mapping[str, Any] = field(default_factory=dict)
+    """The question's numbers; None where there is no limit."""
+    unreachable: Mapping[str, float] = field(default_factory=dict)
+    """Ways that cannot reach the target, with the loss at which they stop, nats/token."""
+    student_unique_tokens: float | None = None
+    """Distinct tokens for the student, where they are limited."""
+    accounting: Accounting | None = None
+    """What FLOPs are reckoned with, and where its numbers come from."""
+    assumptions: tuple[str, ...] = ()
+    """What was taken for granted, in sentences."""
+    warnings: tuple[str, ...] = ()
+    """What to beware of, in sentences."""
+
+    def epochs(self, tokens: float) -> float:
+        """How often the student sees its data; 1 where that is not limited."""
+        return max(1.0, tokens / self.student_unique_tokens) if self.student_unique_tokens else 1.0
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one sentence per kind of answer, the cheapest way to a target, the extrapolation."""
+        groups: dict[str, list[Distillation]] = {}
+        for way in sorted(self.distillations, key=lambda way: not way.answered):
+            groups.setdefault(way.verdict, []).append(way)
+        sentences = [
+            f"{verdict.capitalize()}{_probabilities(ways)}"
+            + (f": {'; '.join(way.title for way in ways)}." if len(groups) > 1 else ".")
+            for verdict, ways in groups.items()
+        ]
+        if not sentences and not self.unreachable:
+            sentences = ["Train directly: no teacher satisfies the constraints."]
+        if self.law is None:
+            sentences = ["Direct training only: the calibration has no distillation law."]
+        if self.target_loss is not None:
+            sentences.append(self._cheapest())
+        sentences += self._uncounted()
+        outside = [way.outside for way in self.direct] + [way.outside for way in self.distillations]
+        farthest = max((factor for each in outside for factor in each.values()), default=1.0)
+        if farthest > FAR:
+            sentences.append(f"Extrapolated up to {format_times(farthest)} beyond the fitted runs.")
+        return " ".join(sentences)
+
+    def _cheapest(self) -> str:
+        ways = {way.title: way.flops for way in self.distillations if way.answered}
+        if self.direct and self.direct[0].known:
+            ways["direct training"] = self.direct[0].flops
+        if not ways:
+            return f"No cheapest way to a loss of {self.target_loss:g}: none of them is known well enough."
+        best = min(ways, key=lambda name: ways[name])
+        return f"Cheapest way to a loss of {self.target_loss:g}: {best}, {format_power(ways[best])} FLOPs."
+
+    def _uncounted(self) -> list[str]:
+        """Costs and risks that the verdict leaves out."""
+        texts = []
+        unpaid = [way.dollars for way in self.distillations if way.dollars and not way.logits_flops]
+        if unpaid:
+            texts.append(
+                f"Not in this comparison: up to ${format_number(max(unpaid))} for served logits; name the "
+                "hardware to count them."
+            )
+        tokens = [way.tokens for way in self.direct] + [way.tokens for way in self.distillations]
+        epochs = self.epochs(max(tokens, default=0.0))
+        if epochs > WORN_OUT:
+            texts.append(
+                f"The data repeat up to {format_number(epochs)} times, far beyond what was measured."
+            )
+        return texts
+
+    def ranked(self) -> Plan:
+        """The same plan, the best way to distil first: of least compute for a target, else of least loss.
+
+        Ways without an answer come last.
+        """
+
+        def merit(way: Distillation) -> tuple[bool, float]:
+            return not way.answered, way.loss.value if self.target_loss is None else way.flops
+
+        return replace(self, distillations=tuple(sorted(self.distillations, key=merit)))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row per way, direct training first; numbers in full, units in the names."""
+        ways = [way.row() for way in self.distillations]
+        firsts = [
+            {
+                "way": "direct",
+                **_loss_columns(way.loss),
+                "gain_nats": 0.0,
+                "student_params": way.params,
+                "student_tokens": way.tokens,
+                "student_flops": way.training_flops,
+                "serving_flops": way.serving_flops,
+                "flops": way.flops,
+                "outside_region": max(way.outside.values(), default=None),
+            }
+            for way in self.direct
+        ]
+        return [{name: first.get(name) for name in COLUMNS} for first in firsts] + ways
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain values for JSON."""
+        content: dict[str, Any] = as_plain(self)
+        content["headline"] = self.headline
+        for way, values in zip(self.distillations, content["distillations"], strict=True):
+            values["verdict"] = way.verdict
+            values["flops"] = way.flops
+        return content
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The rows as a pandas table."""
+        import pandas
+
+        return pandas.DataFrame(self.rows())
+
+    @property
+    def plot(self) -> PlanPlots:
+        """The figures of this plan: :class:`scaling.figures.plan.PlanPlots` lists them."""
+        from scaling.figures.plan import PlanPlots
+
+        return PlanPlots(self)
+
+    def _repr_html_(self) -> str:
+        from scaling.reports.plan_text import plan_html
+
+        return plan_html(self)
+
+
+def beyond(outside: Mapping[str, float]) -> str:
+    """The variables that lie far outside the fitted region and by how many times; empty if none does."""
+    far = {name: factor for name, factor in outside.items() if factor > FAR}
+    return ", ".join(f"{name.replace('_', ' ')} {format_times(factor)}" for name, factor in far.items())
+
+
+def is_too_far(outside: Mapping[str, float]) -> bool:
+    """Whether a variable lies so far outside the fitted region that nothing can be said."""
+    return max(outside.values(), default=1.0) > TOO_FAR
+
+
+def _loss_columns(loss: Estimate) -> dict[str, float | None]:
+    return {"loss_nats": loss.value, "loss_low": loss.low, "loss_high": loss.high}
+
+
+def _probabilities(ways: list[Distillation]) -> str:
+    known = [way.probability for way in ways if way.probability is not None]
+    if not known:
+        return ""
+    low, high = (f"{value:.2f}" for value in (min(known), max(known)))
+    return f" (P(distilling is better) = {low if low == high else f'{low} to {high}'})"

@@ -1,0 +1,143 @@
+"""Losses at one point, with intervals and the distance from the fitted region."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, named
+from scaling.errors import InputError
+from scaling.laws import EffectiveTokensLaw
+from scaling.planner.plan import Estimate, beyond
+from scaling.planner.teacher_catalogue import check_teacher_loss
+from scaling.planner.uncertainty import Decisions, Judge, place
+from scaling.to_plain import as_plain
+from scaling.units import check_params, format_number, parse_quantity, parse_tokens
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """What a calibration says of one student."""
+
+    calibration: str
+    student_params: float
+    student_tokens: float
+    teacher_params: float | None
+    teacher_tokens: float | None
+    teacher_loss: float | None
+    """nats/token, where it was given."""
+    losses: Mapping[str, Estimate]
+    """nats/token: ``supervised``, ``teacher`` where predicted, and the student under each kind of law."""
+    outside: Mapping[str, float]
+    """By how many times each variable lies outside the fitted region; 1 is inside."""
+    warnings: tuple[str, ...]
+
+    @property
+    def asked(self) -> str:
+        """The question, as it was read: ``1B student, 20B tokens``."""
+        parts = [f"{format_number(self.student_params)} student, {format_number(self.student_tokens)} tokens"]
+        teacher = [] if self.teacher_params is None else [format_number(self.teacher_params)]
+        teacher += [] if self.teacher_loss is None else [f"L={self.teacher_loss:g}"]
+        teacher += [] if self.teacher_tokens is None else [f"{format_number(self.teacher_tokens)} tokens"]
+        parts += [f"teacher {', '.join(teacher)}"] if teacher else []
+        return f"{'; '.join(parts)}; calibration {self.calibration}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain values for JSON."""
+        return {**as_plain(self)}
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row per loss, as a pandas table; nats/token."""
+        import pandas
+
+        rows = [{"what": name, **as_plain(loss)} for name, loss in self.losses.items()]
+        return pandas.DataFrame(rows)
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and cells, rounded for a person."""
+        return ["what", "loss (90 %), nats/token"], [[name, str(loss)] for name, loss in self.losses.items()]
+
+    def _repr_html_(self) -> str:
+        from scaling.reports.plan_text import html_table
+
+        return html_table(*self.table())
+
+
+def predict(
+    calibration: Calibration | str | Path = DEFAULT_CALIBRATION,
+    *,
+    student_params: float | str,
+    student_tokens: float | str,
+    teacher_loss: float | str | None = None,
+    teacher_params: float | str | None = None,
+    teacher_tokens: float | str | None = None,
+) -> Prediction:
+    """The student's loss alone, and with a teacher of known or predicted loss, if one is given.
+
+    Sizes, tokens and the loss are numbers or texts such as ``300M``; tokens also ratios such as ``20:1``.
+
+    Raises :class:`~scaling.errors.InputError` where a teacher is half described, and for texts that are no
+    quantities.
+    """
+    calibration = named(calibration)
+    student_params = _size(student_params, "student_params")
+    student_tokens = parse_tokens(student_tokens, student_params, "student_tokens")
+    teacher_params = None if teacher_params is None else _size(teacher_params, "teacher_params")
+    if teacher_tokens is not None:
+        teacher_tokens = parse_tokens(teacher_tokens, teacher_params, "teacher_tokens")
+    if teacher_loss is not None:
+        teacher_loss = parse_quantity(teacher_loss, "teacher_loss", "")
+    judge = Judge(calibration)
+    losses = {"supervised": judge.direct(student_params, student_tokens)}
+    alone = judge.alone(student_params, student_tokens)
+    where = {"params": student_params, "tokens": student_tokens}
+    warnings = list(calibration.provenance.warnings)
+    measured = teacher_loss is not None
+    if not measured and (teacher_params is None) != (teacher_tokens is None):
+        raise InputError("describe the teacher by its loss, or by both its parameters and its tokens")
+    if not calibration.distillation and (measured or teacher_params is not None):
+        calibration.law()  # says that there is none
+    if measured or teacher_params is not None:
+        N_T, D_T = teacher_params or np.nan, teacher_tokens or np.nan
+        L_T = teacher_loss if teacher_loss is not None else judge.alone(N_T, D_T)
+        if not measured:
+            losses["teacher"] = judge.direct(N_T, D_T)
+        given = (student_params, student_tokens, N_T, D_T, L_T, not measured, student_params, student_tokens)
+        if measured:
+            check_teacher_loss(calibration, L_T)
+        decisions = Decisions(*(np.array([value]) for value in given))
+        for kind, law in calibration.distillation.items():
+            losses[kind] = judge.outcome(decisions, kind).estimate(0)
+            if alone < L_T and not isinstance(law, EffectiveTokensLaw):
+                warnings.append(
+                    f"the teacher's loss {L_T:.3f} is above the {alone:.3f} that the student reaches alone: "
+                    f"the {kind} law knows no student better than its teacher"
+                )
+        where = place(student_params, student_tokens, N_T, D_T, L_T, alone)
+    outside = calibration.region.outside(where, teacher_predicted=not measured)
+    if beyond(outside):
+        warnings.append(f"extrapolated beyond the fitted runs: {beyond(outside)}")
+    return Prediction(
+        calibration=calibration.name,
+        student_params=student_params,
+        student_tokens=student_tokens,
+        teacher_params=teacher_params,
+        teacher_tokens=teacher_tokens,
+        teacher_loss=teacher_loss,
+        losses=losses,
+        outside=outside,
+        warnings=tuple(warnings),
+    )
+
+
+def _size(value: float | str, what: str) -> float:
+    params = parse_quantity(value, what, "params")
+    check_params(params, what)
+    return params

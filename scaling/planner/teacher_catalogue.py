@@ -1,0 +1,147 @@
+"""Teachers that exist: a table of models one could distil from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from scaling.calibration.calibration import Calibration
+from scaling.costs.flops import Architecture
+from scaling.errors import InputError
+from scaling.units import check_params, parse_count, parse_quantity, unit_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownTeacher:
+    """A model one could distil from. Its loss, or its tokens to predict that from, must be known."""
+
+    name: str
+    params: float
+    """Non-embedding parameters, those of all experts included; they set the cost of its logits, unless one of
+    the next two does."""
+    loss: float | None = None
+    """Held-out cross-entropy on the student's data, nats/token. A measured one beats a predicted one."""
+    tokens: float | None = None
+    """Tokens it was trained on; with ``params`` they predict the loss where none is given."""
+    dollars_per_million_tokens: float | None = None
+    """What its logits cost where somebody else serves it, US dollars."""
+    vocab: int | None = None
+    """Vocabulary size; token-level distillation needs the student's."""
+    active_params: float | None = None
+    """Those of its parameters that a token meets, of a mixture of experts."""
+    forward_flops: float | None = None
+    """FLOPs a token of its forward pass, where that is known better than from its parameters."""
+
+    def __post_init__(self) -> None:
+        if self.loss is None and self.tokens is None:
+            raise InputError(f"teacher {self.name}: give its loss, or the tokens it was trained on")
+        for name in COLUMNS[1:]:
+            value = getattr(self, name)
+            if name == PRICE and value == 0:
+                continue  # served for nothing
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"teacher {self.name}: {name} must be positive and finite, not {value!r}")
+        check_params(self.params, f"teacher {self.name}: params")
+        if self.active_params is not None and self.active_params > self.params:
+            raise InputError(
+                f"teacher {self.name}: active_params ({self.active_params:g}) must be at most params "
+                f"({self.params:g}), of which they are a part"
+            )
+        if self.tokens is not None and self.tokens < FEWEST_TOKENS_PER_PARAM * self.params:
+            raise InputError(
+                f"teacher {self.name}: {self.tokens:g} tokens are too few to train {self.params:g} "
+                "parameters; write 3T for 3e12"
+            )
+
+    def logit_flops(self, architecture: Architecture) -> float:
+        """Return what its logits cost, FLOPs a token."""
+        if self.forward_flops is not None:
+            return self.forward_flops
+        return float(architecture.forward_flops(self.active_params or self.params))
+
+
+FEWEST_TOKENS_PER_PARAM = 0.01
+"""Below it the tokens of a teacher are another number, such as the decimals of its loss."""
+PRICE = "dollars_per_million_tokens"
+COLUMNS = tuple(field.name for field in fields(KnownTeacher))
+
+
+def check_teacher_loss(calibration: Calibration, loss: float, teacher: str = "the teacher") -> None:
+    """Refuse a teacher's loss, nats/token, that text like the calibration's does not allow."""
+    guessing = math.log(calibration.architecture.vocab)
+    if loss > guessing:
+        raise InputError(
+            f"{teacher}: a loss of {loss:g} nats/token is above the {guessing:.3g} of guessing at "
+            f"random among {calibration.architecture.vocab} tokens"
+        )
+    if not loss >= float(calibration.supervised.E):
+        raise InputError(
+            f"{teacher}: a loss of {loss:g} is below the irreducible loss of {calibration.supervised.E:.4g} "
+            f"nats/token in {calibration.name}: it was measured on other text or with another tokenizer"
+        )
+
+
+def read_catalogue(path: str | Path) -> tuple[KnownTeacher, ...]:
+    """Teachers from a CSV whose columns are the fields of :class:`KnownTeacher`; empty cells are unknown."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as CSV: {error}") from None
+    return parse_catalogue(text, str(path))
+
+
+def parse_catalogue(text: str, where: str = "catalogue") -> tuple[KnownTeacher, ...]:
+    """The same from the table's text, with commas or (as pasted from a sheet) tabs between its cells."""
+    separator = "\t" if "\t" in text.partition("\n")[0] else ","
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+        columns = [name.strip().lower() for name in reader.fieldnames or []]
+        rows = [_cells(columns, row, f"{where}, row {k}") for k, row in enumerate(reader, start=2)]
+    except csv.Error as error:
+        raise InputError(f"{where}: cannot be read as CSV: {error}") from None
+    missing = {"name", "params"} - set(columns)
+    if missing:
+        raise InputError(
+            f"{where}: no column {', '.join(sorted(missing))}; a catalogue has {', '.join(COLUMNS)}"
+        )
+    unknown = set(columns) - set(COLUMNS)
+    if unknown:
+        raise InputError(
+            f"{where}: unknown column {', '.join(sorted(unknown))}; known are {', '.join(COLUMNS)}"
+        )
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        raise InputError(f"{where}: two columns are called {', '.join(twice)}; keep one of each")
+    teachers = tuple(_teacher(row, f"{Path(where).name}, row {k}") for k, row in enumerate(rows, start=2))
+    if not teachers:
+        raise InputError(f"{where}: no teachers in it")
+    return teachers
+
+
+def _cells(columns: list[str], row: dict[str | None, Any], where: str) -> dict[str, str | None]:
+    if extra := [cell for cell in row.get(None) or () if cell.strip()]:
+        raise InputError(
+            f"{where}: more cells than columns, {', '.join(map(repr, extra))} last; write decimals with a "
+            "point, and names that hold commas in quotes"
+        )
+    return dict(zip(columns, row.values(), strict=False))
+
+
+def _teacher(row: dict[str, str | None], where: str) -> KnownTeacher:
+    cells = {name: (row.get(name) or "").strip() for name in COLUMNS}
+    if not cells["name"] or not cells["params"]:
+        raise InputError(f"{where}: name and params must be filled in")
+    numbers = {
+        name: parse_quantity(text.removeprefix("$"), f"{where}, {name}", unit_of(name), zero=name == PRICE)
+        for name, text in cells.items()
+        if text and name not in ("name", "vocab")
+    }
+    vocab = parse_count(cells["vocab"], f"{where}, vocab") if cells["vocab"] else None
+    try:
+        return KnownTeacher(name=cells["name"], vocab=vocab, **numbers)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None

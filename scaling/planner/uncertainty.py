@@ -1,0 +1,185 @@
+"""What a calibration's draws say about decisions already taken.
+
+A decision is evaluated, not taken again, under every draw: coefficients are uncertain when one decides. To
+that the spread of runs around the law is added, so an interval is for one run and a probability compares two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.calibration.calibration import SUPERVISED, Calibration
+from scaling.planner.plan import Estimate
+from scaling.repeated_data import effective_tokens
+
+Array = NDArray[np.float64]
+COVERAGE = 0.9
+NOISE_SEED = 0
+
+_normal_cdf = np.frompyfunc(lambda z: 0.5 * math.erfc(-z / math.sqrt(2)), 1, 1)
+
+
+class Decisions(NamedTuple):
+    """Distillations and the direct training they compete with; arrays of shape (K,)."""
+
+    student_params: Array
+    student_tokens: Array
+    teacher_params: Array
+    teacher_tokens: Array
+    teacher_loss: Array
+    teacher_is_trained: NDArray[np.bool_]
+    """Whether the teacher's loss follows from its size and tokens; otherwise it is known."""
+    direct_params: Array
+    direct_tokens: Array
+
+
+class Outcome(NamedTuple):
+    """Losses under the point coefficients, shape (K,), and under the draws, (draws, K) or ``None``."""
+
+    loss: Array
+    direct: Array
+    loss_draws: Array | None
+    direct_draws: Array | None
+    noise: float
+    """Residual spread of a distilled run around the law, nats/token."""
+    direct_noise: float
+
+    def estimate(self, k: int) -> Estimate:
+        """The loss of distillation ``k``, for one run."""
+        draws = None if self.loss_draws is None else self.loss_draws[:, k]
+        return estimate(self.loss[k], draws, self.noise)
+
+    def gain(self, k: int) -> Estimate:
+        """How much lower the distilled run ends."""
+        draws = None
+        if self.loss_draws is not None and self.direct_draws is not None:
+            draws = self.direct_draws[:, k] - self.loss_draws[:, k]
+        return estimate(self.direct[k] - self.loss[k], draws, math.hypot(self.noise, self.direct_noise))
+
+    def probability(self) -> Array | None:
+        """That the distilled run ends below the directly trained one, shape (K,)."""
+        noise = math.hypot(self.noise, self.direct_noise)
+        if self.loss_draws is None or self.direct_draws is None:
+            if noise == 0:
+                return None
+            return np.asarray(_normal_cdf((self.direct - self.loss) / noise), dtype=np.float64)
+        gains = self.direct_draws - self.loss_draws
+        if noise == 0:
+            return np.asarray((gains > 0).mean(axis=0))
+        return np.asarray(np.mean(_normal_cdf(gains / noise).astype(np.float64), axis=0))
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Evaluates decisions under a calibration."""
+
+    calibration: Calibration
+    student_unique_tokens: float = math.inf
+    teacher_unique_tokens: float = math.inf
+
+    def outcome(self, decisions: Decisions, kind: str) -> Outcome:
+        """What the law of this kind and the supervised law expect of the decisions."""
+        known = self.calibration.residual_sd
+        loss, direct = self._losses(decisions, kind, sampled=False)
+        loss_draws = direct_draws = None
+        if self.calibration.draw_count:
+            loss_draws, direct_draws = self._losses(decisions, kind, sampled=True)
+        noise, direct_noise = known.get(kind, 0.0), known.get(SUPERVISED, 0.0)
+        return Outcome(loss, direct, loss_draws, direct_draws, noise, direct_noise)
+
+    def alone(self, params: float, tokens: float) -> float:
+        """The point loss of training directly, nats/token."""
+        return float(
+            self.calibration.supervised.loss(params, effective_tokens(tokens, self.student_unique_tokens))
+        )
+
+    def direct(self, params: float, tokens: float) -> Estimate:
+        """What the supervised law expects of training directly."""
+        calibration = self.calibration
+        seen = effective_tokens(tokens, self.student_unique_tokens)
+        draws = None
+        if calibration.draw_count:
+            draws = calibration.sampled_supervised().loss(params, seen)[:, 0]
+        value = float(calibration.supervised.loss(params, seen))
+        return estimate(value, draws, calibration.residual_sd.get(SUPERVISED, 0.0))
+
+    def beside(self, kind: str, where: Mapping[str, float]) -> list[str]:
+        """The laws whose losses an interval spans: that of ``kind``, then all others that hold there."""
+        others = (law for law in self.calibration.distillation if law != kind)
+        return [kind, *(law for law in others if self.calibration.trusts(law, **where))]
+
+    def probability(
+        self, k: int, chances: Mapping[str, Array | None], where: Mapping[str, float], asked: str | None
+    ) -> float | None:
+        """Of decision ``k`` under the law asked for; else averaged over those that hold there, or all.
+
+        ``chances`` are :meth:`Outcome.probability` by law. ``None`` without any uncertainty.
+        """
+        known = {law: p[k] for law, p in chances.items() if p is not None and asked in (None, law)}
+        trusted = [p for law, p in known.items() if self.calibration.trusts(law, **where)]
+        values = trusted or list(known.values())
+        return float(np.mean(values)) if values else None
+
+    def _losses(self, of: Decisions, kind: str, sampled: bool) -> tuple[Array, Array]:
+        calibration = self.calibration
+        supervised = calibration.sampled_supervised() if sampled else calibration.supervised
+        law = calibration.sampled_law(kind) if sampled else calibration.law(kind)
+        taught = effective_tokens(of.teacher_tokens, self.teacher_unique_tokens)
+        with np.errstate(invalid="ignore"):
+            trained = supervised.loss(of.teacher_params, taught)
+        L_T = np.where(of.teacher_is_trained, trained, of.teacher_loss)
+        seen = effective_tokens(of.student_tokens, self.student_unique_tokens)
+        alone = effective_tokens(of.direct_tokens, self.student_unique_tokens)
+        return law.loss(of.student_params, seen, L_T, supervised), supervised.loss(of.direct_params, alone)
+
+
+def place(N_S: float, D_S: float, N_T: float, D_T: float, L_T: float, Ls: float) -> dict[str, float]:
+    """A distillation in the variables of a region, ``Ls`` the student's loss alone; nan are left out."""
+    values = {
+        "student_params": N_S,
+        "student_tokens": D_S,
+        "teacher_params": N_T,
+        "teacher_tokens": D_T,
+        "teacher_loss": L_T,
+        "teacher_loss_ratio": L_T / Ls,
+    }
+    return {name: float(value) for name, value in values.items() if not math.isnan(value)}
+
+
+def estimate(value: float, draws: Array | None, noise: float) -> Estimate:
+    """``value`` with the central interval of the draws, each blurred by normal noise."""
+    if draws is None and noise == 0:
+        return Estimate(float(value))
+    spread = np.array([value]) if draws is None else draws
+    blurred = np.repeat(spread, max(1, 1000 // len(spread)))
+    return Estimate(float(value), *interval(blurred + noise * _standard_normal(len(blurred))))
+
+
+def spanning(estimates: Sequence[Estimate]) -> Estimate:
+    """The first estimate, its interval widened to those of the others: models are uncertain as well."""
+    if len(estimates) == 1:
+        return estimates[0]
+    low = min(each.value if each.low is None else each.low for each in estimates)
+    high = max(each.value if each.high is None else each.high for each in estimates)
+    return Estimate(estimates[0].value, low, high)
+
+
+def interval(values: Array) -> tuple[float, float]:
+    """The central interval of draws."""
+    ordered = np.sort(values, axis=None)  # several times faster than np.quantile on so few values
+    last = len(ordered) - 1
+    ends = [last * (1 - COVERAGE) / 2, last * (1 + COVERAGE) / 2]
+    low, high = np.interp(ends, np.arange(len(ordered)), ordered)
+    return float(low), float(high)
+
+
+@lru_cache(maxsize=32)
+def _standard_normal(count: int) -> Array:
+    return np.random.default_rng(NOISE_SEED).standard_normal(count)

@@ -1,0 +1,74 @@
+"""What to beware of in a plan: each doubt is said once, with the ways it holds for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from scaling.calibration.calibration import Calibration
+from scaling.planner.plan import WORN_OUT, Direct, Distillation, beyond
+from scaling.units import format_number
+
+DISAGREEMENT = 0.01
+"""nats/token; laws of one calibration that differ by more are reported."""
+REPEATED = 4.0
+"""Epochs up to which repeated tokens are worth nearly as much as new ones (Muennighoff et al. 2023)."""
+NOT_CREDIBLE = (
+    "the loss lies below the one that direct training of this size approaches with unlimited data: an "
+    "artefact of extrapolating the law, which no verdict rests on"
+)
+
+
+def cautions(
+    calibration: Calibration,
+    alone: Sequence[Direct],
+    ways: Sequence[Distillation],
+    student_unique_tokens: float,
+    teacher_unique_tokens: float,
+) -> tuple[str, ...]:
+    """Extrapolation, repetition, disagreement of the laws, and the doubts of single ways."""
+    places = [("direct training", way.outside) for way in alone] + [(way.title, way.outside) for way in ways]
+    far = ((title, beyond(outside)) for title, outside in places)
+    seen = [("direct training", way.tokens) for way in alone] + [(way.title, way.tokens) for way in ways]
+    taught = [(way.title, way.teacher_tokens or 0.0) for way in ways]
+    doubts = ((way.title, doubt) for way in ways for doubt in way.warnings)
+    return (
+        *(
+            f"extrapolated beyond the fitted runs, {line}"
+            for line in _once((t, text) for t, text in far if text)
+        ),
+        *_once(_repetitions("the student's", seen, student_unique_tokens)),
+        *_once(_repetitions("the teacher's", taught, teacher_unique_tokens)),
+        *_disagreements(calibration, ways),
+        *_once(doubts),
+        *_once((way.title, NOT_CREDIBLE) for way in ways if not way.credible),
+    )
+
+
+def _once(said: Iterable[tuple[str, str]]) -> list[str]:
+    """``doubt: titles`` for every doubt."""
+    titles: dict[str, list[str]] = {}
+    for title, doubt in said:
+        titles.setdefault(doubt, []).append(title)
+    return [f"{doubt}: {'; '.join(dict.fromkeys(each))}" for doubt, each in titles.items()]
+
+
+def _repetitions(whose: str, seen: Sequence[tuple[str, float]], unique: float) -> Iterable[tuple[str, str]]:
+    for title, tokens in seen:
+        epochs = tokens / unique
+        if epochs > REPEATED:
+            limit, worth = (WORN_OUT, "nothing") if epochs > WORN_OUT else (REPEATED, "clearly less")
+            doubt = f"more than {limit:.0f} epochs of {whose} data, where another one is worth {worth}"
+            yield f"{title} ({format_number(epochs)})", doubt
+
+
+def _disagreements(calibration: Calibration, ways: Sequence[Distillation]) -> list[str]:
+    """Where the laws differ on the loss, and which of them are outside their own region there."""
+    most = max((max(way.by_law.values()) - min(way.by_law.values()) for way in ways), default=0.0)
+    if most <= DISAGREEMENT:
+        return []
+    texts = [f"the laws ({', '.join(calibration.distillation)}) disagree by up to {most:.3f} nats"]
+    for law in calibration.distillation:
+        out = [way.title for way in ways if not calibration.trusts(law, student_params=way.params)]
+        if out:
+            texts.append(f"{law} is outside its region for {'; '.join(out)}")
+    return [f"model uncertainty: {', and '.join(texts)}"]

@@ -1,0 +1,305 @@
+"""From a spec to the DAG of steps: what is trained once, what depends on what, and each step's identity."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from scaling.costs.flops import ModelShape
+from scaling.errors import InputError
+from scaling.units import format_number
+from sweeps.dag.ladder import shape_for
+from sweeps.dag.step import NO_RUN, SCHEMA, Step
+from sweeps.data.corpus import fingerprint_of, resolved
+from sweeps.data.tokens import Half
+from sweeps.spec.corpus import Base
+from sweeps.spec.method import Method
+from sweeps.spec.method_options import Source
+from sweeps.spec.spec import MIN_STEPS, Grid, Pretrained, Role, Sweep
+
+__all__ = ["NO_RUN", "SCHEMA", "Dag", "Step", "expand", "with_caches", "with_preludes", "with_trunks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dag:
+    """The unique steps of a sweep, each after the steps it needs."""
+
+    steps: tuple[Step, ...]
+    asked: int
+    """Cells the spec asks for, before equal ones are merged."""
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of all steps."""
+        return sum(step.flops_to_spend for step in self.steps)
+
+    @property
+    def example(self) -> Step:
+        """One of the runs that it is for: on the sweep's own text, where some steps may be on another."""
+        return next(step for step in reversed(self.steps) if step.kind not in NO_RUN)
+
+    @cached_property
+    def waiting_for(self) -> dict[str, int]:
+        """How many steps wait for a step, by its id."""
+        counts = dict.fromkeys((step.id for step in self.steps), 0)
+        for step in self.steps:
+            for need in step.needs:
+                counts[need.id] += 1
+        return counts
+
+
+def expand(sweep: Sweep) -> Dag:
+    """The DAG of a sweep. The same model asked for twice, as a run and as a teacher, is one step.
+
+    Raises:
+        InputError: for a corpus that cannot be found, runs of too few steps, or FLOPs above the cap.
+    """
+    corpus = resolved(sweep.corpus)
+    sweep = sweep.model_copy(update={"corpus": corpus})
+    fingerprint = fingerprint_of(corpus)
+    supervised = [
+        run
+        for where, grid in sweep.grids("supervised")
+        for run in _runs(sweep, "supervised", where, grid, fingerprint)
+    ]
+    teachers = _teachers(sweep, fingerprint)
+    students = list(_students(sweep, teachers, fingerprint))
+    asked = [*supervised, *itertools.chain(*teachers), *students]
+    steps = with_caches(with_preludes(_unique(asked)))
+    if sweep.training.schedule == "wsd" and sweep.share_trunks:
+        steps = with_trunks(steps)
+    dag = Dag(steps=tuple(steps), asked=len(asked))
+    if sweep.max_flops and dag.flops > sweep.max_flops:
+        raise InputError(
+            f"max_flops: the sweep needs {dag.flops:.3g} FLOPs, above its cap of {sweep.max_flops:.3g}; "
+            "raise the cap or shrink a grid"
+        )
+    return dag
+
+
+def _teachers(sweep: Sweep, fingerprint: str) -> list[list[Step]]:
+    """Those of each entry of the spec's list."""
+    found: list[list[Step]] = []
+    for number, given in enumerate(sweep.teachers):
+        where = f"teachers[{number}]"
+        if isinstance(given, Pretrained):
+            found.append([_foreign(sweep, given, where, fingerprint)])
+            continue
+        runs = list(_runs(sweep, "teachers", where, given, fingerprint))
+        found.append(list(_tuned(sweep, sweep.base, runs)) if sweep.base else runs)
+    return found
+
+
+def _students(sweep: Sweep, teachers: list[list[Step]], fingerprint: str) -> Iterator[Step]:
+    for number, grid in enumerate(sweep.students):
+        where = f"students[{number}]"
+        chosen = teachers if grid.teachers is None else [teachers[n] for n in grid.teachers]
+        own = _unique(list(itertools.chain(*chosen)))
+        if not sweep.allow_weak_teachers:
+            _check_sizes(sweep, where, grid, own)
+        for student, teacher, method in itertools.product(
+            _runs(sweep, "students", where, grid, fingerprint), own, grid.methods or sweep.methods
+        ):
+            yield _distilled(student, teacher, method)
+
+
+def _check_sizes(sweep: Sweep, where: str, grid: Grid, teachers: list[Step]) -> None:
+    """Refuse students larger than every teacher of theirs; sizes are those of the ladder."""
+    largest = max(teacher.shape.params for teacher in teachers)
+    for size in grid.params:
+        if (student := _shape(sweep, size, where).params) > largest:
+            raise InputError(
+                f"{where}.params: {size:g} is larger than every teacher (on the ladder "
+                f"{student:,} against {largest:,} at most), which the distillation law cannot describe; "
+                "add a larger teacher, or set allow_weak_teachers: true if you mean to study that"
+            )
+
+
+def _distilled(student: Step, teacher: Step, method: Method) -> Step:
+    """``student`` distilled from ``teacher``, after a prelude if the method begins with one.
+
+    Raises:
+        InputError: if either part is too short.
+    """
+    run = replace(student, teacher=teacher, method=method)
+    if method.init is None:
+        return run
+    before = round(method.init.share * run.steps)
+    if (least := min(before, run.steps - before)) < 2 * run.training.warmup_steps:
+        raise InputError(
+            f"methods: {method.name}: its init.share of {method.init.share:g} makes one part of a run of "
+            f"{run.steps} steps {least} long, and warm-up takes {run.training.warmup_steps}; at most half "
+            "may be warm-up: lengthen the run or move the share"
+        )
+    init = replace(student, steps=before, prelude=True)
+    if method.init.by == "base":
+        if teacher.init is None:
+            raise InputError(
+                f"methods: {method.name}: it begins on the text of the teacher's base, and of teacher "
+                f"{teacher.size} no base is known; give the sweep a 'base', and teachers to be trained"
+            )
+        text = teacher.init.corpus, teacher.init.corpus_fingerprint
+        init = replace(init, corpus=text[0], corpus_fingerprint=text[1])
+    if method.init.by == "teacher":
+        init = replace(init, teacher=teacher, method=Method())
+    return replace(run, steps=run.steps - before, init=init)
+
+
+def with_preludes(runs: list[Step]) -> list[Step]:
+    """The runs, each after its prelude if it has one."""
+    return _unique([step for run in runs for step in (run.init, run) if step])
+
+
+def with_caches(runs: list[Step]) -> list[Step]:
+    """The runs, and before those that read what a teacher left that step: each as long as needed."""
+    longest: dict[str, Step] = {}
+    for left in (left for run in runs for left in _left_for(run).values()):
+        key = _but_for_its_length(left)
+        longest[key] = max(longest.get(key, left), left, key=lambda step: step.steps)
+    steps: list[Step] = []
+    for run in runs:
+        own = {field: longest[_but_for_its_length(left)] for field, left in _left_for(run).items()}
+        steps += [*own.values(), replace(run, logits=own.get("logits"), texts=own.get("texts"))]
+    return _unique(steps)
+
+
+def _left_for(run: Step) -> dict[str, Step]:
+    """What would do for ``run`` alone of what its teacher leaves for it, by the name of its field."""
+    if run.teacher is None or run.method is None:
+        return {}
+    steps, source = run.first + run.steps, run.method.source
+    of_teacher = replace(run, shape=run.teacher.shape, steps=steps, seed=0, init=None, prelude=False)
+    if run.method.delta and run.method.logits != "online":
+        moved = {name: getattr(run.method, name) for name in ("delta", "init", "logits", "top")}
+        return {"logits": replace(of_teacher, init=run.init, cache=True, method=Method(**moved))}
+    if run.method.neighbours:
+        looked_up = Method(divergence="decoupled-kl", neighbours=run.method.neighbours)
+        return {"logits": replace(of_teacher, cache=True, method=looked_up)}
+    if run.method.logits != "online":
+        kept = Method(logits=run.method.logits, top=run.method.top)
+        return {"logits": replace(of_teacher, cache=True, method=kept)}
+    if source.by in ("teacher", "both"):
+        asked = Source(by="teacher", prompt_tokens=source.prompt_tokens, temperature=source.temperature)
+        return {"texts": replace(of_teacher, generate=True, method=Method(source=asked))}
+    return {}
+
+
+def _but_for_its_length(step: Step) -> str:
+    return json.dumps(step.config | {"steps": None}, sort_keys=True)
+
+
+def with_trunks(runs: list[Step]) -> list[Step]:
+    """The runs, those that differ only in length as branches of one trunk, and the trunks before them.
+
+    The trunk of a length begins where that of the next shorter one ended; the longest run needs none of its
+    own. One whose method knows from the first step how long it is stands alone.
+    """
+    families: dict[str, list[Step]] = {}
+    for run in runs:
+        alone = run.method is not None and run.method.knows_its_length
+        families.setdefault(run.id if alone else _but_for_its_length(run), []).append(run)
+    steps: list[Step] = []
+    for family in families.values():
+        *shorter, longest = sorted(family, key=lambda run: run.steps)
+        start = None
+        for run in shorter:
+            start = replace(run, trunk=True, start=start)
+            steps += [start, replace(run, start=start)]
+        steps.append(replace(longest, start=start))
+    return steps
+
+
+def _tuned(sweep: Sweep, base: Base, teachers: list[Step]) -> Iterator[Step]:
+    """``teachers``, trained on the base's text instead, and then tuned on the corpus.
+
+    Raises:
+        InputError: if tuning is too short.
+    """
+    corpus = sweep.corpus.on(base)
+    fingerprint, steps = fingerprint_of(corpus), sweep.training.steps(base.tuning_tokens)
+    if steps < (least := 2 * sweep.training.warmup_steps):
+        raise InputError(
+            f"base.tuning_tokens: {format_number(base.tuning_tokens)} tokens are {steps} optimiser steps, of "
+            f"which warm-up takes {least // 2}; at most half may be warm-up: ask for "
+            f"{format_number(least * sweep.training.batch_tokens)} or more"
+        )
+    for teacher in teachers:
+        before = replace(teacher, corpus=corpus, corpus_fingerprint=fingerprint, prelude=True)
+        yield replace(teacher, steps=steps, init=before)
+
+
+def _foreign(sweep: Sweep, teacher: Pretrained, where: str, fingerprint: str) -> Step:
+    """A teacher that exists already, to be measured."""
+    from sweeps.pretrained.admission import admit  # with torch, and mostly transformers
+
+    shape, foreign = admit(teacher, sweep.corpus, where, sweep.training.precision)
+    return Step(
+        shape=shape,
+        aspect_ratio=sweep.aspect_ratio,
+        steps=0,
+        seed=0,
+        data_seed=0,
+        half=None,
+        corpus=sweep.corpus,
+        corpus_fingerprint=fingerprint,
+        training=sweep.training,
+        foreign=foreign,
+    )
+
+
+def _runs(sweep: Sweep, field: Role, where: str, grid: Grid, fingerprint: str) -> Iterator[Step]:
+    """The runs of one grid, which stands at ``where`` among those of ``field``, on the data alone."""
+    half: Half = None if not sweep.corpus.halves else "second" if field == "students" else "first"
+    for params, seed in itertools.product(grid.params, grid.seeds):
+        shape = _shape(sweep, params, where)
+        for tokens in _lengths(grid, shape):
+            steps = sweep.training.steps(tokens)
+            if steps < MIN_STEPS:
+                raise InputError(
+                    f"{where}: {format_number(params)} parameters on {format_number(tokens)} tokens are "
+                    f"{steps} optimiser steps of {sweep.training.batch_tokens:g} tokens; at least "
+                    f"{MIN_STEPS} are needed for a loss that measures the data: ask for "
+                    f"{format_number(MIN_STEPS * sweep.training.batch_tokens)} tokens or more, or lower "
+                    "training.batch_tokens"
+                )
+            warmup = sweep.training.warmup_steps
+            if 2 * warmup > steps:
+                raise InputError(
+                    f"training.warmup_tokens: warm-up takes {warmup} of the {steps} steps of {where} at "
+                    f"{format_number(tokens)} tokens; at most half may be warm-up"
+                )
+            yield Step(
+                shape=shape,
+                aspect_ratio=sweep.aspect_ratio,
+                steps=steps,
+                seed=seed,
+                data_seed=seed if grid.data_seed is None else grid.data_seed,
+                half=half,
+                corpus=sweep.corpus,
+                corpus_fingerprint=fingerprint,
+                training=sweep.training,
+            )
+
+
+def _shape(sweep: Sweep, params: float, where: str) -> ModelShape:
+    corpus = sweep.corpus
+    try:
+        return shape_for(params, vocab=corpus.vocab, context=corpus.context, aspect_ratio=sweep.aspect_ratio)
+    except InputError as error:
+        raise InputError(f"{where}.params: {error}") from None
+
+
+def _lengths(grid: Grid, shape: ModelShape) -> list[float]:
+    if grid.tokens is not None:
+        return grid.tokens
+    if grid.tokens_per_param is not None:
+        return [ratio * shape.params for ratio in grid.tokens_per_param]
+    assert grid.flops is not None
+    return [flops / shape.training_flops(1) for flops in grid.flops]
+
+
+def _unique(steps: list[Step]) -> list[Step]:
+    return list({step.id: step for step in steps}.values())

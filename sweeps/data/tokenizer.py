@@ -1,0 +1,141 @@
+"""The tokenizer: byte-level BPE trained on the corpus, or one that a teacher brings along."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scaling.errors import InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from sweeps.data.sources import Document
+
+END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT_ID = 0
+"""The first special token the trainer adds."""
+BYTES = 256
+LONGEST_WORD = 256
+"""Characters; longer runs are cut, because a merge looks through every word that it occurs in."""
+ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<｜end▁of▁sentence｜>")
+"""What separates documents in the tokenizers of GPT-2, Qwen and SmolLM; Llama 3; Llama 2; Gemma; DeepSeek.
+
+Not the ``eos_token`` of the configuration: in models tuned to instructions that is the end of a turn.
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GivenTokenizer:
+    """A tokenizer that was not trained on the corpus."""
+
+    file: Path
+    """``tokenizer.json``."""
+    sha256: str
+    size: int
+    """One more than its largest id."""
+    end_of_text: str
+    end_of_text_id: int
+
+    @classmethod
+    def read(cls, place: str | Path, field: str = "corpus.tokenizer") -> GivenTokenizer:
+        """The tokenizer in the directory ``place``, or in the file ``tokenizer.json`` itself.
+
+        Raises:
+            InputError: naming ``field``, if none is there or it has no end-of-text token.
+        """
+        file = Path(place).expanduser()
+        file = file / "tokenizer.json" if file.is_dir() else file
+        if not file.is_file():
+            raise InputError(
+                f"{field}: no tokenizer.json in {place}; in an environment with its tokenizer's package, "
+                f"AutoTokenizer.from_pretrained(...).save_pretrained({str(place)!r}) writes one"
+            )
+        ids = load_tokenizer(file, field).get_vocab(with_added_tokens=True)
+        end = next((token for token in ENDS_OF_TEXT if token in ids), None) or _configured_end(file)
+        if end not in ids:
+            raise InputError(
+                f"{field}: {file} has no end-of-text token: none of {', '.join(ENDS_OF_TEXT)}, and no "
+                "eos_token in tokenizer_config.json beside it"
+            )
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        size = max(ids.values()) + 1
+        return cls(file=file, sha256=sha256, size=size, end_of_text=end, end_of_text_id=ids[end])
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Ids by token, added tokens included."""
+        return dict(load_tokenizer(self.file).get_vocab(with_added_tokens=True))
+
+
+def _configured_end(file: Path) -> str:
+    config = file.with_name("tokenizer_config.json")
+    try:
+        token = json.loads(config.read_text(encoding="utf-8")).get("eos_token")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
+    return str(token.get("content") if isinstance(token, dict) else token)
+
+
+def load_tokenizer(file: Path, field: str = "corpus.tokenizer") -> Tokenizer:
+    """The tokenizer in ``file``.
+
+    Raises:
+        InputError: naming ``field``, if there is none in it.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the package raises nothing narrower
+        raise InputError(f"{field}: {file} is not a tokenizer ({error})") from None
+
+
+def train_tokenizer(documents: list[Document], vocab: int) -> Tokenizer:
+    """A byte-level BPE tokenizer with exactly ``vocab`` entries.
+
+    Raises:
+        InputError: if the text has too few distinct pairs for so large a vocabulary.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    if vocab <= BYTES:
+        raise InputError(
+            f"corpus.vocab: {vocab} is too small: bytes and the end-of-text token need {BYTES + 1}"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    endless = pre_tokenizers.Split(Regex(rf"\S{{{LONGEST_WORD}}}|\s{{{LONGEST_WORD}}}"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [endless, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer, length=len(documents))
+    reached = tokenizer.get_vocab_size()
+    if reached < vocab:
+        raise InputError(
+            f"corpus.vocab: the training text supports only {reached} entries, not {vocab}; "
+            f"lower the vocabulary or add text"
+        )
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, end_of_text: str = END_OF_TEXT) -> None:
+    """Write what ``AutoTokenizer.from_pretrained`` needs, without importing transformers."""
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": end_of_text,
+        "bos_token": end_of_text,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))

@@ -1,0 +1,193 @@
+"""Text to tokens on disk: hold out documents, train a tokenizer on the rest, map both into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.errors import InputError
+from sweeps.data.cache import cache_dir, locked, published
+from sweeps.data.encode import append_tokens
+from sweeps.data.sources import Source
+from sweeps.data.splits import Split, split_documents
+from sweeps.data.tokenizer import (
+    END_OF_TEXT,
+    GivenTokenizer,
+    load_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
+)
+
+Half = Literal["first", "second"] | None
+"""A half of the training documents, or all of them."""
+LAYOUT = 3
+"""Changes when the same text would be split or tokenised differently."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldoutPart:
+    """The held-out documents of one part of a corpus; parts follow each other in ``heldout.bin``."""
+
+    name: str
+    licence: str
+    documents: int
+    """Documents of the part, held out or not."""
+    heldout_documents: int
+    heldout_tokens: int
+    heldout_bytes: int
+    """UTF-8 bytes of the held-out text, for bits per byte."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenisedCorpus:
+    """A tokenised corpus in a directory, immutable and named by what it was made from."""
+
+    path: Path
+    fingerprint: str
+    source: str
+    vocab: int
+    train_tokens: int
+    parts: tuple[HeldoutPart, ...]
+
+    @cached_property
+    def train(self) -> NDArray[np.uint16]:
+        """Training tokens, memory-mapped; every document ends with the end-of-text token."""
+        return np.memmap(self.path / "train.bin", dtype=_dtype(self.vocab), mode="r")
+
+    def train_tokens_of(self, half: Half) -> NDArray[np.uint16]:
+        """The training tokens, or those of one half of the (shuffled) documents, to within one document."""
+        middle = len(self.train) // 2
+        return {None: self.train, "first": self.train[:middle], "second": self.train[middle:]}[half]
+
+    @cached_property
+    def heldout(self) -> NDArray[np.uint16]:
+        """Held-out tokens, memory-mapped."""
+        return np.memmap(self.path / "heldout.bin", dtype=_dtype(self.vocab), mode="r")
+
+    @property
+    def tokenizer_files(self) -> Path:
+        """A directory that ``AutoTokenizer.from_pretrained`` reads."""
+        return self.path / "tokenizer"
+
+    @property
+    def heldout_tokens(self) -> int:
+        """Held-out tokens of all parts."""
+        return sum(part.heldout_tokens for part in self.parts)
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes per held-out token."""
+        return sum(part.heldout_bytes for part in self.parts) / self.heldout_tokens
+
+
+def corpus_fingerprint(
+    source: Source, *, vocab: int, heldout: float | None, seed: int, tokenizer: GivenTokenizer | None = None
+) -> str:
+    """What identifies the tokens: known before anything is parsed."""
+    key: dict[str, Any] = {"source": source.fingerprint, "heldout": heldout, "seed": seed, "layout": LAYOUT}
+    key |= {"tokenizer": tokenizer.sha256, "end": tokenizer.end_of_text} if tokenizer else {"vocab": vocab}
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def tokenise(
+    source: Source, *, vocab: int, heldout: float | None, seed: int, tokenizer: GivenTokenizer | None = None
+) -> TokenisedCorpus:
+    """The tokenised corpus, made once and then found in the cache, by however many processes ask at once.
+
+    Args:
+        source: documents.
+        vocab: entries of the byte-level BPE vocabulary, the end-of-text token included.
+        heldout: share of the text held out, in whole documents; None: :func:`split_documents` chooses.
+        seed: seed of that choice and of the order of documents.
+        tokenizer: used instead of training one with ``vocab`` entries.
+
+    Raises:
+        InputError: for an empty corpus, one with too few documents, or one too small for ``vocab``.
+    """
+    fingerprint = corpus_fingerprint(source, vocab=vocab, heldout=heldout, seed=seed, tokenizer=tokenizer)
+    target = cache_dir() / "corpora" / fingerprint
+    corpus = _VERIFIED.get(target) or _cached(target, fingerprint)
+    if corpus is None:
+        with locked(target):
+            corpus = _cached(target, fingerprint)  # where another process was faster
+            if corpus is None:
+                splits = split_documents(source, heldout, seed)
+                shutil.rmtree(target, ignore_errors=True)  # it is damaged, if it is there
+                with published(target) as scratch:
+                    _write(scratch, source, splits, vocab, seed, tokenizer)
+                corpus = _cached(target, fingerprint)
+    if corpus is None:
+        raise InputError(f"the tokenised corpus in {target} is damaged, and again after it was made anew")
+    _VERIFIED[target] = corpus
+    return replace(corpus, source=source.name)
+
+
+_VERIFIED: dict[Path, TokenisedCorpus] = {}
+"""Corpora whose checksums this process has seen to be right."""
+
+
+def _cached(folder: Path, fingerprint: str) -> TokenisedCorpus | None:
+    """The corpus in ``folder`` if all of it is there, to the byte."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        for name, sha256 in manifest.pop("sha256").items():
+            if _sha256(folder / name) != sha256:
+                return None
+        parts = tuple(HeldoutPart(**part) for part in manifest.pop("parts"))
+        return TokenisedCorpus(path=folder, fingerprint=fingerprint, parts=parts, **manifest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _write(
+    folder: Path, source: Source, splits: list[Split], vocab: int, seed: int, given: GivenTokenizer | None
+) -> None:
+    train = [text for split in splits for text in split.train]
+    random.Random(seed).shuffle(train)  # noqa: S311
+    tokenizer = load_tokenizer(given.file) if given else train_tokenizer(train, vocab)
+    end_of_text = given.end_of_text if given else END_OF_TEXT
+    save_tokenizer(tokenizer, folder / "tokenizer", end_of_text)
+
+    end = tokenizer.get_vocab(with_added_tokens=True)[end_of_text]
+
+    def append(name: str, documents: list[str]) -> int:
+        return append_tokens(folder / name, folder / "tokenizer" / "tokenizer.json", end, documents)
+
+    parts = [
+        HeldoutPart(
+            name=split.part.name,
+            licence=split.part.licence,
+            documents=len(split.train) + len(split.heldout),
+            heldout_documents=len(split.heldout),
+            heldout_tokens=append("heldout.bin", split.heldout),
+            heldout_bytes=sum(len(text.encode()) for text in split.heldout),
+        )
+        for split in splits
+    ]
+    manifest: dict[str, Any] = {
+        "source": source.name,
+        "vocab": given.size if given else vocab,
+        "train_tokens": append("train.bin", train),
+        "parts": [asdict(part) for part in parts],
+    }
+    made = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    manifest["sha256"] = {str(path.relative_to(folder)): _sha256(path) for path in made}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _dtype(vocab: int) -> type[np.uint16] | type[np.uint32]:
+    return np.uint16 if vocab <= 2**16 else np.uint32

@@ -1,0 +1,115 @@
+"""A teacher that looks up: which tokens followed, in the training text, where its features were like these.
+
+The datastore of kNN distillation (Yang et al. 2022), which is DNKD's only teacher (Zhang et al. 2023, arXiv
+2304.10295): for each of some tokens of the training text a key, the teacher's features there, and as value
+the token that came next. Search is exact, and a token does not find itself: it would vote for its own label,
+and the student would follow the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scaling.errors import InputError
+from sweeps.data.batches import Batches
+from sweeps.distill.divergences import full
+from sweeps.distill.knn_targets import Nearest
+from sweeps.distill.shard_cache import Numbers
+from sweeps.distill.targets import LanguageModel, no_numbers
+from sweeps.model.device import device
+from sweeps.spec.method_options import Neighbours
+
+BLOCKS_AT_ONCE, DISTANCES_AT_ONCE = 16, 2**23
+"""Of a stream that are read, and distances that are held, at most, at a time."""
+PROBED = 1024
+"""Keys whose neighbours say how far apart keys are."""
+TINY = 1e-30
+"""The least unit of distances, for features that are all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Datastore:
+    """Features of some tokens of a stream, and what came next."""
+
+    keys: Tensor
+    """``(size, width)``, in float32."""
+    values: Tensor
+    """Tokens, ``(size,)``."""
+    places: Tensor
+    """Of the keys in the stream, ``(size,)``."""
+    scale: float = 1.0
+    """The unit of distances."""
+
+    @classmethod
+    def of(cls, teacher: LanguageModel, data: Batches, rules: Neighbours) -> Datastore:
+        """That of the first blocks of ``data``, as ``teacher`` reads them: the same for runs of every length.
+
+        Its distances are in medians of that of the farthest neighbour.
+
+        Raises:
+            InputError: if the text has no more tokens than neighbours are asked for.
+        """
+        blocks = min(int(rules.keys) // data.context, data.blocks)
+        if blocks * data.context <= rules.count:
+            raise InputError(
+                f"neighbours.count: {rules.count} neighbours are asked of a datastore of "
+                f"{blocks * data.context} tokens; ask for fewer, or give more text"
+            )
+        read = list(_read(teacher, data, data.numbers_of(range(blocks))))
+        keys, values, places = (torch.cat(each) for each in zip(*read, strict=True))
+        found = cls(keys, values, places)
+        distances, _ = found.nearest(found.keys[:PROBED], found.places[:PROBED], rules)
+        return replace(found, scale=max(float(distances[:, -1].median()), TINY))
+
+    def nearest(self, features: Tensor, places: Tensor, rules: Neighbours) -> tuple[Tensor, Tensor]:
+        """Squared distances and tokens of the neighbours of ``features`` ``(rows, width)``, nearest first.
+
+        ``places`` ``(rows,)`` are those of the features in the stream.
+        """
+        found: list[Tensor] = []
+        lengths = self.keys.square().sum(-1)
+        size = max(1, DISTANCES_AT_ONCE // len(self.keys))
+        for some, here in zip(features.split(size), places.split(size), strict=True):
+            ranks = lengths - 2 * some @ self.keys.T
+            if not rules.itself:
+                ranks.masked_fill_(here[:, None] == self.places, torch.inf)
+            found.append(ranks.topk(rules.count, largest=False).indices)
+        near = torch.cat(found)
+        distances = [
+            (some[:, None] - self.keys[which]).square().sum(-1)
+            for some, which in zip(features.split(size), near.split(size), strict=True)
+        ]
+        return torch.cat(distances) / self.scale, self.values[near]
+
+
+def retrieved(
+    teacher: LanguageModel, store: Datastore, data: Batches, numbers: Numbers, how: Nearest
+) -> NDArray[np.void]:
+    """The neighbours of the given blocks of ``data``, to be kept: ``(blocks, context)``.
+
+    Raises:
+        InputError: if the teacher's features are not all finite.
+    """
+    packed = []
+    for features, _, places in _read(teacher, data, torch.from_numpy(numbers)):
+        if not features.isfinite().all():
+            raise no_numbers()
+        distances, tokens = store.nearest(features, places, how.rules)
+        packed.append(how.pack(distances, tokens))
+    return np.concatenate(packed).reshape(len(numbers), data.context)
+
+
+@torch.no_grad()
+def _read(teacher: LanguageModel, data: Batches, numbers: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Features, next tokens and places of the given blocks, some at a time."""
+    for some in numbers.split(BLOCKS_AT_ONCE):
+        blocks = data.read(some).to(device())
+        places = some[:, None] * data.context + torch.arange(data.context)
+        features = full(teacher.model(blocks[:, :-1]).flatten(0, 1))
+        yield features, blocks[:, 1:].flatten(), places.flatten().to(device())

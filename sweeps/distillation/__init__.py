@@ -1,1 +1,0 @@
-"""Whom a student follows and how: targets, divergences, sources of text, and yardsticks."""

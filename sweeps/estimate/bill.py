@@ -1,0 +1,61 @@
+"""What attempts at steps have cost: FLOPs, GPU-hours and dollars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from sweeps.spec.resources import Devices, Resources
+from sweeps.store.leases import Attempt
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What work has cost, or will."""
+
+    flops: float = 0.0
+    gpu_hours: float = 0.0
+    dollars: float = 0.0
+
+    def __add__(self, other: Bill) -> Bill:
+        return Bill(self.flops + other.flops, self.gpu_hours + other.gpu_hours, self.dollars + other.dollars)
+
+    def at_least(self, other: Bill) -> Bill:
+        """The larger of both, each for itself."""
+        return Bill(*(max(getattr(self, each.name), getattr(other, each.name)) for each in fields(self)))
+
+    @classmethod
+    def of(cls, flops: float, seconds: float, resources: Resources, devices: Devices) -> Bill:
+        """For so many FLOPs in so many seconds on ``resources``; dollars only if the price is known."""
+        gpus = seconds * resources.gpus * resources.nodes / HOUR
+        cores = seconds * resources.cpus * resources.nodes / HOUR
+        return cls(flops, gpus, (devices.price or 0.0) * (gpus or cores))
+
+
+def bills(flops: float, history: Sequence[Attempt], devices: Devices) -> list[Bill]:
+    """What each attempt at a step that takes ``flops`` has cost so far, at most, by what it told.
+
+    One that has not ended, or could not say so, may have gone on until its next words were due.
+    """
+    first = min((each.told["began"] for each in history if "began" in each.told), default=0)
+    found = []
+    for attempt in history:
+        told = attempt.told
+        end = told.get("steps", 1)
+        began = told.get("began", attempt.done)
+        done = attempt.done - began
+        if attempt.unheard and (heard := told.get("elapsed")):
+            done = min(done * (1 + attempt.unheard / heard), max(done, end - began))
+        spent = flops * done / max(1, end - first)
+        found.append(
+            Bill.of(spent, attempt.seconds / told.get("members", 1), resources_told(attempt), devices)
+        )
+    return found
+
+
+def resources_told(attempt: Attempt) -> Resources:
+    """What an attempt runs on."""
+    told = attempt.told
+    return Resources(**{name: told[name] for name in ("cpus", "gpus", "nodes") if name in told})

@@ -1,0 +1,319 @@
+"""What a sweep will take before it runs: seconds from a short measured probe, or from a named GPU's peak."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import time
+from bisect import bisect
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scaling.costs.flops import ModelShape
+from scaling.costs.hardware import Hardware
+from sweeps.dag.expand import NO_RUN, Dag, Step
+from sweeps.dag.ladder import shape_for
+from sweeps.data.cache import cache_dir
+from sweeps.estimate.bill import Bill
+from sweeps.estimate.memory import memory, together
+from sweeps.spec.resources import GPU_SHARE, Devices, Resources, resources_of
+from sweeps.spec.spec import Sweep
+from sweeps.store.checkpoints import KEPT
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PROBED_PARAMS = (7e3, 50e3, 300e3)
+PROBE_SECONDS = 0.4
+STARTUP_SECONDS = 4.0
+"""Importing torch in every process, once a sweep; Ray takes as long again."""
+
+NODE = 8
+"""GPUs of one machine, at most, in advice."""
+
+Cost = Callable[[Step], float]
+"""Estimated seconds of a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Seconds a token on one core of this machine, at a few sizes; in between, interpolated in logarithms."""
+
+    flops: list[float]
+    """F, forward FLOPs a token, of the probed shapes, ascending."""
+    training: list[float]
+    """Seconds a token of training."""
+    inference: list[float]
+    """Seconds a token of a forward pass."""
+    writing: list[float]
+    """Seconds a token of text written, its prompt included: one token after the other, a batch at a time."""
+    texts: list[float]
+    """The same where a teacher writes for its students, many texts at a time."""
+    heldout_tokens: int = 0
+    """Tokens of an evaluation."""
+
+    def seconds(self, step: Step) -> float:
+        """Estimated seconds of ``step``, its evaluation included."""
+        own, (by_student, by_teacher) = step.shape.forward_flops, step.tokens_to_write
+        seconds = step.tokens_to_train * step.passes.trained * self._at(own, self.training)
+        seconds += by_student * self._at(own, self.writing)
+        if step.teacher:
+            of_teacher = step.teacher.shape.forward_flops
+            seconds += step.tokens_to_teach * sum(self._at(flops, self.inference) for flops in step.reading)
+            seconds += by_teacher * self._at(of_teacher, self.texts if step.generate else self.writing)
+        if step.foreign or step.kind not in NO_RUN:
+            seconds += self.heldout_tokens * self._at(own, self.inference)
+        return seconds
+
+    def _at(self, flops: float, seconds: list[float]) -> float:
+        if flops >= self.flops[-1]:  # above the largest probe, time grows with FLOPs
+            return seconds[-1] * flops / self.flops[-1]
+        if flops <= self.flops[0]:
+            return seconds[0]
+        right = bisect(self.flops, flops)
+        low, high = self.flops[right - 1 : right + 1]
+        share = math.log(flops / low) / math.log(high / low)
+        return seconds[right - 1] ** (1 - share) * seconds[right] ** share
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a DAG will take."""
+
+    device_seconds: float
+    """Seconds of one device: a GPU, or where steps use none, a core."""
+    critical_path: float
+    """Seconds of the longest chain of steps that wait for each other."""
+    wall_seconds: float
+    """Seconds on the given number of devices."""
+    memory_bytes: float
+    """Peak memory of one GPU, where steps use them; else of the machine. Steps that wait for each other never
+    run side by side."""
+    store_bytes: float
+    """Peak size of the store, but for what teachers write down."""
+    bill: Bill
+    """FLOPs, GPU-hours and dollars."""
+
+
+def estimate(dag: Dag, seconds: Cost, devices: int, sweep: Sweep | None = None) -> Estimate:
+    """Estimate ``dag`` on so many ``devices``: GPUs where the spec's steps use them, else cores."""
+    took: dict[str, float] = {}
+    chains: dict[str, float] = {}
+    bills, shares = [], []
+    hardware = sweep.hardware if sweep else Devices()
+    for step in dag.steps:
+        resources = planned_resources(step, sweep)
+        took[step.id] = seconds(step)
+        chains[step.id] = took[step.id] + max((chains.get(n.id, 0.0) for n in step.needs), default=0.0)
+        bills.append(Bill.of(step.flops_to_spend, took[step.id], resources, hardware))
+        shares.append(took[step.id] * resources.nodes * (resources.gpus or resources.cpus))
+    critical, total = max(chains.values(), default=0.0), sum(shares)
+    return Estimate(
+        device_seconds=total,
+        critical_path=critical,
+        wall_seconds=STARTUP_SECONDS + max(total / devices, critical) if dag.steps else 0.0,
+        memory_bytes=_peak_memory(dag, devices, sweep),
+        store_bytes=store_bytes(dag, devices),
+        bill=sum(bills, Bill()),
+    )
+
+
+def planned_resources(step: Step, sweep: Sweep | None) -> Resources:
+    """What a step runs on, as far as can be said before there is a cluster."""
+    usual = Resources(gpus=GPU_SHARE if sweep and sweep.hardware.gpu else 0)
+    return resources_of([step], sweep.resources if sweep else [], usual)
+
+
+def seconds_on(sweep: Sweep, throughput: Throughput | None) -> Cost:
+    """Estimated seconds of a step: FLOPs over what the spec's GPUs reach, or as this machine was measured.
+
+    A GPU reaches its share of the peak of the precision in which each model multiplies its matrices.
+    """
+    if sweep.hardware.gpu is None:
+        assert throughput is not None, "without a named GPU, a machine must be measured"
+        return throughput.seconds
+
+    @cache
+    def reached(precision: str) -> float:
+        gpu = sweep.hardware.multiplying(precision)
+        return gpu.peak_flops * gpu.utilisation
+
+    def seconds(step: Step) -> float:
+        resources = planned_resources(step, sweep)
+        share = (resources.gpus or GPU_SHARE) * resources.nodes
+        return sum(flops / reached(how) for how, flops in step.flops_by_precision().items()) / share
+
+    return seconds
+
+
+def memory_on(step: Step, sweep: Sweep | None) -> float:
+    """Peak bytes of a step on each device that it uses."""
+    resources = planned_resources(step, sweep)
+    return memory(step, gpu=resources.gpus > 0, processes=resources.processes * resources.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Overfull:
+    """A step that needs more memory than its share of a GPU has."""
+
+    step: Step
+    needed: float
+    """Bytes on each device."""
+    share: float
+    """Of a device; 1 where it has whole ones."""
+    gpu: Hardware
+
+    def __str__(self) -> str:
+        assert self.gpu.memory_bytes is not None
+        part = "" if self.share == 1 else f"{self.share:g} of "
+        return (
+            f"{self.step.label}: needs about {self.needed / 1e9:.0f} GB, and {part}one {self.gpu.name} has "
+            f"{self.gpu.memory_bytes * self.share / 1e9:.0f} GB: {self._mend(self.gpu.memory_bytes)}"
+        )
+
+    def _mend(self, has: float) -> str:
+        """More GPUs share a batch, but not the weights."""
+        blocks = max(1, round(self.step.training.batch_tokens / self.step.shape.context))
+        counts = [2**power for power in range(blocks.bit_length()) if blocks % 2**power == 0]
+        for count in counts:
+            if memory(self.step, gpu=True, processes=count) <= has:
+                nodes = f", nodes: {count // NODE}" if count > NODE else ""
+                rule = f"from_params: {self.step.shape.params}, gpus: {min(count, NODE)}{nodes}"
+                return f"set resources: [{{{rule}}}]"
+        least = memory(self.step, gpu=True, processes=blocks) / 1e9
+        return (
+            f"no number of them helps, as each holds all weights ({least:.0f} GB with one block of the batch)"
+        )
+
+
+def overfull(dag: Dag, sweep: Sweep) -> list[Overfull]:
+    """The steps that do not fit onto the GPUs that the spec names, the largest first."""
+    gpu = sweep.hardware.gpu
+    if gpu is None or gpu.memory_bytes is None:
+        return []
+    found = []
+    for step in dag.steps:
+        share = min(1.0, planned_resources(step, sweep).gpus or GPU_SHARE)
+        if (needed := memory_on(step, sweep)) > share * gpu.memory_bytes:
+            found.append(Overfull(step, needed, share, gpu))
+    return sorted(found, key=lambda each: each.needed, reverse=True)
+
+
+def _peak_memory(dag: Dag, devices: int, sweep: Sweep | None) -> float:
+    """Of one GPU with all that share it, where steps use GPUs; else of the machine."""
+    needs = [memory_on(step, sweep) for step in dag.steps]
+    shares = [planned_resources(step, sweep).gpus for step in dag.steps]
+    slots = devices if not any(shares) else max(1, int(1 / min(share for share in shares if share)))
+    return together(dag.steps, needs, slots)
+
+
+def store_bytes(dag: Dag, devices: int) -> float:
+    """Bytes of all models, trunks' checkpoints, and those of the largest steps under way."""
+    trained = [step for step in dag.steps if step.tokens_to_train]
+    states = sorted((12.0 * step.shape.total_params for step in trained), reverse=True)
+    models = sum(4.0 * step.shape.total_params for step in trained if not step.trunk)
+    trunks = sum(12.0 * step.shape.total_params for step in trained if step.trunk)
+    return models + KEPT * (trunks + sum(states[:devices]))
+
+
+def disk(dag: Dag, train_tokens: int) -> float:
+    """Bytes that teachers' logits and texts take, over a training text of ``train_tokens`` tokens."""
+    from sweeps.distill.generated_text import Tokens
+    from sweeps.distill.logit_format import kept
+
+    total = 0.0
+    for step in dag.steps:
+        if step.method and (step.cache or step.generate):
+            vocab = step.shape.vocab
+            how = kept(step.method, vocab) if step.cache else Tokens(vocab)
+            total += min(step.tokens, train_tokens) * how.dtype.itemsize
+    return total
+
+
+def measured_throughput(step: Step, heldout_tokens: int) -> Throughput:
+    """This machine's throughput for steps like ``step``, measured once (about 6 s) and then remembered."""
+    path = cache_dir() / "throughput" / f"{_machine_key(step)}.json"
+    try:
+        found = Throughput(**json.loads(path.read_text()))
+        found.seconds(step)
+    except (OSError, ValueError, TypeError, IndexError, RecursionError):
+        found = _probe(step)
+        with suppress(OSError):  # a memo that cannot be kept is measured again
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch = path.with_suffix(f".{os.getpid()}")
+            scratch.write_text(json.dumps(asdict(found)))
+            scratch.replace(path)
+    return replace(found, heldout_tokens=heldout_tokens)
+
+
+def _machine_key(step: Step) -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    model = next((line for line in lines if line.startswith("model name")), platform.processor())
+    what = [model, version("torch"), step.shape.vocab, step.shape.context, step.training.batch_tokens]
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+
+
+def _probe(step: Step) -> Throughput:
+    import torch
+
+    from sweeps.distill.generated_text import AT_ONCE
+    from sweeps.distill.loss import batch_loss
+    from sweeps.distill.sampling import uniform, write
+    from sweeps.model.decoder import Decoder
+    from sweeps.model.device import keep_memory
+
+    keep_memory()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    batch = round(step.training.batch_tokens / step.shape.context)
+    blocks = torch.randint(step.shape.vocab, (batch, step.shape.context + 1))
+    prompt = max(1, step.shape.context // 4)
+    flops, training, inference, writing, texts = [], [], [], [], []
+    for params in PROBED_PARAMS:
+        model = Decoder(_like(step.shape, params))
+        model.initialise(0)
+
+        def train(model: Decoder = model) -> None:
+            batch_loss(model, blocks, step.training).backward()
+
+        def infer(model: Decoder = model) -> None:
+            with torch.no_grad():
+                model(blocks[:, :-1])
+
+        def go_on(after: Tensor, model: Decoder = model) -> None:
+            write([model], after, uniform(len(after), step.shape.context + 1 - prompt, 0))
+
+        flops.append(model.shape.forward_flops)
+        tokens = batch * step.shape.context
+        training.append(_seconds(train) / tokens * 1.15)  # the optimiser's share
+        inference.append(_seconds(infer) / tokens)
+        writing.append(_seconds(partial(go_on, blocks[:, :prompt])) / tokens)
+        many = _seconds(partial(go_on, blocks[:1, :prompt].expand(AT_ONCE, -1)))
+        texts.append(many / (AT_ONCE * step.shape.context))
+    torch.set_num_threads(threads)
+    return Throughput(flops, training, inference, writing, texts)
+
+
+def _like(shape: ModelShape, params: float) -> ModelShape:
+    return shape_for(
+        params, vocab=shape.vocab, context=shape.context, aspect_ratio=max(8.0, shape.width / shape.layers)
+    )
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    """CPU seconds that ``work`` takes: those of a core to itself, whatever else runs here at the moment."""
+    work()
+    done, started, began = 0, time.process_time(), time.perf_counter()
+    while time.perf_counter() - began < PROBE_SECONDS:
+        work()
+        done += 1
+    return (time.process_time() - started) / done

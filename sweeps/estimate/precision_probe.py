@@ -1,0 +1,113 @@
+"""Which precision trains faster on one core of this machine: bf16 gains by AMX, and can lose without it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import statistics
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+from scaling.units import format_number
+from sweeps.dag.expand import Dag, Step
+from sweeps.data.cache import cache_dir
+
+ROUNDS, WINDOW_SECONDS = 3, 0.1
+LARGEST_PROBED = 1e6
+"""Parameters above which the ratio changes little, and a step takes long."""
+ALIKE = 1.05
+"""Ratio below which neither is called faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionSpeed:
+    """Tokens a second in bf16 over those in fp32, of plain PyTorch's training steps on one core."""
+
+    params: int
+    ratio: float
+    """Median over interleaved rounds."""
+    lowest: float
+    highest: float
+
+    def __str__(self) -> str:
+        where = f"plain PyTorch at {format_number(self.params)} parameters"
+        if 1 / ALIKE < self.ratio < ALIKE:
+            return f"bf16 and fp32 train equally fast on this machine (ratio {self.ratio:.2f}; {where})"
+        faster, slower = ("bf16", "fp32") if self.ratio > 1 else ("fp32", "bf16")
+        low, middle, high = sorted(
+            each if self.ratio > 1 else 1 / each for each in (self.lowest, self.ratio, self.highest)
+        )
+        return (
+            f"{faster} trains {middle:.1f} times as fast as {slower} on this machine "
+            f"({low:.2f} to {high:.2f}; {where})"
+        )
+
+    @property
+    def bf16_is_slower(self) -> bool:
+        """Whether bf16 is worth a warning where it is asked for."""
+        return self.ratio < 1 / ALIKE
+
+
+def measured_precision(dag: Dag) -> PrecisionSpeed | None:
+    """Return the speed of bf16 at the largest size up to a million parameters that ``dag`` trains.
+
+    Measured once on a kind of machine (about 1 s), then remembered; None if ``dag`` trains nothing.
+    """
+    trained = [step for step in dag.steps if step.trains]
+    if not trained:
+        return None
+    sizes = [step for step in trained if step.shape.params <= LARGEST_PROBED] or trained
+    step = (max if sizes is not trained else min)(sizes, key=lambda each: each.shape.params)
+    path = cache_dir() / "throughput" / f"precision-{_key(step)}.json"
+    try:
+        return PrecisionSpeed(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        found = _measure(step)
+    with suppress(OSError):  # a memo that cannot be kept is measured again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}")
+        scratch.write_text(json.dumps(asdict(found)))
+        scratch.replace(path)
+    return found
+
+
+def _key(step: Step) -> str:
+    from sweeps.model.device import instructions, processor
+
+    what = [processor(), instructions(), version("torch"), step.shape, step.training.batch_tokens]
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+
+
+def _measure(step: Step) -> PrecisionSpeed:
+    import torch
+
+    from sweeps.distill.loss import batch_loss
+    from sweeps.model.decoder import PRECISIONS, Decoder
+    from sweeps.model.device import keep_memory
+
+    keep_memory()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model = Decoder(step.shape)
+    model.initialise(0)
+    blocks = torch.zeros(
+        round(step.training.batch_tokens / step.shape.context), step.shape.context + 1, dtype=torch.long
+    )
+    plain = step.training.model_copy(update={"compile": False})
+
+    def seconds(precision: str) -> float:
+        model.precision = PRECISIONS[precision]
+        done, began = 0, time.process_time()
+        while not done or time.process_time() - began < WINDOW_SECONDS:
+            batch_loss(model, blocks, plain).backward()
+            done += 1
+        return (time.process_time() - began) / done
+
+    for precision in PRECISIONS:  # first steps set things up
+        seconds(precision)
+    ratios = [seconds("fp32") / seconds("bf16") for _ in range(ROUNDS)]
+    torch.set_num_threads(threads)
+    return PrecisionSpeed(step.shape.params, statistics.median(ratios), min(ratios), max(ratios))

@@ -1,0 +1,184 @@
+"""What is spent in a store and what its drivers may still spend, all of them together.
+
+Spent is what the attempts in the store tell, of all its sweeps, so that no restart and no other driver is
+forgotten. A job is reserved before it is submitted, and what may be spent unseen is counted ahead. So a cap
+is passed by at most 5 %, or by what one step reserves if that is more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from sweeps.dag.expand import Step
+from sweeps.estimate.bill import HOUR, Bill, bills, resources_told
+from sweeps.execute.drivers import Session
+from sweeps.execute.jobs import Job
+from sweeps.execute.reservations import Reservation, Reservations
+from sweeps.spec.resources import Caps, Devices
+from sweeps.store.history import History
+from sweeps.store.leases import Attempt, gone
+from sweeps.store.store import Store
+
+STOPPING_SECONDS = 2.0
+"""In which a process that is asked to stop has done so, as a rule."""
+
+TAKEN = "another driver is about to begin it"
+
+
+@dataclass
+class Ledger:
+    """What is spent and reserved, against the caps."""
+
+    store: Store
+    caps: Caps
+    devices: Devices
+    seconds: Callable[[Step], float]
+    """Estimated, of a step."""
+    steps: Mapping[str, Step]
+    """Of this driver's DAG, by id."""
+    session: Session
+    """This driver; it knows the others."""
+    settled: Bill = field(default_factory=Bill)
+    """Of steps that are done."""
+    under_way: dict[str, list[tuple[Attempt, Bill]]] = field(default_factory=dict)
+    """Of other steps."""
+
+    def __post_init__(self) -> None:
+        self.history, self.reservations = History(self.store), Reservations(self.store)
+        caps = self.caps
+        self.capped = (caps.flops, caps.gpu_hours, caps.dollars) != (None, None, None)
+
+    def look(self) -> None:
+        """Read what all attempts in the store have cost so far."""
+        if not self.capped:
+            return
+        for step, history in self.history.read().items():
+            if step in self.history.over:
+                self.settled += sum(self._bills(step, history), Bill())
+                self.under_way.pop(step, None)
+            else:
+                self.under_way[step] = list(zip(history, self._bills(step, history), strict=True))
+
+    def observe(self, step: str, history: Sequence[Attempt]) -> None:
+        """Account for what the attempts at one step have cost, before the next look."""
+        if self.capped and step not in self.history.over:
+            self.under_way[step] = list(zip(history, self._bills(step, history), strict=True))
+
+    def reserve(self, job: Job) -> str | None:
+        """Reserve what ``job`` will take; or which cap it would break, and nothing is reserved."""
+        if not self.capped:
+            return None
+        asked = [
+            Reservation(self.session.name, job.name, step, number, self._estimate(each, job))
+            for each, (step, number) in zip(job.steps, job.attempts.items(), strict=True)
+        ]
+        while True:
+            self.reservations.read()
+            if any(self.taken(each.step, each.number) for each in asked):
+                return TAKEN
+            if why := self._beyond(sum((each.bill for each in asked), self._committed())):
+                return f"{why} with {job.steps[0].label}"
+            if self.reservations.add(asked):
+                self.reservations.read()
+                return None
+
+    def taken(self, step: str, number: int) -> bool:
+        """Whether another driver has reserved an attempt, which is not claimed yet."""
+        return any(
+            each.step == step and each.number == number and each.driver != self.session.name
+            for each in self._unclaimed()
+        )
+
+    def broken(self, ahead: float) -> str | None:
+        """Which cap will be broken within ``ahead`` seconds by what is spent and what runs, if any."""
+        coming = Bill()
+        for history in self.under_way.values():
+            last = history[-1][0] if history else None
+            if last and not last.ending and not gone(last.told):
+                seconds = (ahead + STOPPING_SECONDS) / last.told.get("members", 1)
+                coming += Bill.of(0.0, seconds, resources_told(last), self.devices)
+        return self._beyond(self.spent + coming) or self._beyond_hours(ahead)
+
+    @property
+    def spent(self) -> Bill:
+        """By all attempts so far."""
+        return sum((bill for history in self.under_way.values() for _, bill in history), self.settled)
+
+    def _beyond_hours(self, ahead: float) -> str | None:
+        cap = self.caps.hours
+        if not cap:
+            return None
+        spent, working = self.session.all_seconds()
+        if spent + working * ahead <= cap * HOUR:
+            return None
+        return f"caps.hours: {spent / HOUR:.3g} of {cap:.3g} hours of drivers' wall time are over"
+
+    def _estimate(self, step: Step, job: Job) -> Bill:
+        return Bill.of(step.flops_to_spend, self.seconds(step), job.resources, self.devices)
+
+    def _bills(self, step: str, history: Sequence[Attempt]) -> list[Bill]:
+        return bills(self._flops(step), history, self.devices)
+
+    def _flops(self, step: str) -> float:
+        """Of a whole step, also of one of another sweep."""
+        if step in self.steps:
+            return self.steps[step].flops_to_spend
+        return flops_recorded(self.store, step)
+
+    def _committed(self) -> Bill:
+        """What is spent, and what attempts that are under way or about to begin have reserved."""
+        total = sum((each.bill for each in self._unclaimed()), self.settled)
+        for step, history in self.under_way.items():
+            for attempt, bill in history:
+                running = attempt is history[-1][0] and not attempt.ending and not gone(attempt.told)
+                total += bill.at_least(self._reserved(step, attempt)) if running else bill
+        return total
+
+    def _reserved(self, step: str, attempt: Attempt) -> Bill:
+        """What an attempt under way has reserved; by our own estimate if it was started without."""
+        if made := self.reservations.of_job.get((attempt.job or "", step)):
+            return made.bill
+        if step not in self.steps:
+            return Bill()
+        whole = self.steps[step]
+        return Bill.of(whole.flops_to_spend, self.seconds(whole), resources_told(attempt), self.devices)
+
+    def _unclaimed(self) -> list[Reservation]:
+        """Reservations of drivers at work for attempts that nobody has claimed yet."""
+        newest = self.reservations.newest
+        for key, each in list(newest.items()):
+            claimed = each.number <= len(self.under_way.get(each.step, ()))
+            if claimed or each.step in self.history.over or each.driver in self.session.drivers.over:
+                del newest[key]
+        return [each for each in newest.values() if self.session.works(each.driver)]
+
+    def _beyond(self, total: Bill) -> str | None:
+        for name in ("flops", "gpu_hours", "dollars"):
+            cap, would = getattr(self.caps, name), getattr(total, name)
+            if cap is not None and would > cap:
+                spent = getattr(self.spent, name)
+                return f"caps.{name}: {spent:.3g} of {cap:.3g} spent, {would:.3g} would be"
+        return None
+
+
+def spent_by(
+    store: Store, histories: Mapping[str, Sequence[Attempt]], devices: Devices, flops: Mapping[str, float]
+) -> Bill:
+    """What attempts by step have cost together; ``flops`` are those of known steps."""
+    return sum(
+        (
+            bill
+            for step, history in histories.items()
+            for bill in bills(flops.get(step) or flops_recorded(store, step), history, devices)
+        ),
+        Bill(),
+    )
+
+
+def flops_recorded(store: Store, step: str) -> float:
+    """FLOPs of a step by its own record in the store; none if it has none."""
+    with suppress(Exception):
+        return Step.from_json(store.read(step, "step.json") or {}).flops_to_spend
+    return 0.0

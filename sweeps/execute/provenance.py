@@ -1,0 +1,65 @@
+"""What was asked of a store, and with which software."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sweeps.dag.expand import Dag
+from sweeps.spec.resources import caps_of
+from sweeps.spec.spec import Sweep
+from sweeps.store.store import Store
+
+STEPS = "steps.json"
+RECORDED = ("distlaw", "torch", "numpy", "ray", "tokenizers", "safetensors", "transformers")
+
+
+def record_sweep(store: Store, sweep: Sweep, dag: Dag) -> None:
+    """Write ``sweep.json``, the resolved spec, versions and the git commit if any, and what its steps are."""
+    record: dict[str, Any] = {
+        "spec": sweep.model_dump(),
+        "steps": [step.id for step in dag.steps],
+        "setting": dag.example.setting,
+        "flops": dag.flops,
+        "caps": caps_of(sweep).model_dump(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "commit": git_commit(),
+    }
+    store.write(record, "sweep.json")
+    steps = [
+        {
+            "id": step.id,
+            "kind": step.kind,
+            "label": step.label,
+            "needs": [need.id for need in step.needs],
+            "flops": step.flops_to_spend,
+        }
+        for step in dag.steps
+    ]
+    store.write({"steps": steps}, STEPS)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a number."""
+    found = {"python": platform.python_version()}
+    for name in RECORDED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the working tree this code runs from, or None outside one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

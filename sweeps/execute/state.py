@@ -1,0 +1,141 @@
+"""Where a sweep stands: what is done, under way, waiting, failed, and what could start now."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from sweeps.dag.expand import Dag, Step
+from sweeps.estimate.cost import Cost
+from sweeps.execute.jobs import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An attempt that was submitted."""
+
+    step: Step
+    number: int
+    job: Job
+    since: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class State:
+    """Where a sweep stands."""
+
+    dag: Dag
+    cost: Cost
+    found: set[str]
+    """Steps whose results were there when the sweep started."""
+    done: set[str] = field(default_factory=set)
+    running: dict[str, Running] = field(default_factory=dict)
+    elsewhere: set[str] = field(default_factory=set)
+    """Steps that other processes work on."""
+    resting: dict[str, float] = field(default_factory=dict)
+    """Steps that wait before another attempt, and until when."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Reason by id."""
+    cancelled: set[str] = field(default_factory=set)
+    """Those that failed because somebody asked for it."""
+    retried: int = 0
+    """Attempts that were made again."""
+    troubles: list[str] = field(default_factory=list)
+    """Why each of them was, and when it is."""
+    halted: str | None = None
+    """Why nothing more is started."""
+    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._steps = {step.id: step for step in self.dag.steps}
+        self._costs = {step.id: self.cost(step) for step in self.dag.steps}
+        self._children: dict[str, list[str]] = {step.id: [] for step in self.dag.steps}
+        self._missing: dict[str, int] = {}
+        for step in self.dag.steps:
+            needs = [need.id for need in step.needs if need.id in self._steps]
+            for need in needs:
+                self._children[need].append(step.id)
+            self._missing[step.id] = len(needs)
+        self._priority = self._chains()
+        self._open = {step for step, needs in self._missing.items() if not needs}
+        for found in self.found:
+            self.finish(found)
+
+    @property
+    def blocked(self) -> list[Step]:
+        """Steps that can never run because a step they need failed, or is blocked itself."""
+        lost: set[str] = set()
+        new = list(self.failed)
+        while new:
+            children = [child for step in new for child in self._children[step] if child not in lost]
+            lost.update(children)
+            new = children
+        return [step for step in self.dag.steps if step.id in lost and step.id not in self.done]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every step has its result."""
+        return len(self.done) == len(self.dag.steps)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way, here or elsewhere, or about to be tried again."""
+        return not (self.running or self.elsewhere or self.resting)
+
+    def ready(self) -> list[Step]:
+        """Steps that could start now, those with the longest chain of work behind them first."""
+        now = time.monotonic()
+        self.resting = {step: until for step, until in self.resting.items() if until > now}
+        kept = (self.running, self.elsewhere, self.failed, self.resting)
+        ready = [step for step in self._open if not any(step in each for each in kept)]
+        return [self._steps[step] for step in sorted(ready, key=self._priority.__getitem__, reverse=True)]
+
+    def finish(self, step: str) -> None:
+        """Note that a step has its result, and release those that waited for it."""
+        if step in self.done:
+            return
+        self.done.add(step)
+        self._open.discard(step)
+        self.elsewhere.discard(step)
+        for child in self._children[step]:
+            self._missing[child] -= 1
+            if not self._missing[child] and child not in self.done:
+                self._open.add(child)
+
+    def fail(self, step: str, reason: str, *, cancelled: bool = False) -> None:
+        """Note that a step is given up."""
+        self.elsewhere.discard(step)
+        self.failed[step] = reason
+        if cancelled:
+            self.cancelled.add(step)
+
+    def take_up(self, step: str) -> None:
+        """Note that a step is to be tried after all."""
+        self.failed.pop(step, None)
+        self.cancelled.discard(step)
+
+    def step(self, step: str) -> Step:
+        """The step of an id."""
+        return self._steps[step]
+
+    def seconds(self, step: Step) -> float:
+        """Estimated, of a step of the DAG."""
+        return self._costs[step.id]
+
+    def seconds_left(self, slots: int) -> float:
+        """Estimated seconds to the end: the costs left, corrected by how this session's steps compare."""
+        todo = [s for s in self.dag.steps if s.id not in self.done and s.id not in self.failed]
+        left = sum(self._costs[step.id] for step in todo)
+        finished = sum(self._costs[step] for step in self.done - self.found)
+        now = time.monotonic()
+        ran = sum(min(now - each.since, self._costs[step]) for step, each in self.running.items())
+        pace = (now - self.started) * slots / (finished + ran) if finished else 1.0
+        return max(0.0, (left - ran) * pace / slots)
+
+    def _chains(self) -> dict[str, float]:
+        """Seconds of the longest chain of work that begins with each step; needs come first in the DAG."""
+        chains: dict[str, float] = {}
+        for step in reversed(self.dag.steps):
+            behind = max((chains[child] for child in self._children[step.id]), default=0.0)
+            chains[step.id] = self._costs[step.id] + behind
+        return chains

@@ -1,0 +1,383 @@
+"""Run one step, or a cohort of steps: the work that executors launch. What happened is in the store after."""
+
+from __future__ import annotations
+
+import math
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cache as once
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scaling.errors import InputError
+
+try:
+    import sweeps.environment  # noqa: F401
+except InputError as wrong:  # said in a sentence where this is the command, and whoever imports it says so
+    if __name__ != "__main__":
+        raise
+    sys.stderr.write(f"error: {wrong}\n")
+    raise SystemExit(2) from None
+
+from sweeps.dag.expand import Step
+from sweeps.data import TokenisedCorpus
+from sweeps.data.corpus import tokens_of
+from sweeps.estimate.text_warnings import epochs
+from sweeps.execute.provenance import versions
+from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.leases import Lease, leased
+from sweeps.store.outcomes import Ending, Stopped
+from sweeps.store.store import Store
+
+if TYPE_CHECKING:
+    from sweeps.distill.targets import LanguageModel
+    from sweeps.model.distributed import World
+    from sweeps.train.run import Run
+
+Done = tuple[Step, dict[str, Any] | Exception]
+Teacher = Callable[[], "LanguageModel"]
+Watch = Callable[[Step, "Run"], None]
+"""Called now and then with a step and its run."""
+
+
+def run_step(store: Store, step: Step) -> dict[str, Any]:
+    """Train and evaluate the model of ``step`` unless the store has its result; return the result.
+
+    Raises:
+        InputError: if the corpus is no longer the one the step was planned on.
+        Diverged: if training does.
+        OSError: if the store cannot be written; no result is committed then.
+    """
+    ((_, result),) = run_steps(store, [step])
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def run_steps(
+    store: Store,
+    steps: Sequence[Step],
+    watch: Watch | None = None,
+    tracker: str | None = None,
+    numbers: Mapping[str, int] | None = None,
+    **about: Any,
+) -> Iterator[Done]:
+    """Run ``steps`` of one cohort side by side; yield each with its result, or why it failed, when it ends.
+
+    Their progress goes to ``watch``, and to an experiment ``tracker`` if one is named here or in the
+    environment (:mod:`sweeps.execute.trackers`). Each becomes the attempt that ``numbers`` says, by id, or the next
+    one; what is known ``about`` it is told with the claim. A step that another process works on is yielded
+    with :class:`~sweeps.store.outcomes.Stopped`.
+
+    Raises:
+        InputError, OSError: what concerns them all.
+    """
+    from sweeps.model.distributed import world
+
+    missing = []
+    for step in steps:
+        if found := store.result(step.id):
+            yield step, found
+        else:
+            missing.append(step)
+    if missing:
+        with world() as here:
+            if not here.leads:
+                yield from _train(store, missing, {}, here, watch, tracker)
+                return
+            with leased(store, [step.id for step in missing], numbers, **about) as leases:
+                for step in missing:
+                    if step.id not in leases:
+                        yield step, Stopped(Ending.HELD, "another process works on it")
+                if mine := [step for step in missing if step.id in leases]:
+                    yield from _train(store, mine, leases, here, watch, tracker)
+
+
+def corpus_of(step: Step) -> TokenisedCorpus:
+    """The tokenised corpus of a step, verified to be the one it was planned on."""
+    spec = step.corpus
+    corpus = tokens_of(spec)
+    if corpus.fingerprint != step.corpus_fingerprint:
+        raise InputError(
+            f"corpus.source: {spec.source} has changed since this sweep was planned; start it again"
+        )
+    context = spec.context
+    if min(corpus.train_tokens, corpus.heldout_tokens) <= 2 * context:
+        raise InputError(
+            f"corpus.source: {spec.source} gives {corpus.train_tokens:,} training tokens and "
+            f"{corpus.heldout_tokens:,} held-out ones, too few for blocks of {context}; add text, or raise "
+            "corpus.heldout"
+        )
+    return corpus
+
+
+def _train(
+    store: Store,
+    steps: list[Step],
+    leases: Mapping[str, Lease],
+    world: World,
+    watch: Watch | None,
+    tracker: str | None,
+) -> Iterator[Done]:
+    from sweeps.distill.generated_text import texts_of
+    from sweeps.distill.targets import Online
+    from sweeps.distill.teacher import online, target_of, trained
+    from sweeps.execute.trackers import Tracking
+    from sweeps.train.loop import train_together
+    from sweeps.train.run import Recipe, Run
+
+    first = steps[0]
+    corpus = corpus_of(first)
+    if not first.trains:
+        work = _evaluate if first.foreign else _write_down
+        result = work(store, first, corpus, leases.get(first.id))
+        if world.leads:
+            leases[first.id].conclude(result if isinstance(result, Exception) else None)
+        yield first, result
+        return
+    runs = {}
+    for step in steps:
+        if world.leads:
+            store.write(step.as_json(), step.id, "step.json")
+        recipe = Recipe(
+            shape=step.shape,
+            steps=step.steps,
+            training=step.training,
+            seed=step.seed,
+            method=step.method,
+            stop=step.ends if step.trunk else None,
+        )
+        start = Checkpoints(store, step.start.id) if step.start else None
+        checkpoints = Checkpoints(store, step.id, leases.get(step.id))
+        init = trained(store, step.init).state_dict() if step.init else None
+        runs[step.id] = Run(recipe=recipe, checkpoints=checkpoints, start=start, init=init, world=world)
+        if world.leads:
+            leases[step.id].progress = _progress(runs[step.id])
+    of = {id(run): step for step in steps for run in [runs[step.id]]}
+
+    target = target_of(store, first, corpus)
+
+    @once
+    def teacher() -> LanguageModel:
+        assert first.teacher is not None
+        return (target if isinstance(target, Online) else online(store, first.teacher)).teacher
+
+    with ExitStack() as stack:
+        tracking = stack.enter_context(closing(Tracking(store, tracker)))
+
+        def report(run: Run) -> None:
+            if world.leads:
+                step = of[id(run)]
+                leases[step.id].progress = _progress(run)
+                tracking.log(step, run.done, run.numbers())
+                if watch:
+                    watch(step, run)
+
+        for run, error in train_together(
+            list(runs.values()),
+            corpus.train_tokens_of(first.half),
+            data_seed=first.data_seed,
+            first=first.first,
+            texts=texts_of(store, first, corpus),
+            target=target,
+            report=report,
+        ):
+            step = of[id(run)]
+            result = error or _finish(store, step, run, corpus, teacher, leases.get(step.id))
+            if isinstance(result, dict) and "loss" in result:
+                tracking.log(step, run.done, {"heldout/loss": result["loss"]})
+            if world.leads:
+                leases[step.id].conclude(result if isinstance(result, Exception) else None)
+            yield step, result
+
+
+def _write_down(
+    store: Store, step: Step, corpus: TokenisedCorpus, lease: Lease | None
+) -> dict[str, Any] | Exception:
+    """Have the step's teacher write down what it says of texts, or texts; the process that leads does."""
+    from sweeps.distill.generated_text import texts
+    from sweeps.distill.teacher import cached
+
+    if not lease:
+        return {}
+    started = time.monotonic()
+
+    def wrote(blocks: int, of: int) -> None:
+        lease.progress = {"steps_done": blocks, "steps": of, "seconds": time.monotonic() - started}
+        lease.look()
+
+    try:
+        store.write(step.as_json(), step.id, "step.json")
+        kept = (
+            cached(store, step, corpus, wrote).logits
+            if step.cache
+            else texts(store, step, corpus, wrote).kept
+        )
+        lease.fence()
+    except (InputError, Stopped) as error:
+        return error
+    tokens = len(kept.numbers) * step.shape.context
+    return _commit(
+        store, step, {"tokens": tokens, "seconds": {"train": 0.0, "write": time.monotonic() - started}}
+    )
+
+
+def _evaluate(
+    store: Store, step: Step, corpus: TokenisedCorpus, lease: Lease | None
+) -> dict[str, Any] | Exception:
+    """Measure a model that was not trained here; the process that leads does."""
+    from sweeps.distill.teacher import load_foreign
+
+    if not lease:
+        return {}
+    started = time.monotonic()
+    try:
+        store.write(step.as_json(), step.id, "step.json")
+        heldout = _heldout(load_foreign(step), step, corpus)
+        lease.fence()
+    except (InputError, Stopped) as error:
+        return error
+    if not math.isfinite(heldout["loss"]):
+        why = ": it gives no probability to a token of that text" if heldout["loss"] == math.inf else ""
+        return InputError(
+            f"teacher {step.size}: its held-out loss is {heldout['loss']}{why}; distil from another"
+        )
+    return _commit(store, step, heldout | {"seconds": {"train": 0.0, "evaluate": time.monotonic() - started}})
+
+
+def _progress(run: Run) -> dict[str, Any]:
+    return {
+        "began": run.began,
+        "steps_done": run.done,
+        "steps": run.recipe.end,
+        "loss": run.loss if math.isfinite(run.loss) else None,
+        "seconds": run.seconds,
+        "pieces": run.pieces,
+    }
+
+
+def _finish(
+    store: Store, step: Step, run: Run, corpus: TokenisedCorpus, teacher: Teacher, lease: Lease | None
+) -> dict[str, Any] | Exception:
+    """Measure what was trained and commit its result; the process that leads does, the others have none."""
+    from sweeps.train.run import Diverged
+
+    if not lease:
+        return {}
+    result: dict[str, Any] = {"seconds": {"train": run.seconds}, "pieces": run.pieces}
+    if step.training.compile:
+        result["compiled"] = run.used_options.provenance()
+    if not step.trunk:
+        try:
+            result |= _measured(store, step, run, corpus, teacher, lease)
+        except Diverged as error:
+            return error
+    try:
+        lease.fence()
+    except Stopped as stopped:
+        return stopped
+    result = _commit(store, step, result)
+    if not step.trunk:
+        Checkpoints(store, step.id).clear()
+    return result
+
+
+def _commit(store: Store, step: Step, measured: dict[str, Any]) -> dict[str, Any]:
+    """The result of ``step``: this one, or another process's if that was first."""
+    result = _provenance(step) | measured
+    if not store.commit(step.id, result):
+        found = store.result(step.id)
+        assert found is not None
+        return found
+    store.remove(step.id, "failure.json")
+    return result
+
+
+def _measured(
+    store: Store, step: Step, run: Run, corpus: TokenisedCorpus, teacher: Teacher, lease: Lease
+) -> dict[str, Any]:
+    """Evaluate a trained model and put it into the store."""
+    from sweeps.model.model_files import save_model
+    from sweeps.train.run import Diverged
+
+    started = time.monotonic()
+    heldout = _heldout(run.model, step, corpus)
+    if not math.isfinite(heldout["loss"]):
+        raise Diverged(f"the held-out loss is {heldout['loss']} after the last step; lower peak_rate")
+    if step.kind == "distil":
+        heldout |= _distilled(step, run, corpus, teacher())
+    evaluated = time.monotonic() - started
+    with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
+        weights_sha256 = save_model(run.model, corpus.tokenizer_files, Path(scratch))
+        store.put_model(step.id, Path(scratch), model := f"model-{lease.number:04d}")
+    return heldout | {
+        "model": model,
+        "epochs": epochs(step, corpus),
+        "weights_sha256": weights_sha256,
+        "seconds": {"train": run.seconds, "evaluate": evaluated},
+    }
+
+
+def _distilled(step: Step, run: Run, corpus: TokenisedCorpus, teacher: LanguageModel) -> dict[str, Any]:
+    """What a student and its teacher are to each other, and what was spent on that, part by part."""
+    from sweeps.distill.metrics import yardsticks
+
+    written = run.source.sequences * run.world.size * step.shape.context if run.source else 0
+    parts = step.flops_by_part(written)
+    found = yardsticks(run.model, teacher, corpus.heldout, step.shape.context)
+    return {
+        "yardsticks": {name: value if math.isfinite(value) else None for name, value in found.items()},
+        "tokens_written": written,
+        "flops": parts | {"total": sum(parts.values())},
+    }
+
+
+def _heldout(model: LanguageModel, step: Step, corpus: TokenisedCorpus) -> dict[str, Any]:
+    """The loss of ``model`` on held-out text, of every part and of all."""
+    from sweeps.train.heldout import heldout_loss
+
+    parts = [part.heldout_tokens for part in corpus.parts]
+    heldout = heldout_loss(model, corpus.heldout, context=step.shape.context, parts=parts)
+    return {
+        "loss": heldout.loss,
+        "loss_se": heldout.standard_error,
+        "heldout_blocks": heldout.blocks,
+        "bits_per_byte": heldout.loss / math.log(2) / corpus.bytes_per_token,
+        "corpus": {
+            "source": corpus.source,
+            "train_tokens": corpus.train_tokens,
+            "heldout_tokens": corpus.heldout_tokens,
+            "parts": [
+                {**asdict(part), "loss": loss if math.isfinite(loss) else None}
+                for part, loss in zip(corpus.parts, heldout.by_part, strict=True)
+            ],
+        },
+    }
+
+
+def _provenance(step: Step) -> dict[str, Any]:
+    """What every result says of its step, and of where and with what it ran."""
+    from sweeps.model.device import device
+
+    return {
+        "id": step.id,
+        "step": step.as_json(),
+        "params": step.shape.params,
+        "tokens": step.tokens,
+        "flops": step.flops_by_part() | {"total": step.flops},
+        "device": f"{device().type}: {platform.processor() or platform.machine()}",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+
+
+if __name__ == "__main__":  # python -m sweeps.execute.step STORE ID...
+    from sweeps.execute.jobs import main
+
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,157 @@
+"""A sweep as a job on a Ray cluster: what is sent along, and how the job server is talked to.
+
+The job runs the sweep's driver on the head node. What it needs is sent as its working directory: the resolved
+spec, text files that it names, and the packages of this checkout, so that the cluster runs the same code.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from glob import glob
+from importlib.metadata import requires, version
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from scaling.errors import InputError
+from sweeps.data.named import NAMED
+from sweeps.spec.spec import Sweep
+
+PACKAGES = ("scaling", "fits", "sweeps", "distlaw")
+SPEC = "sweep.yaml"
+MOST_BYTES = 100e6
+"""Of text files that are sent along; Ray keeps them in the memory of the head node."""
+STARTING_SECONDS = 60.0
+"""For a head that has just started to be ready for jobs."""
+NOT_SENT = ("ray", "torch", "distlaw")
+"""Never installed for a job: those of the cluster's image match its hardware and each other."""
+
+
+@contextmanager
+def working_directory(sweep: Sweep) -> Iterator[Path]:
+    """A directory with all that the job needs.
+
+    Raises:
+        InputError: for text files that are too large to send.
+    """
+    with TemporaryDirectory(prefix="distlaw-job-") as scratch:
+        folder = Path(scratch)
+        spec = sweep.model_dump(mode="json", exclude_unset=True)
+        source = sweep.corpus.source
+        if source not in NAMED and not source.startswith("hf:"):
+            spec["corpus"]["source"] = _copy_texts(source, folder)
+        (folder / SPEC).write_text(yaml.safe_dump(spec, sort_keys=False))
+        for package in PACKAGES:
+            found = find_spec(package)
+            assert found is not None
+            assert found.submodule_search_locations is not None
+            shutil.copytree(
+                next(iter(found.submodule_search_locations)),
+                folder / package,
+                ignore=shutil.ignore_patterns("__pycache__"),
+            )
+        yield folder
+
+
+def pinned() -> list[str]:
+    """What a job needs beyond torch and Ray, in the versions installed here."""
+    ours = [text for text in requires("distlaw") or () if "extra" not in text or '"sweeps"' in text]
+    names = set(map(_name, ours))
+    return [f"{name}=={version(name)}" for name in sorted(names - set(NOT_SENT))]
+
+
+def submit(address: str, sweep: Sweep, store: str, *, install: bool = False) -> str:
+    """Submit the sweep to the job server at ``address``; the job's name.
+
+    ``install`` has the job's environment made with :func:`pinned` packages, which needs a network; without
+    it, the cluster's own are used.
+
+    Raises:
+        InputError: if nobody answers there, we are not let in, or the store could not be reached by all.
+    """
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    if "://" not in store and not Path(store).is_absolute():
+        raise InputError(
+            f"--store: {store} must be a URL, such as s3://bucket/{sweep.name}, or an absolute path that all "
+            "nodes of the cluster see"
+        )
+    for chatty in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        client = JobSubmissionClient(address)
+        with working_directory(sweep) as folder:
+            command = ["python", "-m", "distlaw", "sweep", "run", SPEC, "--store", store, "--address", "auto"]
+            environment: dict[str, Any] = {"working_dir": str(folder)}
+            if install:
+                environment["pip"] = pinned()
+            about = {"sweep": sweep.name, "store": store}
+            return _patiently(
+                lambda: client.submit_job(
+                    entrypoint=shlex.join(command), runtime_env=environment, metadata=about
+                )
+            )
+    except AuthenticationError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"--address {address}: the job server does not let us in ({reason}); copy the cluster's token "
+            "into RAY_AUTH_TOKEN, or a file named by RAY_AUTH_TOKEN_PATH, and set RAY_AUTH_MODE=token"
+        ) from None
+    except ConnectionError:
+        raise InputError(
+            f"--address {address}: no job server answers there; is the head node up, and its dashboard port "
+            "reachable (kubectl port-forward, ssh -L 8265:localhost:8265, or ray dashboard cluster.yaml)?"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"--address {address}: {error}; such as http://127.0.0.1:8265") from None
+    except RuntimeError as error:
+        raise InputError(f"--address {address}: the job server refused ({_last_line(error)})") from None
+
+
+def _patiently(submit: Callable[[], str]) -> str:
+    """Submit, again and again while a server that has just started says that it will be ready later."""
+    deadline = time.monotonic() + STARTING_SECONDS
+    while True:
+        try:
+            return submit()
+        except RuntimeError as error:
+            if "try again later" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(1.0)
+
+
+def _copy_texts(source: str, folder: Path) -> str:
+    """Copy the files that ``source`` names; what names the copies inside ``folder``."""
+    files = [Path(name) for name in sorted(glob(source, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
+    size = sum(file.stat().st_size for file in files)
+    if not files:
+        raise InputError(f"corpus.source: no file at {source}")
+    if size > MOST_BYTES:
+        raise InputError(
+            f"corpus.source: {source} is {size / 1e6:.0f} MB, too much to send (at most "
+            f"{MOST_BYTES / 1e6:.0f} MB); name a corpus, or hf:OWNER/NAME, which every node fetches itself"
+        )
+    texts = folder / "texts"
+    texts.mkdir()
+    for number, file in enumerate(files):
+        shutil.copy(file, texts / f"{number:05d}-{file.name}")
+    return f"texts/*{files[0].suffix}"
+
+
+def _name(requirement: str) -> str:
+    for sign in "[<>=!~; ":
+        requirement = requirement.partition(sign)[0]
+    return requirement
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]

@@ -1,1 +1,0 @@
-"""What drives steps to their ends: schedule, budgets, and processes here or on Ray."""

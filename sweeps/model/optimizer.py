@@ -1,0 +1,120 @@
+"""How a model is trained: AdamW with mu-P (simple) learning rates, warm-up and cosine decay."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sweeps.spec.spec import Training
+
+BASE_WIDTH = 64
+"""Fan-in at which a hidden matrix learns at the peak rate itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Parameters that learn alike."""
+
+    scale: float
+    """Their share of the learning rate."""
+    decay: float
+    """Their decoupled weight decay."""
+    members: tuple[nn.Parameter, ...]
+
+    @property
+    def size(self) -> int:
+        """Numbers in it."""
+        return sum(member.numel() for member in self.members)
+
+
+def parameter_groups(model: nn.Module, training: Training) -> tuple[Group, ...]:
+    """mu-P (simple), Wortsman et al. 2024 (arXiv 2309.14322): the rate of a hidden matrix falls as 1/fan-in.
+
+    Embeddings and gains keep the peak rate at every width. Gains are not decayed.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        hidden = parameter.ndim == 2 and "embed" not in name
+        scale = BASE_WIDTH / parameter.shape[1] if hidden else 1.0
+        decay = training.weight_decay if parameter.ndim == 2 else 0.0
+        groups.setdefault((scale, decay), []).append(parameter)
+    return tuple(Group(*rules, tuple(members)) for rules, members in groups.items())
+
+
+class Optimiser:
+    """AdamW over ``groups`` of parameters, which it lays out side by side in memory, gradients likewise.
+
+    A model of a hundred matrices is then four tensors or so to update and one to clip, which at the small end
+    of the ladder is a tenth of a step.
+    """
+
+    def __init__(self, groups: tuple[Group, ...]) -> None:
+        self.groups = groups
+        self.members = [member for group in groups for member in group.members]
+        self.weights = torch.cat([member.detach().flatten() for member in self.members])
+        self.gradients, self.first, self.second = (torch.zeros_like(self.weights) for _ in range(3))
+        self.updates = torch.zeros((), device=self.weights.device)
+        flat = (self.weights, self.gradients, self.first, self.second)
+        self.pieces = tuple(
+            zip(*(each.split([group.size for group in groups]) for each in flat), strict=True)
+        )
+        places = zip(self.members, self.views(self.weights), self.views(self.gradients), strict=True)
+        for member, weight, gradient in places:
+            member.data, member.grad = weight, gradient
+
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """Of what is laid out as the weights are, the part of each member in its shape."""
+        pieces = flat.split([member.numel() for member in self.members])
+        return [piece.view_as(member) for piece, member in zip(pieces, self.members, strict=True)]
+
+    @torch.no_grad()
+    def clip(self, most: float) -> Tensor:
+        """Scale the gradients down to a norm of ``most``; return the norm that they had."""
+        norm = torch.linalg.vector_norm(self.gradients)
+        self.gradients.mul_((most / (norm + 1e-6)).clamp(max=1.0))
+        return norm
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """One update at the learning rate ``rate``; the gradients are then zero."""
+        self.updates += 1
+        for group, (weights, gradients, first, second) in zip(self.groups, self.pieces, strict=True):
+            torch._fused_adamw_(
+                [weights], [gradients], [first], [second], [], [self.updates],
+                lr=rate * group.scale, weight_decay=group.decay,
+                beta1=0.9, beta2=0.95, eps=1e-8, amsgrad=False, maximize=False,
+            )  # fmt: skip
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        self.gradients.zero_()
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next update depends on besides weights and gradients."""
+        return {"first moments": self.first, "second moments": self.second, "updates": self.updates}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of :meth:`state`."""
+        for name, own in self.state().items():
+            own.copy_(state[name])
+
+
+def learning_rate(step: int, steps: int, training: Training) -> float:
+    """The rate of ``step`` in a run of ``steps``: linear warm-up over a fixed number of tokens, then a decay.
+
+    ``cosine`` decays all the way; ``wsd`` stays at the peak and decays linearly over the last part. Both end
+    at ``final_rate`` of the peak.
+    """
+    warmup = training.warmup_steps
+    if step < warmup:
+        return training.peak_rate * (step + 1) / warmup
+    if training.schedule == "wsd":
+        begin = training.trunk_steps(steps)
+        left = min(1.0, (steps - step) / (steps - begin))
+    else:
+        left = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    return training.peak_rate * (training.final_rate + (1 - training.final_rate) * left)

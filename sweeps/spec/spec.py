@@ -1,0 +1,377 @@
+"""What a sweep is: a declarative spec, validated when it is read, in which every field has a unit.
+
+Sizes and tokens are written as people write them (``100k``, ``1.5M``, ``2e6``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+
+from scaling.errors import InputError
+from sweeps.spec.corpus import Base, Corpus
+from sweeps.spec.fields import Count, Number, Part, Quantity, Ratio, Seed
+from sweeps.spec.messages import explain
+from sweeps.spec.method import Method
+from sweeps.spec.method_options import Neighbours
+from sweeps.spec.overrides import override
+from sweeps.spec.protocols import ProtocolName, departure
+from sweeps.spec.resources import Caps, Devices, Resources
+from sweeps.spec.yaml_text import read_yaml
+
+MOST_CELLS = 250_000
+"""Runs that a spec may ask for, equal ones counted each time."""
+WARMUP_STEPS = 50
+MIN_STEPS = 500
+"""Runs of fewer optimiser steps measure the number of steps, not the data."""
+
+
+Seeds = Annotated[list[Seed], Field(min_length=1)]
+
+
+class Training(Part):
+    """How every model is trained. All of it is stated in tokens, so that a longer run is only longer."""
+
+    batch_tokens: Quantity = 512.0
+    """Tokens per optimiser step, a multiple of the context."""
+    warmup_tokens: Quantity | None = None
+    """Tokens of linear warm-up; 50 optimiser steps if not given."""
+    peak_rate: Number = Field(0.01, gt=0)
+    """Peak learning rate at the base width; mu-P (simple) carries it to other widths."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """After warm-up: a cosine to the end, or warm-up-stable-decay, whose runs of one size share a trunk."""
+    decay: Number = Field(0.2, gt=0, le=0.9)
+    """Share of a run over which ``wsd`` decays, linearly; the rate is constant before."""
+    final_rate: Number = Field(0.001, ge=0, le=1)
+    """Learning rate at the end, as a share of the peak."""
+    weight_decay: Number = Field(1e-4, ge=0)
+    """Decoupled weight decay of matrices."""
+    clip: Number = Field(1.0, gt=0)
+    """Largest global norm of the gradient."""
+    z_loss: Number = Field(1e-4, ge=0)
+    """Weight of the z-loss."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """In which matrices are multiplied, a teacher's too; weights, norms and losses of runs stay fp32, and so
+    do their held-out losses."""
+    compile: bool = False
+    """Translate each shape of model to machine code first: half a minute a shape, once for this machine."""
+
+    @property
+    def warmup_steps(self) -> int:
+        """Optimiser steps of warm-up, at least one."""
+        if self.warmup_tokens is None:
+            return WARMUP_STEPS
+        return max(1, round(self.warmup_tokens / self.batch_tokens))
+
+    def steps(self, tokens: float) -> int:
+        """Optimiser steps of a run of ``tokens`` tokens."""
+        return round(tokens / self.batch_tokens)
+
+    def trunk_steps(self, steps: int) -> int:
+        """Steps of a ``wsd`` run of ``steps`` before it decays."""
+        return steps - max(1, round(self.decay * steps))
+
+
+class Grid(Part):
+    """Every size crossed with every length; lengths as tokens, tokens per parameter, or training FLOPs."""
+
+    params: list[Quantity] = Field(min_length=1)
+    """Non-embedding parameters; the ladder's nearest rung is trained."""
+    tokens: list[Quantity] | None = Field(None, min_length=1)
+    """Training tokens."""
+    tokens_per_param: list[Ratio] | None = Field(None, min_length=1)
+    """Training tokens per non-embedding parameter, D/N: 20, or 20:1."""
+    flops: list[Quantity] | None = Field(None, min_length=1)
+    """Training FLOPs of each run (an IsoFLOP profile per value)."""
+    seeds: Seeds = [0]
+    """One run per seed; a seed sets initialisation and, unless ``data_seed`` does, the order of the data."""
+    data_seed: Seed | None = None
+    """One order of the data for all seeds."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Grid:
+        given = [name for name in ("tokens", "tokens_per_param", "flops") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of tokens, tokens_per_param, flops; found {' and '.join(given) or 'none'}"
+            )
+        return self
+
+    @property
+    def cells(self) -> int:
+        """Runs that it asks for, of each teacher and with each method."""
+        lengths = self.tokens or self.tokens_per_param or self.flops or ()
+        return len(self.params) * len(lengths) * len(self.seeds)
+
+
+class Students(Grid):
+    """Students, each of which is distilled from every teacher with every method, or from some with some."""
+
+    methods: list[Method] | None = Field(None, min_length=1)
+    """The methods of these, if they are not the sweep's."""
+    teachers: list[Annotated[Count, Field(ge=0)]] | None = Field(None, min_length=1)
+    """Which of the sweep's teachers these have, by their numbers in its list, from 0; all if not given."""
+
+
+class Pretrained(Part):
+    """A teacher that exists: any causal language model of transformers, measured here and never trained."""
+
+    model: str = Field(min_length=1)
+    """A directory with config.json, safetensors and tokenizer.json, or OWNER/NAME on a hub."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; the newest if not given."""
+    tokens: Quantity | None = None
+    """D_T, the tokens it was trained on, if they are known."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """In which it is loaded and multiplies matrices; as ``training.precision`` if not given."""
+
+
+def _kind_of_teacher(given: Any) -> str:
+    return "pretrained" if isinstance(given, Pretrained) or "model" in _keys(given) else "grid"
+
+
+def _keys(given: Any) -> Any:
+    return given if isinstance(given, dict) else ()
+
+
+TEACHERS: dict[str, type[Part]] = {"grid": Grid, "pretrained": Pretrained}
+Teacher = Annotated[
+    Annotated[Grid, Tag("grid")] | Annotated[Pretrained, Tag("pretrained")],
+    Discriminator(_kind_of_teacher),
+]
+
+
+class Range(Part):
+    """An interval to search."""
+
+    low: Number
+    high: Number
+    log: bool = False
+    """Search in logarithms."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low must be positive to search in logarithms, not {self.low:g}")
+        return self
+
+    def edge(self, value: float, share: float) -> str | None:
+        """``lower`` or ``upper`` if ``value`` lies within ``share`` of the interval's end."""
+        scale = math.log if self.log else float
+        place = (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
+        return "lower" if place < share else "upper" if place > 1 - share else None
+
+
+class Tuning(Part):
+    """What to choose before the sweep, at which size and length, and for how much."""
+
+    params: Quantity
+    """Size of the proxy; mu-P (simple) carries the learning rate to the others."""
+    tokens: Quantity
+    """Length of a whole trial."""
+    seeds: Seeds = [0]
+    """A trial is judged by the mean over these."""
+    trials: Count = Field(16, ge=1)
+    """Of the training rules, and again of each method."""
+    max_flops: Quantity | None = None
+    """Cap on the FLOPs of each search."""
+    peak_rate: Range | None = Range(low=0.002, high=0.05, log=True)
+    """Peak learning rates at the base width."""
+    batch_tokens: list[Quantity] | None = None
+    """Batch sizes to choose from."""
+    temperature: Range | None = None
+    """Temperatures, for every method."""
+    cross_entropy: Range | None = None
+    """Weights of the data's own labels, for every method."""
+
+
+Role = Literal["supervised", "teachers", "students"]
+
+
+class Sweep(Part):
+    """A sweep: supervised runs, teachers, and students distilled from every teacher."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    corpus: Corpus = Corpus()
+    aspect_ratio: Number = Field(32.0, gt=0)
+    """Width per layer of every model (the paper's ladder has 128)."""
+    training: Training = Training()
+    protocol: ProtocolName | None = None
+    """One of the paper's, which teachers and students must then follow; free grids otherwise."""
+    base: Base | None = None
+    """A text before the corpus, for teachers and for students whose methods begin where the teacher's did."""
+    supervised: list[Grid] = []
+    """Runs trained on the data alone. Those that are also teachers are trained once."""
+    teachers: list[Teacher] = []
+    """Runs that students are distilled from, and models that exist already."""
+    students: list[Students] = []
+    """Students; each is distilled from every teacher with every method."""
+    methods: list[Method] = Field([Method()], min_length=1)
+    """How students are distilled, unless they have methods of their own."""
+    tuning: Tuning | None = None
+    """What ``distlaw sweep tune`` chooses before the sweep."""
+    resources: list[Resources] = []
+    """What steps run on, by size; one core, or a quarter of a GPU where there are GPUs, if not given."""
+    hardware: Devices = Devices()
+    """What time and money are reckoned with."""
+    caps: Caps = Caps()
+    """What the sweep may spend."""
+    max_flops: Quantity | None = None
+    """The same as ``caps.flops``."""
+    share_trunks: bool = True
+    """Under ``wsd``, train runs that differ only in length as branches of one trunk: same bits, less work."""
+    allow_weak_teachers: bool = False
+    """Accept students larger than every teacher."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Sweep:
+        if self.students and not self.teachers:
+            raise ValueError("students need teachers: add a 'teachers' grid")
+        if self.teachers and not self.students:
+            raise ValueError("teachers without students: list them under 'supervised' or add 'students'")
+        for number, grid in enumerate(self.students):
+            if (asked := max(grid.teachers or [0])) > (last := len(self.teachers) - 1):
+                raise ValueError(
+                    f"students[{number}].teachers: no teacher has number {asked}; the last is {last}"
+                )
+        if not (self.supervised or self.students):
+            raise ValueError("nothing to run: give 'supervised' grids, or 'teachers' and 'students'")
+        if (cells := self._cells()) > MOST_CELLS:
+            raise ValueError(
+                f"{cells:,} runs asked for, equal ones counted each time; at most {MOST_CELLS:,}: shorten "
+                "the lists of a grid, whose product they are"
+            )
+        for where, size in self._batches():
+            if size % self.corpus.context:
+                raise ValueError(
+                    f"{where} ({size:g}) must be a multiple of corpus.context ({self.corpus.context})"
+                )
+        if found := departure(self):
+            raise ValueError(found)
+        for where, method in self.methods_given():
+            if method.logits == "top-k" and method.top >= self.corpus.vocab:
+                raise ValueError(
+                    f"{where}.top: {method.top} of {self.corpus.vocab} tokens are all of them; "
+                    "set logits: cached"
+                )
+            if method.neighbours:
+                self._check_datastore(method.neighbours, f"{where}.neighbours")
+            if method.source.by != "data":
+                self._check_prompts(method, f"{where}.source")
+        return self
+
+    def _cells(self) -> int:
+        of_teachers = [each.cells if isinstance(each, Grid) else 1 for each in self.teachers]
+        cells = sum(grid.cells for grid in self.supervised) + sum(of_teachers)
+        for grid in self.students:
+            chosen = of_teachers if grid.teachers is None else [of_teachers[n] for n in grid.teachers]
+            cells += grid.cells * sum(chosen) * len(grid.methods or self.methods)
+        return cells
+
+    def _batches(self) -> list[tuple[str, float]]:
+        """Tokens of every batch that may be trained on, each with its place in the spec."""
+        tried = (self.tuning and self.tuning.batch_tokens) or []
+        places = [(f"tuning.batch_tokens[{number}]", size) for number, size in enumerate(tried)]
+        return [("training.batch_tokens", self.training.batch_tokens), *places]
+
+    def _check_datastore(self, rules: Neighbours, where: str) -> None:
+        context = self.corpus.context
+        if (size := int(rules.keys) // context * context) <= rules.count:
+            raise ValueError(
+                f"{where}.keys: {rules.keys:g} tokens are {size} in whole blocks of {context}, too few for "
+                f"{rules.count} neighbours; give more"
+            )
+
+    def _check_prompts(self, method: Method, where: str) -> None:
+        context = self.corpus.context
+        batch = min(round(size / context) for _, size in self._batches())
+        if (prompt := method.source.prompt(context)) >= context:
+            raise ValueError(
+                f"{where}.prompt_tokens: prompts of {prompt} tokens leave nothing of a context of {context} "
+                "to be written; give fewer, or raise corpus.context"
+            )
+        if method.source.by == "both" and batch < 2:
+            raise ValueError(
+                f"{where}.by: of each batch one half is text of the teacher, one of the student, but a batch "
+                f"is {batch} block; raise training.batch_tokens to {2 * context} or more"
+            )
+
+    def grids(self, field: Role) -> Iterator[tuple[str, Grid]]:
+        """The grids of ``field``, each with its place in the spec."""
+        for number, given in enumerate(getattr(self, field)):
+            if isinstance(given, Grid):
+                yield f"{field}[{number}]", given
+
+    def methods_given(self) -> Iterator[tuple[str, Method]]:
+        """Every method that is used, each with its place in the spec."""
+        lists = {f"students[{n}].methods": grid.methods for n, grid in enumerate(self.students)}
+        if not lists or None in lists.values():
+            lists["methods"] = self.methods
+        for where, methods in lists.items():
+            for number, method in enumerate(methods or []):
+                yield f"{where}[{number}]", method
+
+
+def load_sweep(path_or_preset: str | Path, changes: Sequence[str] = ()) -> Sweep:
+    """Read and validate a spec: a YAML file, or the name of a preset such as ``quickstart``.
+
+    ``changes`` are applied first, each a ``FIELD=VALUE``.
+
+    Raises:
+        InputError: naming the file, every wrong field, what was found and what would be right.
+    """
+    text, where = _read_spec(path_or_preset)
+    data = read_yaml(text, where)
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: expected a mapping of fields at the top, found {type(data).__name__}")
+    return parse_sweep(override(data, changes), where)
+
+
+def parse_sweep(data: dict[str, Any], where: str = "spec") -> Sweep:
+    """Validate a spec that is already a mapping; errors name ``where`` and the fields."""
+    try:
+        return Sweep.model_validate(data)
+    except ValidationError as error:
+        lines = [explain(problem, Sweep, TEACHERS) for problem in error.errors()]
+        raise InputError("\n  ".join([f"{where}: {len(lines)} wrong", *lines])) from None
+
+
+def spec_name(path_or_preset: str | Path) -> str:
+    """How messages name a spec."""
+    return str(path_or_preset) if Path(path_or_preset).is_file() else f"preset {path_or_preset}"
+
+
+def presets() -> dict[str, str]:
+    """The presets that ship with distlaw: name to YAML text."""
+    folder = files("sweeps") / "presets"
+    return {
+        entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    }
+
+
+def _read_spec(path_or_preset: str | Path) -> tuple[str, str]:
+    path = Path(path_or_preset)
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8"), spec_name(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read ({error})") from None
+    known = presets()
+    if str(path_or_preset) in known:
+        return known[str(path_or_preset)], spec_name(path_or_preset)
+    raise InputError(f"{path}: no such file, and no such preset (presets: {', '.join(sorted(known))})")

@@ -1,0 +1,51 @@
+"""All attempts of a store, followed as they come and end: what can no longer change is read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from sweeps.store.leases import Attempt, assembled, parts
+from sweeps.store.outcomes import Ending
+from sweeps.store.store import Store
+
+
+class History:
+    """The attempts at every step that was ever begun in a store, of whatever sweep."""
+
+    def __init__(self, store: Store, contents: Mapping[str, Iterable[str]] | None = None) -> None:
+        self.store, self._contents = store, contents
+        self.over: set[str] = set()
+        """Steps that are done: no more attempts are made at them."""
+        self._ended: dict[str, dict[int, Attempt]] = {}
+        self._read_before = False
+
+    def read(self) -> dict[str, list[Attempt]]:
+        """Attempts by step, oldest first; from the second time on, only of steps that were not over."""
+        listed = {step: names for step, names in self._listing() if names}
+        wanted = {step: parts(names, self._ended.get(step, {})) for step, names in listed.items()}
+        files = self.store.read_all(
+            (step, "attempts", name) for step, names in wanted.items() for name in names
+        )
+        found = {
+            step: assembled(step, names, files, self._ended.get(step, {})) for step, names in listed.items()
+        }
+        for step, history in found.items():
+            self._ended[step] = {each.number: each for each in history if each.ending}
+            if history and history[-1].ending is Ending.DONE:
+                self.over.add(step)
+                del self._ended[step]
+        return found
+
+    def _listing(self) -> Iterator[tuple[str, list[str]]]:
+        """The files of ``attempts`` of steps that are not over: all at once at first, then those alone."""
+        if not self._read_before:
+            self._read_before = True
+            for step, names in (self._contents or self.store.contents()).items():
+                yield (
+                    step,
+                    [name.removeprefix("attempts/") for name in names if name.startswith("attempts/")],
+                )
+            return
+        for step in self.store.names():
+            if step not in self.over and "." not in step:
+                yield step, self.store.names(step, "attempts")

@@ -1,0 +1,134 @@
+"""Fields of the records in a store, checked where they are read: damage is named, not computed with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sweeps.store.outcomes import Ending
+
+WITHOUT_LOSS = ("trunk", "cache", "generate")
+"""Kinds of steps whose results say nothing about a model."""
+Check = Callable[[Any], str | None]
+"""Returns what a value should be, or None if it is that."""
+
+
+def _number(at_least: float = 0.0) -> Check:
+    def check(value: Any) -> str | None:
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+        if right and math.isfinite(value) and value >= at_least:
+            return None
+        return f"a number of at least {at_least:g}"
+
+    return check
+
+
+def _text(value: Any) -> str | None:
+    return None if isinstance(value, str) else "a text"
+
+
+def _list(value: Any) -> str | None:
+    return None if isinstance(value, list) else "a list"
+
+
+def _object(value: Any) -> str | None:
+    return None if isinstance(value, dict) else "an object"
+
+
+def _loss(value: Any) -> str | None:
+    wrong = _number()(value)
+    return wrong and "a number of nats/token, not negative"
+
+
+def _ending(value: Any) -> str | None:
+    if isinstance(value, str) and value in {str(ending) for ending in Ending}:
+        return None
+    return f"one of {', '.join(Ending)}"
+
+
+def _or_null(check: Check) -> Check:
+    return lambda value: None if value is None else check(value)
+
+
+def _numbers(value: Any) -> str | None:
+    right = isinstance(value, dict) and all(_number()(each) is None for each in value.values())
+    return None if right else "an object of numbers, none of them negative"
+
+
+ATTEMPT: dict[str, Check] = {
+    **dict.fromkeys(("steps_done", "steps", "began", "elapsed", "seconds", "beat", "gpus", "due"), _number()),
+    **dict.fromkeys(("cpus", "nodes", "members", "pieces"), _number(1)),
+    "patience": _number(),
+    "loss": _or_null(_number()),
+    "ending": _ending,
+    "reason": _or_null(_text),
+    **dict.fromkeys(("host", "machine", "log", "started", "ended"), _or_null(_text)),
+}
+"""Of a claim, a beat and an end."""
+RESULT: dict[str, Check] = {
+    "loss": _loss,
+    "loss_se": _or_null(_number()),
+    "bits_per_byte": _number(),
+    "epochs": _number(),
+    "flops": _numbers,
+    "seconds": _numbers,
+    "tokens_written": _number(),
+    "yardsticks": _object,
+}
+FAILURE: dict[str, Check] = {"reason": _text, "attempt": _number()}
+DRIVER: dict[str, Check] = {
+    "seconds": _number(),
+    "slots": _number(),
+    "host": _text,
+    "ended": _or_null(_text),
+    "seconds_left": _or_null(_number()),
+}
+SWEEP: dict[str, Check] = {"spec": _object, "steps": _list, "caps": _object}
+STEPS: dict[str, Check] = {"steps": _list}
+NEEDED = {"sweep.json": ("spec",), "steps.json": ("steps",), "driver": ("seconds", "ended")}
+"""Fields that a record cannot do without."""
+
+
+def fault(record: Mapping[str, Any], place: tuple[str, ...]) -> str | None:
+    """Return what is wrong with a record at ``place`` of a store, in a few words, or None.
+
+    Fields that no rule is about may be anything; what other versions leave out is their readers' to miss.
+    """
+    kind = _kind(place)
+    for name in NEEDED.get(kind, ()):
+        if name not in record:
+            return f"{name} is missing"
+    for name, check in _CHECKS.get(kind, {}).items():
+        if name in record and (right := check(record[name])):
+            return f"{name} is {record[name]!r:.60}, expected {right}"
+    if kind == "end" and "ending" not in record:
+        return "ending is missing"
+    return _fault_of_result(record, place) if kind == "result.json" else None
+
+
+def _kind(place: tuple[str, ...]) -> str:
+    *folders, name = place
+    if folders and folders[-1] == "attempts" and name[:4].isdigit():
+        return "end" if name.endswith(".end.json") else "attempt"
+    return "driver" if folders == ["drivers"] else name
+
+
+def _fault_of_result(record: Mapping[str, Any], place: tuple[str, ...]) -> str | None:
+    spec = record.get("step")
+    if record.get("id") != place[0] or not isinstance(spec, dict):
+        return "not a result of this step"
+    if spec.get("kind") not in WITHOUT_LOSS and "loss" not in record:
+        return "loss is missing"
+    return None
+
+
+_CHECKS = {
+    "attempt": ATTEMPT,
+    "end": ATTEMPT,
+    "driver": DRIVER,
+    "result.json": RESULT,
+    "failure.json": FAILURE,
+    "sweep.json": SWEEP,
+    "steps.json": STEPS,
+}

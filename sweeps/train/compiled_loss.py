@@ -1,0 +1,120 @@
+"""The loss of a batch by ``torch.compile``, compared with plain PyTorch when a kind of batch is first met.
+
+For GPUs, and for losses that go over blocks of logits; for others see :mod:`sweeps.train.compiled_step`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from sweeps.data.cache import locked
+from sweeps.distill.on_policy import Lesson
+from sweeps.distill.targets import Target
+from sweeps.model.aot import sources_digest
+from sweeps.model.compiled import translations
+from sweeps.model.compiler_check import (
+    Named,
+    Verdict,
+    compiling_with,
+    find_options,
+    known_verdict,
+    loss_and_gradient,
+    nearly,
+)
+from sweeps.model.decoder import Decoder
+from sweeps.model.optimizer import Optimiser
+
+LossOf = Callable[[Lesson, Target | None, Tensor | None], Tensor]
+"""Loss of a lesson, of whom the model follows, and under TAID of how far the way there."""
+
+
+class CompiledLoss:
+    """Loss of a model and, added to its gradients, the loss's gradient.
+
+    Args:
+        build: gives the compiled loss, under the options in force.
+        plain: the same loss by plain PyTorch.
+        key: all that they depend on besides their arguments and the sources of this package.
+        noted: is told of the options of each kind of batch when it is first met, and may refuse them.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], LossOf],
+        plain: LossOf,
+        key: str,
+        model: Decoder,
+        optimiser: Optimiser,
+        noted: Callable[[str, Verdict], None],
+    ) -> None:
+        self.build, self.plain, self.key, self.noted = build, plain, key, noted
+        self.model, self.optimiser = model, optimiser
+        self._losses: dict[str, LossOf] = {}
+        self._levels: dict[tuple[object, ...], str] = {}
+
+    def __call__(self, lesson: Lesson, target: Target | None, t: Tensor | None, share: float) -> Tensor:
+        """Add the gradient of ``share`` of the loss to the model's, and return that share."""
+        parts = (lesson.blocks, lesson.rows, lesson.beside, t, *lesson.of_tokens)
+        kinds = tuple(part is not None and (part.shape, part.dtype) for part in parts)
+        if kinds not in self._levels:
+            self._levels[kinds] = self._first(lesson, target, t, f"{kinds} {type(target).__name__}")
+        return self._backward(self._levels[kinds], lesson, target, t, share)
+
+    def _first(self, lesson: Lesson, target: Target | None, t: Tensor | None, kinds: str) -> str:
+        name = hashlib.sha256(f"{sources_digest()} {self.key} {kinds}".encode()).hexdigest()[:32]
+        file = translations() / f"{name}.json"
+        verdict = known_verdict(file)
+        if verdict is None:
+            compute = partial(self._results, lesson, target, t)
+            with locked(file):
+                verdict = known_verdict(file) or self._compare(compute, file)
+        if verdict.options is None:
+            raise verdict.refusal(file)
+        self.noted(hashlib.sha256(f"{self.key} {kinds}".encode()).hexdigest()[:8], verdict)
+        return verdict.options
+
+    def _compare(self, compute: Callable[[str | None], Named], file: Path) -> Verdict:
+        """Compare from gradients of zero, and put back what there was and what the weights were."""
+        before, weights = self.optimiser.gradients.clone(), self.optimiser.weights.clone()
+
+        def plain(change: float) -> Named:
+            self.optimiser.weights.copy_(nearly(weights, change))
+            try:
+                return compute(None)
+            finally:
+                self.optimiser.weights.copy_(weights)
+
+        try:
+            return find_options(compute, plain, self.model.precision, file)
+        finally:
+            self.optimiser.gradients.copy_(before)
+
+    def _results(self, lesson: Lesson, target: Target | None, t: Tensor | None, level: str | None) -> Named:
+        self.optimiser.clear()
+        loss = self._backward(level, lesson, target, t, 1.0)
+        gradient = self.optimiser.gradients.clone()
+        return loss_and_gradient(loss.clone(), gradient, self._by_weight(gradient))
+
+    def _by_weight(self, gradient: Tensor) -> Mapping[str, Tensor]:
+        names = {id(weight): name for name, weight in self.model.named_parameters()}
+        views = self.optimiser.views(gradient)
+        return {names[id(own)]: view for own, view in zip(self.optimiser.members, views, strict=True)}
+
+    def _backward(
+        self, level: str | None, lesson: Lesson, target: Target | None, t: Tensor | None, share: float
+    ) -> Tensor:
+        if level is None:
+            loss = self.plain(lesson, target, t) * share
+            loss.backward()
+            return loss.detach()
+        with compiling_with(level):
+            if level not in self._losses:
+                self._losses[level] = self.build()
+            loss = self._losses[level](lesson, target, t) * share
+            loss.backward()
+        return loss.detach()

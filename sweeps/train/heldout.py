@@ -1,0 +1,79 @@
+"""Held-out loss: the cross-entropy that a law is about."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from sweeps.data.batches import heldout_batches
+from sweeps.distill.divergences import cross_entropy, log_probabilities
+from sweeps.distill.targets import LanguageModel
+from sweeps.model.chunked_loss import LOGITS_AT_ONCE
+from sweeps.model.decoder import Decoder
+from sweeps.model.device import device
+
+
+@dataclass(frozen=True, slots=True)
+class HeldoutLoss:
+    """Cross-entropy on held-out text."""
+
+    loss: float
+    """nats/token"""
+    standard_error: float
+    """nats/token, over blocks of one context each; parts differ by what they are, not by chance"""
+    blocks: int
+    by_part: tuple[float, ...] = ()
+    """nats/token, for each part of the held-out text"""
+
+
+@torch.no_grad()
+def heldout_loss(
+    model: LanguageModel,
+    tokens: NDArray[np.integer],
+    *,
+    context: int,
+    parts: Sequence[int] = (),
+    batch: int = 16,
+) -> HeldoutLoss:
+    """The model's cross-entropy on every whole block of ``tokens``, with its error over blocks, in float32.
+
+    ``parts`` are the lengths of the parts that follow each other in ``tokens``; a block belongs to the part
+    it begins in.
+    """
+    model.model.eval()
+    batch = max(1, min(batch, LOGITS_AT_ONCE // (len(model.head) * context)))
+    if isinstance(model, Decoder):
+        model.precision = torch.float32
+    means = np.concatenate(list(_block_means(model, tokens, context, batch)))
+    begins_in = np.searchsorted(np.cumsum(parts), np.arange(len(means)) * context, side="right")
+    each = [means[begins_in == part] for part in range(len(parts))]
+    return HeldoutLoss(
+        float(means.mean()),
+        _standard_error(means, each),
+        len(means),
+        tuple(float(own.mean()) for own in each),
+    )
+
+
+def _standard_error(means: NDArray[np.float64], parts: Sequence[NDArray[np.float64]]) -> float:
+    """Of the mean of ``means``, of which a fixed number is drawn from each of ``parts``."""
+    if len(means) < 2 or not np.isfinite(means).all():
+        return math.nan
+    strata = parts if parts and min(map(len, parts)) > 1 else [means]
+    return math.sqrt(sum(len(own) * own.var(ddof=1) for own in strata)) / len(means)
+
+
+def _block_means(
+    model: LanguageModel, tokens: NDArray[np.integer], context: int, batch: int
+) -> Iterator[NDArray[np.float64]]:
+    for blocks in heldout_batches(tokens, context=context, batch=batch):
+        blocks = blocks.to(device())
+        logits = F.linear(model.model(blocks[:, :-1]), model.head)
+        losses = cross_entropy(log_probabilities(logits), blocks[:, 1:])
+        yield losses.double().mean(1).cpu().numpy()

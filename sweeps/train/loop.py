@@ -1,0 +1,144 @@
+"""The loop. Runs that share a teacher and the order of their data train side by side, its pass paid once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scaling.errors import InputError
+from sweeps import environment
+from sweeps.data.batches import Batches
+from sweeps.distill.generated_text import Texts
+from sweeps.distill.targets import Target
+from sweeps.model.decoder import Decoder
+from sweeps.model.device import device, keep_memory, repeat_exactly
+from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.outcomes import Ending, Stopped
+from sweeps.train.run import Diverged, Recipe, Run
+
+REPORT_SECONDS = 1.0
+"""Between two reports of progress."""
+CHECKPOINT_SECONDS = environment.CHECKPOINT_SECONDS
+"""Between two checkpoints: the most that a kill can cost."""
+
+Report = Callable[[Run], None]
+Ended = tuple[Run, Exception | None]
+
+
+def train_together(
+    runs: Sequence[Run],
+    tokens: NDArray[np.integer],
+    *,
+    data_seed: int,
+    first: int = 0,
+    target: Target | None = None,
+    texts: Texts | None = None,
+    report: Report | None = None,
+    checkpoint_seconds: float | None = None,
+) -> Iterator[Ended]:
+    """Train ``runs`` on the same batches of ``tokens``, which ``data_seed`` orders; yield each when it ends.
+
+    A run that fails is yielded with its error, and the others go on. Each run's numbers are those it would
+    have alone: on one device they are a function of its recipe, the tokens, their order and the target, bit
+    for bit, however often it was killed and went on, and whether or not it began at another's trunk.
+
+    Args:
+        runs: with shapes of one context and vocabulary, and batches of one size.
+        tokens: the training stream.
+        data_seed: of the order of the data.
+        first: batches of that order that were for others, before those of the first step.
+        target: whom they follow.
+        texts: what to learn from instead, block by block, if it is not the data itself.
+        report: is told of each run now and then, and when it ends.
+        checkpoint_seconds: between two checkpoints.
+    """
+    keep_memory()
+    repeat_exactly()
+    shape, training = runs[0].recipe.shape, runs[0].recipe.training
+    batch = round(training.batch_tokens / shape.context)
+    data = Batches(tokens, context=shape.context, batch=batch, seed=data_seed, first=first)
+    for run in runs:
+        if run.source:
+            run.source.watch(data)
+    seconds = CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
+    report_due, save_due = Every(REPORT_SECONDS), Every(seconds)
+    under_way = list(runs)
+    for step in range(min(run.done for run in runs), max(run.recipe.end for run in runs)):
+        active = [run for run in under_way if run.done == step]
+        if not active:
+            continue
+        started = time.perf_counter()
+        numbers = active[0].world.share(data.numbers(step))
+        blocks = (texts or data).read(numbers).to(device())
+        rows = target.rows(blocks[:, :-1], numbers) if target and not active[0].source else None
+        shared = (time.perf_counter() - started) / len(active)
+        save, show = save_due(), report_due()
+        for run in active:
+            run.seconds += shared
+            error = _step(run, blocks, target, rows, save)
+            if report and not error and (show or not run.active):
+                report(run)
+            if error or not run.active:
+                under_way.remove(run)
+                yield run, error
+    for run in under_way:  # had ended before
+        yield run, None
+
+
+def train(
+    recipe: Recipe,
+    tokens: NDArray[np.integer],
+    *,
+    data_seed: int | None = None,
+    target: Target | None = None,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_seconds: float | None = None,
+) -> Decoder:
+    """The model of one run; its seed orders the data too, unless ``data_seed`` is given.
+
+    Raises:
+        Diverged: if loss or gradient are no longer finite, naming the step.
+    """
+    run = Run(recipe=recipe, checkpoints=checkpoints)
+    order = recipe.seed if data_seed is None else data_seed
+    for _, error in train_together(
+        [run], tokens, data_seed=order, target=target, checkpoint_seconds=checkpoint_seconds
+    ):
+        if error:
+            raise error
+    return run.model
+
+
+def _step(
+    run: Run, blocks: Tensor, target: Target | None, rows: Tensor | None, save: bool
+) -> Exception | None:
+    try:
+        run.step(blocks, target, rows)
+        if save if run.active else run.recipe.stop is not None:
+            run.save()
+    except Stopped as stopped:
+        if stopped.ending is not Ending.HELD:  # whoever goes on does so from here
+            with suppress(Stopped):
+                run.save()
+        return stopped
+    except (Diverged, InputError) as error:
+        return error
+    return None
+
+
+class Every:
+    """True when called the first time after ``seconds`` have passed since it last was."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.since = seconds, time.monotonic()
+
+    def __call__(self) -> bool:
+        due = time.monotonic() - self.since >= self.seconds
+        if due:
+            self.since = time.monotonic()
+        return due

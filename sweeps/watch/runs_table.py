@@ -1,0 +1,134 @@
+"""The runs table of a store: one row a run, derived from its results and never stored itself."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from scaling.errors import InputError
+from sweeps.dag.expand import NO_RUN, SCHEMA, Step
+from sweeps.store.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PRESETS = Path(__file__).parents[1] / "presets"
+COLUMNS = [
+    *("run", "kind", "params", "tokens", "loss", "loss_se", "bits_per_byte"),
+    *("teacher", "teacher_params", "teacher_tokens", "teacher_loss", "method"),
+    *("seed", "data_seed", "epochs", "flops", "seconds"),
+    *("vocab", "context", "aspect_ratio", "corpus", "setting", "status", "reason"),
+]
+
+
+YARDSTICKS = [
+    *("forward_kl", "reverse_kl", "entropy", "likelihood_risk", "coverage_risk", "tokens_written"),
+]
+
+
+def results(root: str | Path, *, everything: bool = False, yardsticks: bool = False) -> pd.DataFrame:
+    """The runs of the store at ``root``, finished and failed, in the columns that ``fits`` reads.
+
+    Losses are held-out nats/token, ``flops`` counts the whole run, training and the teacher's inference, as
+    if it stood alone; ``seconds`` is what its last attempt trained. Only runs that share their ``setting``
+    (text, tokenizer, context, training rules) with the sweep last run there, because a law needs that; with
+    ``everything`` all of this version's making. With ``yardsticks``, also what students are to their teachers
+    by other measures (:mod:`sweeps.distill.metrics`). Can be called while the sweep runs.
+
+    Raises:
+        InputError: if there is no store at ``root``, or a result in it is damaged.
+    """
+    import pandas as pd
+
+    store = Store(root)
+    if not store.exists():
+        raise InputError(f"{root}: not a sweep store (no sweep.json in it)")
+    asked = store.read("sweep.json") or {}
+    rows = [row for step in store.steps() if (row := _row(store, step, asked.get("steps", [])))]
+    if not everything:
+        rows = [row for row in rows if row["setting"] == asked.get("setting")]
+    if not rows:
+        raise InputError(f"{root}: this store has no finished run of this version's making yet")
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *(YARDSTICKS if yardsticks else [])])
+    return table.sort_values(["kind", "params", "tokens", "teacher_loss", "seed"], ignore_index=True)
+
+
+def shipped(name: str) -> pd.DataFrame:
+    """The runs of a real sweep that ships with the package, in the same columns; ``name`` is its preset's.
+
+    Raises:
+        InputError: if there is no such table.
+    """
+    import pandas as pd
+
+    path = PRESETS / f"{name}.parquet"
+    if not path.is_file():
+        known = ", ".join(sorted(each.stem for each in PRESETS.glob("*.parquet"))) or "none"
+        raise InputError(f"no runs of a sweep {name!r} ship with the package; there are {known}")
+    return pd.read_parquet(path)
+
+
+def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
+    """A row for a finished run, or for one that failed and is still asked for."""
+    result = store.result(step)
+    failure = store.read(step, "failure.json") if result is None and step in asked else None
+    spec = (result or failure or {}).get("step")
+    if spec is None or spec.get("kind") in NO_RUN or spec.get("schema") != SCHEMA:
+        return None
+    try:
+        run = Step.from_json(spec)
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(
+            f"{store.root}/{step}: its record of the step is damaged ({type(error).__name__}: {why}); delete "
+            "its result.json or failure.json, and the step runs again"
+        ) from None
+    if run.id != step:
+        return None  # made by a version that trained something else under this spec
+    row = {
+        "run": step,
+        "kind": "distillation" if run.teacher else "supervised",
+        "params": run.shape.params,
+        "tokens": run.tokens,
+        **_teacher(store, run.teacher),
+        "method": run.method.name if run.method else None,
+        "seed": run.seed,
+        "data_seed": run.data_seed,
+        "flops": run.flops,
+        "vocab": run.shape.vocab,
+        "context": run.shape.context,
+        "aspect_ratio": run.aspect_ratio,
+        "corpus": run.corpus.source,
+        "setting": run.setting,
+    }
+    if failure is not None:
+        return row | {"status": "failed", "reason": failure.get("reason", "")}
+    assert result is not None
+    try:
+        return row | _measured(result) | {"status": "done"}
+    except KeyError as error:
+        raise InputError(
+            f"{store.root}/{step}/result.json: a run without {error}, as another version of distlaw may have "
+            "written it; delete it, and its step runs again"
+        ) from None
+
+
+def _measured(result: dict[str, Any]) -> dict[str, Any]:
+    found = {name: result[name] for name in ("loss", "loss_se", "bits_per_byte", "epochs")}
+    found |= result.get("yardsticks", {}) | {"tokens_written": result.get("tokens_written")}
+    return found | {"flops": result["flops"]["total"], "seconds": result["seconds"]["train"]}
+
+
+def _teacher(store: Store, teacher: Step | None) -> dict[str, Any]:
+    if teacher is None:
+        return {}
+    found = store.result(teacher.id)
+    return {
+        "teacher": teacher.id,
+        "teacher_params": teacher.shape.params,
+        "teacher_tokens": (teacher.foreign.tokens or math.nan) if teacher.foreign else teacher.tokens,
+        "teacher_loss": found["loss"] if found else math.nan,
+    }

@@ -1,0 +1,160 @@
+"""Where a sweep stands, read from its store alone: from another process or another machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from scaling.errors import InputError
+from sweeps.estimate.bill import Bill
+from sweeps.execute.budget import spent_by
+from sweeps.execute.drivers import alive, wall_seconds
+from sweeps.execute.provenance import STEPS
+from sweeps.spec.resources import Caps, Devices
+from sweeps.store.history import History
+from sweeps.store.leases import CANCEL, PATIENCE, Attempt, gone, is_here, place
+from sweeps.store.store import Store
+
+STATES = ("done", "running", "ready", "waiting", "blocked", "failed")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepStatus:
+    """Where one step stands."""
+
+    id: str
+    kind: str
+    label: str
+    needs: tuple[str, ...]
+    flops: float
+    state: str
+    """One of :data:`STATES`: ready to start, waiting for what it needs, or blocked by what failed."""
+    reason: str = ""
+    """Why it failed, in one line."""
+    damaged: bool = False
+    """Whether there is a result that cannot be read, which has to be mended or deleted."""
+    attempts: int = 0
+    beat: dict[str, Any] = field(default_factory=dict)
+    """How far a running step has come."""
+    host: str = ""
+    """Where it runs."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the pace so far; None if nothing is known."""
+        done, steps, took = (self.beat.get(name, 0) for name in ("steps_done", "steps", "seconds"))
+        trained = done - self.beat.get("first", 0)
+        return took / trained * (steps - done) if took and trained else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """Where a sweep stands."""
+
+    name: str
+    steps: tuple[StepStatus, ...]
+    drivers: tuple[dict[str, Any], ...]
+    """The processes that drive it now."""
+    spent: Bill
+    """By all attempts in the store, of this sweep or another."""
+    hours: float
+    """Of wall time, over all drivers so far."""
+    caps: Caps
+    cancelled: bool
+
+    def of(self, state: str) -> list[StepStatus]:
+        """The steps in one of :data:`STATES`."""
+        return [step for step in self.steps if step.state == state]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What the driver that knows last has estimated."""
+        left = [driver["seconds_left"] for driver in self.drivers if "seconds_left" in driver]
+        return min(left, default=None)
+
+
+def status(store: Store) -> Status:
+    """Where the sweep last started in ``store`` stands.
+
+    Raises:
+        InputError: if there is no sweep, or what describes it is damaged.
+    """
+    sweep, recorded = store.read("sweep.json"), store.read(STEPS)
+    if not sweep or not recorded:
+        raise InputError(f"{store.root}: not a sweep store (no sweep.json in it)")
+    try:
+        caps, devices = Caps(**sweep["caps"]), Devices(**sweep["spec"]["hardware"])
+        name = sweep["spec"]["name"]
+    except (KeyError, TypeError, ValidationError) as error:
+        raise InputError(
+            f"{store.root}/sweep.json: no spec of this version's making ({_first_line(error)}); run the "
+            "sweep again to write it anew"
+        ) from None
+    files, faults = store.contents(), dict[str, str]()
+    done = store.results((step["id"] for step in recorded["steps"]), faults)
+    histories = History(store, files).read()
+    found: dict[str, StepStatus] = {}
+    for step in recorded["steps"]:
+        names = files.get(step["id"], set())
+        history = histories.get(step["id"], [])
+        needs = [found[need].state for need in step["needs"] if need in found]
+        if step["id"] in done:
+            known = "done", ""
+        elif step["id"] in faults:
+            known = "failed", faults[step["id"]]
+        else:
+            known = _state(store, step["id"], names, history, needs)
+        found[step["id"]] = replace(_described(step, history, *known), damaged=step["id"] in faults)
+    return Status(
+        name=name,
+        steps=tuple(found.values()),
+        drivers=tuple(alive(store)),
+        spent=spent_by(store, histories, devices, {each["id"]: each["flops"] for each in recorded["steps"]}),
+        hours=wall_seconds(store) / 3600,
+        caps=caps,
+        cancelled=store.read(CANCEL) is not None,
+    )
+
+
+def _described(step: dict[str, Any], history: list[Attempt], state: str, reason: str) -> StepStatus:
+    told: dict[str, Any] = {}
+    if state == "running":
+        told = {**history[-1].told, "first": min(each.told.get("began", 0) for each in history)}
+    return StepStatus(
+        **{name: step[name] for name in ("id", "kind", "label", "flops")},
+        needs=tuple(step["needs"]),
+        state=state,
+        reason=reason,
+        attempts=len(history),
+        beat=told,
+        host=told.get("host", ""),
+    )
+
+
+def _state(
+    store: Store, step: str, names: set[str], history: list[Attempt], needs: list[str]
+) -> tuple[str, str]:
+    if history and not history[-1].ending and _alive(store, step, history[-1]):
+        return "running", ""
+    if f"attempts/{CANCEL}" in names:
+        return "failed", "it was cancelled"
+    if "failure.json" in names and not (failure := store.read(step, "failure.json") or {}).get("pardoned"):
+        return "failed", failure.get("reason", "")
+    if any(state in ("failed", "blocked") for state in needs):
+        return "blocked", ""
+    return ("ready" if all(state == "done" for state in needs) else "waiting"), ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _alive(store: Store, step: str, attempt: Attempt) -> bool:
+    """Whether an attempt is alive, by its process on this machine, by the age of its beat elsewhere."""
+    if gone(attempt.told):
+        return False
+    here = is_here(attempt.told)
+    part = "beat" if "beat" in attempt.told else ""
+    return here or store.age(*place(step, attempt.number, part)) < attempt.told.get("patience", PATIENCE)

@@ -1,0 +1,69 @@
+"""The figures' data, and that they can be drawn and written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from samples_of_fits import sweep
+
+from fits import Fit, fit
+from fits.plots import charts
+from scaling import InputError
+
+
+@pytest.fixture(scope="module")
+def found() -> Fit:
+    return fit(sweep(noise=0.01), draws=40)
+
+
+def test_law_panels_hold_every_distillation_once(found: Fit) -> None:
+    panels = charts.law_chart(found, "effective-tokens").panels
+    assert [panel.title for panel in panels] == ["8K student", "30K student", "100K student"]
+    lines = [series for panel in panels for series in panel.series if series.low is not None]
+    assert sum(len(line.points[0]) for line in lines) == 24
+    assert all(np.all(line.low <= line.high) for line in lines)
+
+
+def test_isoflop_runs_keep_their_residual(found: Fit) -> None:
+    (panel,) = charts.isoflop_chart(found).panels
+    *lines, _optima = panel.series
+    assert sum(len(line.points[0]) for line in lines) == 16
+    line = max(lines, key=lambda line: len(line.points[0]))
+    above = np.interp(np.log(line.points[0]), np.log(line.x), line.y)
+    assert np.all(np.abs(line.points[1] / above - 1) < 0.05)
+
+
+def test_figures_are_written_with_units_on_their_axes(found: Fit, tmp_path: Path) -> None:
+    names = {path.name for path in found.plot.save(tmp_path)}
+    assert names == {
+        f"{n}.{s}"
+        for n in ("isoflop", "predicted", "residuals", "law-effective-tokens")
+        for s in ("png", "svg")
+    }
+    for figure in (found.plot.law(), found.plot.isoflop(), found.plot.predicted()):
+        assert any("nats/token" in axis.get_ylabel() for axis in figure.axes)
+
+
+def test_residuals_are_each_kinds_own_in_units_of_the_noise(found: Fit) -> None:
+    over, quantiles = charts.residuals_chart(found).panels
+    assert [series.label for series in over.series] == ["supervised (n 16)", "distillation (n 24)"]
+    *parts, diagonal = quantiles.series
+    for part in parts:
+        normal, deviation = part.points
+        assert np.all(np.diff(deviation) >= 0) and 0.7 < np.std(deviation) < 1.5
+        assert normal == pytest.approx(-normal[::-1])
+    assert np.array_equal(diagonal.x, diagonal.y)
+
+
+def test_the_profile_and_the_corner_show_what_varies(found: Fit) -> None:
+    """gamma is pinned here, so it has no column; the interval ends where the deviance crosses."""
+    corner = found.plot.corner("supervised")
+    assert len(corner.axes) == 5**2
+    assert {axis.get_xlabel().split()[-1] for axis in corner.axes[-5:]} == {"E", "A", "B", "alpha", "beta"}
+    figure, profile = found.plot.profile("ln k"), found.profile("ln k")
+    assert f"{profile.low:.4g} to {profile.high:.4g}" in figure.get_suptitle()
+    for draw in (found.plot.corner, found.plot.law):
+        with pytest.raises(InputError, match=r"law 'none' was fitted; there are .*effective-tokens"):
+            draw("none")

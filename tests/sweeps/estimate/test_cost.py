@@ -1,0 +1,235 @@
+"""What a sweep will take, and that the estimate adds up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sweeps.dag.expand import Dag, Step, expand
+from sweeps.dag.ladder import shape_for
+from sweeps.estimate.cost import (
+    STARTUP_SECONDS,
+    Throughput,
+    disk,
+    estimate,
+    measured_throughput,
+    memory_on,
+    overfull,
+    seconds_on,
+)
+from sweeps.estimate.memory import kept_for_backward, memory
+from sweeps.model.decoder import PRECISIONS, Decoder
+from sweeps.spec.spec import Sweep, parse_sweep
+
+LINEAR = Throughput([1e4, 1e5], [3e-6, 3e-5], [1e-6, 1e-5], [1e-5, 1e-4], [2e-6, 2e-5])
+"""A machine of 1e10 FLOP/s."""
+
+
+@pytest.fixture
+def dag(small_spec: dict[str, Any]) -> Dag:
+    return expand(parse_sweep(small_spec))
+
+
+def test_seconds_are_flops_over_speed(dag: Dag) -> None:
+    for step in dag.steps:
+        assert LINEAR.seconds(step) == pytest.approx(step.flops / 1e10, rel=1e-9)
+        longer = replace(LINEAR, heldout_tokens=1000).seconds(step) - LINEAR.seconds(step)
+        assert longer == pytest.approx(1000 * step.shape.forward_flops / 1e10)
+
+
+def test_writing_takes_its_time_and_texts_their_place(small_spec: dict[str, Any]) -> None:
+    """On a machine that is ten times slower at writing, and twice at writing much."""
+    methods = ["seqkd", "gkd", "minillm", "f-distill-js"]
+    dag = expand(parse_sweep(small_spec | {"methods": methods}))
+    kinds = set()
+    for step in dag.steps:
+        own = step.flops_by_part()
+        before = {"teacher_writing"} if step.texts else set()
+        slow = (2 if step.generate else 10) * sum(
+            own[part] for part in {"writing", "teacher_writing"} - before
+        )
+        expected = own["training"] + own["teacher_reading"] + slow
+        assert LINEAR.seconds(step) == pytest.approx(expected / 1e10, rel=1e-9)
+        kinds.add(step.kind)
+    assert kinds == {"pretrain", "prelude", "generate", "distil"}
+    assert disk(dag, 10**9) == pytest.approx(2 * 2 * 40e3, rel=0.01)  # teachers, bytes
+
+
+def test_more_cores_help_until_the_longest_chain(dag: Dag) -> None:
+    one, two, many = (estimate(dag, LINEAR.seconds, cores) for cores in (1, 2, 1000))
+    assert one.wall_seconds - STARTUP_SECONDS == pytest.approx(one.device_seconds)
+    assert two.wall_seconds - STARTUP_SECONDS == pytest.approx(one.device_seconds / 2)
+    assert many.wall_seconds - STARTUP_SECONDS == pytest.approx(many.critical_path)
+    chain = max(LINEAR.seconds(s) + LINEAR.seconds(s.teacher) for s in dag.steps if s.teacher)
+    assert many.critical_path == pytest.approx(chain)
+
+
+def test_what_is_left_can_lack_its_teachers(dag: Dag) -> None:
+    students = replace(dag, steps=tuple(step for step in dag.steps if step.teacher))
+    left = estimate(students, LINEAR.seconds, 2)
+    assert left.critical_path == pytest.approx(max(map(LINEAR.seconds, students.steps)))
+    assert estimate(replace(dag, steps=()), LINEAR.seconds, 2).wall_seconds == 0
+
+
+def test_a_named_gpu_is_flops_over_speed_and_has_a_price(small_spec: dict[str, Any]) -> None:
+    """Two a GPU at an hour each, for the price of the table or one's own."""
+    rules = [{"gpus": 0.5}]
+    hardware = {"name": "h100", "utilisation": 0.1, "dollars_per_hour": 3.0}
+    sweep = parse_sweep(small_spec | {"hardware": hardware, "resources": rules})
+    dag = expand(sweep)
+    found = estimate(dag, seconds_on(sweep, None), 1, sweep)
+    reached = 66.9e12 * 0.1  # runs are fp32, and TF32 is off
+    assert found.device_seconds == pytest.approx(dag.flops / reached)
+    assert found.bill.flops == pytest.approx(dag.flops)
+    assert found.bill.gpu_hours == pytest.approx(dag.flops / reached / 3600)
+    assert found.bill.dollars == pytest.approx(3 * found.bill.gpu_hours)
+    assert found.critical_path > max(step.flops_to_spend for step in dag.steps) / reached * 2
+
+
+def test_a_gpu_is_as_fast_as_the_precision_of_each_model(small_spec: dict[str, Any]) -> None:
+    """The runs' own, and where a teacher is more precise than its students, its share of the FLOPs at its peak."""
+    hardware = {"hardware": {"name": "h100", "utilisation": 0.4}, "resources": [{"gpus": 1}]}
+    plain = parse_sweep(small_spec | hardware)
+    fast = parse_sweep(small_spec | hardware | {"training": small_spec["training"] | {"precision": "bf16"}})
+    slow_steps, fast_steps = expand(plain).steps, expand(fast).steps
+    for slow, quick in zip(slow_steps, fast_steps, strict=True):
+        assert seconds_on(plain, None)(slow) == pytest.approx(slow.flops_to_spend / (0.4 * 66.9e12))
+        assert seconds_on(fast, None)(quick) == pytest.approx(quick.flops_to_spend / (0.4 * 989.4e12))
+    student = next(step for step in fast_steps if step.teacher)
+    teacher = next(step.teacher for step in slow_steps if step.teacher)
+    mixed = replace(student, teacher=teacher)
+    parts = mixed.flops_by_precision()
+    assert parts == {"bf16": mixed.student_flops, "fp32": pytest.approx(mixed.teacher_flops)}
+    expected = (parts["bf16"] / 989.4e12 + parts["fp32"] / 66.9e12) / 0.4
+    assert seconds_on(fast, None)(mixed) == pytest.approx(expected)
+
+
+def large(small_spec: dict[str, Any], **changes: Any) -> tuple[Sweep, Dag]:
+    """A student of 6.3B that an 8B teacher teaches, a context at a time, over a large vocabulary."""
+    spec = small_spec | {
+        "aspect_ratio": 128,
+        "supervised": [],
+        "teachers": [{"params": ["8B"], "tokens": ["200B"]}],
+        "students": [{"params": ["6.3B"], "tokens": ["20B"]}],
+        "hardware": {"name": "h100"},
+    }
+    sweep = parse_sweep(spec | changes)
+    steps = expand(sweep).steps
+
+    def grown(step: Step) -> Step:
+        shape = replace(step.shape, context=4096, vocab=128_256)
+        training = step.training.model_copy(update={"batch_tokens": 4096.0})
+        return replace(step, shape=shape, training=training, teacher=step.teacher and grown(step.teacher))
+
+    return sweep, Dag(steps=tuple(map(grown, steps)), asked=len(steps))
+
+
+def test_steps_that_do_not_fit_onto_their_share_of_a_gpu_are_named(small_spec: dict[str, Any]) -> None:
+    sweep, dag = large(small_spec)  # a quarter of an H100, as nothing else is said
+    first, second = overfull(dag, sweep)
+    assert {first.step.kind, second.step.kind} == {"pretrain", "distil"}
+    assert 100e9 < second.needed < first.needed < 300e9
+    assert "of one h100 has 20 GB: no number of them helps, as each holds all weights" in str(first)
+    small = large(small_spec, students=[{"params": ["1B"], "tokens": ["20B"]}])
+    student = next(each for each in overfull(small[1], small[0]) if each.step.teacher)
+    assert 50e9 < student.needed < 80e9
+    assert f"set resources: [{{from_params: {student.step.shape.params}, gpus: 1}}]" in str(student)
+    whole = large(small_spec, resources=[{"gpus": 1}], students=[{"params": ["1B"], "tokens": ["20B"]}])
+    assert [each.step.kind for each in overfull(whole[1], whole[0])] == ["pretrain"]  # the 8B
+    batch = student.step.training.model_copy(update={"batch_tokens": 65_536.0})
+    wide = Dag(steps=(replace(student.step, training=batch),), asked=1)
+    assert str(overfull(wide, sweep)[0]).endswith("gpus: 8, nodes: 2}]")  # each a block of the batch
+    assert overfull(expand(parse_sweep(small_spec)), parse_sweep(small_spec)) == []
+
+
+def test_steps_that_wait_for_each_other_need_no_memory_at_once(small_spec: dict[str, Any]) -> None:
+    sweep, dag = large(small_spec)
+    alone = max(memory_on(step, sweep) for step in dag.steps)
+    assert estimate(dag, lambda _: 1.0, 64, sweep).memory_bytes == alone  # teacher, then student
+    supervised = small_spec | {"supervised": [{"params": ["3k", "7k"], "tokens": ["32k"]}]}
+    two = expand(parse_sweep(supervised))
+    free = sorted((memory(step) for step in two.steps if not step.needs), reverse=True)
+    assert estimate(two, LINEAR.seconds, 2).memory_bytes >= sum(free[:2])
+
+
+def test_memory_kept_for_the_backward_pass_is_what_torch_keeps(
+    dag: Dag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within 15 % of the storages that autograd saves, with attention written out and fused."""
+    fused = partial(torch.nn.functional.scaled_dot_product_attention, is_causal=True, scale=1.0)
+    for gpu, params, context in ((False, 3e5, 128), (True, 3e6, 256)):
+        if gpu:
+            monkeypatch.setattr("sweeps.model.decoder.attend", lambda q, k, v, _: fused(q, k, v))
+        for precision in ("fp32", "bf16"):
+            training = {"batch_tokens": 2048, "precision": precision}
+            step = replace(
+                dag.steps[0],
+                shape=shape_for(params, vocab=500, context=context, aspect_ratio=32),
+                training=dag.steps[0].training.model_copy(update=training),
+            )
+            ours = kept_for_backward(step, 2048, gpu=gpu)
+            assert ours == pytest.approx(saved_by_torch(step), rel=0.15)
+
+
+def saved_by_torch(step: Step) -> int:
+    """Bytes of what autograd saves of a batch's features, parameters and constants left out."""
+    model = Decoder(step.shape)
+    model.precision = PRECISIONS[step.precision]
+    known = [*model.parameters(), *model.buffers()]
+    constant = {each.untyped_storage().data_ptr() for each in known}
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if (where := tensor.untyped_storage().data_ptr()) not in constant:
+            kept[where] = tensor  # held, so that no other takes its place
+        return tensor
+
+    blocks = torch.zeros(int(step.training.batch_tokens) // step.shape.context, step.shape.context).long()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        features = model.model(blocks)
+    del features
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def test_memory_grows_with_the_model_and_its_batch(dag: Dag) -> None:
+    step = dag.steps[0]
+    wide = replace(step, training=step.training.model_copy(update={"batch_tokens": 64_000}))
+    assert memory(wide) > 5 * (memory(step) - 4e8)
+    student = next(s for s in dag.steps if s.teacher)
+    assert memory(student) > memory(replace(student, teacher=None, method=None))
+    long = replace(wide, shape=replace(step.shape, context=8192))
+    assert memory(long, gpu=True) < memory(long) / 5  # no scores are kept
+    loud = replace(wide, shape=replace(step.shape, vocab=200_000))
+    assert memory(loud) < memory(wide) + 1.5e9  # of 51 GB of logits
+    assert memory(wide, processes=4) - 4e8 < (memory(wide) - 4e8) / 3
+
+
+def test_what_is_cached_takes_disk_and_spares_the_teacher(small_spec: dict[str, Any]) -> None:
+    small_spec |= {"teachers": [{"params": ["7k"], "tokens": ["32k"]}]}
+    online = expand(parse_sweep(small_spec))
+    full, top = (
+        expand(parse_sweep(small_spec | {"methods": [{"logits": how}]})) for how in ("cached", "top-k")
+    )
+    assert disk(online, 10**6) == 0
+    assert disk(full, 10**6) == 40_000 * 300 * 2
+    assert disk(full, 10_000) == 10_000 * 300 * 2  # no block twice
+    assert disk(top, 10**6) == 40_000 * (33 * 2 + 32 * 2)
+    student, cache = full.steps[-1], next(step for step in full.steps if step.cache)
+    assert LINEAR.seconds(student) == pytest.approx(student.student_flops / 1e10)
+    assert LINEAR.seconds(cache) == pytest.approx(student.teacher_flops / 1e10)
+
+
+def test_the_probe_is_measured_once(dag: Dag, own_cache: Path) -> None:
+    first = measured_throughput(dag.steps[0], 500)
+    assert first.heldout_tokens == 500
+    assert first.flops == sorted(first.flops)
+    assert all(0 < a < b for a, b in zip(first.inference, first.training, strict=True))
+    (file,) = (own_cache / "throughput").iterdir()
+    assert json.loads(file.read_text())["training"] == first.training
+    assert measured_throughput(dag.steps[0], 500) == first

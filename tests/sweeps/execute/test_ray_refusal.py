@@ -1,0 +1,29 @@
+"""What Ray prints does not bury the sentence that says why it refuses."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from sweeps.execute.ray_cluster import errors_held_back
+
+
+def test_a_refusal_is_told_without_ray_s_noise(capfd: pytest.CaptureFixture[str]) -> None:
+    """Written by C++, past Python's ``sys.stderr``."""
+    with pytest.raises(ConnectionError), errors_held_back():
+        for _ in range(20):
+            os.write(2, b"W gcs_client.cc:210: Unauthenticated: InvalidAuthToken\n")
+        raise ConnectionError("refused")
+    os.write(2, b"the sentence\n")
+    assert capfd.readouterr().err == "the sentence\n"
+
+
+def test_what_is_printed_otherwise_is_told_after(capfd: pytest.CaptureFixture[str]) -> None:
+    with errors_held_back():
+        os.write(2, b"a warning\n")
+    assert capfd.readouterr().err == "a warning\n"
+    with pytest.raises(KeyError), errors_held_back():
+        os.write(2, b"a fault\n")
+        raise KeyError
+    assert capfd.readouterr().err == "a fault\n"

@@ -1,0 +1,610 @@
+"""The scheduler, with executors that only pretend: order, failures, budgets, other drivers, what is left to do."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scaling.errors import InputError
+from sweeps.dag.expand import Dag, Step, expand
+from sweeps.execute import scheduler
+from sweeps.execute.budget import TAKEN, Ledger
+from sweeps.execute.drivers import Session
+from sweeps.execute.jobs import Job, Outcome
+from sweeps.execute.scheduler import run
+from sweeps.execute.state import State
+from sweeps.spec.resources import Caps, Devices, Resources
+from sweeps.spec.spec import parse_sweep
+from sweeps.store import leases, outcomes
+from sweeps.store.leases import Lease, latest
+from sweeps.store.outcomes import RETRIES, Ending
+from sweeps.store.store import Store
+
+Verdict = Callable[[Step], tuple[Ending, str] | None]
+
+
+class Pretend:
+    """Ends jobs in the order of submission; ``verdict`` says how, if not well."""
+
+    usual = Resources()
+
+    def __init__(self, store: Store, verdict: Verdict = lambda step: None, slots: int = 2) -> None:
+        self.store, self.verdict, self.slots = store, verdict, slots
+        self.queue: list[Job] = []
+        self.attempts: list[str] = []
+        self.dropped: list[Job] = []
+
+    def misfit(self, resources: Resources) -> str | None:
+        return "it has no such node" if resources.gpus > 1 else None
+
+    def room(self, resources: Resources) -> bool:
+        return len(self.queue) < self.slots
+
+    def submit(self, job: Job) -> None:
+        for step in job.steps:
+            assert all(self.store.result(need.id) for need in step.needs), (
+                "started before its teacher was done"
+            )
+        self.queue.append(job)
+        self.attempts += [step.id for step in job.steps]
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        if not self.queue:
+            return []
+        job = self.queue.pop(0)
+        return [self._run(job, step, number) for step, number in zip(job.steps, job.numbers, strict=True)]
+
+    def _run(self, job: Job, step: Step, number: int) -> Outcome:
+        lease = Lease.claim(self.store, step.id, number, cpus=1, job=job.name)
+        assert lease
+        lease.progress = {"began": 0, "steps_done": step.ends, "steps": step.ends}
+        ending, reason = self.verdict(step) or (Ending.DONE, "")
+        if ending is Ending.DONE:
+            self.store.commit(step.id, {"id": step.id, "step": {"kind": step.kind}, "loss": 1.0})
+        if ending is not Ending.LOST:
+            lease.end(ending, reason)
+        return Outcome(step.id, number, ending, reason)
+
+    def drop(self, job: Job) -> None:
+        self.dropped.append(job)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcomes, "BACKOFF_LIMIT", 0.001)
+    monkeypatch.setattr(scheduler, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(scheduler, "LOOK_LOCAL", 0.0)
+
+
+@pytest.fixture
+def dag(small_spec: dict[str, Any]) -> Dag:
+    return expand(parse_sweep(small_spec))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "store")
+    store.create()
+    return store
+
+
+def seconds(step: Step) -> float:
+    return step.flops / 1e9
+
+
+def ignore(state: State) -> None:
+    pass
+
+
+def test_every_step_runs_once_teachers_first(dag: Dag, store: Store) -> None:
+    executor = Pretend(store)
+    state = run(dag, store, executor, seconds, ignore)
+    assert state.complete
+    assert sorted(executor.attempts) == sorted(step.id for step in dag.steps)
+    first = {step.id: step for step in dag.steps}[executor.attempts[0]]
+    assert dag.waiting_for[first.id]  # what others wait for goes first
+
+
+def test_what_is_there_is_not_run_again(dag: Dag, store: Store) -> None:
+    run(dag, store, Pretend(store), seconds, ignore)
+    again = Pretend(store)
+    state = run(dag, store, again, seconds, ignore)
+    assert again.attempts == []
+    assert state.complete
+    assert len(state.found) == len(dag.steps)
+
+
+def test_a_failed_teacher_blocks_its_students_and_nothing_else(dag: Dag, store: Store) -> None:
+    teacher = next(step for step in dag.steps if step.kind == "distil").teacher
+    assert teacher
+    executor = Pretend(store, lambda s: (Ending.FAILED, "it broke") if s.id == teacher.id else None)
+    state = run(dag, store, executor, seconds, ignore)
+    assert state.failed == {teacher.id: "it broke"}
+    assert {s.teacher.id for s in state.blocked if s.teacher} == {teacher.id}
+    assert len(state.blocked) == dag.waiting_for[teacher.id] == 2
+    assert len(state.done) == len(dag.steps) - 3
+    assert executor.attempts.count(teacher.id) == 1  # errors are not retried
+
+    mended = Pretend(store)
+    assert run(dag, store, mended, seconds, ignore).complete
+    assert len(mended.attempts) == 3
+
+
+@pytest.mark.parametrize(
+    ("ending", "retries"), [(Ending.FAILED, 0), (Ending.MEMORY, 1), (Ending.CRASHED, 2), (Ending.LOST, 30)]
+)
+def test_every_kind_of_ending_earns_its_retries(dag: Dag, store: Store, ending: Ending, retries: int) -> None:
+    victim = dag.steps[0].id
+    bad = iter([True] * retries)
+    executor = Pretend(store, lambda s: (ending, "bad luck") if s.id == victim and next(bad, False) else None)
+    assert run(dag, store, executor, seconds, ignore).complete
+    assert executor.attempts.count(victim) == retries + 1
+    assert RETRIES.get(ending, 0) == retries
+
+
+def test_endless_bad_luck_ends_and_kinds_do_not_mix(dag: Dag, store: Store) -> None:
+    turns = iter([Ending.MEMORY, *[Ending.CRASHED] * 9])
+    victim = dag.steps[0].id
+    executor = Pretend(store, lambda s: (next(turns), "bad luck") if s.id == victim else None)
+    state = run(dag, store, executor, seconds, ignore)
+    assert executor.attempts.count(victim) == 1 + 3
+    assert state.failed == {victim: "bad luck (3 times)"}
+    failure = store.read(victim, "failure.json")
+    assert failure
+    assert (failure["ending"], failure["attempt"]) == ("crashed", 4)
+
+
+def test_spent_retries_survive_a_restart_and_a_new_start_forgives_what_was_given_up(
+    dag: Dag, store: Store
+) -> None:
+    victim = dag.steps[0].id
+
+    def crash(step: Step) -> tuple[Ending, str] | None:
+        return (Ending.CRASHED, "died") if step.id == victim else None
+
+    def stop_after_one(state: State) -> None:
+        if len(leases.attempts(store, victim)) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(dag, store, Pretend(store, crash), seconds, stop_after_one)
+    rest = Pretend(store, crash)
+    assert victim in run(dag, store, rest, seconds, ignore).failed
+    assert rest.attempts.count(victim) == RETRIES[Ending.CRASHED]  # one was spent before
+    assert run(dag, store, Pretend(store), seconds, ignore).complete
+
+
+def test_a_failed_step_is_taken_up_again_when_somebody_asks(dag: Dag, store: Store) -> None:
+    victim, broken = next(step.teacher.id for step in dag.steps if step.teacher), [True]
+
+    def mend(state: State) -> None:
+        if victim in state.failed and broken:
+            broken.clear()
+            failure = store.read(victim, "failure.json")
+            assert failure
+            store.write(failure | {"pardoned": True}, victim, "failure.json")
+
+    executor = Pretend(
+        store, lambda s: (Ending.FAILED, "it broke") if s.id == victim and broken else None, slots=1
+    )
+    assert run(dag, store, executor, seconds, mend).complete
+
+
+def test_an_interrupt_keeps_what_is_done(dag: Dag, store: Store) -> None:
+    def interrupt(state: State) -> None:
+        if len(state.done) >= 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(dag, store, Pretend(store, slots=1), seconds, interrupt)
+    rest = Pretend(store)
+    state = run(dag, store, rest, seconds, ignore)
+    assert state.complete
+    assert len(rest.attempts) == len(dag.steps) - len(state.found)
+
+
+def test_the_time_left_falls_to_nothing(dag: Dag, store: Store) -> None:
+    left: list[float] = []
+    run(dag, store, Pretend(store), seconds, lambda state: left.append(state.seconds_left(2)))
+    assert left[0] == pytest.approx(sum(map(seconds, dag.steps)) / 2, rel=1e-3)
+    assert left[-1] == 0
+
+
+def test_a_worker_that_is_busy_a_moment_longer_does_not_end_the_sweep(dag: Dag, store: Store) -> None:
+    """Its job is done and settled, but it cannot take the next one yet."""
+
+    class Slow(Pretend):
+        asked = 0
+
+        def room(self, resources: Resources) -> bool:
+            self.asked += 1
+            return self.asked % 5 > 2 and super().room(resources)
+
+    assert run(dag, store, Slow(store, slots=1), seconds, ignore).complete
+
+
+def test_what_another_driver_works_on_is_waited_for(dag: Dag, store: Store) -> None:
+    theirs = dag.steps[0]
+    lease = Lease.claim(store, theirs.id, 1)
+    assert lease
+    looks: list[int] = []
+
+    def finish_there(state: State) -> None:
+        lease.beat(len(looks))
+        looks.append(len(state.done))
+        if len(looks) > 20 and not lease.ended:
+            assert state.elsewhere == {theirs.id}
+            store.commit(theirs.id, {"id": theirs.id, "step": {"kind": "pretrain"}, "loss": 2.0})
+            lease.end(Ending.DONE)
+
+    executor = Pretend(store)
+    assert run(dag, store, executor, seconds, finish_there).complete
+    assert theirs.id not in executor.attempts
+
+
+def test_what_a_silent_process_held_is_taken_over(
+    dag: Dag, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process on another machine, as far as can be seen from here, that never beats again."""
+    monkeypatch.setattr(leases, "PATIENCE", 0.2)
+    theirs = dag.steps[0]
+    with monkeypatch.context() as there:
+        there.setattr(leases, "_machine", lambda: "another")
+        assert Lease.claim(store, theirs.id, 1)
+    executor = Pretend(store)
+    assert run(dag, store, executor, seconds, ignore).complete
+    assert [attempt.number for attempt in leases.attempts(store, theirs.id)] == [1, 2]
+
+
+def test_a_job_that_falls_silent_is_dropped_and_done_again(
+    dag: Dag, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its executor never reports it: a node cut off from the network."""
+    monkeypatch.setattr(leases, "PATIENCE", 0.2)
+    monkeypatch.setattr(leases, "gone", lambda holder: False)
+
+    class CutOff(Pretend):
+        def wait(self, seconds: float) -> list[Outcome]:
+            if len(self.attempts) == 1:
+                (job,) = self.queue
+                if not store.names(job.steps[0].id, "attempts"):
+                    assert Lease.claim(store, job.steps[0].id, job.numbers[0])
+                return []
+            self.queue = [job for job in self.queue if job not in self.dropped]
+            return super().wait(seconds)
+
+        def drop(self, job: Job) -> None:
+            super().drop(job)
+            self.queue.remove(job)
+
+    executor = CutOff(store, slots=1)
+    state = run(dag, store, executor, seconds, ignore)
+    assert state.complete
+    assert state.retried == len(executor.dropped) == 1
+
+
+def test_a_store_that_is_away_for_a_moment_is_waited_for(
+    dag: Dag, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every seventh look at it fails, whatever was being done."""
+    names, looks = store.names, itertools.count()
+
+    def flaky(*place: str) -> list[str]:
+        if next(looks) % 7 == 6:
+            raise TimeoutError("the network is slow")
+        return names(*place)
+
+    monkeypatch.setattr(store, "names", flaky)
+    executor = Pretend(store)
+    assert run(dag, store, executor, seconds, ignore).complete
+    assert len(executor.attempts) == len(dag.steps)
+
+
+def test_the_end_of_an_attempt_is_not_told_by_who_lost_the_race_for_it(dag: Dag, store: Store) -> None:
+    """Two drivers submit the same attempt; the process of the other one is first, and works on undisturbed."""
+    theirs = dag.steps[0].id
+    winner: list[Lease] = []
+
+    class Beaten(Pretend):
+        def _run(self, job: Job, step: Step, number: int) -> Outcome:
+            if step.id == theirs and not winner:
+                lease = Lease.claim(self.store, step.id, number, job="another")
+                assert lease
+                winner.append(lease)
+                return Outcome(step.id, number, Ending.HELD, "another process works on it")
+            return super()._run(job, step, number)
+
+    def finish_there(state: State) -> None:
+        if winner and not winner[0].ended:
+            winner[0].beat(len(state.done))
+            assert store.names(theirs, "attempts") == ["0001.beat.json", "0001.json"]
+            if len(state.done) == len(dag.steps) - 1 - dag.waiting_for[theirs]:
+                store.commit(theirs, {"id": theirs, "step": {"kind": "pretrain"}, "loss": 2.0})
+                winner[0].end(Ending.DONE)
+
+    executor = Beaten(store)
+    assert run(dag, store, executor, seconds, finish_there).complete
+    assert [each.number for each in leases.attempts(store, theirs)] == [1]
+    assert executor.attempts.count(theirs) == 1
+
+
+def test_only_our_own_attempts_are_told_to_be_lost(dag: Dag, store: Store) -> None:
+    """A worker of ours dies before it claims; meanwhile a process of another driver has claimed that number."""
+    theirs = dag.steps[0].id
+
+    class Late(Pretend):
+        def _run(self, job: Job, step: Step, number: int) -> Outcome:
+            if step.id == theirs and number == 1:
+                assert Lease.claim(self.store, step.id, 1, job="another")
+                return Outcome(step.id, 1, Ending.LOST, "its process was stopped by SIGKILL")
+            return super()._run(job, step, number)
+
+    def look(state: State) -> None:
+        if state.elsewhere:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(dag, store, Late(store), seconds, look)
+    assert store.names(theirs, "attempts") == ["0001.json"]
+
+
+class Unheard(Pretend):
+    """Jobs end before they say anything in the store."""
+
+    def _run(self, job: Job, step: Step, number: int) -> Outcome:
+        ending, reason = self.verdict(step) or (Ending.DONE, "")
+        if ending is Ending.DONE:
+            return super()._run(job, step, number)
+        return Outcome(step.id, number, ending, reason)
+
+
+@pytest.mark.parametrize(
+    "ending", [Ending.FAILED, Ending.MEMORY, Ending.CRASHED, Ending.LOST, Ending.UNSTARTED]
+)
+@pytest.mark.parametrize("writable", [True, False])
+def test_attempts_that_leave_no_record_count_too(
+    dag: Dag, store: Store, ending: Ending, writable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the driver cannot record them either."""
+    victim = dag.steps[-1]
+    only = Dag(steps=(victim,), asked=1)
+    for need in victim.needs:
+        store.commit(need.id, {"id": need.id, "step": {"kind": "pretrain"}, "loss": 2.0})
+    if not writable:
+
+        def full(*_: object, **__: object) -> bool:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(store, "put_new", full)
+    monkeypatch.setattr(scheduler, "UNSTARTED_BORNE", 99)
+    executor = Unheard(store, lambda _: (ending, "bad luck"))
+    state = run(only, store, executor, seconds, ignore)
+    assert len(executor.attempts) == 1 + RETRIES.get(ending, 0)
+    assert state.failed[victim.id].startswith("bad luck")
+    assert len(state.troubles) == RETRIES.get(ending, 0)
+    if writable:
+        assert [each.ending for each in leases.attempts(store, victim.id)] == [ending] * len(
+            executor.attempts
+        )
+
+
+def test_no_worker_that_can_be_started_stops_the_sweep_with_what_it_said(dag: Dag, store: Store) -> None:
+    executor = Unheard(store, lambda _: (Ending.UNSTARTED, "exit 1: no module named torch"), slots=1)
+    state = run(dag, store, executor, seconds, ignore)
+    assert len(executor.attempts) == scheduler.UNSTARTED_BORNE
+    assert state.halted == "no worker can be started: exit 1: no module named torch"
+
+
+def test_an_attempt_always_waits_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcomes, "BACKOFF_LIMIT", 60.0)
+    waits = [outcomes.backoff(retries) for retries in range(40)]
+    assert waits[0] == waits[1] == 1.0
+    assert waits == sorted(waits)
+    assert waits[-1] == 60.0
+
+
+@pytest.mark.parametrize("ending", [Ending.FULL, Ending.DENIED])
+def test_a_store_that_takes_nothing_ends_what_runs_at_once_unrecorded_too(
+    dag: Dag, store: Store, ending: Ending
+) -> None:
+    executor = Unheard(store, lambda s: (ending, "it broke") if s.id != dag.steps[0].id else None, slots=2)
+    state = run(dag, store, executor, seconds, ignore)
+    assert len(executor.attempts) <= 3
+    assert state.halted == outcomes.OF_THE_STORE[ending].format("it broke")
+    assert not state.failed
+
+
+def test_a_cancelled_step_is_taken_up_when_somebody_asks(dag: Dag, store: Store) -> None:
+    """By the driver at work, whether or not it was running when it was cancelled."""
+    victim = dag.steps[0].id
+    store.write({}, victim, "attempts", leases.CANCEL)
+
+    def retry(state: State) -> None:
+        if victim in state.failed:
+            store.remove(victim, "attempts", leases.CANCEL)
+
+    executor = Pretend(store, slots=1)
+    assert run(dag, store, executor, seconds, retry).complete
+
+
+def test_a_step_that_was_wanted_again_before_it_had_stopped_halts_nothing(dag: Dag, store: Store) -> None:
+    """Cancelled while it ran, and retried before its driver heard that it has stopped."""
+    turns = iter([(Ending.CANCELLED, "it was cancelled")])
+    victim = dag.steps[0].id
+    executor = Pretend(store, lambda s: next(turns, None) if s.id == victim else None)
+    state = run(dag, store, executor, seconds, ignore)
+    assert state.complete
+    assert executor.attempts.count(victim) == 2
+
+
+def test_what_failed_here_and_was_done_elsewhere_is_done(dag: Dag, store: Store) -> None:
+    victim = dag.steps[0].id
+
+    def mend(state: State) -> None:
+        if victim in state.failed:
+            store.remove(victim, "failure.json")
+            store.commit(victim, {"id": victim, "step": {"kind": "pretrain"}, "loss": 2.0})
+
+    executor = Pretend(store, lambda s: (Ending.FAILED, "it broke") if s.id == victim else None, slots=1)
+    assert run(dag, store, executor, seconds, mend).complete
+    assert executor.attempts.count(victim) == 1
+
+
+def test_a_full_store_stops_the_sweep(dag: Dag, store: Store) -> None:
+    executor = Pretend(store, lambda s: (Ending.FULL, "No space left on device"), slots=1)
+    state = run(dag, store, executor, seconds, ignore)
+    assert len(executor.attempts) == 1
+    assert state.halted == "the store is full: No space left on device; make room and start again"
+
+
+def test_cancelling_stops_and_starting_goes_on(dag: Dag, store: Store) -> None:
+    def cancel(state: State) -> None:
+        if len(state.done) >= 2:
+            store.write({}, leases.CANCEL)
+
+    state = run(dag, store, Pretend(store, slots=1), seconds, cancel)
+    assert state.halted == "it was cancelled"
+    assert 2 <= len(state.done) < len(dag.steps)
+    assert run(dag, store, Pretend(store), seconds, ignore).complete
+
+
+def test_a_cancelled_step_blocks_its_students_until_it_is_wanted_again(dag: Dag, store: Store) -> None:
+    store.write({}, dag.steps[0].id, "attempts", leases.CANCEL)
+    state = run(dag, store, Pretend(store), seconds, ignore)
+    assert state.failed == {dag.steps[0].id: "it was cancelled"}
+    store.remove(dag.steps[0].id, "attempts", leases.CANCEL)
+    assert run(dag, store, Pretend(store), seconds, ignore).complete
+
+
+def test_a_cap_is_kept_over_restarts(small_spec: dict[str, Any], dag: Dag, store: Store) -> None:
+    half = dag.flops / 2
+    capped = parse_sweep(small_spec | {"caps": {"flops": half}})
+    first = run(dag, store, Pretend(store), seconds, ignore, capped)
+    assert first.halted
+    assert first.halted.startswith("caps.flops: ")
+    spent = sum(step.flops_to_spend for step in dag.steps if step.id in first.done)
+    cheapest = min(step.flops_to_spend for step in dag.steps if step.id not in first.done)
+    assert spent <= half < spent + cheapest
+    again = Pretend(store)
+    assert run(dag, store, again, seconds, ignore, capped).halted
+    assert again.attempts == []
+    assert run(dag, store, Pretend(store), seconds, ignore, parse_sweep(small_spec)).complete
+
+
+class Racing(Pretend):
+    """Of several drivers on one store, each with its own."""
+
+    def _run(self, job: Job, step: Step, number: int) -> Outcome:
+        time.sleep(0.02)
+        if self.store.result(step.id) or latest(self.store.names(step.id, "attempts")) >= number:
+            return Outcome(step.id, number, Ending.HELD, "another process works on it")
+        return super()._run(job, step, number)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_cap_is_kept_by_drivers_side_by_side(
+    small_spec: dict[str, Any], dag: Dag, store: Store, share: float
+) -> None:
+    capped = parse_sweep(small_spec | {"caps": {"flops": share * dag.flops}})
+    barrier, ends = threading.Barrier(4), []
+
+    def drive() -> None:
+        barrier.wait()
+        ends.append(run(dag, store, Racing(store), seconds, ignore, capped))
+
+    threads = [threading.Thread(target=drive) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ends) == 4
+    assert all(state.halted and "caps.flops: " in state.halted for state in ends)
+    done = [step for step in dag.steps if store.result(step.id)]
+    spent = sum(step.flops_to_spend for step in done)
+    assert spent <= share * dag.flops
+    missing = [step for step in dag.steps if step not in done and all(need in done for need in step.needs)]
+    assert all(spent + step.flops_to_spend > share * dag.flops for step in missing)
+    assert all(len(leases.attempts(store, step.id)) <= 1 for step in dag.steps)
+
+
+def test_of_drivers_that_want_the_last_of_a_budget_one_has_it(
+    small_spec: dict[str, Any], dag: Dag, store: Store
+) -> None:
+    """Eight at once, each with a step of its own: what is read before another has written counts for nothing."""
+    steps = [step for step in dag.steps if not step.needs]
+    most = 2.5 * max(step.flops_to_spend for step in steps)
+    barrier, granted = threading.Barrier(8), []
+
+    def want(number: int) -> None:
+        with Session(store, 1) as session:
+            step = replace(steps[number % len(steps)], seed=number)
+            known = {step.id: step}
+            ledger = Ledger(store, Caps(flops=most), Devices(), seconds, known, session)
+            ledger.look()
+            job = Job(steps=(step,), numbers=(1,), resources=Resources())
+            barrier.wait()
+            if ledger.reserve(job) is None:
+                granted.append(step.flops_to_spend)
+            barrier.wait()
+
+    threads = [threading.Thread(target=want, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 0 < sum(granted) <= most < sum(granted) + max(step.flops_to_spend for step in steps)
+
+
+def test_what_a_driver_reserved_is_free_again_once_it_is_gone(dag: Dag, store: Store) -> None:
+    step = dag.steps[0]
+    job = Job(steps=(step,), numbers=(1,), resources=Resources())
+
+    def ledger(session: Session) -> Ledger:
+        known = {each.id: each for each in dag.steps}
+        return Ledger(store, Caps(flops=1.5 * step.flops_to_spend), Devices(), seconds, known, session)
+
+    with Session(store, 1) as first:
+        assert ledger(first).reserve(job) is None
+        with Session(store, 1) as second:
+            assert ledger(second).taken(step.id, 1) is False  # it has not looked yet
+            assert ledger(second).reserve(job) == TAKEN
+            other = Job(steps=(dag.steps[1],), numbers=(1,), resources=Resources())
+            assert "caps.flops: 0 of " in (ledger(second).reserve(other) or "")
+    with Session(store, 1) as third:
+        assert ledger(third).reserve(job) is None
+
+
+def test_lost_attempts_count_against_caps(small_spec: dict[str, Any], dag: Dag, store: Store) -> None:
+    """A step that is preempted at its end again and again does not spend more than the cap."""
+    victim = dag.steps[0]
+    capped = parse_sweep(small_spec | {"caps": {"flops": 4.5 * victim.flops_to_spend}})
+    executor = Pretend(store, lambda s: (Ending.CRASHED, "died") if s.id == victim.id else None, slots=1)
+    only = Dag(steps=(victim,), asked=1)
+    for _ in range(2):  # it is given up after three, and tried again by a new start
+        state = run(only, store, executor, seconds, ignore, capped)
+    assert state.halted
+    assert executor.attempts.count(victim.id) == 4
+
+
+def test_a_step_that_can_never_be_placed_is_named_before_anything_runs(
+    small_spec: dict[str, Any], dag: Dag, store: Store
+) -> None:
+    rules = [{"cpus": 1}, {"from_params": "5k", "gpus": 8}]
+    executor = Pretend(store)
+    with pytest.raises(
+        InputError,
+        match=r"resources: pretrain 7.\d+K on 32K can never be placed on 1 cpu and 8 gpus: it has no",
+    ):
+        run(dag, store, executor, seconds, ignore, parse_sweep(small_spec | {"resources": rules}))
+    assert not executor.attempts

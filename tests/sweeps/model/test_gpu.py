@@ -1,0 +1,63 @@
+"""The same engine on a GPU. Each test skips itself where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sweeps.dag.ladder import shape_for
+from sweeps.distill.loss import batch_loss
+from sweeps.model.decoder import Decoder
+from sweeps.spec.spec import Training
+from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.store import Store
+from sweeps.train.loop import train, train_together
+from sweeps.train.run import Recipe, Run
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here"),
+]
+SHAPE = shape_for(107e3, vocab=300, context=32, aspect_ratio=32)
+TOKENS = (np.arange(20_000) ** 2 % 299).astype(np.uint16)
+RULES = Training(batch_tokens=128, warmup_tokens=640)
+
+
+def weights(model: Decoder) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten().cpu() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_loss_and_gradients_are_those_of_the_cpu(precision: torch.dtype) -> None:
+    """Other kernels: fused attention, and no TF32 in float32."""
+    blocks = torch.randint(300, (8, 33), generator=torch.Generator().manual_seed(0))
+    found = []
+    for place in ("cpu", "cuda"):
+        model = Decoder(SHAPE)
+        model.initialise(0)
+        model.to(place).precision = precision
+        loss = batch_loss(model, blocks.to(place), RULES)
+        loss.backward()
+        gradients = torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None])
+        found.append((loss.item(), gradients))
+    (cpu, on_cpu), (gpu, on_gpu) = found
+    error = 1e-5 if precision == torch.float32 else 2e-2
+    assert gpu == pytest.approx(cpu, rel=error)
+    assert (on_gpu - on_cpu).norm() < 2 * error * on_cpu.norm()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of torch
+@pytest.mark.parametrize("rules", [{}, {"precision": "bf16"}, {"precision": "bf16", "compile": True}])
+def test_a_run_goes_on_in_the_same_bits(rules: dict[str, object], tmp_path: Path, own_cache: Path) -> None:
+    whole = Recipe(shape=SHAPE, steps=60, training=RULES.model_copy(update=rules), seed=0)
+    checkpoints = Checkpoints(Store(str(tmp_path)), "run")
+    first = Run(recipe=replace(whole, stop=23), checkpoints=checkpoints)
+    assert [error for _, error in train_together([first], TOKENS, data_seed=0)] == [None]
+    again = Run(recipe=whole, checkpoints=checkpoints)
+    assert again.done == 23
+    assert [error for _, error in train_together([again], TOKENS, data_seed=0)] == [None]
+    assert torch.equal(weights(again.model), weights(train(whole, TOKENS)))

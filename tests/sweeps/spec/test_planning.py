@@ -1,0 +1,137 @@
+"""What is said of a sweep before it runs: changes on the command line, its graph, its cost, what it will show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from distlaw.cli import app
+from scaling.errors import InputError
+from sweeps.dag.expand import expand
+from sweeps.estimate.fit_preview import foreseen
+from sweeps.estimate.graph import columns, draw, nodes_of, tree
+from sweeps.spec.overrides import override
+from sweeps.spec.spec import load_sweep, parse_sweep, presets
+
+
+@pytest.fixture
+def spec_file(small_spec: dict[str, Any], tmp_path: Path, own_cache: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(small_spec))
+    return path
+
+
+def test_changes_reach_fields_and_lists_and_leave_the_rest() -> None:
+    spec = {"name": "a", "students": [{"params": [1], "tokens": [2]}]}
+    changed = override(
+        spec, ["students[0].params=[10k,30k]", "training.peak_rate=0.02", "students[1].params=[5]"]
+    )
+    assert changed == {
+        "name": "a",
+        "students": [{"params": ["10k", "30k"], "tokens": [2]}, {"params": [5]}],
+        "training": {"peak_rate": 0.02},
+    }
+    assert spec["students"] == [{"params": [1], "tokens": [2]}]
+    everywhere = override(changed, ["students.params=[7]", "students.1.tokens=[9]"])
+    assert everywhere["students"] == [{"params": [7], "tokens": [2]}, {"params": [7], "tokens": [9]}]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("peak_rate", r"--set: write FIELD=VALUE"),
+        ("a b=1", r"--set: 'a b' is no field"),
+        ("students[3].params=[1]", r"--set students\[3\].params: there is no \[3\] in \[\{'params'"),
+        ("name.params=[1]", r"--set name.params: params is looked for in 'small'"),
+        ("students.sizes=[1]", r"students\[0\].sizes: no such field; did you mean 'params'\?"),
+        ("training.lr=1", r"training.lr: no such field; did you mean 'peak_rate'\?"),
+        ("name=[", r"--set name: not valid YAML"),
+        ("training.peak_rat=1", r"training.peak_rat: no such field; did you mean 'peak_rate'\?"),
+    ],
+)
+def test_changes_that_make_no_sense_are_explained(spec_file: Path, change: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_sweep(spec_file, [change])
+
+
+def test_the_schema_accepts_the_presets_as_written_and_knows_every_field() -> None:
+    schema = json.loads(CliRunner().invoke(app, ["sweep", "schema"]).output)
+    for text in presets().values():
+        jsonschema.validate(yaml.safe_load(text), schema)
+    with pytest.raises(jsonschema.ValidationError, match="peak_rat"):
+        jsonschema.validate({"name": "a", "training": {"peak_rat": 1}}, schema)
+    assert "mu-P" in schema["$defs"]["Training"]["properties"]["peak_rate"]["description"]
+
+
+def test_a_plan_is_told_in_words_json_and_pictures(spec_file: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    store = ["--store", str(tmp_path / "store")]
+    hardware = ["--set", "hardware={name: h100, dollars_per_hour: 2}", "--set", "resources=[{gpus: 1}]"]
+    told = runner.invoke(app, ["sweep", "plan", str(spec_file), *store, *hardware]).output
+    assert "on 1 h100" in told
+    assert "GPU-hours, $0.00" in told
+    assert "cannot determine the 5 free coefficients" in told  # seven runs are too few
+    drawn = tmp_path / "graph.svg"
+    plan = json.loads(
+        runner.invoke(app, ["sweep", "plan", str(spec_file), *store, "--json", "--graph", str(drawn)]).output
+    )
+    assert drawn.stat().st_size > 3000
+    assert sum(step["estimated_seconds"] for step in plan["steps"]) == pytest.approx(
+        plan["left"]["device_seconds"]
+    )
+    assert plan["findings"][0]["level"] == "refuse"
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["caps.dollars=1"], r"caps.dollars: no price is known; give hardware.name"),
+        (["caps.hours=1e-6"], r"caps.hours: the sweep needs about .* hours, above its cap of 1e-06"),
+        (
+            ["hardware.name=h100", "caps.gpu_hours=1e-9"],
+            r"caps.gpu_hours: the sweep needs about .* GPU-hours, above its cap of 1e-09",
+        ),
+        (["caps.flops=1e6"], r"caps.flops: the sweep needs about .* FLOPs, above its cap of 1e\+06"),
+        (["hardware.name=abacus"], r"hardware: no hardware abacus"),
+        (
+            ["resources=[{gpus: 1.5}]"],
+            r"resources\[0\]: gpus: 1.5 is neither a share of one nor a whole number",
+        ),
+    ],
+)
+def test_a_plan_beyond_its_caps_is_refused(spec_file: Path, changes: list[str], message: str) -> None:
+    arguments = [part for change in changes for part in ("--set", change)]
+    with pytest.raises(InputError, match=message):
+        CliRunner().invoke(app, ["sweep", "plan", str(spec_file), *arguments], catch_exceptions=False)
+
+
+def test_the_graph_puts_everything_behind_what_it_needs(small_spec: dict[str, Any], tmp_path: Path) -> None:
+    small_spec["training"] |= {"schedule": "wsd"}
+    dag = expand(parse_sweep(small_spec))
+    places = columns(nodes_of(dag, set()))
+    assert len(set(places.values())) == len(dag.steps)
+    for step in dag.steps:
+        assert all(places[need.id][0] < places[step.id][0] for need in step.needs)
+    lines = list(tree(dag, {dag.steps[0].id}))
+    assert len(lines) == len(dag.steps)
+    assert sum("✔" in line for line in lines) == 1
+    with pytest.raises(InputError, match=r"--graph: .*graph.gif must end in .png, .svg, .pdf, .txt"):
+        draw(dag, set(), tmp_path / "graph.gif")
+
+
+def test_what_a_design_cannot_show_is_foreseen(small_spec: dict[str, Any]) -> None:
+    """One good teacher for all: the quickstart's own design is sound but for its span."""
+    sound = foreseen(expand(load_sweep("quickstart")))
+    assert [finding.level for finding in sound] == ["warn"]
+    one_teacher = ["teachers=[{params: [107k], tokens: [1572864]}]"]
+    found = [str(finding) for finding in foreseen(expand(load_sweep("quickstart", one_teacher)))]
+    assert any("1 teacher only" in finding for finding in found)
+    assert any("every teacher is better" in finding for finding in found)
+    assert any(finding.level == "refuse" for finding in foreseen(expand(parse_sweep(small_spec))))

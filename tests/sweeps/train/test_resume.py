@@ -1,0 +1,122 @@
+"""Runs that are killed, at any point, and go on: the same bits as if nothing had happened."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sweeps.dag.ladder import shape_for
+from sweeps.spec.spec import Training
+from sweeps.store.checkpoints import KEPT, Checkpoints
+from sweeps.store.store import Store
+from sweeps.train.loop import train
+from sweeps.train.run import Recipe
+
+SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
+STEPS = 160
+KILLS = 20
+
+
+def digest(store: Store | None) -> str:
+    """The weights after a run that checkpoints at every step (or never, without a store)."""
+    tokens = (torch.arange(20_000) ** 2 % 299).numpy().astype("uint16")
+    rules = Training(batch_tokens=64, warmup_tokens=640)
+    model = train(
+        Recipe(shape=SHAPE, steps=STEPS, training=rules, seed=0),
+        tokens,
+        checkpoints=Checkpoints(store, "run") if store else None,
+        checkpoint_seconds=0,
+    )
+    weights = torch.cat([parameter.flatten() for parameter in model.parameters()])
+    return hashlib.sha256(weights.detach().numpy().tobytes()).hexdigest()
+
+
+def test_killed_at_random_points_a_run_ends_in_the_same_bits(tmp_path: Path) -> None:
+    """SIGKILL, mostly inside the write of a checkpoint, since one is written at every step."""
+    undisturbed = digest(None)
+    draw, store = random.Random(0), Store(tmp_path)
+    finished = progress = 0
+    for _ in range(KILLS):
+        child = os.fork()
+        if child == 0:
+            digest(store)
+            os._exit(0)
+        time.sleep(draw.uniform(0.0, 0.12))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        finished += os.WIFEXITED(status)
+        found = Checkpoints(store, "run").latest()
+        assert (found[0] if found else 0) >= progress  # what was done is never lost
+        progress = found[0] if found else 0
+    assert finished < KILLS / 2
+    assert 0 < progress < STEPS
+    assert digest(store) == undisturbed
+    assert len(store.names("run", "checkpoints")) == KEPT
+
+
+@pytest.mark.parametrize("part", ["state.safetensors", "manifest.json"])
+@pytest.mark.parametrize("damage", ["truncated", "a flipped bit", "gone"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, part: str, damage: str) -> None:
+    store = Store(tmp_path)
+    checkpoints = Checkpoints(store, "run")
+    for step in (10, 20, 30):
+        checkpoints.save(step, {"w": torch.full((1000,), float(step))})
+    assert len(store.names("run", "checkpoints")) == KEPT
+    newest = tmp_path / "run" / "checkpoints" / store.names("run", "checkpoints")[-1] / part
+    data = bytearray(newest.read_bytes())
+    if damage == "gone":
+        newest.unlink()
+    else:
+        data[len(data) // 2] ^= 1
+        newest.write_bytes(data[: len(data) // 2] if damage == "truncated" else data)
+    found = Checkpoints(store, "run").latest()
+    assert found is not None
+    assert found[0] == 20
+    assert torch.equal(found[1]["w"], torch.full((1000,), 20.0))
+    checkpoints.clear()
+    assert Checkpoints(store, "run").latest() is None
+
+
+def test_a_step_killed_with_its_process_goes_on_where_it_was(tmp_path: Path, text_file: Path) -> None:
+    """The whole step, as executors run it: killed while training, resumed, its checkpoints then gone."""
+    script = f"""
+import sys, torch
+torch.set_num_threads(1)
+import sweeps.train.loop
+sweeps.train.loop.CHECKPOINT_SECONDS = 0.05
+from sweeps.execute.step import run_step
+from sweeps.spec.spec import parse_sweep
+from sweeps.dag.expand import expand
+from sweeps.store.store import Store
+spec = {{"name": "one", "corpus": {{"source": {str(text_file)!r}, "vocab": 300, "context": 32}},
+        "training": {{"batch_tokens": 64}}, "supervised": [{{"params": ["3k"], "tokens": ["96k"]}}]}}
+store = Store(sys.argv[1])
+print(repr(run_step(store, expand(parse_sweep(spec)).steps[0])["loss"]))
+"""
+    environment = os.environ | {"DISTLAW_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", script]
+    whole = subprocess.run(
+        [*command, str(tmp_path / "whole")], env=environment, capture_output=True, text=True, check=True
+    )
+    broken = tmp_path / "broken"
+    running = subprocess.Popen([*command, str(broken)], env=environment, stdout=subprocess.DEVNULL)
+    while len(list(broken.glob("*/checkpoints/*/manifest.json"))) < 2:
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    assert not list(broken.glob("*/result.json"))
+    again = subprocess.run(
+        [*command, str(broken)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert again.stdout == whole.stdout
+    assert not list(broken.glob("*/checkpoints"))

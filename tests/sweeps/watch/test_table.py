@@ -1,0 +1,92 @@
+"""The runs table: what is in it, and what must not be mixed in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scaling.errors import InputError
+from sweeps import results
+from sweeps.dag.expand import expand
+from sweeps.execute.executors import Inline
+from sweeps.execute.provenance import record_sweep
+from sweeps.execute.scheduler import run
+from sweeps.spec.spec import parse_sweep
+from sweeps.store.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def sweep_into(store: Store, spec: dict[str, Any]) -> None:
+    """Run a sweep of one size, alone."""
+    sweep = parse_sweep(spec | {"teachers": [], "students": []})
+    dag = expand(sweep)
+    store.create()
+    record_sweep(store, sweep, dag)
+    assert run(dag, store, Inline(store), lambda _: 1.0, lambda _: None).complete
+
+
+@pytest.fixture
+def one_run(small_spec: dict[str, Any]) -> dict[str, Any]:
+    return small_spec | {"supervised": [{"params": ["3k"], "tokens": ["32k"]}]}
+
+
+def test_runs_under_other_rules_or_texts_are_kept_apart(
+    one_run: dict[str, Any], store: Store, text_file: Path, own_cache: Path
+) -> None:
+    sweep_into(store, one_run)
+    first = results(store.root)
+    sweep_into(store, one_run | {"training": one_run["training"] | {"peak_rate": 0.02}})
+    second = results(store.root)
+    text_file.write_text(text_file.read_text() + "\n\nOne more paragraph.")
+    sweep_into(store, one_run)
+    third, everything = results(store.root), results(store.root, everything=True)
+    assert len(first) == len(second) == len(third) == 1
+    assert len(everything) == everything["setting"].nunique() == 3
+    assert set(everything["run"]) == {*first["run"], *second["run"], *third["run"]}
+
+
+def test_a_longer_sweep_adds_to_the_same_table(
+    one_run: dict[str, Any], store: Store, own_cache: Path
+) -> None:
+    sweep_into(store, one_run)
+    sweep_into(store, one_run | {"name": "more", "supervised": [{"params": ["7k"], "tokens": ["32k"]}]})
+    assert sorted(results(store.root)["params"] > 5000) == [False, True]
+
+
+def test_the_aspect_ratio_is_the_run_s_own(one_run: dict[str, Any], store: Store, own_cache: Path) -> None:
+    sweep_into(store, one_run)
+    sweep_into(store, one_run | {"aspect_ratio": 16, "supervised": [{"params": ["13k"], "tokens": ["32k"]}]})
+    table = results(store.root).set_index("params")["aspect_ratio"]
+    assert sorted(table.items()) == [(4176, 32.0), (14040, 16.0)]
+
+
+def test_a_failed_run_says_what_it_was(one_run: dict[str, Any], store: Store, own_cache: Path) -> None:
+    sweep_into(store, one_run)
+    (step,) = store.steps()
+    failure = {"reason": "it broke", "step": store.read(step, "step.json")}
+    (Path(store.path) / step / "result.json").unlink()
+    store.write(failure, step, "failure.json")
+    (row,) = results(store.root).to_dict("records")
+    assert (row["status"], row["reason"], row["kind"], row["tokens"]) == (
+        "failed",
+        "it broke",
+        "supervised",
+        32000,
+    )
+
+
+def test_runs_of_another_version_are_left_out(one_run: dict[str, Any], store: Store, own_cache: Path) -> None:
+    sweep_into(store, one_run)
+    (path,) = Path(store.path).glob("*/result.json")
+    result = json.loads(path.read_text())
+    result["step"]["schema"] = 1
+    path.write_text(json.dumps(result))
+    with pytest.raises(InputError, match="no finished run of this version's making"):
+        results(store.root)

@@ -1,0 +1,74 @@
+"""The timeline and the graph of a sweep, from what its store holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scaling import InputError
+from sweeps.estimate.graph import nodes_in, picture
+from sweeps.execute.provenance import STEPS
+from sweeps.store.store import Store
+from sweeps.watch.status import StepStatus
+from sweeps.watch.timeline import Stretch, lanes, stretches, timeline_chart
+
+
+def store_of(place: Path, attempts: dict[str, list[dict[str, object]]]) -> Store:
+    store = Store(place)
+    steps = [{"id": step, "kind": "distil", "label": step, "needs": [], "flops": 1.0} for step in attempts]
+    store.write({"steps": steps}, STEPS)
+    for step, told in attempts.items():
+        for number, end in enumerate(told, start=1):
+            store.write({"started": "2026-01-01T00:00:00+00:00"}, step, "attempts", f"{number:04d}.json")
+            part = "end" if "ending" in end else "beat"
+            store.write(end, step, "attempts", f"{number:04d}.{part}.json")
+    return store
+
+
+def test_attempts_lie_where_they_ran(tmp_path: Path) -> None:
+    """An end says when and how long; what still runs, or was lost, lasts as long as it was heard of."""
+    ended = {"ending": "done", "ended": "2026-01-01T00:10:00+00:00", "elapsed": 300.0}
+    failed = {"ending": "lost", "ended": "2026-01-01T00:04:00+00:00", "elapsed": 60.0}
+    found = stretches(store_of(tmp_path, {"a": [failed, ended], "b": [{"beat": 3, "elapsed": 90.0}]}))
+    assert [(each.step, each.start, each.end, each.ended_well) for each in found] == [
+        ("b", 0.0, 90.0, True),
+        ("a", 180.0, 240.0, False),
+        ("a", 300.0, 600.0, True),
+    ]
+    (panel,) = timeline_chart(found).panels
+    assert [series.label for series in panel.series] == ["distil", "ended badly"]
+    assert panel.x.label == "minutes since the first step began"
+    assert panel.y.names == ("1",)  # one after the other: one lane is enough
+
+
+def test_lanes_are_as_few_as_run_at_once() -> None:
+    spans = [(0, 10), (1, 5), (2, 3), (4, 9), (6, 8), (11, 12)]
+    found = [
+        Stretch(step=str(k), kind="distil", start=10.0 * a, end=10.0 * b, ended_well=True)
+        for k, (a, b) in enumerate(spans)
+    ]
+    assert lanes(found) == [0, 1, 2, 2, 1, 0]
+
+
+def test_a_sweep_that_has_not_begun_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no step of this sweep has begun yet"):
+        stretches(store_of(tmp_path, {"a": []}))
+
+
+def test_the_graph_fills_what_is_done() -> None:
+    class Told:
+        steps = tuple(
+            StepStatus(id=name, kind=kind, label=name, needs=needs, flops=1.0, state=state)
+            for name, kind, needs, state in [
+                ("t", "pretrain", (), "done"),
+                ("s", "distil", ("t",), "ready"),
+                ("c", "cache", ("t",), "waiting"),
+            ]
+        )
+
+    nodes = nodes_in(Told())  # type: ignore[arg-type]
+    assert [node.done for node in nodes] == [True, False, False]
+    (axes,) = picture(nodes).axes
+    assert axes.get_title() == "3 steps, 1 done (filled)"
+    assert [text.get_text() for text in axes.texts] == ["t", "s", "c"]
