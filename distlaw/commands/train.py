@@ -63,7 +63,9 @@ def train(
 
 
 def _choose(dag: Dag, prefix: str | None) -> Step:
-    runs = [step for step in dag.steps if not step.trunk]
+    from sweeps.dag.kind import StepKind
+
+    runs = [step for step in dag.steps if step.kind != StepKind.SHARED_PREFIX]
     found = runs if prefix is None else [step for step in dag.steps if step.id.startswith(prefix)]
     if len(found) == 1:
         return found[0]

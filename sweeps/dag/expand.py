@@ -11,8 +11,9 @@ from functools import cached_property
 from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
 from scaling.units import format_number
+from sweeps.dag.kind import StepKind
 from sweeps.dag.ladder import shape_for
-from sweeps.dag.step import NO_RUN, SCHEMA, Step
+from sweeps.dag.step import SCHEMA, Step
 from sweeps.data.corpus import fingerprint_of, resolved
 from sweeps.data.tokens import Half
 from sweeps.spec.corpus import Base
@@ -20,7 +21,7 @@ from sweeps.spec.method import Method
 from sweeps.spec.method_options import Source
 from sweeps.spec.spec import MIN_STEPS, Grid, Pretrained, Role, Sweep
 
-__all__ = ["NO_RUN", "SCHEMA", "Dag", "Step", "expand", "with_caches", "with_preludes", "with_trunks"]
+__all__ = ["SCHEMA", "Dag", "Step", "expand", "with_caches", "with_preludes", "with_trunks"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class Dag:
     @property
     def example(self) -> Step:
         """One of the runs that it is for: on the sweep's own text, where some steps may be on another."""
-        return next(step for step in reversed(self.steps) if step.kind not in NO_RUN)
+        return next(step for step in reversed(self.steps) if step.kind.is_run)
 
     @cached_property
     def waiting_for(self) -> dict[str, int]:
@@ -124,7 +125,7 @@ def _distilled(student: Step, teacher: Step, method: Method) -> Step:
     Raises:
         InputError: if either part is too short.
     """
-    run = replace(student, teacher=teacher, method=method)
+    run = replace(student, kind=StepKind.DISTILL, teacher=teacher, method=method)
     if method.init is None:
         return run
     before = round(method.init.share * run.steps)
@@ -134,7 +135,7 @@ def _distilled(student: Step, teacher: Step, method: Method) -> Step:
             f"{run.steps} steps {least} long, and warm-up takes {run.training.warmup_steps}; at most half "
             "may be warm-up: lengthen the run or move the share"
         )
-    init = replace(student, steps=before, prelude=True)
+    init = replace(student, kind=StepKind.PRELUDE, steps=before)
     if method.init.by == "base":
         if teacher.init is None:
             raise InputError(
@@ -171,19 +172,20 @@ def _left_for(run: Step) -> dict[str, Step]:
     if run.teacher is None or run.method is None:
         return {}
     steps, source = run.first + run.steps, run.method.source
-    of_teacher = replace(run, shape=run.teacher.shape, steps=steps, seed=0, init=None, prelude=False)
+    of_teacher = replace(run, shape=run.teacher.shape, steps=steps, seed=0, init=None)
+    caching, writing = StepKind.CACHE_LOGITS, StepKind.GENERATE_TEXT
     if run.method.delta and run.method.logits != "online":
         moved = {name: getattr(run.method, name) for name in ("delta", "init", "logits", "top")}
-        return {"logits": replace(of_teacher, init=run.init, cache=True, method=Method(**moved))}
+        return {"logits": replace(of_teacher, kind=caching, init=run.init, method=Method(**moved))}
     if run.method.neighbours:
         looked_up = Method(divergence="decoupled-kl", neighbours=run.method.neighbours)
-        return {"logits": replace(of_teacher, cache=True, method=looked_up)}
+        return {"logits": replace(of_teacher, kind=caching, method=looked_up)}
     if run.method.logits != "online":
         kept = Method(logits=run.method.logits, top=run.method.top)
-        return {"logits": replace(of_teacher, cache=True, method=kept)}
+        return {"logits": replace(of_teacher, kind=caching, method=kept)}
     if source.by in ("teacher", "both"):
         asked = Source(by="teacher", prompt_tokens=source.prompt_tokens, temperature=source.temperature)
-        return {"texts": replace(of_teacher, generate=True, method=Method(source=asked))}
+        return {"texts": replace(of_teacher, kind=writing, method=Method(source=asked))}
     return {}
 
 
@@ -206,7 +208,7 @@ def with_trunks(runs: list[Step]) -> list[Step]:
         *shorter, longest = sorted(family, key=lambda run: run.steps)
         start = None
         for run in shorter:
-            start = replace(run, trunk=True, start=start)
+            start = replace(run, kind=StepKind.SHARED_PREFIX, start=start)
             steps += [start, replace(run, start=start)]
         steps.append(replace(longest, start=start))
     return steps
@@ -227,8 +229,8 @@ def _tuned(sweep: Sweep, base: Base, teachers: list[Step]) -> Iterator[Step]:
             f"{format_number(least * sweep.training.batch_tokens)} or more"
         )
     for teacher in teachers:
-        before = replace(teacher, corpus=corpus, corpus_fingerprint=fingerprint, prelude=True)
-        yield replace(teacher, steps=steps, init=before)
+        before = replace(teacher, kind=StepKind.PRELUDE, corpus=corpus, corpus_fingerprint=fingerprint)
+        yield replace(teacher, kind=StepKind.TUNE, steps=steps, init=before)
 
 
 def _foreign(sweep: Sweep, teacher: Pretrained, where: str, fingerprint: str) -> Step:
@@ -237,6 +239,7 @@ def _foreign(sweep: Sweep, teacher: Pretrained, where: str, fingerprint: str) ->
 
     shape, foreign = admit(teacher, sweep.corpus, where, sweep.training.precision)
     return Step(
+        kind=StepKind.EVALUATE,
         shape=shape,
         aspect_ratio=sweep.aspect_ratio,
         steps=0,
@@ -272,6 +275,7 @@ def _runs(sweep: Sweep, field: Role, where: str, grid: Grid, fingerprint: str) -
                     f"{format_number(tokens)} tokens; at most half may be warm-up"
                 )
             yield Step(
+                kind=StepKind.PRETRAIN,
                 shape=shape,
                 aspect_ratio=sweep.aspect_ratio,
                 steps=steps,

@@ -11,6 +11,7 @@ from typing import Any
 from scaling.costs.flops import ModelShape
 from scaling.units import format_number
 from sweeps.dag.external_shape import CountedShape, Foreign
+from sweeps.dag.kind import StepKind
 from sweeps.dag.passes import Passes, passes_of
 from sweeps.data.model_dir import Place
 from sweeps.data.tokens import Half
@@ -20,14 +21,13 @@ from sweeps.spec.spec import Training
 
 SCHEMA = 5
 """Changes when the same spec would train something else."""
-NO_RUN = ("trunk", "prelude", "tune", "cache", "generate", "evaluate")
-"""Kinds of steps that are no runs of the table: others go on from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """One model to train: a node of the DAG. Everything that changes its numbers is here, and only that."""
 
+    kind: StepKind
     shape: ModelShape
     aspect_ratio: float
     """Of the ladder that the shape is a rung of; for the FLOP accounting, and no part of the identity."""
@@ -44,40 +44,17 @@ class Step:
     training: Training
     teacher: Step | None = None
     method: Method | None = None
-    trunk: bool = False
-    """A run that stops before it decays, for others to branch from; it is no run of the table."""
     start: Step | None = None
     """The trunk it begins from. Saves compute and changes no bit, so it is no part of the identity."""
-    cache: bool = False
-    """What the teacher says about the batches of so many steps, written down: nothing is trained."""
     logits: Step | None = None
     """The cache that its teacher is read from, if its method says so; any that is long enough will do, so it
     is no part of the identity."""
-    generate: bool = False
-    """What the teacher writes after the prompts of the batches of so many steps: nothing is trained."""
     texts: Step | None = None
     """The step that generates the text it learns from, if its method says so; as with ``logits``."""
-    prelude: bool = False
-    """A run for others to go on from with their methods; it is no run of the table."""
     init: Step | None = None
     """The prelude whose weights it begins with; its batches are those that come after."""
     foreign: Foreign | None = None
     """The model that is measured here, where nothing is trained."""
-
-    @property
-    def kind(self) -> str:
-        """``pretrain``, ``tune``, ``distil``, or one of those that are about them."""
-        if self.foreign:
-            return "evaluate"
-        for kind in ("trunk", "cache", "generate", "prelude"):
-            if getattr(self, kind):
-                return kind
-        return "distil" if self.teacher else "tune" if self.init else "pretrain"
-
-    @property
-    def trains(self) -> bool:
-        """Whether it is a model's training, and not something about models."""
-        return not (self.cache or self.generate or self.foreign)
 
     @property
     def needs(self) -> tuple[Step, ...]:
@@ -89,7 +66,7 @@ class Step:
     @property
     def ends(self) -> int:
         """The optimiser step it ends at."""
-        return self.training.trunk_steps(self.steps) if self.trunk else self.steps
+        return self.training.trunk_steps(self.steps) if self.kind is StepKind.SHARED_PREFIX else self.steps
 
     @property
     def first(self) -> int:
@@ -100,7 +77,7 @@ class Step:
     @property
     def tokens(self) -> int:
         """D: tokens the model is trained on, those before ``start`` and of ``init`` included; or kept."""
-        before = self.init.tokens if self.init and not self.cache else 0
+        before = self.init.tokens if self.init and self.kind is not StepKind.CACHE_LOGITS else 0
         return before + round(self.ends * self.training.batch_tokens)
 
     @property
@@ -112,14 +89,16 @@ class Step:
     def tokens_to_train(self) -> int:
         """Tokens that this step itself trains on."""
         before = self.start or self.init
-        return self.tokens - (before.tokens if before else 0) if self.trains else 0
+        return self.tokens - (before.tokens if before else 0) if self.kind.trains else 0
 
     @property
     def tokens_to_teach(self) -> float:
         """Tokens that the teacher reads in this step; a cache reads none twice, so at most these."""
         if self.teacher is None or self.logits:
             return 0
-        return self.tokens if self.cache else self.tokens_to_train * self.passes.read
+        if self.kind is StepKind.CACHE_LOGITS:
+            return self.tokens
+        return self.tokens_to_train * self.passes.read
 
     @property
     def reading(self) -> tuple[float, ...]:
@@ -135,16 +114,18 @@ class Step:
     @property
     def tokens_to_write(self) -> tuple[float, float]:
         """Tokens that are written in this step: by the student, by the teacher."""
-        if self.generate:
+        if self.kind is StepKind.GENERATE_TEXT:
             return 0.0, self.tokens
         return self.tokens_to_train * self.passes.written, self.tokens_to_train * self.passes.written_along
 
     @property
     def passes(self) -> Passes:
         """Over a token of a batch, of its student and its teacher."""
-        if self.cache or self.generate:
-            return Passes(trained=0.0, read=float(self.cache), written_before=float(self.generate))
-        return Passes(trained=0.0) if self.foreign else passes_of(self.method)
+        if self.kind is StepKind.CACHE_LOGITS:
+            return Passes(trained=0.0, read=1.0)
+        if self.kind is StepKind.GENERATE_TEXT:
+            return Passes(trained=0.0, read=0.0, written_before=1.0)
+        return Passes(trained=0.0) if self.kind is StepKind.EVALUATE else passes_of(self.method)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -188,7 +169,7 @@ class Step:
     @property
     def label(self) -> str:
         """For people: ``distil 13.4K on 524K, from 107K on 1.05M``."""
-        if self.cache or self.generate:
+        if self.kind in (StepKind.CACHE_LOGITS, StepKind.GENERATE_TEXT):
             assert self.teacher is not None
             return f"{self.kind} {format_number(self.tokens)} tokens of {self.teacher.size}"
         text = f"{self.kind} {self.size}"
@@ -295,6 +276,7 @@ class Step:
         fingerprint = corpus.pop("fingerprint")
         foreign = data.get("foreign")
         return cls(
+            kind=StepKind(data["kind"]),
             shape=_shape(data["shape"]),
             aspect_ratio=data["aspect_ratio"],
             steps=data["steps"],
@@ -306,13 +288,9 @@ class Step:
             training=Training(**data["training"]),
             teacher=cls.from_json(data["teacher"]) if data["teacher"] else None,
             method=Method(**data["method"]) if data["method"] else None,
-            trunk=data["kind"] == "trunk",
             start=cls.from_json(data["start"]) if data["start"] else None,
-            cache=data["kind"] == "cache",
             logits=cls.from_json(found) if (found := data.get("logits")) else None,
-            generate=data["kind"] == "generate",
             texts=cls.from_json(found) if (found := data.get("texts")) else None,
-            prelude=data["kind"] == "prelude",
             init=cls.from_json(found) if (found := data.get("init")) else None,
             foreign=Foreign(**foreign | {"place": Place(**foreign["place"])}) if foreign else None,
         )

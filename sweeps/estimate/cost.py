@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from scaling.costs.flops import ModelShape
 from scaling.costs.hardware import Hardware
-from sweeps.dag.expand import NO_RUN, Dag, Step
+from sweeps.dag.expand import Dag, Step
+from sweeps.dag.kind import StepKind
 from sweeps.dag.ladder import shape_for
 from sweeps.data.cache import cache_dir
 from sweeps.estimate.bill import Bill
@@ -68,8 +69,10 @@ class Throughput:
         if step.teacher:
             of_teacher = step.teacher.shape.forward_flops
             seconds += step.tokens_to_teach * sum(self._at(flops, self.inference) for flops in step.reading)
-            seconds += by_teacher * self._at(of_teacher, self.texts if step.generate else self.writing)
-        if step.foreign or step.kind not in NO_RUN:
+            seconds += by_teacher * self._at(
+                of_teacher, self.texts if step.kind is StepKind.GENERATE_TEXT else self.writing
+            )
+        if step.foreign or step.kind.is_run:
             seconds += self.heldout_tokens * self._at(own, self.inference)
         return seconds
 
@@ -219,8 +222,8 @@ def store_bytes(dag: Dag, devices: int) -> float:
     """Bytes of all models, trunks' checkpoints, and those of the largest steps under way."""
     trained = [step for step in dag.steps if step.tokens_to_train]
     states = sorted((12.0 * step.shape.total_params for step in trained), reverse=True)
-    models = sum(4.0 * step.shape.total_params for step in trained if not step.trunk)
-    trunks = sum(12.0 * step.shape.total_params for step in trained if step.trunk)
+    models = sum(4.0 * step.shape.total_params for step in trained if step.kind is not StepKind.SHARED_PREFIX)
+    trunks = sum(12.0 * step.shape.total_params for step in trained if step.kind is StepKind.SHARED_PREFIX)
     return models + KEPT * (trunks + sum(states[:devices]))
 
 
@@ -231,9 +234,9 @@ def disk(dag: Dag, train_tokens: int) -> float:
 
     total = 0.0
     for step in dag.steps:
-        if step.method and (step.cache or step.generate):
+        if step.method and not step.kind.trains:
             vocab = step.shape.vocab
-            how = kept(step.method, vocab) if step.cache else Tokens(vocab)
+            how = kept(step.method, vocab) if step.kind is StepKind.CACHE_LOGITS else Tokens(vocab)
             total += min(step.tokens, train_tokens) * how.dtype.itemsize
     return total
 

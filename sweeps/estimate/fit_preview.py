@@ -13,7 +13,6 @@ from fits.table.runs import validate
 from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step
-from sweeps.dag.step import NO_RUN
 
 USUAL_RATIO = 1000.0
 """Tokens per parameter of a model from elsewhere whose training is not known: models that are released were
@@ -34,7 +33,7 @@ def foreseen(dag: Dag) -> list[Finding]:
     rows = [
         _row(step, loss(step), loss(step.teacher) if step.teacher else None)
         for step in dag.steps
-        if step.kind not in NO_RUN
+        if step.kind.is_run
     ]
     try:
         table = validate(pd.DataFrame(rows))

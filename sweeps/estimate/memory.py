@@ -28,14 +28,14 @@ def memory(step: Step, *, gpu: bool = False, processes: int = 1) -> float:
     needed = PROCESS_BYTES
     if step.foreign:
         return needed + _reading(step, min(tokens, 16.0 * step.shape.context), gpu)
-    if step.trains:
+    if step.kind.trains:
         needed += (
             STATES * step.shape.total_params
             + kept_for_backward(step, tokens, gpu=gpu)
             + _at_work(step, tokens, gpu)
             + _logits(step, tokens)
         )
-    if step.teacher and not step.logits and (step.cache or step.generate or step.tokens_to_teach):
+    if step.teacher and not step.logits and (not step.kind.trains or step.tokens_to_teach):
         needed += _reading(step.teacher, tokens, gpu)
     return needed
 

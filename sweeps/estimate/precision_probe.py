@@ -56,7 +56,7 @@ def measured_precision(dag: Dag) -> PrecisionSpeed | None:
 
     Measured once on a kind of machine (about 1 s), then remembered; None if ``dag`` trains nothing.
     """
-    trained = [step for step in dag.steps if step.trains]
+    trained = [step for step in dag.steps if step.kind.trains]
     if not trained:
         return None
     sizes = [step for step in trained if step.shape.params <= LARGEST_PROBED] or trained

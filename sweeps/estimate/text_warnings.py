@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from scaling.planner.warnings import REPEATED
-from sweeps.dag.expand import NO_RUN, Step
+from sweeps.dag.expand import Step
 from sweeps.data import TokenisedCorpus
 from sweeps.data.splits import LOSS_SPREAD, PRECISE, standard_error
 
@@ -52,4 +52,4 @@ def of_repetition(seen: Iterable[float]) -> list[str]:
 
 def repetition(steps: Iterable[Step], corpus: TokenisedCorpus) -> list[str]:
     """The same before they are run."""
-    return of_repetition(epochs(step, corpus) for step in steps if step.kind not in NO_RUN)
+    return of_repetition(epochs(step, corpus) for step in steps if step.kind.is_run)

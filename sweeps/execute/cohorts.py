@@ -45,7 +45,13 @@ def _shared(step: Step) -> tuple[object, ...]:
     Alone are those that need none, and students that write: a teacher reads the text of each by itself.
     """
     method = step.method
-    if step.teacher is None or method is None or not step.trains or step.logits or not method.reads_teacher:
+    if (
+        step.teacher is None
+        or method is None
+        or not step.kind.trains
+        or step.logits
+        or not method.reads_teacher
+    ):
         return (step.id,)
     if method.source.by in ("student", "both"):
         return (step.id,)

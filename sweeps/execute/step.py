@@ -26,6 +26,7 @@ except InputError as wrong:  # said in a sentence where this is the command, and
     raise SystemExit(2) from None
 
 from sweeps.dag.expand import Step
+from sweeps.dag.kind import StepKind
 from sweeps.data import TokenisedCorpus
 from sweeps.data.corpus import tokens_of
 from sweeps.estimate.text_warnings import epochs
@@ -134,7 +135,7 @@ def _train(
 
     first = steps[0]
     corpus = corpus_of(first)
-    if not first.trains:
+    if not first.kind.trains:
         work = _evaluate if first.foreign else _write_down
         result = work(store, first, corpus, leases.get(first.id))
         if world.leads:
@@ -151,7 +152,7 @@ def _train(
             training=step.training,
             seed=step.seed,
             method=step.method,
-            stop=step.ends if step.trunk else None,
+            stop=step.ends if step.kind is StepKind.SHARED_PREFIX else None,
         )
         start = Checkpoints(store, step.start.id) if step.start else None
         checkpoints = Checkpoints(store, step.id, leases.get(step.id))
@@ -216,7 +217,7 @@ def _write_down(
         store.write(step.as_json(), step.id, "step.json")
         kept = (
             cached(store, step, corpus, wrote).logits
-            if step.cache
+            if step.kind is StepKind.CACHE_LOGITS
             else texts(store, step, corpus, wrote).kept
         )
         lease.fence()
@@ -273,7 +274,7 @@ def _finish(
     result: dict[str, Any] = {"seconds": {"train": run.seconds}, "pieces": run.pieces}
     if step.training.compile:
         result["compiled"] = run.used_options.provenance()
-    if not step.trunk:
+    if step.kind is not StepKind.SHARED_PREFIX:
         try:
             result |= _measured(store, step, run, corpus, teacher, lease)
         except Diverged as error:
@@ -283,7 +284,7 @@ def _finish(
     except Stopped as stopped:
         return stopped
     result = _commit(store, step, result)
-    if not step.trunk:
+    if step.kind is not StepKind.SHARED_PREFIX:
         Checkpoints(store, step.id).clear()
     return result
 
@@ -310,7 +311,7 @@ def _measured(
     heldout = _heldout(run.model, step, corpus)
     if not math.isfinite(heldout["loss"]):
         raise Diverged(f"the held-out loss is {heldout['loss']} after the last step; lower peak_rate")
-    if step.kind == "distil":
+    if step.kind is StepKind.DISTILL:
         heldout |= _distilled(step, run, corpus, teacher())
     evaluated = time.monotonic() - started
     with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:

@@ -22,7 +22,7 @@ from optuna.trial import Trial, TrialState
 from pydantic import ValidationError
 
 from scaling.errors import InputError
-from sweeps.dag.expand import NO_RUN, Dag, Step, expand
+from sweeps.dag.expand import Dag, Step, expand
 from sweeps.spec.method import Method
 from sweeps.spec.spec import MIN_STEPS, Grid, Range, Students, Sweep, Training, Tuning
 from sweeps.store.store import Store
@@ -304,7 +304,7 @@ def _lengths(sweep: Sweep, tokens: float) -> list[float]:
 
 def _losses(dag: Dag, store: Store, tuning: Tuning) -> Iterator[float]:
     """Held-out losses of the proxies; nothing if one is missing."""
-    proxies = [step for step in dag.steps if step.kind not in NO_RUN and _is_proxy(step, dag)]
+    proxies = [step for step in dag.steps if step.kind.is_run and _is_proxy(step, dag)]
     results = [store.result(step.id) for step in proxies]
     if len(results) == len(tuning.seeds) and all(results):
         yield from (result["loss"] for result in results if result)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sweeps.dag.kind import StepKind
 from sweeps.store.store import Store
 from sweeps.watch.status import Status, StepStatus
 
@@ -49,8 +50,13 @@ def _of_step(store: Store, step: StepStatus, *, over: bool, models: bool) -> Ite
             continue
         if name.startswith("model") and name != result.get("model", "model"):
             yield name, "of an attempt that was lost"
-        elif name == "checkpoints" and (over or step.kind != "trunk"):
-            yield name, "all that branch from it are done" if step.kind == "trunk" else "the run is done"
+        elif name == "checkpoints" and (over or step.kind != StepKind.SHARED_PREFIX):
+            yield (
+                name,
+                "all that branch from it are done"
+                if step.kind == StepKind.SHARED_PREFIX
+                else "the run is done",
+            )
         elif name.startswith("model") and models and over:
             yield name, "the run is done, and all that learn from it"
         elif name in ("logits", "texts") and over:

@@ -6,15 +6,15 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from scaling.errors import InputError
-from sweeps.dag.expand import NO_RUN, SCHEMA, Step
+from sweeps.dag.expand import SCHEMA, Step
+from sweeps.dag.kind import StepKind
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
+NO_RUNS = frozenset(kind for kind in StepKind if not kind.is_run)
 PRESETS = Path(__file__).parents[1] / "presets"
 COLUMNS = [
     *("run", "kind", "params", "tokens", "loss", "loss_se", "bits_per_byte"),
@@ -76,11 +76,11 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
     result = store.result(step)
     failure = store.read(step, "failure.json") if result is None and step in asked else None
     spec = (result or failure or {}).get("step")
-    if spec is None or spec.get("kind") in NO_RUN or spec.get("schema") != SCHEMA:
+    if spec is None or spec.get("kind") in NO_RUNS or spec.get("schema") != SCHEMA:
         return None
     try:
         run = Step.from_json(spec)
-    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         why = str(error).splitlines()[0]
         raise InputError(
             f"{store.root}/{step}: its record of the step is damaged ({type(error).__name__}: {why}); delete "

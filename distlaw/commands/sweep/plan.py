@@ -188,7 +188,6 @@ class Planned:
         from rich.table import Table
 
         from scaling.units import format_number
-        from sweeps.dag.step import NO_RUN
 
         asked, unique = self.dag.asked, len(self.dag.steps)
         several = len({step.method for step in self.dag.steps if step.kind == "distil"}) > 1
@@ -206,7 +205,7 @@ class Planned:
             right = name in ("model", "tokens", "FLOPs", "about")
             table.add_column(name, justify="right" if right else "left")
         for step in self.dag.steps[:SHOWN]:
-            kind = f"{step.kind} " if step.kind in NO_RUN else ""
+            kind = f"{step.kind} " if not step.kind.is_run else ""
             table.add_row(
                 step.id[:8],
                 format_number(step.shape.params),

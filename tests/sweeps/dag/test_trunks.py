@@ -43,7 +43,7 @@ def test_the_rate_is_constant_until_it_decays() -> None:
 
 def test_a_family_has_one_trunk(spec: dict[str, Any]) -> None:
     apart, shared = expand(parse_sweep(spec | {"share_trunks": False})), expand(parse_sweep(spec))
-    runs = [step for step in shared.steps if not step.trunk]
+    runs = [step for step in shared.steps if step.kind != "trunk"]
     assert {step.id for step in runs} == {step.id for step in apart.steps}
     assert len(shared.steps) - len(runs) == 2 + 2 + 1  # two trunks a size, one for the student
     trained = [step.tokens_to_train for step in shared.steps if step.shape.params < 5e3 and not step.teacher]
@@ -59,8 +59,8 @@ def test_where_the_length_matters_from_the_first_step_there_is_no_trunk(spec: di
     dag = expand(parse_sweep(spec | {"students": students, "methods": [{}, {"taid": {}}]}))
     moving = [step for step in dag.steps if step.method and step.method.taid]
     assert len(moving) == 2
-    assert not any(step.trunk or step.start for step in moving)
-    assert sum(step.trunk for step in dag.steps if step.teacher) == 1
+    assert not any(step.kind == "trunk" or step.start for step in moving)
+    assert sum(step.kind == "trunk" for step in dag.steps if step.teacher) == 1
 
 
 def test_every_step_comes_after_what_it_needs(spec: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ def test_branches_end_in_the_bits_of_separate_runs(
 
 def test_a_failed_trunk_blocks_all_that_grows_from_it(spec: dict[str, Any]) -> None:
     dag: Dag = expand(parse_sweep(spec))
-    first = next(step for step in dag.steps if step.trunk and step.shape.params > 5e3)
+    first = next(step for step in dag.steps if step.kind == "trunk" and step.shape.params > 5e3)
     state = State(dag=dag, cost=lambda step: step.flops, found=set())
     state.failed[first.id] = "it broke"
     while ready := state.ready():

@@ -238,7 +238,7 @@ def test_a_teacher_is_tuned_from_its_base_and_the_student_begins_where_that_did(
         assert run.flops_to_spend == pytest.approx(150 * 64 * (3 * own + reading))
         assert run.flops == pytest.approx(run.flops_to_spend + student_base.flops)
     assert len(cohorts(runs, 1, lambda step: step.flops)) == 2
-    (cache,) = (s for s in steps_of(spec, {"use": "delta-kd", "logits": "cached"}).steps if s.cache)
+    (cache,) = (s for s in steps_of(spec, {"use": "delta-kd", "logits": "cached"}).steps if s.kind == "cache")
     assert (cache.tokens, cache.init) == (150 * 64, student_base)
     own, teacher = student_base.shape.forward_flops, tuned.shape.forward_flops
     assert cache.flops_to_spend == pytest.approx(150 * 64 * (2 * teacher + own))

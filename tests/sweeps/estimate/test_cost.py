@@ -51,7 +51,7 @@ def test_writing_takes_its_time_and_texts_their_place(small_spec: dict[str, Any]
     for step in dag.steps:
         own = step.flops_by_part()
         before = {"teacher_writing"} if step.texts else set()
-        slow = (2 if step.generate else 10) * sum(
+        slow = (2 if step.kind == "generate" else 10) * sum(
             own[part] for part in {"writing", "teacher_writing"} - before
         )
         expected = own["training"] + own["teacher_reading"] + slow
@@ -220,7 +220,7 @@ def test_what_is_cached_takes_disk_and_spares_the_teacher(small_spec: dict[str, 
     assert disk(full, 10**6) == 40_000 * 300 * 2
     assert disk(full, 10_000) == 10_000 * 300 * 2  # no block twice
     assert disk(top, 10**6) == 40_000 * (33 * 2 + 32 * 2)
-    student, cache = full.steps[-1], next(step for step in full.steps if step.cache)
+    student, cache = full.steps[-1], next(step for step in full.steps if step.kind == "cache")
     assert LINEAR.seconds(student) == pytest.approx(student.student_flops / 1e10)
     assert LINEAR.seconds(cache) == pytest.approx(student.teacher_flops / 1e10)
 

@@ -208,9 +208,9 @@ def test_trunks_are_for_methods_that_do_not_know_their_length(small_spec: dict[s
     rules = small_spec["training"] | {"schedule": "wsd"}
     for how, trunks in (({"use": "gkd", "init": None}, 2), ({"use": "distillm", "init": None}, 0)):
         dag = sweep(small_spec, how, training=rules)
-        assert sum(step.trunk for step in dag.steps if step.teacher) == trunks
+        assert sum(step.kind == "trunk" for step in dag.steps if step.teacher) == trunks
     runs = [step for step in sweep(small_spec, "gkd").steps if step.kind == "distil"]
-    assert not any(step.trunk for step in with_trunks(runs))  # each has a prelude of its own length
+    assert not any(step.kind == "trunk" for step in with_trunks(runs))  # each has a prelude of its own length
 
 
 def test_students_that_learn_from_the_same_text_train_side_by_side(small_spec: dict[str, Any]) -> None:

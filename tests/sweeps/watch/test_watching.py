@@ -144,7 +144,7 @@ def test_garbage_is_what_nothing_unfinished_needs(small_spec: dict[str, Any], tm
     dag, store = expand(parse_sweep(small_spec)), Store(tmp_path / "store")
     store.create()
     record_sweep(store, parse_sweep(small_spec), dag)
-    trunk = next(step for step in dag.steps if step.trunk)
+    trunk = next(step for step in dag.steps if step.kind == "trunk")
     branches = [step for step in dag.steps if trunk in step.needs]
     store.write_bytes(b"123", trunk.id, "checkpoints", "1-0001", "state.safetensors")
     finish(store, trunk.id)
