@@ -17,11 +17,11 @@ import pandas as pd
 import torch
 
 from sweeps import results
-from sweeps.dag.expand import expand
 from sweeps.distill.logit_format import kept
 from sweeps.execute.executors import Inline
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
 
@@ -52,7 +52,7 @@ def main() -> None:
             "methods": [{"divergence": name, **way} for name in options.divergences for way in ways],
         }
     )
-    dag = expand(sweep)
+    dag = dag_of(sweep)
     with tempfile.TemporaryDirectory(prefix="distlaw-") as folder:
         store = Store(folder)
         record_sweep(store, sweep, dag)

@@ -172,13 +172,13 @@ def measure_large(place: Path) -> None:
 def _fabricate(path: Path, root: Path, place: Path) -> tuple[int, int]:
     """A store in which four fifths of the steps are done; how many there are, and are done."""
     os.environ["DISTLAW_CACHE"] = str(place / "cache")
-    from sweeps.dag.expand import expand
     from sweeps.execute.provenance import record_sweep
+    from sweeps.resolve import dag_of
     from sweeps.spec.spec import load_sweep
     from sweeps.store.store import Store
 
     sweep = load_sweep(path)
-    dag, store = expand(sweep), Store(root)
+    dag, store = dag_of(sweep), Store(root)
     store.create()
     record_sweep(store, sweep, dag)
     done = dag.steps[: len(dag.steps) * 4 // 5]

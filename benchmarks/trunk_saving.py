@@ -19,10 +19,11 @@ import torch
 
 from scaling.units import parse_quantity
 from sweeps import results
-from sweeps.dag.expand import Dag, expand
+from sweeps.dag.expand import Dag
 from sweeps.execute.executors import Inline
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
 
@@ -41,7 +42,7 @@ def main() -> None:
         "tokens": [parse_quantity(each, "--tokens") for each in options.tokens],
         "seeds": list(range(options.seeds)),
     }
-    shared, apart = (expand(sweep_of(runs, "wsd", share_trunks=share)) for share in (True, False))
+    shared, apart = (dag_of(sweep_of(runs, "wsd", share_trunks=share)) for share in (True, False))
     print(
         f"{len(apart.steps)} runs of D = {', '.join(options.tokens)}: apart {apart.flops:.3g} FLOPs, "
         f"from trunks {shared.flops:.3g}: {1 - shared.flops / apart.flops:.0%} saved"
@@ -65,7 +66,7 @@ def sweep_of(runs: dict[str, Any], schedule: str, **more: object) -> Any:
 def losses(runs: dict[str, Any], schedule: str) -> pd.Series:
     """Held-out losses by size, tokens and seed."""
     sweep = sweep_of(runs, schedule)
-    dag: Dag = expand(sweep)
+    dag: Dag = dag_of(sweep)
     with tempfile.TemporaryDirectory(prefix="distlaw-") as folder:
         store = Store(folder)
         record_sweep(store, sweep, dag)

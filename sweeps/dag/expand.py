@@ -13,10 +13,9 @@ from scaling.errors import InputError
 from scaling.units import format_number
 from sweeps.dag.kind import StepKind
 from sweeps.dag.ladder import shape_for
+from sweeps.dag.resolved import PretrainedTeacher, Resolved
 from sweeps.dag.step import SCHEMA, Step
-from sweeps.data.corpus import fingerprint_of, resolved
 from sweeps.data.tokens import Half
-from sweeps.spec.corpus import Base
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Source
 from sweeps.spec.spec import MIN_STEPS, Grid, Pretrained, Role, Sweep
@@ -52,21 +51,21 @@ class Dag:
         return counts
 
 
-def expand(sweep: Sweep) -> Dag:
-    """The DAG of a sweep. The same model asked for twice, as a run and as a teacher, is one step.
+def expand(resolved: Resolved) -> Dag:
+    """Return the DAG of a sweep, a pure function of what was looked up for it.
+
+    The same model asked for twice, as a run and as a teacher, is one step.
 
     Raises:
-        InputError: for a corpus that cannot be found, runs of too few steps, or FLOPs above the cap.
+        InputError: for runs of too few steps, or FLOPs above the cap.
     """
-    corpus = resolved(sweep.corpus)
-    sweep = sweep.model_copy(update={"corpus": corpus})
-    fingerprint = fingerprint_of(corpus)
+    sweep, fingerprint = resolved.sweep, resolved.text.fingerprint
     supervised = [
         run
         for where, grid in sweep.grids("supervised")
         for run in _runs(sweep, "supervised", where, grid, fingerprint)
     ]
-    teachers = _teachers(sweep, fingerprint)
+    teachers = _teachers(resolved)
     students = list(_students(sweep, teachers, fingerprint))
     asked = [*supervised, *itertools.chain(*teachers), *students]
     steps = with_caches(with_preludes(_unique(asked)))
@@ -81,16 +80,16 @@ def expand(sweep: Sweep) -> Dag:
     return dag
 
 
-def _teachers(sweep: Sweep, fingerprint: str) -> list[list[Step]]:
-    """Those of each entry of the spec's list."""
+def _teachers(resolved: Resolved) -> list[list[Step]]:
+    """Return the teachers of each entry of the spec's list."""
+    sweep = resolved.sweep
     found: list[list[Step]] = []
     for number, given in enumerate(sweep.teachers):
-        where = f"teachers[{number}]"
         if isinstance(given, Pretrained):
-            found.append([_foreign(sweep, given, where, fingerprint)])
+            found.append([_pretrained(resolved, resolved.teachers[number])])
             continue
-        runs = list(_runs(sweep, "teachers", where, given, fingerprint))
-        found.append(list(_tuned(sweep, sweep.base, runs)) if sweep.base else runs)
+        runs = list(_runs(sweep, "teachers", f"teachers[{number}]", given, resolved.text.fingerprint))
+        found.append(list(_tuned(resolved, runs)) if sweep.base else runs)
     return found
 
 
@@ -214,42 +213,44 @@ def with_trunks(runs: list[Step]) -> list[Step]:
     return steps
 
 
-def _tuned(sweep: Sweep, base: Base, teachers: list[Step]) -> Iterator[Step]:
-    """``teachers``, trained on the base's text instead, and then tuned on the corpus.
+def _tuned(resolved: Resolved, teachers: list[Step]) -> Iterator[Step]:
+    """Yield ``teachers``, trained on the base's text instead, and then tuned on the corpus.
 
     Raises:
         InputError: if tuning is too short.
     """
-    corpus = sweep.corpus.on(base)
-    fingerprint, steps = fingerprint_of(corpus), sweep.training.steps(base.tuning_tokens)
+    sweep, text = resolved.sweep, resolved.base
+    assert sweep.base is not None
+    assert text is not None
+    steps = sweep.training.steps(sweep.base.tuning_tokens)
     if steps < (least := 2 * sweep.training.warmup_steps):
         raise InputError(
-            f"base.tuning_tokens: {format_number(base.tuning_tokens)} tokens are {steps} optimiser steps, of "
+            f"base.tuning_tokens: {format_number(sweep.base.tuning_tokens)} tokens are {steps} optimiser steps, of "
             f"which warm-up takes {least // 2}; at most half may be warm-up: ask for "
             f"{format_number(least * sweep.training.batch_tokens)} or more"
         )
     for teacher in teachers:
-        before = replace(teacher, kind=StepKind.PRELUDE, corpus=corpus, corpus_fingerprint=fingerprint)
+        before = replace(
+            teacher, kind=StepKind.PRELUDE, corpus=text.corpus, corpus_fingerprint=text.fingerprint
+        )
         yield replace(teacher, kind=StepKind.TUNE, steps=steps, init=before)
 
 
-def _foreign(sweep: Sweep, teacher: Pretrained, where: str, fingerprint: str) -> Step:
-    """A teacher that exists already, to be measured."""
-    from sweeps.pretrained.admission import admit  # with torch, and mostly transformers
-
-    shape, foreign = admit(teacher, sweep.corpus, where, sweep.training.precision)
+def _pretrained(resolved: Resolved, teacher: PretrainedTeacher) -> Step:
+    """Return the step that measures a pretrained teacher."""
+    sweep = resolved.sweep
     return Step(
         kind=StepKind.EVALUATE,
-        shape=shape,
+        shape=teacher.shape,
         aspect_ratio=sweep.aspect_ratio,
         steps=0,
         seed=0,
         data_seed=0,
         half=None,
         corpus=sweep.corpus,
-        corpus_fingerprint=fingerprint,
+        corpus_fingerprint=resolved.text.fingerprint,
         training=sweep.training,
-        foreign=foreign,
+        foreign=teacher.model,
     )
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scaling.errors import InputError
-from sweeps.dag.expand import Step, expand
+from sweeps.dag.expand import Step
 from sweeps.execute.step import run_steps
+from sweeps.resolve import dag_of
 from sweeps.spec.resources import Resources
 from sweeps.spec.spec import Sweep
 from sweeps.store.faults import explain
@@ -147,7 +148,7 @@ def _recorded(store: Store, prefix: str) -> Step:
     sweep = store.read("sweep.json")
     if sweep is None:
         raise InputError(f"{store.root}: not a sweep store (no sweep.json in it)")
-    found = [step for step in expand(Sweep(**sweep["spec"])).steps if step.id.startswith(prefix)]
+    found = [step for step in dag_of(Sweep(**sweep["spec"])).steps if step.id.startswith(prefix)]
     if len(found) != 1:
         raise InputError(f"{prefix!r} names {len(found) or 'no'} steps of {store.root}")
     for need in found[0].needs:

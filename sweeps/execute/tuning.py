@@ -22,7 +22,8 @@ from optuna.trial import Trial, TrialState
 from pydantic import ValidationError
 
 from scaling.errors import InputError
-from sweeps.dag.expand import Dag, Step, expand
+from sweeps.dag.expand import Dag, Step
+from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
 from sweeps.spec.spec import MIN_STEPS, Grid, Range, Students, Sweep, Training, Tuning
 from sweeps.store.store import Store
@@ -261,7 +262,7 @@ def _judge(study: optuna.Study, trials: list[Trial], search: _Search, tuning: Tu
         for trial in alive:
             whole = search.runs(values[trial.number], tuning.tokens)
             if rung < len(lengths := _lengths(whole, tuning.tokens)):
-                dags[trial.number] = expand(search.runs(values[trial.number], lengths[rung]))
+                dags[trial.number] = dag_of(search.runs(values[trial.number], lengths[rung]))
         todo = _together(dag for dag in dags.values())
         new = [step for step in todo.steps if place.store.result(step.id) is None]
         place.run(todo, place.store)

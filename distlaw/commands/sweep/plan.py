@@ -87,13 +87,13 @@ def schema() -> None:
 
 def open_sweep(spec: str, store: str | None, changes: list[str] | None = None) -> tuple[Sweep, Dag, Store]:
     """The validated spec, its steps, and the store they go to (not made yet)."""
-    from sweeps.dag.expand import expand
+    from sweeps.resolve import dag_of
     from sweeps.spec.spec import load_sweep, spec_name
     from sweeps.store.store import Store
 
     sweep = load_sweep(spec, changes or ())
     try:
-        dag = expand(sweep)
+        dag = dag_of(sweep)
     except InputError as error:
         raise InputError(f"{spec_name(spec)}: {error}") from None
     return sweep, dag, Store(f"runs/{sweep.name}" if store is None else store)

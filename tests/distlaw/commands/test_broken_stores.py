@@ -16,11 +16,11 @@ import yaml
 
 from distlaw import cli
 from scaling.errors import InputError
-from sweeps.dag.expand import expand
 from sweeps.execute.executors import Inline
 from sweeps.execute.jobs import main as run_step
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
 from sweeps.watch.status import status
@@ -47,7 +47,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         spec = SPEC | {"corpus": {**SPEC["corpus"], "source": str(place / "text.txt")}}  # type: ignore[dict-item]
         (place / "spec.yaml").write_text(yaml.safe_dump(spec))
         sweep, store = parse_sweep(spec), Store(place / "store")
-        dag = expand(sweep)
+        dag = dag_of(sweep)
         store.create()
         record_sweep(store, sweep, dag)
         assert run(dag, store, Inline(store), lambda _: 1.0, lambda _: None, sweep).complete

@@ -11,7 +11,8 @@ import pytest
 
 from scaling import Calibration, InputError, Question, frontier, plan
 from scaling.costs.scenarios import BOTH, INFERENCE
-from scaling.figures import draw, frontier, paper, registry, render
+from scaling.figures import draw, paper, registry, render
+from scaling.figures import frontier as frontier_figures
 from scaling.figures import plan as of_plans
 from scaling.figures.chart import Axis, Chart, Panel, Series
 from scaling.figures.decisions import decide, redecided

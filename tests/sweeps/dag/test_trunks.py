@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from sweeps import results
-from sweeps.dag.expand import Dag, expand
+from sweeps.dag.expand import Dag
 from sweeps.execute.executors import Inline
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
 from sweeps.execute.state import State
 from sweeps.model.optimizer import learning_rate
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.store import Store
 
@@ -42,7 +43,7 @@ def test_the_rate_is_constant_until_it_decays() -> None:
 
 
 def test_a_family_has_one_trunk(spec: dict[str, Any]) -> None:
-    apart, shared = expand(parse_sweep(spec | {"share_trunks": False})), expand(parse_sweep(spec))
+    apart, shared = dag_of(parse_sweep(spec | {"share_trunks": False})), dag_of(parse_sweep(spec))
     runs = [step for step in shared.steps if step.kind != "trunk"]
     assert {step.id for step in runs} == {step.id for step in apart.steps}
     assert len(shared.steps) - len(runs) == 2 + 2 + 1  # two trunks a size, one for the student
@@ -56,7 +57,7 @@ def test_a_family_has_one_trunk(spec: dict[str, Any]) -> None:
 
 def test_where_the_length_matters_from_the_first_step_there_is_no_trunk(spec: dict[str, Any]) -> None:
     students = [{"params": ["3k"], "tokens": ["32k", "64k"]}]
-    dag = expand(parse_sweep(spec | {"students": students, "methods": [{}, {"taid": {}}]}))
+    dag = dag_of(parse_sweep(spec | {"students": students, "methods": [{}, {"taid": {}}]}))
     moving = [step for step in dag.steps if step.method and step.method.taid]
     assert len(moving) == 2
     assert not any(step.kind == "trunk" or step.start for step in moving)
@@ -65,7 +66,7 @@ def test_where_the_length_matters_from_the_first_step_there_is_no_trunk(spec: di
 
 def test_every_step_comes_after_what_it_needs(spec: dict[str, Any]) -> None:
     seen: set[str] = set()
-    for step in expand(parse_sweep(spec)).steps:
+    for step in dag_of(parse_sweep(spec)).steps:
         assert {need.id for need in step.needs} <= seen
         seen.add(step.id)
 
@@ -76,7 +77,7 @@ def test_branches_end_in_the_bits_of_separate_runs(
     tables = []
     for sharing in (True, False):
         sweep = parse_sweep(spec | {"share_trunks": sharing})
-        dag, store = expand(sweep), Store(tmp_path / str(sharing))
+        dag, store = dag_of(sweep), Store(tmp_path / str(sharing))
         store.create()
         record_sweep(store, sweep, dag)
         assert run(dag, store, Inline(store), lambda step: step.flops, lambda _: None).complete
@@ -86,7 +87,7 @@ def test_branches_end_in_the_bits_of_separate_runs(
 
 
 def test_a_failed_trunk_blocks_all_that_grows_from_it(spec: dict[str, Any]) -> None:
-    dag: Dag = expand(parse_sweep(spec))
+    dag: Dag = dag_of(parse_sweep(spec))
     first = next(step for step in dag.steps if step.kind == "trunk" and step.shape.params > 5e3)
     state = State(dag=dag, cost=lambda step: step.flops, found=set())
     state.failed[first.id] = "it broke"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import sweeps.dag.expand as steps_of_sweeps
 from scaling.errors import InputError
-from sweeps.dag.expand import Dag, Step, expand
+from sweeps.dag.expand import Dag, Step
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.distill.delta import Shifted, shifted
@@ -26,6 +26,7 @@ from sweeps.execute.provenance import record_sweep
 from sweeps.execute.step import corpus_of, run_step, run_steps
 from sweeps.model.chunked_loss import mean_loss
 from sweeps.model.decoder import Decoder
+from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Delta
 from sweeps.spec.spec import Training, parse_sweep
@@ -218,7 +219,7 @@ def spec(small_spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def steps_of(spec: dict[str, Any], *methods: Any) -> Dag:
-    return expand(parse_sweep(spec | {"methods": list(methods)}))
+    return dag_of(parse_sweep(spec | {"methods": list(methods)}))
 
 
 def test_a_teacher_is_tuned_from_its_base_and_the_student_begins_where_that_did(spec: dict[str, Any]) -> None:
@@ -254,7 +255,7 @@ def test_a_sweep_of_bases_runs_together_apart_and_from_a_cache(
     sweep = parse_sweep(
         spec | {"methods": ["delta-kd", kept, still, KD, {"use": "delta-kd", "cross_entropy": 0.1}]}
     )
-    dag, store = expand(sweep), Store(tmp_path / "store")
+    dag, store = dag_of(sweep), Store(tmp_path / "store")
     record_sweep(store, sweep, dag)
     before = [step for step in dag.steps if step.kind != "distil"]
     delta, cached, stays, kd, light = (step for step in dag.steps if step.kind == "distil")
@@ -322,7 +323,7 @@ def test_a_sweep_of_bases_runs_together_apart_and_from_a_cache(
 )
 def test_a_base_that_is_missing_is_named(spec: dict[str, Any], changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(InputError) as found:
-        expand(parse_sweep(spec | {"methods": [KD]} | changes))
+        dag_of(parse_sweep(spec | {"methods": [KD]} | changes))
     assert reason in str(found.value)
 
 

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from scaling.errors import InputError
 from sweeps import results
-from sweeps.dag.expand import expand
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.distill import shard_cache
@@ -27,6 +26,7 @@ from sweeps.execute.executors import Inline
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run as run_dag
 from sweeps.model.decoder import Decoder
+from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints import Checkpoints
@@ -271,7 +271,7 @@ def test_a_sweep_writes_caches_as_steps_and_students_read_them(
         "methods": [{}, {"logits": "cached"}, {"logits": "top-k", "top": 64}],
     }
     sweep = parse_sweep(small_spec)
-    dag, store = expand(sweep), Store(tmp_path / "runs")
+    dag, store = dag_of(sweep), Store(tmp_path / "runs")
     assert [step.kind for step in dag.steps] == ["pretrain", "distil", "cache", "distil", "cache", "distil"]
     online, full = dag.steps[1], dag.steps[3]
     assert full.flops == online.flops  # a law's

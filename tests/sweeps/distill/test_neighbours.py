@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scaling.errors import InputError
-from sweeps.dag.expand import Dag, Step, expand
+from sweeps.dag.expand import Dag, Step
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.distill.divergences import decoupled_kl, log_probabilities
@@ -27,6 +27,7 @@ from sweeps.execute.scheduler import run
 from sweeps.execute.step import corpus_of
 from sweeps.model.chunked_loss import mean_loss
 from sweeps.model.decoder import Decoder
+from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Neighbours
 from sweeps.spec.spec import Training, parse_sweep
@@ -180,7 +181,7 @@ def test_in_blocks_votes_teach_what_they_do_at_once(monkeypatch: pytest.MonkeyPa
 
 
 def steps_of(small_spec: dict[str, Any], *methods: Any, **more: Any) -> Dag:
-    return expand(parse_sweep(small_spec | {"supervised": [], "methods": list(methods)} | more))
+    return dag_of(parse_sweep(small_spec | {"supervised": [], "methods": list(methods)} | more))
 
 
 def test_students_of_a_datastore_wait_for_one_search(small_spec: dict[str, Any]) -> None:

@@ -15,7 +15,6 @@ from torch import Tensor
 from scaling.errors import InputError
 from sweeps import results
 from sweeps.dag import expand as steps_of_sweeps
-from sweeps.dag.expand import expand
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches, as_blocks
 from sweeps.distill.divergences import cross_entropy, log_probabilities
@@ -28,6 +27,7 @@ from sweeps.execute.provenance import record_sweep
 from sweeps.execute.step import corpus_of, run_step, run_steps
 from sweeps.model.decoder import Decoder
 from sweeps.model.distributed import World
+from sweeps.resolve import dag_of
 from sweeps.spec.method import Method, named
 from sweeps.spec.method_options import Credit, Replay, Source
 from sweeps.spec.spec import Training, parse_sweep
@@ -273,7 +273,7 @@ def test_every_named_method_runs(small: dict[str, Any], tmp_path: Path, own_cach
     store, losses = Store(tmp_path / "store"), {}
     names = sorted({*named()} - {"delta-kd"})  # which needs a base, and has tests of its own
     sweep = parse_sweep(small | {"methods": [*names, {"logits": "cached"}]})
-    dag = expand(sweep)
+    dag = dag_of(sweep)
     record_sweep(store, sweep, dag)
     for step in dag.steps:
         result = run_step(store, step)
@@ -301,7 +301,7 @@ def test_text_of_a_teacher_is_written_once_and_mended(
     store = Store(tmp_path / "store")
     small["students"] = [{"params": ["3k", "7k"], "tokens": ["6400"]}, {"params": ["3k"], "tokens": ["8k"]}]
     kl = {"use": "f-distill-kl", "init": None}
-    dag = expand(parse_sweep(small | {"methods": ["seqkd", kl]}))
+    dag = dag_of(parse_sweep(small | {"methods": ["seqkd", kl]}))
     teacher, generate, *students = dag.steps
     assert [step.kind for step in dag.steps] == ["pretrain", "generate"] + ["distil"] * 6
     run_step(store, teacher)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from sweeps.dag.expand import expand
 from sweeps.data.tokens import HeldoutPart, TokenisedCorpus
 from sweeps.estimate import text_warnings
 from sweeps.execute.step import corpus_of
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 
 
@@ -57,9 +57,9 @@ def test_repetition_is_told_from_wearing_out() -> None:
 
 
 def test_epochs_are_those_of_the_half_that_a_run_sees(small_spec: dict[str, Any], own_cache: Path) -> None:
-    whole = expand(parse_sweep(small_spec)).steps[0]
+    whole = dag_of(parse_sweep(small_spec)).steps[0]
     small_spec["corpus"] |= {"halves": True}
-    half = expand(parse_sweep(small_spec)).steps[0]
+    half = dag_of(parse_sweep(small_spec)).steps[0]
     corpus = corpus_of(whole)
     assert text_warnings.epochs(whole, corpus) == whole.tokens / corpus.train_tokens
     assert text_warnings.epochs(half, corpus) == pytest.approx(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from sweeps.dag.expand import Dag, Step, expand
+from sweeps.dag.expand import Dag, Step
 from sweeps.dag.ladder import shape_for
 from sweeps.estimate.cost import (
     STARTUP_SECONDS,
@@ -25,6 +25,7 @@ from sweeps.estimate.cost import (
 )
 from sweeps.estimate.memory import kept_for_backward, memory
 from sweeps.model.decoder import PRECISIONS, Decoder
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import Sweep, parse_sweep
 
 LINEAR = Throughput([1e4, 1e5], [3e-6, 3e-5], [1e-6, 1e-5], [1e-5, 1e-4], [2e-6, 2e-5])
@@ -33,7 +34,7 @@ LINEAR = Throughput([1e4, 1e5], [3e-6, 3e-5], [1e-6, 1e-5], [1e-5, 1e-4], [2e-6,
 
 @pytest.fixture
 def dag(small_spec: dict[str, Any]) -> Dag:
-    return expand(parse_sweep(small_spec))
+    return dag_of(parse_sweep(small_spec))
 
 
 def test_seconds_are_flops_over_speed(dag: Dag) -> None:
@@ -46,7 +47,7 @@ def test_seconds_are_flops_over_speed(dag: Dag) -> None:
 def test_writing_takes_its_time_and_texts_their_place(small_spec: dict[str, Any]) -> None:
     """On a machine that is ten times slower at writing, and twice at writing much."""
     methods = ["seqkd", "gkd", "minillm", "f-distill-js"]
-    dag = expand(parse_sweep(small_spec | {"methods": methods}))
+    dag = dag_of(parse_sweep(small_spec | {"methods": methods}))
     kinds = set()
     for step in dag.steps:
         own = step.flops_by_part()
@@ -82,7 +83,7 @@ def test_a_named_gpu_is_flops_over_speed_and_has_a_price(small_spec: dict[str, A
     rules = [{"gpus": 0.5}]
     hardware = {"name": "h100", "utilisation": 0.1, "dollars_per_hour": 3.0}
     sweep = parse_sweep(small_spec | {"hardware": hardware, "resources": rules})
-    dag = expand(sweep)
+    dag = dag_of(sweep)
     found = estimate(dag, seconds_on(sweep, None), 1, sweep)
     reached = 66.9e12 * 0.1  # runs are fp32, and TF32 is off
     assert found.device_seconds == pytest.approx(dag.flops / reached)
@@ -97,7 +98,7 @@ def test_a_gpu_is_as_fast_as_the_precision_of_each_model(small_spec: dict[str, A
     hardware = {"hardware": {"name": "h100", "utilisation": 0.4}, "resources": [{"gpus": 1}]}
     plain = parse_sweep(small_spec | hardware)
     fast = parse_sweep(small_spec | hardware | {"training": small_spec["training"] | {"precision": "bf16"}})
-    slow_steps, fast_steps = expand(plain).steps, expand(fast).steps
+    slow_steps, fast_steps = dag_of(plain).steps, dag_of(fast).steps
     for slow, quick in zip(slow_steps, fast_steps, strict=True):
         assert seconds_on(plain, None)(slow) == pytest.approx(slow.flops_to_spend / (0.4 * 66.9e12))
         assert seconds_on(fast, None)(quick) == pytest.approx(quick.flops_to_spend / (0.4 * 989.4e12))
@@ -120,7 +121,7 @@ def large(small_spec: dict[str, Any], **changes: Any) -> tuple[Sweep, Dag]:
         "hardware": {"name": "h100"},
     }
     sweep = parse_sweep(spec | changes)
-    steps = expand(sweep).steps
+    steps = dag_of(sweep).steps
 
     def grown(step: Step) -> Step:
         shape = replace(step.shape, context=4096, vocab=128_256)
@@ -145,7 +146,7 @@ def test_steps_that_do_not_fit_onto_their_share_of_a_gpu_are_named(small_spec: d
     batch = student.step.training.model_copy(update={"batch_tokens": 65_536.0})
     wide = Dag(steps=(replace(student.step, training=batch),), asked=1)
     assert str(overfull(wide, sweep)[0]).endswith("gpus: 8, nodes: 2}]")  # each a block of the batch
-    assert overfull(expand(parse_sweep(small_spec)), parse_sweep(small_spec)) == []
+    assert overfull(dag_of(parse_sweep(small_spec)), parse_sweep(small_spec)) == []
 
 
 def test_steps_that_wait_for_each_other_need_no_memory_at_once(small_spec: dict[str, Any]) -> None:
@@ -153,7 +154,7 @@ def test_steps_that_wait_for_each_other_need_no_memory_at_once(small_spec: dict[
     alone = max(memory_on(step, sweep) for step in dag.steps)
     assert estimate(dag, lambda _: 1.0, 64, sweep).memory_bytes == alone  # teacher, then student
     supervised = small_spec | {"supervised": [{"params": ["3k", "7k"], "tokens": ["32k"]}]}
-    two = expand(parse_sweep(supervised))
+    two = dag_of(parse_sweep(supervised))
     free = sorted((memory(step) for step in two.steps if not step.needs), reverse=True)
     assert estimate(two, LINEAR.seconds, 2).memory_bytes >= sum(free[:2])
 
@@ -212,9 +213,9 @@ def test_memory_grows_with_the_model_and_its_batch(dag: Dag) -> None:
 
 def test_what_is_cached_takes_disk_and_spares_the_teacher(small_spec: dict[str, Any]) -> None:
     small_spec |= {"teachers": [{"params": ["7k"], "tokens": ["32k"]}]}
-    online = expand(parse_sweep(small_spec))
+    online = dag_of(parse_sweep(small_spec))
     full, top = (
-        expand(parse_sweep(small_spec | {"methods": [{"logits": how}]})) for how in ("cached", "top-k")
+        dag_of(parse_sweep(small_spec | {"methods": [{"logits": how}]})) for how in ("cached", "top-k")
     )
     assert disk(online, 10**6) == 0
     assert disk(full, 10**6) == 40_000 * 300 * 2

@@ -19,13 +19,14 @@ import pytest
 import yaml
 
 from scaling.errors import InputError
-from sweeps.dag.expand import Step, expand
+from sweeps.dag.expand import Step
 from sweeps.execute import submission
 from sweeps.execute.executors import Inline
 from sweeps.execute.ray_cluster import Node, misfit
 from sweeps.execute.ray_executor import Ray, ranks_of
 from sweeps.execute.scheduler import run
 from sweeps.execute.state import State
+from sweeps.resolve import dag_of
 from sweeps.spec.resources import Resources
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.leases import attempts
@@ -71,7 +72,7 @@ def test_shares_of_gpus_and_gangs_over_nodes(
     small_spec["supervised"] = [{"params": ["3k"], "tokens": ["32k"], "seeds": [0, 1, 2]}]
     small_spec["supervised"] += [{"params": ["7k"], "tokens": ["32k"]}]
     sweep = parse_sweep(small_spec | {"resources": rules})
-    dag = expand(sweep)
+    dag = dag_of(sweep)
     assert executor.slots == 4
     assert executor.usual == Resources(gpus=0.25)
     together: list[int] = []
@@ -100,7 +101,7 @@ def test_shares_of_gpus_and_gangs_over_nodes(
     with pytest.raises(
         InputError, match=r"can never be placed on 1 cpu and 2 gpus: 0 of the cluster's nodes"
     ):
-        run(expand(impossible), Store(tmp_path / "never"), executor, flops, lambda _: None, impossible)
+        run(dag_of(impossible), Store(tmp_path / "never"), executor, flops, lambda _: None, impossible)
 
 
 def test_what_fits_is_reckoned_by_node_not_in_all() -> None:
@@ -204,8 +205,8 @@ def test_a_job_takes_along_what_it_needs(small_spec: dict[str, Any], monkeypatch
         assert {path.name for path in folder.iterdir()} == {*submission.PACKAGES, "texts", submission.SPEC}
         assert (folder / "scaling" / "hardware.csv").is_file()
         monkeypatch.chdir(folder)
-        assert {step.id for step in expand(parse_sweep(sent)).steps} == {
-            step.id for step in expand(sweep).steps
+        assert {step.id for step in dag_of(parse_sweep(sent)).steps} == {
+            step.id for step in dag_of(sweep).steps
         }
     monkeypatch.setattr(submission, "MOST_BYTES", 1000)
     with pytest.raises(InputError, match="too much to send"), submission.working_directory(sweep):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from scaling.errors import InputError
-from sweeps.dag.expand import Step, expand
+from sweeps.dag.expand import Step
 from sweeps.dag.ladder import shape_for
 from sweeps.distill.on_policy import Lesson
 from sweeps.distill.targets import Online
@@ -20,6 +20,7 @@ from sweeps.execute.cohorts import cohorts
 from sweeps.execute.step import run_step, run_steps
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import out_of_memory
+from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.store import Store
@@ -203,7 +204,7 @@ def test_a_batch_that_cannot_be_split_evenly_is_refused() -> None:
 def ready(small_spec: dict[str, Any]) -> list[Step]:
     """Six students: three initialisations for each of two teachers."""
     small_spec["students"] = [{"params": ["3k"], "tokens": ["32k"], "seeds": [0, 1, 2], "data_seed": 0}]
-    return [step for step in expand(parse_sweep(small_spec)).steps if step.teacher]
+    return [step for step in dag_of(parse_sweep(small_spec)).steps if step.teacher]
 
 
 @pytest.mark.parametrize(("slots", "sizes"), [(1, [3, 3]), (2, [3, 3]), (3, [1, 2, 3]), (9, [1] * 6)])
@@ -232,7 +233,7 @@ def test_cohorts_stay_small_enough_for_one_process(ready: list[Step]) -> None:
 def test_a_cohort_commits_each_member_and_names_the_one_that_failed(
     small_spec: dict[str, Any], tmp_path: Path, own_cache: Path
 ) -> None:
-    dag = expand(parse_sweep(small_spec))
+    dag = dag_of(parse_sweep(small_spec))
     store, alone = Store(tmp_path / "together"), Store(tmp_path / "alone")
     teachers = [step for step in dag.steps if not step.teacher]
     students = [step for step in dag.steps if step.teacher and step.teacher.id == teachers[1].id]

@@ -26,7 +26,9 @@ import pytest
 import yaml
 from test_survival import BIN, Part, below, forked
 
-from sweeps.dag.expand import Dag, expand
+from sweeps.dag.expand import Dag
+
+from sweeps.resolve import dag_of
 from sweeps.estimate.cost import Throughput, _machine_key
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.leases import Attempt, _started, attempts, place
@@ -269,7 +271,7 @@ def test_four_drivers_at_once_steal_nothing_and_keep_to_the_cap(
     small_spec["students"] = [{"params": ["3k"], "tokens": ["40k"], "seeds": list(range(2 if few else 6))}]
     small_spec["hardware"] = {"dollars_per_hour": DOLLARS_PER_SECOND * 3600}
     cap = 40.0 if few else 120.0
-    dag = expand(parse_sweep(small_spec))
+    dag = dag_of(parse_sweep(small_spec))
     believe_in_a_fast_machine(dag, tmp_path / "cache")
 
     capped = small_spec | {"caps": {"dollars": cap}}

@@ -19,7 +19,7 @@ import fsspec
 import pytest
 import yaml
 
-from sweeps.dag.expand import expand
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.leases import attempts
 from sweeps.store.store import Store
@@ -91,7 +91,7 @@ def test_a_host_cut_off_for_longer_than_its_lease_harms_nothing(
     small_spec["students"] = [{"params": ["3k"], "tokens": ["128k"], "seeds": [0, 1]}]
     path, whole = tmp_path / "spec.yaml", tmp_path / "whole"
     path.write_text(yaml.safe_dump(small_spec))
-    ids = [step.id for step in expand(parse_sweep(small_spec)).steps]
+    ids = [step.id for step in dag_of(parse_sweep(small_spec)).steps]
     run = [str(BIN / "python"), "-m", "distlaw", "sweep", "run", str(path), "--executor", "process"]
     subprocess.run([*run, "--store", str(whole), "--cores", "2"], env=environment, check=True)
 

@@ -16,13 +16,14 @@ import pytest
 import fits
 from scaling.errors import InputError
 from sweeps import results
-from sweeps.dag.expand import Dag, Step, expand
+from sweeps.dag.expand import Dag, Step
 from sweeps.execute.executors import Inline, Processes
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.ray_cluster import start_ray
 from sweeps.execute.ray_executor import Ray
 from sweeps.execute.ray_pool import RayPool
 from sweeps.execute.scheduler import run
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
 
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture
 def dag(small_spec: dict[str, Any], own_cache: Path) -> Dag:
-    return expand(parse_sweep(small_spec))
+    return dag_of(parse_sweep(small_spec))
 
 
 @pytest.fixture

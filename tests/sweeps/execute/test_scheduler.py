@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
-from sweeps.dag.expand import Dag, Step, expand
+from sweeps.dag.expand import Dag, Step
 from sweeps.execute import scheduler
 from sweeps.execute.budget import TAKEN, Ledger
 from sweeps.execute.drivers import Session
@@ -89,7 +89,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def dag(small_spec: dict[str, Any]) -> Dag:
-    return expand(parse_sweep(small_spec))
+    return dag_of(parse_sweep(small_spec))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sweeps.dag.expand import expand
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.leases import attempts
 from sweeps.store.store import Store
@@ -165,7 +165,7 @@ def prepare(spec: dict[str, Any], place: Path, environment: dict[str, str]) -> t
     whole = place / "whole"
     command = [str(BIN / "python"), "-m", "distlaw", "sweep", "run", str(path), "--store", str(whole)]
     subprocess.run([*command, "--executor", "process", "--cores", "2"], env=environment, check=True)
-    return path, Store(whole), [step.id for step in expand(parse_sweep(spec)).steps]
+    return path, Store(whole), [step.id for step in dag_of(parse_sweep(spec)).steps]
 
 
 def test_workers_their_forkers_and_drivers_are_killed(

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
 from sweeps import results
-from sweeps.dag.expand import Step, expand
+from sweeps.dag.expand import Step
 from sweeps.dag.external_shape import CountedShape
 from sweeps.dag.ladder import shape_for
 from sweeps.data import source_of
@@ -32,6 +32,7 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.model_files import save_model, shape_of
 from sweeps.pretrained.count import card_of
 from sweeps.pretrained.load import load
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
 
@@ -163,22 +164,22 @@ def test_a_soft_cap_is_refused_when_the_spec_is_read(
     folder = save(made("Gemma2", head_dim=8, final_logit_softcapping=5.0), "capped")
     spec["teachers"][0]["model"] = str(folder)
     with pytest.raises(InputError, match=r"teachers\[0\]: .*Gemma2ForCausalLM caps its logits softly at 5"):
-        expand(parse_sweep(spec))
+        dag_of(parse_sweep(spec))
 
 
 def test_a_plan_with_an_unknown_number_of_tokens_prints_no_warning(spec: dict[str, Any]) -> None:
     del spec["teachers"][0]["tokens"]
-    assert foreseen(expand(parse_sweep(spec)))  # NumPy's warnings are errors here
+    assert foreseen(dag_of(parse_sweep(spec)))  # NumPy's warnings are errors here
 
 
 def test_a_teacher_follows_the_precision_of_the_runs_or_its_own(
     spec: dict[str, Any], own_cache: Path, tmp_path: Path
 ) -> None:
-    plain = expand(parse_sweep(spec)).steps[0]
+    plain = dag_of(parse_sweep(spec)).steps[0]
     spec["training"] |= {"precision": "bf16"}
-    rounded = expand(parse_sweep(spec)).steps[0]
+    rounded = dag_of(parse_sweep(spec)).steps[0]
     spec["teachers"][0]["precision"] = "fp32"
-    own = expand(parse_sweep(spec)).steps[0]
+    own = dag_of(parse_sweep(spec)).steps[0]
     assert [step.precision for step in (plain, rounded, own)] == ["fp32", "bf16", "fp32"]
     assert plain.id == own.id != rounded.id
     assert Step.from_json(json.loads(json.dumps(rounded.as_json()))) == rounded
@@ -254,13 +255,13 @@ def test_a_text_that_the_teacher_excludes_is_told(
     spec["teachers"] = [{"model": str(save(model, "phi"))}]
     store = Store(tmp_path / "store")
     with pytest.raises(InputError, match="held-out loss is inf: it gives no probability to a token of that"):
-        run_step(store, expand(parse_sweep(spec)).steps[0])
+        run_step(store, dag_of(parse_sweep(spec)).steps[0])
 
 
 def test_a_sweep_measures_it_and_distils_from_it(
     spec: dict[str, Any], llama: Path, own_cache: Path, tmp_path: Path
 ) -> None:
-    dag = expand(parse_sweep(spec))
+    dag = dag_of(parse_sweep(spec))
     assert [step.kind for step in dag.steps] == ["evaluate", "pretrain", "distil", "distil"]
     evaluate = dag.steps[0]
     assert evaluate.shape.params == card_of(llama).shape.params
@@ -290,9 +291,9 @@ def test_a_sweep_measures_it_and_distils_from_it(
 
 def test_what_it_was_trained_on_may_be_unknown(spec: dict[str, Any]) -> None:
     del spec["teachers"][0]["tokens"]
-    (unknown,) = [step for step in expand(parse_sweep(spec)).steps if step.foreign]
+    (unknown,) = [step for step in dag_of(parse_sweep(spec)).steps if step.foreign]
     spec["teachers"][0]["tokens"] = "1T"
-    (known,) = [step for step in expand(parse_sweep(spec)).steps if step.foreign]
+    (known,) = [step for step in dag_of(parse_sweep(spec)).steps if step.foreign]
     assert unknown.foreign is not None
     assert unknown.foreign.tokens is None
     assert unknown.id == known.id  # knowing more changes no number
@@ -301,7 +302,7 @@ def test_what_it_was_trained_on_may_be_unknown(spec: dict[str, Any]) -> None:
 def test_a_model_is_identified_by_its_files(spec: dict[str, Any], llama: Path, tmp_path: Path) -> None:
     def id_of(model: Path) -> str:
         spec["teachers"][0]["model"] = str(model)
-        return next(step.id for step in expand(parse_sweep(spec)).steps if step.foreign)
+        return next(step.id for step in dag_of(parse_sweep(spec)).steps if step.foreign)
 
     first = id_of(llama)
     assert id_of(shutil.copytree(llama, tmp_path / "copy")) == first
@@ -313,7 +314,7 @@ def test_a_model_is_identified_by_its_files(spec: dict[str, Any], llama: Path, t
 def test_a_model_that_changes_after_the_plan_is_refused(
     spec: dict[str, Any], llama: Path, own_cache: Path, tmp_path: Path
 ) -> None:
-    (step,) = [step for step in expand(parse_sweep(spec)).steps if step.foreign]
+    (step,) = [step for step in dag_of(parse_sweep(spec)).steps if step.foreign]
     weights = load_file(llama / "model.safetensors")
     save_file({name: tensor + 1 for name, tensor in weights.items()}, llama / "model.safetensors")
     with pytest.raises(InputError, match="has changed since this sweep was planned"):
@@ -328,14 +329,14 @@ def test_a_run_of_ours_teaches_with_the_loss_it_had(
     sweep = small_spec | {"supervised": [], "students": [{"params": ["3k"], "tokens": ["32k"]}]}
     sweep["training"] = sweep["training"] | {"precision": "bf16"}
     sweep["teachers"] = [{"params": ["7k"], "tokens": ["32k"]}]
-    own, student = expand(parse_sweep(sweep)).steps
+    own, student = dag_of(parse_sweep(sweep)).steps
     store = Store(tmp_path / "store")
     store.create()
     trained, distilled = run_step(store, own), run_step(store, student)
     with store.model(own.id) as folder:
         shutil.copytree(folder, tmp_path / "given")
     sweep["teachers"] = [{"model": str(tmp_path / "given")}]
-    evaluate, student = expand(parse_sweep(sweep)).steps
+    evaluate, student = dag_of(parse_sweep(sweep)).steps
     assert evaluate.shape.params == own.shape.params
     assert run_step(store, evaluate)["loss"] == trained["loss"]
     assert run_step(store, student)["loss"] == distilled["loss"]
@@ -396,7 +397,7 @@ def test_what_cannot_teach_is_refused_when_the_spec_is_read(
     broken(folder, how)
     spec["teachers"][0]["model"] = str(folder)
     with pytest.raises(InputError, match=message) as error:
-        expand(parse_sweep(spec))
+        dag_of(parse_sweep(spec))
     assert str(error.value).startswith("teachers[0]: ")
 
 
@@ -422,7 +423,7 @@ def test_other_tokens_are_told_apart_by_size_and_by_string(
     advice = rf"set\n    corpus: {{tokenizer: {llama}}}"
     spec["corpus"] = spec["corpus"] | {"tokenizer": None, "vocab": 280}
     with pytest.raises(InputError, match=rf"it has 300 of them, the students 280; (?s:.*){advice}"):
-        expand(parse_sweep(spec))
+        dag_of(parse_sweep(spec))
     tokenizer = json.loads((llama / "tokenizer.json").read_text())
     ids = tokenizer["model"]["vocab"]
     ids["A"], ids["B"] = ids["B"], ids["A"]
@@ -431,7 +432,7 @@ def test_other_tokens_are_told_apart_by_size_and_by_string(
     spec["corpus"] = {name: value for name, value in spec["corpus"].items() if name != "vocab"}
     spec["corpus"]["tokenizer"] = str(other)
     with pytest.raises(InputError, match=rf"2 ids stand for other strings \((?s:.*){advice}") as error:
-        expand(parse_sweep(spec))
+        dag_of(parse_sweep(spec))
     assert f"{ids['B']} is 'A', not 'B'" in str(error.value)
 
 
@@ -444,15 +445,15 @@ def test_a_spec_says_what_is_wrong_with_a_teacher(spec: dict[str, Any]) -> None:
     assert "teachers[0].tokens: " in text
     spec["teachers"] = [{"model": "no/such/model/anywhere"}]
     with pytest.raises(InputError, match=r"teachers\[0\]: there is no directory no/such/model/anywhere"):
-        expand(parse_sweep(spec))
+        dag_of(parse_sweep(spec))
 
 
 def test_a_size_that_the_tokenizer_does_not_have_is_refused(spec: dict[str, Any]) -> None:
     spec["corpus"] = spec["corpus"] | {"vocab": 400}
     with pytest.raises(InputError, match=r"corpus.vocab: 400, but .* has 300 entries; remove 'vocab'"):
-        expand(parse_sweep(spec))
+        dag_of(parse_sweep(spec))
     spec["corpus"]["vocab"] = 300
-    assert expand(parse_sweep(spec)).steps[0].shape.vocab == 300
+    assert dag_of(parse_sweep(spec)).steps[0].shape.vocab == 300
 
 
 def test_a_student_ends_its_documents_as_its_teacher_does(save: Callable[..., Path], tmp_path: Path) -> None:
@@ -490,7 +491,7 @@ def test_a_hub_is_asked_for_a_commit_and_for_no_code(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     spec["teachers"] = [{"model": "some/llama", "revision": "main"}]
     spec["corpus"]["tokenizer"] = "some/llama"
-    evaluate, _ = expand(parse_sweep(spec)).steps
+    evaluate, _ = dag_of(parse_sweep(spec)).steps
     assert evaluate.label == "evaluate 15.5K some/llama"
     assert not any("safetensors" in pattern for _, _, patterns in asked for pattern in patterns)
     assert ("some/llama", "main", ["*.json"]) in asked
@@ -507,4 +508,4 @@ def test_a_hub_that_cannot_be_reached_is_named(spec: dict[str, Any], monkeypatch
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     spec["teachers"] = [{"model": "some/llama"}]
     with pytest.raises(InputError, match=r"cannot be had from the hub \(no route to host\)"):
-        expand(parse_sweep(spec))
+        dag_of(parse_sweep(spec))

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
-from sweeps.dag.expand import Dag, Step, expand, with_trunks
+from sweeps.dag.expand import Dag, Step, with_trunks
 from sweeps.execute.cohorts import cohorts
+from sweeps.resolve import dag_of
 from sweeps.spec.method import Method, named
 from sweeps.spec.method_options import Init, Source
 from sweeps.spec.spec import parse_sweep
@@ -22,7 +23,7 @@ def made(given: Any) -> Method:
 
 
 def sweep(small_spec: dict[str, Any], *methods: Any, **more: Any) -> Dag:
-    return expand(parse_sweep(small_spec | {"supervised": [], "methods": list(methods)} | more))
+    return dag_of(parse_sweep(small_spec | {"supervised": [], "methods": list(methods)} | more))
 
 
 @pytest.mark.parametrize("name", named())

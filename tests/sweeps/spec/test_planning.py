@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from distlaw.cli import app
 from scaling.errors import InputError
-from sweeps.dag.expand import expand
 from sweeps.estimate.fit_preview import foreseen
 from sweeps.estimate.graph import columns, draw, nodes_of, tree
+from sweeps.resolve import dag_of
 from sweeps.spec.overrides import override
 from sweeps.spec.spec import load_sweep, parse_sweep, presets
 
@@ -114,7 +114,7 @@ def test_a_plan_beyond_its_caps_is_refused(spec_file: Path, changes: list[str], 
 
 def test_the_graph_puts_everything_behind_what_it_needs(small_spec: dict[str, Any], tmp_path: Path) -> None:
     small_spec["training"] |= {"schedule": "wsd"}
-    dag = expand(parse_sweep(small_spec))
+    dag = dag_of(parse_sweep(small_spec))
     places = columns(nodes_of(dag, set()))
     assert len(set(places.values())) == len(dag.steps)
     for step in dag.steps:
@@ -128,10 +128,10 @@ def test_the_graph_puts_everything_behind_what_it_needs(small_spec: dict[str, An
 
 def test_what_a_design_cannot_show_is_foreseen(small_spec: dict[str, Any]) -> None:
     """One good teacher for all: the quickstart's own design is sound but for its span."""
-    sound = foreseen(expand(load_sweep("quickstart")))
+    sound = foreseen(dag_of(load_sweep("quickstart")))
     assert [finding.level for finding in sound] == ["warn"]
     one_teacher = ["teachers=[{params: [107k], tokens: [1572864]}]"]
-    found = [str(finding) for finding in foreseen(expand(load_sweep("quickstart", one_teacher)))]
+    found = [str(finding) for finding in foreseen(dag_of(load_sweep("quickstart", one_teacher)))]
     assert any("1 teacher only" in finding for finding in found)
     assert any("every teacher is better" in finding for finding in found)
-    assert any(finding.level == "refuse" for finding in foreseen(expand(parse_sweep(small_spec))))
+    assert any(finding.level == "refuse" for finding in foreseen(dag_of(parse_sweep(small_spec))))

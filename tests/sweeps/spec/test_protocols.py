@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
-from sweeps.dag.expand import expand
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 
 FIXED = {"params": ["7k", "13k"], "tokens_per_param": [20]}
@@ -71,7 +71,7 @@ def test_lengths_are_what_the_protocol_says(text_file: Any, own_cache: Any) -> N
         "training": {"batch_tokens": 32},
     }
     spec = sweep("fixed-m-teachers-isoflop-students", FIXED | {"tokens_per_param": [10]}, PROFILES)
-    steps = expand(parse_sweep(spec | rules)).steps
+    steps = dag_of(parse_sweep(spec | rules)).steps
     for step in steps:
         if step.teacher:
             budget = min((1e10, 3e10), key=lambda flops: abs(flops - step.student_flops))

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
-from sweeps.dag.expand import Dag, expand
+from sweeps.dag.expand import Dag
 from sweeps.execute.executors import Processes
 from sweeps.execute.scheduler import run
 from sweeps.execute.state import State
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.leases import attempts
 from sweeps.store.store import Store
@@ -43,7 +44,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def dag(small_spec: dict[str, Any], own_cache: Path) -> Dag:
-    return expand(parse_sweep(small_spec))
+    return dag_of(parse_sweep(small_spec))
 
 
 def drive(dag: Dag, store: Store, cores: int = 2, seconds: float = 60.0) -> State:

@@ -23,6 +23,7 @@ from sweeps.execute.drivers import wall_seconds
 from sweeps.execute.fork_server import Forker
 from sweeps.execute.jobs import TRY_LATER, Job, Outcome, main
 from sweeps.execute.provenance import record_sweep
+from sweeps.resolve import dag_of
 from sweeps.spec.resources import Resources
 from sweeps.spec.spec import parse_sweep
 from sweeps.store import leases
@@ -44,7 +45,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def dag(small_spec: dict[str, Any], store: Store, own_cache: Path) -> Dag:
     sweep = parse_sweep(small_spec)
-    dag = expand(sweep)
+    dag = dag_of(sweep)
     record_sweep(store, sweep, dag)
     return dag
 

@@ -13,10 +13,10 @@ import pytest
 
 from scaling.errors import InputError
 from sweeps import results
-from sweeps.dag.expand import expand
 from sweeps.execute.executors import Inline, Processes
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store import leases
 from sweeps.store.store import Store
@@ -70,7 +70,7 @@ def test_a_sweep_on_a_bucket_gives_the_losses_of_one_on_a_disk(
 ) -> None:
     small_spec |= {"supervised": [], "teachers": [{"params": ["7k"], "tokens": ["32k"]}]}
     sweep = parse_sweep(small_spec | {"students": [{"params": ["3k"], "tokens": ["32k"]}]})
-    dag = expand(sweep)
+    dag = dag_of(sweep)
     here, there = Store(tmp_path / "store"), Store(f"s3://{bucket}/deep/sweep")
     processes = Processes(there, cores=2)
     tables = []

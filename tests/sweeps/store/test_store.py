@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
-from sweeps.dag.expand import Step, expand
+from sweeps.dag.expand import Step
 from sweeps.execute.executors import Inline
 from sweeps.execute.scheduler import run
 from sweeps.execute.step import run_step
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
 
@@ -129,7 +130,7 @@ def test_a_full_disk_loses_nothing_and_is_reported(
 
     with monkeypatch.context() as patch:
         patch.setattr(store.files, "put_file", full)
-        dag = expand(parse_sweep(small_spec | {"teachers": [], "students": []}))
+        dag = dag_of(parse_sweep(small_spec | {"teachers": [], "students": []}))
         state = run(dag, store, Inline(store), lambda _: 1.0, lambda _: None)
     assert not state.failed  # it is the store that is at fault, and no step
     assert state.halted
@@ -144,4 +145,4 @@ def test_a_full_disk_loses_nothing_and_is_reported(
 
 
 def first_step(spec: dict[str, Any]) -> Step:
-    return expand(parse_sweep(spec)).steps[0]
+    return dag_of(parse_sweep(spec)).steps[0]

@@ -95,12 +95,12 @@ import sweeps.train.loop
 sweeps.train.loop.CHECKPOINT_SECONDS = 0.05
 from sweeps.execute.step import run_step
 from sweeps.spec.spec import parse_sweep
-from sweeps.dag.expand import expand
+from sweeps.resolve import dag_of
 from sweeps.store.store import Store
 spec = {{"name": "one", "corpus": {{"source": {str(text_file)!r}, "vocab": 300, "context": 32}},
         "training": {{"batch_tokens": 64}}, "supervised": [{{"params": ["3k"], "tokens": ["96k"]}}]}}
 store = Store(sys.argv[1])
-print(repr(run_step(store, expand(parse_sweep(spec)).steps[0])["loss"]))
+print(repr(run_step(store, dag_of(parse_sweep(spec)).steps[0])["loss"]))
 """
     environment = os.environ | {"DISTLAW_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-c", script]

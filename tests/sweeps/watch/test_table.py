@@ -10,10 +10,10 @@ import pytest
 
 from scaling.errors import InputError
 from sweeps import results
-from sweeps.dag.expand import expand
 from sweeps.execute.executors import Inline
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
 
@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 def sweep_into(store: Store, spec: dict[str, Any]) -> None:
     """Run a sweep of one size, alone."""
     sweep = parse_sweep(spec | {"teachers": [], "students": []})
-    dag = expand(sweep)
+    dag = dag_of(sweep)
     store.create()
     record_sweep(store, sweep, dag)
     assert run(dag, store, Inline(store), lambda _: 1.0, lambda _: None).complete

@@ -15,6 +15,7 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Dag, expand
 from sweeps.estimate.bill import bills
 from sweeps.execute.provenance import record_sweep
+from sweeps.resolve import dag_of
 from sweeps.spec.resources import Devices
 from sweeps.spec.spec import parse_sweep
 from sweeps.store import leases
@@ -27,7 +28,7 @@ from sweeps.watch.status import status
 
 @pytest.fixture
 def dag(small_spec: dict[str, Any]) -> Dag:
-    return expand(parse_sweep(small_spec))
+    return dag_of(parse_sweep(small_spec))
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def test_logs_are_those_of_the_attempt_asked_for(dag: Dag, store: Store) -> None
 
 def test_garbage_is_what_nothing_unfinished_needs(small_spec: dict[str, Any], tmp_path: Path) -> None:
     small_spec["training"] |= {"schedule": "wsd"}
-    dag, store = expand(parse_sweep(small_spec)), Store(tmp_path / "store")
+    dag, store = dag_of(parse_sweep(small_spec)), Store(tmp_path / "store")
     store.create()
     record_sweep(store, parse_sweep(small_spec), dag)
     trunk = next(step for step in dag.steps if step.kind == "trunk")
