@@ -15,8 +15,8 @@ import torch
 
 from sweeps.dag.ladder import shape_for
 from sweeps.data import source_of, tokenise
+from sweeps.model.heldout import heldout_loss
 from sweeps.spec.spec import Training
-from sweeps.train.heldout import heldout_loss
 from sweeps.train.loop import train
 from sweeps.train.run import Recipe
 

@@ -250,7 +250,8 @@ from torch.nn import functional as F
 from sweeps.engine import chunked
 from sweeps.model.compiled import compiled
 from sweeps.model.device import keep_memory
-from sweeps.distill.divergences import forward_kl, guided_loss, log_probabilities
+from sweeps.distill.divergences import forward_kl, guided_loss
+from sweeps.model.log_probs import log_probabilities
 torch.set_num_threads(1)
 keep_memory()
 how, dtype = sys.argv[1], getattr(torch, sys.argv[2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sweeps.dag.expand import Dag, expand
 from sweeps.dag.resolved import PretrainedTeacher, Resolved, Text
-from sweeps.data.corpus import fingerprint_of, resolved
+from sweeps.data.corpus import fingerprint_of, located, resolved
 from sweeps.pretrained.admission import admit
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.spec import Pretrained, Sweep
@@ -36,7 +36,7 @@ def resolve(sweep: Sweep) -> Resolved:
     return Resolved(
         sweep=sweep,
         text=text,
-        base=_text(text.corpus.on(sweep.base)) if sweep.base else None,
+        base=_text(located(text.corpus.on(sweep.base))) if sweep.base else None,
         teachers=teachers,
         reads=tuple(_reads(sweep)),
     )

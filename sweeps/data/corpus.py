@@ -7,6 +7,7 @@ from pathlib import Path
 from scaling.errors import InputError
 from sweeps.data import TokenisedCorpus, source_of, tokenise
 from sweeps.data.model_dir import HUB_ID, snapshot
+from sweeps.data.named import NAMED
 from sweeps.data.tokenizer import GivenTokenizer
 from sweeps.data.tokens import corpus_fingerprint
 from sweeps.spec.corpus import VOCAB, Corpus
@@ -20,7 +21,7 @@ def resolved(corpus: Corpus) -> Corpus:
     Raises:
         InputError: if that tokenizer cannot be had, or the spec asks for another size of it.
     """
-    corpus = corpus.located()
+    corpus = located(corpus)
     given = given_tokenizer(corpus)
     if given is None:
         return corpus
@@ -30,6 +31,18 @@ def resolved(corpus: Corpus) -> Corpus:
             "'vocab', or 'tokenizer' to train one of that size"
         )
     return corpus.model_copy(update={"vocab": given.size})
+
+
+def located(corpus: Corpus) -> Corpus:
+    """Return ``corpus`` with its files named from any directory."""
+    places: dict[str, str] = {}
+    if corpus.source not in NAMED and not corpus.source.startswith("hf:"):
+        places["source"] = corpus.source
+    if corpus.tokenizer and Path(corpus.tokenizer).expanduser().exists():
+        places["tokenizer"] = corpus.tokenizer
+    return corpus.model_copy(
+        update={field: str(Path(place).expanduser().absolute()) for field, place in places.items()}
+    )
 
 
 def given_tokenizer(corpus: Corpus) -> GivenTokenizer | None:

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sweeps.distill.divergences import log_probabilities
-from sweeps.distill.targets import LanguageModel
+from sweeps.model.language_model import LanguageModel
+from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.method_options import Delta
 
 

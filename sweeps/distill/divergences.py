@@ -12,18 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-
-def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log-softmax of ``logits / temperature``, in float32 at least."""
-    logits = full(logits)
-    return F.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
-
-
-def cross_entropy(log_q: Tensor, labels: Tensor) -> Tensor:
-    """-log q(label); labels have the shape of ``log_q`` without the vocabulary."""
-    return -log_q.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+from sweeps.model.log_probs import full
 
 
 def label_loss(logits: Tensor, labels: Tensor, weight: float = 1.0, z_loss: float = 0.0) -> Tensor:
@@ -97,11 +87,6 @@ class _GuidedLoss(torch.autograd.Function):
         if ctx.weight:
             found = found.scatter_add(-1, labels, -ctx.weight * gradient)
         return found.to(logits.dtype), None, None, None, None
-
-
-def full(x: Tensor) -> Tensor:
-    """``x`` in float32, or in what it has if that is more."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def expectation(log_p: Tensor, values: Tensor) -> Tensor:

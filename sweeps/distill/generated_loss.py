@@ -8,16 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sweeps.distill.divergences import (
-    distillation,
-    forward_kl,
-    label_loss,
-    log_probabilities,
-    total_variation,
-)
+from sweeps.distill.divergences import distillation, forward_kl, label_loss, total_variation
 from sweeps.distill.policy_gradient import clipped
-from sweeps.distill.targets import LanguageModel, Target
+from sweeps.distill.targets import Target
 from sweeps.model.chunked_loss import PerToken, mean_loss, of_each
+from sweeps.model.language_model import LanguageModel
+from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training
 

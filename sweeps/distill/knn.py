@@ -18,11 +18,12 @@ from torch import Tensor
 
 from scaling.errors import InputError
 from sweeps.data.batches import Batches
-from sweeps.distill.divergences import full
 from sweeps.distill.knn_targets import Nearest
 from sweeps.distill.shard_cache import Numbers
-from sweeps.distill.targets import LanguageModel, no_numbers
+from sweeps.distill.targets import no_numbers
 from sweeps.model.device import device
+from sweeps.model.language_model import LanguageModel
+from sweeps.model.log_probs import full
 from sweeps.spec.method_options import Neighbours
 
 BLOCKS_AT_ONCE, DISTANCES_AT_ONCE = 16, 2**23

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sweeps.distill.divergences import full
+from sweeps.model.log_probs import full
 from sweeps.spec.method_options import Neighbours
 
 

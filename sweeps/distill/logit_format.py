@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sweeps.distill.divergences import log_probabilities, with_rest
+from sweeps.distill.divergences import with_rest
 from sweeps.distill.knn_targets import Nearest
+from sweeps.model.log_probs import log_probabilities
 
 if TYPE_CHECKING:
     from sweeps.spec.method import Method

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sweeps.distill.divergences import distillation, guided_loss, label_loss, log_probabilities
+from sweeps.distill.divergences import distillation, guided_loss, label_loss
 from sweeps.distill.taid import followed
-from sweeps.distill.targets import LanguageModel, Target
+from sweeps.distill.targets import Target
 from sweeps.model.chunked_loss import PerToken, fits, mean_loss
 from sweeps.model.compiled import compiled
+from sweeps.model.language_model import LanguageModel
+from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training
 

@@ -15,18 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sweeps.data.batches import as_blocks
-from sweeps.distill.divergences import (
-    cross_entropy,
-    expectation,
-    forward_kl,
-    log_probabilities,
-    reverse_kl,
-)
+from sweeps.distill.divergences import expectation, forward_kl, reverse_kl
 from sweeps.distill.sampling import uniform, write
-from sweeps.distill.targets import LanguageModel
 from sweeps.model.compiled import plain
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
+from sweeps.model.language_model import LanguageModel
+from sweeps.model.log_probs import cross_entropy, log_probabilities
 
 READ, WRITTEN, AT_ONCE = 32, 16, 2**23
 """Blocks that are read, and that are written; elements of their logits, at most, at a time."""

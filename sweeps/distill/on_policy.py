@@ -17,13 +17,14 @@ from torch import Tensor
 
 from scaling.errors import InputError
 from sweeps.data.batches import Batches
-from sweeps.distill.divergences import cross_entropy, log_probabilities
 from sweeps.distill.policy_gradient import advantages
 from sweeps.distill.sampling import Written, uniform, write
-from sweeps.distill.targets import LanguageModel, Online, Target
+from sweeps.distill.targets import Online, Target
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 from sweeps.model.distributed import World
+from sweeps.model.language_model import LanguageModel
+from sweeps.model.log_probs import cross_entropy, log_probabilities
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Credit, Replay
 

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sweeps.distill.divergences import log_probabilities, reverse_kl
-from sweeps.distill.targets import LanguageModel
+from sweeps.distill.divergences import reverse_kl
 from sweeps.model.compiled import plain
+from sweeps.model.language_model import LanguageModel
+from sweeps.model.log_probs import log_probabilities
 
 
 @dataclass(frozen=True, slots=True)

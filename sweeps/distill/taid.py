@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sweeps.distill.divergences import expectation, log_probabilities
+from sweeps.distill.divergences import expectation
+from sweeps.model.log_probs import log_probabilities
 
 if TYPE_CHECKING:
     from sweeps.spec.method_options import Taid

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from scaling.errors import InputError
-from sweeps.distill.divergences import DIVERGENCES, log_probabilities
+from sweeps.distill.divergences import DIVERGENCES
 from sweeps.distill.logit_format import Kept
 from sweeps.distill.shard_cache import Logits
+from sweeps.model.language_model import LanguageModel
+from sweeps.model.log_probs import log_probabilities
 
 ROWS_AT_ONCE = 1024
 """Rows whose log-probabilities are held while a fault is looked for."""
@@ -25,18 +27,6 @@ ROWS_AT_ONCE = 1024
 def no_numbers() -> InputError:
     """For a teacher whose outputs are not all finite."""
     return InputError("the teacher: its outputs are not all finite numbers; distil from another")
-
-
-class LanguageModel(Protocol):
-    """What trains and teaches: features, and the output projection that turns them into logits."""
-
-    @property
-    def model(self) -> nn.Module:
-        """Tokens ``(batch, time)`` to features ``(batch, time, width)``."""
-
-    @property
-    def head(self) -> Tensor:
-        """The output projection ``(vocab, width)``."""
 
 
 class Target(Protocol):

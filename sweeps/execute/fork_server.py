@@ -186,8 +186,8 @@ def main() -> None:
     _die_with_parent()
     wire = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # whatever prints must not reach the wire
+    import sweeps.model.heldout
     import sweeps.model.model_files
-    import sweeps.train.heldout
     import sweeps.train.loop  # noqa: F401
 
     for line in sys.stdin.buffer:

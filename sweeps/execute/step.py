@@ -37,8 +37,8 @@ from sweeps.store.outcomes import Ending, Stopped
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
-    from sweeps.distill.targets import LanguageModel
     from sweeps.model.distributed import World
+    from sweeps.model.language_model import LanguageModel
     from sweeps.train.run import Run
 
 Done = tuple[Step, dict[str, Any] | Exception]
@@ -341,7 +341,7 @@ def _distilled(step: Step, run: Run, corpus: TokenisedCorpus, teacher: LanguageM
 
 def _heldout(model: LanguageModel, step: Step, corpus: TokenisedCorpus) -> dict[str, Any]:
     """The loss of ``model`` on held-out text, of every part and of all."""
-    from sweeps.train.heldout import heldout_loss
+    from sweeps.model.heldout import heldout_loss
 
     parts = [part.heldout_tokens for part in corpus.parts]
     heldout = heldout_loss(model, corpus.heldout, context=step.shape.context, parts=parts)

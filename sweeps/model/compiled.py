@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from scaling.errors import InputError
 from sweeps.data.cache import cache_dir
-from sweeps.distill.targets import LanguageModel
 from sweeps.model.compiler_check import current_options
 from sweeps.model.device import device, instructions, processor
+from sweeps.model.language_model import LanguageModel
 
 Function = TypeVar("Function", bound=Callable[..., object])
 

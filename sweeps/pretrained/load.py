@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from scaling.errors import InputError
 from sweeps.dag.external_shape import Precision
 from sweeps.data.model_dir import config, weights
-from sweeps.distill.targets import LanguageModel
 from sweeps.model.decoder import PRECISIONS, Decoder
+from sweeps.model.language_model import LanguageModel
 from sweeps.model.model_files import shape_of, weights_of
 from sweeps.pretrained.count import NONLINEAR, soft_cap
 

@@ -14,10 +14,10 @@ from sweeps.data.corpus import resolved, tokens_of
 from sweeps.data.model_dir import locate
 from sweeps.data.tokenizer import GivenTokenizer
 from sweeps.model.device import device
+from sweeps.model.heldout import heldout_loss
 from sweeps.pretrained.count import card_of
 from sweeps.pretrained.load import load
 from sweeps.spec.corpus import Corpus
-from sweeps.train.heldout import heldout_loss
 
 WIDTHS = (64, 128, 256, 512)
 """Of students whose embeddings are counted."""

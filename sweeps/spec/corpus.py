@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
-from sweeps.data.named import NAMED
 from sweeps.spec.fields import Count, Number, Part, Quantity, Seed
 
 VOCAB = 512
@@ -46,18 +43,7 @@ class Corpus(Part):
     like: Corpus | None = None
     """A corpus whose vocabulary is used instead."""
 
-    def located(self) -> Corpus:
-        """The same corpus, its files named from any directory."""
-        places: dict[str, str] = {}
-        if self.source not in NAMED and not self.source.startswith("hf:"):
-            places["source"] = self.source
-        if self.tokenizer and Path(self.tokenizer).expanduser().exists():
-            places["tokenizer"] = self.tokenizer
-        return self.model_copy(
-            update={field: str(Path(place).expanduser().absolute()) for field, place in places.items()}
-        )
-
     def on(self, base: Base) -> Corpus:
         """The text of ``base``, cut as this one is."""
         other = {"source": base.source, "text_field": base.text_field, "heldout": None}
-        return self.model_copy(update={**other, "tokenizer": None, "like": self}).located()
+        return self.model_copy(update={**other, "tokenizer": None, "like": self})

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sweeps.distill.on_policy import Lesson
-from sweeps.distill.targets import Cached, LanguageModel, Target
+from sweeps.distill.targets import Cached, Target
 from sweeps.model.aot import Library
 from sweeps.model.compiler_check import Named, Verdict, loss_and_gradient
 from sweeps.model.decoder import Decoder
+from sweeps.model.language_model import LanguageModel
 from sweeps.model.optimizer import Optimiser
 
 Loss = Callable[[LanguageModel, Lesson, Target | None, Tensor | None], Tensor]

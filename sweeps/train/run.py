@@ -16,13 +16,14 @@ from sweeps.distill.generated_loss import written_loss
 from sweeps.distill.loss import batch_loss
 from sweeps.distill.on_policy import Lesson, source_of
 from sweeps.distill.taid import Pace
-from sweeps.distill.targets import LanguageModel, Target, fault
+from sweeps.distill.targets import Target, fault
 from sweeps.model.chunked_loss import fits
 from sweeps.model.compiled import CompiledTrunk, compiled
 from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.model.device import device, out_of_memory
 from sweeps.model.distributed import World
 from sweeps.model.frozen import FrozenTrunk
+from sweeps.model.language_model import LanguageModel
 from sweeps.model.optimizer import Optimiser, learning_rate, parameter_groups
 from sweeps.model.used_options import UsedOptions
 from sweeps.spec.method import Method

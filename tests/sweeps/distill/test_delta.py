@@ -18,7 +18,7 @@ from sweeps.dag.expand import Dag, Step
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.distill.delta import Shifted, shifted
-from sweeps.distill.divergences import DIVERGENCES, forward_kl, log_probabilities
+from sweeps.distill.divergences import DIVERGENCES, forward_kl
 from sweeps.distill.on_policy import Lesson
 from sweeps.distill.teacher import followed, target_of, trained
 from sweeps.execute.cohorts import cohorts
@@ -26,6 +26,7 @@ from sweeps.execute.provenance import record_sweep
 from sweeps.execute.step import corpus_of, run_step, run_steps
 from sweeps.model.chunked_loss import mean_loss
 from sweeps.model.decoder import Decoder
+from sweeps.model.log_probs import log_probabilities
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Delta

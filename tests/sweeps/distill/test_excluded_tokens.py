@@ -16,7 +16,7 @@ from scaling.errors import InputError
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.distill.delta import shifted
-from sweeps.distill.divergences import DIVERGENCES, distillation, log_probabilities
+from sweeps.distill.divergences import DIVERGENCES, distillation
 from sweeps.distill.generated_loss import written_loss
 from sweeps.distill.logit_format import Full, TopK
 from sweeps.distill.loss import batch_loss
@@ -30,6 +30,7 @@ from sweeps.model import chunked_loss
 from sweeps.model.aot import Library
 from sweeps.model.decoder import Decoder
 from sweeps.model.distributed import World
+from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Taid
 from sweeps.spec.spec import Training

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sweeps.dag.ladder import shape_for
-from sweeps.distill.divergences import log_probabilities
 from sweeps.distill.sampling import inverse, uniform, write
 from sweeps.model.decoder import Decoder
+from sweeps.model.log_probs import log_probabilities
 
 CONTEXT, PROMPT, BATCH = 32, 8, 5
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweeps.distill.divergences import DIVERGENCES, distillation, forward_kl, log_probabilities
+from sweeps.distill.divergences import DIVERGENCES, distillation, forward_kl
 from sweeps.distill.logit_format import Full, TopK
+from sweeps.model.log_probs import log_probabilities
 
 V = 11
 NAMES = sorted(name for name, divergence in DIVERGENCES.items() if not divergence.reads_labels)

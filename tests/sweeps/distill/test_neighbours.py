@@ -16,7 +16,7 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
-from sweeps.distill.divergences import decoupled_kl, log_probabilities
+from sweeps.distill.divergences import decoupled_kl
 from sweeps.distill.knn import Datastore, retrieved
 from sweeps.distill.knn_targets import Nearest, votes
 from sweeps.distill.shard_cache import LogitCache
@@ -27,13 +27,14 @@ from sweeps.execute.scheduler import run
 from sweeps.execute.step import corpus_of
 from sweeps.model.chunked_loss import mean_loss
 from sweeps.model.decoder import Decoder
+from sweeps.model.heldout import heldout_loss
+from sweeps.model.log_probs import log_probabilities
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Neighbours
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
-from sweeps.train.heldout import heldout_loss
 from sweeps.train.loop import train
 from sweeps.train.run import Recipe
 

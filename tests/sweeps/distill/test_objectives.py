@@ -13,17 +13,16 @@ from torch.nn import functional as F
 from sweeps.distill import divergences
 from sweeps.distill.divergences import (
     DIVERGENCES,
-    cross_entropy,
     forward_kl,
     guided_loss,
     jensen_shannon,
     label_loss,
-    log_probabilities,
     reverse_kl,
     total_variation,
 )
 from sweeps.model import chunked_loss
 from sweeps.model.chunked_loss import mean_loss
+from sweeps.model.log_probs import cross_entropy, log_probabilities
 
 NAMES = sorted(DIVERGENCES)
 P = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)

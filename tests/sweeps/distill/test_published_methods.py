@@ -15,14 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sweeps.distill.divergences import (
-    DIVERGENCES,
-    distillation,
-    guided_loss,
-    label_loss,
-    log_probabilities,
-    reverse_kl,
-)
+from sweeps.distill.divergences import DIVERGENCES, distillation, guided_loss, label_loss, reverse_kl
 from sweeps.distill.generated_loss import written_loss
 from sweeps.distill.on_policy import Replayed
 from sweeps.distill.policy_gradient import advantages
@@ -32,6 +25,7 @@ from sweeps.distill.targets import Online
 from sweeps.model import chunked_loss
 from sweeps.model.chunked_loss import mean_loss
 from sweeps.model.decoder import attend
+from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Credit, Replay, Source, Taid
 from sweeps.spec.spec import Training

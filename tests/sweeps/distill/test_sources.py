@@ -17,7 +17,6 @@ from sweeps import results
 from sweeps.dag import expand as steps_of_sweeps
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches, as_blocks
-from sweeps.distill.divergences import cross_entropy, log_probabilities
 from sweeps.distill.generated_text import texts
 from sweeps.distill.metrics import READ, SEED, WRITTEN, yardsticks
 from sweeps.distill.on_policy import Lesson, source_of
@@ -27,6 +26,7 @@ from sweeps.execute.provenance import record_sweep
 from sweeps.execute.step import corpus_of, run_step, run_steps
 from sweeps.model.decoder import Decoder
 from sweeps.model.distributed import World
+from sweeps.model.log_probs import cross_entropy, log_probabilities
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method, named
 from sweeps.spec.method_options import Credit, Replay, Source

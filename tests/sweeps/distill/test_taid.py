@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 
 from sweeps.dag.ladder import shape_for
-from sweeps.distill.divergences import forward_kl, log_probabilities
+from sweeps.distill.divergences import forward_kl
 from sweeps.distill.loss import batch_loss
 from sweeps.distill.taid import Pace, between, followed
 from sweeps.distill.targets import Online
 from sweeps.model.decoder import Decoder
+from sweeps.model.heldout import heldout_loss
+from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Taid
 from sweeps.spec.spec import Training
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
-from sweeps.train.heldout import heldout_loss
 from sweeps.train.loop import train, train_together
 from sweeps.train.run import Recipe, Run
 

@@ -20,11 +20,11 @@ from sweeps.execute.cohorts import cohorts
 from sweeps.execute.step import run_step, run_steps
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import out_of_memory
+from sweeps.model.heldout import heldout_loss
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.store import Store
-from sweeps.train.heldout import heldout_loss
 from sweeps.train.loop import train, train_together
 from sweeps.train.run import Diverged, Recipe, Run
 

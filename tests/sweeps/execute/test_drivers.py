@@ -27,9 +27,8 @@ import yaml
 from test_survival import BIN, Part, below, forked
 
 from sweeps.dag.expand import Dag
-
-from sweeps.resolve import dag_of
 from sweeps.estimate.cost import Throughput, _machine_key
+from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.leases import Attempt, _started, attempts, place
 from sweeps.store.store import Store

@@ -18,11 +18,11 @@ from sweeps.model.aot import Library, traced
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import out_of_memory
 from sweeps.model.frozen import FrozenTrunk
+from sweeps.model.heldout import heldout_loss
 from sweeps.spec.method import Method, named
 from sweeps.spec.spec import Training
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
-from sweeps.train.heldout import heldout_loss
 from sweeps.train.loop import train, train_together
 from sweeps.train.run import Recipe, Run
 

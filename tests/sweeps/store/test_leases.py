@@ -18,7 +18,7 @@ import torch
 from botocore.exceptions import EndpointConnectionError
 
 from scaling.errors import InputError
-from sweeps.dag.expand import Dag, expand
+from sweeps.dag.expand import Dag
 from sweeps.execute.drivers import wall_seconds
 from sweeps.execute.fork_server import Forker
 from sweeps.execute.jobs import TRY_LATER, Job, Outcome, main

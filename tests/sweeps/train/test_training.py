@@ -16,10 +16,10 @@ from sweeps.data.batches import Batches, heldout_batches
 from sweeps.distill.loss import batch_loss
 from sweeps.distill.targets import Online
 from sweeps.model.decoder import Decoder
+from sweeps.model.heldout import heldout_loss
 from sweeps.model.optimizer import BASE_WIDTH, Optimiser, learning_rate, parameter_groups
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training
-from sweeps.train.heldout import heldout_loss
 from sweeps.train.loop import train
 from sweeps.train.run import Diverged, Recipe
 

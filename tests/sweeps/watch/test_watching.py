@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from distlaw.cli import app
 from scaling.errors import InputError
-from sweeps.dag.expand import Dag, expand
+from sweeps.dag.expand import Dag
 from sweeps.estimate.bill import bills
 from sweeps.execute.provenance import record_sweep
 from sweeps.resolve import dag_of

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from sweeps.data.batches import heldout_batches
-from sweeps.distill.divergences import cross_entropy, log_probabilities
-from sweeps.distill.targets import LanguageModel
 from sweeps.model.chunked_loss import LOGITS_AT_ONCE
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
+from sweeps.model.language_model import LanguageModel
+from sweeps.model.log_probs import cross_entropy, log_probabilities
 
 
 @dataclass(frozen=True, slots=True)
