@@ -7,7 +7,7 @@ OUT    ?= quickstart
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: quickstart test check lint types docs clean
+.PHONY: quickstart test check lint types contracts docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -24,7 +24,7 @@ quickstart: $(STAMP)  ## real text -> trained models -> fitted law -> plan -> pl
 test: check $(STAMP)  ## lint, types and all tests; what CI runs
 	$(BIN)/python -m pytest -m "not slow"
 
-check: lint types  ## lint and types
+check: lint types contracts  ## lint, types, and which part may import which
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -32,6 +32,9 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+contracts: $(STAMP)
+	$(BIN)/lint-imports --no-cache
 
 docs: $(STAMP)  ## the documentation as a site in build/site; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

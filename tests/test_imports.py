@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +58,29 @@ def test_a_missing_extra_is_named() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.strip() == "error: sweeps need ray: pip install 'distlaw[sweeps]'"
+
+
+def module_level_imports(path: Path) -> set[str]:
+    """Modules that a file imports when it is imported itself, so nothing inside functions or for types alone."""
+    found: set[str] = set()
+    waiting: list[ast.stmt] = list(ast.parse(path.read_text()).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.If | ast.Try) and "TYPE_CHECKING" not in ast.unparse(node).split("\n")[0]:
+            waiting += [*node.body, *node.orelse]
+    return found
+
+
+def test_no_two_modules_import_each_other() -> None:
+    root = Path(__file__).parents[1]
+    paths = [
+        path for floor in ("scaling", "fits", "sweeps", "distlaw") for path in (root / floor).rglob("*.py")
+    ]
+    modules = {".".join(path.relative_to(root).with_suffix("").parts): path for path in paths}
+    graph = {name: module_level_imports(path) & modules.keys() for name, path in modules.items()}
+    assert sum(map(len, graph.values())) > len(modules)
+    list(TopologicalSorter(graph).static_order())  # raises CycleError with the modules of a loop

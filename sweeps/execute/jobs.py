@@ -127,11 +127,7 @@ def main(arguments: Sequence[str]) -> int:
         store = Store(root)
         steps = [_recorded(store, prefix) for prefix in prefixes]
     except (ValueError, InputError) as error:
-        hint = (
-            str(error)
-            if isinstance(error, InputError)
-            else "usage: python -m sweeps.execute.step STORE ID..."
-        )
+        hint = str(error) if isinstance(error, InputError) else "usage: python -m sweeps.run_step STORE ID..."
         sys.stderr.write(f"error: {hint}\n")
         return 2
     except Exception as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -376,9 +375,3 @@ def _provenance(step: Step) -> dict[str, Any]:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }
-
-
-if __name__ == "__main__":  # python -m sweeps.execute.step STORE ID...
-    from sweeps.execute.jobs import main
-
-    raise SystemExit(main(sys.argv[1:]))
