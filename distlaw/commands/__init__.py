@@ -1,0 +1,1 @@
+"""Commands of ``distlaw``, one module a verb: parse, call, print."""

@@ -1,0 +1,4 @@
+"""Estimation of laws: parametrization, robust least squares from many starts, bootstrap, profile likelihood.
+
+May import ``fits.table``.
+"""

@@ -1,0 +1,1 @@
+"""``python -m fits.published`` makes the calibrations that ship, from the data in ``fits/data``."""

@@ -1,0 +1,4 @@
+"""Plans, predictions and frontiers as text and HTML.
+
+May import every room of ``scaling`` but ``figures``.
+"""

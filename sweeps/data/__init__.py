@@ -1,4 +1,7 @@
-"""Text: where it comes from, how documents are held out, and how it becomes tokens on disk."""
+"""Text: where it comes from, how documents are held out, and how it becomes tokens on disk.
+
+May import ``sweeps.spec``.
+"""
 
 from sweeps.data.sources import Document, Part, Source, source_of
 from sweeps.data.tokens import TokenisedCorpus, tokenise

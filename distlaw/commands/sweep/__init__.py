@@ -1,0 +1,1 @@
+"""Commands of ``distlaw sweep``, one module for verbs that belong together."""
