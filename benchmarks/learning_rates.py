@@ -38,7 +38,7 @@ def main() -> None:
         shape = shape_for(size, vocab=512, context=128, aspect_ratio=32)
         losses = []
         for rate in RATES:
-            rules = Training(peak_rate=rate)
+            rules = Training(learning_rate=rate)
             steps = rules.steps(options.tokens)
             recipes = [
                 Recipe(shape=shape, steps=steps, training=rules, seed=seed) for seed in range(options.seeds)

@@ -42,7 +42,7 @@ def main() -> None:
         "tokens": [parse_quantity(each, "--tokens") for each in options.tokens],
         "seeds": list(range(options.seeds)),
     }
-    shared, apart = (dag_of(sweep_of(runs, "wsd", share_trunks=share)) for share in (True, False))
+    shared, apart = (dag_of(sweep_of(runs, "wsd", share_prefixes=share)) for share in (True, False))
     print(
         f"{len(apart.steps)} runs of D = {', '.join(options.tokens)}: apart {apart.flops:.3g} FLOPs, "
         f"from trunks {shared.flops:.3g}: {1 - shared.flops / apart.flops:.0%} saved"

@@ -69,7 +69,7 @@ def expand(resolved: Resolved) -> Dag:
     students = list(_students(sweep, teachers, fingerprint))
     asked = [*supervised, *itertools.chain(*teachers), *students]
     steps = with_caches(with_preludes(_unique(asked)))
-    if sweep.training.schedule == "wsd" and sweep.share_trunks:
+    if sweep.training.schedule == "wsd" and sweep.share_prefixes:
         steps = with_trunks(steps)
     dag = Dag(steps=tuple(steps), asked=len(asked))
     if sweep.max_flops and dag.flops > sweep.max_flops:

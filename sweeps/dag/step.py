@@ -11,6 +11,7 @@ from typing import Any
 from scaling.costs.flops import ModelShape
 from scaling.units import format_number
 from sweeps.dag.external_shape import CountedShape, Foreign
+from sweeps.dag.identity import method_identity, training_identity
 from sweeps.dag.kind import StepKind
 from sweeps.dag.passes import Passes, passes_of
 from sweeps.data.model_dir import Place
@@ -66,7 +67,7 @@ class Step:
     @property
     def ends(self) -> int:
         """The optimiser step it ends at."""
-        return self.training.trunk_steps(self.steps) if self.kind is StepKind.SHARED_PREFIX else self.steps
+        return self.training.stable_steps(self.steps) if self.kind is StepKind.SHARED_PREFIX else self.steps
 
     @property
     def first(self) -> int:
@@ -148,9 +149,9 @@ class Step:
             "data_seed": self.data_seed,
             "half": self.half,
             "corpus": {"fingerprint": self.corpus_fingerprint},
-            "training": self.training.model_dump(),
+            "training": training_identity(self.training),
             "teacher": self.teacher.id if self.teacher else None,
-            "method": self.method.identity if self.method else None,
+            "method": method_identity(self.method) if self.method else None,
             **({"init": self.init.id} if self.init else {}),
         }
 
@@ -163,7 +164,7 @@ class Step:
     @cached_property
     def setting(self) -> str:
         """A hash of what all runs of one law must share: text, tokenizer, context and training rules."""
-        shared = [self.corpus_fingerprint, self.shape.context, self.training.model_dump()]
+        shared = [self.corpus_fingerprint, self.shape.context, training_identity(self.training)]
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:8]
 
     @property

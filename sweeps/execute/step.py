@@ -309,7 +309,7 @@ def _measured(
     started = time.monotonic()
     heldout = _heldout(run.model, step, corpus)
     if not math.isfinite(heldout["loss"]):
-        raise Diverged(f"the held-out loss is {heldout['loss']} after the last step; lower peak_rate")
+        raise Diverged(f"the held-out loss is {heldout['loss']} after the last step; lower learning_rate")
     if step.kind is StepKind.DISTILL:
         heldout |= _distilled(step, run, corpus, teacher())
     evaluated = time.monotonic() - started

@@ -29,6 +29,8 @@ from sweeps.spec.spec import MIN_STEPS, Grid, Range, Students, Sweep, Training, 
 from sweeps.store.store import Store
 
 JOURNAL = "study.journal"
+JOURNAL_NAMES = {"learning_rate": "peak_rate"}
+"""Names of parameters in the journal, where 0.1.0 called them otherwise."""
 RUNGS = 3
 """Lengths at which a trial is judged, each twice the one before."""
 EDGE = 0.05
@@ -90,7 +92,7 @@ def tuned(
     store.create()
     place = _Place(store, run, watch, together)
     found = []
-    if ranges := _given(tuning, "peak_rate", "batch_tokens"):
+    if ranges := _given(tuning, "learning_rate", "batch_tokens"):
         search = _Search("training", ranges, lambda values, tokens: _supervised(sweep, values, tokens))
         found.append(_best(search, tuning, place))
         sweep = sweep.model_copy(update={"training": _training(sweep, found[-1].values)})
@@ -289,9 +291,16 @@ def _together(dags: Iterable[Dag]) -> Dag:
 
 
 def _suggested(trial: Trial, name: str, among: Range | list[float]) -> float:
+    name = JOURNAL_NAMES.get(name, name)
     if isinstance(among, Range):
         return trial.suggest_float(name, among.low, among.high, log=among.log)
     return float(trial.suggest_categorical(name, among))
+
+
+def _values(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    """Return the values of a trial under today's names."""
+    today = {old: name for name, old in JOURNAL_NAMES.items()}
+    return {today.get(name, name): value for name, value in trial.params.items()}
 
 
 def _lengths(sweep: Sweep, tokens: float) -> list[float]:
@@ -316,7 +325,7 @@ def _is_proxy(step: Step, dag: Dag) -> bool:
 
 
 def _line(name: str, trial: optuna.trial.FrozenTrial) -> str:
-    values = ", ".join(f"{key} {value:.4g}" for key, value in trial.params.items())
+    values = ", ".join(f"{key} {value:.4g}" for key, value in _values(trial).items())
     heights = ", ".join(f"{loss:.4f}" for _, loss in sorted(trial.intermediate_values.items()))
     ending = "" if trial.state == TrialState.COMPLETE else " pruned" if heights else " failed"
     return f"{name} {trial.number}: {values}: {heights or 'no loss'}{ending}"
@@ -332,7 +341,7 @@ def _finding(search: _Search, study: optuna.Study) -> Found:
     assert best.value is not None
     return Found(
         search.name,
-        dict(best.params),
+        _values(best),
         best.value,
         len(study.trials),
         len(study.get_trials(states=(TrialState.PRUNED,))),
@@ -344,10 +353,10 @@ def _cautions(
     search: _Search, best: optuna.trial.FrozenTrial, done: list[optuna.trial.FrozenTrial]
 ) -> Iterator[str]:
     for name, among in search.ranges.items():
-        value = best.params[name]
+        value = _values(best)[name]
         if isinstance(among, Range) and (edge := among.edge(value, EDGE)):
             yield f"{name} {value:.4g} lies at the {edge} edge of its range; widen it"
-        close = [trial.params[name] for trial in done if _close(trial, best)]
+        close = [_values(trial)[name] for trial in done if _close(trial, best)]
         if min(close) < max(close):
             yield f"{name} from {min(close):.4g} to {max(close):.4g} is within {CLOSE:.0%} of the best"
 

@@ -107,14 +107,14 @@ def learning_rate(step: int, steps: int, training: Training) -> float:
     """The rate of ``step`` in a run of ``steps``: linear warm-up over a fixed number of tokens, then a decay.
 
     ``cosine`` decays all the way; ``wsd`` stays at the peak and decays linearly over the last part. Both end
-    at ``final_rate`` of the peak.
+    at ``final_lr_fraction`` of the peak.
     """
     warmup = training.warmup_steps
     if step < warmup:
-        return training.peak_rate * (step + 1) / warmup
+        return training.learning_rate * (step + 1) / warmup
     if training.schedule == "wsd":
-        begin = training.trunk_steps(steps)
+        begin = training.stable_steps(steps)
         left = min(1.0, (steps - step) / (steps - begin))
     else:
         left = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-    return training.peak_rate * (training.final_rate + (1 - training.final_rate) * left)
+    return training.learning_rate * (training.final_lr_fraction + (1 - training.final_lr_fraction) * left)

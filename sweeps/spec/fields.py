@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from scaling.errors import InputError
 from scaling.units import parse_count, parse_number, parse_quantity, parse_ratio
+from sweeps.spec.synonyms import with_our_names
 
 
 def _reader(parse: Callable[[Any, str], float]) -> BeforeValidator:
@@ -55,4 +56,11 @@ Seed = Annotated[Count, Field(ge=0, lt=2**31)]
 class Part(BaseModel):
     """A part of a spec: unknown fields are errors, values never change."""
 
+    part: ClassVar[str | None] = None
+    """Name of the field that holds it, where its fields have synonyms (:mod:`sweeps.spec.synonyms`)."""
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_our_names(cls, given: Any) -> Any:
+        return given if cls.part is None or not isinstance(given, dict) else with_our_names(cls.part, given)

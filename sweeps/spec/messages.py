@@ -13,7 +13,6 @@ OTHER_WORDS = {
     **dict.fromkeys(("D", "lengths", "num_tokens", "token_counts"), "tokens"),
     **dict.fromkeys(("M", "tokens_per_parameter"), "tokens_per_param"),
     **dict.fromkeys(("C", "compute", "budget"), "flops"),
-    **dict.fromkeys(("lr", "learning_rate", "max_lr", "peak_lr"), "peak_rate"),
     **dict.fromkeys(("batch", "batch_size"), "batch_tokens"),
     **dict.fromkeys(("warmup", "warmup_steps"), "warmup_tokens"),
     **dict.fromkeys(("dtype", "bf16", "amp"), "precision"),

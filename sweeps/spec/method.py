@@ -17,8 +17,6 @@ from sweeps.spec.yaml_text import read_yaml
 
 SHORT = {"temperature": "tau", "cross_entropy": "ce"}
 """Names of a method's fields in tables."""
-REPLAY_REVISION = 2
-"""Changes when replay as the same spec describes it would train something else."""
 WORDS = {"credit": "long-horizon"}
 """Names of its parts, where a method has them and its like do not; the others are as they are called."""
 
@@ -121,12 +119,6 @@ class Method(Part):
     def knows_its_length(self) -> bool:
         """Whether a run's first steps depend on how long it will be, so that it shares no trunk."""
         return self.taid is not None or self.source.replay is not None
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What of it changes numbers, however it was spelt."""
-        revision = {"replay_revision": REPLAY_REVISION} if self.source.replay else {}
-        return self.model_dump(exclude={"use"}, exclude_defaults=True) | revision
 
     @property
     def name(self) -> str:

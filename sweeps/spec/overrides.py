@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scaling.errors import InputError
+from sweeps.spec.synonyms import our_name, with_our_names
 from sweeps.spec.yaml_text import read_yaml
 
 _PART = re.compile(r"\.?([A-Za-z_]\w*)|\[(\d+)\]|\.(\d+)")
@@ -35,26 +36,33 @@ def _parts(path: str) -> list[str | int]:
     place = 0
     while place < len(path):
         if not (match := _PART.match(path, place)):
-            raise InputError(f"--set: {path!r} is no field, such as training.peak_rate or students[0].params")
+            raise InputError(
+                f"--set: {path!r} is no field, such as training.learning_rate or students[0].params"
+            )
         parts.append(match[1] or int(match[2] or match[3]))
         place = match.end()
     return parts
 
 
-def _changed(old: Any, parts: list[str | int], value: Any, path: str) -> Any:
+def _changed(old: Any, parts: list[str | int], value: Any, path: str, field: str = "") -> Any:
     if not parts:
         return value
     first, *rest = parts
     if isinstance(first, str):
         if isinstance(old, list) and old:
-            return [_changed(item, parts, value, path) for item in old]
+            return [_changed(item, parts, value, path, field) for item in old]
         if not isinstance(old, dict | None):
             raise InputError(f"--set {path}: {first} is looked for in {old!r}, which has no fields")
-        fields = dict(old or {})
-        fields[first] = _changed(fields.get(first), rest, value, path)
+        try:
+            fields, name = with_our_names(field, old or {}), our_name(field, first)
+        except ValueError as error:
+            raise InputError(f"--set {path}: {error}") from None
+        fields[name] = _changed(fields.get(name), rest, value, path, name)
         return fields
     if not isinstance(old, list | None) or first > len(old or []):
         raise InputError(f"--set {path}: there is no [{first}] in {old!r}")
     items: list[Any] = [*(old or [])]
-    items[first : first + 1] = [_changed(items[first] if first < len(items) else None, rest, value, path)]
+    items[first : first + 1] = [
+        _changed(items[first] if first < len(items) else None, rest, value, path, "item")
+    ]
     return items

@@ -43,21 +43,23 @@ Seeds = Annotated[list[Seed], Field(min_length=1)]
 class Training(Part):
     """How every model is trained. All of it is stated in tokens, so that a longer run is only longer."""
 
+    part = "training"
+
     batch_tokens: Quantity = 512.0
     """Tokens per optimiser step, a multiple of the context."""
     warmup_tokens: Quantity | None = None
     """Tokens of linear warm-up; 50 optimiser steps if not given."""
-    peak_rate: Number = Field(0.01, gt=0)
+    learning_rate: Number = Field(0.01, gt=0)
     """Peak learning rate at the base width; mu-P (simple) carries it to other widths."""
     schedule: Literal["cosine", "wsd"] = "cosine"
     """After warm-up: a cosine to the end, or warm-up-stable-decay, whose runs of one size share a trunk."""
-    decay: Number = Field(0.2, gt=0, le=0.9)
+    decay_fraction: Number = Field(0.2, gt=0, le=0.9)
     """Share of a run over which ``wsd`` decays, linearly; the rate is constant before."""
-    final_rate: Number = Field(0.001, ge=0, le=1)
+    final_lr_fraction: Number = Field(0.001, ge=0, le=1)
     """Learning rate at the end, as a share of the peak."""
     weight_decay: Number = Field(1e-4, ge=0)
     """Decoupled weight decay of matrices."""
-    clip: Number = Field(1.0, gt=0)
+    max_grad_norm: Number = Field(1.0, gt=0)
     """Largest global norm of the gradient."""
     z_loss: Number = Field(1e-4, ge=0)
     """Weight of the z-loss."""
@@ -78,9 +80,9 @@ class Training(Part):
         """Optimiser steps of a run of ``tokens`` tokens."""
         return round(tokens / self.batch_tokens)
 
-    def trunk_steps(self, steps: int) -> int:
+    def stable_steps(self, steps: int) -> int:
         """Steps of a ``wsd`` run of ``steps`` before it decays."""
-        return steps - max(1, round(self.decay * steps))
+        return steps - max(1, round(self.decay_fraction * steps))
 
 
 class Grid(Part):
@@ -178,6 +180,8 @@ class Range(Part):
 class Tuning(Part):
     """What to choose before the sweep, at which size and length, and for how much."""
 
+    part = "tuning"
+
     params: Quantity
     """Size of the proxy; mu-P (simple) carries the learning rate to the others."""
     tokens: Quantity
@@ -188,7 +192,7 @@ class Tuning(Part):
     """Of the training rules, and again of each method."""
     max_flops: Quantity | None = None
     """Cap on the FLOPs of each search."""
-    peak_rate: Range | None = Range(low=0.002, high=0.05, log=True)
+    learning_rate: Range | None = Range(low=0.002, high=0.05, log=True)
     """Peak learning rates at the base width."""
     batch_tokens: list[Quantity] | None = None
     """Batch sizes to choose from."""
@@ -203,6 +207,8 @@ Role = Literal["supervised", "teachers", "students"]
 
 class Sweep(Part):
     """A sweep: supervised runs, teachers, and students distilled from every teacher."""
+
+    part = ""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     corpus: Corpus = Corpus()
@@ -231,7 +237,7 @@ class Sweep(Part):
     """What the sweep may spend."""
     max_flops: Quantity | None = None
     """The same as ``caps.flops``."""
-    share_trunks: bool = True
+    share_prefixes: bool = True
     """Under ``wsd``, train runs that differ only in length as branches of one trunk: same bits, less work."""
     allow_weak_teachers: bool = False
     """Accept students larger than every teacher."""

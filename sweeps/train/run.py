@@ -37,7 +37,8 @@ EXPLODED = 10.0
 LOOK_EVERY = 32
 """Steps between two looks at the loss on a GPU."""
 OF_THE_OPTIMISER = {
-    "batch_tokens", "warmup_tokens", "peak_rate", "schedule", "decay", "final_rate", "weight_decay", "clip",
+    "batch_tokens", "warmup_tokens", "learning_rate", "schedule", "decay_fraction", "final_lr_fraction",
+    "weight_decay", "max_grad_norm",
 }  # fmt: skip
 """Of the rules of training, those that a loss does not depend on."""
 COMPILER_AT_FAULT = (
@@ -138,7 +139,7 @@ class Run:
             lesson = self.source.lesson(self.model, self.done, blocks, target)
         loss = self._backward(lesson, target)
         self.world.total(self.optimiser.gradients)
-        norm = self.optimiser.clip(recipe.training.clip)
+        norm = self.optimiser.clip(recipe.training.max_grad_norm)
         self._last = self.done + 1, self.world.total(loss), norm, target, lesson
         if not loss.is_cuda or self.done % LOOK_EVERY == 0 or self.done + 1 == recipe.end:
             self.look()
@@ -173,7 +174,7 @@ class Run:
             raise found
         what = "the gradient is not finite" if self.loss < limit else f"the training loss is {self.loss:.4g}"
         advice = (
-            COMPILER_AT_FAULT if self._plain_is_finite(step, lesson, target, limit) else "lower peak_rate"
+            COMPILER_AT_FAULT if self._plain_is_finite(step, lesson, target, limit) else "lower learning_rate"
         )
         raise Diverged(f"{what} at step {step} of {self.recipe.steps}; {advice}")
 

@@ -40,7 +40,7 @@ def test_an_id_is_what_changes_the_numbers(small_spec: dict[str, Any]) -> None:
     more = ids(small_spec | {"supervised": [{"params": ["3k", "7k", "13k"], "tokens": ["32k"]}]})
     assert more > base
     assert len(more - base) == 1  # only what is new
-    assert not ids(small_spec | {"training": small_spec["training"] | {"peak_rate": 0.02}}) & base
+    assert not ids(small_spec | {"training": small_spec["training"] | {"learning_rate": 0.02}}) & base
     assert not ids(small_spec | {"corpus": small_spec["corpus"] | {"seed": 1}}) & base
 
 

@@ -19,7 +19,7 @@ from sweeps.resolve import dag_of
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.store import Store
 
-RULES = Training(batch_tokens=64, warmup_tokens=1600, schedule="wsd", decay=0.2)
+RULES = Training(batch_tokens=64, warmup_tokens=1600, schedule="wsd", decay_fraction=0.2)
 
 
 @pytest.fixture
@@ -33,17 +33,17 @@ def spec(small_spec: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_rate_is_constant_until_it_decays() -> None:
     rates = [learning_rate(step, 1000, RULES) for step in range(1000)]
-    begin = RULES.trunk_steps(1000)
+    begin = RULES.stable_steps(1000)
     assert begin == 800
-    assert set(rates[RULES.warmup_steps : begin + 1]) == {RULES.peak_rate}
+    assert set(rates[RULES.warmup_steps : begin + 1]) == {RULES.learning_rate}
     assert all(later < earlier for earlier, later in pairwise(rates[begin:]))
-    assert rates[-1] == pytest.approx(RULES.peak_rate * (1 / 200), rel=0.25)
+    assert rates[-1] == pytest.approx(RULES.learning_rate * (1 / 200), rel=0.25)
     longer = [learning_rate(step, 5000, RULES) for step in range(begin)]
     assert longer == rates[:begin]  # what makes a trunk
 
 
 def test_a_family_has_one_trunk(spec: dict[str, Any]) -> None:
-    apart, shared = dag_of(parse_sweep(spec | {"share_trunks": False})), dag_of(parse_sweep(spec))
+    apart, shared = dag_of(parse_sweep(spec | {"share_prefixes": False})), dag_of(parse_sweep(spec))
     runs = [step for step in shared.steps if step.kind != "trunk"]
     assert {step.id for step in runs} == {step.id for step in apart.steps}
     assert len(shared.steps) - len(runs) == 2 + 2 + 1  # two trunks a size, one for the student
@@ -76,7 +76,7 @@ def test_branches_end_in_the_bits_of_separate_runs(
 ) -> None:
     tables = []
     for sharing in (True, False):
-        sweep = parse_sweep(spec | {"share_trunks": sharing})
+        sweep = parse_sweep(spec | {"share_prefixes": sharing})
         dag, store = dag_of(sweep), Store(tmp_path / str(sharing))
         store.create()
         record_sweep(store, sweep, dag)

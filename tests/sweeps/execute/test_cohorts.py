@@ -68,7 +68,7 @@ def test_a_cohort_gives_what_its_members_give_apart_in_the_order_they_end(teache
 
 def test_a_member_that_diverges_leaves_the_others_alone(teacher: Decoder) -> None:
     recipes = students()
-    wild = replace(recipes[1], training=RULES.model_copy(update={"peak_rate": 1e30}))
+    wild = replace(recipes[1], training=RULES.model_copy(update={"learning_rate": 1e30}))
     runs = [Run(recipe=recipe) for recipe in (recipes[0], wild)]
     errors = {
         id(run): error for run, error in train_together(runs, TOKENS, data_seed=3, target=Online(teacher))
@@ -86,7 +86,7 @@ def test_a_bad_step_leaves_the_weights_of_the_one_before() -> None:
     run.step(blocks, None, None)
     before = weights(run.model)
     run.model.model.embed_tokens.weight.register_hook(lambda gradient: gradient * torch.inf)
-    with pytest.raises(Diverged, match=r"the gradient is not finite at step 2 of 40; lower peak_rate"):
+    with pytest.raises(Diverged, match=r"the gradient is not finite at step 2 of 40; lower learning_rate"):
         run.step(blocks, None, None)
     assert torch.equal(weights(run.model), before)
     assert run.done == 1
@@ -240,7 +240,7 @@ def test_a_cohort_commits_each_member_and_names_the_one_that_failed(
     for place in (store, alone):
         for step in teachers:
             run_step(place, step)
-    wild = students[0].training.model_copy(update={"peak_rate": 1e30})
+    wild = students[0].training.model_copy(update={"learning_rate": 1e30})
     bad = replace(students[0], training=wild)
     outcomes = {step.id: result for step, result in run_steps(store, [*students, bad])}
     assert isinstance(outcomes.pop(bad.id), Diverged)

@@ -22,7 +22,7 @@ from sweeps.store.store import Store
 def spec(small_spec: dict[str, Any], own_cache: Path) -> dict[str, Any]:
     rates = {"low": 1e-5, "high": 0.1, "log": True}
     small_spec["training"] |= {"schedule": "wsd"}
-    small_spec["tuning"] = {"params": "3k", "tokens": "64k", "trials": 5, "peak_rate": rates}
+    small_spec["tuning"] = {"params": "3k", "tokens": "64k", "trials": 5, "learning_rate": rates}
     return small_spec
 
 
@@ -51,7 +51,7 @@ class Search:
 def test_the_best_rate_is_chosen_and_the_worse_half_is_pruned(spec: dict[str, Any], tmp_path: Path) -> None:
     search = Search(spec, tmp_path / "t")
     chosen, (found,) = search()
-    assert chosen.training.peak_rate == found.values["peak_rate"]
+    assert chosen.training.learning_rate == found.values["learning_rate"]
     assert chosen.tuning is None
     assert chosen.students == search.sweep.students
     assert len(search.told) == found.trials == 5
@@ -115,11 +115,11 @@ def test_each_method_gets_its_own_temperature_under_the_tuned_rate(
     assert unsearched == search.sweep.methods[2]
     assert "minillm: nothing to search, it takes no other temperature" in search.told
     rates = {
-        result["step"]["training"]["peak_rate"]
+        result["step"]["training"]["learning_rate"]
         for step in search.store.steps()
         if (result := search.store.result(step)) and result["step"]["teacher"]
     }
-    assert rates == {chosen.training.peak_rate}
+    assert rates == {chosen.training.learning_rate}
 
 
 def test_a_search_ends_with_its_budget(spec: dict[str, Any], tmp_path: Path) -> None:
@@ -132,12 +132,12 @@ def test_a_search_ends_with_its_budget(spec: dict[str, Any], tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("rates", "message"),
     [
-        ({"low": 0.1, "high": 0.01}, r"tuning\.peak_rate: low \(0.1\) must be below high \(0.01\)"),
+        ({"low": 0.1, "high": 0.01}, r"tuning\.learning_rate: low \(0.1\) must be below high \(0.01\)"),
         ({"low": 0, "high": 0.01, "log": True}, "must be positive to search in logarithms"),
     ],
 )
 def test_a_range_must_be_one(spec: dict[str, Any], rates: dict[str, Any], message: str) -> None:
-    spec["tuning"]["peak_rate"] = rates
+    spec["tuning"]["learning_rate"] = rates
     with pytest.raises(InputError, match=message):
         parse_sweep(spec)
 
@@ -160,7 +160,7 @@ def test_a_method_is_never_tried_at_a_temperature_that_it_cannot_have(
 ) -> None:
     """Whether the range holds the only one that it takes, ends with it, or begins with it."""
     for low, high in ((0.5, 2), (0.5, 1), (1, 4)):
-        spec["tuning"] |= {"peak_rate": None, "temperature": {"low": low, "high": high}}
+        spec["tuning"] |= {"learning_rate": None, "temperature": {"low": low, "high": high}}
         search = Search(spec | {"methods": [method]}, tmp_path / "t")
         chosen, found = search()
         assert (found, search.ran) == ([], [])
@@ -171,7 +171,7 @@ def test_a_method_is_never_tried_at_a_temperature_that_it_cannot_have(
 def test_methods_of_some_students_are_tuned_in_their_place(spec: dict[str, Any], tmp_path: Path) -> None:
     own = [{"divergence": "skew-kl"}, TOP]
     spec["students"].append({"params": ["3k"], "tokens": ["64k"], "methods": own})
-    short = {"tokens": "32k", "peak_rate": None, "trials": 1}
+    short = {"tokens": "32k", "learning_rate": None, "trials": 1}
     spec["tuning"] |= short | {"temperature": {"low": 2, "high": 3}}
     chosen, found = Search(spec, tmp_path / "t")()
     assert [each.name for each in found] == ["skew-kl", "forward-kl"]

@@ -207,7 +207,7 @@ def test_divergence_names_the_compiler_if_plain_pytorch_does_not_diverge(compile
     run = run_of()
     run.step(BLOCKS, None, None)
     run.optimiser.weights[0] = torch.nan
-    with pytest.raises(Diverged, match="lower peak_rate"):
+    with pytest.raises(Diverged, match="lower learning_rate"):
         run.step(BLOCKS, None, None)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step, with_trunks
+from sweeps.dag.identity import method_identity
 from sweeps.execute.cohorts import cohorts
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method, named
@@ -34,7 +35,7 @@ def test_named_methods_are_methods(name: str, small_spec: dict[str, Any], own_ca
     assert method.name == name
     assert made({"use": name}) == method
     spelt = made(method.model_dump(exclude={"use"}))
-    assert spelt.identity == method.identity
+    assert method_identity(spelt) == method_identity(method)
     assert spelt.name != name
     ids = [{step.id for step in sweep(small_spec, how).steps} for how in (name, spelt.model_dump())]
     assert ids[0] == ids[1]

@@ -30,12 +30,12 @@ def spec_file(small_spec: dict[str, Any], tmp_path: Path, own_cache: Path) -> Pa
 def test_changes_reach_fields_and_lists_and_leave_the_rest() -> None:
     spec = {"name": "a", "students": [{"params": [1], "tokens": [2]}]}
     changed = override(
-        spec, ["students[0].params=[10k,30k]", "training.peak_rate=0.02", "students[1].params=[5]"]
+        spec, ["students[0].params=[10k,30k]", "training.learning_rate=0.02", "students[1].params=[5]"]
     )
     assert changed == {
         "name": "a",
         "students": [{"params": ["10k", "30k"], "tokens": [2]}, {"params": [5]}],
-        "training": {"peak_rate": 0.02},
+        "training": {"learning_rate": 0.02},
     }
     assert spec["students"] == [{"params": [1], "tokens": [2]}]
     everywhere = override(changed, ["students.params=[7]", "students.1.tokens=[9]"])
@@ -45,14 +45,13 @@ def test_changes_reach_fields_and_lists_and_leave_the_rest() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("peak_rate", r"--set: write FIELD=VALUE"),
+        ("learning_rate", r"--set: write FIELD=VALUE"),
         ("a b=1", r"--set: 'a b' is no field"),
         ("students[3].params=[1]", r"--set students\[3\].params: there is no \[3\] in \[\{'params'"),
         ("name.params=[1]", r"--set name.params: params is looked for in 'small'"),
         ("students.sizes=[1]", r"students\[0\].sizes: no such field; did you mean 'params'\?"),
-        ("training.lr=1", r"training.lr: no such field; did you mean 'peak_rate'\?"),
         ("name=[", r"--set name: not valid YAML"),
-        ("training.peak_rat=1", r"training.peak_rat: no such field; did you mean 'peak_rate'\?"),
+        ("training.learning_rat=1", r"training.learning_rat: no such field; did you mean 'learning_rate'\?"),
     ],
 )
 def test_changes_that_make_no_sense_are_explained(spec_file: Path, change: str, message: str) -> None:
@@ -66,7 +65,7 @@ def test_the_schema_accepts_the_presets_as_written_and_knows_every_field() -> No
         jsonschema.validate(yaml.safe_load(text), schema)
     with pytest.raises(jsonschema.ValidationError, match="peak_rat"):
         jsonschema.validate({"name": "a", "training": {"peak_rat": 1}}, schema)
-    assert "mu-P" in schema["$defs"]["Training"]["properties"]["peak_rate"]["description"]
+    assert "mu-P" in schema["$defs"]["Training"]["properties"]["learning_rate"]["description"]
 
 
 def test_a_plan_is_told_in_words_json_and_pictures(spec_file: Path, tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
+from sweeps.dag.expand import Step
+from sweeps.dag.identity import training_identity
+from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Taid
-from sweeps.spec.spec import load_sweep, parse_sweep, presets
+from sweeps.spec.spec import Training, load_sweep, parse_sweep, presets
 
 
 def test_quantities_are_read_as_people_write_them(small_spec: dict[str, Any]) -> None:
@@ -46,13 +49,16 @@ def test_every_preset_is_valid() -> None:
             "exactly one of tokens, tokens_per_param, flops; found tokens and flops",
         ),
         ({"teachers": []}, "students need teachers"),
-        ({"training": {"peak_rate": float("inf")}}, "training.peak_rate: input should be a finite number"),
+        (
+            {"training": {"learning_rate": float("inf")}},
+            "training.learning_rate: input should be a finite number",
+        ),
         ({"supervised": [{"params": [10**400], "tokens": ["1M"]}]}, "supervised[0].params[0]: too large"),
         ({"supervised": [{"params": ["7k"], "tokens": ["1M"], "seeds": [2**63]}]}, "supervised[0].seeds[0]"),
         ({"name": ".."}, "name: string should match"),
         (
-            {"training": {"schedule": "wsd", "decay": 1.0}},
-            "training.decay: input should be less than or equal",
+            {"training": {"schedule": "wsd", "decay_fraction": 1.0}},
+            "training.decay_fraction: input should be less than or equal",
         ),
         ({"students": []}, "teachers without students"),
         ({"training": {"batch_tokens": 100}}, "must be a multiple of corpus.context (32)"),
@@ -130,9 +136,9 @@ def test_a_method_s_name_says_what_is_not_at_its_default() -> None:
         ("supervised: [{params: [2026-01-01], tokens: [1M]}]", "params[0]: cannot read '2026-01-01'"),
         ("supervised: [{params: [.inf], tokens: [1M]}]", "params[0]: cannot read '.inf'"),
         ("supervised: [{params: [!!int 010], tokens: [1M]}]", "'010' is no decimal number"),
-        ("training: {peak_rate: true}", "training.peak_rate: expected a number, not True"),
-        ("training: {peak_rate: 0,01}", "training.peak_rate: input should be greater"),
-        ("training: {peak_rate: 1_5}", "training.peak_rate: cannot read '1_5'"),
+        ("training: {learning_rate: true}", "training.learning_rate: expected a number, not True"),
+        ("training: {learning_rate: 0,01}", "training.learning_rate: input should be greater"),
+        ("training: {learning_rate: 1_5}", "training.learning_rate: cannot read '1_5'"),
         ("corpus: {context: 4k}", "corpus.context: cannot read '4k' as a number"),
         ("corpus: {vocab: 300.5}", "corpus.vocab: "),
         ("name: 12", "name: input should be a valid string, found 12; put it in quotes"),
@@ -154,16 +160,16 @@ def test_yaml_is_read_as_it_was_meant(tmp_path: Path) -> None:
     path.write_text(
         "name: 1e3\n"
         "corpus: {vocab: 1e3, context: 128, text_field: no}\n"
-        "training: {batch_tokens: 1_280, peak_rate: 1e-3, weight_decay: .5, compile: yes}\n"
+        "training: {batch_tokens: 1_280, learning_rate: 1e-3, weight_decay: .5, compile: yes}\n"
         "supervised: [{params: [1, 5k, 1e3], tokens_per_param: [20:1, 40], seeds: [10,11,1_000]}]\n"
         "methods: [{temperature: 2, taid: {pace: 1e1}}]\n"
     )
-    sweep = load_sweep(path, ["training.clip=1e-1", "training.decay=.3"])
+    sweep = load_sweep(path, ["training.max_grad_norm=1e-1", "training.decay_fraction=.3"])
     assert (sweep.name, sweep.corpus.text_field) == ("1e3", "no")
     assert (sweep.corpus.vocab, sweep.training.batch_tokens) == (1000, 1280)
     training = sweep.training
-    assert (training.peak_rate, training.weight_decay, training.compile) == (1e-3, 0.5, True)
-    assert (training.clip, training.decay) == (0.1, 0.3)
+    assert (training.learning_rate, training.weight_decay, training.compile) == (1e-3, 0.5, True)
+    assert (training.max_grad_norm, training.decay_fraction) == (0.1, 0.3)
     (grid,) = sweep.supervised
     assert (grid.params, grid.tokens_per_param, grid.seeds) == ([1, 5e3, 1e3], [20, 40], [10, 11, 1000])
     assert sweep.methods[0].taid == Taid(pace=10)
@@ -211,3 +217,39 @@ def test_files_that_are_no_specs(tmp_path: Path, content: str, message: str) -> 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"no such preset \(presets: .*quickstart"):
         load_sweep("quickstrat")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ({"lr": 0.02}, {"learning_rate": 0.02}),
+        ({"peak_rate": 0.02, "clip": 2.0}, {"learning_rate": 0.02, "max_grad_norm": 2.0}),
+        ({"decay": 0.3, "final_rate": 0.01}, {"decay_fraction": 0.3, "final_lr_fraction": 0.01}),
+        ({"grad_clip": 2.0}, {"max_grad_norm": 2.0}),
+    ],
+)
+def test_names_of_other_trainers_and_of_0_1_0_are_accepted(
+    theirs: dict[str, Any], ours: dict[str, Any]
+) -> None:
+    assert Training(**theirs) == Training(**ours)
+    changes = [f"training.{name}={value}" for name, value in theirs.items()]
+    assert load_sweep("quickstart", changes).training == load_sweep("quickstart").training.model_copy(
+        update=ours
+    )
+
+
+def test_one_field_under_two_names_is_an_error() -> None:
+    spec = {
+        "training": {"lr": 0.01, "learning_rate": 0.02},
+        "supervised": [{"params": ["3k"], "tokens": ["1M"]}],
+    }
+    with pytest.raises(InputError, match="lr and learning_rate are the same field; give only learning_rate"):
+        parse_sweep({"name": "two", **spec})
+
+
+def test_a_step_of_0_1_0_is_read() -> None:
+    """Its rules stand in stores under the names of then, and its id is the same."""
+    step = dag_of(load_sweep("quickstart")).steps[0]
+    then = step.as_json() | {"training": training_identity(step.training)}
+    assert "peak_rate" in then["training"]
+    assert Step.from_json(then) == step

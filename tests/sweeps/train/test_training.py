@@ -61,9 +61,9 @@ def test_the_rate_warms_up_in_tokens_and_decays_to_its_floor() -> None:
         warmup = RULES.warmup_steps
         assert warmup == round(1600 / 128)
         assert np.argmax(rates) in (warmup - 1, warmup)
-        assert max(rates) == pytest.approx(RULES.peak_rate)
+        assert max(rates) == pytest.approx(RULES.learning_rate)
         assert all(later < earlier for earlier, later in pairwise(rates[warmup:]))
-        assert rates[-1] == pytest.approx(RULES.final_rate * RULES.peak_rate, rel=0.1, abs=1e-6)
+        assert rates[-1] == pytest.approx(RULES.final_lr_fraction * RULES.learning_rate, rel=0.1, abs=1e-6)
 
 
 def test_mu_p_gives_hidden_matrices_a_rate_of_one_over_fan_in() -> None:
@@ -157,8 +157,8 @@ def test_a_student_of_a_good_teacher_learns_from_it() -> None:
 
 
 def test_divergence_is_noticed_and_names_the_step() -> None:
-    with pytest.raises(Diverged, match=r"the gradient is not finite at step 2 of 20; lower peak_rate"):
-        train(recipe(20, training=Training(batch_tokens=128, peak_rate=1e30)), stream())
+    with pytest.raises(Diverged, match=r"the gradient is not finite at step 2 of 20; lower learning_rate"):
+        train(recipe(20, training=Training(batch_tokens=128, learning_rate=1e30)), stream())
 
 
 def test_the_standard_error_is_that_of_block_means() -> None:

@@ -42,7 +42,7 @@ def test_runs_under_other_rules_or_texts_are_kept_apart(
 ) -> None:
     sweep_into(store, one_run)
     first = results(store.root)
-    sweep_into(store, one_run | {"training": one_run["training"] | {"peak_rate": 0.02}})
+    sweep_into(store, one_run | {"training": one_run["training"] | {"learning_rate": 0.02}})
     second = results(store.root)
     text_file.write_text(text_file.read_text() + "\n\nOne more paragraph.")
     sweep_into(store, one_run)
