@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
-from sweeps.dag.expand import Step
+from sweeps.dag.expand import Step, expand
 from sweeps.dag.kind import StepKind
 from sweeps.dag.resolved import Resolved, Text
 from sweeps.resolve import dag_of
@@ -186,8 +186,8 @@ def test_steps_follow_from_plain_data_without_reading_a_file() -> None:
     }
     sweep = parse_sweep(spec)
     resolved = Resolved(sweep=sweep, text=Text(corpus=sweep.corpus, fingerprint="f" * 16))
-    first, second = (dag_of(resolved).steps for _ in range(2))
+    first, second = (expand(resolved).steps for _ in range(2))
     assert [step.id for step in first] == [step.id for step in second]
     assert [step.kind for step in first] == [StepKind.PRETRAIN, StepKind.PRETRAIN]
-    other = dag_of(replace(resolved, text=Text(corpus=sweep.corpus, fingerprint="e" * 16))).steps
+    other = expand(replace(resolved, text=Text(corpus=sweep.corpus, fingerprint="e" * 16))).steps
     assert not {step.id for step in first} & {step.id for step in other}
