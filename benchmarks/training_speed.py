@@ -247,7 +247,7 @@ def start(_: int) -> None:
 LOSS = """
 import sys, time, torch
 from torch.nn import functional as F
-from sweeps.engine import chunked
+from sweeps.model import chunked_loss
 from sweeps.model.compiled import compiled
 from sweeps.model.device import keep_memory
 from sweeps.distill.divergences import forward_kl, guided_loss
@@ -267,18 +267,18 @@ def at_once(logits, taught):
     return guided_loss(logits, log_probabilities(F.linear(taught, head)), labels[: len(logits)])
 if how == "compiled":
     per_token = compiled(at_once)
-    block = (chunked.BLOCK if dtype == torch.bfloat16 else chunked.BLOCK_IN_FULL) // 32768
+    block = (chunked_loss.BLOCK if dtype == torch.bfloat16 else chunked_loss.BLOCK_IN_FULL) // 32768
     logits = torch.zeros(block, 32768, dtype=dtype, requires_grad=True)
     per_token(logits, taught[:block]).sum().backward()
     del logits
 if how == "plain":
-    chunked.LOGITS_AT_ONCE = 2**40
+    chunked_loss.LOGITS_AT_ONCE = 2**40
 torch.randn(64, 512).to(dtype) @ torch.randn(512, 64).to(dtype)
 def most():
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
 before, began = most(), time.process_time()
-loss = chunked.mean_loss(per_token, features, weight, taught)
+loss = chunked_loss.mean_loss(per_token, features, weight, taught)
 loss.backward()
 print(loss.item(), time.process_time() - began, most() - before)
 """

@@ -170,9 +170,9 @@ def fit(
     ``joint`` fits the supervised and the first distillation law to all runs together, or (False) the
     supervised law to its own runs alone; by default together, unless that bends the supervised law.
     ``objective`` is minimised from ``starts`` places. ``draws`` refits carry the uncertainty, each of runs
-    drawn anew (``resample="runs"``; :func:`fits.estimation.bootstrap.resampled` lists other ways). ``held_out`` also
-    leaves the largest runs and best teachers out and predicts them. ``seed`` is that of starts and draws;
-    ``name`` and ``source`` are the calibration's.
+    drawn anew (``resample="runs"``; :func:`fits.estimation.bootstrap.resampled` lists other ways).
+    ``held_out`` also leaves the largest runs and best teachers out and predicts them. ``seed`` is that of
+    starts and draws; ``name`` and ``source`` are the calibration's.
     ``executor``, any :class:`concurrent.futures.Executor`, spreads the starts and the draws over threads,
     processes or machines; the result does not depend on it.
     ``architecture`` gives the ``context``, ``vocab`` and ``aspect_ratio`` with which plans count FLOPs, where

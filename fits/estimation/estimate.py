@@ -28,10 +28,10 @@ class Objective:
 
     ``delta`` is where Huber's function turns linear: a number in units of ln(loss) (Hoffmann et al. 2022
     used 1e-3), "auto" for 1.345 times the noise that the rows themselves show, or infinity for least
-    squares. At any ``delta`` the priors count against the noise of the rows (:mod:`fits.estimation.huber`). With "auto"
-    each kind of run is weighted by its own noise. ``in_nats`` compares losses instead of their logarithms.
-    Where what is left is the law's own error rather than noise, as in the public distillations, the rows
-    missed most carry information, and ``delta=inf, in_nats=True`` predicts better.
+    squares. At any ``delta`` the priors count against the noise of the rows (:mod:`fits.estimation.huber`).
+    With "auto" each kind of run is weighted by its own noise. ``in_nats`` compares losses instead of their
+    logarithms. Where what is left is the law's own error rather than noise, as in the public distillations,
+    the rows missed most carry information, and ``delta=inf, in_nats=True`` predicts better.
     ``asymmetry`` above 1 makes over-estimates cost more, for rungs that were not tuned to the end.
     ``standard_errors`` gives a run with a larger ``loss_se`` less weight: its variance is added to what the
     residuals show beyond it. (Errors of one held-out set are common to all runs; then leave it off.)
@@ -176,9 +176,9 @@ def estimate(
 ) -> Estimate:
     """Fit ``model`` from ``starts`` random points of its priors and from the points in ``near``.
 
-    The supervised law alone starts from a grid of as many pairs of exponents (:mod:`fits.estimation.variable_projection`).
-    ``sigma`` (rows,) fixes the noise; without it the noise is estimated, one value a kind of run.
-    ``executor`` spreads the starts over threads, processes or machines.
+    The supervised law alone starts from a grid of as many pairs of exponents
+    (:mod:`fits.estimation.variable_projection`). ``sigma`` (rows,) fixes the noise; without it the noise is
+    estimated, one value a kind of run. ``executor`` spreads the starts over threads, processes or machines.
     """
     rng = np.random.default_rng(seed)
     auto = objective.delta == "auto" and sigma is None

@@ -1,8 +1,9 @@
 """What is a method worth? A multiplier on tokens, parameters or compute against a matched control.
 
 Every run of a method is paired with the run of the control that differs in nothing else, so what size,
-tokens, teacher and seed do cancels. A law that all runs share (:mod:`fits.methods.shared_law`) says which multiple of its
-input would have changed the control's loss as much; around "no difference" that hardly matters.
+tokens, teacher and seed do cancels. A law that all runs share (:mod:`fits.methods.shared_law`) says which
+multiple of its input would have changed the control's loss as much; around "no difference" that hardly
+matters.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What training and inference cost: FLOPs of an architecture, teacher costs that a scenario charges (Busbridge et
-al. 2025, Eq. 9), and devices with their speed, memory and price.
+"""What training and inference cost: FLOPs of an architecture, teacher costs that a scenario charges
+(Busbridge et al. 2025, Eq. 9), and devices with their speed, memory and price.
 
 Imports nothing but ``scaling``'s top-level modules.
 """

@@ -31,8 +31,8 @@ def draw(
 ) -> Figure:
     """A figure of a kind of :data:`scaling.figures.registry.KINDS`, or by its number in the paper.
 
-    ``asked`` are fields of :class:`scaling.figures.registry.Asked`: students, teachers, tokens, ratios, budgets,
-    scenarios, law.
+    ``asked`` are fields of :class:`scaling.figures.registry.Asked`: students, teachers, tokens, ratios,
+    budgets, scenarios, law.
 
     Raises :class:`~scaling.errors.InputError` for an unknown kind or number, or for what it does not heed.
     """

@@ -1,8 +1,8 @@
 """The compute-optimal distillation of many students at once.
 
 Under every scenario the problem is one-dimensional: a budget is split between the teacher and the student,
-and each part is spent as well as it can be (see :mod:`scaling.planner.best_teacher`). The free variable is the log odds
-of the teacher's part; where the teacher is free, the logarithm of what it cost somebody else.
+and each part is spent as well as it can be (see :mod:`scaling.planner.best_teacher`). The free variable is
+the log odds of the teacher's part; where the teacher is free, the logarithm of what it cost somebody else.
 """
 
 from __future__ import annotations

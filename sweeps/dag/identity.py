@@ -1,8 +1,8 @@
 """Canonical forms that ids of steps are hashed from, frozen at 0.1.0.
 
-An id must not change when a field is renamed or a new one is added. Rules and methods are therefore written under
-the names that their fields had in 0.1.0, and a field added since is left out while it has its default, at which
-everything is as it was.
+An id must not change when a field is renamed or a new one is added. Rules and methods are therefore written
+under the names that their fields had in 0.1.0, and a field added since is left out while it has its default,
+at which everything is as it was.
 """
 
 from __future__ import annotations

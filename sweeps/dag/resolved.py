@@ -29,7 +29,8 @@ class PretrainedTeacher:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resolved:
-    """A sweep with its text and pretrained teachers looked up: all that :func:`~sweeps.dag.expand.expand` needs."""
+    """A sweep with its text and pretrained teachers looked up: all that :func:`~sweeps.dag.expand.expand`
+    needs."""
 
     sweep: Sweep
     text: Text

@@ -15,15 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import InputError
-
-try:
-    import sweeps.environment  # noqa: F401
-except InputError as wrong:  # said in a sentence where this is the command, and whoever imports it says so
-    if __name__ != "__main__":
-        raise
-    sys.stderr.write(f"error: {wrong}\n")
-    raise SystemExit(2) from None
-
 from sweeps.dag.expand import Step
 from sweeps.dag.kind import StepKind
 from sweeps.data import TokenisedCorpus
@@ -71,9 +62,9 @@ def run_steps(
     """Run ``steps`` of one cohort side by side; yield each with its result, or why it failed, when it ends.
 
     Their progress goes to ``watch``, and to an experiment ``tracker`` if one is named here or in the
-    environment (:mod:`sweeps.execute.trackers`). Each becomes the attempt that ``numbers`` says, by id, or the next
-    one; what is known ``about`` it is told with the claim. A step that another process works on is yielded
-    with :class:`~sweeps.store.outcomes.Stopped`.
+    environment (:mod:`sweeps.execute.trackers`). Each becomes the attempt that ``numbers`` says, by id, or
+    the next one; what is known ``about`` it is told with the claim. A step that another process works on is
+    yielded with :class:`~sweeps.store.outcomes.Stopped`.
 
     Raises:
         InputError, OSError: what concerns them all.

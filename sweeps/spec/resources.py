@@ -58,8 +58,8 @@ class Devices(Part):
     """The hardware that a plan reckons with, and its price."""
 
     name: str | None = None
-    """A GPU of scaling/costs/hardware.csv, such as h100: time is then FLOPs over what it reaches. If none is given,
-    time comes from a probe of this machine."""
+    """A GPU of scaling/costs/hardware.csv, such as h100: time is then FLOPs over what it reaches. If none is
+    given, time comes from a probe of this machine."""
     utilisation: Number = Field(UTILISATION, gt=0, le=1)
     """Share of the GPU's peak in each model's precision that training reaches; small models reach less."""
     dollars_per_hour: Number | None = Field(None, gt=0)
