@@ -225,8 +225,8 @@ def _tuned(resolved: Resolved, teachers: list[Step]) -> Iterator[Step]:
     steps = sweep.training.steps(sweep.base.tuning_tokens)
     if steps < (least := 2 * sweep.training.warmup_steps):
         raise InputError(
-            f"base.tuning_tokens: {format_number(sweep.base.tuning_tokens)} tokens are {steps} optimiser steps, of "
-            f"which warm-up takes {least // 2}; at most half may be warm-up: ask for "
+            f"base.tuning_tokens: {format_number(sweep.base.tuning_tokens)} tokens are {steps} optimiser "
+            f"steps, of which warm-up takes {least // 2}; at most half may be warm-up: ask for "
             f"{format_number(least * sweep.training.batch_tokens)} or more"
         )
     for teacher in teachers:
