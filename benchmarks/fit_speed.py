@@ -18,7 +18,7 @@ from fits.estimation.bootstrap import bootstrap, redrawn
 from fits.estimation.estimate import Estimate, estimate
 from fits.estimation.levenberg_marquardt import Array, Problem, minimise, objective, quadratic
 from fits.estimation.model import Model, Rows
-from fits.published.__main__ import busbridge2025
+from fits.published import busbridge2025
 from scaling import EffectiveTokensLaw, IdentifiableLaw, SupervisedLaw
 
 HUBER = Objective(delta=1e-3, priors=False)

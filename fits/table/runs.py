@@ -93,7 +93,8 @@ def read_runs(
         mapping: The file's column for one of ours, which is given by name or symbol: ``{"N": "Model Size",
             "C": "Training FLOP"}``. A factor states a unit (``{"D": "tokens*1e9"}``); an empty name says that
             a column of ours is not there (``{"method": ""}``). Without it, the names in
-            :data:`fits.table.column_names.SYNONYMS` are understood, the papers' symbols, and exported W&B tables.
+            :data:`fits.table.column_names.SYNONYMS` are understood, the papers' symbols, and exported W&B
+            tables.
         loss_unit: "nats/token" (the default), "bits/token", "bits/byte" or "perplexity".
         bytes_per_token: Mean bytes of a token of the held-out text, which converts losses in bits/byte.
         decimal: "." or "," in the cells.

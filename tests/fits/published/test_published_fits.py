@@ -15,7 +15,7 @@ from fits import Objective, datasets, fit
 from fits.estimation.estimate import estimate
 from fits.estimation.levenberg_marquardt import minimise
 from fits.estimation.model import Model, Rows
-from fits.published.__main__ import busbridge2025 as figure1_fits
+from fits.published import busbridge2025 as figure1_fits
 from scaling import SupervisedLaw
 from scaling.laws import DistillationLaw, coefficients
 

@@ -21,6 +21,7 @@ from sweeps.execute.drivers import Session
 from sweeps.execute.jobs import Job, Outcome
 from sweeps.execute.scheduler import run
 from sweeps.execute.state import State
+from sweeps.resolve import dag_of
 from sweeps.spec.resources import Caps, Devices, Resources
 from sweeps.spec.spec import parse_sweep
 from sweeps.store import leases, outcomes
