@@ -12,8 +12,11 @@ from fits.table.findings import Finding
 from fits.table.runs import validate
 from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration
 from scaling.errors import InputError
+from scaling.laws import SupervisedLaw
 from sweeps.dag.expand import Dag, Step
 
+SMALL_MODELS, SMALL = "distlaw2026-permissive", 1e7
+"""A calibration of models of some thousand parameters, and the size below which it is nearer."""
 USUAL_RATIO = 1000.0
 """Tokens per parameter of a model from elsewhere whose training is not known: models that are released were
 trained far beyond the 20 of Hoffmann et al. 2022."""
@@ -25,7 +28,7 @@ def foreseen(dag: Dag) -> list[Finding]:
     There are no losses yet: those of a published law stand in for them. They only decide on which side of
     their students the teachers lie, and which losses are alike.
     """
-    law = Calibration.load(DEFAULT_CALIBRATION).supervised
+    law = _nearest_law(dag)
 
     def loss(step: Step) -> float:
         return float(law.loss(step.shape.params, _tokens(step)))
@@ -45,6 +48,12 @@ def foreseen(dag: Dag) -> list[Finding]:
     if known.distillations and not any(finding.level == "refuse" for finding in found):
         found += check_distillation(known, law)
     return list(dict.fromkeys(found))
+
+
+def _nearest_law(dag: Dag) -> SupervisedLaw:
+    """Return the published law fitted nearest to the sizes; large models say nothing of the smallest."""
+    small = max(step.shape.params for step in dag.steps) < SMALL
+    return Calibration.load(SMALL_MODELS if small else DEFAULT_CALIBRATION).supervised
 
 
 def _row(step: Step, loss: float, teacher_loss: float | None) -> dict[str, Any]:
