@@ -197,9 +197,7 @@ def test_settings_out_of_range_are_refused(name: str, value: str, monkeypatch: p
     assert seconds_from(name, 45.0, at_least=0.5) == 45
 
 
-@pytest.mark.parametrize(
-    ("module", "arguments"), [("distlaw", ["sweep", "status"]), ("sweeps.execute.step", [])]
-)
+@pytest.mark.parametrize(("module", "arguments"), [("distlaw", ["sweep", "status"]), ("sweeps.run_step", [])])
 def test_a_wrong_setting_ends_commands_with_2(module: str, arguments: list[str], tmp_path: Path) -> None:
     """Those of a step too, which else every worker would fail on, again and again."""
     import os

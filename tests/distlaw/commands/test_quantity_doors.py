@@ -82,7 +82,10 @@ def by_table(text: str, unit: str) -> float:
     column = {"tokens": "tokens", "FLOPs": "compute"}[unit]
     frame = pd.DataFrame({"params": [1e9], "tokens": [2e10], "loss": [2.5]})
     frame[column] = pd.Series([text], dtype=object)
-    return float(validate(frame)[column].iloc[0])
+    read = validate(frame)
+    if column not in read:
+        raise InputError(f"{column}: its values are no compute, so the column is another one of that name")
+    return float(read[column].iloc[0])
 
 
 def grid(values: object, unit: str) -> float:

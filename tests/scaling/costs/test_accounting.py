@@ -14,7 +14,7 @@ from scaling import Architecture, Calibration, InputError, Question, frontier, p
 from scaling.costs.accounting import ASSUMED, COUNTED, GIVEN, PLAUSIBLE, extremes, with_numbers
 from scaling.reports.plan_text import calibration_text, percentages, plan_html, plan_text
 
-FROZEN = Path(__file__).parent / "frozen" / "calibration-1.json"
+FROZEN = Path(__file__).parents[1] / "calibration" / "frozen" / "calibration-1.json"
 
 
 def assuming(*names: str, **numbers: float) -> Calibration:

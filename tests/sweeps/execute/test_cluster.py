@@ -203,7 +203,7 @@ def test_a_job_takes_along_what_it_needs(small_spec: dict[str, Any], monkeypatch
         (text,) = folder.glob(sent["corpus"]["source"])
         assert text.read_text() == Path(sweep.corpus.source).read_text()
         assert {path.name for path in folder.iterdir()} == {*submission.PACKAGES, "texts", submission.SPEC}
-        assert (folder / "scaling" / "hardware.csv").is_file()
+        assert (folder / "scaling" / "costs" / "hardware.csv").is_file()
         monkeypatch.chdir(folder)
         assert {step.id for step in dag_of(parse_sweep(sent)).steps} == {
             step.id for step in dag_of(sweep).steps

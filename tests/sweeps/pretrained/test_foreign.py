@@ -279,7 +279,8 @@ def test_a_sweep_measures_it_and_distils_from_it(
     measured = store.result(evaluate.id)
     assert measured is not None
     assert 4 < measured["loss"] < 12  # random weights, 300 tokens
-    store.write({"steps": [step.id for step in dag.steps], "setting": evaluate.setting}, "sweep.json")
+    recorded = {"spec": {}, "steps": [step.id for step in dag.steps], "setting": evaluate.setting}
+    store.write(recorded, "sweep.json")
     table = results(store.root)
     assert sorted(table["kind"]) == ["distillation", "distillation", "supervised"]
     student = table[table["teacher"] == evaluate.id].iloc[0]
