@@ -176,9 +176,9 @@ def _open(store: str) -> Store:
 
 
 def _status(store: str) -> Status:
-    from sweeps.watch.status import status as read
+    import sweeps
 
-    return read(_open(store))
+    return sweeps.status(store)
 
 
 def _chosen(found: Status, prefixes: list[str]) -> list[StepStatus]:

@@ -87,16 +87,11 @@ def schema() -> None:
 
 def open_sweep(spec: str, store: str | None, changes: list[str] | None = None) -> tuple[Sweep, Dag, Store]:
     """The validated spec, its steps, and the store they go to (not made yet)."""
-    from sweeps.resolve import dag_of
-    from sweeps.spec.spec import load_sweep, spec_name
+    import sweeps
     from sweeps.store.store import Store
 
-    sweep = load_sweep(spec, changes or ())
-    try:
-        dag = dag_of(sweep)
-    except InputError as error:
-        raise InputError(f"{spec_name(spec)}: {error}") from None
-    return sweep, dag, Store(f"runs/{sweep.name}" if store is None else store)
+    loaded = sweeps.load(spec, changes or ())
+    return loaded.spec, loaded.dag, Store(loaded.default_store if store is None else store)
 
 
 def refuse_above_caps(sweep: Sweep, whole: Estimate) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from distlaw.commands.sweep.plan import Changes, Spec, open_sweep
+from distlaw.commands.sweep.plan import Changes, Spec
 
 
 def submit(
@@ -28,10 +28,10 @@ def submit(
 
     Example: distlaw sweep submit spec.yaml --store s3://bucket/sweep --address http://127.0.0.1:8265
     """
-    from sweeps.execute.submission import submit as send
+    import sweeps
 
-    sweep, dag, _ = open_sweep(spec, store, changes)
-    job = send(address, sweep, store, install=install)
-    typer.echo(f"{sweep.name}: {len(dag.steps)} steps submitted as {job}")
+    loaded = sweeps.load(spec, changes or ())
+    job = loaded.submit(address, store, install=install)
+    typer.echo(f"{loaded.spec.name}: {len(loaded.dag.steps)} steps submitted as {job}")
     typer.echo(f"  distlaw sweep watch {store}")
     typer.echo(f"  ray job logs --address {address} {job} --follow")
