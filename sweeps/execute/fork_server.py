@@ -220,14 +220,14 @@ def _wait(pids: list[int]) -> int:
 
 def _child(request: dict[str, Any], rank: dict[str, str], wire: IO[bytes], parent: int) -> None:
     """Run a job in this fresh process, and end with it."""
-    code = 1
+    code, begun = 1, time.monotonic()
     try:
         os.setsid()
         _die_with_parent(parent)
         os.environ.update(rank)
         leads = rank.get("RANK", "0") == "0"
         failed = False
-        for outcome in _outcomes(request, leads=leads):
+        for outcome in _outcomes(request, leads=leads, begun=begun):
             failed |= outcome.ending is not Ending.DONE
             if leads or failed:
                 _say(wire, ended=[outcome.step, outcome.number, outcome.ending, outcome.reason])
@@ -240,7 +240,7 @@ def _child(request: dict[str, Any], rank: dict[str, str], wire: IO[bytes], paren
         os._exit(code)
 
 
-def _outcomes(request: dict[str, Any], *, leads: bool) -> Iterator[Outcome]:
+def _outcomes(request: dict[str, Any], *, leads: bool, begun: float) -> Iterator[Outcome]:
     """Run a job; where not even its log can be opened, nothing is tried."""
     store, job = Store(request["store"]), Job.from_json(request["job"])
     with ExitStack() as stack:
@@ -249,7 +249,7 @@ def _outcomes(request: dict[str, Any], *, leads: bool) -> Iterator[Outcome]:
         except Exception as error:
             yield from (failure(store, step, number, error) for step, number in job.attempts.items())
             return
-        yield from run_job(store, job, log=log)
+        yield from run_job(store, job, log=log, begun=begun)
 
 
 @contextmanager

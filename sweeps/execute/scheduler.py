@@ -7,7 +7,9 @@ the work. What executors report comes first; what the store says counts, also wh
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 from scaling.errors import InputError
@@ -96,6 +98,10 @@ class Scheduler:
         self.outcomes: list[Outcome] = []
         """Still to be settled."""
         self.look_due = 0.0
+        self.looked = time.monotonic()
+        """When the last look began."""
+        self.unseen: deque[float] = deque(maxlen=3)
+        """Seconds from the beginning of a look to the end of the next: a slow store makes them long."""
         self._check_resources()
         self._read_history()
 
@@ -246,7 +252,8 @@ class Scheduler:
         """See what the store says of steps that are under way, here and elsewhere."""
         if time.monotonic() < self.look_due:
             return
-        self.look_due = time.monotonic() + self.look_seconds
+        before, self.looked = self.looked, time.monotonic()
+        self.look_due = self.looked + self.look_seconds
         self.refused = None
         for running in list(self.state.running.values()):
             self._look_at(running)
@@ -256,8 +263,14 @@ class Scheduler:
         if self.store.read(CANCEL) is not None:
             self.state.halted = CANCELLED
         self.ledger.look()
-        if why := self.ledger.broken(self.look_seconds):
+        self.unseen.append(time.monotonic() - before)
+        if why := self.ledger.broken(self._ahead):
             self._stop(why)
+
+    @property
+    def _ahead(self) -> float:
+        """Seconds in which money may be spent unseen, as measured: one look that slept makes no rule."""
+        return max(self.look_seconds, median(self.unseen))
 
     def _look_at(self, running: Running) -> None:
         step, number = running.step.id, running.number

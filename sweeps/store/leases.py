@@ -94,11 +94,18 @@ class Lease:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def claim(cls, store: Store, step: str, number: int, **about: Any) -> Lease | None:
-        """Claim attempt ``number``; None if somebody else was first. ``about`` is told with the claim."""
+    def claim(
+        cls, store: Store, step: str, number: int, *, begun: float | None = None, **about: Any
+    ) -> Lease | None:
+        """Claim attempt ``number``; None if somebody else was first. ``about`` is told with the claim.
+
+        What it takes counts from ``begun`` on, by ``time.monotonic()``: its process ran before it claimed.
+        """
+        begun = begun or time.monotonic()
         claim = {"started": now(), "patience": PATIENCE, "due": FIRST_BEAT, **this_process(), **about}
+        claim["elapsed"] = time.monotonic() - begun
         won = create(store, claim, *place(step, number))
-        return cls(store, step, number, about) if won else None
+        return cls(store, step, number, about, started=begun) if won else None
 
     def fence(self) -> None:
         """Make sure that nobody has taken the step over, before writing what others rely on.

@@ -399,3 +399,11 @@ def test_a_watcher_that_slept_takes_nobody_for_dead(store: Store, monkeypatch: p
     assert watch.claimable("a") is None
     slow[0] = 0.5
     assert watch.claimable("a") is None
+
+
+def test_an_attempt_counts_from_the_start_of_its_process(store: Store) -> None:
+    lease = Lease.claim(store, "a", 1, begun=time.monotonic() - 7.0)
+    assert lease
+    assert attempts(store, "a")[0].seconds >= 7.0
+    lease.end(Ending.DONE)
+    assert 7.0 <= attempts(store, "a")[0].seconds < 60.0
