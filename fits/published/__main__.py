@@ -1,4 +1,4 @@
-"""Make the calibrations that ship with the package: ``python -m fits.published.__main__``.
+"""Make the calibrations that ship with the package: ``python -m fits.published``.
 
 Each is written to ``scaling/published``. Printed coefficients are copied from the papers; the sets named
 after Figure 1 of Busbridge et al. 2025 are fitted here, to the data in ``fits/data``, and that of our own
@@ -28,7 +28,7 @@ from scaling.laws import DistillationLaw, PublishedLaw, SupervisedLaw
 
 Array = NDArray[np.float64]
 DIRECTORY = Path(scaling.calibration.calibration.__file__).with_name("published")
-COMMAND = "python -m fits.published.__main__"
+COMMAND = "python -m fits.published"
 DRAWS = 1000
 SEED = 0
 

@@ -271,10 +271,10 @@ def test_the_transposition_that_gcc_12_compiles_wrongly_is_computed_rightly(
         return x.t().contiguous(), (x.float().t() * 2).bfloat16().contiguous()
 
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    monkeypatch.setattr(torch._inductor.config.cpp, "march", "x86-64-v4")
     x = torch.randn(128, 192).bfloat16()
-    made = Library(transposed, "transposed", torch.bfloat16)
-    torch.testing.assert_close(tuple(made(x)), transposed(x), rtol=0.01, atol=0)
+    with torch._inductor.config.patch({"cpp.march": "x86-64-v4"}):
+        made = Library(transposed, "transposed", torch.bfloat16)
+        torch.testing.assert_close(tuple(made(x)), transposed(x), rtol=0.01, atol=0)
     compiler = subprocess.run(["g++", "-dumpversion"], capture_output=True, text=True, check=True)
     if compiler.stdout.startswith("12"):
         assert [verdict.options for verdict in made.verdicts.values()] == [SAFER]
