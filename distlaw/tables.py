@@ -43,6 +43,14 @@ BytesPerToken = Annotated[
 Decimal = Annotated[str, typer.Option(help="Decimal mark of the table's numbers: . or ,")]
 
 
+def table_name(path: Path) -> str:
+    """The name of a table's fit: that of its file, without suffixes such as ``.csv.gz``."""
+    if str(path) == "-":
+        return "standard-input"
+    packed = path.suffix in (".gz", ".bz2", ".xz", ".zst")
+    return path.with_suffix("").stem if packed else path.stem
+
+
 def load_table(
     path: Path,
     mapping: str | Sequence[str] | None = None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distlaw.options import Aspect, Vocab, Window
-from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, Table, load_table
+from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, Table, load_table, table_name
 from scaling.errors import InputError
 from scaling.units import parse_list
 
@@ -109,7 +109,7 @@ def fit_command(
             runs, laws=law or None, supervised=given, draws=draws, seed=seed,
             gamma=gamma, fixed=_numbers("--fix", fix), tied=tied, joint=joint,
             objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
-            name=(out or table).stem, source=table.name, executor=pool,
+            name=out.stem if out else table_name(table), source=table.name, executor=pool,
             architecture=_architecture(context, vocab, aspect_ratio),
         )  # fmt: skip
     if leave_out:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -76,7 +76,7 @@ SYMBOLS = {
     "NT": "teacher_params", "DT": "teacher_tokens", "LT": "teacher_loss", "NS": "params", "DS": "tokens",
     "LS": "loss",
 }  # fmt: skip
-"""The papers' symbols, in this case only; as headers they give way to any spelled-out name."""
+"""The papers' symbols, in this case only."""
 MEASURED = (
     "params",
     "tokens",
@@ -109,8 +109,9 @@ class Source:
     scale: float = 1.0
     """What numbers without a unit of their own are multiplied by."""
     stated: bool = False
-    """Whether the header or ``--map`` says the unit."""
+    """Whether ``--map`` says the unit."""
     symbol: bool = False
+    """Whether the header is one letter, which may stand for something else."""
 
 
 @dataclass(slots=True)
@@ -146,17 +147,17 @@ def match(header: str, loss_unit: str | None = None) -> tuple[str, Source] | Non
     """The column of ours that a header is, if it is one; losses only where they are in ``loss_unit``."""
     bare = _GROUP.sub("", header, count=1) if _GROUP.match(header) else header
     if header in SYMBOLS:
-        return SYMBOLS[header], Source(header, symbol=True)
+        return SYMBOLS[header], Source(header, symbol=len(header) == 1)
     if loss_unit is not None and loss_unit_of(bare) == loss_unit:
         ours = _BY_KEY.get(_key(without_loss_unit(bare)))
         return (ours, Source(header)) if ours in ("loss", "teacher_loss", "loss_se") else None
     if ours := _BY_KEY.get(_key(bare)):
         return ours, Source(header)
     for stem, scale in header_parts(bare):
-        symbol = stem in SYMBOLS
+        symbol = stem in SYMBOLS and len(stem) == 1
         ours = SYMBOLS.get(stem) or _BY_KEY.get(_key(stem))
         if ours and (factor := scale(ours)) is not None:
-            return ours, Source(header, factor[0], factor[1], symbol)
+            return ours, Source(header, factor, symbol=symbol)
     return None
 
 
@@ -172,11 +173,15 @@ def distinct(headers: Sequence[object]) -> list[str]:
 
 
 def columns_of(
-    headers: Sequence[str], mapping: Mapping[str, str | None], loss_unit: str | None = None
+    headers: Sequence[str],
+    mapping: Mapping[str, str | None],
+    loss_unit: str | None = None,
+    other: Collection[str] = (),
 ) -> Columns:
     """Which of the headers (made by :func:`distinct`) is which column of ours.
 
-    What ``mapping`` names wins; an empty name says that a column of ours is not in the table.
+    What ``mapping`` names wins; an empty name says that a column of ours is not in the table. Letters in
+    ``other`` mean something else where a spelled-out name is there, as L and D for layers and width do.
 
     Raises InputError for a mapping that cannot be, and where two headers may be one column.
     """
@@ -196,7 +201,7 @@ def columns_of(
     _refuse_twins(headers, {*found.sources, *absent})
     for ours, sources in candidates.items():
         if ours not in found.sources and ours not in absent:
-            found.sources[ours] = _chosen(ours, sources)
+            found.sources[ours] = _chosen(ours, sources, other)
     taken = {source.header for source in found.sources.values()}
     found.set_aside = {header for header in headers if header in SYNONYMS and header not in taken}
     return found
@@ -253,9 +258,10 @@ def _refuse_twins(headers: Sequence[str], settled: set[str]) -> None:
             )
 
 
-def _chosen(ours: str, sources: Sequence[Source]) -> Source:
+def _chosen(ours: str, sources: Sequence[Source], other: Collection[str]) -> Source:
     """The header that fills a column of ours, of all that may."""
-    spelled = [source for source in sources if not source.symbol] or list(sources)
+    spelled = [source for source in sources if not (source.symbol and source.header in other)]
+    spelled = spelled or list(sources)
     if ours not in MEASURED:
         order = [ours, *SYNONYMS[ours]]
         rank = {_key(name): place for place, name in reversed(list(enumerate(order)))}
@@ -284,7 +290,7 @@ def map_part(ours: str, header: str, scale: float | None = None) -> str:
     """One part of the list that ``--map`` takes: ``D=tokens*1e9``."""
     symbol = next((symbol for symbol, name in SYMBOLS.items() if name == ours), ours)
     name = '"' + header.replace('"', '""') + '"' if re.search(r"[,=*\"']", header) else header
-    unit = "" if scale is None else f"*{scale:g}".replace("e+", "e")
+    unit = "" if scale is None else "*" + re.sub(r"e\+?0*", "e", f"{scale:g}")
     return f"{symbol}={name}{unit}"
 
 

@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from fits.table.cells import column_called
-from fits.table.column_names import Source
+from fits.table.cells import HEADERS, column_called
+from fits.table.column_names import Source, map_option, match
 from fits.table.units_in_headers import LOSS_UNITS, loss_unit_of
 from scaling.errors import InputError
 
 LOSSES = ("loss", "teacher_loss")
+MAPPED = "mapped"
+"""The attribute of a table that lists the columns of ours that ``--map`` named."""
+LEAST, SAME, MOST = 3, 0.005, 0.9
+"""Two measures of one loss agree, in as many rows, to within this share, in this share of the rows."""
 IN_BITS = {"loss_bits": "loss", "teacher_loss_bits": "teacher_loss"}
 """Losses in bits/token, by the column in nats/token that they fill."""
 
@@ -93,6 +97,31 @@ def _refuse_no_perplexity(table: pd.DataFrame, column: str) -> None:
         raise InputError(
             f"row {row + 1}, {column_called(table, column)}: a perplexity is at least 1, not "
             f"{table[column].iloc[row]:g}"
+        )
+
+
+def refuse_contradicting(table: pd.DataFrame) -> None:
+    """Refuse a loss beside a perplexity, or bits, of another loss: which one is the held-out one?
+
+    Perplexities are exponentials of losses, bits/token are 1/ln 2 times them, bits/byte proportional.
+    """
+    for column in table.columns:
+        header = str(column)
+        unit = loss_unit_of(header)
+        found = match(header, unit) if unit else None
+        if unit is None or found is None or found[0] != "loss":
+            continue
+        other = pd.to_numeric(table[column], errors="coerce")
+        nats = np.log(other.where(other > 0)) if unit == "perplexity" else other * np.log(2.0)
+        ratio = (nats / table["loss"]).replace([np.inf, -np.inf], np.nan).dropna()
+        right = float(ratio.median()) if unit == "bits/byte" else 1.0
+        if len(ratio) < LEAST or (np.abs(ratio / right - 1.0) < SAME).mean() > MOST:
+            continue
+        called = table.attrs.get(HEADERS, {}).get("loss", "loss")
+        raise InputError(
+            f"columns {called!r} and {header!r} measure different things (by their values, not by the unit); "
+            f"say which is the held-out loss, {map_option('loss', called)} or "
+            f"{map_option('loss', header)} {how_to_convert(unit)}"
         )
 
 

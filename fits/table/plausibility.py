@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 import numpy as np
 import pandas as pd
 
 from fits.table.cells import HEADERS, column_called
-from fits.table.column_names import map_option
+from fits.table.column_names import map_part
 from fits.table.units_in_headers import PF_DAY
 from fits.table.validation import LARGEST_VOCABULARY, uniform_loss
 from scaling.calibration.calibration import Calibration
@@ -31,6 +32,10 @@ _LEAVE_EMPTY = {
     "loss_se": "; leave it empty where it is not known",
     "teacher_loss": "; leave it empty for supervised runs",
 }
+SMALLEST = {"N": 1e3, "D": 1e5}
+"""Columns N and D all of whose values are below are no parameters and no tokens, if others are there."""
+HEADER_SCALES = "scales"
+"""The attribute of a table that holds the units of its headers, by column of ours."""
 STATED = "stated"
 """The attribute of a table that lists the columns whose unit was said."""
 
@@ -108,27 +113,42 @@ def _likely_scale(ratio: pd.Series[float], *, inverse: bool) -> float:
 
 
 def _option(table: pd.DataFrame, ours: str, column: str, scale: float | None = None) -> str:
-    """The ``--map`` that reads a column of the table as ours, in a unit."""
+    """The ``--map`` that reads a column of the table as ours, in a unit times that of its header."""
+    return f"--map {shlex.quote(_part(table, ours, column, scale))}"
+
+
+def _part(table: pd.DataFrame, ours: str, column: str, scale: float | None) -> str:
     header = table.attrs.get(HEADERS, {}).get(column, column)
-    return map_option(ours, header, scale)
+    own = table.attrs.get(HEADER_SCALES, {}).get(column, 1.0)
+    return map_part(ours, header, None if scale is None else scale * own)
+
+
+def means_other(symbol: str, values: pd.Series) -> bool:
+    """Whether a column of one letter cannot be what the letter stands for: L of layers, D of width."""
+    numbers = pd.to_numeric(values, errors="coerce").dropna()
+    if symbol == "L":
+        return bool((numbers == numbers.round()).all())
+    return bool(symbol in SMALLEST and (numbers < SMALLEST[symbol]).all())
 
 
 def _refuse_ratio(used: pd.DataFrame) -> None:
-    if {"params", "tokens"} & set(used.attrs.get(STATED, ())):
+    stated = used.attrs.get(STATED, ())
+    if "params" in stated and ("tokens" in stated or "compute" in stated):
         return
     middle = float((used["tokens"] / used["params"]).median())
     least, most = TOKENS_PER_PARAM
     if least <= middle <= most:
         return
     few = middle < least
-    larger, smaller = ("tokens", "params") if few else ("params", "tokens")
+    scaled = "tokens" if few else "params"
     scale = _likely_scale(used["tokens"] / used["params"], inverse=not few)
+    right = ",".join(_part(used, column, column, 1.0) for column in ("params", "tokens"))
     raise InputError(
         f"half of the runs have {'less' if few else 'more'} than {middle:.2g} tokens per parameter "
         f"({column_called(used, 'tokens')} to {used['tokens'].max():.4g}, {column_called(used, 'params')} to "
-        f"{used['params'].max():.4g}), which is rare training. If {larger} are in another unit, say "
-        f"{_option(used, larger, larger, scale)}; if the two are exchanged, map them; if all is right, say "
-        f"{_option(used, smaller, smaller, 1.0)}"
+        f"{used['params'].max():.4g}), which is rare training. If {scaled} are in another unit, say "
+        f"{_option(used, scaled, scaled, scale)}; if the two are exchanged, map them; if all is right, say "
+        f"--map {shlex.quote(right)}"
     )
 
 

@@ -18,11 +18,18 @@ import numpy as np
 import pandas as pd
 
 from fits.table.cells import DECIMALS, HEADERS, absent, column_called, identities, inferred, numbers, readable
-from fits.table.column_names import SYNONYMS, Columns, columns_of, distinct, listed, map_part, unused
+from fits.table.column_names import SYMBOLS, SYNONYMS, Columns, columns_of, distinct, listed, map_part, unused
 from fits.table.files import parts_of
 from fits.table.flops import training_flops
-from fits.table.loss_units import checked_unit, in_nats, missing_loss, refuse_named_otherwise
-from fits.table.plausibility import STATED, check_compute, refuse_implausible
+from fits.table.loss_units import (
+    MAPPED,
+    checked_unit,
+    in_nats,
+    missing_loss,
+    refuse_contradicting,
+    refuse_named_otherwise,
+)
+from fits.table.plausibility import HEADER_SCALES, STATED, check_compute, means_other, refuse_implausible
 from fits.table.subsample import READ_AS, gathered
 from fits.table.teacher_join import NO_LOSS, join_teachers, refuse_lost
 from fits.table.validation import exclusions, foreign_status, refuse_inconsistent
@@ -64,7 +71,9 @@ class _Reading:
     def renamed(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A part of the table with its columns under our names."""
         headers = distinct(list(frame.columns))
-        columns = columns_of(headers, self.mapping, self.loss_unit)
+        frame = frame.set_axis(headers, axis=1)
+        other = [symbol for symbol in SYMBOLS if symbol in frame and means_other(symbol, frame[symbol])]
+        columns = columns_of(headers, self.mapping, self.loss_unit, other)
         refuse_named_otherwise(columns.sources, self.loss_unit)
         self.columns.sources.update(columns.sources)
         self.columns.set_aside |= columns.set_aside
@@ -158,6 +167,10 @@ def _validated(table: pd.DataFrame, reading: _Reading) -> pd.DataFrame:
     headers = {ours: source.header for ours, source in sources.items() if source.header != ours}
     table.attrs[HEADERS] = {**table.attrs.get(HEADERS, {}), **headers}
     table.attrs[STATED] = [*table.attrs.get(STATED, []), *reading.stated()]
+    scales = {ours: source.scale for ours, source in sources.items()}
+    table.attrs[HEADER_SCALES] = scales
+    mapped = [SYMBOLS.get(ours, ours) for ours, theirs in reading.mapping.items() if theirs]
+    table.attrs[MAPPED] = [*table.attrs.get(MAPPED, []), *mapped]
     notes = reading.columns.notes()
     if reading.columns.set_aside:
         notes.append(f"not used: columns {', '.join(map(repr, sorted(reading.columns.set_aside)))}")
@@ -172,6 +185,8 @@ def _validated(table: pd.DataFrame, reading: _Reading) -> pd.DataFrame:
     if {"compute", "params"} <= set(table.columns):
         notes += _from_compute(table)
     _refuse_missing(table)
+    if "loss" not in table.attrs[MAPPED]:
+        refuse_contradicting(table)
     _complete(table)
     notes += _with_teachers(table)
     refuse_implausible(table)
@@ -189,7 +204,7 @@ def _without_foreign(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     }
     if "kind" in table and not _says_kinds(table["kind"]):
         why["kind"] = f"{column_called(table, 'kind')} holds neither of {' and '.join(KINDS)}"
-    if "method" in table and _is_foreign_method(table):
+    if "method" in table and _is_foreign_method(table.drop(columns=list(why))):
         why["method"] = f"{column_called(table, 'method')} names no distillation, and no row a teacher"
     if "status" in table and foreign_status(table["status"]):
         why["status"] = f"{column_called(table, 'status')} does not say which runs finished"

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 
-Scale = Callable[[str], tuple[float, bool] | None]
-"""From a column of ours to the factor of its unit and whether it is one, or None where it cannot be."""
+Scale = Callable[[str], float | None]
+"""From a column of ours to the factor of its unit, None where it cannot be in that."""
 
 _COUNTS = {
     1e3: ("k", "thousand", "thousands"),
@@ -56,23 +56,23 @@ _LOSS_WORD = {
 def header_parts(header: str) -> Iterator[tuple[str, Scale]]:
     """The ways to read a header as a name and a unit."""
     if bracketed := re.fullmatch(r"(.+?)\s*[(\[](.+)[)\]]", header.strip()):
-        yield bracketed[1].strip(), partial(_factor, unit=bracketed[2])
+        yield bracketed[1].strip(), partial(_in_brackets, unit=bracketed[2])
     words = re.split(r"[\s_-]+", header.strip())
     for count in (1, 2):
         if len(words) > count:
             suffix = " ".join(words[-count:])
             stem = "_".join(words[:-count])
-            yield stem.removesuffix("_in"), partial(_stated, unit=suffix)
+            yield stem.removesuffix("_in"), partial(_factor, unit=suffix)
 
 
-def _factor(ours: str, unit: str) -> tuple[float, bool] | None:
-    if (found := _stated(ours, unit)) is not None:
+def _in_brackets(ours: str, unit: str) -> float | None:
+    if (found := _factor(ours, unit)) is not None:
         return found
     plain = re.sub(r"[^a-z]", "", unit.lower())
-    return (1.0, False) if plain in HARMLESS.get(ours, ()) else None
+    return 1.0 if plain in HARMLESS.get(ours, ()) else None
 
 
-def _stated(ours: str, unit: str) -> tuple[float, bool] | None:
+def _factor(ours: str, unit: str) -> float | None:
     text = re.sub(r"^(in|x|×|\*)\s*", "", unit.strip().lower())
     scale: float | None = None
     if ours in COUNTED:
@@ -85,7 +85,7 @@ def _stated(ours: str, unit: str) -> tuple[float, bool] | None:
             scale = _SI[prefixed[1]]
         else:
             scale = _power(re.sub(r"\s*flops?$", "", text))
-    return None if scale is None else (scale, True)
+    return scale
 
 
 def _power(text: str) -> float | None:

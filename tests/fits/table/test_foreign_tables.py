@@ -210,9 +210,13 @@ def test_symbols_and_other_names(tmp_path: Path, headers: tuple[str, str, str]) 
         assert f"params is {headers[0]!r}" in notes(read)
 
 
-def test_spelled_names_come_before_symbols() -> None:
-    """L and D beside a loss and tokens are layers and width."""
+def test_letters_of_other_meaning() -> None:
+    """L and D beside a loss and tokens may be layers and width, or other losses and tokens."""
     assert same(validate(base().assign(L=12, D=768)))
+    with pytest.raises(InputError, match="'loss' and 'L' may each be loss"):
+        validate(base().assign(L=base()["loss"] + 0.1))
+    with pytest.raises(InputError, match="'loss' and 'L_S' may each be loss"):
+        validate(base().assign(L_S=2))
 
 
 @pytest.mark.parametrize("name", ["gpt2, wd=0.1 - val/loss", 'a "b"', "loss*2", "x=y"])
@@ -277,6 +281,7 @@ def test_foreign_meanings_of_our_names(tmp_path: Path, column: str, values: list
         assert f"not used: column {said.split(' ')[0]}" in str(check(read))
     left_out = validate(frame, parse_mapping(f"{column}=", absent=True))
     assert same(left_out)
+    assert same(validate(frame.assign(kind="dense", method="adamw")))
     assert f"not used: columns '{column}'" in notes(left_out)
 
 
@@ -419,10 +424,28 @@ def test_units_in_headers(header: str, scale: float) -> None:
 
 def test_a_rare_ratio_can_be_confirmed() -> None:
     frame = base().assign(tokens=base()["tokens"] * 1000)
-    with pytest.raises(InputError, match=r"tokens per parameter.*--map 'D=tokens\*1'"):
+    with pytest.raises(InputError, match=r"tokens per parameter.*--map 'N=params\*1,D=tokens\*1'"):
         validate(frame)
-    read = validate(frame, {"D": "tokens*1"})
+    read = validate(frame, {"N": "params*1", "D": "tokens*1"})
     assert same(validate(read), frame)
+    with pytest.raises(InputError, match="tokens per parameter"):
+        validate(frame, {"D": "tokens*1"})
+
+
+def test_the_unit_of_one_header_does_not_vouch_for_the_other_column() -> None:
+    frame = base().assign(params=base()["params"] / 1e3, tokens=base()["tokens"] / 1e9)
+    with pytest.raises(InputError, match=r"tokens per parameter.*'N=params\*1000'.*D=tokens \(B\)\*1e9'"):
+        validate(frame.rename(columns={"tokens": "tokens (B)"}))
+
+
+def test_a_loss_that_contradicts_its_perplexity() -> None:
+    for name, values in (("val_ppl", np.exp(base()["loss"])), ("val_bpb", base()["loss"] / 3)):
+        assert same(validate(base().assign(**{name: values})))
+        other = base().assign(**{name: values}, loss=base()["loss"] - 0.2)
+        with pytest.raises(InputError, match=f"'loss' and '{name}' measure different things.*--map L={name}"):
+            validate(other)
+        stated = validate(other, {"L": "loss"})
+        assert same(validate(stated), other)
 
 
 # Rows
