@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from distlaw.number_options import count_from, number
 from scaling.calibration.calibration import Calibration as Fitted
 from scaling.costs.accounting import with_numbers
 from scaling.costs.flops import Architecture
@@ -34,9 +35,20 @@ ScenarioNames = Annotated[
 Flops = Annotated[
     str | None, typer.Option("--flops-rule", metavar="detailed|6nd", help="How FLOPs are counted.")
 ]
-Window = Annotated[int | None, typer.Option("--context", help="Sequence length for the FLOPs, tokens.")]
-Vocab = Annotated[int | None, typer.Option("--vocab", help="Vocabulary size for the FLOPs.")]
-Aspect = Annotated[float | None, typer.Option("--aspect-ratio", help="d_model / n_layers for the FLOPs.")]
+Window = Annotated[
+    int | None,
+    typer.Option(
+        "--context", parser=count_from(), metavar="INTEGER", help="Sequence length for the FLOPs, tokens."
+    ),
+]
+Vocab = Annotated[
+    int | None,
+    typer.Option("--vocab", parser=count_from(), metavar="INTEGER", help="Vocabulary size for the FLOPs."),
+]
+Aspect = Annotated[
+    float | None,
+    typer.Option("--aspect-ratio", parser=number, metavar="FLOAT", help="d_model / n_layers for the FLOPs."),
+]
 Extrapolate = Annotated[
     bool, typer.Option("--extrapolate", help="Let a teacher that exists lie outside the fitted runs.")
 ]

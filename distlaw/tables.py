@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distlaw.number_options import number
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ LossUnit = Annotated[
 ]
 BytesPerToken = Annotated[
     float | None,
-    typer.Option(help="Convert losses from bits/byte; 1 gives a law in nats/byte."),
+    typer.Option(
+        parser=number, metavar="FLOAT", help="Convert losses from bits/byte; 1 gives a law in nats/byte."
+    ),
 ]
 Decimal = Annotated[str, typer.Option(help="Decimal mark of the table's numbers: . or ,")]
 

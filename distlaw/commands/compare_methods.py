@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from distlaw.commands.fit import Json
+from distlaw.number_options import count_from
 from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, Table, load_table
 
 
@@ -45,7 +46,9 @@ def compare_methods_command(
     plot: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Draw it here (.png, .svg or .pdf).")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of the draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option(parser=count_from(), metavar="INTEGER", help="Random seed of the draws.")
+    ] = 0,
 ) -> None:
     """What is each distillation method worth: how many times the tokens, parameters or compute of a control?
 

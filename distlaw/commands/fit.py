@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distlaw.number_options import count_from, number
 from distlaw.options import Aspect, Vocab, Window
 from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, Table, load_table, table_name
 from scaling.errors import InputError
-from scaling.units import parse_list
+from scaling.units import parse_list, parse_number
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -32,7 +33,12 @@ Joint = Annotated[
     ),
 ]
 Asymmetry = Annotated[
-    float, typer.Option(help="How much more an over-estimate costs (for rungs not tuned to the end).")
+    float,
+    typer.Option(
+        parser=number,
+        metavar="FLOAT",
+        help="How much more an over-estimate costs (for rungs not tuned to the end).",
+    ),
 ]
 Delta = Annotated[
     str, typer.Option(help="Where Huber's loss turns linear: auto, a number, or inf for least squares.")
@@ -76,8 +82,15 @@ def fit_command(
     context: Window = None,
     vocab: Vocab = None,
     aspect_ratio: Aspect = None,
-    draws: Annotated[int, typer.Option(min=20, help="Bootstrap draws that carry the uncertainty.")] = 400,
-    seed: Annotated[int, typer.Option(help="Random seed of starts and draws.")] = 0,
+    draws: Annotated[
+        int,
+        typer.Option(
+            parser=count_from(20), metavar="INTEGER", help="Bootstrap draws that carry the uncertainty."
+        ),
+    ] = 400,
+    seed: Annotated[
+        int, typer.Option(parser=count_from(), metavar="INTEGER", help="Random seed of starts and draws.")
+    ] = 0,
     loss_unit: LossUnit = "",
     bytes_per_token: BytesPerToken = None,
     decimal: Decimal = ".",
@@ -198,7 +211,9 @@ def compare_command(
     bytes_per_token: BytesPerToken = None,
     decimal: Decimal = ".",
     as_json: Json = False,
-    seed: Annotated[int, typer.Option(help="Random seed of the starts.")] = 0,
+    seed: Annotated[
+        int, typer.Option(parser=count_from(), metavar="INTEGER", help="Random seed of the starts.")
+    ] = 0,
 ) -> None:
     """Compare distillation laws on a table: fit, BIC, five cross-validations, and which wins where.
 
@@ -229,14 +244,8 @@ def _numbers(option: str, text: str) -> dict[str, float]:
     from fits.table.column_names import parse_mapping
 
     example = "E=1.69,k=1.4"
-    try:
-        return {name: float(value) for name, value in parse_mapping(text, option, example).items()}
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{option} gives each coefficient a number, as in {example}; not {text!r}"
-        ) from error
+    found = parse_mapping(text, option, example).items()
+    return {name: parse_number(value, f"{option} {name}, as in {example}") for name, value in found}
 
 
 def _three(text: str) -> tuple[float, float, float]:
@@ -269,6 +278,6 @@ def _make_directory(option: str, path: Path) -> None:
 
 def _delta(text: str) -> float | str:
     try:
-        return "auto" if text == "auto" else float(text)
-    except ValueError:
+        return text if text == "auto" else float("inf") if text == "inf" else parse_number(text, "--delta")
+    except InputError:
         raise InputError(f"--delta is auto, a number or inf, not {text!r}") from None

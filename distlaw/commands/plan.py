@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from distlaw.commands import calibrations, compare, predict
+from distlaw.number_options import count_from
 from distlaw.options import (
     Aspect,
     Calibration,
@@ -134,7 +135,10 @@ def plan_command(
         str,
         typer.Option(metavar="SHARE", help="Share of the peak that training reaches; 0.4 if not given."),
     ] = "",
-    count: Annotated[int | None, typer.Option(help="Devices used at once; 1 if not given.")] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(parser=count_from(1), metavar="INTEGER", help="Devices used at once; 1 if not given."),
+    ] = None,
     price: Annotated[
         str, typer.Option(metavar="DOLLARS", help="Per device hour, in place of the table's.")
     ] = "",

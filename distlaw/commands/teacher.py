@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distlaw.number_options import count_from
+
 if TYPE_CHECKING:
     from sweeps.pretrained.measure import Checked
 
@@ -36,8 +38,16 @@ def check(
     corpus: Annotated[
         str | None, typer.Option(help="Measure its loss on this text: kjv, permissive, mix, or a path.")
     ] = None,
-    context: Annotated[int, typer.Option(min=8, help="Tokens it reads at a time, as in a sweep.")] = 128,
-    tokens: Annotated[int, typer.Option(min=256, help="Held-out tokens to measure on, about.")] = 4096,
+    context: Annotated[
+        int,
+        typer.Option(
+            parser=count_from(8), metavar="INTEGER", help="Tokens it reads at a time, as in a sweep."
+        ),
+    ] = 128,
+    tokens: Annotated[
+        int,
+        typer.Option(parser=count_from(256), metavar="INTEGER", help="Held-out tokens to measure on, about."),
+    ] = 4096,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Say whether a model can teach, how large and how good it is, and what its students need.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distlaw.number_options import count_from
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +39,12 @@ def train(
         str | None, typer.Option(help="Where results go: a path or URL. Default: runs/NAME of the spec.")
     ] = None,
     threads: Annotated[
-        int, typer.Option(min=1, help="Of one process; a sweep uses one, others change last digits.")
+        int,
+        typer.Option(
+            parser=count_from(1),
+            metavar="INTEGER",
+            help="Of one process; a sweep uses one, others change last digits.",
+        ),
     ] = 1,
     tracker: Annotated[str | None, typer.Option(help="tensorboard, wandb or mlflow, if installed.")] = None,
 ) -> None:

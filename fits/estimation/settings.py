@@ -121,7 +121,9 @@ def fit_or_separate(
     rows: Rows, recipe: Recipe, joint: bool | None, executor: Executor | None = None
 ) -> tuple[Recipe, dict[str, Estimate], list[str]]:
     """The estimates, joint or separate, the recipe that made them, and a note on the choice."""
-    if recipe.given is not None or not recipe.laws:
+    if recipe.given is not None:
+        return recipe, fit_laws(rows, recipe, executor=executor), _unused(rows)
+    if not recipe.laws:
         return recipe, fit_laws(rows, recipe, executor=executor), []
     apart = replace(recipe, separate=True)
     if joint is False:
@@ -135,3 +137,10 @@ def fit_or_separate(
         f"more than chance allows (p = {chance:.1g}), so the {recipe.laws[0]} law does not hold exactly"
     )
     return apart, fit_laws(rows, apart, executor=executor), [said]
+
+
+def _unused(rows: Rows) -> list[str]:
+    """Says that supervised runs go unused where their law is given."""
+    if not rows.supervised:
+        return []
+    return [f"the supervised law is given: the {rows.supervised} supervised runs of the table are not used"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distlaw.number_options import count_from
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,7 +68,10 @@ def watch(store: Place) -> None:
 def logs(
     store: Place,
     step: Annotated[str, typer.Argument(help="The step, by the start of its id.")],
-    attempt: Annotated[int | None, typer.Option(min=1, help="Which attempt. Default: the last.")] = None,
+    attempt: Annotated[
+        int | None,
+        typer.Option(parser=count_from(1), metavar="INTEGER", help="Which attempt. Default: the last."),
+    ] = None,
 ) -> None:
     """What an attempt at a step printed; it may still be running.
 

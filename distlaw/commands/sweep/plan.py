@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distlaw.cores import usable_cores
+from distlaw.number_options import count_from
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +37,12 @@ StorePath = Annotated[
     str | None,
     typer.Option("--store", help="Where results go: a path or URL. Default: runs/NAME of the spec."),
 ]
-Cores = Annotated[int | None, typer.Option(min=1, help="Processes, one thread each. Default: all cores.")]
+Cores = Annotated[
+    int | None,
+    typer.Option(
+        parser=count_from(1), metavar="INTEGER", help="Processes, one thread each. Default: all cores."
+    ),
+]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
@@ -49,7 +55,12 @@ def plan(
     spec: Spec,
     store: StorePath = None,
     cores: Cores = None,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs, where the spec names some hardware.")] = 1,
+    gpus: Annotated[
+        int,
+        typer.Option(
+            parser=count_from(1), metavar="INTEGER", help="GPUs, where the spec names some hardware."
+        ),
+    ] = 1,
     changes: Changes = None,
     graph: Annotated[
         Path | None, typer.Option(help="Draw the steps and what they need: a .png, .svg, .pdf or .txt file.")

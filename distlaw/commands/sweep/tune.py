@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distlaw.number_options import count_from
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ def tune(
     store: Annotated[
         str | None, typer.Option(help="The sweep's store; the search lives in its tuning/.")
     ] = None,
-    cores: Annotated[int, typer.Option(min=1, help="Trials side by side, a process each, on Ray.")] = 1,
+    cores: Annotated[
+        int,
+        typer.Option(
+            parser=count_from(1), metavar="INTEGER", help="Trials side by side, a process each, on Ray."
+        ),
+    ] = 1,
     address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or ray://HOST:PORT.")] = "local",
 ) -> None:
     """Search learning rate, batch, temperature and lambda as the spec's 'tuning' says; write the tuned spec.
