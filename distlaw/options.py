@@ -38,16 +38,18 @@ Flops = Annotated[
 Window = Annotated[
     int | None,
     typer.Option(
-        "--context", parser=count_from(), metavar="INTEGER", help="Sequence length for the FLOPs, tokens."
+        "--context", parser=count_from(), metavar="<int>", help="Sequence length for the FLOPs, tokens."
     ),
 ]
 Vocab = Annotated[
     int | None,
-    typer.Option("--vocab", parser=count_from(), metavar="INTEGER", help="Vocabulary size for the FLOPs."),
+    typer.Option("--vocab", parser=count_from(), metavar="<int>", help="Vocabulary size for the FLOPs."),
 ]
 Aspect = Annotated[
     float | None,
-    typer.Option("--aspect-ratio", parser=number, metavar="FLOAT", help="d_model / n_layers for the FLOPs."),
+    typer.Option(
+        "--aspect-ratio", parser=number, metavar="<float>", help="d_model / n_layers for the FLOPs."
+    ),
 ]
 Extrapolate = Annotated[
     bool, typer.Option("--extrapolate", help="Let a teacher that exists lie outside the fitted runs.")

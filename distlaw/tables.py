@@ -40,7 +40,7 @@ LossUnit = Annotated[
 BytesPerToken = Annotated[
     float | None,
     typer.Option(
-        parser=number, metavar="FLOAT", help="Convert losses from bits/byte; 1 gives a law in nats/byte."
+        parser=number, metavar="<float>", help="Convert losses from bits/byte; 1 gives a law in nats/byte."
     ),
 ]
 Decimal = Annotated[str, typer.Option(help="Decimal mark of the table's numbers: . or ,")]

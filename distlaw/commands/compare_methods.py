@@ -47,7 +47,7 @@ def compare_methods_command(
         Path | None, typer.Option(metavar="PATH", help="Draw it here (.png, .svg or .pdf).")
     ] = None,
     seed: Annotated[
-        int, typer.Option(parser=count_from(), metavar="INTEGER", help="Random seed of the draws.")
+        int, typer.Option(parser=count_from(), metavar="<int>", help="Random seed of the draws.")
     ] = 0,
 ) -> None:
     """What is each distillation method worth: how many times the tokens, parameters or compute of a control?

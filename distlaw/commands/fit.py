@@ -36,7 +36,7 @@ Asymmetry = Annotated[
     float,
     typer.Option(
         parser=number,
-        metavar="FLOAT",
+        metavar="<float>",
         help="How much more an over-estimate costs (for rungs not tuned to the end).",
     ),
 ]
@@ -85,11 +85,11 @@ def fit_command(
     draws: Annotated[
         int,
         typer.Option(
-            parser=count_from(20), metavar="INTEGER", help="Bootstrap draws that carry the uncertainty."
+            parser=count_from(20), metavar="<int>", help="Bootstrap draws that carry the uncertainty."
         ),
     ] = 400,
     seed: Annotated[
-        int, typer.Option(parser=count_from(), metavar="INTEGER", help="Random seed of starts and draws.")
+        int, typer.Option(parser=count_from(), metavar="<int>", help="Random seed of starts and draws.")
     ] = 0,
     loss_unit: LossUnit = "",
     bytes_per_token: BytesPerToken = None,
@@ -212,7 +212,7 @@ def compare_command(
     decimal: Decimal = ".",
     as_json: Json = False,
     seed: Annotated[
-        int, typer.Option(parser=count_from(), metavar="INTEGER", help="Random seed of the starts.")
+        int, typer.Option(parser=count_from(), metavar="<int>", help="Random seed of the starts.")
     ] = 0,
 ) -> None:
     """Compare distillation laws on a table: fit, BIC, five cross-validations, and which wins where.

@@ -137,7 +137,7 @@ def plan_command(
     ] = "",
     count: Annotated[
         int | None,
-        typer.Option(parser=count_from(1), metavar="INTEGER", help="Devices used at once; 1 if not given."),
+        typer.Option(parser=count_from(1), metavar="<int>", help="Devices used at once; 1 if not given."),
     ] = None,
     price: Annotated[
         str, typer.Option(metavar="DOLLARS", help="Per device hour, in place of the table's.")

@@ -40,13 +40,11 @@ def check(
     ] = None,
     context: Annotated[
         int,
-        typer.Option(
-            parser=count_from(8), metavar="INTEGER", help="Tokens it reads at a time, as in a sweep."
-        ),
+        typer.Option(parser=count_from(8), metavar="<int>", help="Tokens it reads at a time, as in a sweep."),
     ] = 128,
     tokens: Annotated[
         int,
-        typer.Option(parser=count_from(256), metavar="INTEGER", help="Held-out tokens to measure on, about."),
+        typer.Option(parser=count_from(256), metavar="<int>", help="Held-out tokens to measure on, about."),
     ] = 4096,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:

@@ -42,7 +42,7 @@ def train(
         int,
         typer.Option(
             parser=count_from(1),
-            metavar="INTEGER",
+            metavar="<int>",
             help="Of one process; a sweep uses one, others change last digits.",
         ),
     ] = 1,

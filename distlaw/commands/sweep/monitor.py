@@ -70,7 +70,7 @@ def logs(
     step: Annotated[str, typer.Argument(help="The step, by the start of its id.")],
     attempt: Annotated[
         int | None,
-        typer.Option(parser=count_from(1), metavar="INTEGER", help="Which attempt. Default: the last."),
+        typer.Option(parser=count_from(1), metavar="<int>", help="Which attempt. Default: the last."),
     ] = None,
 ) -> None:
     """What an attempt at a step printed; it may still be running.

@@ -40,7 +40,7 @@ StorePath = Annotated[
 Cores = Annotated[
     int | None,
     typer.Option(
-        parser=count_from(1), metavar="INTEGER", help="Processes, one thread each. Default: all cores."
+        parser=count_from(1), metavar="<int>", help="Processes, one thread each. Default: all cores."
     ),
 ]
 Changes = Annotated[
@@ -57,9 +57,7 @@ def plan(
     cores: Cores = None,
     gpus: Annotated[
         int,
-        typer.Option(
-            parser=count_from(1), metavar="INTEGER", help="GPUs, where the spec names some hardware."
-        ),
+        typer.Option(parser=count_from(1), metavar="<int>", help="GPUs, where the spec names some hardware."),
     ] = 1,
     changes: Changes = None,
     graph: Annotated[

@@ -26,7 +26,7 @@ def tune(
     cores: Annotated[
         int,
         typer.Option(
-            parser=count_from(1), metavar="INTEGER", help="Trials side by side, a process each, on Ray."
+            parser=count_from(1), metavar="<int>", help="Trials side by side, a process each, on Ray."
         ),
     ] = 1,
     address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or ray://HOST:PORT.")] = "local",
