@@ -19,6 +19,8 @@ HEADERS = "headers"
 DECIMALS = (".", ",")
 _COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?\s*[a-z ]*", re.IGNORECASE)
 """One comma that may be a decimal comma."""
+_GROUPED = r"^\s*[+-]?\d{1,3}(?:\.\d{3})+\s*$"
+"""Digits in groups of three behind points: thousands where the decimal mark is a comma, or a fraction."""
 
 
 def column_called(table: pd.DataFrame, column: str) -> str:
@@ -46,6 +48,8 @@ def numbers(table: pd.DataFrame, column: str, decimal: str = ".", scale: float =
         return pd.Series(values.to_numpy(np.float64, na_value=np.nan), index=values.index) * scale
     values = values.astype(object)
     truth = values.map(lambda value: isinstance(value, bool | np.bool_))
+    if decimal == ",":
+        truth |= values.astype(str).str.contains(_GROUPED)  # 1.234 may be 1234: its own sentence
     plain = pd.to_numeric(values.mask(truth), errors="coerce").astype(np.float64) * scale
     for row in map(int, np.flatnonzero(plain.isna() & ~absent(values))):
         text = str(values.iloc[row]).strip()
@@ -60,6 +64,12 @@ def _unit(column: str) -> Unit:
 
 
 def _number(text: str, where: str, decimal: str, scale: float, unit: Unit) -> float:
+    if decimal == "," and re.search(_GROUPED, text):
+        other = f", or {text.replace('.', ',')}" if text.count(".") == 1 else ""
+        raise InputError(
+            f"{where}: {text!r} has a point where the decimal mark is a comma; write {text.replace('.', '')} "
+            f"if it separates thousands{other}"
+        )
     if decimal == "," and "," in text:
         if not _COMMA.fullmatch(text):
             raise InputError(f"{where}: {text!r} is not a number with a decimal comma")

@@ -2,7 +2,7 @@
 
 Spent is what the attempts in the store tell, of all its sweeps, so that no restart and no other driver is
 forgotten. A job is reserved before it is submitted, and what may be spent unseen is counted ahead. So a cap
-is passed by at most 5 %, or by what one step reserves if that is more.
+is meant to be passed by at most 5 %, or by what one step reserves if that is more.
 """
 
 from __future__ import annotations

@@ -94,8 +94,8 @@ class Devices(Part):
 class Caps(Part):
     """What all attempts in a store may spend, over all interruptions and by all drivers together.
 
-    A plan above a cap is refused. At work, a cap is passed by at most 5 %, or by what one step reserves if
-    that is more.
+    A plan above a cap is refused. At work, a cap is meant to be passed by at most 5 %, or by what one step
+    reserves if that is more; ``docs/explanation/sweeps.md`` says what may spend more.
     """
 
     flops: Quantity | None = None

@@ -257,3 +257,20 @@ def test_bits_beside_nats_are_told_by_the_runs_that_must_agree() -> None:
         validate(pairs(scale=bits))
     with pytest.raises(InputError, match=r"far below, both their teachers"):
         validate(pairs(scale=1 / bits))
+
+
+def test_a_point_beside_a_decimal_comma_is_refused_where_it_may_separate_thousands(tmp_path: Path) -> None:
+    """With ``decimal=","`` the text 4.213 may be four thousand."""
+    path = tmp_path / "runs.csv"
+    path.write_text("params;tokens;loss\n1e6;2e7;4.213\n")
+    with pytest.raises(
+        InputError, match=r"'4.213' has a point .* write 4213 if it separates thousands, or 4,213"
+    ):
+        read_runs(path, decimal=",")
+    path.write_text("params;tokens;loss\n1.000.000;2e7;4,213\n")
+    with pytest.raises(
+        InputError, match=r"'1.000.000' has a point .* write 1000000 if it separates thousands$"
+    ):
+        read_runs(path, decimal=",")
+    path.write_text("params;tokens;loss\n1e6;2e7;4,213\n")
+    assert read_runs(path, decimal=",")["loss"].tolist() == [4.213]
