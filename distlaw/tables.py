@@ -54,6 +54,19 @@ def table_name(path: Path) -> str:
     return path.with_suffix("").stem if packed else path.stem
 
 
+def _store_at(path: Path) -> str | None:
+    """The directory or URL of a store that a table's path is, or None if it is a file's.
+
+    Paths take one of the two slashes of a URL's ``://`` away.
+    """
+    protocol, colon, rest = str(path).partition(":/")
+    if not colon or path.exists():
+        return str(path) if path.is_dir() else None
+    from sweeps.store.store import BUCKETS  # heavy: only for URLs
+
+    return f"{protocol}://{rest.lstrip('/')}" if protocol in BUCKETS else None
+
+
 def load_table(
     path: Path,
     mapping: str | Sequence[str] | None = None,
@@ -65,16 +78,17 @@ def load_table(
     from fits.table.column_names import parse_mapping
     from fits.table.runs import read_runs, validate
 
-    if path.is_dir():
+    place = _store_at(path)
+    if place is not None:
         if mapping or loss_unit or bytes_per_token is not None:
             raise InputError("--map and units are for tables; a sweep's store has our columns already")
         from sweeps import results  # heavy: only for stores
 
         try:
-            return validate(results(path))
+            return validate(results(place))
         except KeyError as error:
             raise InputError(
-                f"{path}: this store was written by another version of distlaw (a run without {error}); "
+                f"{place}: this store was written by another version of distlaw (a run without {error}); "
                 "fit it with that version, or run the sweep again in a new directory"
             ) from error
     return read_runs(

@@ -30,7 +30,21 @@ def seconds_from(name: str, default: float, *, at_least: float) -> float:
     return found
 
 
+def choice_from(name: str, known: tuple[str, ...]) -> str:
+    """The one of ``known`` that the environment variable ``name`` gives; empty where it is not set or empty.
+
+    Raises:
+        InputError: if it is none of them.
+    """
+    text = os.environ.get(name, "").strip()
+    if text and text not in known:
+        raise InputError(f"{name}: {', '.join(known)}, not {text!r}")
+    return text
+
+
 LEASE_SECONDS = seconds_from("DISTLAW_LEASE_SECONDS", 45.0, at_least=0.5)
 """Without a beat after which others may take a step over."""
 CHECKPOINT_SECONDS = seconds_from("DISTLAW_CHECKPOINT_SECONDS", 15.0, at_least=0.01)
 """Between two checkpoints of a step: the most that a kill can cost."""
+TRACKER = choice_from("DISTLAW_TRACKER", ("tensorboard", "wandb", "mlflow"))
+"""Experiment tracker of every step, none if empty."""

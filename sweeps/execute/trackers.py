@@ -7,17 +7,16 @@ store stays the only truth; nothing is ever read back from a tracker.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from scaling.errors import InputError, MissingExtra
+from scaling.errors import MissingExtra
 from sweeps.dag.expand import Step
+from sweeps.environment import TRACKER
 from sweeps.store.store import Store
 
-SWITCH = "DISTLAW_TRACKER"
 PROJECT = "distlaw"
 
 
@@ -101,9 +100,7 @@ class Tracking:
 
     def __init__(self, store: Store, name: str | None = None) -> None:
         self.store = store
-        self.name = os.environ.get(SWITCH) if name is None else name
-        if self.name and self.name not in TRACKERS:
-            raise InputError(f"{SWITCH}: {', '.join(TRACKERS)}, not {self.name!r}")
+        self.name = TRACKER if name is None else name
         self.open: dict[str, Tracker] = {}
 
     def log(self, step: Step, done: int, numbers: dict[str, float]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +17,7 @@ Check = Callable[[Any], str | None]
 def _number(at_least: float = 0.0) -> Check:
     def check(value: Any) -> str | None:
         right = isinstance(value, int | float) and not isinstance(value, bool)
-        if right and math.isfinite(value) and value >= at_least:
+        if right and at_least <= value <= sys.float_info.max:
             return None
         return f"a number of at least {at_least:g}"
 
@@ -56,6 +56,22 @@ def _numbers(value: Any) -> str | None:
     return None if right else "an object of numbers, none of them negative"
 
 
+def _rows(value: Any) -> str | None:
+    right = isinstance(value, list) and all(isinstance(row, dict) and _row_is_right(row) for row in value)
+    return None if right else f"a list of objects with {', '.join(ROW)}"
+
+
+def _row_is_right(row: Mapping[str, Any]) -> bool:
+    return all(name in row and check(row[name]) is None for name, check in ROW.items())
+
+
+def _texts(value: Any) -> str | None:
+    right = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return None if right else "a list of texts"
+
+
+ROW: dict[str, Check] = {"id": _text, "kind": _text, "label": _text, "needs": _texts, "flops": _number()}
+"""Of a step in ``steps.json``."""
 ATTEMPT: dict[str, Check] = {
     **dict.fromkeys(("steps_done", "steps", "began", "elapsed", "seconds", "beat", "gpus", "due"), _number()),
     **dict.fromkeys(("cpus", "nodes", "members", "pieces"), _number(1)),
@@ -85,7 +101,7 @@ DRIVER: dict[str, Check] = {
     "seconds_left": _or_null(_number()),
 }
 SWEEP: dict[str, Check] = {"spec": _object, "steps": _list, "caps": _object}
-STEPS: dict[str, Check] = {"steps": _list}
+STEPS: dict[str, Check] = {"steps": _rows}
 NEEDED = {"sweep.json": ("spec",), "steps.json": ("steps",), "driver": ("seconds", "ended")}
 """Fields that a record cannot do without."""
 
@@ -118,6 +134,8 @@ def _fault_of_result(record: Mapping[str, Any], place: tuple[str, ...]) -> str |
     spec = record.get("step")
     if record.get("id") != place[0] or not isinstance(spec, dict):
         return "not a result of this step"
+    if wrong := _text(spec.get("kind", "")):
+        return f"the step's kind is {spec['kind']!r:.60}, expected {wrong}"
     if spec.get("kind") not in WITHOUT_LOSS and "loss" not in record:
         return "loss is missing"
     return None

@@ -65,6 +65,7 @@ class Store:
         Raises:
             InputError: if it cannot be made or written, or there is no such bucket.
         """
+        self._refuse_dangling()
         try:
             if BUCKETS.isdisjoint(self._protocols):
                 self.files.makedirs(self.path, exist_ok=True)

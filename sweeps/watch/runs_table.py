@@ -80,13 +80,16 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
         return None
     try:
         run = Step.from_json(spec)
+        known = run.id
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         why = str(error).splitlines()[0]
+        if isinstance(error, KeyError):
+            why = f"{why} is missing"
         raise InputError(
-            f"{store.root}/{step}: its record of the step is damaged ({type(error).__name__}: {why}); delete "
-            "its result.json or failure.json, and the step runs again"
+            f"{store.root}/{step}: its record of the step is damaged ({why}); delete its result.json or "
+            "failure.json, and the step runs again"
         ) from None
-    if run.id != step:
+    if known != step:
         return None  # made by a version that trained something else under this spec
     row = {
         "run": step,

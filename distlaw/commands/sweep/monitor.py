@@ -88,7 +88,7 @@ def logs(
     if number not in history:
         raise InputError(f"--attempt: {chosen.id} had attempts 1 to {max(history)}, not {number}")
     told = history[number].told
-    if "log" not in told:
+    if not told.get("log"):
         raise InputError(f"{chosen.id}: attempt {number} ran inside the sweep's own process and has no log")
     text = place.read_bytes(*told["log"].split("/")) or b""
     typer.echo(text.decode(errors="replace"), nl=False)
@@ -197,7 +197,7 @@ def _chosen(found: Status, prefixes: list[str]) -> list[StepStatus]:
 
 def _picture(found: Status) -> Group:
     from rich.console import Group
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from sweeps.watch.status import STATES
@@ -211,7 +211,7 @@ def _picture(found: Status) -> Group:
     running = Table.grid(padding=(0, 2))
     for step in found.of("running")[:SHOWN]:
         running.add_row("running", step.id[:8], step.label, *_progress(step), step.host)
-    failed = Table.grid(padding=(0, 2))
+    failed = Table.grid(*(Column(overflow="fold") for _ in range(4)), padding=(0, 2))
     for step in found.of("failed")[:SHOWN]:
         failed.add_row("failed", step.id[:8], step.label, _first_line(step.reason))
     more = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -85,6 +86,11 @@ def change(file: Path, **fields: Any) -> None:
     file.write_text(json.dumps({name: value for name, value in record.items() if value is not None}))
 
 
+def _step(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "step.json").read_text())
+    return found
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "brackets": (
         lambda step: (step / "result.json").write_text("[" * 200_000),
@@ -106,7 +112,19 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "bare": (lambda step: change(step / "result.json", flops=None), "a run without 'flops'"),
     "odd step": (
         lambda step: change(step / "result.json", step={"schema": 5, "kind": "pretrain"}),
-        "KeyError",
+        "its record of the step is damaged ('corpus' is missing); delete",
+    ),
+    "odd kind": (
+        lambda step: change(step / "result.json", step={"schema": 5, "kind": ["pretrain"]}),
+        "the step's kind is ['pretrain'], expected a text",
+    ),
+    "endless step": (
+        lambda step: change(step / "result.json", step=_step(step) | {"seed": math.inf}),
+        "its record of the step is damaged (",
+    ),
+    "huge": (
+        lambda step: change(step / "result.json", flops={"total": 10**400}),
+        "expected an object of numbers",
     ),
     "link": (
         lambda step: ((step / "result.json").unlink(), (step / "result.json").symlink_to("/nowhere/x")),
@@ -131,7 +149,7 @@ def test_a_damaged_result_is_named_and_not_done(how: str, store: Path, call: Cal
         code, _, complaint = call(*verb, store)
         assert (code, complaint.startswith("error: ")) == (2, True), complaint
         assert message in complaint
-    if how in ("bare", "odd step"):  # of which another version may have made sense
+    if how in ("bare", "odd step", "endless step"):  # of which another version may have made sense
         return
     code, out, _ = call("sweep", "status", store)
     assert (code, "1 failed of 1 steps" in out) == (0, True)
@@ -153,6 +171,7 @@ def test_a_damaged_result_is_named_and_not_done(how: str, store: Path, call: Cal
         ({"members": 0}, "members is 0, expected a number of at least 1"),
         ({"began": [1]}, "began is .1., expected a number"),
         ({"reason": 3}, "reason is 3, expected a text"),
+        ({"elapsed": 10**400}, "elapsed is 1000"),
     ],
 )
 def test_an_end_with_odd_fields_is_named(
@@ -174,6 +193,12 @@ def test_an_end_with_odd_fields_is_named(
         ("sweep.json", '{"spec": {}}'),
         ("sweep.json", "[" * 200_000),
         ("steps.json", '{"steps": 3}'),
+        ("steps.json", '{"steps": [[1]]}'),
+        (
+            "steps.json",
+            '{"steps": [{"id": "a", "kind": "pretrain", "label": "b", "needs": [1], "flops": 1}]}',
+        ),
+        ("steps.json", '{"steps": [{"id": "a", "kind": "pretrain", "label": "b", "needs": []}]}'),
         ("drivers/odd.json", "{}"),
         ("drivers/odd.json", '{"seconds": "x", "ended": null}'),
     ],
@@ -195,6 +220,62 @@ def test_settings_out_of_range_are_refused(name: str, value: str, monkeypatch: p
         seconds_from(name, 45.0, at_least=0.5)
     monkeypatch.setenv(name, "")
     assert seconds_from(name, 45.0, at_least=0.5) == 45
+
+
+def test_a_mistyped_tracker_is_refused_before_a_step_fails(
+    store: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweeps.environment import choice_from
+
+    known = ("tensorboard", "wandb")
+    monkeypatch.setenv("DISTLAW_TRACKER", "tensorbord")
+    with pytest.raises(InputError, match=r"^DISTLAW_TRACKER: tensorboard, wandb, not 'tensorbord'"):
+        choice_from("DISTLAW_TRACKER", known)
+    monkeypatch.setenv("DISTLAW_TRACKER", "wandb")
+    assert choice_from("DISTLAW_TRACKER", known) == "wandb"
+    monkeypatch.delenv("DISTLAW_TRACKER")
+    assert choice_from("DISTLAW_TRACKER", known) == ""
+
+
+def test_an_attempt_whose_log_is_null_has_none(store: Path, call: Call) -> None:
+    step = step_of(store)
+    for name in ("0001.json", "0001.end.json"):
+        file = step / "attempts" / name
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"log": None}))
+    code, _, complaint = call("sweep", "logs", store, step.name)
+    assert (code, "has no log" in complaint) == (2, True), complaint
+
+
+def test_the_whole_reason_of_a_damaged_result_is_shown(store: Path, call: Call) -> None:
+    step = step_of(store)
+    (step / "result.json").write_text("{")
+    code, out, _ = call("sweep", "status", store)
+    assert code == 0
+    assert "…" not in out
+    assert "delete it, and" in " ".join(out.split())
+
+
+def test_a_store_behind_a_dangling_link_is_not_made(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/nowhere/x")
+    with pytest.raises(InputError, match="is a link to /nowhere/x, which is not there"):
+        Store(tmp_path / "link").create()
+
+
+@pytest.mark.parametrize("verb", ["fit", "check", "compare-laws", "compare-methods"])
+def test_the_url_of_a_store_is_no_file(verb: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths make one slash of two."""
+    import sweeps
+
+    asked = []
+
+    def results(root: str) -> None:
+        asked.append(root)
+        raise InputError(f"{root}: looked at")
+
+    monkeypatch.setattr(sweeps, "results", results)
+    code, _, complaint = call(verb, "s3://bucket/some/store")
+    assert (code, complaint) == (2, "error: s3://bucket/some/store: looked at\n")
+    assert asked == ["s3://bucket/some/store"]
 
 
 @pytest.mark.parametrize(("module", "arguments"), [("distlaw", ["sweep", "status"]), ("sweeps.run_step", [])])
