@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from scaling.errors import MissingExtra
+from scaling.errors import InputError, MissingExtra
 from sweeps.dag.expand import Step
 from sweeps.environment import TRACKER
 from sweeps.store.store import Store
@@ -101,6 +101,8 @@ class Tracking:
     def __init__(self, store: Store, name: str | None = None) -> None:
         self.store = store
         self.name = TRACKER if name is None else name
+        if self.name and self.name not in TRACKERS:
+            raise InputError(f"tracker: {', '.join(TRACKERS)}, not {self.name!r}")
         self.open: dict[str, Tracker] = {}
 
     def log(self, step: Step, done: int, numbers: dict[str, float]) -> None:

@@ -1,9 +1,4 @@
-"""How students are distilled: what they follow, by which divergence, on whose text, with what credit.
+"""Named methods, one ``<name>.yaml`` each, as in ``methods: [gkd, {use: gkd, beta: 0.1}]``.
 
-Named ones lie beside this file as ``<name>.yaml``: ``methods: [gkd, {use: gkd, beta: 0.1}]``.
+:mod:`sweeps.spec.method` reads them.
 """
-
-from sweeps.spec.method import Method
-from sweeps.spec.method_options import Credit, Delta, Init, Neighbours, Replay, Source, Taid
-
-__all__ = ["Credit", "Delta", "Init", "Method", "Neighbours", "Replay", "Source", "Taid"]
