@@ -18,7 +18,7 @@ from sweeps.execute.jobs import Job
 from sweeps.execute.reservations import Reservation, Reservations
 from sweeps.spec.resources import Caps, Devices
 from sweeps.store.history import History
-from sweeps.store.leases import Attempt, gone
+from sweeps.store.leases import Attempt, attempts, gone
 from sweeps.store.store import Store
 
 STOPPING_SECONDS = 2.0
@@ -146,9 +146,14 @@ class Ledger:
         return Bill.of(whole.flops_to_spend, self.seconds(whole), resources_told(attempt), self.devices)
 
     def _unclaimed(self) -> list[Reservation]:
-        """Reservations of drivers at work for attempts that nobody has claimed yet."""
+        """Reservations of drivers at work for attempts that nobody has claimed yet.
+
+        An attempt of a driver that is gone may have begun and ended since the last look; it is read first.
+        """
         newest = self.reservations.newest
         for key, each in list(newest.items()):
+            if not self.session.works(each.driver):
+                self.observe(each.step, attempts(self.store, each.step))
             claimed = each.number <= len(self.under_way.get(each.step, ()))
             if claimed or each.step in self.history.over or each.driver in self.session.drivers.over:
                 del newest[key]

@@ -138,7 +138,9 @@ class Scheduler:
     def _submit(self) -> None:
         if self.refused or not self.executor.room(Resources()):
             return  # what a cap refuses is asked for again when more is known
-        for cohort in cohorts(self.state.ready(), self.executor.slots, self.state.seconds):
+        waiting = deque(cohorts(self.state.ready(), self.executor.slots, self.state.seconds))
+        while waiting:
+            cohort = waiting.popleft()
             resources = self._resources(*cohort)
             if not self.executor.room(resources):
                 return  # what is first in line is not overtaken, or it would wait for ever
@@ -151,6 +153,8 @@ class Scheduler:
                 taken = [step.id for step, number in claims if self.ledger.taken(step.id, number)]
                 self.state.elsewhere.update(taken)
                 self.refused = self.refused if taken else refused
+                if len(cohort) > 1 and not taken:  # one of them alone may fit
+                    waiting.extendleft((step,) for step in reversed(cohort))
                 continue
             for step, number in claims:
                 self.state.running[step.id] = Running(step, number, job)
@@ -162,13 +166,13 @@ class Scheduler:
 
     def _claimable(self, step: Step) -> int | None:
         """The attempt that ``step`` may become now, unless it is done, cancelled or worked on elsewhere."""
-        if self.store.result(step.id):
+        number = self.watch.claimable(step.id)
+        if self.store.result(step.id):  # asked after: an attempt ends after its result is there
             self.state.finish(step.id)
             return None
         if CANCEL in self.store.names(step.id, "attempts"):
             self.state.fail(step.id, CANCELLED, cancelled=True)
             return None
-        number = self.watch.claimable(step.id)
         if number is None or self.ledger.taken(step.id, number):
             self.state.elsewhere.add(step.id)
             return None

@@ -567,6 +567,26 @@ def test_of_drivers_that_want_the_last_of_a_budget_one_has_it(
     assert 0 < sum(granted) <= most < sum(granted) + max(step.flops_to_spend for step in steps)
 
 
+def test_what_a_driver_spent_counts_when_it_has_gone_between_two_looks(dag: Dag, store: Store) -> None:
+    """Its reservation goes with it, and what took its place is read before that."""
+    step, other = (each for each in dag.steps[:2])
+    known = {each.id: each for each in dag.steps}
+    most = Caps(flops=1.5 * max(step.flops_to_spend, other.flops_to_spend))
+    with Session(store, 1) as second:
+        late = Ledger(store, most, Devices(), seconds, known, second)
+        late.look()
+        with Session(store, 1) as first:
+            job = Job(steps=(step,), numbers=(1,), resources=Resources())
+            assert Ledger(store, most, Devices(), seconds, known, first).reserve(job) is None
+            lease = Lease.claim(store, step.id, 1, cpus=1, job=job.name)
+            assert lease is not None
+            lease.progress = {"began": 0, "steps_done": step.steps, "steps": step.steps}
+            lease.end(Ending.DONE)
+        refused = late.reserve(Job(steps=(other,), numbers=(1,), resources=Resources()))
+        assert refused is not None
+        assert refused.startswith(f"caps.flops: {step.flops_to_spend:.3g} of ")
+
+
 def test_what_a_driver_reserved_is_free_again_once_it_is_gone(dag: Dag, store: Store) -> None:
     step = dag.steps[0]
     job = Job(steps=(step,), numbers=(1,), resources=Resources())
