@@ -26,6 +26,7 @@ from scaling.laws import DistillationLaw, SupervisedLaw
 COORDINATES: dict[str, Callable[[Centre], DistillationCoordinates[Any]]] = {
     "effective-tokens": partial(EffectiveTokensCoordinates, variant="simple"),
     "effective-tokens-capacity": partial(EffectiveTokensCoordinates, variant="capacity"),
+    "effective-tokens-sharp": partial(EffectiveTokensCoordinates, variant="sharp"),
     "published": PublishedCoordinates,
     "published-7": PublishedCoordinates,
     "published-9": NineCoordinates,

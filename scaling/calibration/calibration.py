@@ -37,6 +37,7 @@ SUPERVISED = "supervised"
 LAWS: dict[str, Callable[..., DistillationLaw]] = {
     "effective-tokens": partial(EffectiveTokensLaw, variant="simple"),
     "effective-tokens-capacity": partial(EffectiveTokensLaw, variant="capacity"),
+    "effective-tokens-sharp": partial(EffectiveTokensLaw, variant="sharp"),
     "published": IdentifiableLaw,
     "published-7": IdentifiableLaw,
     "published-9": PublishedLaw,

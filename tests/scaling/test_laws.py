@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fits.datasets import figure1
 from scaling import EffectiveTokensLaw, PublishedLaw, SupervisedLaw
 from scaling.laws import coefficients
 
@@ -14,7 +15,9 @@ PRINTED = PublishedLaw(**SHAPE, B=24181.0, gamma=0.764)
 B100 = PublishedLaw(**SHAPE, B=2418100.0, gamma=0.764)
 SIMPLE = EffectiveTokensLaw(k=1.45596, q=9.17480, eps=0.02530)
 CAPACITY = EffectiveTokensLaw(k=1.26143, q=9.77816, eps=0.02351, variant="capacity")
-LAWS = {"published": B100, "identifiable": B100.identifiable(), "simple": SIMPLE, "capacity": CAPACITY}
+SHARP = EffectiveTokensLaw(k=1.364457, q=10.4942, eps=0.0208390, variant="sharp")
+EFFECTIVE = {"simple": SIMPLE, "capacity": CAPACITY, "sharp": SHARP}
+LAWS = {"published": B100, "identifiable": B100.identifiable(), **EFFECTIVE}
 
 sizes = st.floats(8, 11).map(lambda x: 10**x)
 tokens = st.floats(9, 14).map(lambda x: 10**x)
@@ -53,6 +56,39 @@ def test_distillation_anchors(N, D, L_T, alone, printed, b100):
     assert B100.loss(N, D, L_T, SUPERVISED) == pytest.approx(b100, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("N", "D", "L_T", "loss", "kappa", "sharpness"),
+    [
+        (1.43e8, 2.88e10, 2.2, 2.580575, 2.482536, 9.463526),
+        (5.46e8, 1.22e10, 2.2, 2.428452, 2.310248, 9.741357),
+        (1e9, 2e10, 2.0, 2.310964, 1.986254, 10.051004),
+        (1.82e9, 3.86e10, 2.5, 2.486577, 2.531524, 10.415793),
+        (7.75e9, 5.12e11, 1.8953, 1.938498, 1.706953, 11.615636),
+    ],
+)
+def test_anchors_of_the_sharp_variant(N, D, L_T, loss, kappa, sharpness):
+    assert SHARP.loss(N, D, L_T, SUPERVISED) == pytest.approx(loss, rel=1e-6)
+    assert SHARP.effective_tokens(N, L_T, SUPERVISED)[0] == pytest.approx(kappa, rel=1e-6)
+    assert SHARP.sharpness(N, D, SUPERVISED) == pytest.approx(sharpness, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("law", "fitted", "others"),
+    [
+        (EffectiveTokensLaw(k=1.45596, q=9.17480, eps=0.02530), 0.00508, 0.00835),
+        (EffectiveTokensLaw(k=1.26143, q=9.77816, eps=0.02351, variant="capacity"), 0.00400, 0.01341),
+        (EffectiveTokensLaw(k=1.36446, q=10.49422, eps=0.0208392, variant="sharp"), 0.0047791, 0.0067127),
+    ],
+)
+def test_errors_on_figure_1(law, fitted, others):
+    """RMS errors, nats/token, on the 328 runs with L_S > 2.3 and the 26 others."""
+    runs = figure1()
+    error = runs["loss"] - law.loss(runs["params"], runs["tokens"], runs["teacher_loss"], SUPERVISED)
+    of_split = (error**2).groupby(runs["split"]).mean() ** 0.5
+    assert of_split["fit"] == pytest.approx(fitted, abs=6e-6)
+    assert of_split["extrapolation"] == pytest.approx(others, abs=6e-6)
+
+
 def test_eight_coefficients_are_as_good_as_nine():
     grid = np.meshgrid(np.geomspace(1e8, 1e11, 13), np.geomspace(1e9, 1e14, 16), np.linspace(1.3, 3.0, 18))
     nine = B100.loss(*grid, SUPERVISED)
@@ -84,12 +120,37 @@ def test_a_student_of_unlimited_size_and_data_copies_its_teacher(name):
     assert LAWS[name].loss(1e15, 1e18, 2.5, SUPERVISED) == pytest.approx(2.5, abs=0.002)
 
 
+@pytest.mark.parametrize("name", EFFECTIVE)
+@pytest.mark.parametrize("N", [1e8, 1e9, 1e10, 1e11])
+def test_a_perfect_teacher_is_worth_no_tokens(name, N):
+    """kappa -> 1 as L_T -> E, and the student ends where it would alone."""
+    alone = SUPERVISED.loss(N, 1e11)
+    assert EFFECTIVE[name].loss(N, 1e11, SUPERVISED.E, SUPERVISED) == pytest.approx(alone, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", EFFECTIVE)
+def test_supervision_catches_up_with_enough_tokens(name):
+    """At 1e14 tokens the best teacher gains less than 0.003 nats."""
+    N = np.geomspace(1e8, 1e11, 7)[:, None]
+    distilled = EFFECTIVE[name].loss(N, 1e14, np.linspace(1.23, 3, 2000)[None], SUPERVISED).min(axis=1)
+    gain = SUPERVISED.loss(N[:, 0], 1e14) - distilled
+    assert np.all(gain < 0.003)
+
+
+def test_the_sharp_maximum_is_sharper_for_better_students():
+    """Where floor and teacher meet, the law lies above both by 2^(1/p): less, the better the student."""
+    N = np.geomspace(1e8, 1e10, 5)
+    sharp, simple = (EFFECTIVE[name] for name in ("sharp", "simple"))
+    assert np.all(np.diff(sharp.sharpness(N, 20 * N, SUPERVISED)) > 0)
+    assert simple.sharpness(N, 20 * N, SUPERVISED) == simple.q
+
+
 @pytest.mark.parametrize("name", ["published", "identifiable"])
 def test_a_hopeless_teacher_makes_a_hopeless_student(name):
     assert LAWS[name].loss(1e9, 2e10, 10.0, SUPERVISED) == pytest.approx(10.0, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["simple", "capacity"])
+@pytest.mark.parametrize("name", EFFECTIVE)
 def test_a_hopeless_teacher_is_followed_up_to_the_shrinkage(name):
     gap = LAWS[name].loss(1e9, 2e10, 10.0, SUPERVISED) - 10.0
     assert -0.03 < gap < 0

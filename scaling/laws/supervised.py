@@ -1,0 +1,62 @@
+"""The supervised law: the loss of a model trained directly on data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from scaling.laws.derivatives import Array, Derivatives
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SupervisedLaw:
+    """L(N, D) = E + (A/N^alpha + B/D^beta)^gamma.
+
+    ``gamma = 1`` is Hoffmann et al. 2022 (Eq. 2); a free outer ``gamma`` is Busbridge et al. 2025 (Eq. 1).
+    """
+
+    E: float | Array
+    A: float | Array
+    B: float | Array
+    alpha: float | Array
+    beta: float | Array
+    gamma: float | Array = 1.0
+
+    inputs: ClassVar[tuple[str, ...]] = ("N", "D")
+
+    def log_excess(self, N: ArrayLike, D: ArrayLike) -> Array:
+        """ln(L - E), the part of the loss that scale can remove."""
+        capacity = np.log(self.A) - self.alpha * np.log(N)
+        data = np.log(self.B) - self.beta * np.log(D)
+        return np.asarray(self.gamma * np.logaddexp(capacity, data), dtype=np.float64)
+
+    def log_capacity_excess(self, N: ArrayLike) -> Array:
+        """ln(L(N, inf) - E), the part that more tokens cannot remove."""
+        return np.asarray(self.gamma * (np.log(self.A) - self.alpha * np.log(N)), dtype=np.float64)
+
+    def loss(self, N: ArrayLike, D: ArrayLike) -> Array:
+        """Cross-entropy in nats/token of ``N`` non-embedding parameters trained on ``D`` tokens."""
+        return np.asarray(self.E + np.exp(self.log_excess(N, D)), dtype=np.float64)
+
+    def derivatives(self, N: ArrayLike, D: ArrayLike) -> Derivatives:
+        """The loss and its exact derivatives with respect to every logarithm."""
+        ln_N, ln_D = np.log(N), np.log(D)
+        capacity = np.log(self.A) - self.alpha * ln_N
+        data = np.log(self.B) - self.beta * ln_D
+        ln_sum = np.logaddexp(capacity, data)
+        excess = np.exp(self.gamma * ln_sum)
+        by_capacity = excess * self.gamma * np.exp(capacity - ln_sum)
+        by_data = excess * self.gamma * np.exp(data - ln_sum)
+        own = {
+            "E": self.E + np.zeros_like(excess),
+            "A": by_capacity,
+            "B": by_data,
+            "alpha": -by_capacity * self.alpha * ln_N,
+            "beta": -by_data * self.beta * ln_D,
+            "gamma": excess * self.gamma * ln_sum,
+        }
+        inputs = {"N": -self.alpha * by_capacity, "D": -self.beta * by_data}
+        return Derivatives(np.asarray(self.E + excess), inputs, own, {})
