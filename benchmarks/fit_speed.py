@@ -19,7 +19,7 @@ from fits.estimation.estimate import Estimate, estimate
 from fits.estimation.levenberg_marquardt import Array, Problem, minimise, objective, quadratic
 from fits.estimation.model import Model, Rows
 from fits.published import busbridge2025
-from scaling import EffectiveTokensLaw, IdentifiableLaw, SupervisedLaw
+from scaling import EffectiveTokensLaw, PublishedLaw, SupervisedLaw
 
 HUBER = Objective(delta=1e-3, priors=False)
 GIVEN = busbridge2025.printed_supervised().supervised
@@ -146,7 +146,7 @@ def _best_of_many(model: Model, found: Estimate, starts: int = 200, polished: in
 def _synthetic(rows: Rows, seed: int) -> Rows:
     """The 354 rows with losses of a known published law, noise and outliers."""
     rng = np.random.default_rng(seed)
-    law = IdentifiableLaw(c0=2.4, k=0.92, f1=0.1, A=2300.0, B=97000.0, alpha=0.33, beta=0.49, gamma=0.74)
+    law = PublishedLaw(c0=2.4, k=0.92, f1=0.1, A=2300.0, B=97000.0, alpha=0.33, beta=0.49, gamma=0.74)
     noise = 0.003 * rng.standard_normal(len(rows)) * np.where(rng.random(len(rows)) < 0.04, 10.0, 1.0)
     return replace(rows, L=law.loss(rows.N, rows.D, rows.L_T, GIVEN) * np.exp(noise))
 

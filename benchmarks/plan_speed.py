@@ -14,12 +14,12 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import minimize
 
-from scaling import Architecture, Calibration, PublishedLaw, Question, Scenario, SupervisedLaw, plan
+from scaling import Architecture, Calibration, PublishedLaw9, Question, Scenario, SupervisedLaw, plan
 from scaling.costs.scenarios import BOTH, SCENARIOS
 from scaling.planner.optimizer import QUICK, Bounds, Problems, Setting, solve
 
 SUPERVISED = SupervisedLaw(E=1.22, A=3355.0, B=18186.0, alpha=0.408, beta=0.431, gamma=0.452)
-B100 = PublishedLaw(
+B100 = PublishedLaw9(
     c0=2.549, c1=522.6, d1=1.315, f1=0.090, A=2243.0, B=2418100.0, alpha=0.321, beta=0.637, gamma=0.764
 )
 BOX = (1e6, 1e17)

@@ -10,8 +10,8 @@ from scaling.laws import (
     Derivatives,
     DistillationLaw,
     EffectiveTokensLaw,
-    IdentifiableLaw,
     PublishedLaw,
+    PublishedLaw9,
     SupervisedLaw,
 )
 from scaling.planner.plan import Estimate, Plan
@@ -31,7 +31,6 @@ __all__ = [
     "Estimate",
     "Frontier",
     "Hardware",
-    "IdentifiableLaw",
     "InputError",
     "KnownTeacher",
     "MissingExtra",
@@ -40,6 +39,7 @@ __all__ = [
     "Prediction",
     "Provenance",
     "PublishedLaw",
+    "PublishedLaw9",
     "Question",
     "Region",
     "Scenario",

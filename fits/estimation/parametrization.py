@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scaling.laws import (
     DistillationLaw,
     EffectiveTokensLaw,
-    IdentifiableLaw,
     Partials,
     PublishedLaw,
+    PublishedLaw9,
     SupervisedLaw,
     coefficients,
 )
@@ -151,18 +151,18 @@ class PublishedCoordinates:
             _log("gamma", 0.15, 8.0, 1.0, 0.7),
         )
 
-    def law(self, theta: Array) -> IdentifiableLaw:
+    def law(self, theta: Array) -> PublishedLaw:
         """The law at ``theta`` (..., 8); its coefficients have shape (..., 1)."""
         ln_c0, ln_k, ln_f1, a, b, ln_slope_N, ln_slope_D, ln_gamma = np.moveaxis(theta[..., None], -2, 0)
         gamma, c0 = np.exp(ln_gamma), np.exp(ln_c0)
         alpha, beta = np.exp(ln_slope_N - ln_gamma), np.exp(ln_slope_D - ln_gamma)
         A = np.exp((a + c0 * self.centre.ln_L) / gamma + alpha * self.centre.ln_N)
         B = np.exp((b + c0 * self.centre.ln_L) / gamma + beta * self.centre.ln_D)
-        return IdentifiableLaw(
+        return PublishedLaw(
             c0=c0, k=np.exp(ln_k), f1=np.exp(ln_f1), A=A, B=B, alpha=alpha, beta=beta, gamma=gamma
         )
 
-    def theta(self, law: IdentifiableLaw) -> Array:
+    def theta(self, law: PublishedLaw) -> Array:
         """The coordinates (8,) of a law with scalar coefficients."""
         lift = law.c0 * self.centre.ln_L
         a = law.gamma * (np.log(law.A) - law.alpha * self.centre.ln_N) - lift
@@ -171,7 +171,7 @@ class PublishedCoordinates:
         slopes = np.array([law.gamma * law.alpha, law.gamma * law.beta, law.gamma], dtype=np.float64)
         return np.concatenate([own, [a, b], np.log(slopes)])
 
-    def columns(self, law: IdentifiableLaw, by: Partials) -> list[Array]:
+    def columns(self, law: PublishedLaw, by: Partials) -> list[Array]:
         """d loss / d theta, one (..., n) array a coordinate, from d loss / d ln(coefficient)."""
         by_c0 = by["c0"] + (by["A"] + by["B"]) * law.c0 * self.centre.ln_L / law.gamma
         return [by_c0, by["k"], by["f1"], *_power_columns(law, by, self.centre)]
@@ -189,18 +189,18 @@ class NineCoordinates:
         self.eight = PublishedCoordinates(centre)
         self.space: tuple[Coordinate, ...] = (*self.eight.space, _log("c1", 1.0, 1e6, 300.0, 2.0))
 
-    def law(self, theta: Array) -> PublishedLaw:
+    def law(self, theta: Array) -> PublishedLaw9:
         """The law at ``theta`` (..., 9); its coefficients have shape (..., 1)."""
         eight = self.eight.law(theta[..., :8])
         c1 = np.exp(theta[..., 8:9])
         own = {name: value for name, value in coefficients(eight).items() if name != "k"}
-        return PublishedLaw(c1=c1, d1=eight.k * (c1 * eight.f1) ** eight.f1, **own)
+        return PublishedLaw9(c1=c1, d1=eight.k * (c1 * eight.f1) ** eight.f1, **own)
 
-    def columns(self, law: PublishedLaw, by: Partials) -> list[Array]:
+    def columns(self, law: PublishedLaw9, by: Partials) -> list[Array]:
         """d loss / d theta, one (..., n) array a coordinate, from d loss / d ln(coefficient)."""
         ln_c1f1 = np.log(law.c1 * law.f1)
         by = {**by, "k": by["d1"], "f1": by["f1"] + by["d1"] * law.f1 * (ln_c1f1 + 1.0)}
-        return [*self.eight.columns(law.identifiable(), by), by["c1"] + by["d1"] * law.f1]
+        return [*self.eight.columns(law.eight_coefficients(), by), by["c1"] + by["d1"] * law.f1]
 
 
 Law = SupervisedLaw | DistillationLaw
@@ -221,7 +221,7 @@ class DistillationCoordinates(Protocol[L]):
         ...
 
 
-def _power_columns(law: SupervisedLaw | IdentifiableLaw, by: Partials, centre: Centre) -> list[Array]:
+def _power_columns(law: SupervisedLaw | PublishedLaw, by: Partials, centre: Centre) -> list[Array]:
     """Columns of (a, b, ln gamma*alpha, ln gamma*beta, ln gamma), which both power laws share.
 
     A = exp(a/gamma + alpha ln N0) and alpha = slope/gamma, so ln gamma moves ln A by -ln A and alpha by -1.

@@ -22,8 +22,8 @@ from scaling.errors import InputError
 from scaling.laws import (
     DistillationLaw,
     EffectiveTokensLaw,
-    IdentifiableLaw,
     PublishedLaw,
+    PublishedLaw9,
     SupervisedLaw,
     coefficients,
 )
@@ -38,9 +38,9 @@ LAWS: dict[str, Callable[..., DistillationLaw]] = {
     "effective-tokens": partial(EffectiveTokensLaw, variant="simple"),
     "effective-tokens-capacity": partial(EffectiveTokensLaw, variant="capacity"),
     "effective-tokens-sharp": partial(EffectiveTokensLaw, variant="sharp"),
-    "published": IdentifiableLaw,
-    "published-7": IdentifiableLaw,
-    "published-9": PublishedLaw,
+    "published": PublishedLaw,
+    "published-7": PublishedLaw,
+    "published-9": PublishedLaw9,
 }
 """Distillation laws by kind; ``published`` has 8 coefficients, ``published-7`` the same with gamma = 1."""
 

@@ -1,4 +1,4 @@
-"""What a scaling law says: cross-entropy as a plain function of parameters, tokens and a teacher.
+"""Scaling laws: cross-entropy as a plain function of parameters, tokens and a teacher.
 
 A law is a frozen dataclass of coefficients. A coefficient may be a float or an array: arrays broadcast
 against the inputs, so a law whose coefficients have shape ``(draws, 1)`` evaluates a whole posterior at
@@ -11,7 +11,7 @@ N      non-embedding parameters (``_S`` student, ``_T`` teacher)
 D      tokens trained on
 L      cross-entropy against held-out data                     nats/token
 L_T    the teacher's cross-entropy                             nats/token
-Ls     what the student would reach supervised, L(N_S, D_S)    nats/token
+Ls     loss of the student trained alone, L(N_S, D_S)          nats/token
 ====== ===================================================== =============
 
 Derivatives are exact and always taken with respect to natural logarithms, of coefficients and of inputs
@@ -21,7 +21,7 @@ alike, because that is the scale on which all of them are of order one.
 from scaling.laws.derivatives import Array, Derivatives, Partials
 from scaling.laws.distillation import DistillationLaw, coefficients, teacher_excess
 from scaling.laws.effective_tokens import EffectiveTokensLaw
-from scaling.laws.published import IdentifiableLaw, PublishedLaw
+from scaling.laws.published import PublishedLaw, PublishedLaw9
 from scaling.laws.supervised import SupervisedLaw
 
 __all__ = [
@@ -29,9 +29,9 @@ __all__ = [
     "Derivatives",
     "DistillationLaw",
     "EffectiveTokensLaw",
-    "IdentifiableLaw",
     "Partials",
     "PublishedLaw",
+    "PublishedLaw9",
     "SupervisedLaw",
     "coefficients",
     "teacher_excess",

@@ -14,27 +14,37 @@ from scaling.laws.supervised import SupervisedLaw
 
 @runtime_checkable
 class DistillationLaw(Protocol):
-    """What the planner and the fit ask of a law for the student's loss."""
+    """Interface of a law for the student's loss, as the planner and the fit use it."""
 
     inputs: ClassVar[tuple[str, ...]] = ("N_S", "D_S", "L_T")
 
     def loss(self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw) -> Array:
-        """The student's cross-entropy against data, nats/token."""
+        """Return the student's held-out cross-entropy.
+
+        Args:
+            N_S: Student's non-embedding parameters.
+            D_S: Student's tokens.
+            L_T: Teacher's held-out cross-entropy, nats/token.
+            supervised: The law of students trained alone, on the same text.
+
+        Returns:
+            The loss in nats/token; inputs and coefficients broadcast.
+        """
         ...
 
     def derivatives(
         self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw
     ) -> Derivatives:
-        """The loss and its exact derivatives with respect to every logarithm."""
+        """Return the loss and its exact derivatives with respect to every logarithm."""
         ...
 
 
 def teacher_excess(L_T: ArrayLike, supervised: SupervisedLaw) -> Array:
-    """c = L_T - E, kept positive: no teacher is better than the irreducible loss."""
+    """Return c = L_T - E, kept positive: no teacher is better than the irreducible loss."""
     return np.maximum(np.asarray(L_T, dtype=np.float64) - supervised.E, 1e-12)
 
 
 def coefficients(law: SupervisedLaw | DistillationLaw) -> dict[str, float | Array]:
-    """The numeric coefficients of a law by name, in the order of its definition."""
+    """Return the numeric coefficients of a law by name, in the order of its definition."""
     values = {field.name: getattr(law, field.name) for field in fields(law)}  # type: ignore[arg-type]
     return {name: value for name, value in values.items() if not isinstance(value, str)}

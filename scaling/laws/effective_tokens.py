@@ -67,19 +67,19 @@ class EffectiveTokensLaw:
     def effective_tokens(
         self, N_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw
     ) -> tuple[Array, Array]:
-        """kappa, the factor by which the teacher multiplies tokens, and kappa - 1."""
+        """Return kappa, by which the teacher multiplies the student's tokens, and kappa - 1."""
         gain, g = self.k * teacher_excess(L_T, supervised), SHAPES[self.variant].capacity
         if g:
             gain = gain * np.exp(g * supervised.log_capacity_excess(N_S))
         return np.asarray(1.0 + gain), np.asarray(gain)
 
     def sharpness(self, N_S: ArrayLike, D_S: ArrayLike, supervised: SupervisedLaw) -> float | Array:
-        """p, the exponent of the soft maximum."""
+        """Return p, the exponent of the soft maximum."""
         r = SHAPES[self.variant].sharpening
         return self.q * np.exp(-r * supervised.log_excess(N_S, D_S)) if r else self.q
 
     def loss(self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw) -> Array:
-        """The student's cross-entropy against data, nats/token."""
+        """Return the student's held-out cross-entropy, nats/token."""
         c = teacher_excess(L_T, supervised)
         kappa, _ = self.effective_tokens(N_S, L_T, supervised)
         p = self.sharpness(N_S, D_S, supervised)
@@ -90,7 +90,7 @@ class EffectiveTokensLaw:
     def derivatives(
         self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw
     ) -> Derivatives:
-        """The loss and its exact derivatives with respect to every logarithm."""
+        """Return the loss and its exact derivatives with respect to every logarithm."""
         s, L_T = supervised, np.asarray(L_T, dtype=np.float64)
         c = teacher_excess(L_T, s)
         kappa, gain = self.effective_tokens(N_S, L_T, s)

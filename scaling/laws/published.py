@@ -13,13 +13,13 @@ from scaling.laws.supervised import SupervisedLaw
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PublishedLaw:
+class PublishedLaw9:
     """Busbridge et al. 2025, Eq. 8, as printed: nine coefficients.
 
     ``L_S = L_T + L_T^-c0 [1 + (L_T/(d1 Ls))^(1/f1)]^(-c1 f1) (A/N_S^alpha + B/D_S^beta)^gamma``
 
     ``A .. gamma`` are the paper's primed coefficients. ``c1`` and ``d1`` are not separately identifiable:
-    fit :class:`IdentifiableLaw` instead and convert. The form cannot represent a student better than its
+    fit :class:`PublishedLaw` instead and convert. The form cannot represent a student better than its
     teacher.
     """
 
@@ -36,20 +36,24 @@ class PublishedLaw:
     inputs: ClassVar[tuple[str, ...]] = ("N_S", "D_S", "L_T")
 
     def loss(self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw) -> Array:
-        """The student's cross-entropy against data, nats/token."""
+        """Return the student's held-out cross-entropy, nats/token."""
         ln_L_T = np.log(L_T)
-        z = (ln_L_T - np.log(supervised.loss(N_S, D_S)) - np.log(self.d1)) / self.f1
-        return _mimicry_loss(self, N_S, D_S, L_T, ln_L_T, -self.c1 * self.f1 * np.logaddexp(0.0, z))
+        gap, *_ = self._gap(ln_L_T, supervised.loss(N_S, D_S))
+        return _mimicry_loss(self, N_S, D_S, L_T, ln_L_T, gap)
+
+    def _gap(self, ln_L_T: Array, Ls: Array) -> tuple[Array, Array, Array]:
+        """Return the logarithm of the capacity-gap factor, z = ln(L_T/(d1 Ls))/f1, and ln(1 + e^z)."""
+        z = (ln_L_T - np.log(Ls) - np.log(self.d1)) / self.f1
+        softplus = np.logaddexp(0.0, z)
+        return -self.c1 * self.f1 * softplus, z, softplus
 
     def derivatives(
         self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw
     ) -> Derivatives:
-        """The loss and its exact derivatives with respect to every logarithm."""
+        """Return the loss and its exact derivatives with respect to every logarithm."""
         Ls = supervised.derivatives(N_S, D_S)
-        z = (np.log(L_T) - np.log(Ls.loss) - np.log(self.d1)) / self.f1
-        softplus, sigmoid = np.logaddexp(0.0, z), np.exp(z - np.logaddexp(0.0, z))
-        by_z = -self.c1 * self.f1 * sigmoid
-        gap = -self.c1 * self.f1 * softplus
+        gap, z, softplus = self._gap(np.log(L_T), Ls.loss)
+        by_z = -self.c1 * self.f1 * np.exp(z - softplus)
         own = {
             "c1": gap,
             "d1": -by_z / self.f1 * np.ones_like(z),
@@ -57,10 +61,10 @@ class PublishedLaw:
         }
         return _mimicry(self, N_S, D_S, L_T, Ls, gap, by_z / self.f1, own)
 
-    def identifiable(self) -> IdentifiableLaw:
-        """The eight-coefficient limit with the same k and f1 (Eq. 8 as c1 grows with k held)."""
+    def eight_coefficients(self) -> PublishedLaw:
+        """Return the limit of this law as c1 grows, with the same k = d1 (c1 f1)^-f1 and f1."""
         k = self.d1 * (self.c1 * self.f1) ** -self.f1
-        return IdentifiableLaw(
+        return PublishedLaw(
             c0=self.c0,
             k=k,
             f1=self.f1,
@@ -73,7 +77,7 @@ class PublishedLaw:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class IdentifiableLaw:
+class PublishedLaw:
     """Eq. 8 of Busbridge et al. 2025 in the eight coefficients that data can determine.
 
     ``L_S = L_T + L_T^-c0 exp(-(L_T/(k Ls))^(1/f1)) (A/N_S^alpha + B/D_S^beta)^gamma``
@@ -94,25 +98,32 @@ class IdentifiableLaw:
     inputs: ClassVar[tuple[str, ...]] = ("N_S", "D_S", "L_T")
 
     def loss(self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw) -> Array:
-        """The student's cross-entropy against data, nats/token."""
+        """Return the student's held-out cross-entropy, nats/token."""
         ln_L_T = np.log(L_T)
-        ln_ratio = (ln_L_T - np.log(supervised.loss(N_S, D_S)) - np.log(self.k)) / self.f1
-        return _mimicry_loss(self, N_S, D_S, L_T, ln_L_T, -np.exp(np.minimum(ln_ratio, 700.0)))
+        ratio, _ = self._ratio(ln_L_T, supervised.loss(N_S, D_S))
+        return _mimicry_loss(self, N_S, D_S, L_T, ln_L_T, -ratio)
+
+    def _ratio(self, ln_L_T: Array, Ls: Array) -> tuple[Array, Array]:
+        """Return (L_T/(k Ls))^(1/f1), which exp would overflow without a bound, and its logarithm."""
+        ln_ratio = (ln_L_T - np.log(Ls) - np.log(self.k)) / self.f1
+        return np.exp(np.minimum(ln_ratio, 700.0)), ln_ratio
 
     def derivatives(
         self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw
     ) -> Derivatives:
-        """The loss and its exact derivatives with respect to every logarithm."""
+        """Return the loss and its exact derivatives with respect to every logarithm."""
         Ls = supervised.derivatives(N_S, D_S)
-        ln_ratio = (np.log(L_T) - np.log(Ls.loss) - np.log(self.k)) / self.f1
-        ratio = np.exp(np.minimum(ln_ratio, 700.0))
+        ratio, ln_ratio = self._ratio(np.log(L_T), Ls.loss)
         own = {"k": ratio / self.f1, "f1": ratio * ln_ratio}
         return _mimicry(self, N_S, D_S, L_T, Ls, -ratio, -ratio / self.f1, own)
 
-    def published(self, c1: float = 522.6) -> PublishedLaw:
-        """The nine-coefficient law with this ``c1`` and the same k and f1 (522.6 is the paper's value)."""
+    def nine_coefficients(self, c1: float = 522.6) -> PublishedLaw9:
+        """Return the law of nine coefficients with this ``c1`` and the same k and f1.
+
+        The default is the paper's value.
+        """
         d1 = self.k * (c1 * self.f1) ** self.f1
-        return PublishedLaw(
+        return PublishedLaw9(
             c0=self.c0,
             c1=c1,
             d1=d1,
@@ -126,20 +137,27 @@ class IdentifiableLaw:
 
 
 def _mimicry_loss(
-    law: PublishedLaw | IdentifiableLaw,
+    law: PublishedLaw9 | PublishedLaw,
     N_S: ArrayLike,
     D_S: ArrayLike,
     L_T: ArrayLike,
     ln_L_T: Array,
     gap: Array,
 ) -> Array:
-    """L_T + exp(-c0 ln L_T + gap + gamma ln(A/N^alpha + B/D^beta))."""
-    power = SupervisedLaw(E=0.0, A=law.A, B=law.B, alpha=law.alpha, beta=law.beta, gamma=law.gamma)
-    return np.asarray(L_T + np.exp(power.log_excess(N_S, D_S) + gap - law.c0 * ln_L_T))
+    """Return L_T + exp(-c0 ln L_T + gap + gamma ln(A/N^alpha + B/D^beta)).
+
+    One exponential of a sum; :func:`_mimicry` needs the factors by themselves, which differ in the last bit.
+    """
+    return np.asarray(L_T + np.exp(_power(law).log_excess(N_S, D_S) + gap - law.c0 * ln_L_T))
+
+
+def _power(law: PublishedLaw9 | PublishedLaw) -> SupervisedLaw:
+    """Return (A/N^alpha + B/D^beta)^gamma of the primed coefficients, as a law without a constant."""
+    return SupervisedLaw(E=0.0, A=law.A, B=law.B, alpha=law.alpha, beta=law.beta, gamma=law.gamma)
 
 
 def _mimicry(
-    law: PublishedLaw | IdentifiableLaw,
+    law: PublishedLaw9 | PublishedLaw,
     N_S: ArrayLike,
     D_S: ArrayLike,
     L_T: ArrayLike,
@@ -148,15 +166,14 @@ def _mimicry(
     gap_by_ln_L_T: Array,
     gap_own: Partials,
 ) -> Derivatives:
-    """L_T + exp(-c0 ln L_T + gap + gamma ln(A/N^alpha + B/D^beta)), and its derivatives.
+    """Return L_T + exp(-c0 ln L_T + gap) (A/N^alpha + B/D^beta)^gamma and its derivatives.
 
     ``gap`` is the logarithm of the capacity-gap factor, which falls with L_T/Ls; ``gap_own`` holds its
     derivatives with respect to the logarithms of its own coefficients.
     """
     L_T = np.asarray(L_T, dtype=np.float64)
     ln_L_T = np.log(L_T)
-    scale = SupervisedLaw(E=0.0, A=law.A, B=law.B, alpha=law.alpha, beta=law.beta, gamma=law.gamma)
-    power = scale.derivatives(N_S, D_S)
+    power = _power(law).derivatives(N_S, D_S)
     rest = np.exp(-law.c0 * ln_L_T + gap)  # everything in the second term but the power law
     term = rest * power.loss
     by_Ls = -term * gap_by_ln_L_T / Ls.loss

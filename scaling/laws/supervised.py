@@ -27,26 +27,41 @@ class SupervisedLaw:
 
     inputs: ClassVar[tuple[str, ...]] = ("N", "D")
 
+    def _terms(self, ln_N: Array, ln_D: Array) -> tuple[Array, Array, Array]:
+        """Return ln(A/N^alpha), ln(B/D^beta) and the logarithm of their sum."""
+        capacity = np.log(self.A) - self.alpha * ln_N
+        data = np.log(self.B) - self.beta * ln_D
+        return capacity, data, np.logaddexp(capacity, data)
+
     def log_excess(self, N: ArrayLike, D: ArrayLike) -> Array:
-        """ln(L - E), the part of the loss that scale can remove."""
-        capacity = np.log(self.A) - self.alpha * np.log(N)
-        data = np.log(self.B) - self.beta * np.log(D)
-        return np.asarray(self.gamma * np.logaddexp(capacity, data), dtype=np.float64)
+        """Return ln(L - E), the logarithm of the part of the loss that scale can remove."""
+        *_, ln_sum = self._terms(np.log(N), np.log(D))
+        return np.asarray(self.gamma * ln_sum, dtype=np.float64)
 
     def log_capacity_excess(self, N: ArrayLike) -> Array:
-        """ln(L(N, inf) - E), the part that more tokens cannot remove."""
+        """Return ln(L(N, inf) - E), the logarithm of the part that more tokens cannot remove."""
         return np.asarray(self.gamma * (np.log(self.A) - self.alpha * np.log(N)), dtype=np.float64)
 
     def loss(self, N: ArrayLike, D: ArrayLike) -> Array:
-        """Cross-entropy in nats/token of ``N`` non-embedding parameters trained on ``D`` tokens."""
+        """Return the held-out cross-entropy of a model.
+
+        Args:
+            N: Non-embedding parameters.
+            D: Training tokens; broadcasts against ``N`` and against the coefficients.
+
+        Returns:
+            The loss in nats/token, in the broadcast shape.
+
+        >>> law = SupervisedLaw(E=1.8, A=300.0, B=2000.0, alpha=0.35, beta=0.37)
+        >>> float(law.loss(1e9, 20e9).round(4))
+        2.3137
+        """
         return np.asarray(self.E + np.exp(self.log_excess(N, D)), dtype=np.float64)
 
     def derivatives(self, N: ArrayLike, D: ArrayLike) -> Derivatives:
-        """The loss and its exact derivatives with respect to every logarithm."""
+        """Return the loss and its exact derivatives with respect to every logarithm."""
         ln_N, ln_D = np.log(N), np.log(D)
-        capacity = np.log(self.A) - self.alpha * ln_N
-        data = np.log(self.B) - self.beta * ln_D
-        ln_sum = np.logaddexp(capacity, data)
+        capacity, data, ln_sum = self._terms(ln_N, ln_D)
         excess = np.exp(self.gamma * ln_sum)
         by_capacity = excess * self.gamma * np.exp(capacity - ln_sum)
         by_data = excess * self.gamma * np.exp(data - ln_sum)

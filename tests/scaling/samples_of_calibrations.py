@@ -6,7 +6,7 @@ from scaling import (
     Calibration,
     EffectiveTokensLaw,
     Provenance,
-    PublishedLaw,
+    PublishedLaw9,
     Question,
     Region,
     SupervisedLaw,
@@ -15,7 +15,7 @@ from scaling import (
 from scaling.costs.flops import Architecture
 
 SUPERVISED = SupervisedLaw(E=1.22, A=3355.0, B=18186.0, alpha=0.408, beta=0.431, gamma=0.452)
-B100 = PublishedLaw(
+B100 = PublishedLaw9(
     c0=2.549, c1=522.6, d1=1.315, f1=0.090, A=2243.0, B=2418100.0, alpha=0.321, beta=0.637, gamma=0.764
 )
 BOX = {"student_tokens": (1e6, 1e17), "teacher_params": (1e6, 1e17), "teacher_tokens": (1e6, 1e17)}

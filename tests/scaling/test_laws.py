@@ -6,18 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fits.datasets import figure1
-from scaling import EffectiveTokensLaw, PublishedLaw, SupervisedLaw
+from scaling import EffectiveTokensLaw, PublishedLaw9, SupervisedLaw
 from scaling.laws import coefficients
 
 SUPERVISED = SupervisedLaw(E=1.22, A=3355.0, B=18186.0, alpha=0.408, beta=0.431, gamma=0.452)
 SHAPE = {"c0": 2.549, "c1": 522.6, "d1": 1.315, "f1": 0.090, "A": 2243.0, "alpha": 0.321, "beta": 0.637}
-PRINTED = PublishedLaw(**SHAPE, B=24181.0, gamma=0.764)
-B100 = PublishedLaw(**SHAPE, B=2418100.0, gamma=0.764)
+PRINTED = PublishedLaw9(**SHAPE, B=24181.0, gamma=0.764)
+B100 = PublishedLaw9(**SHAPE, B=2418100.0, gamma=0.764)
 SIMPLE = EffectiveTokensLaw(k=1.45596, q=9.17480, eps=0.02530)
 CAPACITY = EffectiveTokensLaw(k=1.26143, q=9.77816, eps=0.02351, variant="capacity")
 SHARP = EffectiveTokensLaw(k=1.364457, q=10.4942, eps=0.0208390, variant="sharp")
 EFFECTIVE = {"simple": SIMPLE, "capacity": CAPACITY, "sharp": SHARP}
-LAWS = {"published": B100, "identifiable": B100.identifiable(), **EFFECTIVE}
+LAWS = {"published": B100, "identifiable": B100.eight_coefficients(), **EFFECTIVE}
 
 sizes = st.floats(8, 11).map(lambda x: 10**x)
 tokens = st.floats(9, 14).map(lambda x: 10**x)
@@ -92,15 +92,15 @@ def test_errors_on_figure_1(law, fitted, others):
 def test_eight_coefficients_are_as_good_as_nine():
     grid = np.meshgrid(np.geomspace(1e8, 1e11, 13), np.geomspace(1e9, 1e14, 16), np.linspace(1.3, 3.0, 18))
     nine = B100.loss(*grid, SUPERVISED)
-    eight = B100.identifiable().loss(*grid, SUPERVISED)
+    eight = B100.eight_coefficients().loss(*grid, SUPERVISED)
     assert np.abs(nine - eight).max() < 0.0025
 
 
 def test_conversion_to_nine_coefficients_and_back_is_exact():
-    eight = B100.identifiable()
-    back = eight.published(522.6)
+    eight = B100.eight_coefficients()
+    back = eight.nine_coefficients(522.6)
     assert coefficients(back) == pytest.approx(coefficients(B100), rel=1e-12)
-    far = eight.published(1e9)  # the limit
+    far = eight.nine_coefficients(1e9)  # the limit
     assert far.loss(1e9, 2e10, 2.2, SUPERVISED) == pytest.approx(
         eight.loss(1e9, 2e10, 2.2, SUPERVISED), rel=1e-7
     )

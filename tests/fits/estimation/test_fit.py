@@ -15,7 +15,7 @@ from fits import Objective, fit
 from fits.estimation import bootstrap
 from fits.estimation.model import Model, Rows
 from fits.table.runs import validate
-from scaling import IdentifiableLaw, InputError, SupervisedLaw
+from scaling import InputError, PublishedLaw, SupervisedLaw
 from scaling.calibration.calibration import Calibration
 from scaling.laws import coefficients
 
@@ -221,7 +221,7 @@ def test_starts_and_draws_do_not_depend_on_where_they_are_made() -> None:
 
 def test_a_law_that_does_not_hold_cannot_bend_the_supervised_law() -> None:
     """Students under another law than the one fitted: the supervised law is then fitted to its own runs."""
-    paper = IdentifiableLaw(c0=2.4, k=0.92, f1=0.1, A=2300.0, B=97000.0, alpha=0.33, beta=0.49, gamma=0.74)
+    paper = PublishedLaw(c0=2.4, k=0.92, f1=0.1, A=2300.0, B=97000.0, alpha=0.33, beta=0.49, gamma=0.74)
     rng = np.random.default_rng(0)
     N, D = (a.ravel() for a in np.meshgrid(np.geomspace(1e8, 8e9, 6), np.geomspace(2e9, 2e11, 4)))
     first = pd.DataFrame({"params": N, "tokens": D, "loss": FIGURE1.loss(N, D), "kind": "supervised"})

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scaling import Architecture, EffectiveTokensLaw, PublishedLaw, SupervisedLaw
+from scaling import Architecture, EffectiveTokensLaw, PublishedLaw9, SupervisedLaw
 from scaling.planner.optimizer import Bounds, Problems, Setting, direct, solve
 
 SUPERVISED = SupervisedLaw(E=1.22, A=3355.0, B=18186.0, alpha=0.408, beta=0.431, gamma=0.452)
-B100 = PublishedLaw(
+B100 = PublishedLaw9(
     c0=2.549, c1=522.6, d1=1.315, f1=0.090, A=2243.0, B=2418100.0, alpha=0.321, beta=0.637, gamma=0.764
 )  # Table 6 of Busbridge et al. 2025 with B' multiplied by 100
 PAPER_BOX = Bounds(student_tokens=(1e6, 1e17), teacher_params=(1e6, 1e17), teacher_tokens=(1e6, 1e17))

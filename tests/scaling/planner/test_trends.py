@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq, minimize_scalar
 
-from scaling import Architecture, PublishedLaw, SupervisedLaw
+from scaling import Architecture, PublishedLaw9, SupervisedLaw
 
 ALONE = SupervisedLaw(E=1.220, A=3355.0, B=18186.0, alpha=0.408, beta=0.431, gamma=0.452)
-LAW = PublishedLaw(
+LAW = PublishedLaw9(
     A=2243.0, B=2_418_100.0, alpha=0.321, beta=0.637, gamma=0.764, c0=2.549, c1=522.6, f1=0.090, d1=1.315
 )
 F = Architecture().forward_flops
