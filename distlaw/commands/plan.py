@@ -218,7 +218,7 @@ def read_device(name: str, given: Mapping[str, Any]) -> Hardware:
 
     return hardware(
         name,
-        precision=given.get("--precision", "bf16"),
+        precision=given.get("--precision"),
         utilisation=given.get("--mfu", UTILISATION),
         count=given.get("--count", 1),
         dollars_per_hour=given.get("--price"),

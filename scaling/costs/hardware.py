@@ -1,20 +1,30 @@
-"""From FLOPs to device hours and dollars, by a dated table that the user can override.
+"""From FLOPs to device hours and dollars, by a dated table that the user can extend.
 
 Peaks are dense. Prices are list prices per device hour, in US dollars, with their date and source; none is
-ever fetched.
+ever fetched. A table of the user's own, with the same columns, is read beside the shipped one where the
+environment variable ``DISTLAW_HARDWARE`` names it; its rows win.
 """
 
 from __future__ import annotations
 
 import csv
+import difflib
 import math
+import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from scaling.errors import InputError
+from scaling.units import parse_quantity
 
 TABLE = Path(__file__).with_name("hardware.csv")
+OWN_TABLE = "DISTLAW_HARDWARE"
+"""Environment variable that names the user's own table."""
+PRECISIONS = ("bf16", "fp16", "fp8", "tf32", "fp32")
+"""Number formats with a peak in the table, in the order in which one is chosen where none is asked for."""
 UTILISATION = 0.4
 """Model FLOPs utilisation where none is given: training at scale reaches 0.3 to 0.5."""
 SECONDS_PER_HOUR = 3600.0
@@ -29,8 +39,8 @@ class Hardware:
     """Number format of the peak, such as bf16. The one for fp32 is without TF32, which rounds to 10 bits."""
     peak_flops: float
     """FLOP/s of one device, dense."""
-    dollars_per_hour: float
-    """Of one device."""
+    dollars_per_hour: float | None = None
+    """Of one device; None if no price is known."""
     utilisation: float = UTILISATION
     """Share of the peak that training reaches."""
     count: int = 1
@@ -38,7 +48,7 @@ class Hardware:
     memory_bytes: float | None = None
     """Of one device; None if unknown."""
     date: str = ""
-    """Of the price."""
+    """Of the price, or of the peak where there is no price."""
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -46,8 +56,27 @@ class Hardware:
             raise InputError(f"utilisation: must lie in (0, 1], not {self.utilisation!r}")
         for name in ("peak_flops", "dollars_per_hour", "count"):
             value = getattr(self, name)
+            if name == "dollars_per_hour" and value is None:
+                continue
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"hardware {self.name}: {name} must be positive, not {value!r}")
+
+    @property
+    def price(self) -> float:
+        """Dollars of one device hour.
+
+        Raises:
+            InputError: If no price is known.
+        """
+        if self.dollars_per_hour is None:
+            raise InputError(
+                f"no list price of {self.name} is on record; give one (--price 2.50, dollars_per_hour)"
+            )
+        return self.dollars_per_hour
+
+    def flops_in(self, device_hours: float) -> float:
+        """FLOPs that one device computes in so many hours."""
+        return device_hours * SECONDS_PER_HOUR * self.peak_flops * self.utilisation
 
     def device_hours(self, flops: float) -> float:
         """Hours of one device."""
@@ -58,62 +87,189 @@ class Hardware:
         return self.device_hours(flops) / self.count
 
     def dollars(self, flops: float) -> float:
-        """What the device hours cost."""
-        return self.device_hours(flops) * self.dollars_per_hour
+        """Cost of the device hours, US dollars.
+
+        Raises:
+            InputError: If no price is known.
+        """
+        return self.device_hours(flops) * self.price
+
+    def describe(self) -> str:
+        """Return what the hours and dollars rest on, in words."""
+        price = f"${self.dollars_per_hour:g} per device hour" if self.dollars_per_hour else "no price known"
+        rests = f" ({self.date}; {self.source})" if self.date else ""
+        return (
+            f"{self.count} x {self.name} at {self.utilisation:.0%} of {self.peak_flops:.4g} FLOP/s "
+            f"({self.precision}), {price}{rests}"
+        )
 
     @property
     def flops_per_dollar(self) -> float:
-        """What a dollar computes."""
-        return 1.0 / self.dollars(1.0)
+        """FLOPs that a dollar buys; 0 if no price is known, which leaves prices aside."""
+        return 0.0 if self.dollars_per_hour is None else 1.0 / self.dollars(1.0)
 
 
 def hardware(
     name: str,
     *,
-    precision: str = "bf16",
+    precision: str | None = None,
     utilisation: float = UTILISATION,
     count: int = 1,
     dollars_per_hour: float | None = None,
     peak_flops: float | None = None,
 ) -> Hardware:
-    """A device of the table with the user's own numbers in place of those given."""
-    rows = table()
-    found = [row for row in rows if (row.name, row.precision) == (name.lower(), precision.lower())]
-    if not found and (dollars_per_hour is None or peak_flops is None):
-        known = ", ".join(f"{row.name} {row.precision}" for row in rows)
-        raise InputError(f"no hardware {name} {precision}; known are {known}; or give its peak and its price")
-    base = found[0] if found else None
+    """Return a device of the table with the user's own numbers in place of those given.
+
+    Args:
+        name: As in the table or by another of its names: ``h100``, ``H100 SXM``, ``tpu v5p``.
+        precision: Number format of the peak; the first of ``PRECISIONS`` that the device has, if not given.
+        utilisation: Share of the peak that training reaches.
+        count: Devices used at once.
+        dollars_per_hour: Price of one device hour in place of the table's.
+        peak_flops: Dense FLOP/s of one device in place of the table's.
+
+    Raises:
+        InputError: For a device that is not in the table, unless peak and price are given, or for a number
+            format in which it has no peak.
+
+    >>> hardware("H100 SXM").device_hours(1e21)
+    701.8844473644858
+    """
+    rows = [row for row in table() if row.name == canonical(name)]
+    row = next((each for each in rows if precision is None or each.precision == precision.lower()), None)
+    if row is None:
+        return _own(name, rows, precision, utilisation, count, dollars_per_hour, peak_flops)
     return Hardware(
-        name=name,
-        precision=precision,
-        peak_flops=peak_flops if peak_flops is not None else (base.peak_flops if base else 0.0),
-        dollars_per_hour=dollars_per_hour
-        if dollars_per_hour is not None
-        else (base.dollars_per_hour if base else 0.0),
+        name=row.name,
+        precision=row.precision,
+        peak_flops=row.peak_flops if peak_flops is None else peak_flops,
+        dollars_per_hour=row.dollars_per_hour if dollars_per_hour is None else dollars_per_hour,
         utilisation=utilisation,
         count=count,
-        date=base.date if base else "",
-        source=base.source if base else "given by the user",
-        memory_bytes=base.memory_bytes if base else None,
+        date=row.date,
+        source=row.source,
+        memory_bytes=row.memory_bytes,
     )
 
 
-@cache
-def table() -> tuple[Hardware, ...]:
-    """Every row of the shipped table."""
-    with TABLE.open(newline="", encoding="utf-8") as file:
-        return tuple(
-            Hardware(
-                name=row["name"],
-                precision=row["precision"],
-                peak_flops=float(row["peak_flops"]),
-                dollars_per_hour=float(row["dollars_per_hour"]),
-                date=row["date"],
-                source=row["source"],
-                memory_bytes=float(row["memory_bytes"]),
-            )
-            for row in csv.DictReader(file)
+def _own(
+    name: str,
+    rows: list[Hardware],
+    precision: str | None,
+    utilisation: float,
+    count: int,
+    price: float | None,
+    peak: float | None,
+) -> Hardware:
+    """Return a device that the table lacks, from the user's numbers alone."""
+    if peak is None or price is None:
+        raise InputError(_unknown(name, rows, precision))
+    return Hardware(
+        name=name,
+        precision=precision or PRECISIONS[0],
+        peak_flops=peak,
+        dollars_per_hour=price,
+        utilisation=utilisation,
+        count=count,
+        source="given by the user",
+        memory_bytes=rows[0].memory_bytes if rows else None,
+    )
+
+
+def _unknown(name: str, rows: list[Hardware], precision: str | None) -> str:
+    if rows:
+        formats = ", ".join(row.precision for row in rows)
+        return (
+            f"{rows[0].name} has no {precision} peak in the table, only {formats}; choose one of them, or "
+            "give its peak and its price"
         )
+    near = difflib.get_close_matches(_spelled(name), _names(), n=3, cutoff=0.6)
+    offered = dict.fromkeys(_names()[each] for each in near) or dict.fromkeys(row.name for row in table())
+    hint = f"did you mean {' or '.join(offered)}" if near else f"known are {', '.join(offered)}"
+    return f"no hardware {name}: {hint}; or give its peak and its price"
+
+
+def canonical(name: str) -> str:
+    """Return the table's name of a device; the text itself, spelled alike, if the table lacks it.
+
+    >>> canonical("NVIDIA H100 80GB")
+    'h100'
+    """
+    spelled, names = _spelled(name), _names()
+    return names.get(spelled) or names.get(spelled.removesuffix("s"), spelled)
+
+
+def _spelled(name: str) -> str:
+    """Return ``name`` in lower case with hyphens, without the maker."""
+    plain = re.sub(r"[\s_]+", "-", name.strip().lower())
+    return re.sub(r"^(nvidia|amd|google|aws|intel)-", "", plain)
+
+
+def _names() -> dict[str, str]:
+    """Return the table's name of every spelling."""
+    return _read_tables(os.environ.get(OWN_TABLE, ""))[1]
+
+
+def table() -> tuple[Hardware, ...]:
+    """Return every device of the shipped table and of the user's, once for each precision.
+
+    Raises:
+        InputError: If the user's table cannot be read.
+    """
+    return _read_tables(os.environ.get(OWN_TABLE, ""))[0]
+
+
+@cache
+def _read_tables(own: str) -> tuple[tuple[Hardware, ...], dict[str, str]]:
+    records = {record["name"]: record for record in _records(TABLE)}
+    if own:
+        records |= {_spelled(record["name"]): record for record in _records(Path(own))}
+    names = {alias: name for name, record in records.items() for alias in _aliases(record)}
+    rows = tuple(row for name, record in records.items() for row in _rows(name, record))
+    return rows, names | {name: name for name in records}
+
+
+def _records(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            records = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{OWN_TABLE}: cannot read {path}: {error}") from error
+    for line, record in enumerate(records, start=2):
+        if not (record.get("name") or "").strip() or not any(record.get(each) for each in PRECISIONS):
+            raise InputError(
+                f"{path}, line {line}: needs a name and a peak in TFLOP/s in one of {', '.join(PRECISIONS)}"
+            )
+    return records
+
+
+def _aliases(record: Mapping[str, str | None]) -> list[str]:
+    return [_spelled(each) for each in (record.get("aliases") or "").split(";") if each.strip()]
+
+
+def _rows(name: str, record: Mapping[str, str | None]) -> list[Hardware]:
+    """Return the device of a record in each precision that it has a peak in."""
+
+    def number(column: str, scale: str = "") -> float | None:
+        text = (record.get(column) or "").strip()
+        return parse_quantity(text + scale, f"hardware {name}, {column}", "") if text else None
+
+    memory, price = number("memory_gb", "B"), number("dollars_per_hour")
+    kind = "peak" if price is None else "price"
+    sources = [record.get("peak_source"), record.get("price_source")]
+    return [
+        Hardware(
+            name=name,
+            precision=precision,
+            peak_flops=peak,
+            dollars_per_hour=price,
+            memory_bytes=memory,
+            date=record.get(f"{kind}_date") or "",
+            source="; ".join(each for each in sources if each),
+        )
+        for precision in PRECISIONS
+        if (peak := number(precision, "T")) is not None
+    ]
 
 
 def stored_bytes_per_token(

@@ -48,18 +48,24 @@ def _columns(plan: Plan, ways: Sequence[Way], hardware: Hardware | None) -> Iter
     if plan.target_loss is not None:
         yield "FLOPs", lambda way: format_power(way.flops)
     if hardware is not None:
-        for title, cost in BILL.items():
+        known = bill(ways[0], hardware)
+        for title, cost in ((title, cost) for title, cost in BILL.items() if cost in known):
             yield title, lambda way, cost=cost: format_number(bill(way, hardware)[cost])  # type: ignore[misc]
 
 
 def bill(way: Way, hardware: Hardware) -> dict[str, float]:
-    """Device hours, hours of waiting, and dollars, with those for logits that somebody else serves."""
-    bought = way.dollars or 0.0 if isinstance(way, Distillation) else 0.0
-    return {
+    """Return device hours, hours of waiting, and dollars with those for logits that somebody else serves.
+
+    There are no dollars where the device's price is not known.
+    """
+    hours = {
         "device_hours": hardware.device_hours(way.own_flops),
         "wall_hours": hardware.wall_hours(way.own_flops),
-        "dollars": hardware.dollars(way.own_flops) + bought,
     }
+    if hardware.dollars_per_hour is None:
+        return hours
+    bought = way.dollars or 0.0 if isinstance(way, Distillation) else 0.0
+    return hours | {"dollars": hardware.dollars(way.own_flops) + bought}
 
 
 def _distilled(cell: Callable[[Distillation], str]) -> Callable[[Way], str]:
@@ -161,12 +167,7 @@ def plan_text(plan: Plan, hardware: Hardware | None = None, extra: Sequence[str]
         *notes(plan),
     ]
     if hardware is not None:
-        lines.append(
-            f"- {hardware.count} x {hardware.name} at {hardware.utilisation:.0%} of "
-            f"{hardware.peak_flops:.4g} FLOP/s ({hardware.precision}), "
-            f"${hardware.dollars_per_hour:g} per device hour"
-            + (f" ({hardware.date}; {hardware.source})" if hardware.date else "")
-        )
+        lines.append(f"- {hardware.describe()}")
     return "\n".join([*lines, *extra]) + "\n"
 
 

@@ -76,9 +76,9 @@ class Devices(Part):
         """The GPU with its price, if one is named."""
         if self.name is None:
             return None
-        return self.multiplying("bf16")
+        return self.multiplying(None)
 
-    def multiplying(self, precision: str) -> Hardware:
+    def multiplying(self, precision: str | None) -> Hardware:
         """The named GPU with its peak in ``precision``: fp32 is up to 30 times slower than bf16."""
         assert self.name is not None
         price = self.dollars_per_hour

@@ -1,0 +1,157 @@
+"""Budgets as people give them: FLOPs, device hours, devices for a time, or dollars.
+
+``1e21``, ``1000 H100-hours``, ``10k gpu-hours on h200``, ``64 b200 for 10 days``, ``$5000 on h100``. What is
+not FLOPs is converted at the device's peak, the share of it that training reaches, and its list price.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import SupportsFloat
+
+from scaling.costs.hardware import Hardware, canonical, hardware
+from scaling.errors import InputError
+from scaling.units import format_flops, format_number, parse_quantity
+
+EXAMPLES = "1e21, '1000 h100-hours', '64 b200 for 10 days' or '$5000 on h100'"
+HOURS = {"h": 1.0, "hr": 1.0, "hour": 1.0, "day": 24.0, "week": 168.0, "month": 730.0, "year": 8760.0}
+"""Hours of a unit of time; a month is a twelfth of a year."""
+GENERIC = ("gpu", "device", "accelerator", "card", "chip")
+"""Words for a device that do not say which one."""
+
+_TIME = r"(?P<time>hours?|hrs?|h|days?|weeks?|months?|years?)"
+_ON = r"(?:\s+(?:on|of|with)\s+(?:an?\s+)?(?P<on>[a-z][a-z0-9 _-]*?))?"
+_DEVICE = r"(?P<device>[a-z][a-z0-9 _-]*?|[0-9]{4})"
+_FORMS = {
+    "dollars": re.compile(rf"(?:us)?\$\s*(?P<number>[^\s]+(?:\s?[kmb])?){_ON}"),
+    "dollar words": re.compile(rf"(?P<number>[^\s]+(?:\s?[kmb])?)\s*(?:us\s+)?(?:dollars?|usd){_ON}"),
+    "devices for": re.compile(
+        rf"(?P<count>[^\s]+?)\s*(?:x|\*|\s)\s*{_DEVICE}\s+for\s+(?P<number>[^\s]+)\s*{_TIME}"
+    ),
+    "hours on": re.compile(rf"(?P<number>[^\s]+)\s+{_TIME}\s+on\s+(?:an?\s+)?(?P<on>[a-z][a-z0-9 _-]*)"),
+    "device hours": re.compile(rf"(?P<number>[^\s]+)\s+{_DEVICE}(?:\s*-\s*|\s+){_TIME}{_ON}"),
+}
+_FOREIGN = re.compile(r"[€£¥₹]|\b(?:eur|euros?|gbp|pounds?|chf|cny|rmb|yen|jpy|inr)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Compute to spend, in FLOPs, with the device that counts it in hours and dollars."""
+
+    flops: float
+    hardware: Hardware | None = None
+    """What the compute runs on; None where FLOPs were given and no device."""
+
+    def describe(self) -> str:
+        """Return the budget in all three units: ``1e21 FLOPs (1 ZFLOP) = 702 h100-hours = $1,748``."""
+        parts = [format_flops(self.flops)]
+        if self.hardware is not None:
+            parts.append(
+                f"{format_number(self.hardware.device_hours(self.flops))} {self.hardware.name}-hours"
+            )
+            if self.hardware.dollars_per_hour is not None:
+                parts.append(f"${format_number(self.hardware.dollars(self.flops))}")
+        return " = ".join(parts)
+
+
+def parse_budget(value: str | SupportsFloat, what: str = "budget", device: Hardware | None = None) -> Budget:
+    """Read a budget in FLOPs, device hours, devices for a time, or dollars.
+
+    Args:
+        value: A number of FLOPs, or a text such as those of ``EXAMPLES``.
+        what: Names the quantity in errors.
+        device: What GPU-hours and dollars are counted on where the text names no device. Its precision,
+            utilization and price hold for a device that the text names, too, if they are the same.
+
+    Raises:
+        InputError: For any other text, an unknown device, one that contradicts ``device``, hours or dollars
+            without a device, and currencies other than US dollars.
+
+    >>> parse_budget("64 b200 for 10 days").describe()
+    '4.98e22 FLOPs (49.8 ZFLOP) = 15.4K b200-hours = $57.6K'
+    """
+    match = _matched(value) if isinstance(value, str) else None
+    if match is None:
+        if isinstance(value, str):
+            _refuse_money(value, what)
+        return Budget(parse_quantity(value, what, "FLOPs"), device)
+    form, found = match
+    on = _device(found, str(value), what, device)
+    amount = parse_quantity(found["number"].replace(" ", ""), what, "")
+    if form.startswith("dollar"):
+        if on.dollars_per_hour is None:
+            raise InputError(f"{what}: no list price of {on.name} is on record; give one (--price 2.50)")
+        return _finite(Budget(on.flops_in(amount / on.dollars_per_hour), on), value, what)
+    hours = amount * HOURS[found["time"].removesuffix("s")]
+    if form == "devices for":
+        count = parse_quantity(found["count"], what, "")
+        if count != int(count):
+            raise InputError(f"{what}: {value!r} names {count:g} devices; write a whole number")
+        hours *= count
+        on = replace(on, count=int(count))
+    return _finite(Budget(on.flops_in(hours), on), value, what)
+
+
+def device_named(text: str) -> str:
+    """Return the device that a budget's text names; empty if it names none.
+
+    >>> device_named("1000 H100-hours"), device_named("10k gpu-hours"), device_named("1e21")
+    ('h100', '', '')
+    """
+    match = _matched(text)
+    return "" if match is None else _named(match[1])
+
+
+def _matched(text: str) -> tuple[str, dict[str, str]] | None:
+    plain = re.sub(r"\s+", " ", text.strip().lower())
+    for form, pattern in _FORMS.items():
+        if found := pattern.fullmatch(plain):
+            return form, {name: each for name, each in found.groupdict().items() if each}
+    return None
+
+
+def _named(found: dict[str, str]) -> str:
+    """Return the device of a match by the table's name; empty for ``gpu`` and for none."""
+    names = [found[part].strip() for part in ("device", "on") if part in found]
+    told = [canonical(each) for each in names if each.rstrip("s") not in GENERIC]
+    return told[-1] if told else ""
+
+
+def _device(found: dict[str, str], text: str, what: str, given: Hardware | None) -> Hardware:
+    """Return the device of the text, or the one given; they must agree."""
+    name = _named(found)
+    if not name and given is None:
+        unit = "dollars buy compute on a device" if "time" not in found else "these hours are of a device"
+        raise InputError(
+            f"{what}: {text!r} names no device, and {unit}; write '{text.strip()} on h100', or name one "
+            "(--gpu h100)"
+        )
+    if name and given is not None and canonical(given.name) != name:
+        raise InputError(
+            f"{what}: {text!r} names {name}, but the device given is {given.name}; name one of them"
+        )
+    if given is not None:
+        return given
+    try:
+        return hardware(name)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
+
+
+def _refuse_money(text: str, what: str) -> None:
+    """Refuse what is neither FLOPs nor any of the forms, where it can be told what was meant."""
+    plain = text.strip().lower()
+    if _FOREIGN.search(plain):
+        raise InputError(
+            f"{what}: {text!r} is no amount of US dollars, in which prices are; convert it: '$5000'"
+        )
+    if "$" in plain or re.search(r"dollar|usd|\b(hours?|hrs?|days?|weeks?|months?)\b", plain):
+        raise InputError(f"{what}: cannot read {text!r}; write {EXAMPLES}")
+
+
+def _finite(budget: Budget, value: object, what: str) -> Budget:
+    if not (math.isfinite(budget.flops) and budget.flops > 0):
+        raise InputError(f"{what}: {value!r} is no finite amount of compute")
+    return budget
