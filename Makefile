@@ -7,7 +7,7 @@ OUT    ?= quickstart
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: quickstart test check lint types contracts docs clean
+.PHONY: quickstart test check lint types contracts docs outputs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -15,7 +15,7 @@ help:  ## list the targets
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sweeps,gguf,serve,notebooks,docs,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sweeps,parquet,gguf,serve,notebooks,docs,dev]'
 	touch $@
 
 quickstart: $(STAMP)  ## real text -> trained models -> fitted law -> plan -> plots, in $(OUT)/
@@ -38,6 +38,9 @@ contracts: $(STAMP)
 
 docs: $(STAMP)  ## the documentation as a site in build/site; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+outputs: $(STAMP)  ## print anew what README and docs show of commands (MEASURED=1: the slow ones too); shows the diff
+	$(BIN)/python docs/hooks/outputs.py $(if $(MEASURED),--measured)
 
 clean:  ## remove the environment, caches and the quickstart's results
 	rm -rf $(VENV) $(OUT) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

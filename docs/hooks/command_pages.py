@@ -25,6 +25,7 @@ from distlaw.cli import app
 ROOT = Path(__file__).parents[2]
 SAMPLES = {
     "runs.csv": "notebooks/data/quickstart-runs.csv",
+    "quickstart/runs.csv": "notebooks/data/quickstart-runs.csv",
     "figure1.csv": "fits/data/figure1.csv",
     "teachers.csv": "docs/samples/teachers.csv",
     "wandb.csv": "notebooks/data/wandb-export.csv",
@@ -54,6 +55,7 @@ def _directory() -> Path:
     """Where the pages' commands run, one after the other."""
     directory = Path(mkdtemp(prefix="distlaw-docs-"))
     for name, path in SAMPLES.items():
+        (directory / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / path, directory / name)
     return directory
 

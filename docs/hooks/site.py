@@ -2,7 +2,8 @@
 
 A page asks for generated text by a line ``<!-- insert: NAME ARGUMENT -->``. A block that opens with
 ```` ```console run ```` or ```` ```python run ```` holds one command, or Python that goes on from the page's
-earlier blocks; what it prints here and now stands below it.
+earlier blocks; what it prints here and now is inserted below it. ``console shown`` and ``console measured``
+hold their outputs (``outputs.py``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 INSERT = re.compile(r"^<!-- insert: (\S+) ?(.*?) -->$", re.MULTILINE)
 RUN = re.compile(r"^```console run\n\$ (.+)\n```$", re.MULTILINE)
 RUN_PYTHON = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+STATED = re.compile(r"^```console (?:shown|measured)$", re.MULTILINE)
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?://)([^)]+)\)")
 MATHS = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):<code>~?(?:\w+\.)*")
@@ -36,6 +38,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     """The page's text with what it asks for in place."""
     names: dict[str, object] = {}
     markdown = INSERT.sub(lambda found: INSERTS[found[1]](found[2]), markdown)
+    markdown = STATED.sub("```console", markdown)
     markdown = RUN.sub(lambda found: f"```console\n$ {found[1]}\n{run(found[1])}```", markdown)
     return RUN_PYTHON.sub(lambda found: _with_output(found[1], run_python(found[1], names)), markdown)
 

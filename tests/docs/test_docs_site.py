@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -19,28 +18,10 @@ from scaling import published
 from sweeps.spec.spec import parse_sweep
 
 ROOT = Path(__file__).parents[2]
-TEXTS = [
-    *sorted((ROOT / "docs").rglob("*.md")),
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
-    *sorted(
-        path
-        for floor in ("scaling", "fits", "sweeps", "distlaw")
-        for path in (ROOT / floor).rglob("README.md")
-    ),
-]
 YAML = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FETCHED = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("link", "href")}
 """Attributes whose targets a browser fetches by itself."""
 NOT_FETCHED = {"canonical", "prev", "next"}
-
-
-@pytest.fixture(scope="module")
-def command_pages() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "docs" / "hooks"))
-        import command_pages
-
-        yield command_pages
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +78,8 @@ def test_what_is_generated_is_there(site: Path) -> None:
     assert not left
 
 
-def test_every_command_shown_is_one(command_pages: ModuleType) -> None:
-    shown = [(path, line) for path in TEXTS for line in command_pages.commands(path.read_text())]
+def test_every_command_shown_is_one(command_pages: ModuleType, texts: list[Path]) -> None:
+    shown = [(path, line) for path in texts for line in command_pages.commands(path.read_text())]
     shown += [(Path("help"), line) for line in command_pages.commands(command_pages.reference())]
     assert len(shown) > 60
     wrong = {f"{path.name}: {line}": why for path, line in shown if (why := command_pages.objection(line))}
@@ -117,10 +98,10 @@ def test_a_command_that_is_none_would_be_noticed(command_pages: ModuleType, line
     assert why in command_pages.objection(line)
 
 
-def test_every_part_of_a_spec_shown_is_one() -> None:
+def test_every_part_of_a_spec_shown_is_one(texts: list[Path]) -> None:
     grid = {"params": ["13k"], "tokens": ["1M"]}
     spec = {"name": "shown", "supervised": [grid], "teachers": [grid], "students": [grid]}
-    shown = [(path, text) for path in TEXTS for text in YAML.findall(path.read_text())]
+    shown = [(path, text) for path in texts for text in YAML.findall(path.read_text())]
     assert len(shown) >= 4
     for path, text in shown:
         assert parse_sweep(spec | yaml.safe_load(text), path.name)

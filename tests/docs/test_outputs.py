@@ -1,0 +1,61 @@
+"""What README and docs show of commands is what the commands print today (``make outputs`` renews it)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SHOWN = "```console shown\n$ distlaw calibrations\n{}```\n"
+
+
+def test_shown_outputs_are_what_commands_print(outputs: ModuleType, texts: list[Path]) -> None:
+    found = [(path, *block) for path in texts for block in outputs.blocks(path.read_text(), outputs.SHOWN)]
+    assert len(found) >= 3
+    for path, commands, output in found:
+        now = outputs.shortened(outputs.printed(commands), output)
+        assert outputs.agree(output, now), f"{path}: run `make outputs`\n{commands}{now}"
+
+
+def test_every_output_says_where_it_comes_from(outputs: ModuleType, texts: list[Path]) -> None:
+    assert not {path.name: found for path in texts if (found := outputs.unmarked(path.read_text()))}
+
+
+def test_an_output_without_a_mark_is_noticed(outputs: ModuleType) -> None:
+    assert outputs.unmarked("```console\n$ distlaw plan\nDistil\n```\n") == ["$ distlaw plan\nDistil\n"]
+    assert not outputs.unmarked("```console\n$ distlaw plan \\\n    --json\n$ distlaw fit runs.csv\n```\n")
+    assert not outputs.unmarked(SHOWN.format("anything\n"))
+
+
+def test_a_stale_output_is_renewed(outputs: ModuleType) -> None:
+    renewed = outputs.renewed(SHOWN.format("stale\n"), outputs.SHOWN)
+    assert "busbridge2025-figure1-runs" in renewed
+    assert "stale" not in renewed
+    assert outputs.renewed(renewed, outputs.SHOWN) == renewed
+
+
+def test_measured_outputs_are_renewed_only_when_asked_for(outputs: ModuleType) -> None:
+    text = SHOWN.format("old\n").replace("shown", "measured")
+    assert outputs.renewed(text, outputs.SHOWN) == text
+    assert "hoffmann2022" in outputs.renewed(text, outputs.SHOWN, outputs.MEASURED)
+
+
+@pytest.mark.parametrize(
+    ("now", "same"),
+    [
+        ("fitted in 9.9 s: 1.4468 (34 %)", True),
+        ("fitted in 1.7 s: 1.4469 (34 %)", True),
+        ("fitted in 1.7 s: 1.4668 (34 %)", False),
+        ("fitted in 1.7 s: 1.4468 (35 %)", False),
+        ("refitted in 1.7 s: 1.4468 (34 %)", False),
+        ("fitted in 1.7 s: 1.4468 (34 %); 2", False),
+    ],
+)
+def test_numbers_may_differ_by_rounding_only(outputs: ModuleType, now: str, same: bool) -> None:
+    assert outputs.agree("fitted in 1.7 s: 1.4468 (34 %)", now) is same
+
+
+def test_lines_left_out_stay_left_out(outputs: ModuleType) -> None:
+    assert outputs.shortened("1\n2\n3\n4\n5\n", "a\n| ...\nx\ny\n") == "1\n| ...\n4\n5\n"
+    assert outputs.shortened("1\n2\n", "a\n...\nx\n") == "1\n2\n"
