@@ -37,4 +37,4 @@ def permissive() -> pd.DataFrame:
 
     The table lies beside that preset, in ``sweeps``.
     """
-    return read_runs(_DATA.parents[1] / "sweeps" / "presets" / "permissive.parquet")
+    return read_runs(_DATA.parents[1] / "sweeps" / "presets" / "permissive.csv")

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import io
 import itertools
 import json
 import lzma
 import sys
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pandas as pd
-import pyarrow
-from pyarrow.parquet import ParquetFile
 
 from fits.table.column_names import distinct
+from fits.table.parquet import parquet_parts, zstd_reader
 from scaling.errors import InputError
 
 READ_AT_ONCE = 250_000
@@ -30,6 +32,15 @@ STANDARD_INPUT = "-"
 
 Parts = Iterator[pd.DataFrame]
 Open = Callable[[], BinaryIO]
+
+DECOMPRESSORS: dict[str, Callable[..., Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": zstd_reader,
+}
+DAMAGED = (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
+"""Exceptions of readers and decompressors for a file that is cut off or damaged."""
 
 
 def parts_of(path: str | Path | BinaryIO) -> Parts:
@@ -65,21 +76,14 @@ def _opened(path: Path, packed: str) -> BinaryIO:
         start = file.read(8)
     if packed and not start.startswith(COMPRESSED[packed]):
         raise InputError(f"not compressed as its suffix {packed} says")
-    return _unpacked(path.open("rb"), packed)
+    return _unpacked(path, packed)
 
 
-def _unpacked(file: BinaryIO, packed: str) -> BinaryIO:
-    if packed == ".xz":
-        with file:
-            try:
-                return io.BytesIO(lzma.decompress(file.read()))
-            except lzma.LZMAError as error:
-                raise InputError(f"not a whole xz file ({error})") from error
+def _unpacked(source: Path | io.BytesIO, packed: str) -> BinaryIO:
+    """Open a file, or its bytes, for reading what it holds once it is decompressed."""
     if packed:
-        codec = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}[packed]
-        stream = pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), codec)
-        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream)))
-    return file
+        return cast(BinaryIO, DECOMPRESSORS[packed](source))
+    return source.open("rb") if isinstance(source, Path) else source
 
 
 def _of_file(reopen: Open, suffix: str) -> Parts:
@@ -89,7 +93,7 @@ def _of_file(reopen: Open, suffix: str) -> Parts:
     kind = suffix if suffix in SUFFIXES else _kind(start, suffix)
     if kind == ".parquet":
         with reopen() as file:
-            yield from _parquet(file)
+            yield from parquet_parts(file, READ_AT_ONCE)
         return
     encoding = _encoding(reopen, start)
     with reopen() as file, io.TextIOWrapper(file, encoding=encoding, newline="") as text:
@@ -268,12 +272,3 @@ def _frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     names = dict.fromkeys(name for record in records for name in record)
     columns = {name: [record.get(name) for record in records] for name in names}
     return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
-
-
-def _parquet(file: BinaryIO) -> Parts:
-    with ParquetFile(file if file.seekable() else io.BytesIO(file.read())) as parquet:
-        for batch in parquet.iter_batches(batch_size=READ_AT_ONCE):
-            table = pyarrow.Table.from_batches([batch])
-            while any(pyarrow.types.is_struct(column.type) for column in table.schema):
-                table = table.flatten()
-            yield table.to_pandas()

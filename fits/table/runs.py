@@ -19,7 +19,7 @@ import pandas as pd
 
 from fits.table.cells import DECIMALS, HEADERS, absent, column_called, identities, inferred, numbers, readable
 from fits.table.column_names import SYMBOLS, SYNONYMS, Columns, columns_of, distinct, listed, map_part, unused
-from fits.table.files import parts_of
+from fits.table.files import DAMAGED, parts_of
 from fits.table.flops import training_flops
 from fits.table.loss_units import (
     MAPPED,
@@ -128,7 +128,7 @@ def read_runs(
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(name) else f"{name}: {text}") from error
-    except (ValueError, OSError, EOFError, UnicodeError) as error:  # pandas', pyarrow's and codecs' errors
+    except DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{name}: not a readable table ({reason})") from error
 

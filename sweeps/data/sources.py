@@ -147,11 +147,11 @@ def _json_lines(path: Path, text_field: str) -> Iterator[Document]:
 
 
 def _parquet_column(path: Path, text_field: str) -> Iterator[Document]:
-    import pyarrow as pa
-    from pyarrow import parquet
+    from fits.table.parquet import import_pyarrow  # heavy
 
+    pa = import_pyarrow(f"corpus.source: {path}")
     try:
-        file = parquet.ParquetFile(path)
+        file = pa.parquet.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"corpus.source: {path} is not a Parquet file ({error})") from None
     if text_field not in file.schema_arrow.names:

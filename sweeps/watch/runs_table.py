@@ -22,8 +22,8 @@ COLUMNS = [
     *("seed", "data_seed", "epochs", "flops", "seconds"),
     *("vocab", "context", "aspect_ratio", "corpus", "setting", "status", "reason"),
 ]
-
-
+TEXT = ["run", "kind", "teacher", "method", "corpus", "setting", "status"]
+"""Columns of text: the ids among them may look like numbers."""
 YARDSTICKS = [
     *("forward_kl", "reverse_kl", "entropy", "likelihood_risk", "coverage_risk", "tokens_written"),
 ]
@@ -64,11 +64,11 @@ def shipped(name: str) -> pd.DataFrame:
     """
     import pandas as pd
 
-    path = PRESETS / f"{name}.parquet"
+    path = PRESETS / f"{name}.csv"
     if not path.is_file():
-        known = ", ".join(sorted(each.stem for each in PRESETS.glob("*.parquet"))) or "none"
+        known = ", ".join(sorted(each.stem for each in PRESETS.glob("*.csv"))) or "none"
         raise InputError(f"no runs of a sweep {name!r} ship with the package; there are {known}")
-    return pd.read_parquet(path)
+    return pd.read_csv(path, dtype=dict.fromkeys(TEXT, "str"), float_precision="round_trip")
 
 
 def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:

@@ -96,6 +96,9 @@ def write_table(table: pd.DataFrame, out: Path) -> None:
         if out.suffix == ".csv":
             table.to_csv(out, index=False)
         else:
+            from fits.table.parquet import import_pyarrow
+
+            import_pyarrow(f"--out: {out}")
             table.to_parquet(out, index=False)
     except OSError as error:
         raise InputError(f"--out: {out} cannot be written ({error.strerror or error})") from None
