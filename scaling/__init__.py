@@ -1,6 +1,7 @@
 """What a scaling law says and what follows from it. Needs NumPy and SciPy only."""
 
-from scaling.calibration.calibration import LAWS, Calibration, Provenance, Region, published
+from scaling.calibration.calibration import LAWS, Calibration, Provenance, published
+from scaling.calibration.region import Region
 from scaling.costs.flops import Architecture, ModelShape
 from scaling.costs.hardware import Hardware, hardware
 from scaling.costs.scenarios import SCENARIOS, Scenario

@@ -117,7 +117,8 @@ class MapAnswer(BaseModel):
     """Whether a verdict can rest there."""
     why: list[list[str]]
     """Why none can: ``unpaid`` (the budget is too small), ``far`` (from the fitted runs), ``not credible``
-    (below the loss of unlimited data); empty where one can."""
+    (below the loss of unlimited data), ``teacher too good`` (better than any that the
+    law was fitted to); empty where one can."""
     laws: list[list[str]]
     """Those that the probabilities of a student's size rest on: all that hold there, or the one asked for."""
 
@@ -284,12 +285,14 @@ def _why(line: Frontier, track: Track, k: int) -> str:
     if line.outside[k] > TOO_FAR:
         return "far"
     absurd = any(low <= line.budgets[k] <= high for low, high in track.incredible)
-    return "not credible" if absurd else ""
+    if absurd:
+        return "not credible"
+    refused = any(low <= line.budgets[k] <= high for low, high in track.refused)
+    return "teacher too good" if refused else ""
 
 
 def _heard(fitted: Calibration, asked: str | None, size: float) -> list[str]:
-    holding = [law for law in fitted.distillation if fitted.trusts(law, student_params=size)]
-    return [asked] if asked else holding or list(fitted.distillation)
+    return [asked] if asked else list(fitted.votes(student_params=size))
 
 
 def summary(fitted: Calibration) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fits.table.flops import architecture
-from scaling.calibration.calibration import Calibration, Provenance, Range, Region
+from scaling.calibration.calibration import Calibration, Provenance
+from scaling.calibration.region import Range, Region
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from scaling.calibration.parsing import Draws, is_number, mapping, parse, read, read_draws, read_numbers
+from scaling.calibration.parsing import Draws, mapping, parse, read, read_draws, read_numbers
+from scaling.calibration.region import Region, read_region
 from scaling.costs.accounting import COUNTED, UNRECORDED
 from scaling.costs.flops import Architecture
 from scaling.errors import InputError
@@ -47,60 +48,14 @@ LAWS: dict[str, Callable[..., DistillationLaw]] = {
 ANY_SIGN, MAY_VANISH = ("c0",), ("E", "eps")
 """Coefficients that need not be positive."""
 
+WEIGHT_TOLERANCE = 1e-6
+"""By how much the sum of the laws' weights may differ from 1."""
+
+BETTER_TEACHER = 0.99
+"""A teacher is better than any fitted if its loss is less than this share of the lowest of them."""
+
 DEFAULT_CALIBRATION = "busbridge2025-figure1-runs"
 _PUBLISHED = Path(__file__).with_name("published")
-
-Range = tuple[float, float]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Region:
-    """The smallest and largest value of each variable among the fitted runs; ``None`` where unknown."""
-
-    params: Range | None = None
-    """Supervised runs: non-embedding parameters."""
-    tokens: Range | None = None
-    """Supervised runs: tokens."""
-    student_params: Range | None = None
-    """Distillations: non-embedding parameters of the students; likewise below."""
-    student_tokens: Range | None = None
-    teacher_params: Range | None = None
-    teacher_tokens: Range | None = None
-    teacher_loss: Range | None = None
-    """L_T, nats/token."""
-    teacher_loss_ratio: Range | None = None
-    """L_T/Ls: the teacher's loss over what the student reaches alone on the same tokens."""
-    runs: Mapping[str, int] = field(default_factory=dict)
-    """How many runs were fitted, by kind: ``supervised``, ``distillation``."""
-
-    def outside(self, values: Mapping[str, float], *, teacher_predicted: bool = False) -> dict[str, float]:
-        """By how many times each value lies outside its range; 1 is inside, unknown ranges are left out.
-
-        A teacher whose loss is predicted by the supervised law must also lie within that law's runs.
-        """
-        factors = {}
-        for name, value in values.items():
-            ranges = [getattr(self, name)]
-            if teacher_predicted and name in ("teacher_params", "teacher_tokens"):
-                ranges.append(getattr(self, name.removeprefix("teacher_")))
-            known = [max(low / value, value / high, 1.0) for low, high in filter(None, ranges)]
-            if known:
-                factors[name] = max(known)
-        return factors
-
-    def teachers(self) -> dict[str, Range]:
-        """Ranges of ``teacher_params`` and ``teacher_tokens`` that the runs cover, where they are known.
-
-        A teacher's loss is predicted by the supervised law, so it must lie within that law's runs as well.
-        """
-        found = {}
-        for name in ("teacher_params", "teacher_tokens"):
-            taught, alone = getattr(self, name), getattr(self, name.removeprefix("teacher_"))
-            if taught and alone and max(taught[0], alone[0]) <= min(taught[1], alone[1]):
-                taught = max(taught[0], alone[0]), min(taught[1], alone[1])
-            if taught or alone:
-                found[name] = taught or alone
-        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +93,9 @@ class Calibration:
     region: Region = field(default_factory=Region)
     law_regions: Mapping[str, Region] = field(default_factory=dict)
     """Narrower ranges within which one kind of law holds; ``None`` are the ranges of ``region``."""
+    law_weights: Mapping[str, float] = field(default_factory=dict)
+    """What the runs say for each kind of law, summing to 1: stacking weights from held-out runs, zero where
+    these refute a law. Without any, all kinds count the same."""
     residual_sd: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation of observed minus predicted loss, nats/token, by law (``supervised`` or a kind)."""
     architecture: Architecture = field(default_factory=Architecture)
@@ -153,6 +111,7 @@ class Calibration:
         expected |= self.distillation
         for kind, law in expected.items():
             _check_coefficients(f"calibration {self.name}: {kind}", coefficients(law))
+        _check_weights(f"calibration {self.name}", self.law_weights, self.distillation)
         if not self.draws:
             return
         lengths = set()
@@ -179,9 +138,36 @@ class Calibration:
         return self.distillation[kind]
 
     def trusts(self, kind: str, **values: float) -> bool:
-        """Whether these values lie within the narrower region of a law, if it has one."""
+        """Whether these values lie within the narrower region of a law, if it has one.
+
+        No published law holds for a teacher that it must be refused for (:meth:`refuses`).
+        """
         region = self.law_regions.get(kind, Region())
-        return max(region.outside(values).values(), default=1.0) == 1.0
+        inside = max(region.outside(values).values(), default=1.0) == 1.0
+        return inside and not self.refuses(kind, values.get("teacher_loss", np.inf))
+
+    def refuses(self, kind: str, teacher_loss: float) -> bool:
+        """Whether a law of this kind says nothing of so good a teacher (nats/token).
+
+        Left out of a fit, the teachers better than all others are missed by a published law by 6 to 12 %.
+        """
+        fitted, law = self.region.teacher_loss, self.distillation[kind]
+        published = isinstance(law, PublishedLaw | PublishedLaw9)
+        return published and fitted is not None and teacher_loss < BETTER_TEACHER * fitted[0]
+
+    def votes(self, **values: float) -> dict[str, float]:
+        """Weights of the kinds of laws that have a say at these values, summing to 1.
+
+        The laws that hold there count by their weights. Where none of them has a weight, they and the default
+        count equally, and where none holds, all do.
+        """
+        holding = [kind for kind in self.distillation if self.trusts(kind, **values)]
+        weights = {kind: self.law_weights.get(kind, 0.0) if self.law_weights else 1.0 for kind in holding}
+        total = sum(weights.values())
+        if total > 0:
+            return {kind: weight / total for kind, weight in weights.items() if weight > 0}
+        equal = [kind for kind in self.distillation if not holding or kind in (*holding, self.default)]
+        return dict.fromkeys(equal, 1 / len(equal)) if equal else {}
 
     @property
     def draw_count(self) -> int:
@@ -215,6 +201,7 @@ class Calibration:
             "supervised": _numbers(coefficients(self.supervised)),
             "distillation": {kind: _numbers(coefficients(law)) for kind, law in self.distillation.items()},
             "default": self.default,
+            "law_weights": dict(self.law_weights),
             "residual_sd": dict(self.residual_sd),
             "region": asdict(self.region),
             "law_regions": {kind: asdict(region) for kind, region in self.law_regions.items()},
@@ -261,10 +248,11 @@ class Calibration:
             distillation=distillation,
             default=default,
             draws=read_draws(content.get("draws", {}), where),
-            region=_read_region(content.get("region", {}), f"{where}: region"),
+            region=read_region(content.get("region", {}), f"{where}: region"),
             law_regions={
-                kind: _read_region(region, f"{where}: law_regions.{kind}") for kind, region in regions.items()
+                kind: read_region(region, f"{where}: law_regions.{kind}") for kind, region in regions.items()
             },
+            law_weights=read_numbers(content.get("law_weights", {}), f"{where}: law_weights", least=0.0),
             residual_sd=read_numbers(content.get("residual_sd", {}), f"{where}: residual_sd", least=0.0),
             architecture=_read_architecture(content, where),
             provenance=_read_provenance(content.get("provenance"), f"{where}: provenance"),
@@ -320,18 +308,6 @@ def _check_format(content: object, where: str) -> dict[str, Any]:
     return content
 
 
-def _read_region(value: object, where: str) -> Region:
-    ranges = mapping(value, where)
-    for name, known in ranges.items():
-        if name == "runs":
-            read_numbers(known, f"{where}.runs")
-        elif known is not None:
-            pair = isinstance(known, list) and len(known) == 2 and all(map(is_number, known))
-            if not pair or not 0 < known[0] <= known[1]:
-                raise InputError(f"{where}.{name}: must be [smallest, largest], both positive, not {known!r}")
-    return read(Region, {k: tuple(v) if isinstance(v, list) else v for k, v in ranges.items()}, where)
-
-
 def _read_architecture(content: Mapping[str, Any], where: str) -> Architecture:
     """The architecture with its origins, which files of distlaw 0.1.0 do not record."""
     numbers = mapping(content.get("architecture", {}), f"{where}: architecture")
@@ -372,6 +348,16 @@ def _check_coefficients(where: str, values: Mapping[str, Any]) -> None:
         lowest = float(numbers.min(initial=np.inf))
         if key not in ANY_SIGN and (lowest < 0 or (lowest == 0 and key not in MAY_VANISH)):
             raise InputError(f"{where}.{key}: must be positive, not {lowest:g}")
+
+
+def _check_weights(where: str, weights: Mapping[str, float], kinds: Mapping[str, DistillationLaw]) -> None:
+    """One weight a kind of law, none negative, summing to 1; or none at all."""
+    if not weights:
+        return
+    if set(weights) != set(kinds):
+        raise InputError(f"{where}: law_weights: must be of {', '.join(kinds)}, not of {', '.join(weights)}")
+    if min(weights.values()) < 0 or abs(sum(weights.values()) - 1) > WEIGHT_TOLERANCE:
+        raise InputError(f"{where}: law_weights: must be 0 or more and sum to 1, not {dict(weights)}")
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scaling.calibration.calibration import Calibration, Region
+from scaling.calibration.calibration import Calibration
+from scaling.calibration.region import Region
 from scaling.costs.flops import FORWARDS_PER_STEP, Architecture
 from scaling.errors import InputError
 from scaling.figures.chart import Array, Mask

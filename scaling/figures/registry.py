@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from scaling.calibration.calibration import Calibration, Range
+from scaling.calibration.calibration import Calibration
+from scaling.calibration.region import Range
 from scaling.costs.scenarios import BOTH, INFERENCE, SCENARIOS, Scenario
 from scaling.errors import InputError
 from scaling.figures import frontier, optima

@@ -53,6 +53,8 @@ class Track:
     """Where distilling gets ahead of direct training."""
     incredible: tuple[Interval, ...]
     """Ranges of FLOPs with losses below the one that direct training approaches with unlimited data."""
+    refused: tuple[Interval, ...] = ()
+    """Ranges of FLOPs whose teacher is so much better than those fitted that the law says nothing of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +122,10 @@ class Frontier:
             ]
         if track.incredible:
             texts.append(f"its losses are not credible at {spans_text(track.incredible)}")
+        if track.refused:
+            texts.append(
+                f"its teacher is better than any that the law was fitted to at {spans_text(track.refused)}"
+            )
         return "; ".join(texts)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -269,6 +275,7 @@ def _tracks(
     assert decisions is not None
     floor = calibration.supervised.loss(decisions.student_params, UNLIMITED_TOKENS)
     outcomes = {law: judge.outcome(decisions, law) for law in calibration.distillation}
+    refused = np.array([calibration.refuses(kind, L_T) for L_T in decisions.teacher_loss])
     laws = [[kind] if question.law else judge.beside(kind, where) for where in places]
     drawn = {law: outcome.probability() for law, outcome in outcomes.items()}
     chances = [judge.probability(k, drawn, where, question.law) for k, where in enumerate(places)]
@@ -280,6 +287,7 @@ def _tracks(
             chances,
             found.costs,
             floor,
+            refused,
             slice(k * count, (k + 1) * count),
         )
         for k, each in enumerate(found.scenarios)
@@ -293,6 +301,7 @@ def _track(
     chances: Sequence[float | None],
     costs: Array,
     floor: Array,
+    refused: NDArray[np.bool_],
     mine: slice,
 ) -> Track:
     """One scenario; ``laws`` are those that its intervals span, decision by decision, its own first."""
@@ -316,6 +325,7 @@ def _track(
         crossover=crossing(costs, gains, kind, drawn),
         overtaking=crossing(costs, losses, kind, None if drawn is None else -drawn),
         incredible=spans(costs, outcome.loss[mine] < floor[mine]),
+        refused=spans(costs, refused[mine]),
     )
 
 

@@ -167,6 +167,7 @@ class Assembly:
             outside=calibration.region.outside(where, teacher_predicted=not measured),
             dollars=of.dollars,
             near=of.near,
+            refused=calibration.refuses(kind, of.teacher_loss),
             floor=float(calibration.supervised.loss(of.student_params, UNLIMITED_TOKENS)),
             warnings=self._doubts(of, kind, Ls),
         )
@@ -212,6 +213,7 @@ class Assembly:
                 "and the residual spread, and span the laws that hold there; probabilities average those, "
                 "unless a law is named."
             )
+            texts += _weights_text(self.calibration)
         else:
             texts.append("The calibration has no draws: intervals show the residual spread at most.")
         if question.flops_per_dollar:
@@ -225,3 +227,15 @@ class Assembly:
                 f"(R* = {REPETITION_CONSTANT:.1f}), which was fitted to supervised training on C4."
             )
         return tuple(texts)
+
+
+def _weights_text(calibration: Calibration) -> list[str]:
+    """By how much each law counts, where held-out runs said so, in a sentence."""
+    weights = calibration.law_weights
+    if not weights:
+        return []
+    ordered = sorted(weights, key=lambda law: -weights[law])
+    shown = ", ".join(f"{law} {weights[law]:.2f}" for law in ordered if weights[law] > 0)
+    silent = [law for law in ordered if weights[law] == 0]
+    said = f"Laws count by how well they predict runs left out of the fit: {shown}"
+    return [f"{said}; {', '.join(silent)} without a say where another holds." if silent else f"{said}."]

@@ -28,6 +28,7 @@ WORN_OUT = 40.0
 """Epochs beyond which repeated tokens are worth nothing more (Muennighoff et al. 2023)."""
 DISTIL, DIRECT, CLOSE = "distil", "train directly", "too close to call"
 UNKNOWN, ARTEFACT = "no answer, too far outside the fitted runs", "no answer, the loss is not credible"
+REFUSED = "no answer, the teacher is better than any that the law was fitted to"
 
 COLUMNS = (
     *("way", "verdict", "probability_distil", "loss_nats", "loss_low", "loss_high", "gain_nats"),
@@ -145,6 +146,8 @@ class Distillation:
     """Price of the teacher's logits where somebody else serves it, US dollars; ``logits_flops`` are then what
     that money buys, or 0 where that is unknown."""
     near: NearOptimal | None = None
+    refused: bool = False
+    """Whether the law that decided says nothing of teachers so much better than those it was fitted to."""
     floor: float = 0.0
     """What direct training of this size approaches with unlimited data, nats/token."""
     warnings: tuple[str, ...] = ()
@@ -185,13 +188,13 @@ class Distillation:
     @property
     def answered(self) -> bool:
         """Whether a verdict can rest on this."""
-        return self.credible and self.known
+        return self.credible and self.known and not self.refused
 
     @property
     def verdict(self) -> str:
         """``distil``, ``train directly``, ``too close to call``, or why there is no answer."""
         if not self.answered:
-            return UNKNOWN if self.credible else ARTEFACT
+            return ARTEFACT if not self.credible else REFUSED if self.known else UNKNOWN
         if self.probability is None:
             if abs(self.gain.value) < NEGLIGIBLE:
                 return CLOSE

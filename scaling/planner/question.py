@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scaling.calibration.calibration import Calibration, Range
+from scaling.calibration.calibration import Calibration
+from scaling.calibration.region import Range
 from scaling.costs.flops import FORWARDS_PER_STEP, Architecture
 from scaling.costs.scenarios import SCENARIOS, Scenario, scenario
 from scaling.errors import InputError

@@ -111,21 +111,20 @@ class Judge:
         return estimate(value, draws, calibration.residual_sd.get(SUPERVISED, 0.0))
 
     def beside(self, kind: str, where: Mapping[str, float]) -> list[str]:
-        """The laws whose losses an interval spans: that of ``kind``, then all others that hold there."""
-        others = (law for law in self.calibration.distillation if law != kind)
-        return [kind, *(law for law in others if self.calibration.trusts(law, **where))]
+        """The laws whose losses an interval spans: that of ``kind``, then others that have a say there."""
+        return [kind, *(law for law in self.calibration.votes(**where) if law != kind)]
 
     def probability(
         self, k: int, chances: Mapping[str, Array | None], where: Mapping[str, float], asked: str | None
     ) -> float | None:
-        """Of decision ``k`` under the law asked for; else averaged over those that hold there, or all.
+        """Of decision ``k`` under the law asked for; else averaged over those that have a say there.
 
         ``chances`` are :meth:`Outcome.probability` by law. ``None`` without any uncertainty.
         """
-        known = {law: p[k] for law, p in chances.items() if p is not None and asked in (None, law)}
-        trusted = [p for law, p in known.items() if self.calibration.trusts(law, **where)]
-        values = trusted or list(known.values())
-        return float(np.mean(values)) if values else None
+        votes = {asked: 1.0} if asked else self.calibration.votes(**where)
+        known = [(float(p[k]), votes[law]) for law, p in chances.items() if p is not None and law in votes]
+        total = sum(weight for _, weight in known)
+        return sum(p * weight for p, weight in known) / total if known else None
 
     def _losses(self, of: Decisions, kind: str, sampled: bool) -> tuple[Array, Array]:
         calibration = self.calibration

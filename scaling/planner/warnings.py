@@ -62,12 +62,19 @@ def _repetitions(whose: str, seen: Sequence[tuple[str, float]], unique: float) -
 
 
 def _disagreements(calibration: Calibration, ways: Sequence[Distillation]) -> list[str]:
-    """Where the laws differ on the loss, and which of them are outside their own region there."""
-    most = max((max(way.by_law.values()) - min(way.by_law.values()) for way in ways), default=0.0)
+    """Where the laws differ on the loss, and which of them are outside their own region there.
+
+    A law that held-out runs refute counts only where it has a say.
+    """
+    weights = calibration.law_weights
+    heard = {law for way in ways for law in calibration.votes(student_params=way.params)}
+    laws = [law for law in calibration.distillation if weights.get(law, 1.0) > 0 or law in heard]
+    spreads = (max(losses) - min(losses) for losses in ([way.by_law[law] for law in laws] for way in ways))
+    most = max(spreads, default=0.0)
     if most <= DISAGREEMENT:
         return []
-    texts = [f"the laws ({', '.join(calibration.distillation)}) disagree by up to {most:.3f} nats"]
-    for law in calibration.distillation:
+    texts = [f"the laws ({', '.join(laws)}) disagree by up to {most:.3f} nats"]
+    for law in laws:
         out = [way.title for way in ways if not calibration.trusts(law, student_params=way.params)]
         if out:
             texts.append(f"{law} is outside its region for {'; '.join(out)}")

@@ -9,6 +9,7 @@ const WHY = {
   unpaid: "no answer: the budget does not pay for a student of this size",
   far: "no answer: more than 100 times outside the fitted runs",
   "not credible": "no answer: the law promises a lower loss than unlimited data would give",
+  "teacher too good": "no answer: the best teacher is better than any that the law was fitted to",
 };
 
 export class DecisionMap {

@@ -1,0 +1,74 @@
+"""The region of a calibration: the ranges of its fitted runs, and how far outside a question lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from scaling.calibration.parsing import is_number, mapping, read, read_numbers
+from scaling.errors import InputError
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Region:
+    """The smallest and largest value of each variable among the fitted runs; ``None`` where unknown."""
+
+    params: Range | None = None
+    """Supervised runs: non-embedding parameters."""
+    tokens: Range | None = None
+    """Supervised runs: tokens."""
+    student_params: Range | None = None
+    """Distillations: non-embedding parameters of the students; likewise below."""
+    student_tokens: Range | None = None
+    teacher_params: Range | None = None
+    teacher_tokens: Range | None = None
+    teacher_loss: Range | None = None
+    """L_T, nats/token."""
+    teacher_loss_ratio: Range | None = None
+    """L_T/Ls: the teacher's loss over what the student reaches alone on the same tokens."""
+    runs: Mapping[str, int] = field(default_factory=dict)
+    """How many runs were fitted, by kind: ``supervised``, ``distillation``."""
+
+    def outside(self, values: Mapping[str, float], *, teacher_predicted: bool = False) -> dict[str, float]:
+        """By how many times each value lies outside its range; 1 is inside, unknown ranges are left out.
+
+        A teacher whose loss is predicted by the supervised law must also lie within that law's runs.
+        """
+        factors = {}
+        for name, value in values.items():
+            ranges = [getattr(self, name)]
+            if teacher_predicted and name in ("teacher_params", "teacher_tokens"):
+                ranges.append(getattr(self, name.removeprefix("teacher_")))
+            known = [max(low / value, value / high, 1.0) for low, high in filter(None, ranges)]
+            if known:
+                factors[name] = max(known)
+        return factors
+
+    def teachers(self) -> dict[str, Range]:
+        """Ranges of ``teacher_params`` and ``teacher_tokens`` that the runs cover, where they are known.
+
+        A teacher's loss is predicted by the supervised law, so it must lie within that law's runs as well.
+        """
+        found = {}
+        for name in ("teacher_params", "teacher_tokens"):
+            taught, alone = getattr(self, name), getattr(self, name.removeprefix("teacher_"))
+            if taught and alone and max(taught[0], alone[0]) <= min(taught[1], alone[1]):
+                taught = max(taught[0], alone[0]), min(taught[1], alone[1])
+            if taught or alone:
+                found[name] = taught or alone
+        return found
+
+
+def read_region(value: object, where: str) -> Region:
+    """The region from its parsed JSON; errors name ``where``."""
+    ranges = mapping(value, where)
+    for name, known in ranges.items():
+        if name == "runs":
+            read_numbers(known, f"{where}.runs")
+        elif known is not None:
+            pair = isinstance(known, list) and len(known) == 2 and all(map(is_number, known))
+            if not pair or not 0 < known[0] <= known[1]:
+                raise InputError(f"{where}.{name}: must be [smallest, largest], both positive, not {known!r}")
+    return read(Region, {k: tuple(v) if isinstance(v, list) else v for k, v in ranges.items()}, where)
