@@ -67,6 +67,14 @@ def _store_at(path: Path) -> str | None:
     return f"{protocol}://{rest.lstrip('/')}" if protocol in BUCKETS else None
 
 
+def echo_left_out(table: pd.DataFrame) -> None:
+    """Say on standard error which runs of a store are not in its table, and why."""
+    from sweeps.watch.runs_table import LEFT_OUT, left_out_notes  # heavy: only for stores
+
+    for note in left_out_notes(table.attrs.get(LEFT_OUT, {})):
+        typer.echo(note, err=True)
+
+
 def load_table(
     path: Path,
     mapping: str | Sequence[str] | None = None,
@@ -85,7 +93,9 @@ def load_table(
         from sweeps import results  # heavy: only for stores
 
         try:
-            return validate(results(place))
+            table = results(place)
+            echo_left_out(table)
+            return validate(table)
         except KeyError as error:
             raise InputError(
                 f"{place}: this store was written by another version of distlaw (a run without {error}); "

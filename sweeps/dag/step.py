@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 from scaling.costs.flops import ModelShape
 from scaling.units import format_number
@@ -272,9 +272,14 @@ class Step:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Step:
-        """The inverse of :meth:`as_json`."""
+        """The inverse of :meth:`as_json`.
+
+        Raises:
+            ValueError: if a field holds something else than it may, and the like: what was read is damaged.
+        """
         corpus = dict(data["corpus"])
         fingerprint = corpus.pop("fingerprint")
+        _check(data)
         foreign = data.get("foreign")
         return cls(
             kind=StepKind(data["kind"]),
@@ -295,6 +300,18 @@ class Step:
             init=cls.from_json(found) if (found := data.get("init")) else None,
             foreign=Foreign(**foreign | {"place": Place(**foreign["place"])}) if foreign else None,
         )
+
+
+def _check(data: dict[str, Any]) -> None:
+    """Raise ValueError if a field that no class of its own validates is mistyped."""
+    for name in ("steps", "seed", "data_seed"):
+        value = data[name]
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{name} is {value!r:.60}, expected a whole number")
+    if data["half"] not in (halves := (*get_args(get_args(Half)[0]), None)):
+        raise ValueError(f"half is {data['half']!r:.60}, expected one of {halves}")
+    if not isinstance(data["aspect_ratio"], int | float):
+        raise ValueError(f"aspect_ratio is {data['aspect_ratio']!r:.60}, expected a number")
 
 
 def _shape(data: dict[str, Any]) -> ModelShape:

@@ -8,10 +8,10 @@ is meant to be passed by at most 5 %, or by what one step reserves if that is mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-from sweeps.dag.expand import Step
+from scaling.errors import InputError
+from sweeps.dag.expand import SCHEMA, Step
 from sweeps.estimate.bill import HOUR, Bill, bills, resources_told
 from sweeps.execute.drivers import Session
 from sweeps.execute.jobs import Job
@@ -183,7 +183,16 @@ def spent_by(
 
 
 def flops_recorded(store: Store, step: str) -> float:
-    """FLOPs of a step by its own record in the store; none if it has none."""
-    with suppress(Exception):
-        return Step.from_json(store.read(step, "step.json") or {}).flops_to_spend
-    return 0.0
+    """FLOPs of a step by its own record in the store, or by its result if another version made it.
+
+    Raises:
+        InputError: if the record is damaged: what was spent on it would be forgotten.
+    """
+    record = store.read(step, "step.json")
+    if record is None or record.get("schema", 0) != SCHEMA:
+        return float((store.result(step) or {}).get("flops", {}).get("total", 0.0))
+    try:
+        return Step.from_json(record).flops_to_spend
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(f"{store.root}/{step}/step.json: damaged ({why}); delete it") from None

@@ -62,3 +62,13 @@ def of_client(error: BaseException) -> str:
     if is_transient(error):
         return f"cannot be reached ({said}); check the URL and the network"
     return f"cannot be used ({said}); {CREDENTIALS}"
+
+
+def remedy(error: BaseException) -> str:
+    """Return what to do where a directory cannot hold a store."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EACCES, errno.EROFS):
+        return "its permissions must let you create files there; change them, or give another path"
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "make room there, or give another path"
+    return "it must be a directory whose file system allows hard links"

@@ -28,6 +28,16 @@ def _text(value: Any) -> str | None:
     return None if isinstance(value, str) else "a text"
 
 
+def _place(value: Any) -> str | None:
+    inside = isinstance(value, str) and "\0" not in value and {"", ".", ".."}.isdisjoint(value.split("/"))
+    return None if inside else "a path inside the store"
+
+
+def _name(value: Any) -> str | None:
+    inside = _place(value) is None and "/" not in value
+    return None if inside else "the name of a directory beside it"
+
+
 def _list(value: Any) -> str | None:
     return None if isinstance(value, list) else "a list"
 
@@ -79,7 +89,8 @@ ATTEMPT: dict[str, Check] = {
     "loss": _or_null(_number()),
     "ending": _ending,
     "reason": _or_null(_text),
-    **dict.fromkeys(("host", "machine", "log", "started", "ended"), _or_null(_text)),
+    **dict.fromkeys(("host", "machine", "started", "ended"), _or_null(_text)),
+    "log": _or_null(_place),
 }
 """Of a claim, a beat and an end."""
 RESULT: dict[str, Check] = {
@@ -91,6 +102,7 @@ RESULT: dict[str, Check] = {
     "seconds": _numbers,
     "tokens_written": _number(),
     "yardsticks": _object,
+    "model": _name,
 }
 FAILURE: dict[str, Check] = {"reason": _text, "attempt": _number()}
 DRIVER: dict[str, Check] = {

@@ -31,7 +31,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from scaling.errors import InputError
-from sweeps.store.faults import CREDENTIALS, Named, of_client
+from sweeps.store.faults import CREDENTIALS, Named, of_client, remedy
 from sweeps.store.outcomes import is_transient
 from sweeps.store.records import fault
 
@@ -106,7 +106,7 @@ class Store:
             kept = self.read(name) == {"writer": 1} and name in self.names()
         except Exception as error:
             why = getattr(error, "strerror", None) or error
-            hint = "it must allow hard links" if self.local else CREDENTIALS
+            hint = remedy(error) if self.local else CREDENTIALS
             raise InputError(f"store {self.root}: cannot be used ({why}); {hint}") from None
         finally:
             with suppress(Exception):
@@ -217,6 +217,7 @@ class Store:
         try:
             entries = list(Path(path).iterdir()) if self.local else self.files.ls(path, detail=False)
         except (FileNotFoundError, NotADirectoryError):
+            self._refuse_dangling(*place)
             return []
         return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
 
@@ -300,11 +301,12 @@ class Store:
         """The files of every step, by name, and those of its attempts as ``attempts/<name>``."""
         found: dict[str, set[str]] = {}
         if self.local:
-            for folder in os.scandir(self.path):
+            for folder in Path(self.path).iterdir():
                 if folder.is_dir():
-                    names = {entry.name for entry in os.scandir(folder.path)}
+                    names = _listed(folder)
                     if "attempts" in names:
-                        names |= {f"attempts/{e.name}" for e in os.scandir(f"{folder.path}/attempts")}
+                        self._refuse_dangling(folder.name, "attempts")
+                        names |= {f"attempts/{name}" for name in _listed(folder / "attempts")}
                     found[folder.name] = names
             return found
         for path in self.files.find(self.path):
@@ -332,7 +334,7 @@ class Store:
         """Ids of all steps that were ever started here."""
         for name in self.names():
             self._refuse_dangling(name, "step.json")
-            if self.files.exists(self._path(name, "step.json")):
+            if any(self.files.exists(self._path(name, file)) for file in ("step.json", "result.json")):
                 yield name
 
     def put_model(self, step: str, folder: Path, name: str = "model") -> None:
@@ -362,6 +364,10 @@ class Store:
         with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
             self.files.get(path, scratch, recursive=True)
             yield Path(scratch) / name
+
+
+def _listed(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 def _mend(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,24 @@ COLUMNS = [
 ]
 TEXT = ["run", "kind", "teacher", "method", "corpus", "setting", "status"]
 """Columns of text: the ids among them may look like numbers."""
+LEFT_OUT = "left_out"
+"""Attribute of a table that has the ids of runs that are not in it, by reason."""
+OF_ANOTHER_SETTING = (
+    "of another text, tokenizer, context or training rules than the sweep last run there; --all has them"
+)
+OF_OTHER_MAKING = (
+    "the step that the record describes has another id: another version trained it under other rules, or the "
+    "record was changed"
+)
+NAMED = 5
+"""Runs left out that are named one by one."""
 YARDSTICKS = [
     *("forward_kl", "reverse_kl", "entropy", "likelihood_risk", "coverage_risk", "tokens_written"),
 ]
+
+
+class _LeftOut(Exception):
+    """A run is no row of the table; the message says why."""
 
 
 def results(root: str | Path, *, everything: bool = False, yardsticks: bool = False) -> pd.DataFrame:
@@ -36,7 +52,8 @@ def results(root: str | Path, *, everything: bool = False, yardsticks: bool = Fa
     if it stood alone; ``seconds`` is what its last attempt trained. Only runs that share their ``setting``
     (text, tokenizer, context, training rules) with the sweep last run there, because a law needs that; with
     ``everything`` all of this version's making. With ``yardsticks``, also what students are to their teachers
-    by other measures (:mod:`sweeps.distill.metrics`). Can be called while the sweep runs.
+    by other measures (:mod:`sweeps.distill.metrics`). Can be called while the sweep runs. Runs that are left
+    out are listed in ``attrs["left_out"]``, ids by reason.
 
     Raises:
         InputError: if there is no store at ``root``, or a result in it is damaged.
@@ -47,13 +64,33 @@ def results(root: str | Path, *, everything: bool = False, yardsticks: bool = Fa
     if not store.exists():
         raise InputError(f"{root}: not a sweep store (no sweep.json in it)")
     asked = store.read("sweep.json") or {}
-    rows = [row for step in store.steps() if (row := _row(store, step, asked.get("steps", [])))]
-    if not everything:
-        rows = [row for row in rows if row["setting"] == asked.get("setting")]
+    setting = None if everything else asked.get("setting")
+    rows, left_out = [], dict[str, list[str]]()
+    for step in store.steps():
+        try:
+            row = _row(store, step, asked.get("steps", []))
+            if row and not everything and row["setting"] != setting:
+                raise _LeftOut(OF_ANOTHER_SETTING)
+        except _LeftOut as why:
+            left_out.setdefault(str(why), []).append(step)
+            continue
+        rows += [row] if row else []
     if not rows:
-        raise InputError(f"{root}: this store has no finished run of this version's making yet")
+        notes = "".join(f"; {note}" for note in left_out_notes(left_out))
+        raise InputError(f"{root}: this store has no finished run of this version's making yet{notes}")
     table = pd.DataFrame(rows, columns=[*COLUMNS, *(YARDSTICKS if yardsticks else [])])
-    return table.sort_values(["kind", "params", "tokens", "teacher_loss", "seed"], ignore_index=True)
+    table = table.sort_values(["kind", "params", "tokens", "teacher_loss", "seed"], ignore_index=True)
+    table.attrs[LEFT_OUT] = left_out
+    return table
+
+
+def left_out_notes(left_out: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return one sentence for each reason why runs are left out; ``left_out`` has their ids by reason."""
+    notes = []
+    for reason, steps in left_out.items():
+        named = ", ".join(steps[:NAMED]) + (", ..." if len(steps) > NAMED else "")
+        notes.append(f"left out {len(steps)} run{'s' if len(steps) > 1 else ''} ({named}): {reason}")
+    return notes
 
 
 def shipped(name: str) -> pd.DataFrame:
@@ -72,12 +109,19 @@ def shipped(name: str) -> pd.DataFrame:
 
 
 def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
-    """A row for a finished run, or for one that failed and is still asked for."""
+    """A row for a finished run, or for one that failed and is still asked for.
+
+    Raises:
+        _LeftOut: if it is a run, but not one of this version's making.
+        InputError: if its record is damaged.
+    """
     result = store.result(step)
     failure = store.read(step, "failure.json") if result is None and step in asked else None
     spec = (result or failure or {}).get("step")
-    if spec is None or spec.get("kind") in NO_RUNS or spec.get("schema") != SCHEMA:
+    if spec is None or spec.get("kind") in NO_RUNS:
         return None
+    if isinstance(schema := spec.get("schema", 0), int) and schema != SCHEMA:
+        raise _LeftOut(f"written by another version (schema {schema}, this one has {SCHEMA})")
     try:
         run = Step.from_json(spec)
         known = run.id
@@ -85,12 +129,11 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
         why = str(error).splitlines()[0]
         if isinstance(error, KeyError):
             why = f"{why} is missing"
-        raise InputError(
-            f"{store.root}/{step}: its record of the step is damaged ({why}); delete its result.json or "
-            "failure.json, and the step runs again"
-        ) from None
+        raise _damaged(store, step, why) from None
+    if not isinstance(schema, int):
+        raise _damaged(store, step, f"schema is {schema!r:.60}, expected {SCHEMA}")
     if known != step:
-        return None  # made by a version that trained something else under this spec
+        raise _LeftOut(OF_OTHER_MAKING)
     row = {
         "run": step,
         "kind": "distillation" if run.teacher else "supervised",
@@ -117,6 +160,13 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
             f"{store.root}/{step}/result.json: a run without {error}, as another version of distlaw may have "
             "written it; delete it, and its step runs again"
         ) from None
+
+
+def _damaged(store: Store, step: str, why: str) -> InputError:
+    return InputError(
+        f"{store.root}/{step}: its record of the step is damaged ({why}); delete its result.json or "
+        "failure.json, and the step runs again"
+    )
 
 
 def _measured(result: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from distlaw.commands.sweep.plan import (
     schema,
 )
 from distlaw.cores import usable_cores
+from distlaw.tables import echo_left_out
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def results(
     from sweeps.estimate.text_warnings import of_repetition
 
     table = sweeps.results(store, everything=everything, yardsticks=yardsticks)
+    echo_left_out(table)
     for caution in of_repetition(table["epochs"]):
         typer.echo(caution, err=True)
     if out is None:

@@ -246,6 +246,57 @@ def test_an_attempt_whose_log_is_null_has_none(store: Path, call: Call) -> None:
     assert (code, "has no log" in complaint) == (2, True), complaint
 
 
+@pytest.mark.parametrize("log", ["../../secret", "/etc/passwd", "a/../../../secret", "a//b", ""])
+def test_logs_reads_nothing_outside_the_store(log: str, store: Path, call: Call) -> None:
+    (store.parent / "secret").write_text("secret")
+    step = step_of(store)
+    for name in ("0001.json", "0001.end.json"):
+        change(step / "attempts" / name, log=log)
+    code, out, complaint = call("sweep", "logs", store, step.name)
+    assert (code, out) == (2, "")
+    assert f"log is {log!r}, expected a path inside the store" in complaint
+
+
+def test_attempts_behind_a_dangling_link_are_named_in_every_verb(store: Path, call: Call) -> None:
+    step = step_of(store)
+    shutil.rmtree(step / "attempts")
+    (step / "attempts").symlink_to("/nowhere/x")
+    for verb in (("status",), ("gc",), ("retry",), ("cancel",), ("logs", step.name)):
+        code, _, complaint = call("sweep", verb[0], store, *verb[1:])
+        assert code == 2
+        assert f"{step}/attempts: is a link to /nowhere/x, which is not there" in complaint
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda file: file.write_text("{"), "damaged (Expecting"),
+        (lambda file: change(file, seed="0"), "damaged (seed is '0', expected a whole number); delete it"),
+        (lambda file: change(file, corpus=3), "damaged ("),
+    ],
+)
+def test_a_damaged_step_json_is_named_where_it_counts(
+    damage: Callable[[Path], object], why: str, store: Path, call: Call
+) -> None:
+    """FLOPs of a step that is no longer in the sweep are known from its step.json alone."""
+    step, steps = step_of(store), store / "steps.json"
+    before = status(Store(store)).spent.flops
+    steps.write_text(json.dumps({"steps": []}))
+    assert status(Store(store)).spent.flops == pytest.approx(before)
+    damage(step / "step.json")
+    code, _, complaint = call("sweep", "status", store)
+    assert code == 2
+    assert f"{step}/step.json: {why}" in complaint
+
+
+def test_fit_says_what_it_leaves_out_of_a_store(store: Path, call: Call) -> None:
+    step = step_of(store)
+    shutil.copytree(step, store / ("0" * 16))
+    change(store / ("0" * 16) / "result.json", id="0" * 16)
+    for verb in (("fit", store), ("check", store), ("sweep", "results", store)):
+        assert f"left out 1 run ({'0' * 16}): the step that the record" in call(*verb)[2]
+
+
 def test_the_whole_reason_of_a_damaged_result_is_shown(store: Path, call: Call) -> None:
     step = step_of(store)
     (step / "result.json").write_text("{")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 from pathlib import Path
@@ -116,6 +117,49 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"store .*file/store: cannot be created"):
         Store(tmp_path / "file" / "store").create()
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EACCES, "its permissions must let you create files there"),
+        (errno.EROFS, "its permissions must let you create files there"),
+        (errno.ENOSPC, "make room there"),
+        (errno.EPERM, "allows hard links"),
+        (errno.EOPNOTSUPP, "allows hard links"),
+    ],
+)
+def test_the_advice_for_a_place_without_room_for_a_store_fits_the_cause(
+    number: int, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", fail)
+    with pytest.raises(InputError) as said:
+        Store(tmp_path).probe()
+    assert advice in str(said.value)
+    assert ("hard links" in str(said.value)) == ("hard links" in advice)
+
+
+def test_a_link_to_nowhere_is_not_an_empty_directory(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "attempts").symlink_to("/nowhere/x")
+    for look in (lambda: Store(tmp_path).names("a", "attempts"), Store(tmp_path).contents):
+        with pytest.raises(InputError, match=r"a/attempts: is a link to /nowhere/x, which is not there"):
+            look()
+
+
+@pytest.mark.parametrize("model", ["../b/model", "/etc", "..", "", "a\0b", 3])
+def test_a_result_names_no_model_outside_its_step(model: object, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    record = {"id": "a", "step": {"kind": "pretrain"}, "loss": 1.0, "model": model}
+    (tmp_path / "a" / "result.json").write_text(json.dumps(record))
+    with (
+        pytest.raises(InputError, match=r"result.json: damaged \(model is .*, expected the name of"),
+        Store(tmp_path).model("a"),
+    ):
+        pass
 
 
 def test_a_full_disk_loses_nothing_and_is_reported(

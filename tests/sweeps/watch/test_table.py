@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from distlaw.cli import app
 from scaling.errors import InputError
 from sweeps import results
 from sweeps.execute.executors import Inline
@@ -16,6 +19,7 @@ from sweeps.execute.scheduler import run
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
+from sweeps.watch.runs_table import OF_ANOTHER_SETTING, OF_OTHER_MAKING
 
 
 @pytest.fixture
@@ -30,6 +34,14 @@ def sweep_into(store: Store, spec: dict[str, Any]) -> None:
     store.create()
     record_sweep(store, sweep, dag)
     assert run(dag, store, Inline(store), lambda _: 1.0, lambda _: None).complete
+
+
+def rewrite(store: Store, run: str, **fields: object) -> None:
+    """Change fields of the step in a result."""
+    path = Path(store.path, run, "result.json")
+    result = json.loads(path.read_text())
+    result["step"] |= fields
+    path.write_text(json.dumps(result))
 
 
 @pytest.fixture
@@ -88,5 +100,71 @@ def test_runs_of_another_version_are_left_out(one_run: dict[str, Any], store: St
     result = json.loads(path.read_text())
     result["step"]["schema"] = 1
     path.write_text(json.dumps(result))
-    with pytest.raises(InputError, match="no finished run of this version's making"):
+    with pytest.raises(
+        InputError, match=r"no finished run of this version's making yet; left out 1 run \(\w+\)"
+    ):
+        results(store.root)
+
+
+def test_what_is_left_out_is_told_with_the_reason(
+    one_run: dict[str, Any], store: Store, own_cache: Path
+) -> None:
+    sweep_into(store, one_run | {"training": one_run["training"] | {"learning_rate": 0.02}})
+    (slower,) = results(store.root)["run"]
+    sweep_into(store, one_run)
+    assert list(results(store.root).attrs["left_out"].values()) == [[slower]]
+    sweep_into(store, one_run | {"supervised": [{"params": ["3k"], "tokens": ["32k"], "seeds": [0, 1, 2]}]})
+    kept, old, changed = results(store.root)["run"]
+    rewrite(store, old, schema=4)
+    rewrite(store, changed, seed=7)
+    table = results(store.root)
+    assert list(table["run"]) == [kept]
+    assert table.attrs["left_out"] == {
+        OF_ANOTHER_SETTING: [slower],
+        "written by another version (schema 4, this one has 5)": [old],
+        OF_OTHER_MAKING: [changed],
+    }
+    json.dumps(table.attrs)  # as a Parquet file keeps them
+    done = CliRunner().invoke(app, ["sweep", "results", store.root])
+    assert done.exit_code == 0
+    for step in (slower, old, changed):
+        assert f"left out 1 run ({step}): " in done.stderr
+        assert step not in done.stdout
+    assert list(results(store.root, everything=True).attrs["left_out"]) == [
+        "written by another version (schema 4, this one has 5)",
+        OF_OTHER_MAKING,
+    ]
+
+
+def test_a_result_without_its_step_json_is_in_the_table(
+    one_run: dict[str, Any], store: Store, own_cache: Path
+) -> None:
+    sweep_into(store, one_run)
+    (run,) = results(store.root)["run"]
+    (Path(store.path) / run / "step.json").unlink()
+    assert list(results(store.root)["run"]) == [run]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", "0"),
+        ("seed", True),
+        ("data_seed", 0.5),
+        ("steps", "many"),
+        ("half", 1),
+        ("half", "third"),
+        ("aspect_ratio", "32"),
+        ("schema", "5"),
+    ],
+)
+def test_mistyped_fields_of_a_step_are_damage(
+    field: str, value: object, one_run: dict[str, Any], store: Store, own_cache: Path
+) -> None:
+    sweep_into(store, one_run)
+    (run,) = results(store.root)["run"]
+    rewrite(store, run, **{field: value})
+    with pytest.raises(
+        InputError, match=rf"{run}: .* damaged \({field} is {re.escape(repr(value))}, expected"
+    ):
         results(store.root)
