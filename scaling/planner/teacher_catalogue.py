@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from scaling.calibration.calibration import Calibration
 from scaling.costs.flops import Architecture
 from scaling.errors import InputError
+from scaling.open_models import find_open_model, is_post_trained, unknown_model
 from scaling.units import check_params, parse_count, parse_quantity, unit_of
 
 
@@ -85,6 +87,59 @@ def check_teacher_loss(calibration: Calibration, loss: float, teacher: str = "th
         )
 
 
+def ask_teacher(
+    name: str,
+    *,
+    tokens: float | None = None,
+    loss: float | None = None,
+    active_params: float | None = None,
+    params: float | None = None,
+    vocab: int | None = None,
+) -> KnownTeacher:
+    """Return a teacher as people speak of it: a size such as ``8B``, or the name of an open model.
+
+    Args:
+        name: Non-embedding parameters, or a name in the table.
+        tokens: Tokens it was trained on, in place of the table's.
+        loss: Its held-out loss on the student's data, nats/token.
+        active_params: Parameters that a token meets, of a mixture of experts.
+        params: N of a model whose ``name`` is neither, counted elsewhere.
+        vocab: Vocabulary of such a model.
+
+    Raises:
+        InputError: For an unknown name, and where neither loss nor tokens are known.
+    """
+    model = None if params is not None else find_open_model(name)
+    if model is not None:
+        params, vocab = model.params, model.vocab
+        tokens, active_params = tokens or model.tokens, active_params or model.active_params
+    elif params is None:
+        params = _size(name)
+    if loss is None and tokens is None:
+        why = "; its training tokens are not published" if model else ""
+        raise InputError(
+            f"teacher {name}: give the tokens it was trained on (--teacher-tokens 15T) or its loss on the "
+            f"student's data (--teacher-loss 2.1){why}"
+        )
+    return KnownTeacher(
+        name=model.name if model and not is_post_trained(name, model) else name,
+        params=params,
+        tokens=tokens,
+        loss=loss,
+        active_params=active_params,
+        vocab=vocab,
+    )
+
+
+def _size(name: str) -> float:
+    try:
+        return parse_quantity(name, "teacher", "params")
+    except InputError:
+        if re.match(r"[+-]?[0-9.]", name.strip()):
+            raise
+        raise unknown_model(name) from None
+
+
 def read_catalogue(path: str | Path) -> tuple[KnownTeacher, ...]:
     """Teachers from a CSV whose columns are the fields of :class:`KnownTeacher`; empty cells are unknown."""
     path = Path(path)
@@ -104,7 +159,8 @@ def parse_catalogue(text: str, where: str = "catalogue") -> tuple[KnownTeacher, 
         rows = [_cells(columns, row, f"{where}, row {k}") for k, row in enumerate(reader, start=2)]
     except csv.Error as error:
         raise InputError(f"{where}: cannot be read as CSV: {error}") from None
-    missing = {"name", "params"} - set(columns)
+    listed = all(find_open_model(row.get("name") or "") for row in rows)
+    missing = {"name"} - set(columns) if listed else {"name", "params"} - set(columns)
     if missing:
         raise InputError(
             f"{where}: no column {', '.join(sorted(missing))}; a catalogue has {', '.join(COLUMNS)}"
@@ -133,8 +189,13 @@ def _cells(columns: list[str], row: dict[str | None, Any], where: str) -> dict[s
 
 def _teacher(row: dict[str, str | None], where: str) -> KnownTeacher:
     cells = {name: (row.get(name) or "").strip() for name in COLUMNS}
+    if cells["name"] and not cells["params"]:
+        cells = _filled_in(cells)
     if not cells["name"] or not cells["params"]:
-        raise InputError(f"{where}: name and params must be filled in")
+        raise InputError(
+            f"{where}: name and params must be filled in; params may be left out for the models that "
+            "`distlaw teachers` lists"
+        )
     numbers = {
         name: parse_quantity(text.removeprefix("$"), f"{where}, {name}", unit_of(name), zero=name == PRICE)
         for name, text in cells.items()
@@ -145,3 +206,16 @@ def _teacher(row: dict[str, str | None], where: str) -> KnownTeacher:
         return KnownTeacher(name=cells["name"], vocab=vocab, **numbers)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def _filled_in(cells: dict[str, str]) -> dict[str, str]:
+    """Return the cells of an open model, by its name, with what the list knows in place of empty ones."""
+    model = find_open_model(cells["name"])
+    if model is None:
+        return cells
+    known = {"params": model.params, "tokens": model.tokens, "vocab": model.vocab}
+    if not cells["active_params"]:
+        known["active_params"] = model.active_params
+    return cells | {
+        name: repr(value) for name, value in known.items() if value is not None and not cells[name]
+    }
