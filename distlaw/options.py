@@ -14,6 +14,7 @@ from distlaw.number_options import count_from, number
 from scaling.calibration.calibration import Calibration as Fitted
 from scaling.costs.accounting import with_numbers
 from scaling.costs.flops import Architecture
+from scaling.costs.scenarios import DESCRIPTIONS
 from scaling.errors import InputError
 from scaling.units import Unit, parse_quantity, unit_of
 
@@ -28,8 +29,9 @@ ScenarioNames = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME",
-        help="best_case, teacher_inference, teacher_pretraining, teacher_pretraining_and_inference or "
-        "amortised:LOGITS,PRETRAINING; repeat. All four if not given.",
+        help="Which costs of the teacher are charged: "
+        + ", ".join(f"{name} ({words})" for name, words in DESCRIPTIONS.items())
+        + ", or amortized:LOGITS,PRETRAINING with shares from 0 to 1. Repeat; all four if not given.",
     ),
 ]
 Flops = Annotated[

@@ -21,6 +21,8 @@ from methods_page import methods
 from mkdocs.config.defaults import MkDocsConfig
 from schema_pages import fields, routes
 
+from scaling.costs.scenarios import DESCRIPTIONS, SCENARIOS
+
 ROOT = Path(__file__).parents[2]
 INSERT = re.compile(r"^<!-- insert: (\S+) ?(.*?) -->$", re.MULTILINE)
 RUN = re.compile(r"^```console run\n\$ (.+)\n```$", re.MULTILINE)
@@ -88,6 +90,16 @@ def notebooks(_: str = "") -> str:
     return "\n".join(lines)
 
 
+def scenarios(_: str = "") -> str:
+    """A table of the scenarios by name, words and shares."""
+    rows = ["| name | words | logits | training |", "|---|---|---|---|"]
+    rows += [
+        f"| `{name}` | {DESCRIPTIONS[name]} | {each.logits:g} | {each.pretraining:g} |"
+        for name, each in SCENARIOS.items()
+    ]
+    return "\n".join(rows)
+
+
 def source(path: str) -> str:
     """A file of the repository as a block of code."""
     file = ROOT / path
@@ -102,6 +114,7 @@ INSERTS: dict[str, Callable[[str], str]] = {
     "readme": readme,
     "results": results,
     "routes": routes,
+    "scenarios": scenarios,
     "source": source,
     "spec": fields,
     "statements": statements,

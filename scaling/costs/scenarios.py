@@ -48,17 +48,35 @@ DESCRIPTIONS = {
 }
 
 
+_BY_SPELLING = {words.replace("_", " "): key for key, title in DESCRIPTIONS.items() for words in (key, title)}
+
+
 def scenario(name: str) -> Scenario:
-    """A scenario by name, or ``amortised:LOGITS,PRETRAINING`` with the two shares."""
+    """Return the scenario of a name.
+
+    Args:
+        name: a key of :data:`SCENARIOS` (``teacher_inference``, also ``teacher-inference``), the words that
+            plans print for it (``teacher exists, logits paid``), or ``amortized:LOGITS,PRETRAINING`` with two
+            shares from 0 to 1.
+
+    Raises:
+        InputError: for any other name or share.
+
+    >>> scenario("teacher exists, logits paid") == scenario("teacher_inference")
+    True
+    >>> scenario("amortized:1,0.25").pretraining
+    0.25
+    """
     kind, _, shares = name.partition(":")
-    if kind == "amortised":
+    if kind in ("amortized", "amortised"):
         given = shares.split(",")
         if len(given) != 2:
-            raise InputError(f"scenario {name!r}: write amortised:LOGITS,PRETRAINING, e.g. amortised:1,0.25")
+            raise InputError(f"scenario {name!r}: write amortized:LOGITS,PRETRAINING, e.g. amortized:1,0.25")
         logits, pretraining = (parse_number(share, f"scenario {name!r}") for share in given)
         return Scenario(name, logits, pretraining)
-    if name not in SCENARIOS:
+    key = _BY_SPELLING.get(" ".join(name.lower().replace("_", " ").replace("-", " ").split()))
+    if key is None:
         raise InputError(
-            f"unknown scenario {name!r}; there are {', '.join(SCENARIOS)} and amortised:LOGITS,PRETRAINING"
+            f"unknown scenario {name!r}; there are {', '.join(SCENARIOS)} and amortized:LOGITS,PRETRAINING"
         )
-    return SCENARIOS[name]
+    return SCENARIOS[key]

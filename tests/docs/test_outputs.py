@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +21,27 @@ def test_shown_outputs_are_what_commands_print(outputs: ModuleType, texts: list[
 
 def test_every_output_says_where_it_comes_from(outputs: ModuleType, texts: list[Path]) -> None:
     assert not {path.name: found for path in texts if (found := outputs.unmarked(path.read_text()))}
+
+
+def test_the_readme_is_short_and_its_python_runs(outputs: ModuleType, command_pages: ModuleType) -> None:
+    readme = (outputs.ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 250
+    names: dict[str, object] = {}
+    found = [block["body"] for block in outputs.BLOCK.finditer(readme) if block["info"] == "python"]
+    assert len(found) >= 2
+    for code in found:
+        command_pages.run_python(code, names)
+
+
+def test_links_lead_to_files(outputs: ModuleType, texts: list[Path]) -> None:
+    links = [
+        (path, link.partition("#")[0])
+        for path in [*texts, outputs.ROOT / "CHANGELOG.md"]
+        for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text())
+        if not link.startswith(("http", "#"))
+    ]
+    assert len(links) > 50
+    assert not [(path.name, link) for path, link in links if not (path.parent / link).exists()]
 
 
 def test_an_output_without_a_mark_is_noticed(outputs: ModuleType) -> None:
