@@ -1,8 +1,9 @@
 """What is spent in a store and what its drivers may still spend, all of them together.
 
 Spent is what the attempts in the store tell, of all its sweeps, so that no restart and no other driver is
-forgotten. A job is reserved before it is submitted, and what may be spent unseen is counted ahead. So a cap
-is meant to be passed by at most 5 %, or by what one step reserves if that is more.
+forgotten. A job is reserved before it is submitted, and what may be spent unseen is counted ahead; a job
+whose driver has fallen silent ends with its reservation. So a cap is passed by at most 5 %, or by what one
+step reserves if that is more.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from scaling.errors import InputError
 from sweeps.dag.expand import SCHEMA, Step
 from sweeps.estimate.bill import HOUR, Bill, bills, resources_told
 from sweeps.execute.drivers import Session
+from sweeps.execute.fork_server import GRACE_SECONDS
 from sweeps.execute.jobs import Job
 from sweeps.execute.reservations import Reservation, Reservations
 from sweeps.spec.resources import Caps, Devices
@@ -22,7 +24,7 @@ from sweeps.store.leases import Attempt, attempts, gone
 from sweeps.store.store import Store
 
 STOPPING_SECONDS = 2.0
-"""In which a process that is asked to stop has done so, as a rule."""
+"""In which a process that is asked to stop has done so, unless its optimizer steps take longer."""
 
 TAKEN = "another driver is about to begin it"
 
@@ -84,6 +86,13 @@ class Ledger:
                 self.reservations.read()
                 return None
 
+    def bound(self, job: Job) -> float | None:
+        """Seconds after which ``job`` ends if its driver is gone or silent; None where no cap counts time."""
+        caps = self.caps
+        if (caps.gpu_hours, caps.dollars, caps.hours) == (None, None, None):
+            return None
+        return sum(self.seconds(step) for step in job.steps)
+
     def taken(self, step: str, number: int) -> bool:
         """Whether another driver has reserved an attempt, which is not claimed yet."""
         return any(
@@ -97,7 +106,7 @@ class Ledger:
         for history in self.under_way.values():
             last = history[-1][0] if history else None
             if last and not last.ending and not gone(last.told):
-                seconds = (ahead + STOPPING_SECONDS) / last.told.get("members", 1)
+                seconds = (ahead + stopping_seconds(last)) / last.told.get("members", 1)
                 coming += Bill.of(0.0, seconds, resources_told(last), self.devices)
         return self._beyond(self.spent + coming) or self._beyond_hours(ahead)
 
@@ -166,6 +175,12 @@ class Ledger:
                 spent = getattr(self.spent, name)
                 return f"caps.{name}: {spent:.3g} of {cap:.3g} spent, {would:.3g} would be"
         return None
+
+
+def stopping_seconds(attempt: Attempt) -> float:
+    """Seconds in which an attempt stops when asked: at its next step, with a checkpoint; then it is ended."""
+    pace = attempt.told.get("seconds", 0.0) / max(1, attempt.done)
+    return min(GRACE_SECONDS, max(STOPPING_SECONDS, 2 * pace))
 
 
 def spent_by(

@@ -2,11 +2,13 @@
 
 ::
 
-    store/drivers/<id>.json     rewritten while it lives
+    store/drivers/<id>.json     rewritten while it lives; sweeps.store.driver_watch reads it
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 import uuid
@@ -15,13 +17,14 @@ from types import TracebackType
 from typing import Any
 
 from sweeps.execute.state import State
-from sweeps.store.leases import gone, now, this_process
+from sweeps.store.driver_watch import DRIVERS
+from sweeps.store.leases import _started, gone, now, this_process
 from sweeps.store.store import Store
 
-FOLDER = "drivers"
 FIRST_BEAT = 0.5
 """Seconds to the first beat; doubled each time, up to the usual time between two."""
-BEAT_SECONDS = 10.0
+BEATS_LOCAL, BEATS_REMOTE = 2.0, 10.0
+"""Seconds between two beats, on a disk and on an object store, where each costs money."""
 SILENT_SECONDS = 60.0
 """After which a driver that could not say goodbye is taken for gone."""
 
@@ -38,10 +41,10 @@ class Drivers:
 
     def look(self) -> None:
         """Read the records of those that may have changed."""
-        for name in self.store.names(FOLDER):
+        for name in self.store.names(DRIVERS):
             if name in self.over or not name.endswith(".json"):
                 continue
-            asked, record = time.monotonic(), self.store.read(FOLDER, name)
+            asked, record = time.monotonic(), self.store.read(DRIVERS, name)
             if not record:
                 continue
             if record["ended"] or gone(record):
@@ -64,17 +67,18 @@ class Drivers:
 
 def _seconds(record: dict[str, Any]) -> float:
     """How long a driver worked, at most: up to the words that it did not say, if it could not say goodbye."""
-    return float(record["seconds"] + (0.0 if record["ended"] else record.get("due", BEAT_SECONDS)))
+    return float(record["seconds"] + (0.0 if record["ended"] else record.get("due", BEATS_REMOTE)))
 
 
 class Session:
     """The record of this process as a driver of the sweep, and what it knows of the others."""
 
-    def __init__(self, store: Store, slots: int) -> None:
+    def __init__(self, store: Store, slots: int, begun: float | None = None) -> None:
+        """Time counts from ``begun`` on, by ``time.monotonic()``; by default from now on."""
         self.store, self.slots = store, slots
         self.drivers = Drivers(store)
         self.name = f"{uuid.uuid4().hex[:12]}.json"
-        self.since = time.monotonic()
+        self.since = begun or time.monotonic()
         self.record: dict[str, Any] = {**this_process(), "started": now(), "slots": slots}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="driver", daemon=True)
@@ -111,30 +115,38 @@ class Session:
         return self.drivers.seconds(but=self.name) + self.seconds, 1 + len(others)
 
     def _beat(self) -> None:
-        wait = FIRST_BEAT
+        wait, longest = FIRST_BEAT, BEATS_LOCAL if self.store.local else BEATS_REMOTE
         while not self._over.wait(wait):
-            wait = min(2 * wait, BEAT_SECONDS)
+            wait = min(2 * wait, longest)
             self._write(ended=None, due=wait)
 
     def _write(self, ended: str | None, due: float = 0.0) -> None:
         with suppress(Exception):  # a store that is away or full; the others see that it is silent
             record = {**self.record, "seconds": self.seconds, "ended": ended, "due": due}
-            self.store.write(record, FOLDER, self.name, durable=False)
+            self.store.write(record, DRIVERS, self.name, durable=False)
+
+
+def process_began() -> float:
+    """Return when this process began, by ``time.monotonic()``; now, where the system does not say."""
+    age = 0.0
+    if sys.platform == "linux" and (ticks := _started(os.getpid())):
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.monotonic() - max(0.0, age)
 
 
 def drivers(store: Store) -> list[dict[str, Any]]:
     """The records of all drivers that ever worked here."""
-    found = (store.read(FOLDER, name) for name in store.names(FOLDER) if name.endswith(".json"))
+    found = (store.read(DRIVERS, name) for name in store.names(DRIVERS) if name.endswith(".json"))
     return [record for record in found if record]
 
 
 def alive(store: Store) -> list[dict[str, Any]]:
     """Those at work now: as their process says on this machine, as the age of their record does elsewhere."""
-    names = [name for name in store.names(FOLDER) if name.endswith(".json")]
+    names = [name for name in store.names(DRIVERS) if name.endswith(".json")]
     found = []
     for name in names:
-        record = store.read(FOLDER, name)
-        if record and not record["ended"] and not gone(record) and store.age(FOLDER, name) < SILENT_SECONDS:
+        record = store.read(DRIVERS, name)
+        if record and not record["ended"] and not gone(record) and store.age(DRIVERS, name) < SILENT_SECONDS:
             found.append(record)
     return found
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sweeps.execute.jobs import Job, Outcome, failure, run_job
-from sweeps.store.leases import end_name, latest, log_place
+from sweeps.store.leases import end_name, latest, log_place, place
 from sweeps.store.outcomes import Ending, ending_of_process, oom_kills, told_by
 from sweeps.store.store import Store
 
@@ -59,6 +59,8 @@ class Forker:
             raise
         self.job: Job | None = None
         self.waiting: dict[str, int] = {}
+        self.ended: list[Outcome] = []
+        """Said by the job's process, which has not ended yet."""
         self.pids: list[int] = []
         self.started = False
         self._unread = b""
@@ -72,6 +74,7 @@ class Forker:
         """Run ``job`` in one fresh process for each of ``ranks``, which are added to its environment."""
         leads = any(rank.get("RANK", "0") == "0" for rank in ranks)
         self.job, self.waiting, self.pids = job, job.attempts if leads else {}, []
+        self.store, self.leads = store, leads
         request = {"store": store.url, "job": job.as_json(), "ranks": list(ranks)}
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # outcomes() finds it dead
@@ -79,7 +82,7 @@ class Forker:
             self.process.stdin.flush()
 
     def outcomes(self) -> list[Outcome]:
-        """Read what has been said; how the steps ended that it was about. Blocks if nothing was said."""
+        """Read what was said; how the steps ended whose process is gone. Blocks if nothing was said."""
         data = os.read(self.fileno(), 2**16)
         if not data:
             return self._died()
@@ -92,8 +95,10 @@ class Forker:
             elif "ended" in message:
                 step, number, ending, reason = message["ended"]
                 self.waiting.pop(step, None)
-                found.append(Outcome(step, number, Ending(ending), reason))
+                self.ended.append(Outcome(step, number, Ending(ending), reason))
             elif "exit" in message:
+                if self.job and self.leads:
+                    _tell_life(self.store, self.job, message["lived"])
                 found += self._rest(*ending_of_process(message["exit"], oom_kills=message["oom_kills"]))
                 self.job, self.pids = None, []
         return found
@@ -170,8 +175,17 @@ class Forker:
 
     def _rest(self, ending: Ending, reason: str) -> list[Outcome]:
         rest = [Outcome(step, number, ending, reason) for step, number in self.waiting.items()]
-        self.waiting = {}
-        return rest
+        found, self.waiting, self.ended = self.ended + rest, {}, []
+        return found
+
+
+def _tell_life(store: Store, job: Job, seconds: float) -> None:
+    """Add to the ends of a job's attempts how long its process lived, which is over."""
+    for step, number in job.attempts.items():
+        with suppress(Exception):  # at most a little too much is counted then
+            end = store.read(*place(step, number, "end"))
+            if end and end.get("job") == job.name:
+                store.write(end | {"lived": seconds}, *place(step, number, "end"), durable=False)
 
 
 def _scratch() -> IO[bytes] | None:
@@ -192,7 +206,7 @@ def main() -> None:
 
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        killed_before = oom_kills()
+        killed_before, begun = oom_kills(), time.monotonic()
         parent = os.getpid()
         pids = []
         for rank in request["ranks"]:
@@ -201,7 +215,8 @@ def main() -> None:
             pids.append(pid)
         _say(wire, pids=pids)
         code = _wait(pids)
-        _say(wire, exit=code, oom_kills=oom_kills() - killed_before)
+        lived = time.monotonic() - begun
+        _say(wire, exit=code, oom_kills=oom_kills() - killed_before, lived=lived)
 
 
 def _wait(pids: list[int]) -> int:

@@ -51,6 +51,10 @@ class Job:
     resources: Resources
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Told with each claim, so that whoever started the job knows its own attempts from those of others."""
+    driver: str = ""
+    """The driver that started it; empty if none did."""
+    bound: float | None = None
+    """Seconds after which it ends if its driver is gone or silent; None if it may finish all the same."""
 
     @property
     def attempts(self) -> dict[str, int]:
@@ -68,6 +72,8 @@ class Job:
             "numbers": self.numbers,
             "resources": self.resources.model_dump(),
             "name": self.name,
+            "driver": self.driver,
+            "bound": self.bound,
         }
 
     @classmethod
@@ -78,6 +84,8 @@ class Job:
             numbers=tuple(data["numbers"]),
             resources=Resources(**data["resources"]),
             name=data["name"],
+            driver=data["driver"],
+            bound=data["bound"],
         )
 
 
@@ -91,6 +99,8 @@ def run_job(store: Store, job: Job, **about: Any) -> Iterator[Outcome]:
     waiting, resources = job.attempts, job.resources
     about |= {"cpus": resources.cpus, "gpus": resources.gpus, "nodes": resources.nodes}
     about |= {"members": len(job.steps), "job": job.name}
+    if job.bound is not None:
+        about |= {"driver": job.driver, "bound": job.bound}
     try:
         for step, result in run_steps(store, job.steps, numbers=job.attempts, **about):
             number = waiting.pop(step.id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -23,7 +24,8 @@ from sweeps.execute.jobs import Job, Outcome, record_failure
 from sweeps.execute.state import Running, State
 from sweeps.spec.resources import Caps, Devices, Resources, caps_of, resources_of
 from sweeps.spec.spec import Sweep
-from sweeps.store.leases import CANCEL, Attempt, Watch, attempts, create, fruitless, latest, now, place
+from sweeps.store.history import fruitless
+from sweeps.store.leases import CANCEL, Attempt, Watch, attempts, create, latest, now, place
 from sweeps.store.outcomes import OF_THE_STORE, RETRIES, Ending, backoff, ending_of, is_transient, reason_of
 from sweeps.store.store import Store
 
@@ -46,17 +48,19 @@ def run(
     cost: Cost,
     watch: Callable[[State], None],
     sweep: Sweep | None = None,
+    begun: float | None = None,
 ) -> State:
     """Run every step of ``dag`` that has no result; return where things stand at the end.
 
     A failed step does not stop the others; its students are blocked. ``watch`` is called about twice a
-    second. Interrupting leaves every finished result in the store: the same call goes on from there.
+    second. Interrupting leaves every finished result in the store: the same call goes on from there. This
+    driver's hours count from ``begun`` on, by ``time.monotonic()``; by default from now on.
 
     Raises:
         InputError: if a step could never be placed, naming it.
     """
     store.remove(CANCEL)
-    session = Session(store, executor.slots)
+    session = Session(store, executor.slots, begun)
     scheduler = Scheduler(dag, store, executor, cost, session, sweep)
     with session:
         return scheduler.run(watch)
@@ -148,7 +152,8 @@ class Scheduler:
             if not claims:
                 continue
             steps, numbers = zip(*claims, strict=True)
-            job = Job(steps=steps, numbers=numbers, resources=resources)
+            job = Job(steps=steps, numbers=numbers, resources=resources, driver=self.session.name)
+            job = replace(job, bound=self.ledger.bound(job))
             if refused := self.ledger.reserve(job):
                 taken = [step.id for step, number in claims if self.ledger.taken(step.id, number)]
                 self.state.elsewhere.update(taken)

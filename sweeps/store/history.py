@@ -49,3 +49,14 @@ class History:
         for step in self.store.names():
             if step not in self.over and "." not in step:
                 yield step, self.store.names(step, "attempts")
+
+
+def fruitless(history: Iterable[Attempt], ending: Ending) -> int:
+    """How many attempts ended so; those that were lost but had got further than any before do not count."""
+    count, furthest = 0, 0
+    for attempt in history:
+        further = attempt.done > furthest
+        furthest = max(furthest, attempt.done)
+        alike = (attempt.ending or Ending.LOST) == ending
+        count += alike and not (further and ending is Ending.LOST)
+    return count

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.environment import LEASE_SECONDS
+from sweeps.store.driver_watch import DriverWatch
 from sweeps.store.outcomes import Ending, Stopped, ending_of, reason_of
 from sweeps.store.store import Store
 
@@ -38,6 +39,8 @@ BEATS_LOCAL, BEATS_REMOTE = 20, 5
 """Beats in that time, on a disk and on an object store, where each costs money."""
 FIRST_BEAT = 0.5
 """Seconds to the first beat; doubled each time, up to the usual time between two."""
+LEAVING_SECONDS = 0.5
+"""From a process's last words to its end, until whoever started it has told how long it lived."""
 CANCEL = "cancel.json"
 
 
@@ -68,8 +71,9 @@ class Attempt:
 
     @property
     def seconds(self) -> float:
-        """Seconds that it took, at most."""
-        return float(self.told.get("elapsed", 0.0)) + self.unheard
+        """Seconds that its process lived: as whoever started it has measured, or else at most."""
+        told = self.told
+        return float(told.get("lived", told.get("elapsed", 0.0) + self.unheard + told.get("leaving", 0.0)))
 
     @property
     def done(self) -> int:
@@ -92,6 +96,9 @@ class Lease:
     """Why it has to stop, once the beats found out."""
     ended: bool = False
     started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._driver = DriverWatch.of(self.store, self.about)
 
     @classmethod
     def claim(
@@ -138,6 +145,8 @@ class Lease:
             self._fence(names)
             if CANCEL in names or self.store.read(CANCEL) is not None:
                 raise Stopped(Ending.CANCELLED, "it was cancelled")
+            if self._driver:
+                self._driver.look(elapsed, due)
         except Stopped as stopped:
             self.lost = stopped
         except Exception:  # noqa: S110  (a store that is away for a moment; for longer, others take over)
@@ -157,7 +166,7 @@ class Lease:
         self.ended = True
         record = {"ending": ending, "reason": reason, "ended": now(), **self.about, **self.progress}
         with suppress(Exception):  # the store itself may be what failed
-            record["elapsed"] = time.monotonic() - self.started
+            record |= {"elapsed": time.monotonic() - self.started, "leaving": LEAVING_SECONDS}
             self.store.write(record, *place(self.step, self.number, "end"), durable=False)
 
 
@@ -315,17 +324,6 @@ def create(store: Store, record: dict[str, Any], *where: str) -> bool:
     if store.put_new(record, *where, durable=False):
         return True
     return (store.read(*where) or {}).get("created_by") == record["created_by"]
-
-
-def fruitless(history: Iterable[Attempt], ending: Ending) -> int:
-    """How many attempts ended so; those that were lost but had got further than any before do not count."""
-    count, furthest = 0, 0
-    for attempt in history:
-        further = attempt.done > furthest
-        furthest = max(furthest, attempt.done)
-        alike = (attempt.ending or Ending.LOST) == ending
-        count += alike and not (further and ending is Ending.LOST)
-    return count
 
 
 def latest(names: Iterable[str]) -> int:

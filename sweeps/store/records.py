@@ -84,12 +84,13 @@ ROW: dict[str, Check] = {"id": _text, "kind": _text, "label": _text, "needs": _t
 """Of a step in ``steps.json``."""
 ATTEMPT: dict[str, Check] = {
     **dict.fromkeys(("steps_done", "steps", "began", "elapsed", "seconds", "beat", "gpus", "due"), _number()),
+    **dict.fromkeys(("lived", "leaving", "unheard", "bound"), _number()),
     **dict.fromkeys(("cpus", "nodes", "members", "pieces"), _number(1)),
     "patience": _number(),
     "loss": _or_null(_number()),
     "ending": _ending,
     "reason": _or_null(_text),
-    **dict.fromkeys(("host", "machine", "started", "ended"), _or_null(_text)),
+    **dict.fromkeys(("host", "machine", "started", "ended", "job", "driver"), _or_null(_text)),
     "log": _or_null(_place),
 }
 """Of a claim, a beat and an end."""
@@ -111,6 +112,7 @@ DRIVER: dict[str, Check] = {
     "host": _text,
     "ended": _or_null(_text),
     "seconds_left": _or_null(_number()),
+    "due": _number(),
 }
 SWEEP: dict[str, Check] = {"spec": _object, "steps": _list, "caps": _object}
 STEPS: dict[str, Check] = {"steps": _rows}

@@ -119,6 +119,7 @@ def run_sweep(
     from distlaw.progress import Progress
     from sweeps.estimate.cost import estimate
     from sweeps.execute import executors, scheduler
+    from sweeps.execute.drivers import process_began
     from sweeps.execute.provenance import record_sweep
 
     if store.root.startswith("memory:"):
@@ -138,7 +139,7 @@ def run_sweep(
         refuse_above_caps(sweep, estimate(dag, seconds, runner.slots, sweep))
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, like Ctrl-C
         with Progress(store, runner.slots) as progress:
-            return scheduler.run(dag, store, runner, seconds, progress.show, sweep)
+            return scheduler.run(dag, store, runner, seconds, progress.show, sweep, process_began())
     except KeyboardInterrupt:
         count = len(store.results(step.id for step in dag.steps))
         typer.echo(

@@ -32,6 +32,7 @@ from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.leases import Attempt, _started, attempts, place
 from sweeps.store.store import Store
+from sweeps.watch.status import status as read_status
 
 PATIENCE = 6.0
 DOLLARS_PER_SECOND = 1.0
@@ -281,6 +282,9 @@ def test_four_drivers_at_once_steal_nothing_and_keep_to_the_cap(
     done = sum(store.result(step.id) is not None for step in dag.steps)
     print(json.dumps({"kind": kind, "harm": harm.done, "cap": cap, "spent": spent, "done": done}))  # noqa: T201
     assert spent <= cap * (1 + PROMISE)
+    counted = read_status(store).spent.dollars
+    print(json.dumps({"counted": counted}))  # noqa: T201
+    assert counted >= spent  # nothing lived uncounted
     assert all("stopped: caps.dollars: " in text for text in said) or done == len(dag.steps)
     assert not stolen(store, dag, first)
 

@@ -606,6 +606,48 @@ def test_what_a_driver_reserved_is_free_again_once_it_is_gone(dag: Dag, store: S
         assert ledger(third).reserve(job) is None
 
 
+def test_what_is_ahead_is_as_long_as_looks_take(dag: Dag, store: Store) -> None:
+    """By the median of the last three: one look that slept makes no rule, a store that is slow does."""
+    with Session(store, 1) as session:
+        driver = scheduler.Scheduler(dag, store, Pretend(store), seconds, session)
+        driver.look_seconds = 2.0
+        expected = {(0.1,): 2.0, (0.1, 60.0, 0.1): 2.0, (0.1, 7.0, 7.5): 7.0, (5.0, 7.0, 0.1, 0.1): 2.0}
+        for looks, ahead in expected.items():
+            driver.unseen.clear()
+            driver.unseen.extend(looks)
+            assert driver._ahead == ahead
+
+
+def test_a_cap_that_would_be_broken_before_the_next_look_is_broken(dag: Dag, store: Store) -> None:
+    """10 s are spent of 20; what runs is stopped once the next look and the stopping reach beyond that."""
+    step = dag.steps[0]
+    with Session(store, 1) as session:
+        known, devices = {each.id: each for each in dag.steps}, Devices(dollars_per_hour=3600.0)
+        ledger = Ledger(store, Caps(dollars=20.0), devices, seconds, known, session)
+        lease = Lease.claim(store, step.id, 1, cpus=1, members=1, begun=time.monotonic() - 10.0)
+        assert lease
+        ledger.look()
+        assert ledger.broken(5.0) is None
+        assert "caps.dollars: 10." in (ledger.broken(9.0) or "")
+        lease.progress = {"began": 0, "steps_done": 2, "steps": 50, "seconds": 8.0}  # 4 s a step
+        lease.beat(1, due=0.1)
+        ledger.look()
+        assert "caps.dollars: 10." in (ledger.broken(5.0) or "")  # it stops after 8 s, not 2
+        lease.end(Ending.LOST)
+        ledger.look()
+        assert ledger.broken(9.0) is None
+
+
+@pytest.mark.parametrize(
+    ("cap", "bound"), [("dollars", 3.0), ("gpu_hours", 3.0), ("hours", 3.0), ("flops", None)]
+)
+def test_jobs_under_caps_of_time_have_a_bound(cap: str, bound: float | None, dag: Dag, store: Store) -> None:
+    with Session(store, 1) as session:
+        ledger = Ledger(store, Caps(**{cap: 1e30}), Devices(), lambda _: 1.5, {}, session)
+        job = Job(steps=dag.steps[:2], numbers=(1, 1), resources=Resources())
+        assert ledger.bound(job) == bound
+
+
 def test_lost_attempts_count_against_caps(small_spec: dict[str, Any], dag: Dag, store: Store) -> None:
     """A step that is preempted at its end again and again does not spend more than the cap."""
     victim = dag.steps[0]
