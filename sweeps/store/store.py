@@ -39,6 +39,8 @@ CLIENTS = {"s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20}}}
 """Options of file systems: a network that is cut must be noticed before a lease runs out."""
 BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"}
 """Protocols whose paths begin with a bucket, which a sweep never creates: its name may be mistyped."""
+RECORDS = ("step.json", "result.json", "failure.json")
+"""Files of which a step that was ever started has one at least."""
 
 
 class Store:
@@ -334,7 +336,7 @@ class Store:
         """Ids of all steps that were ever started here."""
         for name in self.names():
             self._refuse_dangling(name, "step.json")
-            if any(self.files.exists(self._path(name, file)) for file in ("step.json", "result.json")):
+            if any(self.files.exists(self._path(name, file)) for file in RECORDS):
                 yield name
 
     def put_model(self, step: str, folder: Path, name: str = "model") -> None:
