@@ -85,7 +85,7 @@ PAPER = SupervisedLaw(E=1.22, A=3355.0, B=18186.0, alpha=0.408, beta=0.431, gamm
 LAW = EffectiveTokensLaw(k=1.4, q=9.0, eps=0.025)
 FAR = SupervisedLaw(E=1.7, A=6.9e4, B=26.5, alpha=0.62, beta=0.17)
 FAR_LAW = EffectiveTokensLaw(k=0.4, q=22.0, eps=0.1)
-"""Laws one to two widths of the weak priors away from their centres."""
+"""Laws one to two widths of the weak priors away from their centers."""
 EIGHT = PublishedLaw(c0=2.4, k=0.92, f1=0.1, A=2300.0, B=97000.0, alpha=0.33, beta=0.49, gamma=0.74)
 
 DESIGNS = (

@@ -43,11 +43,13 @@ def bound(design: Design) -> np.ndarray:
     noiseless = Design(**{**vars(design), "noise": 0.0})
     rows = Rows.of(validate(noiseless.runs(np.random.default_rng(0))))
     model = design.recipe.model(rows, design.law, None)
-    assert model.distilled is not None
-    own = model.distilled.theta(design.distilled)  # type: ignore[attr-defined]
-    theta = (np.append(model.supervised.theta(design.supervised), own) - model.offset) @ model.expand
-    assert np.allclose(model.at(theta)[0], model.observed, atol=1e-9)
-    jacobian = model.at(theta)[1] / design.noise
+    assert model.distillation_coordinates is not None
+    own = model.distillation_coordinates.theta(design.distilled)  # type: ignore[attr-defined]
+    theta = (
+        np.append(model.supervised_coordinates.theta(design.supervised), own) - model.fixed_values
+    ) @ model.tie_matrix
+    assert np.allclose(model.evaluate_at(theta)[0], model.observed, atol=1e-9)
+    jacobian = model.evaluate_at(theta)[1] / design.noise
     steps = np.concatenate([np.eye(model.size), -np.eye(model.size)]) * 1e-5
     supervised, distilled = model.laws(theta + steps)
     assert distilled is not None

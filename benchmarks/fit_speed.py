@@ -11,18 +11,18 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize
+from scipy.optimize import minimize as scipy_minimize
 
 from fits import Objective, datasets, fit
-from fits.estimation.bootstrap import bootstrap, redrawn
+from fits.estimation.bootstrap import bootstrap, resampled_problem
 from fits.estimation.estimate import Estimate, estimate
-from fits.estimation.levenberg_marquardt import Array, Problem, minimise, objective, quadratic
+from fits.estimation.levenberg_marquardt import Array, Problem, minimize, objective, quadratic
 from fits.estimation.model import Model, Rows
 from fits.published import busbridge2025
 from scaling import EffectiveTokensLaw, PublishedLaw, SupervisedLaw
 
 HUBER = Objective(delta=1e-3, priors=False)
-GIVEN = busbridge2025.printed_supervised().supervised
+GIVEN = busbridge2025.supervised_from_table6().supervised
 
 
 def seconds(action: object, repeats: int = 1) -> tuple[float, object]:
@@ -103,12 +103,12 @@ def scale() -> None:
 def _missed(found: Estimate, draws: int, sample: int) -> str:
     """Of a sample of bootstraps, how many a long polish lowers by more than 1e-3."""
     ended = bootstrap(found, draws)
-    batch = redrawn(found, draws, method="runs", seed=0, model=found.model)
+    batch = resampled_problem(found, draws, method="runs", seed=0, model=found.model)
     excess = []
     for i in np.linspace(0, draws - 1, sample).astype(int):
         one = slice(i, i + 1)
         problem = replace(
-            batch, observed=batch.observed[one], weight=batch.weight[one], centre=batch.centre[one]
+            batch, observed=batch.observed[one], weight=batch.weight[one], center=batch.center[one]
         )
         here = float(objective(problem, ended.theta[one])[0])
         excess.append(here / _polished(problem, ended.theta[i]) - 1)
@@ -127,17 +127,19 @@ def _polished(problem: Problem, theta: Array) -> float:
     values = []
     for jump in (0.0, 0.02, 0.1):
         point = np.clip(theta + jump * rng.standard_normal(len(theta)), problem.lower, problem.upper)
-        values.append(minimize(value_and_slope, point, jac=True, method="BFGS", options={"gtol": 1e-8}).fun)
+        values.append(
+            scipy_minimize(value_and_slope, point, jac=True, method="BFGS", options={"gtol": 1e-8}).fun
+        )
     return float(min(values))
 
 
 def _best_of_many(model: Model, found: Estimate, starts: int = 200, polished: int = 5) -> float:
     """The best objective of many random starts, the best few of them polished by BFGS."""
     rng = np.random.default_rng(99)
-    centre, spread = model.prior()
+    center, spread = model.prior()
     problem = found.problem
-    ended = minimise(
-        problem, centre + 1.5 * spread * rng.standard_normal((starts, model.size)), iterations=600
+    ended = minimize(
+        problem, center + 1.5 * spread * rng.standard_normal((starts, model.size)), iterations=600
     )
     order = np.argsort(ended.objective)[:polished]
     return min(_polished(problem, ended.theta[i]) for i in order)

@@ -1,4 +1,4 @@
-"""From a table of runs to scaling laws that can be trusted: reading, fitting, uncertainty, figures."""
+"""Fits of scaling laws to tables of runs: reading, estimation, uncertainty, checks, figures."""
 
 from fits.checks.compare_laws import Comparison, compare_laws
 from fits.checks.design import check

@@ -1,4 +1,4 @@
-"""From a table of runs to laws with uncertainty: the one function most users need, and what it returns."""
+"""Fit of scaling laws, with uncertainty, to a table of runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,21 +15,21 @@ import pandas as pd
 from fits.checks.design import (
     check_distillation,
     check_fit,
-    judge,
-    published_reasons,
-    refuse,
-    remarks,
+    design_findings,
+    missing_for_published_law,
+    raise_refusals,
+    table_notes,
 )
 from fits.checks.heldout import HeldOut, extrapolations, leave_groups_out
 from fits.estimation.estimate import Estimate, Objective
 from fits.estimation.joint import SUPERVISED, Recipe, draw_laws
 from fits.estimation.levenberg_marquardt import Array
 from fits.estimation.model import Rows, law_names
-from fits.estimation.replicates import together
-from fits.estimation.settings import check_options, decide_gamma, fit_or_separate, with_gamma
+from fits.estimation.replicates import average_replicates
+from fits.estimation.settings import check_options, decide_gamma, fit_jointly_or_separately, fix_gamma
 from fits.table.findings import Finding
-from fits.table.flops import counted
-from fits.table.row_groups import check_scatter
+from fits.table.flops import table_accounting
+from fits.table.row_groups import check_replicates
 from fits.table.runs import validate
 from scaling.calibration.calibration import Calibration
 from scaling.errors import InputError
@@ -39,88 +39,111 @@ if TYPE_CHECKING:
     from fits.estimation.profile_likelihood import Profile, Quantity
     from fits.plots import Plots
 
-LEAST_DRAWS = 20
-"""Fewer draws than this have no 5 % and 95 % quantiles."""
-OUTLIER = 4.0
-"""Residuals beyond this many standard deviations are flagged (and kept)."""
+MIN_DRAWS = 20
+"""Least number of draws with 5 % and 95 % quantiles."""
+OUTLIER_SD = 4.0
+"""Standard deviations above which a residual is flagged as an outlier; outliers are still fitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Laws fitted to a table, with everything needed to judge them."""
+    """Laws fitted to a table, with diagnostics."""
 
     table: pd.DataFrame
     """The validated table with ``predicted`` (nats/token, default law), ``residual`` (observed - predicted)
     and ``outlier`` (a reason, or empty)."""
     estimates: Mapping[str, Estimate]
-    """By law, the first giving the supervised law: the joint fit, or "supervised" where that was fitted to
-    its own runs alone. Further laws are conditional on it."""
+    """Estimates by law. The first gives the supervised law: the joint fit, or "supervised" where that was
+    fitted to the supervised runs alone. Further laws are conditional on it."""
     supervised: SupervisedLaw
-    """Fitted here, or ``given``."""
+    """Supervised law, fitted or ``given``."""
     distillation: Mapping[str, DistillationLaw]
-    """By kind, the default first."""
+    """Distillation laws by name, the default first."""
     draws: Mapping[str, Mapping[str, Array]]
     """Coefficients by law and name, each (draws,); row i of all of them is one draw."""
     held_out: tuple[HeldOut, ...]
-    """Runs that were left out of a refit, and how far it missed them."""
+    """Errors of predictions of runs that were left out of a refit."""
     findings: tuple[Finding, ...]
-    """What the design limits."""
+    """Design findings."""
     notes: tuple[str, ...]
-    """Decisions taken on the way: gamma, laws left out, priors."""
+    """Choices made during the fit: gamma, laws left out, averaged replicates."""
     recipe: Recipe
-    """How it was fitted; the same fits parts of the table."""
+    """Options of the fit, with which parts of the table can be refitted."""
     resample: str
-    """What the draws resample, by default whole runs."""
+    """Resampling scheme of the draws, by default whole runs."""
     name: str
     source: str
     given: str
-    """Where the supervised law came from, if it was not fitted here."""
+    """Source of the given supervised law; empty if it was fitted."""
     seconds: float
     architecture: Mapping[str, float] = field(default_factory=dict)
-    """What was given of ``context``, ``vocab`` and ``aspect_ratio``, with which plans count FLOPs."""
+    """Values of ``context``, ``vocab`` and ``aspect_ratio`` given by the caller, for counting FLOPs."""
 
     @property
     def default(self) -> str | None:
-        """The law that answers questions unless another is asked for; None without distillations."""
+        """Name of the default distillation law; None without distillations."""
         return next(iter(self.distillation), None)
 
     @property
-    def main(self) -> Estimate:
-        """The first estimate, which gives the supervised law."""
+    def primary_estimate(self) -> Estimate:
+        """First estimate, which gives the supervised law."""
         return next(iter(self.estimates.values()))
 
     @cached_property
     def calibration(self) -> Calibration:
-        """What the planner reads: the laws, the draws, the region and the provenance."""
-        from fits.reports.export import calibration
+        """Calibration for the planner: laws, draws, region and provenance."""
+        from fits.reports.export import to_calibration
 
-        return calibration(self)
+        return to_calibration(self)
 
     def summary(self) -> str:
-        """The report as text."""
-        from fits.reports.text import text
+        """Return the report as text."""
+        from fits.reports.text import text_report
 
-        return text(self)
+        return text_report(self)
 
     def report(self, style: str = "text") -> str:
-        """The report as "text", "json" or "html" (one page, figures inside)."""
+        """Return the report.
+
+        Args:
+            style: "text", "json" or "html" (one page with the figures inside).
+
+        Raises:
+            InputError: for another style.
+        """
         from fits.reports import html, text
 
-        styles = {"text": text.text, "json": text.as_json, "html": html.page}
+        styles = {"text": text.text_report, "json": text.json_report, "html": html.html_page}
         if style not in styles:
-            raise InputError(f"a report is text, json or html, not {style!r}")
+            raise InputError(f"style must be 'text', 'json' or 'html', not {style!r}")
         return styles[style](self)
 
-    def _repr_html_(self) -> str:
-        from fits.reports.html import fragment
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per coefficient: law, name, value, and the 90 % interval, low and high."""
+        return pd.DataFrame(self.to_dict()["coefficients"])
 
-        return fragment(self)
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of the report as plain values for JSON; losses in nats/token."""
+        from fits.reports.text import report_data
+
+        return report_data(self)
+
+    def _repr_html_(self) -> str:
+        from fits.reports.html import html_fragment
+
+        return html_fragment(self)
 
     def profile(self, quantity: str | Quantity, level: float = 0.9, law: str | None = None) -> Profile:
-        """Profile-likelihood interval: of a fitted coordinate, for example "ln k", or of a function of both
-        laws, for example ``lambda supervised, distilled: supervised.loss(1e9, 2e10)``.
+        """Compute a profile-likelihood interval.
 
-        ``law`` names the estimate to move; by default the first, or the first that has the coordinate.
+        Args:
+            quantity: A fitted coordinate, for example "ln k", or a function of both laws, for example
+                ``lambda supervised, distilled: supervised.loss(1e9, 2e10)``.
+            level: Confidence level.
+            law: Name of the estimate; by default the first, or the first that has the coordinate.
+
+        Raises:
+            InputError: for a coordinate that was not fitted.
         """
         from fits.estimation.profile_likelihood import profile
 
@@ -128,13 +151,20 @@ class Fit:
         name = law or next(iter(having), next(iter(self.estimates)))
         return profile(self.estimates[name], quantity, level)
 
-    def leave_out(self, column: str) -> tuple[HeldOut, ...]:
-        """Leave out every value of a column of the table in turn, refit, predict; errors pooled by law."""
+    def leave_groups_out(self, column: str) -> tuple[HeldOut, ...]:
+        """Leave out every value of a column of the table in turn, refit and predict.
+
+        Returns:
+            Errors pooled over the groups, one entry for each law.
+
+        Raises:
+            InputError: for a column with fewer than two values, or if too little is left to fit.
+        """
         return leave_groups_out(self.table, column, self.recipe, self.estimates)
 
     @property
     def plot(self) -> Plots:
-        """The figures of this fit: :class:`fits.plots.Plots` lists them."""
+        """Figures of this fit, listed in :class:`fits.plots.Plots`."""
         from fits.plots import Plots
 
         return Plots(self)
@@ -162,32 +192,46 @@ def fit(
 ) -> Fit:
     """Fit the supervised law and the distillation laws to a table of runs.
 
-    ``laws`` names distillation laws, the first being fitted jointly with the supervised law and becoming the
-    default; without it that is "effective-tokens", and "published" joins where the design identifies it.
-    ``supervised`` gives a supervised law instead of fitting one (a calibration brings its draws along).
-    ``gamma`` is 1, "free", or "auto" (free only if BIC asks for it). ``fixed`` pins coefficients of the
-    supervised law (E, gamma) or of the distillation law (k, q, eps, c0, f1); ``tied`` makes alpha = beta.
-    ``joint`` fits the supervised and the first distillation law to all runs together, or (False) the
-    supervised law to its own runs alone; by default together, unless that bends the supervised law.
-    ``objective`` is minimised from ``starts`` places. ``draws`` refits carry the uncertainty, each of runs
-    drawn anew (``resample="runs"``; :func:`fits.estimation.bootstrap.resampled` lists other ways).
-    ``held_out`` also leaves the largest runs and best teachers out and predicts them. ``seed`` is that of
-    starts and draws; ``name`` and ``source`` are the calibration's.
-    ``executor``, any :class:`concurrent.futures.Executor`, spreads the starts and the draws over threads,
-    processes or machines; the result does not depend on it.
-    ``architecture`` gives the ``context``, ``vocab`` and ``aspect_ratio`` with which plans count FLOPs, where
-    the table has no such columns; what neither says is assumed, and the report says what that changes.
+    Args:
+        runs: One row a run, as :func:`fits.read_runs` returns it; losses in nats/token.
+        laws: Distillation laws; the first is fitted jointly with the supervised law and becomes the default.
+            By default "effective-tokens", and "published" where the design identifies it.
+        supervised: A supervised law that is used instead of fitting one; a calibration brings its draws.
+        gamma: 1, another number, "free", or "auto" (free only if that lowers BIC).
+        fixed: Values of coefficients that are not fitted: E and gamma of the supervised law, k, q, eps, c0
+            or f1 of the distillation law.
+        tied: Fit one exponent for alpha and beta.
+        joint: Fit the supervised and the first distillation law to all runs together (True), or the
+            supervised law to the supervised runs alone (False); by default together, unless the supervised
+            runs reject that.
+        objective: The objective to minimize.
+        starts: Number of starts of the minimization.
+        draws: Number of bootstrap refits, which carry the uncertainty.
+        resample: Resampling scheme of the draws, "runs" by default;
+            :func:`fits.estimation.bootstrap.resample_rows` lists the others.
+        held_out: Also leave out the largest runs and the best teachers, refit, and predict them.
+        seed: Seed of starts and draws.
+        executor: Any :class:`concurrent.futures.Executor`, which runs starts and draws in threads, processes
+            or on machines; the result does not depend on it.
+        name: Name of the calibration.
+        source: Source of the runs, for the calibration's provenance.
+        architecture: ``context``, ``vocab`` and ``aspect_ratio`` for counting FLOPs, where the table has no
+            such columns; what neither gives is assumed, and the report states the effect.
 
-    Raises InputError if the table is unusable or its design cannot identify any law.
+    Returns:
+        The laws with their uncertainty, held-out errors, findings and notes.
+
+    Raises:
+        InputError: if the table is unusable, its design cannot identify any law, or an option does not apply.
     """
     began = time.perf_counter()
-    if not isinstance(draws, int) or draws < LEAST_DRAWS:
-        raise InputError(f"draws is a count of at least {LEAST_DRAWS}, to carry an interval; not {draws!r}")
+    if not isinstance(draws, int) or draws < MIN_DRAWS:
+        raise InputError(f"draws must be an integer of at least {MIN_DRAWS}, not {draws!r}")
     table = validate(runs)
-    counted(table, architecture)  # refuses names that it does not know
+    table_accounting(table, architecture)  # rejects unknown names
     rows = Rows.of(table)
-    law, law_draws, given = _given(supervised, draws)
-    chosen, notes = _laws(rows, laws)
+    law, law_draws, given = _given_law(supervised, draws)
+    chosen, notes = _choose_laws(rows, laws)
     recipe = Recipe(
         laws=tuple(chosen),
         pins=dict(fixed or {}),
@@ -199,18 +243,18 @@ def fit(
         seed=seed,
     )
     check_options(rows, recipe, laws=laws, gamma=gamma, joint=joint, given=given)
-    findings = judge(table, rows, law, with_gamma(recipe, gamma).free())
-    refuse(findings)
-    rows, repeated = together(rows, recipe)
+    findings = design_findings(table, rows, law, fix_gamma(recipe, gamma).free())
+    raise_refusals(findings)
+    rows, repeated = average_replicates(rows, recipe)
     recipe, decided = decide_gamma(rows, recipe, gamma)
-    recipe, estimates, more = fit_or_separate(rows, recipe, joint, executor)
+    recipe, estimates, more = fit_jointly_or_separately(rows, recipe, joint, executor)
     law = next(iter(estimates.values())).supervised
-    if rows.distillations:
+    if rows.n_distillations:
         findings += check_distillation(rows, law, recipe.free())
     table = _annotated(table, estimates)
     for kind, of_kind in table[table["excluded"] == ""].groupby("kind", sort=False):
         findings += check_fit(str(kind), of_kind["loss"].to_numpy(), of_kind["predicted"].to_numpy())
-        findings += check_scatter(of_kind)
+        findings += check_replicates(of_kind)
     return Fit(
         table=table,
         recipe=recipe,
@@ -220,7 +264,7 @@ def fit(
         draws=draw_laws(estimates, recipe, draws, resample, executor),
         held_out=extrapolations(table, rows, recipe, estimates) if held_out else (),
         findings=tuple(dict.fromkeys(findings)),
-        notes=(*remarks(table), *repeated, *decided, *more, *notes),
+        notes=(*table_notes(table), *repeated, *decided, *more, *notes),
         resample=resample,
         name=name,
         source=source,
@@ -230,14 +274,14 @@ def fit(
     )
 
 
-def _given(
+def _given_law(
     supervised: SupervisedLaw | Calibration | None, draws: int
 ) -> tuple[SupervisedLaw | None, dict[str, Array] | None, str]:
-    """The supervised law that is not fitted, its draws (draws,), and where it came from."""
+    """Return the given supervised law, its draws (draws,), and its source."""
     if supervised is None:
         return None, None, ""
     if isinstance(supervised, SupervisedLaw):
-        return supervised, None, "a supervised law taken as known"
+        return supervised, None, "a supervised law without uncertainty"
     if not supervised.draws:
         return supervised.supervised, None, f"{supervised.name} (without uncertainty)"
     pick = np.arange(draws) % supervised.draw_count
@@ -245,13 +289,13 @@ def _given(
     return supervised.supervised, columns, supervised.name
 
 
-def _laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """The distillation laws to fit, default first, and why one is missing."""
-    if not rows.distillations:
+def _choose_laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Return the distillation laws to fit, the default first, and a note on one that is left out."""
+    if not rows.n_distillations:
         return [], []
     if laws is not None:
         return law_names(laws), []
-    reasons = published_reasons(rows)
+    reasons = missing_for_published_law(rows)
     if reasons:
         return ["effective-tokens"], [
             f"the published 8-coefficient law is not fitted: only {', '.join(reasons)}"
@@ -260,10 +304,10 @@ def _laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]
 
 
 def _annotated(table: pd.DataFrame, estimates: Mapping[str, Estimate]) -> pd.DataFrame:
-    """The table with predictions of the default law, residuals, and flags for outliers."""
+    """Return the table with predictions of the default law, residuals, and flags for outliers."""
     annotated = table.copy()
     rows, (first, *others) = Rows.of(table), estimates.values()
-    n, index = rows.supervised, annotated.index[rows.index]
+    n, index = rows.n_supervised, annotated.index[rows.index]
     predicted = first.supervised.loss(rows.N, rows.D)
     default = [found for found in (first, *others) if found.model.law is not None][:1]
     for found in default:
@@ -273,7 +317,7 @@ def _annotated(table: pd.DataFrame, estimates: Mapping[str, Estimate]) -> pd.Dat
     annotated.loc[index, "residual"] = rows.L - predicted
     for found in (first, *(other for other in default if other is not first)):
         deviations = found.residual / found.sigma
-        far = np.abs(deviations) > OUTLIER
+        far = np.abs(deviations) > OUTLIER_SD
         annotated.loc[annotated.index[found.model.rows.index[far]], "outlier"] = [
             f"{abs(d):.1f} sd {'above' if d > 0 else 'below'} the law" for d in deviations[far]
         ]

@@ -68,4 +68,4 @@ def compare_methods_command(
     found = compare_methods(runs, control or None, on.value, seed=seed)
     if plot is not None:
         found.plot().write(plot, "--plot")
-    typer.echo(json.dumps(found.data(), indent=1) if as_json else found)
+    typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else found)

@@ -126,7 +126,7 @@ def fit_command(
             architecture=_architecture(context, vocab, aspect_ratio),
         )  # fmt: skip
     if leave_out:
-        found = replace(found, held_out=(*found.held_out, *found.leave_out(leave_out)))
+        found = replace(found, held_out=(*found.held_out, *found.leave_groups_out(leave_out)))
     typer.echo(found.report("json" if as_json else report))
     if out is not None:
         found.calibration.save(out)
@@ -236,7 +236,7 @@ def compare_command(
         objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
         thresholds=_three(thresholds) if thresholds else None,
     )  # fmt: skip
-    typer.echo(json.dumps(found.data(), indent=1) if as_json else found)
+    typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else found)
 
 
 def _numbers(option: str, text: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Checks before and after a fit: what a design identifies, held-out errors, and laws compared on them.
+"""Checks before and after a fit: identifiability of a design, held-out errors, comparison of laws.
 
 May import ``fits.estimation`` and ``fits.table``.
 """

@@ -1,4 +1,4 @@
-"""Which law describes and predicts the distillations best? Five cross-validations, BIC, and a verdict."""
+"""Comparison of distillation laws: five cross-validations, BIC and a ranking."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fits.checks.design import judge, levels, published_reasons, refuse, remarks
+from fits.checks.design import (
+    design_findings,
+    distinct_levels,
+    missing_for_published_law,
+    raise_refusals,
+    table_notes,
+)
 from fits.checks.heldout import hold_out, predictions
 from fits.estimation.estimate import Estimate, Objective
 from fits.estimation.joint import Recipe
 from fits.estimation.model import Rows, last_tokens, law_names
-from fits.estimation.replicates import together
-from fits.estimation.settings import check_options, decide_gamma, fit_or_separate, with_gamma
+from fits.estimation.replicates import average_replicates
+from fits.estimation.settings import check_options, decide_gamma, fit_jointly_or_separately, fix_gamma
 from fits.table.runs import validate
 from scaling.calibration.calibration import Calibration
 from scaling.errors import InputError
@@ -23,48 +29,51 @@ from scaling.laws import SupervisedLaw
 
 LAWS = ("published", "effective-tokens", "effective-tokens-capacity")
 Mask = NDArray[np.bool_]
-OWN_SPLIT = "the table's split"
-CHECKS = ("size out", "cell out", "weak to strong", "strong to weak", "few to many tokens", OWN_SPLIT)
-"""What is held out: a student size; a student size and token count; better teachers than were fitted; worse
-ones; more tokens than were fitted; rows whose column ``split`` is not "fit"."""
+TABLE_SPLIT = "the table's split"
+CHECKS = ("size out", "cell out", "weak to strong", "strong to weak", "few to many tokens", TABLE_SPLIT)
+"""Names of the hold-out checks, in the order in which they are reported.
+
+They hold out a student size; a student size and token count; teachers better than those fitted; worse ones;
+more tokens than fitted; rows whose column ``split`` is not "fit".
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """How one law does on one table; errors are root mean squares in nats/token."""
+    """Scores of one law on one table; errors are root mean squares in nats/token."""
 
     law: str
     fitted: int
-    """Numbers fitted."""
+    """Number of fitted coefficients."""
     rmse: float
     bic: float
     condition: float
     agreed: int
     starts: int
     held_out: dict[str, float]
-    """By check; a check that the table cannot carry is missing."""
+    """Errors by check, without checks for which the table has too few runs."""
     bias_weak_teachers: float
-    """Mean of observed - predicted where the teacher is worse than the student alone; may be nan."""
+    """Mean of observed - predicted where the teacher is worse than the supervised student; may be nan."""
 
     @property
     def mean(self) -> float:
-        """Geometric mean of the held-out errors."""
+        """Geometric mean of the held-out errors, nats/token."""
         return float(np.exp(np.mean(np.log(list(self.held_out.values()))))) if self.held_out else np.nan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Laws side by side."""
+    """Scores of several laws on one table."""
 
     scores: tuple[Score, ...]
-    """One a law."""
+    """Scores, one for each law."""
     runs: int
-    """Distillations that were fitted."""
+    """Number of distillations that were fitted."""
     notes: tuple[str, ...] = ()
-    """Where the supervised law came from, and which laws were left out."""
+    """Origin of the supervised law, and laws that were left out."""
 
     def criteria(self) -> dict[str, dict[str, float]]:
-        """Every criterion by name, with each law's value; lower is better."""
+        """Return every criterion by name, with the value of each law; lower is better."""
         table = {
             "coefficients": {s.law: float(s.fitted) for s in self.scores},
             "rms error, fitted": {s.law: s.rmse for s in self.scores},
@@ -75,8 +84,12 @@ class Comparison:
                 table[check] = {s.law: s.held_out[check] for s in self.scores}
         return table
 
-    def data(self) -> dict[str, object]:
-        """Everything as plain values for JSON; what is not finite is null."""
+    def to_frame(self) -> pd.DataFrame:
+        """Return the criteria as columns, one row for each law."""
+        return pd.DataFrame(self.criteria()).rename_axis("law")
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything as plain values for JSON; values that are not finite are None."""
         bias = {
             s.law: s.bias_weak_teachers if np.isfinite(s.bias_weak_teachers) else None for s in self.scores
         }
@@ -88,7 +101,7 @@ class Comparison:
         }
 
     def wins(self) -> dict[str, list[str]]:
-        """For every law the criteria on which no other is better."""
+        """Return, for every law, the criteria on which no other is better."""
         won: dict[str, list[str]] = {score.law: [] for score in self.scores}
         for name, values in self.criteria().items():
             for law, value in values.items():
@@ -137,16 +150,31 @@ def compare_laws(
 ) -> Comparison:
     """Fit every law to the same runs and cross-validate it five ways.
 
-    ``laws`` are by default those of ``LAWS`` that the design identifies.
-    ``supervised`` gives the supervised law where the table has no supervised runs. Every law is fitted as
-    :func:`fits.fit` would fit it alone, with its ``gamma``, ``fixed`` (E, gamma), ``tied``, ``joint`` and
-    ``objective``; gamma is decided once, for all laws. ``thresholds`` are the teacher losses above which
-    "weak to strong" and below which "strong to weak" is trained, and the student tokens below which "few to
-    many tokens" is; by default they leave out about a third of the runs. Where the table has a column
-    ``split``, everything happens inside the rows that say "fit", and predicting the others is one more check.
+    Every law is fitted as :func:`fits.fit` would fit it alone; gamma is decided once, for all laws. Where the
+    table has a column ``split``, all this happens within the rows marked "fit", and predicting the others is
+    one more check.
 
-    Raises InputError if the table has no distillations, its design cannot identify a law, or an option does
-    not apply.
+    Args:
+        runs: One row a run, as :func:`fits.read_runs` returns it.
+        laws: Distillation laws; by default those of ``LAWS`` that the design identifies.
+        supervised: The supervised law, where the table has no supervised runs.
+        gamma: As in :func:`fits.fit`, and so are ``tied``, ``joint``, ``objective``, ``starts`` and ``seed``.
+        fixed: Values of E and gamma of the supervised law.
+        tied: Fit one exponent for alpha and beta.
+        joint: Fit both laws to all runs together, or the supervised law to the supervised runs alone.
+        objective: The objective to minimize.
+        thresholds: Teacher loss above which "weak to strong" is fitted, teacher loss below which "strong to
+            weak" is, and student tokens below which "few to many tokens" is. By default each check leaves
+            out about a third of the runs.
+        starts: Number of starts of the minimization.
+        seed: Seed of the starts.
+
+    Returns:
+        The scores of all laws.
+
+    Raises:
+        InputError: if the table has no distillations, its design cannot identify a law, or an option does
+            not apply.
     """
     everything = validate(runs)
     table, out = everything, np.zeros(len(everything), dtype=bool)
@@ -154,7 +182,7 @@ def compare_laws(
         out = (everything["split"] != "fit").to_numpy() & (everything["excluded"] == "").to_numpy()
         table = everything.assign(excluded=np.where(out, "not in the fit split", everything["excluded"]))
     rows = Rows.of(table)
-    if not rows.distillations:
+    if not rows.n_distillations:
         raise InputError("there are no distillations to compare laws on")
     given = supervised.supervised if isinstance(supervised, Calibration) else supervised
     base = Recipe(
@@ -162,52 +190,53 @@ def compare_laws(
         starts=starts, seed=seed,
     )  # fmt: skip
     check_options(rows, base, laws=laws, gamma=gamma, joint=joint, given="the supervised law given")
-    laws, notes = _laws(rows, laws)
+    laws, notes = _choose_laws(rows, laws)
     everywhere = replace(base, laws=tuple(laws))
-    refuse(judge(table, rows, given, with_gamma(everywhere, gamma).free()))
-    rows, repeated = together(rows, everywhere)
+    raise_refusals(design_findings(table, rows, given, fix_gamma(everywhere, gamma).free()))
+    rows, repeated = average_replicates(rows, everywhere)
     base, decided = decide_gamma(rows, base, gamma)
-    folds = {check: list(masks) for check, masks in splits(table, thresholds).items()}
+    folds = {check: list(masks) for check, masks in cross_validation_folds(table, thresholds).items()}
     split_off = Rows.of(everything.assign(excluded=np.where(out, "", "not held out")))
     scores: list[Score] = []
     for law in laws:
-        recipe, estimates, more = fit_or_separate(rows, replace(base, laws=(law,)), joint)
+        recipe, estimates, more = fit_jointly_or_separately(rows, replace(base, laws=(law,)), joint)
         held_out = {
-            check: _pooled(table, rows, masks, check, recipe, estimates) for check, masks in folds.items()
+            check: _pooled_rmse(table, rows, masks, check, recipe, estimates)
+            for check, masks in folds.items()
         }
-        if split_off.distillations:
-            held_out[OWN_SPLIT] = predictions(everything, split_off, estimates, OWN_SPLIT)[-1].rmse
+        if split_off.n_distillations:
+            held_out[TABLE_SPLIT] = predictions(everything, split_off, estimates, TABLE_SPLIT)[-1].rmse
         scores.append(_score(law, estimates[law], {c: e for c, e in held_out.items() if np.isfinite(e)}))
         decided += [f"{law}: {note}" for note in more]
-    stands = f"the supervised law is {_source(rows, supervised)}"
+    origin = f"the supervised law is {_supervised_source(rows, supervised)}"
     return Comparison(
         scores=tuple(scores),
-        runs=rows.distillations,
-        notes=(stands, *decided, *remarks(everything), *repeated, *notes),
+        runs=rows.n_distillations,
+        notes=(origin, *decided, *table_notes(everything), *repeated, *notes),
     )
 
 
-def _source(rows: Rows, supervised: SupervisedLaw | Calibration | None) -> str:
+def _supervised_source(rows: Rows, supervised: SupervisedLaw | Calibration | None) -> str:
     if supervised is None:
-        return f"fitted to {rows.supervised} supervised runs"
-    return f"that of {supervised.name}" if isinstance(supervised, Calibration) else "taken as known"
+        return f"fitted to {rows.n_supervised} supervised runs"
+    return f"that of {supervised.name}" if isinstance(supervised, Calibration) else "given by the caller"
 
 
-def _laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """The laws to compare, and why one of ``LAWS`` is missing."""
+def _choose_laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Return the laws to compare, and a note on one of ``LAWS`` that is left out."""
     if laws is not None:
         return law_names(laws), []
-    reasons = published_reasons(rows)
+    reasons = missing_for_published_law(rows)
     if not reasons:
         return list(LAWS), []
-    said = f"the published 8-coefficient law is not compared: only {', '.join(reasons)}"
-    return [law for law in LAWS if law != "published"], [said]
+    note = f"the published 8-coefficient law is not compared: only {', '.join(reasons)}"
+    return [law for law in LAWS if law != "published"], [note]
 
 
-def splits(
+def cross_validation_folds(
     table: pd.DataFrame, thresholds: tuple[float, float, float] | None = None
 ) -> dict[str, Iterator[Mask]]:
-    """The rows (n,) of bool that each fold of each check leaves out; a run's checkpoints go by its last."""
+    """Return, for each check, masks (rows,) of what each fold leaves out; checkpoints go with their run."""
     used = ((table["excluded"] == "") & (table["kind"] == "distillation")).to_numpy()
     N, D = table["params"].to_numpy(np.float64), last_tokens(table)
     L_T = table["teacher_loss"].to_numpy(np.float64)
@@ -216,7 +245,7 @@ def splits(
         float(np.quantile(L_T[used], 0.65)),
         float(np.quantile(D[used], 0.65)),
     )
-    size, count = _level(N, used), _level(D, used)
+    size, count = _nearest_level(N, used), _nearest_level(D, used)
     cells = np.unique(np.stack([size, count])[:, used], axis=1).T
     return {
         "size out": (used & (size == level) for level in np.unique(size[used])),
@@ -227,12 +256,12 @@ def splits(
     }
 
 
-def _level(values: NDArray[np.float64], used: Mask) -> NDArray[np.intp]:
-    of_level = np.log(levels(values[used], 1.05))
+def _nearest_level(values: NDArray[np.float64], used: Mask) -> NDArray[np.intp]:
+    of_level = np.log(distinct_levels(values[used], 1.05))
     return np.asarray(np.argmin(np.abs(np.log(values)[:, None] - of_level), axis=1), dtype=np.intp)
 
 
-def _pooled(
+def _pooled_rmse(
     table: pd.DataFrame,
     rows: Rows,
     masks: Sequence[Mask],
@@ -240,7 +269,7 @@ def _pooled(
     recipe: Recipe,
     estimates: dict[str, Estimate],
 ) -> float:
-    """Root mean square error over all folds of a check; nan where a fold leaves too little to fit."""
+    """Return the rms error over all folds of a check; nan where a fold leaves too little to fit."""
     squares: list[float] = []
     for out in masks:
         gone = int(out[rows.index].sum())
@@ -255,7 +284,7 @@ def _pooled(
 
 
 def _score(law: str, found: Estimate, held_out: dict[str, float]) -> Score:
-    rows, n = found.model.rows, found.model.rows.supervised
+    rows, n = found.model.rows, found.model.rows.n_supervised
     residual = (rows.L - found.losses)[n:]
     weak = found.supervised.loss(rows.N[n:], rows.D[n:]) < rows.L_T
     count, mean_square = len(residual) * rows.of_kind(1).independence, float(np.mean(residual**2))

@@ -1,4 +1,4 @@
-"""Held-out checks: leave runs out, refit the rest, predict what was left out."""
+"""Held-out checks: leave runs out, refit the rest, predict the runs left out."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOut:
-    """How well runs that were left out were predicted."""
+    """Predictions of held-out runs."""
 
     rule: str
-    """Which runs were left out, in words."""
+    """Name of the hold-out rule."""
     law: str
-    """The law, or "supervised"."""
+    """Name of the distillation law, or "supervised"."""
     kind: str
     trained: int
-    """Rows of this kind that were fitted; the fewest, where several groups are pooled."""
+    """Number of fitted rows of this kind; the least over pooled groups."""
     runs: tuple[str, ...]
     observed: tuple[float, ...]
-    """nats/token"""
+    """Observed losses, nats/token."""
     predicted: tuple[float, ...]
-    """nats/token"""
+    """Predicted losses, nats/token."""
 
     @property
     def errors(self) -> Array:
-        """predicted - observed, nats/token."""
+        """Errors (runs,), predicted - observed, nats/token."""
         return np.asarray(np.array(self.predicted) - np.array(self.observed))
 
     @property
@@ -63,16 +63,16 @@ class HeldOut:
         )
 
 
-RULES = {"largest compute": "compute", "largest sizes": "size", "best teachers": "teacher"}
-"""What extrapolation asks: a bigger budget, a bigger model, a better teacher; by the words of the report."""
+EXTRAPOLATIONS = {"largest compute": "compute", "largest sizes": "size", "best teachers": "teacher"}
+"""Extrapolation rules by their name in the report: larger budgets, larger models, better teachers."""
 
 
-def farthest(table: pd.DataFrame, by: str, share: float = 0.2) -> Mask:
-    """Which rows to leave out, (rows,) of bool: the farthest ``share`` of each kind of run.
+def extrapolation_mask(table: pd.DataFrame, by: str, share: float = 0.2) -> Mask:
+    """Return a mask (rows,) of the farthest ``share`` of each kind of run.
 
     ``by`` is "compute" (parameters x tokens), "size" (parameters) or "teacher" (the lowest teacher losses).
-    A run goes with all of its checkpoints, by its last. Ties at the threshold go together, so a level is
-    never half in. A kind of fewer than 8 rows, or one of which more than half would go, is left whole.
+    A run is left out with all of its checkpoints, judged by the last. Ties at the threshold are left out
+    together. A kind with fewer than 8 rows, or of which more than half would be left out, stays whole.
     """
     if by == "teacher":
         measure = -table["teacher_loss"].to_numpy(np.float64)
@@ -92,36 +92,36 @@ def farthest(table: pd.DataFrame, by: str, share: float = 0.2) -> Mask:
 
 
 def extrapolations(
-    table: pd.DataFrame, rows: Rows, recipe: Recipe, near: Mapping[str, Estimate]
+    table: pd.DataFrame, rows: Rows, recipe: Recipe, warm_starts: Mapping[str, Estimate]
 ) -> tuple[HeldOut, ...]:
-    """Every rule of ``RULES`` that the table can carry; ``rows`` are those that were fitted."""
+    """Apply every rule of ``EXTRAPOLATIONS`` that leaves enough runs; ``rows`` are those that were fitted."""
     found: list[HeldOut] = []
-    for rule, by in RULES.items():
-        out = farthest(table, by)
-        if out.any() and enough(_without(rows, out), recipe):
-            found += hold_out(table, rows, out, rule, recipe, near)
+    for rule, by in EXTRAPOLATIONS.items():
+        out = extrapolation_mask(table, by)
+        if out.any() and has_enough_runs(_rows_without_runs(rows, out), recipe):
+            found += hold_out(table, rows, out, rule, recipe, warm_starts)
     return tuple(found)
 
 
-def enough(rows: Rows, recipe: Recipe) -> bool:
-    """Whether there are the least runs that the recipe's free coefficients need."""
+def has_enough_runs(rows: Rows, recipe: Recipe) -> bool:
+    """Return True if there are enough runs for the free coefficients of the recipe."""
     free = recipe.free()
-    distilled = not recipe.laws or rows.distillations >= free.least_distillations
-    return distilled and rows.supervised >= free.least_supervised
+    distilled = not recipe.laws or rows.n_distillations >= free.min_distillation_runs
+    return distilled and rows.n_supervised >= free.min_supervised_runs
 
 
-def _without(rows: Rows, out: Mask) -> Rows:
-    """The rows that share no run with those of a mask over their table."""
+def _rows_without_runs(rows: Rows, out: Mask) -> Rows:
+    """Return the rows that share no run with those of a mask over the table."""
     return rows.take(np.flatnonzero(~np.isin(rows.group, rows.group[out[rows.index]])))
 
 
 def leave_groups_out(
-    table: pd.DataFrame, column: str, recipe: Recipe, near: Mapping[str, Estimate] | None = None
+    table: pd.DataFrame, column: str, recipe: Recipe, warm_starts: Mapping[str, Estimate] | None = None
 ) -> tuple[HeldOut, ...]:
     """Leave out every value of a column in turn and pool the errors by law.
 
-    Raises InputError if the table has no such column, it has fewer than two values, or leaving one out
-    leaves too little.
+    Raises:
+        InputError: if the column is missing or has fewer than two values, or too little is left to fit.
     """
     values = list(table[column].dropna().unique()) if column in table else []
     if len(values) < 2:
@@ -130,7 +130,7 @@ def leave_groups_out(
     rows = Rows.of(table)
     for value in values:
         out = (table[column] == value).to_numpy()
-        for held in hold_out(table, rows, out, f"each {column}", recipe, near):
+        for held in hold_out(table, rows, out, f"each {column}", recipe, warm_starts):
             parts.setdefault(held.law, []).append(held)
     return tuple(
         replace(
@@ -150,44 +150,53 @@ def hold_out(
     out: Mask,
     rule: str,
     recipe: Recipe,
-    near: Mapping[str, Estimate] | None = None,
+    warm_starts: Mapping[str, Estimate] | None = None,
 ) -> tuple[HeldOut, ...]:
-    """Refit every law of the recipe to ``rows`` without those of the mask ``out``, and predict these.
+    """Refit every law of the recipe without the rows of a mask, and predict those rows.
 
-    ``out`` is over the table. What else belongs to a run that is left out, as its other checkpoints do,
-    is neither fitted nor predicted. ``near`` gives the estimates on all rows: further starts.
+    Other checkpoints of a run that is left out are neither fitted nor predicted.
 
-    Raises InputError if too little is left to fit.
+    Args:
+        table: The validated table.
+        rows: The rows that were fitted.
+        out: Mask (rows of the table,) of the rows to leave out.
+        rule: Name of the hold-out rule.
+        recipe: The laws and options.
+        warm_starts: Estimates on all rows, used as further starts.
+
+    Raises:
+        InputError: if too little is left to fit.
     """
-    chosen, kept = out[rows.index], _without(rows, out)
-    if not enough(kept, recipe):
+    chosen, kept = out[rows.index], _rows_without_runs(rows, out)
+    if not has_enough_runs(kept, recipe):
         raise InputError(
-            f"left out {rule}: {int(chosen.sum())} rows go, and the other checkpoints of their runs; the "
-            f"{kept.supervised} supervised runs and {kept.distillations} distillations left are too few"
+            f"{rule} left out: {int(chosen.sum())} rows and the other checkpoints of their runs are removed; "
+            f"the remaining {kept.n_supervised} supervised runs and {kept.n_distillations} distillations are "
+            "too few"
         )
-    return predictions(table, rows.take(np.flatnonzero(chosen)), fit_laws(kept, recipe, near), rule)
+    return predictions(table, rows.take(np.flatnonzero(chosen)), fit_laws(kept, recipe, warm_starts), rule)
 
 
 def predictions(
     table: pd.DataFrame, left: Rows, estimates: Mapping[str, Estimate], rule: str
 ) -> tuple[HeldOut, ...]:
-    """What every estimate says of rows that it was not fitted to."""
-    n = left.supervised
+    """Predict rows that were not fitted, with every estimate."""
+    n = left.n_supervised
     results: list[HeldOut] = []
     for law, found in estimates.items():
         supervised, fitted = found.supervised, found.model.rows
-        if n and found.model.given is None:
+        if n and found.model.given_theta is None:
             predicted = supervised.loss(left.N[:n], left.D[:n])
             here = slice(0, n)
-            results.append(_left_out(table, left, here, predicted, rule, SUPERVISED, fitted.supervised))
-        if left.distillations and law != SUPERVISED:
+            results.append(_held_out(table, left, here, predicted, rule, SUPERVISED, fitted.n_supervised))
+        if left.n_distillations and law != SUPERVISED:
             predicted = found.distilled.loss(left.N[n:], left.D[n:], left.L_T, supervised)
             here = slice(n, len(left))
-            results.append(_left_out(table, left, here, predicted, rule, law, fitted.distillations))
+            results.append(_held_out(table, left, here, predicted, rule, law, fitted.n_distillations))
     return tuple(results)
 
 
-def _left_out(
+def _held_out(
     table: pd.DataFrame, left: Rows, here: slice, predicted: Array, rule: str, law: str, trained: int
 ) -> HeldOut:
     return HeldOut(

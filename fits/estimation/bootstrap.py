@@ -1,7 +1,7 @@
-"""Draws of the coordinates: refits of resampled runs, all at once.
+"""Bootstrap of an estimate: refits of resampled runs, in one batch.
 
-A refit starts at the estimate and draws the centres of its weak priors anew, so that a direction which the
-data do not determine keeps the prior's spread instead of collapsing onto its centre.
+A refit starts at the estimate and draws the centers of its weak priors anew, so that a direction that the
+data do not determine keeps the prior's spread instead of collapsing onto its center.
 """
 
 from __future__ import annotations
@@ -13,31 +13,41 @@ from functools import partial
 import numpy as np
 
 from fits.estimation.estimate import Estimate, leverage
-from fits.estimation.levenberg_marquardt import Array, Minimum, Problem, minimise
+from fits.estimation.levenberg_marquardt import Array, Minimum, Problem, minimize
 from fits.estimation.model import Model
-from fits.estimation.parallel import solve
+from fits.estimation.parallel import solve_in_parts
 from scaling.errors import InputError
 
 RESAMPLES = ("wild", "residual", "normal", "runs", "weights")
-NEGLIGIBLE = 2e-4
-"""A decrease of the objective, in units of the noise, that moves no coordinate by 2 % of its error."""
-NARROW = 0.1
-"""Huber's function is narrowed in steps of ten from this share of the noise on. From the estimate straight
-away it would be narrower than any step, and the rows that the estimate passes through would hold it there."""
-LINEARISED = 5_000
-"""From this many rows on, a draw is one Newton step from sums over runs, or three where every draw has a
-supervised law of its own: with so many rows the objective is a parabola over the width of the draws."""
+ABSOLUTE_TOLERANCE = 2e-4
+"""Decrease of the objective, in units of the noise, below which a refit stops.
+
+Such a decrease moves no coordinate by 2 % of its standard error.
+"""
+FIRST_DELTA_RATIO = 0.1
+"""First delta of a refit, in units of the noise; it is then reduced in steps of ten to the delta asked for.
+
+With a very small delta from the start, a refit would stay at the rows that the estimate interpolates.
+"""
+ONE_STEP_ROWS = 5_000
+"""Rows above which a draw is one Newton step from sums over runs.
+
+It is three steps where every draw has a supervised law of its own. With so many rows the objective is
+quadratic over the width of the draws.
+"""
 
 
-def resampled(found: Estimate, draws: int, method: str, seed: int) -> tuple[Array, Array]:
-    """Observed losses, on the scale of the fit, and row weights, both (draws, rows).
+def resample_rows(found: Estimate, draws: int, method: str, seed: int) -> tuple[Array, Array]:
+    """Return observed losses, on the scale of the fit, and row weights of each draw, both (draws, rows).
+
+    The methods:
 
     ========= ==========================================================================================
-    wild      residuals of a run, inflated for leverage, keep their size and take a random sign
+    wild      residuals of a run, corrected for leverage, keep their size and take a random sign
     normal    noise is drawn from a normal distribution of each kind's own width
-    residual  residuals, inflated for leverage, are drawn with replacement within each kind of run
+    residual  residuals, corrected for leverage, are drawn with replacement within each kind of run
     runs      runs are drawn with replacement within each kind (pairs, or cluster, bootstrap)
-    weights   runs get random exponential weights (Bayesian bootstrap): no run ever vanishes
+    weights   runs get random exponential weights (Bayesian bootstrap)
     ========= ==========================================================================================
     """
     rng = np.random.default_rng([seed, 2])
@@ -48,9 +58,9 @@ def resampled(found: Estimate, draws: int, method: str, seed: int) -> tuple[Arra
         return found.predicted + found.sigma * rng.standard_normal((draws, len(rows))), ones
     if method == "wild":
         signs = rng.choice([-1.0, 1.0], size=(draws, groups))[:, rows.group]
-        return found.predicted + signs * _inflated(found), ones
+        return found.predicted + signs * _leverage_corrected_residuals(found), ones
     if method == "residual":
-        observed, inflated = np.empty((draws, len(rows))), _inflated(found)
+        observed, inflated = np.empty((draws, len(rows))), _leverage_corrected_residuals(found)
         for kind in np.unique(rows.kind):
             mine = np.flatnonzero(rows.kind == kind)
             observed[:, mine] = found.predicted[mine] + inflated[rng.choice(mine, size=(draws, len(mine)))]
@@ -60,13 +70,16 @@ def resampled(found: Estimate, draws: int, method: str, seed: int) -> tuple[Arra
 
 
 def group_weights(found: Estimate, draws: int, method: str, seed: int) -> Array:
-    """How often each run counts in each draw, (draws, runs).
+    """Return the weight of each run in each draw, (draws, runs).
 
-    A kind of run has a random stream of its own, so that a law fitted to the distillations alone sees the
-    same ones as the joint fit does.
+    Each kind of run has its own random stream, so that a law fitted to the distillations alone resamples
+    them as the joint fit does.
+
+    Raises:
+        InputError: for an unknown method.
     """
     if method not in RESAMPLES:
-        raise InputError(f"no bootstrap is called {method!r}; known: {', '.join(RESAMPLES)}")
+        raise InputError(f"unknown bootstrap {method!r}; accepted: {', '.join(RESAMPLES)}")
     rows = found.model.rows
     kind_of_group = np.zeros(int(rows.group.max()) + 1, dtype=np.intp)
     kind_of_group[rows.group] = rows.kind
@@ -91,63 +104,72 @@ def bootstrap(
     jitter: bool = True,
     executor: Executor | None = None,
 ) -> Minimum:
-    """Refit ``draws`` resampled tables; the coordinates are ``theta`` (draws, p) of what is returned.
+    """Refit ``draws`` resampled tables.
 
-    ``model`` replaces the estimate's own, for a law conditional on another supervised law in every draw.
-    ``executor`` spreads the work over threads, processes or machines.
+    Args:
+        found: The estimate to resample.
+        draws: Number of draws.
+        method: One of ``RESAMPLES``; :func:`resample_rows` describes them.
+        seed: Seed of the random numbers.
+        model: Replaces the estimate's model, for a law conditional on another supervised law in every draw.
+        jitter: Draw the centers of the priors anew in every draw.
+        executor: Runs parts of the batch in threads, processes or on machines.
+
+    Returns:
+        The minima; ``theta`` (draws, p) holds the coordinates.
     """
     alone, model = model in (None, found.model), model or found.model
     smooth = float(np.mean(np.abs(found.residual) <= found.problem.delta)) > 0.3
-    if alone and smooth and len(model.rows) > LINEARISED and method in ("runs", "weights"):
-        centres = _centres(found, model, draws, seed, jitter)
-        return _one_step(found, group_weights(found, draws, method, seed), centres)
-    problem = redrawn(found, draws, method=method, seed=seed, model=model, jitter=jitter)
+    if alone and smooth and len(model.rows) > ONE_STEP_ROWS and method in ("runs", "weights"):
+        centers = _prior_centers(found, model, draws, seed, jitter)
+        return _one_step(found, group_weights(found, draws, method, seed), centers)
+    problem = resampled_problem(found, draws, method=method, seed=seed, model=model, jitter=jitter)
     start = np.broadcast_to(found.theta, (draws, model.size))
-    return solve(model, problem, start, partial(_refit, _narrowing(found)), executor)
+    return solve_in_parts(model, problem, start, partial(_refit, _delta_schedule(found)), executor)
 
 
-def redrawn(
+def resampled_problem(
     found: Estimate, draws: int, *, method: str, seed: int, model: Model, jitter: bool = True
 ) -> Problem:
-    """What every one of the draws minimises, as one batch."""
-    observed, weight = resampled(found, draws, method, seed)
+    """Return the batch problem of all resampled tables."""
+    observed, weight = resample_rows(found, draws, method, seed)
     return replace(
         found.problem,
         evaluate=model.evaluate,
         observed=observed,
         weight=weight * found.problem.weight,
-        centre=_centres(found, model, draws, seed, jitter),
+        center=_prior_centers(found, model, draws, seed, jitter),
     )
 
 
-def _centres(found: Estimate, model: Model, draws: int, seed: int, jitter: bool) -> Array:
-    """Where the priors of each draw pull, (draws, p)."""
-    centre, spread = model.prior()
+def _prior_centers(found: Estimate, model: Model, draws: int, seed: int, jitter: bool) -> Array:
+    """Return the prior centers of each draw, (draws, p)."""
+    center, spread = model.prior()
     if not (jitter and found.problem.precision.any()):
-        return np.broadcast_to(centre, (draws, model.size))
+        return np.broadcast_to(center, (draws, model.size))
     rng = np.random.default_rng([seed, 3])
-    return np.asarray(centre + spread * rng.standard_normal((draws, model.size)))
+    return np.asarray(center + spread * rng.standard_normal((draws, model.size)))
 
 
-def _narrowing(found: Estimate) -> list[Array]:
-    """Where Huber's function turns linear, (rows,), step by step down to what was asked for."""
-    asked, widths = found.problem.delta, [np.maximum(found.problem.delta, NARROW * found.sigma)]
+def _delta_schedule(found: Estimate) -> list[Array]:
+    """Return decreasing values of Huber's delta, (rows,) each, down to the delta asked for."""
+    asked, widths = found.problem.delta, [np.maximum(found.problem.delta, FIRST_DELTA_RATIO * found.sigma)]
     while (widths[-1] > asked).any():
         widths.append(np.maximum(asked, widths[-1] / 10))
     return widths
 
 
 def _refit(deltas: list[Array], problem: Problem, start: Array) -> Minimum:
-    steps = 200 if problem.observed.shape[1] <= LINEARISED else 3
+    steps = 200 if problem.observed.shape[1] <= ONE_STEP_ROWS else 3
     for delta in deltas:
         narrowed = replace(problem, delta=delta)
-        found = minimise(narrowed, start, tolerance=1e-7, absolute=NEGLIGIBLE, iterations=steps)
+        found = minimize(narrowed, start, tolerance=1e-7, absolute=ABSOLUTE_TOLERANCE, iterations=steps)
         start = found.theta
     return found
 
 
-def _one_step(found: Estimate, weight: Array, centres: Array) -> Minimum:
-    """One Newton step for every row of ``weight`` (draws, runs), from each run's share of the derivatives."""
+def _one_step(found: Estimate, weight: Array, centers: Array) -> Minimum:
+    """Take one Newton step for every row of ``weight`` (draws, runs), from sums of derivatives over runs."""
     rows, problem = found.model.rows, found.problem
     order = np.argsort(rows.group, kind="stable")
     first = np.searchsorted(rows.group[order], np.arange(int(rows.group.max()) + 1))
@@ -159,7 +181,7 @@ def _one_step(found: Estimate, weight: Array, centres: Array) -> Minimum:
     p = found.model.size
     products = (jacobian[:, :, None] * jacobian[:, None, :]).reshape(-1, p * p)
     hessian = np.add.reduceat(products * curvature[:, None], first)
-    slope = weight @ gradient + problem.precision * (found.theta - centres)
+    slope = weight @ gradient + problem.precision * (found.theta - centers)
     bend = (weight @ hessian).reshape(-1, p, p) + np.diag(problem.precision)
     step = np.linalg.solve(bend, slope[:, :, None])[:, :, 0]
     theta = np.clip(found.theta - step, problem.lower, problem.upper)
@@ -167,7 +189,7 @@ def _one_step(found: Estimate, weight: Array, centres: Array) -> Minimum:
     return Minimum(theta=theta, objective=unknown, converged=np.ones(len(theta), dtype=bool), iterations=1)
 
 
-def _inflated(found: Estimate) -> Array:
-    """Residuals divided by sqrt(1 - leverage): their expected size is then that of the noise."""
+def _leverage_corrected_residuals(found: Estimate) -> Array:
+    """Return residuals divided by sqrt(1 - leverage), whose expected size is that of the noise."""
     own = leverage(found.scaled_jacobian, found.problem.precision)
     return found.residual / np.sqrt(1.0 - np.minimum(own, 0.95))

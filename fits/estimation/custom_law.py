@@ -1,4 +1,4 @@
-"""A law of one's own: a plain function of arrays and the names of its coefficients."""
+"""Custom distillation laws: a plain function of arrays and start values of its coefficients."""
 
 from __future__ import annotations
 
@@ -11,25 +11,36 @@ from numpy.typing import ArrayLike
 
 import scaling.calibration.calibration
 from fits.estimation.model import COORDINATES
-from fits.estimation.parametrization import Array, Centre, Coordinate, DistillationCoordinates
+from fits.estimation.parametrization import Array, Center, Coordinate, DistillationCoordinates
 from scaling.errors import InputError
 from scaling.laws import Derivatives, Partials, SupervisedLaw, coefficients
 
 INPUTS = ("N_S", "D_S", "L_T")
-UP = 1.00001
-"""The factor of the central differences; their error is about 1e-10 of the loss."""
+STEP_FACTOR = 1.00001
+"""Factor of the central differences, whose error is about 1e-10 of the loss."""
 
 
 def register_law(name: str, function: Callable[..., Any], start: Mapping[str, float]) -> type:
-    """Make a distillation law that can be fitted, compared and planned with like any other.
+    """Register a distillation law that can be fitted, compared and planned with like the shipped ones.
 
-    ``function(N_S, D_S, L_T, supervised, **coefficients)`` gives the student's loss in nats/token for arrays
-    that broadcast; ``supervised`` is a :class:`scaling.SupervisedLaw`. ``start`` names the coefficients, all
-    positive, with a value of the right order: the weak prior is a factor of e around it. A calibration that
-    uses the law can be read wherever it has been registered. Returns the law's class.
+    A calibration that uses the law can be read wherever the law has been registered.
+
+    Args:
+        name: Name of the law in ``laws=`` and in calibration files.
+        function: ``function(N_S, D_S, L_T, supervised, **coefficients)`` returns the student's loss in
+            nats/token for arrays that broadcast; ``supervised`` is a :class:`scaling.SupervisedLaw`.
+        start: A positive start value of each coefficient by name; the weak prior is a factor of e around it.
+
+    Returns:
+        The class of the law, a frozen dataclass of its coefficients.
+
+    Raises:
+        InputError: for a start value that is not positive.
     """
     if not start or not all(value > 0 for value in start.values()):
-        raise InputError(f"law {name!r}: start gives each coefficient a positive value, not {dict(start)!r}")
+        raise InputError(
+            f"law {name!r}: start must give every coefficient a positive value, not {dict(start)!r}"
+        )
     law = make_dataclass(
         name.title().replace("-", "") + "Law",
         [(coefficient, Any) for coefficient in start],
@@ -38,27 +49,27 @@ def register_law(name: str, function: Callable[..., Any], start: Mapping[str, fl
         namespace={"loss": _loss(function, tuple(start)), "derivatives": _derivatives, "inputs": INPUTS},
     )
     scaling.calibration.calibration.LAWS[name] = law
-    COORDINATES[name] = lambda centre: _Coordinates(centre, law, name, function, start)
+    COORDINATES[name] = lambda center: _Coordinates(center, law, name, function, start)
     return law
 
 
-def _elsewhere(
-    name: str, function: Callable[..., Any], start: Mapping[str, float], centre: Centre
+def _rebuild_coordinates(
+    name: str, function: Callable[..., Any], start: Mapping[str, float], center: Center
 ) -> DistillationCoordinates[Any]:
-    """The coordinates in another process, where the law may not have been registered."""
+    """Return the coordinates in another process, where the law may not have been registered."""
     if name not in COORDINATES:
         register_law(name, function, start)
-    return COORDINATES[name](centre)
+    return COORDINATES[name](center)
 
 
 class _Coordinates:
-    """The logarithm of each coefficient."""
+    """Coordinates of a custom law: the logarithm of each coefficient."""
 
     def __init__(
-        self, centre: Centre, law: type, name: str, function: Callable[..., Any], start: Mapping[str, float]
+        self, center: Center, law: type, name: str, function: Callable[..., Any], start: Mapping[str, float]
     ) -> None:
-        self.centre, self.kind, self.names = centre, law, tuple(start)
-        self.made_of = name, function, dict(start)
+        self.center, self.law_class, self.names = center, law, tuple(start)
+        self._pickle_args = name, function, dict(start)
         self.space: tuple[Coordinate, ...] = tuple(
             Coordinate(
                 name=f"ln {name}",
@@ -71,15 +82,15 @@ class _Coordinates:
         )
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _elsewhere, (*self.made_of, self.centre)
+        return _rebuild_coordinates, (*self._pickle_args, self.center)
 
     def law(self, theta: Array) -> Any:
-        """The law at ``theta`` (..., p); its coefficients have shape (..., 1)."""
+        """Return the law at ``theta`` (..., p); its coefficients have shape (..., 1)."""
         values = np.exp(theta)
-        return self.kind(**{name: values[..., i : i + 1] for i, name in enumerate(self.names)})
+        return self.law_class(**{name: values[..., i : i + 1] for i, name in enumerate(self.names)})
 
     def columns(self, law: Any, by: Partials) -> list[Array]:  # noqa: ARG002
-        """d loss / d theta, one (..., n) array a coordinate."""
+        """Return d loss / d theta, one (..., n) array for each coordinate."""
         return [by[name] for name in self.names]
 
 
@@ -95,7 +106,7 @@ def _loss(function: Callable[..., Any], names: tuple[str, ...]) -> Callable[...,
 def _derivatives(
     self: Any, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw
 ) -> Derivatives:
-    """The loss and its derivatives with respect to every logarithm, by central differences."""
+    """Return the loss and its derivatives by the logarithm of every input, by central differences."""
     at = [np.asarray(value, dtype=np.float64) for value in (N_S, D_S, L_T)]
     own, inner = coefficients(self), coefficients(supervised)
 
@@ -108,7 +119,10 @@ def _derivatives(
         return np.asarray(law.loss(*moved, inside))
 
     def slope(input_: int | None, name: str = "") -> Array:
-        return np.asarray((loss(input_, name, UP) - loss(input_, name, 1 / UP)) / (2 * np.log(UP)))
+        return np.asarray(
+            (loss(input_, name, STEP_FACTOR) - loss(input_, name, 1 / STEP_FACTOR))
+            / (2 * np.log(STEP_FACTOR))
+        )
 
     return Derivatives(
         loss=self.loss(*at, supervised),

@@ -1,4 +1,4 @@
-"""One robust estimate of a model: the noise scale, many starts, and how it ended."""
+"""Robust estimate of a model: noise scale, minimization from many starts, status."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fits.estimation.huber import EFFICIENT, curvature, row_information, row_weight
-from fits.estimation.levenberg_marquardt import Array, Minimum, Problem, minimise
+from fits.estimation.levenberg_marquardt import Array, Minimum, Problem, minimize
 from fits.estimation.model import Model
-from fits.estimation.parallel import solve
-from fits.estimation.variable_projection import basins, projects
+from fits.estimation.parallel import solve_in_parts
+from fits.estimation.variable_projection import is_projectable, projected_starts
 from scaling.errors import InputError
 from scaling.laws import DistillationLaw, SupervisedLaw, coefficients
 
@@ -24,18 +24,22 @@ T = TypeVar("T", SupervisedLaw, DistillationLaw)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
-    """What is minimised: a sum over rows of Huber's function of ln(loss), plus weak priors.
+    """Objective of a fit: a sum over rows of Huber's function of ln(loss) residuals, plus weak priors.
 
-    ``delta`` is where Huber's function turns linear: a number in units of ln(loss) (Hoffmann et al. 2022
-    used 1e-3), "auto" for 1.345 times the noise that the rows themselves show, or infinity for least
-    squares. At any ``delta`` the priors count against the noise of the rows (:mod:`fits.estimation.huber`).
-    With "auto" each kind of run is weighted by its own noise. ``in_nats`` compares losses instead of their
-    logarithms. Where what is left is the law's own error rather than noise, as in the public distillations,
-    the rows missed most carry information, and ``delta=inf, in_nats=True`` predicts better.
-    ``asymmetry`` above 1 makes over-estimates cost more, for rungs that were not tuned to the end.
-    ``standard_errors`` gives a run with a larger ``loss_se`` less weight: its variance is added to what the
-    residuals show beyond it. (Errors of one held-out set are common to all runs; then leave it off.)
-    ``priors`` turns the weak priors off for the maximum-likelihood estimate.
+    Args:
+        delta: Residual above which Huber's function is linear: a number in units of ln(loss) (Hoffmann et
+            al. 2022 used 1e-3), "auto" for 1.345 times the estimated noise, or infinity for least squares.
+            With "auto" each kind of run is weighted by its own noise. The priors are weighed against the
+            noise at any ``delta`` (:mod:`fits.estimation.huber`).
+        asymmetry: Cost ratio of over- to under-prediction; above 1 for runs that were not fully tuned.
+        standard_errors: Give a run with a larger ``loss_se`` less weight: its variance is added to the
+            residual variance. Leave it off where all runs share one held-out set, whose error is common.
+        priors: Use the weak priors; without them the estimate is that of maximum likelihood.
+        in_nats: Fit losses instead of their logarithms. Where residuals are misfit of the law rather than
+            noise, as in the public distillations, ``delta=inf, in_nats=True`` predicts better.
+
+    Raises:
+        InputError: for a ``delta`` or ``asymmetry`` that is not positive.
     """
 
     delta: float | str = "auto"
@@ -51,32 +55,30 @@ class Objective:
             raise InputError(f"asymmetry must be positive, not {self.asymmetry!r}")
 
 
-SCREENED = 1000
-"""Starts are compared on this many rows, drawn at random; the best is then refined on all."""
-
-
-SPREAD = 8
-"""Starts that go to one worker together; without workers all are minimised at once, which is quickest."""
+SCREENING_ROWS = 1000
+"""Rows, drawn at random, on which starts are compared; the best is then refined on all rows."""
+STARTS_PER_TASK = 8
+"""Starts in one task of an executor; without an executor all are minimized in one batch."""
 
 
 class Status(StrEnum):
-    """How an estimate ended."""
+    """Outcome of a minimization."""
 
     CONVERGED = "converged"
     AT_BOUND = "at a bound"
     DEGENERATE = "degenerate direction"
-    STOPPED = "stopped at the iteration limit"
+    ITERATION_LIMIT = "stopped at the iteration limit"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """The best of many starts."""
+    """Best minimum of many starts."""
 
     model: Model
     theta: Array
     """(p,)"""
     sigma: Array
-    """(rows,): the noise that each row is taken to have, on the scale of the fit."""
+    """(rows,): estimated standard deviation of the noise, on the scale of the fit."""
     problem: Problem
     objective: float
     starts: int
@@ -84,49 +86,53 @@ class Estimate:
     """Starts that ended within 1e-4 of the best objective (relative)."""
     status: Status
     detail: str
-    """The coordinates that a status other than "converged" is about."""
+    """Coordinates that a status other than "converged" refers to."""
 
     @property
     def predicted(self) -> Array:
-        """What the law says of every row, on the scale of the fit."""
-        return self.model.at(self.theta)[0]
+        """Fitted values (rows,), on the scale of the fit."""
+        return self.model.evaluate_at(self.theta)[0]
 
     @property
     def losses(self) -> Array:
-        """What the law says of every row, nats/token."""
+        """Fitted losses (rows,), nats/token."""
         return self.predicted if self.model.in_nats else np.asarray(np.exp(self.predicted))
 
     @property
     def jacobian(self) -> Array:
-        """d predicted / d theta, (rows, p)."""
-        return self.model.at(self.theta)[1]
+        """Jacobian of the fitted values, d predicted / d theta, (rows, p)."""
+        return self.model.evaluate_at(self.theta)[1]
 
     @property
     def residual(self) -> Array:
-        """Observed minus predicted of every row, on the scale of the fit."""
+        """Observed minus fitted values (rows,), on the scale of the fit."""
         return np.asarray(self.model.observed - self.predicted)
 
     @property
     def supervised(self) -> SupervisedLaw:
-        """The supervised law, fitted or given."""
-        return scalar(self.model.laws(self.theta[None])[0])
+        """Supervised law, fitted or given."""
+        return scalar_law(self.model.laws(self.theta[None])[0])
 
     @property
     def distilled(self) -> DistillationLaw:
-        """The distillation law; AttributeError if only supervised runs were fitted."""
+        """Distillation law.
+
+        Raises:
+            AttributeError: if only supervised runs were fitted.
+        """
         law = self.model.laws(self.theta[None])[1]
         if law is None:
             raise AttributeError("only supervised runs were fitted")
-        return scalar(law)
+        return scalar_law(law)
 
     @property
     def scaled_jacobian(self) -> Array:
-        """The Jacobian (rows, p) times the root of each row's information."""
+        """Jacobian (rows, p) times the square root of each row's information."""
         return self.jacobian * np.sqrt(row_information(self.problem.delta, self.sigma))[:, None]
 
     @property
     def information(self) -> Array:
-        """(p, p): what rows and priors say of the coordinates, the inverse of their covariance."""
+        """Information matrix (p, p) of rows and priors, the inverse of the covariance of the coordinates."""
         scaled = self.scaled_jacobian
         return np.asarray(scaled.T @ scaled + np.diag(self.problem.precision))
 
@@ -137,19 +143,19 @@ class Estimate:
 
     @property
     def standard_errors(self) -> Array:
-        """(p,): of the coordinates, from the curvature."""
+        """Standard errors (p,) of the coordinates, from the curvature."""
         return np.asarray(np.sqrt(np.diag(np.linalg.pinv(self.information, hermitian=True))))
 
     @property
     def condition(self) -> float:
-        """Condition number of the Jacobian with its columns scaled to one; above 1e4 is a ridge."""
+        """Condition number of the Jacobian with columns of unit norm; above 1e4 is a ridge."""
         columns = self.scaled_jacobian
         norms = np.linalg.norm(columns, axis=0)
         return float(np.linalg.cond(columns / np.where(norms > 0, norms, 1.0)))
 
     @property
     def ridge(self) -> str:
-        """The combination of coordinates that is determined worst, in units of each one's own error."""
+        """Least determined combination of coordinates, each in units of its standard error."""
         scale = self.standard_errors
         _, directions = np.linalg.eigh(self.information * np.outer(scale, scale))
         worst = directions[:, 0] * np.sign(directions[np.argmax(np.abs(directions[:, 0])), 0])
@@ -170,33 +176,42 @@ def estimate(
     *,
     starts: int = 48,
     seed: int = 0,
-    near: Sequence[Array] = (),
+    warm_starts: Sequence[Array] = (),
     sigma: Array | None = None,
     executor: Executor | None = None,
 ) -> Estimate:
-    """Fit ``model`` from ``starts`` random points of its priors and from the points in ``near``.
+    """Fit a model from many starts.
 
-    The supervised law alone starts from a grid of as many pairs of exponents
-    (:mod:`fits.estimation.variable_projection`). ``sigma`` (rows,) fixes the noise; without it the noise is
-    estimated, one value a kind of run. ``executor`` spreads the starts over threads, processes or machines.
+    Args:
+        model: The model of the rows.
+        objective: The objective to minimize.
+        starts: Random starts, drawn from the priors. The supervised law alone starts from a grid of as many
+            pairs of exponents (:mod:`fits.estimation.variable_projection`).
+        seed: Seed of the starts.
+        warm_starts: Further starts, (p,) each.
+        sigma: Noise of the rows (rows,); by default it is estimated, one value for each kind of run.
+        executor: Runs starts in threads, processes or on machines.
+
+    Returns:
+        The best minimum, with its status.
     """
     rng = np.random.default_rng(seed)
     auto = objective.delta == "auto" and sigma is None
     known = model.rows.loss_se / (1.0 if model.in_nats else model.rows.L) * objective.standard_errors
     guess = np.full(len(model.rows), 0.01) if sigma is None else sigma
-    problem = posed(model, objective, guess)
-    found, count = _search(model, objective, guess, starts, near, rng, executor)
+    problem = objective_problem(model, objective, guess)
+    found, count = _search(model, objective, guess, starts, warm_starts, rng, executor)
     best = int(np.argmin(found.objective))
     agreed = int(np.sum(count[found.objective <= found.objective[best] * (1 + 1e-4) + 1e-12]))
-    if len(model.rows) > SCREENED:
-        found = minimise(problem, found.theta[best : best + 1])
+    if len(model.rows) > SCREENING_ROWS:
+        found = minimize(problem, found.theta[best : best + 1])
         best = 0
     theta, converged, value = found.theta[best], bool(found.converged[best]), float(found.objective[best])
     if sigma is None:
         for _ in range(4 if auto else 1):
-            guess = noise(model, problem, theta, sigma=guess, common=not auto, known=known)
-            problem = posed(model, objective, guess)
-            last = minimise(problem, theta[None])
+            guess = estimate_noise(model, problem, theta, sigma=guess, common=not auto, known=known)
+            problem = objective_problem(model, objective, guess)
+            last = minimize(problem, theta[None])
             theta, converged, value = last.theta[0], bool(last.converged[0]), float(last.objective[0])
     status, detail = _status(model, theta, converged, problem)
     return Estimate(
@@ -210,42 +225,44 @@ def _search(
     objective: Objective,
     sigma: Array,
     starts: int,
-    near: Sequence[Array],
+    warm_starts: Sequence[Array],
     rng: np.random.Generator,
     executor: Executor | None,
 ) -> tuple[Minimum, NDArray[np.intp]]:
-    """Minimise from everywhere, and how many starts each end stands for.
+    """Return the minimum reached from each start, and the number of starts that each represents.
 
-    Where there are more than ``SCREENED`` rows a sample of them is used.
+    With more than ``SCREENING_ROWS`` rows a sample of them is used.
     """
-    if len(model.rows) > SCREENED:
-        chosen = np.sort(rng.choice(len(model.rows), SCREENED, replace=False)).astype(np.intp)
-        model, sigma = model.on(model.rows.take(chosen)), sigma[chosen]
-    held = posed(model, replace(objective, priors=True), sigma)
+    if len(model.rows) > SCREENING_ROWS:
+        chosen = np.sort(rng.choice(len(model.rows), SCREENING_ROWS, replace=False)).astype(np.intp)
+        model, sigma = model.with_rows(model.rows.take(chosen)), sigma[chosen]
+    held = objective_problem(model, replace(objective, priors=True), sigma)
     points, count = _starts(model, held, starts, rng)
-    points = np.concatenate([points, *(point[None] for point in near)])
-    count = np.append(count, np.ones(len(near), dtype=np.intp))
-    if not objective.priors:  # the priors lead the starts to the basin that matters, then let go
-        points = solve(model, held, points, minimise, executor, SPREAD).theta
-    return solve(model, posed(model, objective, sigma), points, minimise, executor, SPREAD), count
+    points = np.concatenate([points, *(point[None] for point in warm_starts)])
+    count = np.append(count, np.ones(len(warm_starts), dtype=np.intp))
+    if not objective.priors:  # minimize with the priors first, then without: fewer starts end far away
+        points = solve_in_parts(model, held, points, minimize, executor, STARTS_PER_TASK).theta
+    return solve_in_parts(
+        model, objective_problem(model, objective, sigma), points, minimize, executor, STARTS_PER_TASK
+    ), count
 
 
 def _starts(
     model: Model, problem: Problem, starts: int, rng: np.random.Generator
 ) -> tuple[Array, NDArray[np.intp]]:
-    """Points (k, p) to minimise from, and how many starts each stands for."""
-    if projects(model):
-        return basins(model, problem, starts)
-    centre, spread = model.prior()
-    points = centre + spread * rng.standard_normal((max(starts, 1), model.size))
-    points[0] = centre
+    """Return points (k, p) to minimize from, and the number of starts that each represents."""
+    if is_projectable(model):
+        return projected_starts(model, problem, starts)
+    center, spread = model.prior()
+    points = center + spread * rng.standard_normal((max(starts, 1), model.size))
+    points[0] = center
     return points, np.ones(len(points), dtype=np.intp)
 
 
-def posed(model: Model, objective: Objective, sigma: Array) -> Problem:
-    """The problem of this model's rows as they were observed, with noise ``sigma`` (rows,)."""
+def objective_problem(model: Model, objective: Objective, sigma: Array) -> Problem:
+    """Return the problem of fitting a model to its rows, with noise ``sigma`` (rows,)."""
     lower, upper = model.bounds()
-    centre, spread = model.prior()
+    center, spread = model.prior()
     delta = EFFICIENT * sigma if objective.delta == "auto" else np.full(len(sigma), float(objective.delta))
     return Problem(
         evaluate=model.evaluate,
@@ -253,21 +270,32 @@ def posed(model: Model, objective: Objective, sigma: Array) -> Problem:
         weight=row_weight(delta, sigma)[None],
         lower=lower,
         upper=upper,
-        centre=centre[None],
+        center=center[None],
         precision=spread**-2.0 if objective.priors else np.zeros(model.size),
         delta=delta,
         asymmetry=objective.asymmetry,
     )
 
 
-def noise(model: Model, problem: Problem, theta: Array, *, sigma: Array, common: bool, known: Array) -> Array:
-    """Standard deviation of each row on the scale of the fit: one value a kind of run beside what is known.
+def estimate_noise(
+    model: Model, problem: Problem, theta: Array, *, sigma: Array, common: bool, known: Array
+) -> Array:
+    """Return the standard deviation of each row, on the scale of the fit.
 
-    A root mean square winsorised at 2.5 robust deviations, so an outlier does not inflate it; the degrees of
-    freedom charged to a kind are the leverages of its rows. ``sigma`` (rows,) is that of the problem.
+    It is one value for each kind of run, plus the known standard errors: a root mean square winsorized at 2.5
+    robust deviations, so that an outlier does not inflate it. The degrees of freedom that a kind uses are the
+    leverages of its rows.
+
+    Args:
+        model: The model of the rows.
+        problem: The problem that was solved.
+        theta: The estimate (p,).
+        sigma: Noise (rows,) that the problem was posed with.
+        common: Estimate one value for all kinds of run.
+        known: Standard errors (rows,) of the measured losses, on the scale of the fit.
     """
     rows = model.rows
-    predicted, jacobian = model.at(theta)
+    predicted, jacobian = model.evaluate_at(theta)
     residual = model.observed - predicted
     information = row_information(problem.delta, sigma)
     freedom = 1.0 - leverage(jacobian * np.sqrt(information)[:, None], problem.precision)
@@ -277,7 +305,7 @@ def noise(model: Model, problem: Problem, theta: Array, *, sigma: Array, common:
         mine = kinds == kind
         left = max(float(np.mean(freedom[mine])), 1.0 / len(rows))
         size = np.abs(residual[mine])
-        # in Huber's linear zone the fit passes through as many rows as it has coordinates
+        # where Huber's function is linear, the fit interpolates as many rows as it has coordinates
         exact = (1.0 - left) * (1.0 - float(np.mean(curvature(problem.delta, sigma)[mine])))
         cap = 2.5 * 1.4826 * max(float(np.quantile(size, (1.0 + exact) / 2)), 1e-7) / np.sqrt(left)
         total = float(np.mean(np.minimum(size, cap) ** 2)) / left
@@ -286,7 +314,7 @@ def noise(model: Model, problem: Problem, theta: Array, *, sigma: Array, common:
 
 
 def leverage(scaled: Array, precision: Array) -> Array:
-    """How much of each row (n,) its own fit explains; ``scaled`` is the Jacobian (n, p) over the noise."""
+    """Return the leverage (n,) of each row; ``scaled`` is the Jacobian (n, p) divided by the noise."""
     norms = np.sqrt(np.sum(scaled**2, axis=0) + precision)
     norms = np.where(norms > 0, norms, 1.0)
     unit = scaled / norms
@@ -299,17 +327,17 @@ def _status(model: Model, theta: Array, converged: bool, problem: Problem) -> tu
     held = (theta <= problem.lower + 1e-6 * width) | (theta >= problem.upper - 1e-6 * width)
     if held.any():
         return Status.AT_BOUND, ", ".join(name for name, at in zip(model.names, held, strict=True) if at)
-    jacobian = model.at(theta)[1] * np.sqrt(problem.weight[0])[:, None]
+    jacobian = model.evaluate_at(theta)[1] * np.sqrt(problem.weight[0])[:, None]
     norms = np.linalg.norm(jacobian, axis=0)
     _, singular, directions = np.linalg.svd(jacobian / np.where(norms > 0, norms, 1.0), full_matrices=False)
     if singular[-1] < 1e-4 * singular[0]:
         ridge = np.abs(directions[-1]) > 0.3
         return Status.DEGENERATE, ", ".join(name for name, on in zip(model.names, ridge, strict=True) if on)
-    return (Status.CONVERGED, "") if converged else (Status.STOPPED, "")
+    return (Status.CONVERGED, "") if converged else (Status.ITERATION_LIMIT, "")
 
 
-def scalar(law: T) -> T:
-    """The law with coefficients of shape (1, 1) as one with plain floats."""
+def scalar_law(law: T) -> T:
+    """Return a law with coefficients of shape (1, 1) as one with plain floats."""
     plain = {name: float(np.ravel(value)[0]) for name, value in coefficients(law).items()}
     dataclass_law: Any = law
     return replace(dataclass_law, **plain)  # type: ignore[no-any-return]

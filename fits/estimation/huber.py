@@ -1,8 +1,8 @@
 """Weight and information of rows under Huber's function, for normal noise.
 
-Where ``delta`` is far below the noise, most rows lie in the linear zone and have no curvature there. Taken as
-a Gaussian log-likelihood, the sum over rows then says less than it should, and weak priors beside it say
-more. Both corrections are relative to ``delta = EFFICIENT * sigma``, which is nearly least squares.
+Where ``delta`` is far below the noise, most residuals lie where the function is linear and has no curvature.
+Read as a Gaussian log-likelihood, the sum over rows is then too flat, and weak priors weigh too much. Both
+corrections are relative to ``delta = EFFICIENT * sigma``, which is nearly least squares.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ EFFICIENT = 1.345
 
 
 def curvature(delta: Array, sigma: Array) -> Array:
-    """Expected curvature of Huber's function in a row: the chance that its residual is below ``delta``.
+    """Return the expected curvature of Huber's function: the probability of a residual below ``delta``.
 
-    Arrays are (rows,); the result is 1 from ``delta = EFFICIENT * sigma`` on.
+    Arrays are (rows,); the result is 1 for ``delta >= EFFICIENT * sigma``.
     """
     return np.asarray(_moments(delta / sigma)[0] / _moments(EFFICIENT)[0])
 
 
 def score_variance(delta: Array, sigma: Array) -> Array:
-    """Variance of the derivative of Huber's function in a row, in units of ``sigma**2``, (rows,)."""
+    """Return the variance of the derivative of Huber's function (rows,), in units of ``sigma**2``."""
     return np.asarray(_moments(delta / sigma)[1] / _moments(EFFICIENT)[1])
 
 
 def row_weight(delta: Array, sigma: Array) -> Array:
-    """Factor (rows,) by which a row's term of the objective behaves as a log-likelihood.
+    """Return the factor (rows,) that makes a row's term of the objective a log-likelihood.
 
     With it the curvature of the objective equals the variance of its gradient (the information identity), so
-    that priors and likelihood ratios count against what the rows say at any ``delta`` (Huber 1981, ch. 7).
+    that priors and likelihood ratios are weighed correctly at any ``delta`` (Huber 1981, ch. 7).
     """
     return np.asarray(curvature(delta, sigma) / score_variance(delta, sigma) / sigma**2)
 
 
 def row_information(delta: Array, sigma: Array) -> Array:
-    """Information (rows,) of a row on what is predicted for it; ``1 / sigma**2`` for least squares."""
+    """Return the information (rows,) of a row about its prediction: ``1 / sigma**2`` in least squares."""
     return row_weight(delta, sigma) * curvature(delta, sigma)
 
 
 def _moments(t: Array | float) -> tuple[Array, Array]:
-    """Probability that a standard normal z is within t, and the mean of min(z^2, t^2); t up to EFFICIENT."""
+    """Return P(|z| < t) and the mean of min(z^2, t^2) of a standard normal z, for t up to EFFICIENT."""
     t = np.minimum(t, EFFICIENT)
     inside = erf(t / np.sqrt(2.0))
     density = np.exp(-0.5 * t**2) / np.sqrt(2.0 * np.pi)

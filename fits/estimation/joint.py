@@ -1,8 +1,8 @@
-"""Fitting several laws to one table so that they stand on one supervised law.
+"""Joint fit of the supervised law and distillation laws to one table.
 
 The first distillation law is fitted jointly with the supervised law. Further laws are conditional on that
-supervised law, in the estimate and again in every draw, so all of them can share one calibration. Where the
-distillations would bend the supervised law away from its own runs, all laws are conditional on it.
+supervised law, in the estimate and again in every draw, so that one calibration holds all of them. Where the
+supervised runs reject the joint fit, all distillation laws are conditional on the supervised law alone.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ Draws = dict[str, dict[str, Array]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FreeCoefficients:
-    """Coefficients that a fit leaves free, by kind of run, from which the least number of runs follows."""
+    """Number of free coefficients by kind of run, and the least number of runs that follows."""
 
     supervised: int = 5
-    """Of the supervised law; 0 where it is given."""
+    """Free coefficients of the supervised law; 0 where it is given."""
     distillation: int = 3
-    """Of the distillation law that has most of them."""
+    """Free coefficients of the largest distillation law."""
     asymptote: bool = True
-    """E is one of them."""
+    """True if E is free."""
 
     @property
-    def least_supervised(self) -> int:
-        """Supervised runs without which nothing is fitted."""
+    def min_supervised_runs(self) -> int:
+        """Least number of supervised runs."""
         return self.supervised + 1 if self.supervised else 0
 
     @property
-    def least_distillations(self) -> int:
-        """Distillations without which no distillation law is fitted."""
+    def min_distillation_runs(self) -> int:
+        """Least number of distillations."""
         return self.distillation + 1
 
 
@@ -53,26 +53,26 @@ DEFAULT_COEFFICIENTS = FreeCoefficients()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """Every decision about how a table is fitted; the same recipe refits a part of it."""
+    """Options of a fit; the same recipe refits parts of the table."""
 
     laws: tuple[str, ...]
     """Distillation laws, the joint one first; empty for supervised runs alone."""
     pins: Mapping[str, float] = field(default_factory=dict)
     """Coefficients held at a value: E and gamma of the supervised law, others of the joint law."""
     tied: bool = False
-    """alpha = beta."""
+    """Fit one exponent for alpha and beta."""
     given: SupervisedLaw | None = None
-    """A supervised law that is not fitted."""
+    """Given supervised law, which is not fitted."""
     given_draws: Mapping[str, Array] | None = None
-    """Its coefficients (draws,), where it has an uncertainty."""
+    """Draws of the given law's coefficients, (draws,) each; None without uncertainty."""
     objective: Objective = field(default_factory=Objective)
     starts: int = 48
     seed: int = 0
     separate: bool = False
-    """Fit the supervised law to its own runs alone, and every distillation law conditional on it."""
+    """Fit the supervised law to the supervised runs alone, and distillation laws conditional on it."""
 
     def free(self) -> FreeCoefficients:
-        """Count the coefficients that this recipe fits."""
+        """Count the free coefficients of this recipe."""
         named = coordinate_pins(self.pins)
         supervised = len(SupervisedCoordinates.names) - self.tied
         supervised -= sum(name.startswith(SUPERVISED) for name in named)
@@ -88,7 +88,7 @@ class Recipe:
         )
 
     def model(self, rows: Rows, law: str | None, given: SupervisedLaw | None) -> Model:
-        """The model of a law under this recipe; conditional on ``given``, or joint where it is None."""
+        """Return the model of a law under this recipe, conditional on ``given``, or joint if that is None."""
         pins = coordinate_pins(self.pins) if law in (None, *self.laws[:1]) else {}
         if law is None:
             pins = {name: value for name, value in pins.items() if name.startswith(SUPERVISED)}
@@ -102,23 +102,30 @@ class Recipe:
 def fit_laws(
     rows: Rows,
     recipe: Recipe,
-    near: Mapping[str, Estimate] | None = None,
+    warm_starts: Mapping[str, Estimate] | None = None,
     executor: Executor | None = None,
 ) -> dict[str, Estimate]:
-    """Every law of the recipe, by name (``supervised`` if there are no distillations).
+    """Fit every law of the recipe.
 
-    ``near`` gives estimates on more rows: further starts, beside which few random ones are needed.
+    Args:
+        rows: The runs.
+        recipe: The laws and options.
+        warm_starts: Estimates on more rows, used as further starts; fewer random ones are then drawn.
+        executor: Runs starts in threads, processes or on machines.
+
+    Returns:
+        Estimates by law; "supervised" for that of supervised runs alone.
     """
     found: dict[str, Estimate] = {}
     given = recipe.given
     alone = (None,) if recipe.separate or not recipe.laws else ()
     for law in (*alone, *recipe.laws):
         model = recipe.model(rows if law else rows.of_kind(0), law, given)
-        starts = [near[law or SUPERVISED].theta] if near else []
-        count = recipe.starts if near is None else max(recipe.starts // 8, 4)
+        starts = [warm_starts[law or SUPERVISED].theta] if warm_starts else []
+        count = recipe.starts if warm_starts is None else max(recipe.starts // 8, 4)
         name = law or SUPERVISED
         found[name] = estimate(
-            model, recipe.objective, starts=count, seed=recipe.seed, near=starts, executor=executor
+            model, recipe.objective, starts=count, seed=recipe.seed, warm_starts=starts, executor=executor
         )
         if given is None:
             given = found[name].supervised
@@ -126,15 +133,15 @@ def fit_laws(
 
 
 def joint_fit_p_value(rows: Rows, recipe: Recipe, joint: Estimate) -> float:
-    """Return the probability that by chance alone a joint fit misses the supervised runs as much as it does.
+    """Return the p value of a likelihood-ratio test of the joint fit on the supervised runs.
 
-    The rise of the supervised runs' own objective is compared with chi-squared; a small probability says
-    that a distillation law which does not hold has bent the supervised law.
+    The rise of the supervised runs' objective at the joint estimate is compared with chi-squared. A small
+    value says that a distillation law that does not hold has biased the supervised law.
     """
     alone = recipe.model(rows.of_kind(0), None, None)
     found = estimate(alone, recipe.objective, starts=recipe.starts, seed=recipe.seed)
-    full = alone.supervised.theta(joint.supervised)
-    bent = (full - alone.offset) @ np.linalg.pinv(alone.expand).T
+    full = alone.supervised_coordinates.theta(joint.supervised)
+    bent = (full - alone.fixed_values) @ np.linalg.pinv(alone.tie_matrix).T
     rise = float(objective(found.problem, bent[None])[0]) - found.objective
     return float(chi2.sf(2 * rise * alone.rows.independence, alone.size))
 
@@ -146,9 +153,10 @@ def draw_laws(
     resample: str,
     executor: Executor | None = None,
 ) -> Draws:
-    """Coefficients by law and name, each (draws,); row i of all of them is one bootstrap draw.
+    """Return bootstrap draws of coefficients by law and name, each (draws,).
 
-    Every law sees the same resampled runs in draw i, and the supervised law of draw i.
+    Element i of all of them is one draw: every law is refitted to the same resampled runs, with the
+    supervised law of that draw.
     """
     columns: Draws = {}
     if recipe.given_draws is not None:
@@ -159,7 +167,7 @@ def draw_laws(
             given = SupervisedLaw(**columns[SUPERVISED])
             model = Model(
                 model.rows.of_kind(1), model.law, fixed=model.fixed, given=given, in_nats=model.in_nats,
-                centre=model.centre,
+                center=model.center,
             )  # fmt: skip
         sampled = bootstrap(found, draws, method=resample, seed=recipe.seed, model=model, executor=executor)
         theta = sampled.theta
@@ -171,10 +179,14 @@ def draw_laws(
 
 
 def coordinate_pins(pins: Mapping[str, float]) -> dict[str, float]:
-    """Pins by the name of the fitted coordinate; raises InputError for a coefficient that is not positive."""
+    """Return fixed values by the name of the fitted coordinate.
+
+    Raises:
+        InputError: for a coefficient that is not positive.
+    """
     for coefficient, number in pins.items():
         if not 0 < number < np.inf:
-            raise InputError(f"{coefficient} is fixed at {number:g}; coefficients are positive numbers")
+            raise InputError(f"{coefficient} is fixed at {number:g}; coefficients must be positive")
     return {
         f"{SUPERVISED} ln {name}" if name in ("E", "gamma") else f"ln {name}": float(np.log(number))
         for name, number in pins.items()
@@ -182,7 +194,7 @@ def coordinate_pins(pins: Mapping[str, float]) -> dict[str, float]:
 
 
 def _columns(law: Law, draws: int) -> dict[str, Array]:
-    """Coefficients of shape (draws, 1), or (1, 1), as columns (draws,)."""
+    """Return coefficients of shape (draws, 1), or (1, 1), as columns (draws,)."""
     return {
         name: np.broadcast_to(np.ravel(value), (draws,)).copy() for name, value in coefficients(law).items()
     }

@@ -23,15 +23,16 @@ Evaluate = Callable[[Array, NDArray[np.intp]], tuple[Array, Array]]
 
 
 LINEAR_CURVATURE = 0.2
-"""Share of its reweighted curvature that a row beyond ``delta`` keeps: 0 is Newton's, 1 is reweighting's.
+"""Share of the reweighted curvature that a row beyond ``delta`` keeps.
 
-Pure reweighting converges linearly, and slowly where most rows are beyond: it takes three times the steps.
+0 is Newton's method, 1 iteratively reweighted least squares, which converges linearly and takes three times
+as many steps where most rows are beyond ``delta``.
 """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """What is minimised, for a batch of ``b`` members with ``n`` rows and ``p`` coordinates."""
+    """Batch of ``b`` robust least-squares problems with ``n`` rows and ``p`` coordinates."""
 
     evaluate: Evaluate
     observed: Array
@@ -40,24 +41,24 @@ class Problem:
     """(b, n) or (1, n)."""
     lower: Array
     upper: Array
-    """(p,): a box that coordinates never leave."""
-    centre: Array
-    """(b, p) or (1, p): where a prior pulls."""
+    """(p,): bounds of the coordinates."""
+    center: Array
+    """(b, p) or (1, p): centers of the priors."""
     precision: Array
-    """(p,): how strongly it does; zero for no prior."""
+    """(p,): inverse variances of the priors; zero for no prior."""
     delta: Array
-    """(n,): where Huber's function turns linear; infinity is least squares."""
+    """(n,): residual above which Huber's function is linear; infinity is least squares."""
     asymmetry: float = 1.0
-    """How much more a loss predicted too high costs than one predicted too low."""
+    """Cost ratio of over- to under-prediction."""
 
     def rows(self, array: Array, members: NDArray[np.intp]) -> Array:
-        """The rows of a (b, ...) array that belong to these members of the batch."""
+        """Return the rows of a (b, ...) array that belong to these members of the batch."""
         return array if len(array) == 1 else array[members]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Minimum:
-    """Where a batch ended; every array has the batch axis first."""
+    """Result of a batch minimization; every array has the batch axis first."""
 
     theta: Array
     objective: Array
@@ -65,14 +66,13 @@ class Minimum:
     iterations: int
 
 
-def minimise(
+def minimize(
     problem: Problem, start: Array, *, iterations: int = 1000, tolerance: float = 1e-9, absolute: float = 0.0
 ) -> Minimum:
-    """Minimise every member of the batch from its row of ``start`` (b, p).
+    """Minimize every member of the batch from its row of ``start`` (b, p).
 
-    Members that converge leave the batch, so stragglers cost only themselves. A member has converged when
-    the best conceivable decrease (the Newton decrement) falls below ``tolerance`` times its objective, or
-    below ``absolute``.
+    Members that converge leave the batch, so that the slow ones cost no more than themselves. A member has
+    converged when the Newton decrement falls below ``tolerance`` times its objective, or below ``absolute``.
     """
     theta = np.clip(start, problem.lower, problem.upper)
     members = np.arange(len(theta))
@@ -99,12 +99,12 @@ def minimise(
 
 
 def objective(problem: Problem, theta: Array) -> Array:
-    """The objective of every member at ``theta`` (b, p)."""
+    """Return the objective (b,) of every member at ``theta`` (b, p)."""
     return quadratic(problem, theta, np.arange(len(theta)))[0]
 
 
 def quadratic(problem: Problem, theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array, Array]:
-    """Objective (b,), gradient (b, p) and positive model of the Hessian (b, p, p)."""
+    """Return objective (b,), gradient (b, p) and a positive definite model of the Hessian (b, p, p)."""
     predicted, jacobian = problem.evaluate(theta, members)
     residual = predicted - problem.rows(problem.observed, members)
     weight = problem.rows(problem.weight, members)
@@ -117,11 +117,11 @@ def quadratic(problem: Problem, theta: Array, members: NDArray[np.intp]) -> tupl
         capped = np.minimum(size, problem.delta)
         rho = capped * (size - 0.5 * capped)
         robust = weight * (capped / np.maximum(size, 1e-300))
-    away = theta - problem.rows(problem.centre, members)
+    away = theta - problem.rows(problem.center, members)
     value = np.sum(weight * rho, axis=-1) + 0.5 * np.sum(problem.precision * away**2, axis=-1)
     weighted = jacobian * robust[:, None, :]
     gradient = np.matmul(weighted, residual[:, :, None])[:, :, 0] + problem.precision * away
-    if size is not None:  # a row in the linear zone has no curvature; a little keeps far starts stable
+    if size is not None:  # a linear term has no curvature; a share of it keeps distant starts stable
         weighted *= np.where(size > capped, LINEAR_CURVATURE, 1.0)[:, None, :]
     hessian = np.matmul(weighted, jacobian.transpose(0, 2, 1))
     diagonal = np.arange(theta.shape[1])
@@ -134,9 +134,9 @@ def quadratic(problem: Problem, theta: Array, members: NDArray[np.intp]) -> tupl
 
 
 def _step(problem: Problem, theta: Array, gradient: Array, hessian: Array, mu: Array) -> tuple[Array, Array]:
-    """The damped Newton step, and the decrease a quadratic model promises for it.
+    """Return the damped Newton step, and the decrease that the quadratic model predicts for it.
 
-    Coordinates held at a bound by the gradient are taken out of the system.
+    Coordinates that the gradient holds at a bound are removed from the system.
     """
     held = ((theta <= problem.lower) & (gradient > 0)) | ((theta >= problem.upper) & (gradient < 0))
     free = ~held

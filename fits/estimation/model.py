@@ -1,4 +1,4 @@
-"""The joint model of a table: ln loss of every run, and its Jacobian, as a function of fitted coordinates."""
+"""Joint model of a table: loss of every run, and its Jacobian, as a function of the fitted coordinates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fits.estimation.parametrization import (
     Array,
-    Centre,
+    Center,
     DistillationCoordinates,
     EffectiveTokensCoordinates,
     NineCoordinates,
@@ -23,7 +23,7 @@ from fits.estimation.parametrization import (
 from scaling.errors import InputError
 from scaling.laws import DistillationLaw, SupervisedLaw
 
-COORDINATES: dict[str, Callable[[Centre], DistillationCoordinates[Any]]] = {
+COORDINATES: dict[str, Callable[[Center], DistillationCoordinates[Any]]] = {
     "effective-tokens": partial(EffectiveTokensCoordinates, variant="simple"),
     "effective-tokens-capacity": partial(EffectiveTokensCoordinates, variant="capacity"),
     "effective-tokens-sharp": partial(EffectiveTokensCoordinates, variant="sharp"),
@@ -31,30 +31,30 @@ COORDINATES: dict[str, Callable[[Centre], DistillationCoordinates[Any]]] = {
     "published-7": PublishedCoordinates,
     "published-9": NineCoordinates,
 }
-"""The distillation laws that can be fitted, by name; "published-7" is "published" with gamma = 1."""
+"""Distillation laws that can be fitted, by name; "published-7" is "published" with gamma = 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rows:
-    """The usable runs as arrays, supervised ones first. Losses in nats/token."""
+    """Usable runs as arrays, supervised ones first. Losses in nats/token."""
 
     N: Array
     D: Array
     L: Array
     L_T: Array
     """(distillations,): the teachers' losses."""
-    supervised: int
-    """How many of the rows are supervised."""
+    n_supervised: int
+    """Number of supervised rows."""
     loss_se: Array
     """(rows,): standard errors of the measured losses, nats/token; zero where the table gives none."""
     group: NDArray[np.intp]
     """(rows,): rows of one trained model (its checkpoints) share a number, and are resampled together."""
     index: NDArray[np.intp]
-    """(rows,): where each row stands in the table it came from."""
+    """(rows,): position of each row in the table."""
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> Rows:
-        """The rows of a validated table that carry no exclusion."""
+        """Return the rows of a validated table that are not excluded."""
         position = np.flatnonzero((table["excluded"] == "").to_numpy())
         kind = table["kind"].to_numpy()[position]
         position = position[np.argsort(kind == "distillation", kind="stable")]
@@ -66,7 +66,7 @@ class Rows:
             L=L,
             L_T=used["teacher_loss"].to_numpy(np.float64)[count:],
             loss_se=used["loss_se"].fillna(0.0).to_numpy(np.float64) if "loss_se" in used else 0.0 * L,
-            supervised=count,
+            n_supervised=count,
             group=trained_models(used),
             index=position.astype(np.intp),
         )
@@ -75,48 +75,48 @@ class Rows:
         return len(self.N)
 
     @property
-    def distillations(self) -> int:
-        """How many of the rows are distillations."""
-        return len(self) - self.supervised
+    def n_distillations(self) -> int:
+        """Number of distillations."""
+        return len(self) - self.n_supervised
 
     @property
     def independence(self) -> float:
-        """Runs by rows: what a row's deviance counts, since the checkpoints of a run err together."""
+        """Ratio of runs to rows, the weight of a row's deviance: errors of a run's checkpoints correlate."""
         return len(np.unique(self.group)) / len(self)
 
     @property
     def configuration(self) -> NDArray[np.intp]:
-        """(rows,): rows of one kind, size, token count and teacher share a number."""
+        """Number (rows,) shared by rows of one kind, size, token count and teacher."""
         columns = {"kind": self.kind, "N": self.N, "D": self.D, "L_T": np.zeros(len(self))}
-        columns["L_T"][self.supervised :] = self.L_T
+        columns["L_T"][self.n_supervised :] = self.L_T
         return pd.DataFrame(columns).groupby(list(columns), sort=False).ngroup().to_numpy().astype(np.intp)
 
     @property
     def kind(self) -> NDArray[np.intp]:
-        """(rows,): 0 for supervised, 1 for distillation."""
-        return (np.arange(len(self)) >= self.supervised).astype(np.intp)
+        """Kind (rows,): 0 for supervised, 1 for distillation."""
+        return (np.arange(len(self)) >= self.n_supervised).astype(np.intp)
 
     def take(self, chosen: NDArray[np.intp]) -> Rows:
-        """Some of the rows, given in ascending order."""
-        n = int(np.sum(chosen < self.supervised))
+        """Return a subset of the rows, chosen by ascending indices."""
+        n = int(np.sum(chosen < self.n_supervised))
         return Rows(
             N=self.N[chosen],
             D=self.D[chosen],
             L=self.L[chosen],
-            L_T=self.L_T[chosen[n:] - self.supervised],
+            L_T=self.L_T[chosen[n:] - self.n_supervised],
             loss_se=self.loss_se[chosen],
-            supervised=n,
+            n_supervised=n,
             group=np.unique(self.group[chosen], return_inverse=True)[1].astype(np.intp),
             index=self.index[chosen],
         )
 
     def of_kind(self, kind: int) -> Rows:
-        """The supervised rows (0) or the distillations (1) alone."""
+        """Return the supervised rows (0) or the distillations (1) alone."""
         return self.take(np.flatnonzero(self.kind == kind))
 
-    def centre(self) -> Centre:
-        """Geometric means, where amplitudes are expressed."""
-        return Centre(
+    def center(self) -> Center:
+        """Return the geometric means of the runs, at which amplitudes are expressed."""
+        return Center(
             ln_N=float(np.mean(np.log(self.N))),
             ln_D=float(np.mean(np.log(self.D))),
             ln_L=float(np.mean(np.log(self.L_T))) if len(self.L_T) else 0.0,
@@ -125,11 +125,20 @@ class Rows:
 
 
 class Model:
-    """ln loss of the rows under a supervised law and, where there are distillations, a law of theirs.
+    """Model of the losses of rows under a supervised law and, for distillations, a distillation law.
 
-    ``given`` is a supervised law that is not fitted, with coefficients of shape () or, one a member of the
-    batch, (batch,). ``fixed`` maps coordinate names to values; ``tied`` makes alpha and beta equal. Losses
-    are compared as logarithms, or ``in_nats``. ``centre`` replaces the rows' own.
+    Args:
+        rows: The rows.
+        law: Name of the distillation law; None for supervised rows alone.
+        fixed: Values of coordinates that are not fitted, by name.
+        tied: Fit one exponent for alpha and beta.
+        given: A supervised law that is not fitted, with coefficients of shape (), or of shape (batch,): one
+            for each member of the batch.
+        in_nats: Fit losses instead of their logarithms.
+        center: Replaces the center of the rows.
+
+    Raises:
+        InputError: for a name in ``fixed`` that is no coordinate of the laws.
     """
 
     def __init__(
@@ -141,128 +150,155 @@ class Model:
         tied: bool = False,
         given: SupervisedLaw | None = None,
         in_nats: bool = False,
-        centre: Centre | None = None,
+        center: Center | None = None,
     ) -> None:
         self.in_nats = in_nats
         self.observed = rows.L if in_nats else np.log(rows.L)
-        """(rows,): what the runs measured, on the scale of the fit."""
-        centre = centre or rows.centre()
-        self.rows, self.law, self.fixed, self.tied, self.centre = rows, law, dict(fixed or {}), tied, centre
+        """(rows,): measured losses, on the scale of the fit."""
+        center = center or rows.center()
+        self.rows, self.law, self.fixed, self.tied, self.center = rows, law, dict(fixed or {}), tied, center
         self.given_law = given
-        self.supervised = SupervisedCoordinates(centre)
-        self.distilled = coordinates_of(law, centre) if law else None
-        self.given = None if given is None else np.atleast_2d(self.supervised.theta(given))
-        space = [] if given is not None else [(f"supervised {c.name}", c) for c in self.supervised.space]
-        space += [] if self.distilled is None else [(c.name, c) for c in self.distilled.space]
+        self.supervised_coordinates = SupervisedCoordinates(center)
+        self.distillation_coordinates = coordinates_of(law, center) if law else None
+        self.given_theta = None if given is None else np.atleast_2d(self.supervised_coordinates.theta(given))
+        space = (
+            []
+            if given is not None
+            else [(f"supervised {c.name}", c) for c in self.supervised_coordinates.space]
+        )
+        space += (
+            []
+            if self.distillation_coordinates is None
+            else [(c.name, c) for c in self.distillation_coordinates.space]
+        )
         pins = {**constants_of(law), **self.fixed}
         names = [name for name, _ in space]
         for name in pins:
             if name not in names:
-                ours = [part.rpartition("ln ")[2] for part in names if "ln " in part and "*" not in part]
+                fittable = [part.rpartition("ln ")[2] for part in names if "ln " in part and "*" not in part]
                 raise InputError(
-                    f"cannot fix {name.rpartition('ln ')[2]}: what can be fixed here is "
-                    f"{', '.join(dict.fromkeys(ours)) or 'nothing'}"
+                    f"cannot fix {name.rpartition('ln ')[2]}; coefficients that can be fixed here: "
+                    f"{', '.join(dict.fromkeys(fittable)) or 'nothing'}"
                 )
-        self.offset = np.array([pins.get(name, 0.0) for name in names])
-        expand = np.eye(len(names))
+        self.fixed_values = np.array([pins.get(name, 0.0) for name in names])
+        tie_matrix = np.eye(len(names))
         free = [i for i, name in enumerate(names) if name not in pins]
         if tied and given is None:
             keep, drop = (names.index(f"supervised ln gamma*{name}") for name in ("alpha", "beta"))
-            expand[:, keep] += expand[:, drop]
+            tie_matrix[:, keep] += tie_matrix[:, drop]
             free.remove(drop)
-        self.expand = expand[:, free]
-        """(all, p): how the free coordinates make up all of them."""
+        self.tie_matrix = tie_matrix[:, free]
+        """(all, p): matrix from the free coordinates to all of them."""
         self.names = tuple(names[i] for i in free)
         self.space = tuple(space[i][1] for i in free)
 
     @property
     def size(self) -> int:
-        """How many numbers are fitted."""
+        """Number of fitted coordinates."""
         return len(self.names)
 
     def bounds(self) -> tuple[Array, Array]:
-        """The box of the fitted coordinates, two (p,) arrays."""
+        """Return the bounds of the fitted coordinates, two (p,) arrays."""
         return np.array([c.lower for c in self.space]), np.array([c.upper for c in self.space])
 
     def prior(self) -> tuple[Array, Array]:
-        """Centre and standard deviation of the weak priors, two (p,) arrays."""
+        """Return center and standard deviation of the weak priors, two (p,) arrays."""
         return np.array([c.prior for c in self.space]), np.array([c.prior_sd for c in self.space])
 
     def laws(
         self, theta: Array, members: NDArray[np.intp] | None = None
     ) -> tuple[SupervisedLaw, DistillationLaw | None]:
-        """Both laws at ``theta`` (b, p); their coefficients have shape (b, 1), or (1, 1) where given."""
-        full = self.offset + theta @ self.expand.T
-        if self.given is None:
-            supervised, rest = self.supervised.law(full[:, :6]), full[:, 6:]
+        """Return both laws at ``theta`` (b, p); coefficients have shape (b, 1), or (1, 1) where given."""
+        full = self.fixed_values + theta @ self.tie_matrix.T
+        if self.given_theta is None:
+            supervised, rest = self.supervised_coordinates.law(full[:, :6]), full[:, 6:]
         else:
-            given = self.given if len(self.given) == 1 or members is None else self.given[members]
-            supervised, rest = self.supervised.law(given), full
-        return supervised, None if self.distilled is None else self.distilled.law(rest)
+            given = (
+                self.given_theta
+                if len(self.given_theta) == 1 or members is None
+                else self.given_theta[members]
+            )
+            supervised, rest = self.supervised_coordinates.law(given), full
+        return (
+            supervised,
+            None if self.distillation_coordinates is None else self.distillation_coordinates.law(rest),
+        )
 
     def evaluate(self, theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array]:
-        """Loss (b, n), on the scale of the fit, and its Jacobian (b, p, n)."""
-        rows, n = self.rows, self.rows.supervised
+        """Return losses (b, n), on the scale of the fit, and their Jacobian (b, p, n)."""
+        rows, n = self.rows, self.rows.n_supervised
         supervised, distilled = self.laws(theta, members)
-        inner = 6 if self.given is None else 0
+        inner = 6 if self.given_theta is None else 0
         loss = np.empty((len(theta), len(rows)))
-        jacobian = np.zeros((len(theta), len(self.offset), len(rows)))
+        jacobian = np.zeros((len(theta), len(self.fixed_values), len(rows)))
         first = supervised.derivatives(rows.N[:n], rows.D[:n])
         loss[:, :n] = first.loss
         if inner:
-            for i, column in enumerate(self.supervised.columns(supervised, first.own)):
+            for i, column in enumerate(self.supervised_coordinates.columns(supervised, first.own)):
                 jacobian[:, i, :n] = column
-        if distilled is not None and self.distilled is not None:
+        if distilled is not None and self.distillation_coordinates is not None:
             second = distilled.derivatives(rows.N[n:], rows.D[n:], rows.L_T, supervised)
             loss[:, n:] = second.loss
             if inner:
-                for i, column in enumerate(self.supervised.columns(supervised, second.supervised)):
+                for i, column in enumerate(
+                    self.supervised_coordinates.columns(supervised, second.supervised)
+                ):
                     jacobian[:, i, n:] = column
-            for i, column in enumerate(self.distilled.columns(distilled, second.own), start=inner):
+            for i, column in enumerate(
+                self.distillation_coordinates.columns(distilled, second.own), start=inner
+            ):
                 jacobian[:, i, n:] = column
         if not self.in_nats:
             jacobian /= loss[:, None, :]
             loss = np.log(loss)
-        return loss, np.matmul(self.expand.T, jacobian)
+        return loss, np.matmul(self.tie_matrix.T, jacobian)
 
-    def on(self, rows: Rows) -> Model:
-        """The same model of other rows, in the same coordinates."""
+    def with_rows(self, rows: Rows) -> Model:
+        """Return this model for other rows, in the same coordinates."""
         return Model(
             rows, self.law, fixed=self.fixed, tied=self.tied, given=self.given_law, in_nats=self.in_nats,
-            centre=self.centre,
+            center=self.center,
         )  # fmt: skip
 
-    def at(self, theta: Array) -> tuple[Array, Array]:
-        """Loss (n,), on the scale of the fit, and its Jacobian (n, p) at one point (p,)."""
+    def evaluate_at(self, theta: Array) -> tuple[Array, Array]:
+        """Return losses (n,), on the scale of the fit, and their Jacobian (n, p) at one point (p,)."""
         loss, jacobian = self.evaluate(theta[None], np.zeros(1, np.intp))
         return loss[0], jacobian[0].T
 
 
 def trained_models(table: pd.DataFrame) -> NDArray[np.intp]:
-    """A number (rows,) for each trained model of a validated table: a run, and each seed of it."""
+    """Return a number (rows,) for each trained model of a validated table: each seed of each run."""
     return table.groupby(["run", "seed"], sort=False, dropna=False).ngroup().to_numpy().astype(np.intp)
 
 
 def last_tokens(table: pd.DataFrame) -> Array:
-    """The tokens (rows,) that each row's model was trained on in the end, at its last usable checkpoint."""
+    """Return the tokens (rows,) of the last usable checkpoint of each row's model."""
     tokens = table["tokens"].where(table["excluded"] == "")
     return tokens.groupby(trained_models(table)).transform("max").to_numpy(np.float64)
 
 
 def law_names(laws: Sequence[str]) -> list[str]:
-    """The laws asked for, each once; raises InputError where that is not a list of names."""
+    """Return the laws asked for, without duplicates.
+
+    Raises:
+        InputError: if that is not a list of names.
+    """
     if isinstance(laws, str) or not laws or not all(isinstance(law, str) for law in laws):
-        raise InputError(f"laws is a list of names, for example ['published'], not {laws!r}")
+        raise InputError(f"laws must be a list of names, for example ['published'], not {laws!r}")
     return list(dict.fromkeys(laws))
 
 
 def constants_of(law: str | None) -> dict[str, float]:
-    """Coordinates that a law by definition does not fit, by name, with their values."""
+    """Return the coordinates that a law fixes by definition, by name, with their values."""
     return {"ln gamma": 0.0} if law == "published-7" else {}
 
 
-def coordinates_of(law: str, centre: Centre) -> DistillationCoordinates[Any]:
-    """The coordinates of a distillation law by name; raises InputError for a name that is none."""
+def coordinates_of(law: str, center: Center) -> DistillationCoordinates[Any]:
+    """Return the coordinates of a distillation law by name.
+
+    Raises:
+        InputError: for an unknown name.
+    """
     if law not in COORDINATES:
-        raise InputError(f"no law is called {law!r}; known: {', '.join(COORDINATES)}")
-    return COORDINATES[law](centre)
+        raise InputError(f"unknown law {law!r}; accepted: {', '.join(COORDINATES)}")
+    return COORDINATES[law](center)

@@ -1,4 +1,4 @@
-"""A batch solved in parts, here or wherever an executor runs things: starts and draws alike."""
+"""Solution of a batch of problems in parts, in this process or on an executor."""
 
 from __future__ import annotations
 
@@ -14,38 +14,46 @@ from fits.estimation.levenberg_marquardt import Array, Minimum, Problem
 from fits.estimation.model import Model
 
 Solve = Callable[[Problem, Array], Minimum]
-LARGEST = 128
-NUMBERS = 4e6
-"""Members solved together, and numbers in their Jacobians: what the cache and the memory hold."""
+MAX_MEMBERS = 128
+MAX_JACOBIAN_ELEMENTS = 4e6
+"""Largest number of members solved in one batch, and of elements of their Jacobians, to limit memory."""
 
 
-def solve(
+def solve_in_parts(
     model: Model,
     problem: Problem,
     start: Array,
-    how: Solve,
+    solver: Solve,
     executor: Executor | None = None,
-    spread: int = LARGEST,
+    members_per_task: int = MAX_MEMBERS,
 ) -> Minimum:
-    """``how(problem, start)``, in parts of at most ``spread`` members with an executor; ``model`` evaluates.
+    """Solve a batch in parts.
 
-    What comes back does not depend on the executor.
+    The result does not depend on the executor.
+
+    Args:
+        model: Evaluates the problem.
+        problem: The batch; its ``evaluate`` is replaced by that of the model.
+        start: Start of every member, (b, p).
+        solver: Solves one part from its starts.
+        executor: Runs the parts in threads, processes or on machines.
+        members_per_task: Largest number of members in a task of the executor.
     """
-    most = LARGEST if executor is None else spread
-    width = int(np.clip(NUMBERS / (len(model.rows) * model.size), 1, most))
+    most = MAX_MEMBERS if executor is None else members_per_task
+    width = int(np.clip(MAX_JACOBIAN_ELEMENTS / (len(model.rows) * model.size), 1, most))
     parts = [np.arange(i, min(i + width, len(start))) for i in range(0, len(start), width)]
-    bare = replace(problem, evaluate=_nothing)  # a bound method of the model would be sent with every part
+    bare = replace(problem, evaluate=_unset_evaluate)  # the model is pickled once with each part, not twice
     problems = [
         replace(
             bare,
             observed=problem.rows(problem.observed, part),
             weight=problem.rows(problem.weight, part),
-            centre=problem.rows(problem.centre, part),
+            center=problem.rows(problem.center, part),
         )
         for part in parts
     ]
     over = map if executor is None else executor.map
-    solved = list(over(partial(_solve, model, how), parts, problems, [start[part] for part in parts]))
+    solved = list(over(partial(_solve_part, model, solver), parts, problems, [start[part] for part in parts]))
     return Minimum(
         theta=np.concatenate([part.theta for part in solved]),
         objective=np.concatenate([part.objective for part in solved]),
@@ -54,12 +62,14 @@ def solve(
     )
 
 
-def _solve(model: Model, how: Solve, part: NDArray[np.intp], problem: Problem, start: Array) -> Minimum:
+def _solve_part(
+    model: Model, solver: Solve, part: NDArray[np.intp], problem: Problem, start: Array
+) -> Minimum:
     def evaluate(theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array]:
         return model.evaluate(theta, part[members])
 
-    return how(replace(problem, evaluate=evaluate), start)
+    return solver(replace(problem, evaluate=evaluate), start)
 
 
-def _nothing(theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array]:
+def _unset_evaluate(theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array]:
     raise NotImplementedError

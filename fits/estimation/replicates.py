@@ -1,4 +1,4 @@
-"""Repeats of one configuration: evidence of their own, or copies of one another?"""
+"""Averaging of replicates whose noise is far below the residual of the law."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from fits.estimation.levenberg_marquardt import Array
 from fits.estimation.model import Rows
 from fits.table.runs import KINDS
 
-COPIES = 0.5
-"""Repeats that differ by less than this share of what they miss the law by err together."""
-LEAST = 3
-"""Fewer repeats than this show no spread."""
+REPLICATE_NOISE_RATIO = 0.5
+"""Replicates are averaged if their noise is below this share of the residual rms."""
+MIN_REPLICATES = 3
+"""Least number of replicates that show their noise."""
 
 
-def together(rows: Rows, recipe: Recipe) -> tuple[Rows, list[str]]:
-    """The rows, with repeats that err together averaged into one, and a note where there are any.
+def average_replicates(rows: Rows, recipe: Recipe) -> tuple[Rows, list[str]]:
+    """Average replicates whose errors are shared; return the rows, and a note for each kind averaged.
 
-    Repeats (same kind, size, tokens and teacher) whose residuals differ far less than they miss the law say
-    how well a configuration is measured, not how well the law holds.
+    Replicates (same kind, size, tokens and teacher) that differ far less than the law's residual measure the
+    noise of a configuration, not the misfit of the law; counted one by one they would narrow the intervals.
     """
     configuration = rows.configuration
-    if len(rows) - len(np.unique(configuration)) < LEAST:
+    if len(rows) - len(np.unique(configuration)) < MIN_REPLICATES:
         return rows, []
     code, notes = len(rows) + np.arange(len(rows)), []
-    residual = _residual(rows, recipe)
+    residual = _first_residual(rows, recipe)
     for number, kind in enumerate(KINDS):
         mine = np.flatnonzero(rows.kind == number)
-        if len(mine) - len(np.unique(configuration[mine])) < LEAST:
+        if len(mine) - len(np.unique(configuration[mine])) < MIN_REPLICATES:
             continue
-        spread, miss = _spread(residual[mine], configuration[mine]), np.sqrt(np.mean(residual[mine] ** 2))
-        if spread < COPIES * miss:
+        spread, miss = _within_sd(residual[mine], configuration[mine]), np.sqrt(np.mean(residual[mine] ** 2))
+        if spread < REPLICATE_NOISE_RATIO * miss:
             code[mine] = configuration[mine]
             notes.append(
-                f"each {kind} configuration counts once, with its mean: its repeats differ by {spread:.2g} "
-                f"rms, but miss the law by {miss:.2g} (on the scale of the fit)"
+                f"{kind} replicates are averaged: they differ by {spread:.2g} rms, but the law's residual is "
+                f"{miss:.2g} (on the scale of the fit)"
             )
-    return (_averaged(rows, code), notes) if notes else (rows, [])
+    return (_geometric_means(rows, code), notes) if notes else (rows, [])
 
 
-def _residual(rows: Rows, recipe: Recipe) -> Array:
-    """(rows,): of a first fit of the first law; zero for supervised rows that were not fitted."""
+def _first_residual(rows: Rows, recipe: Recipe) -> Array:
+    """Return residuals (rows,) of a first fit of the first law; zero for rows that were not fitted."""
     first = replace(recipe, laws=recipe.laws[:1], starts=8)
     found = next(iter(fit_laws(rows, first).values()))
     residual = np.zeros(len(rows))
@@ -52,15 +52,15 @@ def _residual(rows: Rows, recipe: Recipe) -> Array:
     return residual
 
 
-def _spread(residual: Array, configuration: NDArray[np.intp]) -> float:
-    """Standard deviation within configurations."""
+def _within_sd(residual: Array, configuration: NDArray[np.intp]) -> float:
+    """Return the standard deviation within configurations."""
     _, code, count = np.unique(configuration, return_inverse=True, return_counts=True)
     within = residual - (np.bincount(code, residual) / count)[code]
     return float(np.sqrt(np.sum(within**2) / (len(residual) - len(count))))
 
 
-def _averaged(rows: Rows, code: NDArray[np.intp]) -> Rows:
-    """One row for each value of ``code`` (rows,): the first, with the geometric mean of the losses."""
+def _geometric_means(rows: Rows, code: NDArray[np.intp]) -> Rows:
+    """Return one row for each value of ``code`` (rows,): the first, with the geometric mean of losses."""
     _, first, code, count = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
     order = np.argsort(first)
     loss = np.exp(np.bincount(code, np.log(rows.L)) / count)

@@ -1,4 +1,4 @@
-"""Settings that ``fit``, ``check`` and ``compare_laws`` share: which ones apply, and what gamma becomes."""
+"""Options that ``fit``, ``check`` and ``compare_laws`` share: validation, gamma, joint or separate fits."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fits.estimation.model import Model, Rows, coordinates_of, law_names
 from fits.estimation.parametrization import UNIT
 from scaling.errors import InputError
 
-GAMMA_RUNS = 12
-"""Fewer supervised runs than this cannot carry a free gamma."""
+MIN_GAMMA_RUNS = 12
+"""Least number of supervised runs for a free gamma."""
 JOINT_FIT_ALPHA = 0.05
-"""A joint fit is given up where the supervised runs speak against it with this probability or less."""
+"""Significance level at which the supervised runs reject a joint fit."""
 
 
 def check_options(
@@ -31,10 +31,18 @@ def check_options(
     joint: bool | None = None,
     given: str = "",
 ) -> None:
-    """Raise InputError for the first option that is unknown, or that would have no effect on this table.
+    """Reject options that are unknown, or that would have no effect on this table.
 
-    ``laws``, ``gamma`` and ``joint`` are as they were asked for, ``given`` names the source of a supervised
-    law that is not fitted; ``recipe`` holds the other options.
+    Args:
+        rows: The runs.
+        recipe: The other options.
+        laws: Distillation laws as asked for.
+        gamma: As asked for: "auto", "free" or a number.
+        joint: As asked for.
+        given: Source of the supervised law, where it is not fitted.
+
+    Raises:
+        InputError: for the first such option.
     """
     _check_laws(rows, laws)
     _check_gamma(recipe, gamma)
@@ -43,14 +51,12 @@ def check_options(
         _check_asymptote(rows, "fixed", recipe.pins.get("E"))
         _check_asymptote(rows, given, None if recipe.given is None else recipe.given.E)
     if recipe.given is not None and recipe.tied:
-        raise InputError("tied makes alpha = beta in the supervised law, which is given here: leave it out")
-    if joint is not None and (recipe.given is not None or not rows.distillations):
+        raise InputError("tied sets alpha = beta in the supervised law, which is given here: leave it out")
+    if joint is not None and (recipe.given is not None or not rows.n_distillations):
         why = "the supervised law is given" if recipe.given is not None else "the table has no distillations"
-        raise InputError(
-            f"joint or separate is a choice between two laws that are fitted; {why}: leave it out"
-        )
+        raise InputError(f"joint and separate apply where both laws are fitted, but {why}: leave them out")
     if recipe.objective.standard_errors and not rows.loss_se.any():
-        raise InputError("standard_errors weighs runs by a column 'loss_se', which the table lacks")
+        raise InputError("standard_errors needs a column 'loss_se', which the table lacks")
 
 
 def _check_laws(rows: Rows, laws: Sequence[str] | None) -> None:
@@ -58,7 +64,7 @@ def _check_laws(rows: Rows, laws: Sequence[str] | None) -> None:
         return
     for law in law_names(laws):
         coordinates_of(law, UNIT)
-    if not rows.distillations:
+    if not rows.n_distillations:
         raise InputError(
             f"no {laws[0]!r} law can be fitted: the table has no distillations (rows with a teacher's loss); "
             "leave the law out to fit the supervised law alone"
@@ -72,75 +78,83 @@ def _check_gamma(recipe: Recipe, gamma: str | float) -> None:
         except (TypeError, ValueError):
             positive = False
         if not positive:
-            raise InputError(f"gamma is 'auto', 'free' or a positive number, not {gamma!r}")
+            raise InputError(f"gamma must be 'auto', 'free' or a positive number, not {gamma!r}")
     if gamma != "auto" and recipe.given is not None:
-        raise InputError(f"gamma = {gamma} is of the supervised law, which is given here: leave it out")
+        raise InputError(
+            f"gamma = {gamma} applies to a fitted supervised law, which is given here: leave it out"
+        )
     if gamma != "auto" and "gamma" in recipe.pins:
-        raise InputError(f"gamma is asked for twice: {gamma}, and fixed at {recipe.pins['gamma']:g}")
+        raise InputError(f"gamma is given twice: {gamma}, and fixed at {recipe.pins['gamma']:g}")
 
 
 def _check_pins(rows: Rows, recipe: Recipe) -> None:
-    """Refuse coefficients that are not fitted; the model knows which are."""
+    """Reject fixed coefficients that the model does not have."""
     law = next(iter(recipe.laws), None)
     Model(rows, law, fixed=coordinate_pins(recipe.pins), given=recipe.given)
 
 
 def _check_asymptote(rows: Rows, source: str, E: float | Array | None) -> None:
-    """Refuse an irreducible loss that is not below every loss in the table."""
-    lowest = rows.centre().lowest_loss
+    """Reject an irreducible loss that is not below every loss in the table."""
+    lowest = rows.center().lowest_loss
     if E is not None and float(np.ravel(E)[0]) >= lowest:
         raise InputError(f"E = {E:.4g} ({source}) is not below the lowest loss in the table, {lowest:.4g}")
 
 
-def with_gamma(recipe: Recipe, gamma: str | float) -> Recipe:
-    """The recipe with gamma fixed: at a number, or at 1 for "auto"; unchanged where it is free or given."""
+def fix_gamma(recipe: Recipe, gamma: str | float) -> Recipe:
+    """Return the recipe with gamma fixed: at a number, or at 1 for "auto"; not if it is free or given."""
     if recipe.given is not None or gamma == "free" or "gamma" in recipe.pins:
         return recipe
     return replace(recipe, pins={**recipe.pins, "gamma": 1.0 if gamma == "auto" else float(gamma)})
 
 
 def decide_gamma(rows: Rows, recipe: Recipe, gamma: str | float) -> tuple[Recipe, list[str]]:
-    """The recipe with gamma decided, and a note on how: for "auto" it is free where BIC asks for it."""
-    fixed = with_gamma(recipe, gamma)
+    """Return the recipe with gamma decided, and a note; "auto" frees it where that lowers BIC by over 2."""
+    fixed = fix_gamma(recipe, gamma)
     if gamma != "auto" or fixed is recipe:
         return fixed, []
-    n = rows.supervised
-    if n < GAMMA_RUNS:
-        return fixed, [f"gamma = 1: {n} supervised runs are too few to ask for a free one"]
+    n = rows.n_supervised
+    if n < MIN_GAMMA_RUNS:
+        return fixed, [f"gamma = 1: {n} supervised runs are too few for a free gamma"]
     alone = rows.of_kind(0)
     fitted = partial(estimate, objective=recipe.objective, starts=recipe.starts, seed=recipe.seed)
     free = fitted(recipe.model(alone, None, None))
     pinned = fitted(fixed.model(alone, None, None), sigma=free.sigma)
     gain = 2 * (pinned.objective - free.objective) * alone.independence
     gain -= float(np.log(n * alone.independence))
-    said = f"BIC of a free gamma is {abs(gain):.1f} {'lower' if gain > 0 else 'higher'}, {n} supervised runs"
-    return (recipe, [f"gamma is free: {said}"]) if gain > 2.0 else (fixed, [f"gamma = 1: {said}"])
+    reason = (
+        f"BIC of a free gamma is {abs(gain):.1f} {'lower' if gain > 0 else 'higher'}, {n} supervised runs"
+    )
+    return (recipe, [f"gamma is free: {reason}"]) if gain > 2.0 else (fixed, [f"gamma = 1: {reason}"])
 
 
-def fit_or_separate(
+def fit_jointly_or_separately(
     rows: Rows, recipe: Recipe, joint: bool | None, executor: Executor | None = None
 ) -> tuple[Recipe, dict[str, Estimate], list[str]]:
-    """The estimates, joint or separate, the recipe that made them, and a note on the choice."""
+    """Fit jointly where the supervised runs do not reject that, else the supervised law alone.
+
+    Returns:
+        The recipe that was used, the estimates by law, and a note on the choice.
+    """
     if recipe.given is not None:
-        return recipe, fit_laws(rows, recipe, executor=executor), _unused(rows)
+        return recipe, fit_laws(rows, recipe, executor=executor), _unused_runs_note(rows)
     if not recipe.laws:
         return recipe, fit_laws(rows, recipe, executor=executor), []
-    apart = replace(recipe, separate=True)
+    separate = replace(recipe, separate=True)
     if joint is False:
-        return apart, fit_laws(rows, apart, executor=executor), []
+        return separate, fit_laws(rows, separate, executor=executor), []
     estimates = fit_laws(rows, recipe, executor=executor)
-    chance = joint_fit_p_value(rows, recipe, next(iter(estimates.values())))
-    if joint or chance > JOINT_FIT_ALPHA:
+    p_value = joint_fit_p_value(rows, recipe, next(iter(estimates.values())))
+    if joint or p_value > JOINT_FIT_ALPHA:
         return recipe, estimates, []
-    said = (
-        f"the supervised law is fitted to its own runs alone: together with the distillations it misses them "
-        f"more than chance allows (p = {chance:.1g}), so the {recipe.laws[0]} law does not hold exactly"
+    note = (
+        "the supervised law is fitted to the supervised runs alone: a joint fit is rejected (p = "
+        f"{p_value:.1g}), so the {recipe.laws[0]} law does not describe the distillations exactly"
     )
-    return apart, fit_laws(rows, apart, executor=executor), [said]
+    return separate, fit_laws(rows, separate, executor=executor), [note]
 
 
-def _unused(rows: Rows) -> list[str]:
-    """Says that supervised runs go unused where their law is given."""
-    if not rows.supervised:
+def _unused_runs_note(rows: Rows) -> list[str]:
+    """Return a note on supervised runs that are not used, as their law is given."""
+    if not rows.n_supervised:
         return []
-    return [f"the supervised law is given: the {rows.supervised} supervised runs of the table are not used"]
+    return [f"the supervised law is given: the {rows.n_supervised} supervised runs of the table are not used"]

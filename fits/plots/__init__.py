@@ -17,50 +17,58 @@ if TYPE_CHECKING:
 
 
 class Plots:
-    """The figures of one fit. Each method returns a Matplotlib figure with units on its axes."""
+    """Figures of one fit. Each method returns a Matplotlib figure with units on its axes."""
 
     def __init__(self, fit: Fit, dark: bool = False) -> None:
         self.fit, self.dark = fit, dark
 
     @property
     def on_dark(self) -> Plots:
-        """The same figures for a dark page."""
+        """Figures for a dark page."""
         return Plots(self.fit, dark=True)
 
     def law(self, law: str | None = None) -> Figure:
-        """Student loss over teacher loss, per student size and tokens: the law, its band, the runs."""
+        """Draw student loss over teacher loss by student size and tokens: the law, its band, the runs.
+
+        Raises:
+            InputError: for a law that was not fitted.
+        """
         kind = law or self.fit.default
         if kind is None or kind not in self.fit.distillation:
             known = ", ".join(self.fit.distillation) or "none, without distillations"
-            raise InputError(f"no distillation law {kind!r} was fitted; there are {known}")
+            raise InputError(f"no distillation law {kind!r} was fitted; fitted: {known}")
         return draw(charts.law_chart(self.fit, kind), self.dark)
 
     def isoflop(self) -> Figure:
-        """Loss over parameters at fixed compute under the supervised law, with the runs."""
+        """Draw loss over parameters at fixed compute under the supervised law, with the runs."""
         return draw(charts.isoflop_chart(self.fit), self.dark)
 
     def predicted(self) -> Figure:
-        """Predicted against observed losses, with the residuals."""
+        """Draw predicted against observed losses, with the residuals."""
         return draw(charts.predicted_chart(self.fit), self.dark)
 
     def residuals(self) -> Figure:
-        """Residuals in units of the noise: over the predicted loss, and against a normal distribution."""
+        """Draw residuals in units of the noise: over the predicted loss, and as a normal Q-Q plot."""
         return draw(charts.residuals_chart(self.fit), self.dark)
 
     def profile(self, quantity: str | Quantity, level: float = 0.9, law: str | None = None) -> Figure:
-        """The profile likelihood of a fitted coordinate or of a function of both laws, with its interval."""
+        """Draw the profile likelihood of a coordinate or a function of both laws, with its interval."""
         name = quantity if isinstance(quantity, str) else "the quantity"
         return draw(charts.profile_chart(self.fit.profile(quantity, level, law), name), self.dark)
 
     def corner(self, law: str | None = None) -> Figure:
-        """The draws of a law's coefficients, pair by pair; "supervised" for those of the supervised law."""
+        """Draw pairwise scatter plots of the draws of a law's coefficients, or those of "supervised".
+
+        Raises:
+            InputError: for a law that was not fitted.
+        """
         kind = law or self.fit.default or "supervised"
         if kind not in self.fit.draws:
-            raise InputError(f"no law {kind!r} was fitted; there are {', '.join(self.fit.draws)}")
+            raise InputError(f"no law {kind!r} was fitted; fitted: {', '.join(self.fit.draws)}")
         return corner_figure(charts.corner(self.fit, kind), f"draws of the {kind} law", self.dark)
 
     def save(self, directory: str | Path) -> list[Path]:
-        """Write every figure as PNG and SVG into ``directory``; returns the files."""
+        """Write every figure as PNG and SVG into ``directory``; return the files."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         figures = {"isoflop": self.isoflop(), "predicted": self.predicted(), "residuals": self.residuals()}

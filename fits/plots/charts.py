@@ -1,4 +1,4 @@
-"""What the figures of a fit show, as charts; nothing here draws."""
+"""Charts of a fit, as data; :mod:`scaling.figures.render` draws them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
-from fits.checks.design import levels
+from fits.checks.design import distinct_levels
 from fits.estimation.profile_likelihood import Profile
 from scaling.figures.chart import Array, Axis, Chart, Mark, Panel, Series, orders
 from scaling.figures.labels import AXES, said
@@ -25,7 +25,7 @@ BAND_NOTE = "bands: 90 % of the draws"
 
 
 def law_chart(fit: Fit, kind: str) -> Chart:
-    """Student loss over teacher loss (nats/token): a panel a student size, a line a token count, the runs."""
+    """Chart student loss over teacher loss (nats/token): a panel a student size, a line a token count."""
     used = fit.table[(fit.table["excluded"] == "") & (fit.table["kind"] == "distillation")]
     N, D = used["params"].to_numpy(np.float64), used["tokens"].to_numpy(np.float64)
     L_T, L_S = used["teacher_loss"].to_numpy(np.float64), used["loss"].to_numpy(np.float64)
@@ -61,9 +61,9 @@ def law_chart(fit: Fit, kind: str) -> Chart:
 
 
 def isoflop_chart(fit: Fit, budgets: int = 5) -> Chart:
-    """Loss over parameters at fixed compute C = 6ND (FLOPs); runs stand with the nearest budget.
+    """Chart loss over parameters at fixed compute C = 6ND (FLOPs), with runs at the nearest budget.
 
-    A run is moved along the law to its budget and keeps its residual: its height above the curve is its own.
+    A run is moved along the law to that budget and keeps its relative residual.
     """
     used = fit.table[(fit.table["excluded"] == "") & (fit.table["kind"] == "supervised")]
     N, D = used["params"].to_numpy(np.float64), used["tokens"].to_numpy(np.float64)
@@ -109,7 +109,7 @@ def isoflop_chart(fit: Fit, budgets: int = 5) -> Chart:
 
 
 def predicted_chart(fit: Fit) -> Chart:
-    """Predicted against observed, one kind of points a kind of run and one for what was held out."""
+    """Chart predicted against observed losses, by kind of run and by hold-out rule."""
     used = fit.table[fit.table["excluded"] == ""]
     found = [
         (f"{kind}, fitted", rows["loss"].to_numpy(np.float64), rows["predicted"].to_numpy(np.float64))
@@ -143,8 +143,7 @@ def predicted_chart(fit: Fit) -> Chart:
 
 
 def residuals_chart(fit: Fit) -> Chart:
-    """Residuals in units of the noise they are taken to have: over the predicted loss, and their quantiles
-    against those of a normal distribution."""
+    """Chart residuals in units of the estimated noise: over the predicted loss, and as a normal Q-Q plot."""
     over, quantiles = [], []
     for kind, (label, predicted, deviation) in enumerate(_residuals(fit), start=1):
         order, rank = np.argsort(deviation), np.arange(1, len(deviation) + 1)
@@ -169,7 +168,7 @@ def residuals_chart(fit: Fit) -> Chart:
 
 
 def _residuals(fit: Fit) -> Iterator[tuple[str, Array, Array]]:
-    """Kind of run, predicted losses and deviations, of the supervised and the default distillation law."""
+    """Yield kind of run, predicted losses and deviations of the supervised and the default law."""
     for law, estimate in fit.estimates.items():
         kinds = estimate.model.rows.kind
         for number, kind in enumerate(("supervised", "distillation")):
@@ -179,7 +178,7 @@ def _residuals(fit: Fit) -> Iterator[tuple[str, Array, Array]]:
 
 
 def profile_chart(profile: Profile, quantity: str) -> Chart:
-    """The deviance around the best value, with the interval where it stays below its threshold."""
+    """Chart the deviance around the best value, with the interval where it is below the threshold."""
     threshold = float(chi2.ppf(profile.level, 1))
     curvature = ((profile.values - profile.best) / profile.error) ** 2
     ends = [end for end in (profile.low, profile.high) if np.isfinite(end)]
@@ -197,13 +196,13 @@ def profile_chart(profile: Profile, quantity: str) -> Chart:
 
 
 def corner(fit: Fit, kind: str) -> dict[str, Array]:
-    """The draws (draws,) of a law's coefficients that vary, as logarithms to base 10, by name."""
+    """Return the draws (draws,) of a law's varying coefficients, as logarithms to base 10, by name."""
     return {name: np.log10(values) for name, values in fit.draws[kind].items() if np.ptp(values) > 0}
 
 
 def _by_level(values: Array) -> Iterator[tuple[float, NDArray[np.bool_]]]:
-    """Each distinct level of a size and which of the values belong to it."""
-    of_value = np.log(levels(values))
+    """Yield each distinct level of a size and a mask of the values at that level."""
+    of_value = np.log(distinct_levels(values))
     nearest = np.argmin(np.abs(np.log(values)[:, None] - of_value), axis=1)
     for i, level in enumerate(of_value):
         yield float(np.exp(level)), nearest == i

@@ -1,4 +1,4 @@
-"""The corner plot: every pair of a law's coefficients in its draws."""
+"""Corner plot of the draws of a law's coefficients."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from scaling.figures.figure import Figure
 from scaling.figures.style import of_kind, style
 
 CELL = 1.5
-"""Inches."""
+"""Side of one panel in inches."""
 
 
 def corner_figure(drawn: Mapping[str, Array], title: str, dark: bool = False) -> Figure:
-    """Every pair of coefficients, and each one's histogram on the diagonal; logarithms to base 10."""
+    """Draw every pair of coefficients, with histograms on the diagonal; logarithms to base 10."""
     names, side = list(drawn), CELL * len(drawn) + 1
     with style(dark):
         figure = Figure(figsize=(side, side), layout="constrained")

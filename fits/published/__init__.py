@@ -1,1 +1,1 @@
-"""``python -m fits.published`` makes the calibrations that ship, from the data in ``fits/data``."""
+"""Calibrations that ship with the package: ``python -m fits.published`` builds them."""

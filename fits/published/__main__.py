@@ -1,8 +1,8 @@
-"""Make the calibrations that ship with the package: ``python -m fits.published``.
+"""Build the calibrations that ship with the package: ``python -m fits.published``.
 
-Each is written to ``scaling/published``. Printed coefficients are copied from the papers; the sets named
-after Figure 1 of Busbridge et al. 2025 are fitted here, to the data in ``fits/data``, and that of our own
-sweep to its table.
+Each is written to ``scaling/calibration/published``. Printed coefficients are copied from the papers; the
+sets named after Figure 1 of Busbridge et al. 2025 are fitted here to the data in ``fits/data``, and that of
+the ``permissive`` sweep to its table.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ BUSBRIDGE = "Busbridge et al. 2025, Distillation Scaling Laws, ICML (arXiv 2502.
 C4 = "C4 (English), about 90B unique tokens each for teachers and for students"
 
 PAPER = Architecture(origins=dict.fromkeys(COUNTED, GIVEN))
-"""Context 4096, vocabulary 32768 and d_model / n_layers = 128, as appendix H of the paper gives them."""
+"""Context 4096, vocabulary 32768 and d_model / n_layers = 128, from appendix H of the paper."""
 UNCOUNTED = Architecture(rule="6nd", origins=dict.fromkeys(COUNTED, ASSUMED))
 PARAMS, TOKENS = (1.43e8, 1.26e10), (2.86e9, 5.12e11)
-"""The supervised runs: the paper's sizes, on 20 tokens per parameter of the smallest up to 512B tokens."""
+"""Range of the supervised runs: the paper's sizes, and 20 tokens per parameter of the smallest to 512B."""
 EFFECTIVE_TOKENS_REGION = Region(student_params=(1.43e8, 2e9))
-"""The effective-tokens law misses the six runs of larger students."""
+"""Region of the effective-tokens law, which does not describe the six runs of larger students."""
 SUPERVISED_NOTE = (
     "The supervised law is the one printed in Table 6, not fitted here: no supervised runs were released. "
     "Its printed 90 % intervals are carried as draws, with the correlations that a design like the paper's "
@@ -51,14 +51,14 @@ SUPERVISED_NOTE = (
 
 
 def figure1_runs(draws: int = DRAWS) -> Calibration:
-    """Both distillation laws fitted to the 354 runs of Figure 1, with draws."""
-    made = fits.published.busbridge2025.runs(draws).calibration
+    """Fit both distillation laws to the 354 runs of Figure 1, with draws."""
+    made = fits.published.busbridge2025.fit_runs(draws).calibration
     kept = ("published", "effective-tokens")
     return replace(
         made,
         distillation={kind: made.distillation[kind] for kind in kept},
         draws={kind: made.draws[kind] for kind in (SUPERVISED, *kept)},
-        residual_sd=_spread({kind: made.residual_sd[kind] for kind in kept}),
+        residual_sd=_with_supervised_spread({kind: made.residual_sd[kind] for kind in kept}),
         region=replace(made.region, params=PARAMS, tokens=TOKENS),
         law_regions={"effective-tokens": EFFECTIVE_TOKENS_REGION},
         architecture=PAPER,
@@ -75,14 +75,14 @@ def figure1_runs(draws: int = DRAWS) -> Calibration:
 
 
 def figure1_curves(draws: int = DRAWS) -> Calibration:
-    """Eq. 8 as the authors drew it; the draws carry the supervised law's uncertainty alone."""
-    made = fits.published.busbridge2025.curves(draws).calibration
+    """Fit Eq. 8 to the authors' curves; the draws carry the uncertainty of the supervised law alone."""
+    made = fits.published.busbridge2025.fit_curves(draws).calibration
     law = made.law("published-9")
     return replace(
         made,
         region=_figure1_region(made.supervised),
         architecture=PAPER,
-        residual_sd=_spread({"published-9": _rms(_miss(law, made.supervised))}),
+        residual_sd=_with_supervised_spread({"published-9": _rms(_residuals(law, made.supervised))}),
         provenance=replace(
             made.provenance,
             command=COMMAND,
@@ -110,17 +110,17 @@ def _figure1_region(supervised: SupervisedLaw) -> Region:
     )
 
 
-def _miss(law: DistillationLaw, supervised: SupervisedLaw) -> Array:
-    """Observed minus predicted loss of the 354 runs, nats/token."""
+def _residuals(law: DistillationLaw, supervised: SupervisedLaw) -> Array:
+    """Return observed minus predicted loss of the 354 runs, nats/token."""
     runs = datasets.figure1()
     predicted = law.loss(runs["params"], runs["tokens"], runs["teacher_loss"], supervised)
     return np.asarray(runs["loss"] - predicted)
 
 
-def _spread(distilled: dict[str, float]) -> dict[str, float]:
-    """Residuals of the distillation laws with the one assumed of the supervised law."""
+def _with_supervised_spread(distilled: dict[str, float]) -> dict[str, float]:
+    """Return residuals of the distillation laws with the assumed one of the supervised law."""
     return {
-        SUPERVISED: fits.published.busbridge2025.RESIDUAL * float(datasets.figure1()["loss"].median()),
+        SUPERVISED: fits.published.busbridge2025.RESIDUAL_SD * float(datasets.figure1()["loss"].median()),
         **distilled,
     }
 
@@ -130,7 +130,7 @@ def _rms(values: Array) -> float:
 
 
 def table6() -> Calibration:
-    """Table 6 of Busbridge et al. 2025 to the letter, misprint included."""
+    """Return Table 6 of Busbridge et al. 2025 as printed, misprint included."""
     law = PublishedLaw9(
         c0=2.549,
         c1=522.6,
@@ -152,7 +152,7 @@ def table6() -> Calibration:
         supervised=supervised,
         distillation={"published-9": law},
         region=replace(_figure1_region(supervised), runs={"supervised": 73, "distillation": 697}),
-        residual_sd=_spread({"published-9": _rms(_miss(law, supervised))}),
+        residual_sd=_with_supervised_spread({"published-9": _rms(_residuals(law, supervised))}),
         architecture=PAPER,
         provenance=Provenance(
             source=f"Table 6 of {BUSBRIDGE}, verbatim",
@@ -170,7 +170,7 @@ def table6() -> Calibration:
 
 
 def hoffmann2022() -> Calibration:
-    """The supervised law of Hoffmann et al. 2022, approach 3, as printed."""
+    """Return the supervised law of Hoffmann et al. 2022, approach 3, as printed."""
     return Calibration(
         name="hoffmann2022",
         supervised=SupervisedLaw(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28),
@@ -193,7 +193,7 @@ def hoffmann2022() -> Calibration:
 
 
 def besiroglu2024(draws: int = DRAWS) -> Calibration:
-    """The corrected fit of Besiroglu et al. 2024, with draws from our own bootstrap of their runs."""
+    """Return the corrected fit of Besiroglu et al. 2024, with draws from a bootstrap of their runs."""
     runs = datasets.chinchilla().sort_values("loss").iloc[:-5]
     fitted = _bootstrap_of_chinchilla(runs, draws)
     printed = SupervisedLaw(E=1.81686, A=482.00572, B=2085.43420, alpha=0.34781, beta=0.36585)
@@ -225,7 +225,7 @@ def besiroglu2024(draws: int = DRAWS) -> Calibration:
 
 
 def permissive(draws: int = DRAWS) -> Calibration:
-    """Both distillation laws fitted to our own sweep of small models."""
+    """Fit both distillation laws to the ``permissive`` sweep of small models."""
     made = fit(datasets.permissive(), draws=draws, seed=SEED, name="distlaw2026-permissive").calibration
     return replace(
         made,
@@ -255,7 +255,7 @@ def _bootstrap_of_chinchilla(runs: pd.DataFrame, draws: int) -> dict[str, Array]
     return dict(fitted.draws[SUPERVISED])
 
 
-MAKERS: dict[str, Callable[[], Calibration]] = {
+BUILDERS: dict[str, Callable[[], Calibration]] = {
     "besiroglu2024": besiroglu2024,
     "busbridge2025-figure1-curves": figure1_curves,
     "busbridge2025-figure1-runs": figure1_runs,
@@ -266,9 +266,9 @@ MAKERS: dict[str, Callable[[], Calibration]] = {
 
 
 def main() -> None:
-    """Make all sets, or those named on the command line."""
-    for name in sys.argv[1:] or MAKERS:
-        path = MAKERS[name]().save(DIRECTORY / f"{name}.json")
+    """Build all sets, or those named on the command line."""
+    for name in sys.argv[1:] or BUILDERS:
+        path = BUILDERS[name]().save(DIRECTORY / f"{name}.json")
         sys.stdout.write(f"wrote {path}\n")
 
 

@@ -1,12 +1,12 @@
-"""The fits that rest on Figure 1 of Busbridge et al. 2025, from which two published calibrations are made.
+"""Fits to Figure 1 of Busbridge et al. 2025, the source of two published calibrations.
 
-Both stand on the supervised law printed in the paper's Table 6, which is not fitted here (its runs were
-not released). Its uncertainty is carried: every draw has a supervised law of its own, and the distillation
+Both use the supervised law printed in the paper's Table 6, which is not fitted here (its runs were not
+released). Its uncertainty is propagated: every draw has a different supervised law, and the distillation
 laws are refitted to it.
 
-:func:`runs` is fitted to the 354 runs. :func:`curves` is Eq. 8 in all nine coefficients, fitted to the
-curves that the authors drew of their own fit. The token counts of the 20 curves were read from a colour
-scale in bins of 1 %, whose ends are less certain; they are fitted along, within 3 %.
+:func:`fit_runs` fits the 354 runs. :func:`fit_curves` fits Eq. 8, in all nine coefficients, to the curves
+that the authors drew of their own fit. The token counts of the 20 curves were read from a color scale in
+bins of 1 %, whose ends are less certain; they are fitted too, within 3 %.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from scaling.calibration.calibration import Calibration, Provenance
 
 Array = NDArray[np.float64]
 
-# Table 6: value, 90 % interval, half of the last printed digit.
 PRINTED = {
     "E": (1.220, 1.190, 1.247, 0.0005),
     "A": (3355.0, 3346.0, 3360.0, 0.5),
@@ -35,27 +34,29 @@ PRINTED = {
     "beta": (0.431, 0.428, 0.433, 0.0005),
     "gamma": (0.452, 0.442, 0.461, 0.0005),
 }
-RESIDUAL = 0.004
+"""Table 6: value, ends of the 90 % interval, half of the last printed digit."""
+RESIDUAL_SD = 0.004
+"""Assumed residual of the supervised law, relative; the paper's Figure 5 spans 1 %."""
 PAPER = "Busbridge et al. 2025, Distillation Scaling Laws, arXiv 2502.08606 (ICML 2025)"
 
 
-def printed_supervised(draws: int = 400, seed: int = 0) -> Calibration:
-    """The supervised law of Table 6, with draws.
+def supervised_from_table6(draws: int = 400, seed: int = 0) -> Calibration:
+    """Return the supervised law of Table 6, with draws.
 
-    The printed intervals say nothing about correlations, and independent draws from them would spread the
-    predicted losses ten times as wide as the residuals of the fit. So the law is linearised over the design
-    that the paper describes, with residuals of 0.4 % (its Figure 5 spans 1 %), and the printed intervals are
-    an independent Gaussian each on top; rounding is drawn uniformly.
+    The printed intervals give no correlations, and independent draws from them would spread the predicted
+    losses ten times as wide as the residuals of the fit. So the law is linearized over the design that the
+    paper describes, with residuals of ``RESIDUAL_SD``, and combined with independent Gaussians of the printed
+    intervals; rounding is drawn uniformly.
     """
     rng = np.random.default_rng(seed)
     law = SupervisedLaw(**{name: row[0] for name, row in PRINTED.items()})
     N, D = supervised_design()
     derivatives = law.derivatives(N, D)
-    jacobian = np.stack([derivatives.own[name] / derivatives.loss for name in PRINTED], axis=1) / RESIDUAL
-    centre = np.array([row[0] for row in PRINTED.values()])
-    printed = np.array([(high - low) / (2 * 1.645) for _, low, high, _ in PRINTED.values()]) / centre
+    jacobian = np.stack([derivatives.own[name] / derivatives.loss for name in PRINTED], axis=1) / RESIDUAL_SD
+    center = np.array([row[0] for row in PRINTED.values()])
+    printed = np.array([(high - low) / (2 * 1.645) for _, low, high, _ in PRINTED.values()]) / center
     covariance = np.linalg.inv(jacobian.T @ jacobian + np.diag(printed**-2.0))
-    moved = centre * np.exp(rng.multivariate_normal(np.zeros(len(centre)), covariance, size=draws))
+    moved = center * np.exp(rng.multivariate_normal(np.zeros(len(center)), covariance, size=draws))
     rounding = np.array([row[3] for row in PRINTED.values()])
     moved += rng.uniform(-rounding, rounding, size=moved.shape)
     return Calibration(
@@ -68,7 +69,7 @@ def printed_supervised(draws: int = 400, seed: int = 0) -> Calibration:
 
 
 def supervised_design() -> tuple[Array, Array]:
-    """Parameters and tokens of about 73 runs, as appendix E.2 describes them."""
+    """Return parameters and tokens of about 73 runs, as appendix E.2 describes them."""
     fixed_ratio = np.geomspace(143e6, 12.6e9, 11)
     long = np.geomspace(198e6, 7.75e9, 6)
     N, D = [fixed_ratio, long], [20 * fixed_ratio, np.full(6, 512e9)]
@@ -79,12 +80,12 @@ def supervised_design() -> tuple[Array, Array]:
     return np.concatenate(N), np.concatenate(D)
 
 
-def runs(draws: int = 400) -> Fit:
-    """All 354 runs: Eq. 8 in its eight identifiable coefficients, and both effective-tokens laws."""
+def fit_runs(draws: int = 400) -> Fit:
+    """Fit all 354 runs: Eq. 8 in its eight identifiable coefficients, and both effective-tokens laws."""
     return fit(
         datasets.figure1(),
         laws=["published", "effective-tokens", "effective-tokens-capacity"],
-        supervised=printed_supervised(draws),
+        supervised=supervised_from_table6(draws),
         objective=Objective(delta=np.inf, priors=False),
         draws=draws,
         name="busbridge2025-figure1-runs",
@@ -92,13 +93,13 @@ def runs(draws: int = 400) -> Fit:
     )
 
 
-def curves(draws: int = 400) -> Fit:
-    """The authors' curves, with the tokens that their reading leaves open."""
-    table = with_tokens(datasets.figure1_curves())
+def fit_curves(draws: int = 400) -> Fit:
+    """Fit the authors' curves, with token counts refined within the precision of their reading."""
+    table = refine_tokens(datasets.figure1_curves())
     return fit(
         table,
         laws=["published-9"],
-        supervised=printed_supervised(draws),
+        supervised=supervised_from_table6(draws),
         objective=Objective(delta=np.inf, priors=False),
         draws=draws,
         held_out=False,
@@ -107,10 +108,10 @@ def curves(draws: int = 400) -> Fit:
     )
 
 
-def with_tokens(table: pd.DataFrame, tolerance: float = 0.03) -> pd.DataFrame:
-    """The table with the tokens of every curve moved, by ``tolerance`` at most, to where Eq. 8 fits best."""
-    rows, law = Rows.of(table), printed_supervised().supervised
-    coordinates = NineCoordinates(rows.centre())
+def refine_tokens(table: pd.DataFrame, tolerance: float = 0.03) -> pd.DataFrame:
+    """Return the table with the tokens of every curve moved by at most ``tolerance`` to fit Eq. 8 best."""
+    rows, law = Rows.of(table), supervised_from_table6().supervised
+    coordinates = NineCoordinates(rows.center())
     cell = table.groupby(["params", "tokens"], sort=False).ngroup().to_numpy()
     size = len(coordinates.space)
 

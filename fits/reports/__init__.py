@@ -1,1 +1,1 @@
-"""A fit as text, as an HTML page, and as the calibration file that the planner reads."""
+"""Reports of a fit as text, JSON and HTML, and its calibration for the planner."""

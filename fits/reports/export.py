@@ -1,4 +1,4 @@
-"""A fit as the calibration file that the planner reads."""
+"""Export of a fit as a calibration for the planner."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fits.table.flops import architecture
+from fits.table.flops import table_architecture
 from scaling.calibration.calibration import Calibration, Provenance
 from scaling.calibration.region import Range, Region
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from fits.fitting import Fit
 
 
-def calibration(fit: Fit) -> Calibration:
-    """The laws, draws, region and provenance of a fit."""
+def to_calibration(fit: Fit) -> Calibration:
+    """Return the laws, draws, region and provenance of a fit as a calibration."""
     warnings = [str(finding) for finding in fit.findings]
     warnings += [
         f"{law}: {found.status} ({found.detail})" if found.detail else f"{law}: {found.status}"
@@ -34,13 +34,13 @@ def calibration(fit: Fit) -> Calibration:
         draws={law: dict(columns) for law, columns in fit.draws.items()},
         region=region(fit),
         residual_sd=residual_sd(fit),
-        architecture=architecture(fit.table, fit.architecture),
+        architecture=table_architecture(fit.table, fit.architecture),
         provenance=Provenance(
             source=fit.source or fit.name,
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             software={name: importlib.metadata.version(name) for name in ("distlaw", "numpy", "scipy")},
-            corpus=_only(fit.table, "corpus"),
-            tokenizer=_only(fit.table, "tokenizer"),
+            corpus=_single_value(fit.table, "corpus"),
+            tokenizer=_single_value(fit.table, "tokenizer"),
             notes=(*fit.notes, *((f"supervised law: {fit.given}",) if fit.given else ())),
             warnings=tuple(warnings),
         ),
@@ -48,33 +48,33 @@ def calibration(fit: Fit) -> Calibration:
 
 
 def region(fit: Fit) -> Region:
-    """The smallest and largest value of each variable among the fitted runs."""
+    """Return the smallest and largest value of each variable among the fitted runs."""
     used = fit.table[fit.table["excluded"] == ""]
-    alone, distilled = used[used["kind"] == "supervised"], used[used["kind"] == "distillation"]
+    supervised, distilled = used[used["kind"] == "supervised"], used[used["kind"] == "distillation"]
     ratio = distilled["teacher_loss"] / fit.supervised.loss(distilled["params"], distilled["tokens"])
     return Region(
-        params=_range(alone, "params"),
-        tokens=_range(alone, "tokens"),
+        params=_range(supervised, "params"),
+        tokens=_range(supervised, "tokens"),
         student_params=_range(distilled, "params"),
         student_tokens=_range(distilled, "tokens"),
         teacher_params=_range(distilled, "teacher_params"),
         teacher_tokens=_range(distilled, "teacher_tokens"),
         teacher_loss=_range(distilled, "teacher_loss"),
         teacher_loss_ratio=_range(distilled.assign(ratio=ratio), "ratio"),
-        runs={"supervised": len(alone), "distillation": len(distilled)},
+        runs={"supervised": len(supervised), "distillation": len(distilled)},
     )
 
 
 def residual_sd(fit: Fit) -> dict[str, float]:
-    """Root mean square of observed minus predicted loss, nats/token, by law."""
+    """Return the rms of observed minus predicted loss, nats/token, by law."""
     found: dict[str, float] = {}
     for law, estimate in fit.estimates.items():
         rows = estimate.model.rows
         residual = rows.L - estimate.losses
-        if rows.supervised:
-            found.setdefault("supervised", float(np.sqrt(np.mean(residual[: rows.supervised] ** 2))))
-        if rows.distillations:
-            found[law] = float(np.sqrt(np.mean(residual[rows.supervised :] ** 2)))
+        if rows.n_supervised:
+            found.setdefault("supervised", float(np.sqrt(np.mean(residual[: rows.n_supervised] ** 2))))
+        if rows.n_distillations:
+            found[law] = float(np.sqrt(np.mean(residual[rows.n_supervised :] ** 2)))
     return found
 
 
@@ -84,6 +84,6 @@ def _range(table: pd.DataFrame, column: str) -> Range | None:
     return float(table[column].min()), float(table[column].max())
 
 
-def _only(table: pd.DataFrame, column: str) -> str:
+def _single_value(table: pd.DataFrame, column: str) -> str:
     names = list(table[column].dropna().unique()) if column in table else []
     return str(names[0]) if len(names) == 1 else ""

@@ -1,4 +1,4 @@
-"""Tables of runs: reading files of any tool, validation, FLOPs of a run, and thinning of checkpoints.
+"""Tables of runs: reading files of any tool, validation, FLOPs of a run, thinning of checkpoints.
 
 Imports nothing else of ``fits``.
 """

@@ -1,4 +1,4 @@
-"""Cells of a table as numbers and as names of runs, whatever type they were read with."""
+"""Conversion of table cells of any type to numbers and to names of runs."""
 
 from __future__ import annotations
 
@@ -10,56 +10,63 @@ import pandas as pd
 from scaling.errors import InputError
 from scaling.units import Unit, parse_quantity, unit_of
 
-EMPTY = frozenset(
+EMPTY_TEXTS = frozenset(
     ("", "-", "--", "n/a", "na", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na", "#n/a n/a")
 )
 """Text, in lower case, that stands for an empty cell."""
 HEADERS = "headers"
-"""The attribute of a table that holds the headers of its file, by column of ours."""
-DECIMALS = (".", ",")
+"""Attribute of a table with the headers of its file, by canonical column."""
+DECIMAL_MARKS = (".", ",")
 _COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?\s*[a-z ]*", re.IGNORECASE)
-"""One comma that may be a decimal comma."""
+"""Number with one comma that may be a decimal comma."""
 _GROUPED = r"^\s*[+-]?\d{1,3}(?:\.\d{3})+\s*$"
-"""Digits in groups of three behind points: thousands where the decimal mark is a comma, or a fraction."""
+"""Digits in groups of three after points: thousands if the decimal mark is a comma, else a fraction."""
 
 
-def column_called(table: pd.DataFrame, column: str) -> str:
-    """A column as its user knows it: ``column 'val/loss' (loss)``."""
+def describe_column(table: pd.DataFrame, column: str) -> str:
+    """Format a column by its header in the file: ``column 'val/loss' (loss)``."""
     header = table.attrs.get(HEADERS, {}).get(column, column)
     return f"column {header!r}" + (f" ({column})" if header != column else "")
 
 
-def absent(values: pd.Series) -> pd.Series[bool]:
-    """The cells that hold nothing, or text that says so."""
+def is_empty(values: pd.Series) -> pd.Series[bool]:
+    """Return a mask of the cells that are empty, or hold one of ``EMPTY_TEXTS``."""
     if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
         return values.isna()
-    return values.isna() | values.astype(str).str.strip().str.lower().isin(EMPTY)
+    return values.isna() | values.astype(str).str.strip().str.lower().isin(EMPTY_TEXTS)
 
 
-def numbers(table: pd.DataFrame, column: str, decimal: str = ".", scale: float = 1.0) -> pd.Series[float]:
-    """A column as floats; ``scale`` multiplies the cells that are plain numbers ("143M" has its own unit).
+def to_numbers(table: pd.DataFrame, column: str, decimal: str = ".", scale: float = 1.0) -> pd.Series[float]:
+    """Return a column as floats.
 
-    Raises InputError, with its row, for a cell that is no number.
+    Args:
+        table: The table.
+        column: Name of the column.
+        decimal: Decimal mark, "." or ",".
+        scale: Factor of cells that are plain numbers; "143M" has its own unit.
+
+    Raises:
+        InputError: with its row, for a cell that is not a number.
     """
     values = table[column]
     if pd.api.types.is_bool_dtype(values):
-        raise InputError(f"{column_called(table, column)} holds true/false, not numbers")
+        raise InputError(f"{describe_column(table, column)} holds true/false, not numbers")
     if pd.api.types.is_numeric_dtype(values):
         return pd.Series(values.to_numpy(np.float64, na_value=np.nan), index=values.index) * scale
     values = values.astype(object)
     truth = values.map(lambda value: isinstance(value, bool | np.bool_))
     if decimal == ",":
-        truth |= values.astype(str).str.contains(_GROUPED)  # 1.234 may be 1234: its own sentence
+        truth |= values.astype(str).str.contains(_GROUPED)  # 1.234 may be 1234: rejected below
     plain = pd.to_numeric(values.mask(truth), errors="coerce").astype(np.float64) * scale
-    for row in map(int, np.flatnonzero(plain.isna() & ~absent(values))):
+    for row in map(int, np.flatnonzero(plain.isna() & ~is_empty(values))):
         text = str(values.iloc[row]).strip()
-        where = f"row {row + 1}, {column_called(table, column)}"
+        where = f"row {row + 1}, {describe_column(table, column)}"
         plain.iloc[row] = _number(text, where, decimal, scale, _unit(column))
     return plain
 
 
 def _unit(column: str) -> Unit:
-    """The unit that a cell of a column of ours may name."""
+    """Return the unit that cells of a canonical column may have."""
     return "FLOPs" if column in ("compute", "flops") else unit_of(column)
 
 
@@ -80,7 +87,7 @@ def _number(text: str, where: str, decimal: str, scale: float, unit: Unit) -> fl
         pointed, joined = text.replace(",", "."), text.replace(",", "")
         other = f", or {joined} if it separates thousands" if re.search(r"\d,\d{3}\D*$", text) else ""
         raise InputError(
-            f"{where}: {text!r} has a comma, perhaps a decimal comma; write {pointed}{other}, or say "
+            f"{where}: {text!r} has a comma, perhaps a decimal comma; write {pointed}{other}, or add "
             "--decimal , for the whole table"
         )
     try:
@@ -90,14 +97,14 @@ def _number(text: str, where: str, decimal: str, scale: float, unit: Unit) -> fl
     return number if re.search(r"[a-z]\s*$", text.lower()) else number * scale
 
 
-def readable(table: pd.DataFrame, column: str) -> bool:
-    """Whether a column holds any number, or nothing, or a comma that may be one's."""
+def holds_numbers(table: pd.DataFrame, column: str) -> bool:
+    """Return True if a column holds any number, a possible decimal comma, or nothing."""
     values = table[column]
     if pd.api.types.is_bool_dtype(values):
         return False
     if pd.api.types.is_numeric_dtype(values):
         return True
-    filled = values[~absent(values)].astype(object)
+    filled = values[~is_empty(values)].astype(object)
     if filled.empty or pd.to_numeric(filled.astype(str), errors="coerce").notna().any():
         return True
     for text in filled.astype(str).unique()[:1000]:
@@ -111,26 +118,26 @@ def readable(table: pd.DataFrame, column: str) -> bool:
     return False
 
 
-def identities(values: pd.Series) -> pd.Series:
-    """Names of runs as text: 3, 3.0 and "3" are one name; empty cells stay empty."""
-    named = values.astype(object).mask(absent(values))
-    text = named.map(_identity, na_action="ignore")
+def run_names(values: pd.Series) -> pd.Series:
+    """Return names of runs as text: 3, 3.0 and "3" are one name; empty cells stay empty."""
+    named = values.astype(object).mask(is_empty(values))
+    text = named.map(_run_name, na_action="ignore")
     return text.astype(object).where(text.notna(), None)
 
 
-def _identity(value: object) -> str:
+def _run_name(value: object) -> str:
     return re.sub(r"^(\d+)\.0+$", r"\1", str(value).strip())
 
 
-def inferred(table: pd.DataFrame, but: frozenset[str]) -> pd.DataFrame:
-    """The table with columns of numbers, or of true and false, as such, except those in ``but``."""
+def infer_types(table: pd.DataFrame, but: frozenset[str]) -> pd.DataFrame:
+    """Convert columns of numbers or booleans from text, except those in ``but``."""
     for column in table.columns.difference(list(but)):
         values = table[column].astype(object).infer_objects()
         if pd.api.types.is_object_dtype(values) or pd.api.types.is_string_dtype(values):
-            told = {"true": True, "false": False}
+            booleans = {"true": True, "false": False}
             lower = values.astype(str).str.lower()
-            if values.notna().all() and lower.isin(list(told)).all():
-                values = lower.map(told)
+            if values.notna().all() and lower.isin(list(booleans)).all():
+                values = lower.map(booleans)
             else:
                 numeric = pd.to_numeric(values, errors="coerce")
                 values = numeric if (numeric.notna() | values.isna()).all() else values

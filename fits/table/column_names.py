@@ -1,7 +1,8 @@
-"""Column names of a runs table: ours, what others call them, and which header is which.
+"""Canonical column names of a runs table, their synonyms, and matching of headers to them.
 
 :data:`SYNONYMS` is the one list of names that are understood without ``--map``. Case, spaces and punctuation
-do not count (``Val/Loss`` is ``val_loss``), a unit in the header does (``tokens (B)``, ``params_millions``).
+are ignored (``Val/Loss`` is ``val_loss``); a unit in the header is applied (``tokens (B)``,
+``params_millions``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from fits.table.units_in_headers import header_parts, loss_unit_of, without_loss_unit
+from fits.table.units_in_headers import loss_unit_of, split_unit, without_loss_unit
 from scaling.errors import InputError
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -69,15 +70,15 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "loss_bits": (),
     "teacher_loss_bits": (),
 }
-"""Each column of ours, and its other names in the order in which the first one found is taken."""
+"""Canonical columns with their synonyms; the first one found is used."""
 SYMBOLS = {
     "N": "params", "D": "tokens", "L": "loss", "C": "compute", "N_T": "teacher_params",
     "D_T": "teacher_tokens", "L_T": "teacher_loss", "N_S": "params", "D_S": "tokens", "L_S": "loss",
     "NT": "teacher_params", "DT": "teacher_tokens", "LT": "teacher_loss", "NS": "params", "DS": "tokens",
     "LS": "loss",
 }  # fmt: skip
-"""The papers' symbols, in this case only."""
-MEASURED = (
+"""Symbols of the papers, case-sensitive."""
+UNAMBIGUOUS = (
     "params",
     "tokens",
     "loss",
@@ -87,82 +88,82 @@ MEASURED = (
     "teacher_tokens",
     "teacher_loss",
 )
-"""Columns that two headers may not both be: which one is meant has to be said."""
-OF_WANDB = {"run": ("ID", "Name"), "status": ("State",)}
-"""Columns of an exported W&B table, which has a column ``State``."""
+"""Canonical columns that only one header may match; with several, ``--map`` has to choose."""
+WANDB_COLUMNS = {"run": ("ID", "Name"), "status": ("State",)}
+"""Headers of exported W&B tables, which have a column ``State``."""
 
 
 def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-_BY_KEY = {_key(name): ours for ours, names in SYNONYMS.items() for name in (ours, *names)}
+_BY_KEY = {_key(name): canonical for canonical, names in SYNONYMS.items() for name in (canonical, *names)}
 _GROUP = re.compile(r"(?i)(config|summary|params|metrics|hparams)[./]")
-"""Prefixes that W&B, MLflow and Lightning put before a name."""
+"""Prefixes of names in W&B, MLflow and Lightning."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A header that fills a column of ours."""
+class HeaderMatch:
+    """Header that is read as a canonical column."""
 
     header: str
     scale: float = 1.0
-    """What numbers without a unit of their own are multiplied by."""
+    """Factor of numbers without their own unit."""
     stated: bool = False
-    """Whether ``--map`` says the unit."""
+    """True if ``--map`` gives the unit."""
     symbol: bool = False
-    """Whether the header is one letter, which may stand for something else."""
+    """True if the header is one letter, which may mean something else."""
 
 
 @dataclass(slots=True)
-class Columns:
-    """How the headers of a table were understood."""
+class ColumnMapping:
+    """Mapping from canonical columns to the headers of a table."""
 
-    sources: dict[str, Source] = field(default_factory=dict)
-    """By column of ours."""
+    sources: dict[str, HeaderMatch] = field(default_factory=dict)
+    """Headers by canonical column."""
     set_aside: set[str] = field(default_factory=set)
-    """Headers called as a column of ours, but not taken for it."""
+    """Headers with the name of a canonical column that are not read as it."""
 
     def new_names(self, headers: Sequence[str]) -> list[str]:
-        """The headers, with those that are understood under our names."""
-        ours = {source.header: name for name, source in self.sources.items()}
-        return [ours.get(h, unused(h) if h in self.set_aside else h) for h in headers]
+        """Return the headers, with canonical names for those that were matched."""
+        canonical = {source.header: name for name, source in self.sources.items()}
+        return [canonical.get(h, unused_name(h) if h in self.set_aside else h) for h in headers]
 
     def notes(self) -> list[str]:
-        """Which headers were read as something else than they are called."""
+        """Return notes on headers that are read under another name or in another unit."""
         other = [
-            f"{ours} is {source.header!r}" + (f" times {source.scale:g}" if source.scale != 1.0 else "")
-            for ours, source in self.sources.items()
-            if source.header != ours or source.scale != 1.0
+            f"{canonical} is {source.header!r}" + (f" times {source.scale:g}" if source.scale != 1.0 else "")
+            for canonical, source in self.sources.items()
+            if source.header != canonical or source.scale != 1.0
         ]
         return [f"columns: {', '.join(other)}"] if other else []
 
 
-def unused(header: str) -> str:
-    """What a column is called that is ours by name only."""
+def unused_name(header: str) -> str:
+    """Return the name of a column that is not read as the canonical column of its name."""
     return f"{header} (not used)"
 
 
-def match(header: str, loss_unit: str | None = None) -> tuple[str, Source] | None:
-    """The column of ours that a header is, if it is one; losses only where they are in ``loss_unit``."""
+def match_header(header: str, loss_unit: str | None = None) -> tuple[str, HeaderMatch] | None:
+    """Match a header to a canonical column; losses only if they are in ``loss_unit``."""
     bare = _GROUP.sub("", header, count=1) if _GROUP.match(header) else header
     if header in SYMBOLS:
-        return SYMBOLS[header], Source(header, symbol=len(header) == 1)
+        return SYMBOLS[header], HeaderMatch(header, symbol=len(header) == 1)
     if loss_unit is not None and loss_unit_of(bare) == loss_unit:
-        ours = _BY_KEY.get(_key(without_loss_unit(bare)))
-        return (ours, Source(header)) if ours in ("loss", "teacher_loss", "loss_se") else None
-    if ours := _BY_KEY.get(_key(bare)):
-        return ours, Source(header)
-    for stem, scale in header_parts(bare):
+        canonical = _BY_KEY.get(_key(without_loss_unit(bare)))
+        return (canonical, HeaderMatch(header)) if canonical in ("loss", "teacher_loss", "loss_se") else None
+    if canonical := _BY_KEY.get(_key(bare)):
+        return canonical, HeaderMatch(header)
+    for stem, scale in split_unit(bare):
         symbol = stem in SYMBOLS and len(stem) == 1
-        ours = SYMBOLS.get(stem) or _BY_KEY.get(_key(stem))
-        if ours and (factor := scale(ours)) is not None:
-            return ours, Source(header, factor, symbol=symbol)
+        canonical = SYMBOLS.get(stem) or _BY_KEY.get(_key(stem))
+        if canonical and (factor := scale(canonical)) is not None:
+            return canonical, HeaderMatch(header, factor, symbol=symbol)
     return None
 
 
-def distinct(headers: Sequence[object]) -> list[str]:
-    """Headers as stripped text; those that occur twice are numbered: ``loss#1``, ``loss#2``."""
+def number_duplicates(headers: Sequence[object]) -> list[str]:
+    """Return headers as stripped text, with duplicates numbered: ``loss#1``, ``loss#2``."""
     names = [str(header).strip().removeprefix("\ufeff").strip() for header in headers]
     counts: dict[str, int] = {}
     found = []
@@ -172,51 +173,56 @@ def distinct(headers: Sequence[object]) -> list[str]:
     return found
 
 
-def columns_of(
+def resolve_columns(
     headers: Sequence[str],
     mapping: Mapping[str, str | None],
     loss_unit: str | None = None,
     other: Collection[str] = (),
-) -> Columns:
-    """Which of the headers (made by :func:`distinct`) is which column of ours.
+) -> ColumnMapping:
+    """Match the headers of a table to canonical columns.
 
-    What ``mapping`` names wins; an empty name says that a column of ours is not in the table. Letters in
-    ``other`` mean something else where a spelled-out name is there, as L and D for layers and width do.
+    Args:
+        headers: Headers as :func:`number_duplicates` returns them.
+        mapping: Header of a canonical column; it takes precedence. An empty name excludes the column.
+        loss_unit: Unit of the losses.
+        other: Symbols that mean something else if a spelled-out name is there, as L and D for layers and
+            width.
 
-    Raises InputError for a mapping that cannot be, and where two headers may be one column.
+    Raises:
+        InputError: for an impossible mapping, and if several headers match one column.
     """
-    found = Columns(_mapped(headers, mapping))
-    absent = {SYMBOLS.get(ours, ours) for ours, theirs in mapping.items() if not theirs}
+    found = ColumnMapping(_mapped_headers(headers, mapping))
+    absent = {SYMBOLS.get(canonical, canonical) for canonical, mapped in mapping.items() if not mapped}
     taken = {source.header for source in found.sources.values()}
-    candidates: dict[str, list[Source]] = {}
+    candidates: dict[str, list[HeaderMatch]] = {}
     for header in headers:
-        matched = match(header, loss_unit) if header not in taken else None
+        matched = match_header(header, loss_unit) if header not in taken else None
         if matched and matched[0] not in found.sources and matched[0] not in absent:
             candidates.setdefault(matched[0], []).append(matched[1])
     if "State" in headers:
-        for ours, names in OF_WANDB.items():
-            candidates.setdefault(ours, []).extend(
-                Source(name) for name in names if name in headers and name not in taken
+        for canonical, names in WANDB_COLUMNS.items():
+            candidates.setdefault(canonical, []).extend(
+                HeaderMatch(name) for name in names if name in headers and name not in taken
             )
-    _refuse_twins(headers, {*found.sources, *absent})
-    for ours, sources in candidates.items():
-        if ours not in found.sources and ours not in absent:
-            found.sources[ours] = _chosen(ours, sources, other)
+    _refuse_duplicates(headers, {*found.sources, *absent})
+    for canonical, sources in candidates.items():
+        if canonical not in found.sources and canonical not in absent:
+            found.sources[canonical] = _choose_header(canonical, sources, other)
     taken = {source.header for source in found.sources.values()}
     found.set_aside = {header for header in headers if header in SYNONYMS and header not in taken}
     return found
 
 
-def _mapped(headers: Sequence[str], mapping: Mapping[str, str | None]) -> dict[str, Source]:
-    found: dict[str, Source] = {}
+def _mapped_headers(headers: Sequence[str], mapping: Mapping[str, str | None]) -> dict[str, HeaderMatch]:
+    found: dict[str, HeaderMatch] = {}
     names: dict[str, str] = {}
-    for ours, theirs in mapping.items():
-        if ours not in SYNONYMS and ours not in SYMBOLS:
+    for canonical, mapped in mapping.items():
+        if canonical not in SYNONYMS and canonical not in SYMBOLS:
             known = ", ".join(sorted({*SYMBOLS, *SYNONYMS}))
-            raise InputError(f"cannot map to {ours!r}; the names are {known}")
-        if not theirs:
+            raise InputError(f"cannot map to {canonical!r}; accepted names: {known}")
+        if not mapped:
             continue
-        name, source = SYMBOLS.get(ours, ours), _source(ours, theirs, headers)
+        name, source = SYMBOLS.get(canonical, canonical), _mapped_header(canonical, mapped, headers)
         if source.header in names:
             raise InputError(f"column {source.header!r} cannot be both {names[source.header]} and {name}")
         if name in found:
@@ -225,70 +231,74 @@ def _mapped(headers: Sequence[str], mapping: Mapping[str, str | None]) -> dict[s
     return found
 
 
-def _source(ours: str, theirs: str, headers: Sequence[str]) -> Source:
-    """The header that a mapping names, with its unit: its own, or a factor as in ``size*1e6``."""
-    header, _, factor = theirs, "", ""
-    if theirs.strip() not in headers and "*" in theirs:
-        header, _, factor = theirs.rpartition("*")
+def _mapped_header(canonical: str, mapped: str, headers: Sequence[str]) -> HeaderMatch:
+    """Return the header that a mapping names, with its unit or a factor as in ``size*1e6``."""
+    header, _, factor = mapped, "", ""
+    if mapped.strip() not in headers and "*" in mapped:
+        header, _, factor = mapped.rpartition("*")
     header = header.strip()
     if header not in headers:
-        raise InputError(f"no column {header!r} to map {ours} to; {listed(headers, header)}")
+        raise InputError(f"no column {header!r} to map {canonical} to; {list_columns(headers, header)}")
     if factor:
         try:
             scale = float(factor)
         except ValueError:
             scale = 0.0
         if not 0.0 < scale < float("inf"):
-            raise InputError(f"--map {ours}={theirs}: a unit is a positive number, as in {ours}={header}*1e9")
-        return Source(header, scale, stated=True)
-    matched = match(header)
-    same = matched is not None and matched[0] == SYMBOLS.get(ours, ours)
-    return matched[1] if matched and same else Source(header)
+            raise InputError(
+                f"--map {canonical}={mapped}: a unit must be a positive number, as in "
+                f"{canonical}={header}*1e9"
+            )
+        return HeaderMatch(header, scale, stated=True)
+    matched = match_header(header)
+    same = matched is not None and matched[0] == SYMBOLS.get(canonical, canonical)
+    return matched[1] if matched and same else HeaderMatch(header)
 
 
-def _refuse_twins(headers: Sequence[str], settled: set[str]) -> None:
-    """Refuse two columns of one name that may both be one of ours."""
+def _refuse_duplicates(headers: Sequence[str], settled: set[str]) -> None:
+    """Reject two columns of one name that both match a canonical column."""
     for header in headers:
         name, mark, number = header.rpartition("#")
-        matched = match(name) if mark and number == "1" and f"{name}#2" in headers else None
+        matched = match_header(name) if mark and number == "1" and f"{name}#2" in headers else None
         if matched and matched[0] not in settled:
             raise InputError(
-                f"the table has two columns called {name!r}; say which one counts, the second for example "
-                f"with {map_option(matched[0], name + '#2')}"
+                f"the table has two columns named {name!r}; choose one, for example the second with "
+                f"{map_option(matched[0], name + '#2')}"
             )
 
 
-def _chosen(ours: str, sources: Sequence[Source], other: Collection[str]) -> Source:
-    """The header that fills a column of ours, of all that may."""
+def _choose_header(canonical: str, sources: Sequence[HeaderMatch], other: Collection[str]) -> HeaderMatch:
+    """Choose the header of a canonical column among those that match it."""
     spelled = [source for source in sources if not (source.symbol and source.header in other)]
     spelled = spelled or list(sources)
-    if ours not in MEASURED:
-        order = [ours, *SYNONYMS[ours]]
+    if canonical not in UNAMBIGUOUS:
+        order = [canonical, *SYNONYMS[canonical]]
         rank = {_key(name): place for place, name in reversed(list(enumerate(order)))}
         return min(spelled, key=lambda source: rank.get(_key(source.header), len(order)))
     if len(spelled) > 1:
         names = " and ".join(repr(source.header) for source in spelled)
         raise InputError(
-            f"columns {names} may each be {ours}; say which one is with {map_option(ours, spelled[0].header)}"
+            f"columns {names} all match {canonical}; choose one, for example with "
+            f"{map_option(canonical, spelled[0].header)}"
         )
     return spelled[0]
 
 
-def listed(headers: Sequence[str], wanted: str) -> str:
-    """The columns that are there, and the one that ``wanted`` may have meant."""
+def list_columns(headers: Sequence[str], wanted: str) -> str:
+    """List the columns of a table, and the one most similar to ``wanted``."""
     close = get_close_matches(wanted, headers, n=1)
     there = ", ".join(headers)
     return f"the columns are: {there}" + (f" (did you mean {close[0]!r}?)" if close else "")
 
 
-def map_option(ours: str, header: str, scale: float | None = None) -> str:
-    """The option that maps a header to a column of ours, in a unit, as it is typed in a shell."""
-    return f"--map {shlex.quote(map_part(ours, header, scale))}"
+def map_option(canonical: str, header: str, scale: float | None = None) -> str:
+    """Return the shell option that maps a header, in a unit, to a canonical column."""
+    return f"--map {shlex.quote(map_part(canonical, header, scale))}"
 
 
-def map_part(ours: str, header: str, scale: float | None = None) -> str:
-    """One part of the list that ``--map`` takes: ``D=tokens*1e9``."""
-    symbol = next((symbol for symbol, name in SYMBOLS.items() if name == ours), ours)
+def map_part(canonical: str, header: str, scale: float | None = None) -> str:
+    """Return one part of the list of ``--map``: ``D=tokens*1e9``."""
+    symbol = next((symbol for symbol, name in SYMBOLS.items() if name == canonical), canonical)
     name = '"' + header.replace('"', '""') + '"' if re.search(r"[,=*\"']", header) else header
     unit = "" if scale is None else "*" + re.sub(r"e\+?0*", "e", f"{scale:g}")
     return f"{symbol}={name}{unit}"
@@ -297,21 +307,29 @@ def map_part(ours: str, header: str, scale: float | None = None) -> str:
 def parse_mapping(
     text: str, option: str = "--map", example: str = "N=params,D=tokens,L=loss", *, absent: bool = False
 ) -> dict[str, str]:
-    """``"N=params,D=tokens"`` as a mapping; raises InputError, naming ``option``, where it is not one.
+    """Parse a list such as ``"N=params,D=tokens"`` to a mapping.
 
-    A name with a comma, an equals sign or an asterisk is quoted: ``L="wd=0.1, val/loss"``. With ``absent``
-    a name may be empty: ``method=`` says that the table has no such column.
+    A name with a comma, an equals sign or an asterisk is quoted: ``L="wd=0.1, val/loss"``.
+
+    Args:
+        text: The list.
+        option: Name of the option in messages.
+        example: Example of a list in messages.
+        absent: Accept an empty name: ``method=`` excludes the column.
+
+    Raises:
+        InputError: for any other text.
     """
     parts = [part for part in re.findall(r'(?:"(?:[^"]|"")*"|[^,"])+|"', text) if part.strip()]
     pairs = [[side.strip() for side in part.partition("=")[::2]] for part in parts]
     whole = all("=" in part for part in parts)
-    if not whole or not all(ours and (theirs or absent) for ours, theirs in pairs):
-        raise InputError(f"{option} is a list like {example}, not {text!r}")
-    named = [ours for ours, _ in pairs]
-    for ours in named:
-        if named.count(ours) > 1:
-            raise InputError(f"{option} gives {ours} {named.count(ours)} times: {text!r}")
-    return {ours: _unquoted(theirs, option, text) for ours, theirs in pairs}
+    if not whole or not all(canonical and (mapped or absent) for canonical, mapped in pairs):
+        raise InputError(f"{option} must be a list like {example}, not {text!r}")
+    named = [canonical for canonical, _ in pairs]
+    for canonical in named:
+        if named.count(canonical) > 1:
+            raise InputError(f"{option} gives {canonical} {named.count(canonical)} times: {text!r}")
+    return {canonical: _unquoted(mapped, option, text) for canonical, mapped in pairs}
 
 
 def _unquoted(name: str, option: str, text: str) -> str:
@@ -319,5 +337,5 @@ def _unquoted(name: str, option: str, text: str) -> str:
         return name
     whole = re.fullmatch(r'"((?:[^"]|"")*)"\s*(\*.*)?', name)
     if whole is None:
-        raise InputError(f"{option}: a quoted name ends with its quote: {text!r}")
+        raise InputError(f"{option}: a quoted name must end with a quotation mark: {text!r}")
     return whole[1].replace('""', '"') + (whole[2] or "")

@@ -1,4 +1,4 @@
-"""One thing that limits what can be learned from a table, with its cure."""
+"""Findings about a table's design, each with a remedy."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One thing about the design that limits what can be learned."""
+    """Limit of what a design can identify, with a remedy."""
 
     level: str
-    """"refuse": nothing can be fitted; "warn": something will not be determined."""
-    what: str
-    """What is wrong, with the numbers."""
-    mend: str
-    """The runs that would mend it."""
+    """"refuse" if nothing can be fitted, "warn" if something is not determined."""
+    message: str
+    """Problem, with its numbers."""
+    remedy: str
+    """Runs or changes that would solve it."""
 
     def __str__(self) -> str:
-        return f"{self.what}. {self.mend}"
+        return f"{self.message}. {self.remedy}"

@@ -1,4 +1,4 @@
-"""What training costs, as far as a table of runs says it."""
+"""Architecture of the models of a table, and FLOPs of their training."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from scaling.costs.accounting import training_effect as effect_on_training
 from scaling.costs.flops import FORWARDS_PER_STEP, Architecture
 from scaling.errors import InputError
 
-NAMES = {
+COLUMN_ALIASES = {
     **{name: (name, *SYNONYMS[name]) for name in ("context", "vocab", "aspect_ratio")},
     "width": ("d_model", "hidden_size", "n_embd", "width", "model_dim", "embed_dim", "hidden_dim"),
     "layers": ("n_layers", "n_layer", "num_layers", "num_hidden_layers", "layers", "depth"),
 }
-"""What columns call the numbers that FLOPs are counted with, the first one found being taken."""
-SMALLEST = {"context": 1.0, "vocab": 2.0}
+"""Column names of the numbers that FLOPs are counted with; the first one found is used."""
+MIN_VALUES = {"context": 1.0, "vocab": 2.0}
 
 
-def architecture(table: pd.DataFrame, given: Mapping[str, float] | None = None) -> Architecture:
-    """The FLOP accounting of these models: what is ``given``, else what the table says, else assumed.
+def table_architecture(table: pd.DataFrame, given: Mapping[str, float] | None = None) -> Architecture:
+    """Return the architecture that FLOPs are counted with: ``given``, else from the table, else assumed.
 
-    Where a column holds several values, the median row's counts.
+    The median row of a column is used.
 
-    Raises InputError for a given name that is not ``context``, ``vocab`` or ``aspect_ratio``.
+    Raises:
+        InputError: for a given name other than ``context``, ``vocab`` or ``aspect_ratio``.
     """
     found = Architecture(origins=dict.fromkeys(COUNTED, ASSUMED))
     for name in COUNTED:
-        value, origin = _of_table(table, name)
+        value, origin = _table_value(table, name)
         found = with_numbers(found, origin, **{name: value or getattr(found, name)})
     unknown = sorted({*(given or {})} - {*COUNTED})
     if unknown:
@@ -41,29 +42,29 @@ def architecture(table: pd.DataFrame, given: Mapping[str, float] | None = None) 
     return with_numbers(found, GIVEN, **(given or {}))
 
 
-def counted(table: pd.DataFrame, given: Mapping[str, float] | None = None) -> Accounting:
-    """The accounting in words, and what its assumed numbers change for the table's median model."""
-    models = architecture(table, given)
+def table_accounting(table: pd.DataFrame, given: Mapping[str, float] | None = None) -> Accounting:
+    """Describe the architecture, and the effect of its assumed numbers on the table's median model."""
+    models = table_architecture(table, given)
     used = table[table["excluded"] == ""] if "excluded" in table else table
     size = float(np.exp(np.median(np.log(used["params"])))) if len(used) else 1e6
     found = accounting(models, models)
     return accounting(models, models, effect_on_training(found, models, size))
 
 
-def basis(found: Accounting) -> list[str]:
-    """What plans will count FLOPs with, and what the assumed numbers of it change; a sentence each."""
-    how = "" if not found.effect else " Say --context, --vocab and --aspect-ratio, or add such columns."
+def accounting_lines(found: Accounting) -> list[str]:
+    """Describe the architecture that plans count FLOPs with, and the effect of assumed numbers."""
+    how = "" if not found.effect else " Give --context, --vocab and --aspect-ratio, or add such columns."
     return [f"{found}.", *([found.effect + how] if found.effect else [])]
 
 
 def training_flops(table: pd.DataFrame) -> tuple[pd.Series[float], str]:
-    """FLOPs a token of training each row's model, and the rule in words.
+    """Return training FLOPs per token (rows,) of each row's model, and the rule in words.
 
-    3 F(N) of the table's architecture where it gives one vocabulary and context, 6 N elsewhere.
+    It is 3 F(N) if the table gives one vocabulary and one context, else 6 N.
     """
     if not all(len(np.unique(_values(table, name))) == 1 for name in ("vocab", "context")):
         return 6.0 * table["params"], "compute / (6 params), attention and vocabulary not counted"
-    models = architecture(table)
+    models = table_architecture(table)
     forward = models.forward_flops(table["params"].to_numpy(np.float64))
     cost = pd.Series(FORWARDS_PER_STEP * forward, index=table.index)
     rule = "compute / (3 F), attention and vocabulary counted"
@@ -72,8 +73,8 @@ def training_flops(table: pd.DataFrame) -> tuple[pd.Series[float], str]:
     return cost, f"{rule}, aspect ratio {models.aspect_ratio:g} ({origin})" if assumed else rule
 
 
-def _of_table(table: pd.DataFrame, name: str) -> tuple[float | None, str]:
-    """The value that a table gives, if any, and where it comes from."""
+def _table_value(table: pd.DataFrame, name: str) -> tuple[float | None, str]:
+    """Return the value that a table gives, if any, and its origin."""
     values = _values(table, name)
     if name == "aspect_ratio" and not len(values):
         values = _aspect_ratios(table)
@@ -87,7 +88,7 @@ def _of_table(table: pd.DataFrame, name: str) -> tuple[float | None, str]:
 
 
 def _aspect_ratios(table: pd.DataFrame) -> NDArray[np.float64]:
-    """d_model / n_layers of every row that has both."""
+    """Return d_model / n_layers of every row that has both."""
     width, layers = (_column(table, name) for name in ("width", "layers"))
     if width is None or layers is None:
         return np.empty(0)
@@ -96,11 +97,11 @@ def _aspect_ratios(table: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _values(table: pd.DataFrame, name: str) -> NDArray[np.float64]:
-    """The plausible numbers of a column, a row each; empty where there is none."""
+    """Return the plausible numbers of a column; empty if there are none."""
     column = _column(table, name)
     if column is None:
         return np.empty(0)
-    return _positive(pd.to_numeric(table[column], errors="coerce"), SMALLEST.get(name, 0.0))
+    return _positive(pd.to_numeric(table[column], errors="coerce"), MIN_VALUES.get(name, 0.0))
 
 
 def _positive(values: pd.Series[float], least: float = 0.0) -> NDArray[np.float64]:
@@ -109,13 +110,13 @@ def _positive(values: pd.Series[float], least: float = 0.0) -> NDArray[np.float6
 
 
 def _column(table: pd.DataFrame, name: str) -> str | None:
-    """The column of this name or of another name for it; a prefix such as ``model.`` does not count."""
+    """Find a column by one of its names, ignoring prefixes such as ``model.``."""
     own = [header for header in table.columns if not str(header).lower().startswith("teacher")]
     bare = {_bare(header): header for header in reversed(own)}
-    keys = (alias.replace("_", "") for alias in NAMES[name])
+    keys = (alias.replace("_", "") for alias in COLUMN_ALIASES[name])
     return next((str(bare[key]) for key in keys if key in bare), None)
 
 
 def _bare(header: object) -> str:
-    """A column's name without prefix, case and punctuation."""
+    """Return a column's name without prefix, case and punctuation."""
     return re.sub(r"[^a-z0-9]", "", re.split(r"[./]", str(header))[-1].lower())

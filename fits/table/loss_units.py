@@ -1,4 +1,4 @@
-"""Losses in other units than nats/token: what converts them, and what gives them away."""
+"""Losses in units other than nats/token: detection and conversion."""
 
 from __future__ import annotations
 
@@ -7,30 +7,33 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from fits.table.cells import HEADERS, column_called
-from fits.table.column_names import Source, map_option, match
+from fits.table.cells import HEADERS, describe_column
+from fits.table.column_names import HeaderMatch, map_option, match_header
 from fits.table.units_in_headers import LOSS_UNITS, loss_unit_of
 from scaling.errors import InputError
 
-LOSSES = ("loss", "teacher_loss")
+LOSS_COLUMNS = ("loss", "teacher_loss")
 MAPPED = "mapped"
-"""The attribute of a table that lists the columns of ours that ``--map`` named."""
-LEAST, SAME, MOST = 3, 0.005, 0.9
-"""Two measures of one loss agree, in as many rows, to within this share, in this share of the rows."""
-IN_BITS = {"loss_bits": "loss", "teacher_loss_bits": "teacher_loss"}
-"""Losses in bits/token, by the column in nats/token that they fill."""
+"""Attribute of a table with the canonical columns that ``--map`` named."""
+MIN_ROWS, AGREEMENT_TOLERANCE, AGREEING_SHARE = 3, 0.005, 0.9
+"""Two measures of one loss agree if, of at least ``MIN_ROWS`` rows, this share agrees to this tolerance."""
+COLUMNS_IN_BITS = {"loss_bits": "loss", "teacher_loss_bits": "teacher_loss"}
+"""Columns in bits/token, with the column in nats/token that each converts to."""
 
 
-def checked_unit(loss_unit: str | None, bytes_per_token: float | None) -> str | None:
-    """The unit of a table's losses, None where it is not given.
+def validate_loss_unit(loss_unit: str | None, bytes_per_token: float | None) -> str | None:
+    """Return the unit of a table's losses, None if it is not given.
 
-    Raises InputError for a unit that is none, and for bits/byte without the text's bytes per token.
+    Raises:
+        InputError: for an unknown unit, and for bits/byte without the text's bytes per token.
     """
     if loss_unit is not None and loss_unit not in LOSS_UNITS:
-        raise InputError(f"the unit of a loss is one of {', '.join(LOSS_UNITS)}, not {loss_unit!r}")
+        raise InputError(f"the unit of a loss must be one of {', '.join(LOSS_UNITS)}, not {loss_unit!r}")
     if bytes_per_token is not None:
         if not (np.isfinite(bytes_per_token) and bytes_per_token > 0):
-            raise InputError(f"--bytes-per-token is a positive number, such as 4.2; not {bytes_per_token:g}")
+            raise InputError(
+                f"--bytes-per-token must be a positive number, such as 4.2, not {bytes_per_token:g}"
+            )
         if loss_unit not in (None, "bits/byte"):
             raise InputError(f"--bytes-per-token converts losses in bits/byte, not in {loss_unit}")
         return "bits/byte"
@@ -46,38 +49,41 @@ _BYTES = (
 
 
 def how_to_convert(unit: str) -> str:
-    """The option to type for losses in a unit."""
+    """Return the option that converts losses in a unit."""
     if unit == "bits/byte":
         return "--bytes-per-token 4.2, the mean bytes of a token in that text (1 for a law in nats/byte)"
     return f"--loss-unit {unit}"
 
 
-def refuse_named_otherwise(sources: Mapping[str, Source], loss_unit: str | None) -> None:
-    """Refuse a loss whose header says another unit than the one it is taken in."""
-    for ours in LOSSES:
-        named = loss_unit_of(sources[ours].header) if ours in sources else None
+def refuse_other_unit_in_header(sources: Mapping[str, HeaderMatch], loss_unit: str | None) -> None:
+    """Reject a loss whose header names a unit other than ``loss_unit``."""
+    for canonical in LOSS_COLUMNS:
+        named = loss_unit_of(sources[canonical].header) if canonical in sources else None
         if named is None or named == loss_unit:
             continue
-        header = sources[ours].header
+        header = sources[canonical].header
         if loss_unit is None:
             raise InputError(
-                f"column {header!r} is called by the unit {named}, and losses are in nats/token; "
+                f"column {header!r} names the unit {named}, but losses must be in nats/token; "
                 f"to convert it, add {how_to_convert(named)}"
             )
-        raise InputError(f"column {header!r} is called by the unit {named}, not {loss_unit}; which is it?")
+        raise InputError(
+            f"column {header!r} names the unit {named}, but --loss-unit is {loss_unit}; rename it or change "
+            "the unit"
+        )
 
 
-def in_nats(table: pd.DataFrame, loss_unit: str | None, bytes_per_token: float | None) -> list[str]:
-    """Convert the losses of a table in place; a note on what was done."""
-    for bits, nats in IN_BITS.items():
+def convert_to_nats(table: pd.DataFrame, loss_unit: str | None, bytes_per_token: float | None) -> list[str]:
+    """Convert the losses of a table to nats/token in place, and return notes on it."""
+    for bits, nats in COLUMNS_IN_BITS.items():
         if bits in table and nats not in table:
             table[nats] = table[bits] * np.log(2.0)
     if loss_unit in (None, "nats/token"):
         return []
-    there = [column for column in LOSSES if column in table]
+    there = [column for column in LOSS_COLUMNS if column in table]
     if loss_unit == "perplexity":
         for column in there:
-            _refuse_no_perplexity(table, column)
+            _refuse_perplexity_below_one(table, column)
         if "loss_se" in table and "loss" in table:
             table["loss_se"] = table["loss_se"] / table["loss"]
         for column in there:
@@ -90,43 +96,46 @@ def in_nats(table: pd.DataFrame, loss_unit: str | None, bytes_per_token: float |
     return [f"losses are converted from {loss_unit} with ln 2{per}"]
 
 
-def _refuse_no_perplexity(table: pd.DataFrame, column: str) -> None:
+def _refuse_perplexity_below_one(table: pd.DataFrame, column: str) -> None:
     low = table[column] < 1.0
     if low.any():
         row = int(np.flatnonzero(low)[0])
         raise InputError(
-            f"row {row + 1}, {column_called(table, column)}: a perplexity is at least 1, not "
+            f"row {row + 1}, {describe_column(table, column)}: a perplexity is at least 1, not "
             f"{table[column].iloc[row]:g}"
         )
 
 
-def refuse_contradicting(table: pd.DataFrame) -> None:
-    """Refuse a loss beside a perplexity, or bits, of another loss: which one is the held-out one?
+def refuse_contradictory_losses(table: pd.DataFrame) -> None:
+    """Reject a loss beside a perplexity, or bits, of a different loss.
 
     Perplexities are exponentials of losses, bits/token are 1/ln 2 times them, bits/byte proportional.
     """
     for column in table.columns:
         header = str(column)
         unit = loss_unit_of(header)
-        found = match(header, unit) if unit else None
+        found = match_header(header, unit) if unit else None
         if unit is None or found is None or found[0] != "loss":
             continue
         other = pd.to_numeric(table[column], errors="coerce")
         nats = np.log(other.where(other > 0)) if unit == "perplexity" else other * np.log(2.0)
         ratio = (nats / table["loss"]).replace([np.inf, -np.inf], np.nan).dropna()
         right = float(ratio.median()) if unit == "bits/byte" else 1.0
-        if len(ratio) < LEAST or (np.abs(ratio / right - 1.0) < SAME).mean() > MOST:
+        if (
+            len(ratio) < MIN_ROWS
+            or (np.abs(ratio / right - 1.0) < AGREEMENT_TOLERANCE).mean() > AGREEING_SHARE
+        ):
             continue
-        called = table.attrs.get(HEADERS, {}).get("loss", "loss")
+        loss_header = table.attrs.get(HEADERS, {}).get("loss", "loss")
         raise InputError(
-            f"columns {called!r} and {header!r} measure different things (by their values, not by the unit); "
-            f"say which is the held-out loss, {map_option('loss', called)} or "
+            f"columns {loss_header!r} and {header!r} measure different losses (by their values, not their "
+            f"units); choose the held-out one, {map_option('loss', loss_header)} or "
             f"{map_option('loss', header)} {how_to_convert(unit)}"
         )
 
 
 def missing_loss(headers: Sequence[str]) -> tuple[str, str]:
-    """The header of a loss in another unit, and the option that converts it; empty where there is none."""
+    """Return the header of a loss in another unit, and the option that converts it; empty if none."""
     for header in headers:
         unit = loss_unit_of(header)
         if unit is not None and "teacher" not in header.lower():

@@ -31,7 +31,7 @@ def import_pyarrow(what: str) -> ModuleType:
 
 
 def zstd_reader(source: Path | io.BytesIO) -> BinaryIO:
-    """Open a Zstandard file, or its bytes, for reading what it holds once it is decompressed."""
+    """Open a Zstandard file, or its bytes, for reading its decompressed content."""
     pyarrow = import_pyarrow("a Zstandard file (.zst)")
     stream = pyarrow.input_stream(source, compression="zstd")
     return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream)))
@@ -40,7 +40,7 @@ def zstd_reader(source: Path | io.BytesIO) -> BinaryIO:
 def parquet_parts(file: BinaryIO, rows: int) -> Iterator[pd.DataFrame]:
     """Yield the table in a Parquet file, ``rows`` rows at a time, with nested fields as dotted columns.
 
-    What is being decompressed is read as a whole: Parquet files are read from the end.
+    A compressed file is read as a whole first, as Parquet files are read from the end.
     """
     pyarrow = import_pyarrow("a Parquet file")
     on_disk = isinstance(file, io.BufferedReader) and file.seekable()

@@ -1,4 +1,4 @@
-"""Values that no run can have: units that were mixed up, columns that are not what they are called."""
+"""Rejection of values that no run can have: confused units, misnamed columns."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ import shlex
 import numpy as np
 import pandas as pd
 
-from fits.table.cells import HEADERS, column_called
+from fits.table.cells import HEADERS, describe_column
 from fits.table.column_names import map_part
 from fits.table.units_in_headers import PF_DAY
 from fits.table.validation import LARGEST_VOCABULARY, uniform_loss
 from scaling.calibration.calibration import Calibration
 from scaling.errors import InputError
 
-BETWEEN = {"params": (1e3, 1e15), "tokens": (1e3, 1e18)}
-"""Sizes outside are of another unit, or another column."""
+PLAUSIBLE_RANGE = {"params": (1e3, 1e15), "tokens": (1e3, 1e18)}
+"""Plausible range of parameters and tokens."""
 TOKENS_PER_PARAM = (0.2, 1e4)
-"""A median run outside is refused unless the units are said: one of the two columns is in another unit."""
+"""Range of the median tokens per parameter that is accepted unless ``--map`` gives the units."""
 USUAL_TOKENS_PER_PARAM = 20.0
 SCALES = (1e3, 1e6, 1e9, 1e12)
 COMPUTE_UNITS = {
     "GFLOP": 1e9, "TFLOP": 1e12, "PFLOP": 1e15, "EFLOP": 1e18, "ZFLOP": 1e21, "PFLOP-days": PF_DAY,
 }  # fmt: skip
-REFERENCE = "besiroglu2024"
-"""A law whose losses those of a table are compared with, to tell nats from perplexities."""
-FAR_ABOVE = 2.0
-"""No table's median loss is this many times the reference law's."""
-_LEAVE_EMPTY = {
+REFERENCE_LAW = "besiroglu2024"
+"""Calibration that losses are compared with, to distinguish nats from perplexities."""
+MAX_LOSS_RATIO = 2.0
+"""Largest ratio of a table's median loss to that of the reference law."""
+_EMPTY_CELL_HINT = {
     "loss_se": "; leave it empty where it is not known",
     "teacher_loss": "; leave it empty for supervised runs",
 }
-SMALLEST = {"N": 1e3, "D": 1e5}
-"""Columns N and D all of whose values are below are no parameters and no tokens, if others are there."""
+MIN_SYMBOL_VALUE = {"N": 1e3, "D": 1e5}
+"""Values below which columns N and D are not parameters and tokens, if other columns match these."""
 HEADER_SCALES = "scales"
-"""The attribute of a table that holds the units of its headers, by column of ours."""
+"""Attribute of a table with the units of its headers, by canonical column."""
 STATED = "stated"
-"""The attribute of a table that lists the columns whose unit was said."""
+"""Attribute of a table with the columns whose unit was given."""
 
 
 def refuse_implausible(table: pd.DataFrame) -> None:
-    """Refuse what no run can have measured, and the units people most often mix up."""
+    """Reject values that no run can have measured, and units that are often confused."""
     used = table[table["excluded"] == ""]
-    _refuse_uniform(table)
+    _refuse_above_uniform(table)
     for column in ("params", "tokens", "loss", "teacher_loss", "loss_se"):
         bad = used[used[column] <= 0.0] if column in used else used.iloc[:0]
         if len(bad):
             row, value = bad.index[0], bad[column].iloc[0]
-            called, hint = column_called(table, column), _LEAVE_EMPTY.get(column, "")
+            called, hint = describe_column(table, column), _EMPTY_CELL_HINT.get(column, "")
             raise InputError(f"row {row + 1}, {called}: {value:g} is not positive{hint}")
     if not len(used):
         reasons = ", ".join(f"{n} x {why}" for why, n in table["excluded"].value_counts().items())
@@ -59,8 +59,8 @@ def refuse_implausible(table: pd.DataFrame) -> None:
     _refuse_losses(used)
 
 
-def _refuse_uniform(table: pd.DataFrame) -> None:
-    """Refuse a table most of whose losses, or any of whose teachers', are above a uniform guess."""
+def _refuse_above_uniform(table: pd.DataFrame) -> None:
+    """Reject a table if most losses, or any teacher's loss, are above that of a uniform guess."""
     finite = table[np.isfinite(table["loss"]) & (table["tokens"] > 0)]
     above = finite[finite["excluded"].str.startswith("the loss is above")]
     if len(above) > len(finite) / 2:
@@ -76,59 +76,59 @@ def _refuse_guess(table: pd.DataFrame, column: str, above: pd.DataFrame, what: s
     rows = ", ".join(str(i + 1) for i in above.index[:6]) + (", ..." if len(above) > 6 else "")
     other = ""
     if most != math.log(LARGEST_VOCABULARY):
-        other = f"; or {column_called(table, 'vocab')} is no vocabulary: --map vocab="
-    called, value = column_called(table, column), above[column].iloc[0]
+        other = f"; or, if {describe_column(table, 'vocab')} is not the vocabulary, --map vocab="
+    called, value = describe_column(table, column), above[column].iloc[0]
     raise InputError(
         f"row {row + 1}, {called}: {value:g} nats/token is worse than a uniform guess over "
-        f"{np.exp(most):,.0f} tokens, ln = {most:.4g}; {what} (rows {rows}). Losses are in nats/token, not "
-        f"sums; perplexities are converted by --loss-unit perplexity{other}"
+        f"{np.exp(most):,.0f} tokens, ln = {most:.4g}; {what} (rows {rows}). Losses must be in nats/token, "
+        f"not sums; --loss-unit perplexity converts perplexities{other}"
     )
 
 
 def _refuse_size(used: pd.DataFrame, column: str, unit: str) -> None:
-    least, most = BETWEEN[column]
+    least, most = PLAUSIBLE_RANGE[column]
     odd = used[(used[column] < least) | (used[column] > most)]
     if odd.empty:
         return
     value, largest = odd[column].iloc[0], used[column].max()
     if value > most:
-        hint = f"is it compute, in FLOPs? Then {_option(used, 'compute', column)}"
+        hint = f"if it is compute in FLOPs, add {_map_option(used, 'compute', column)}"
     else:
         other = used["tokens" if column == "params" else "params"]
         ratio = (other / used[column]) if column == "params" else (used[column] / other)
         scale = _likely_scale(ratio, inverse=column == "params")
-        hint = f"is it in millions or billions? Say {_option(used, column, column, scale)}"
+        hint = f"if it is in millions or billions, add {_map_option(used, column, column, scale)}"
     raise InputError(
-        f"row {odd.index[0] + 1}, {column_called(used, column)}: no run has {value:.6g} {unit} "
+        f"row {odd.index[0] + 1}, {describe_column(used, column)}: no run has {value:.6g} {unit} "
         f"(the largest value is {largest:.6g}); {hint}, or write {unit} in full, or as '143M'"
     )
 
 
 def _likely_scale(ratio: pd.Series[float], *, inverse: bool) -> float:
-    """The unit that brings tokens per parameter nearest to the usual ones."""
+    """Return the unit that brings tokens per parameter closest to the usual number."""
     middle = float(np.log(ratio.median()))
     sign = -1.0 if inverse else 1.0
     apart = {s: abs(middle + sign * math.log(s) - math.log(USUAL_TOKENS_PER_PARAM)) for s in SCALES}
     return min(apart, key=lambda scale: apart[scale])
 
 
-def _option(table: pd.DataFrame, ours: str, column: str, scale: float | None = None) -> str:
-    """The ``--map`` that reads a column of the table as ours, in a unit times that of its header."""
-    return f"--map {shlex.quote(_part(table, ours, column, scale))}"
+def _map_option(table: pd.DataFrame, canonical: str, column: str, scale: float | None = None) -> str:
+    """Return the ``--map`` option for a column of the table, in a unit times that of its header."""
+    return f"--map {shlex.quote(_map_part(table, canonical, column, scale))}"
 
 
-def _part(table: pd.DataFrame, ours: str, column: str, scale: float | None) -> str:
+def _map_part(table: pd.DataFrame, canonical: str, column: str, scale: float | None) -> str:
     header = table.attrs.get(HEADERS, {}).get(column, column)
     own = table.attrs.get(HEADER_SCALES, {}).get(column, 1.0)
-    return map_part(ours, header, None if scale is None else scale * own)
+    return map_part(canonical, header, None if scale is None else scale * own)
 
 
-def means_other(symbol: str, values: pd.Series) -> bool:
-    """Whether a column of one letter cannot be what the letter stands for: L of layers, D of width."""
+def is_other_quantity(symbol: str, values: pd.Series) -> bool:
+    """Return True if a column of one letter is another quantity: L for layers, D for width."""
     numbers = pd.to_numeric(values, errors="coerce").dropna()
     if symbol == "L":
         return bool((numbers == numbers.round()).all())
-    return bool(symbol in SMALLEST and (numbers < SMALLEST[symbol]).all())
+    return bool(symbol in MIN_SYMBOL_VALUE and (numbers < MIN_SYMBOL_VALUE[symbol]).all())
 
 
 def _refuse_ratio(used: pd.DataFrame) -> None:
@@ -142,56 +142,63 @@ def _refuse_ratio(used: pd.DataFrame) -> None:
     few = middle < least
     scaled = "tokens" if few else "params"
     scale = _likely_scale(used["tokens"] / used["params"], inverse=not few)
-    right = ",".join(_part(used, column, column, 1.0) for column in ("params", "tokens"))
+    right = ",".join(_map_part(used, column, column, 1.0) for column in ("params", "tokens"))
     raise InputError(
         f"half of the runs have {'less' if few else 'more'} than {middle:.2g} tokens per parameter "
-        f"({column_called(used, 'tokens')} to {used['tokens'].max():.4g}, {column_called(used, 'params')} to "
-        f"{used['params'].max():.4g}), which is rare training. If {scaled} are in another unit, say "
-        f"{_option(used, scaled, scaled, scale)}; if the two are exchanged, map them; if all is right, say "
-        f"--map {shlex.quote(right)}"
+        f"({describe_column(used, 'tokens')} to {used['tokens'].max():.4g}, "
+        f"{describe_column(used, 'params')} to {used['params'].max():.4g}), which is rare in training. If "
+        f"{scaled} are in another unit, add {_map_option(used, scaled, scaled, scale)}; if the two are "
+        f"exchanged, map them; if both are right, add --map {shlex.quote(right)}"
     )
 
 
 def _refuse_losses(used: pd.DataFrame) -> None:
-    loss, called = used["loss"], column_called(used, "loss")
+    loss, called = used["loss"], describe_column(used, "loss")
     if loss.nunique() == 1 and len(used) > 2:
         raise InputError(f"{called}: every run has {loss.iloc[0]:g}")
     if "loss" in used.attrs.get(STATED, ()):
         return
     if len(used) > 2 and (loss == loss.round()).all():
         raise InputError(
-            f"{called}: every value is a whole number ({loss.iloc[0]:g}, {loss.iloc[1]:g}, ...), which no "
-            "measured loss is; say which column is the loss with --map L=..."
+            f"{called}: every value is a whole number ({loss.iloc[0]:g}, {loss.iloc[1]:g}, ...), unlike a "
+            "measured loss; map the loss with --map L=..."
         )
-    law = Calibration.load(REFERENCE).supervised
+    law = Calibration.load(REFERENCE_LAW).supervised
     usual = np.minimum(law.loss(used["params"].to_numpy(), used["tokens"].to_numpy()), uniform_loss(used))
     times = float((loss / usual).median())
-    if times > FAR_ABOVE:
+    if times > MAX_LOSS_RATIO:
         row = used.index[0]
         raise InputError(
             f"{called}: the losses are {times:.2g} times those of language models of such sizes "
             f"({loss.iloc[0]:.4g} for {used['params'].iloc[0]:.3g} parameters and "
             f"{used['tokens'].iloc[0]:.3g} tokens, row {row + 1}). If they are "
-            "perplexities, add --loss-unit perplexity; if they are nats/token, say --loss-unit nats/token"
+            "perplexities, add --loss-unit perplexity; if they are nats/token, add --loss-unit nats/token"
         )
 
 
 def check_compute(
     table: pd.DataFrame, tokens: pd.Series[float], cost: pd.Series[float], empty: pd.Series[bool]
 ) -> list[str]:
-    """Notes on a column ``compute``; ``cost`` (rows,) is the FLOPs of a token, ``empty`` where tokens follow.
+    """Check a column ``compute``, and return notes on it.
 
-    Raises InputError where the tokens that would follow from it are no run's.
+    Args:
+        table: The table.
+        tokens: Tokens (rows,) of the table.
+        cost: Training FLOPs per token (rows,).
+        empty: Mask (rows,) of the rows whose tokens are derived from compute.
+
+    Raises:
+        InputError: if the tokens derived from it are implausible.
     """
     implied = table["compute"] / cost
     known = (implied / tokens)[tokens > 0].median()
-    called = column_called(table, "compute")
+    called = describe_column(table, "compute")
     if np.isfinite(known) and not 0.1 < known < 10.0:
         if not empty.any():
-            return [f"not used: {called} is {known:.2g} times what these runs' training takes in FLOPs"]
+            return [f"not used: {called} is {known:.2g} times the training FLOPs of these runs"]
         raise InputError(
-            f"{called} is {known:.2g} times what training takes in FLOPs where tokens are given, and cannot "
-            "stand in for the missing ones" + _compute_hint(table, known, 1.0)
+            f"{called} is {known:.2g} times the training FLOPs of the rows with tokens, and cannot replace "
+            "missing tokens" + _compute_hint(table, known, 1.0)
         )
     ratio = (implied / table["params"])[empty].median()
     if not empty.any() or not ratio > 0.0 or "compute" in table.attrs.get(STATED, ()):
@@ -201,7 +208,7 @@ def check_compute(
     row = table.index[empty][0]
     raise InputError(
         f"row {row + 1}, {called}: {table['compute'][row]:g} FLOPs would be {implied[row]:.2g} tokens for "
-        f"{table['params'][row]:.3g} parameters; C is the training's compute in FLOPs"
+        f"{table['params'][row]:.3g} parameters; C must be the compute of training in FLOPs"
         + _compute_hint(table, ratio, USUAL_TOKENS_PER_PARAM)
     )
 
@@ -211,5 +218,5 @@ def _compute_hint(table: pd.DataFrame, ratio: float, right: float) -> str:
     unit = min(apart, key=lambda name: apart[name])
     if apart[unit] > math.log(100):
         return ""
-    option = _option(table, "compute", "compute", COMPUTE_UNITS[unit])
-    return f". If it is in {unit}, say {option}"
+    option = _map_option(table, "compute", "compute", COMPUTE_UNITS[unit])
+    return f". If it is in {unit}, add {option}"

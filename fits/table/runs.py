@@ -1,9 +1,9 @@
-"""The runs table: one tidy row a run, read from anyone's file and checked at the door.
+"""The runs table: one tidy row for each run, read from files of any tool, and validated.
 
-Nothing is dropped silently. A row that cannot be used keeps its place and says why in the column
-``excluded`` (empty for rows that are used); a table that cannot be trusted at all is an InputError that
-names the file, the column and the row. Rows are counted from 1, the header not included. Headers that were
-understood as something else than they are called are listed in ``table.attrs["read_as"]``.
+No row is dropped silently. A row that cannot be used stays, with the reason in the column ``excluded`` (empty
+for rows that are used). An inconsistent table raises InputError with the file, the column and the row. Rows
+are counted from 1, without the header. Headers that were read under another name are listed in
+``table.attrs["read_as"]``.
 """
 
 from __future__ import annotations
@@ -17,73 +17,97 @@ from typing import BinaryIO
 import numpy as np
 import pandas as pd
 
-from fits.table.cells import DECIMALS, HEADERS, absent, column_called, identities, inferred, numbers, readable
-from fits.table.column_names import SYMBOLS, SYNONYMS, Columns, columns_of, distinct, listed, map_part, unused
-from fits.table.files import DAMAGED, parts_of
+from fits.table.cells import (
+    DECIMAL_MARKS,
+    HEADERS,
+    describe_column,
+    holds_numbers,
+    infer_types,
+    is_empty,
+    run_names,
+    to_numbers,
+)
+from fits.table.column_names import (
+    SYMBOLS,
+    SYNONYMS,
+    ColumnMapping,
+    list_columns,
+    map_part,
+    number_duplicates,
+    resolve_columns,
+    unused_name,
+)
+from fits.table.files import DAMAGED, read_parts
 from fits.table.flops import training_flops
 from fits.table.loss_units import (
     MAPPED,
-    checked_unit,
-    in_nats,
+    convert_to_nats,
     missing_loss,
-    refuse_contradicting,
-    refuse_named_otherwise,
+    refuse_contradictory_losses,
+    refuse_other_unit_in_header,
+    validate_loss_unit,
 )
-from fits.table.plausibility import HEADER_SCALES, STATED, check_compute, means_other, refuse_implausible
-from fits.table.subsample import READ_AS, gathered
-from fits.table.teacher_join import NO_LOSS, join_teachers, refuse_lost
-from fits.table.validation import exclusions, foreign_status, refuse_inconsistent
+from fits.table.plausibility import (
+    HEADER_SCALES,
+    STATED,
+    check_compute,
+    is_other_quantity,
+    refuse_implausible,
+)
+from fits.table.subsample import READ_AS, concatenate_parts
+from fits.table.teacher_join import NO_LOSS, join_teachers, refuse_missing_teachers
+from fits.table.validation import exclusions, is_foreign_status, refuse_inconsistent
 from scaling.errors import InputError
 
 REQUIRED = ("params", "tokens", "loss")
-IF_READABLE = (
+OPTIONAL_NUMBERS = (
     *("bits_per_byte", "teacher_tokens", "epochs", "unique_tokens", "flops", "seconds", "compute"),
 )
-"""Columns of numbers that are set aside where they hold none: they are called as ours by chance."""
+"""Columns of numbers that are ignored if they hold none."""
 NUMBERS = (
     *("params", "tokens", "loss", "loss_se", "teacher_params", "teacher_loss"),
-    *("loss_bits", "teacher_loss_bits", *IF_READABLE),
+    *("loss_bits", "teacher_loss_bits", *OPTIONAL_NUMBERS),
 )
 KINDS = ("supervised", "distillation")
-OF_TEACHERS = ("teacher", "teacher_params", "teacher_tokens", "teacher_loss", "method")
-"""Columns that only distillations fill."""
+TEACHER_COLUMNS = ("teacher", "teacher_params", "teacher_tokens", "teacher_loss", "method")
+"""Columns that are filled for distillations only."""
 _AS_TEXT = frozenset(
     (*NUMBERS, "run", "teacher", "kind", "method", "status", "corpus", "tokenizer", "setting")
 )
 
 
 @dataclass(slots=True)
-class _Reading:
-    """How a table is to be read, and what was found out on the way."""
+class _ReadOptions:
+    """Options for reading a table, with the column mapping and notes found while reading."""
 
     mapping: Mapping[str, str | None] = field(default_factory=dict)
     loss_unit: str | None = None
     bytes_per_token: float | None = None
     decimal: str = "."
-    columns: Columns = field(default_factory=Columns)
+    columns: ColumnMapping = field(default_factory=ColumnMapping)
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.loss_unit = checked_unit(self.loss_unit, self.bytes_per_token)
-        if self.decimal not in DECIMALS:
-            raise InputError(f"the decimal mark is '.' or ',', not {self.decimal!r}")
+        self.loss_unit = validate_loss_unit(self.loss_unit, self.bytes_per_token)
+        if self.decimal not in DECIMAL_MARKS:
+            raise InputError(f"the decimal mark must be '.' or ',', not {self.decimal!r}")
 
     def renamed(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """A part of the table with its columns under our names."""
-        headers = distinct(list(frame.columns))
+        """Return a part of the table with canonical column names."""
+        headers = number_duplicates(list(frame.columns))
         frame = frame.set_axis(headers, axis=1)
-        other = [symbol for symbol in SYMBOLS if symbol in frame and means_other(symbol, frame[symbol])]
-        columns = columns_of(headers, self.mapping, self.loss_unit, other)
-        refuse_named_otherwise(columns.sources, self.loss_unit)
+        other = [symbol for symbol in SYMBOLS if symbol in frame and is_other_quantity(symbol, frame[symbol])]
+        columns = resolve_columns(headers, self.mapping, self.loss_unit, other)
+        refuse_other_unit_in_header(columns.sources, self.loss_unit)
         self.columns.sources.update(columns.sources)
         self.columns.set_aside |= columns.set_aside
         return frame.set_axis(columns.new_names(headers), axis=1)
 
     def stated(self) -> list[str]:
-        """Columns of ours whose unit the user has said."""
-        units = [ours for ours, source in self.columns.sources.items() if source.stated]
-        absent = [ours for ours, theirs in self.mapping.items() if not theirs]
-        return [*units, *absent, *(["loss", "teacher_loss"] if self.loss_unit else [])]
+        """Return the canonical columns whose unit the caller gave."""
+        units = [canonical for canonical, source in self.columns.sources.items() if source.stated]
+        is_empty = [canonical for canonical, mapped in self.mapping.items() if not mapped]
+        return [*units, *is_empty, *(["loss", "teacher_loss"] if self.loss_unit else [])]
 
 
 def read_runs(
@@ -99,19 +123,20 @@ def read_runs(
     Args:
         path: The file, compressed (gz, bz2, xz, zst) or not; "-" for standard input; an open binary file; or
             a data frame, which is read as a file of the same content is.
-        mapping: The file's column for one of ours, which is given by name or symbol: ``{"N": "Model Size",
-            "C": "Training FLOP"}``. A factor states a unit (``{"D": "tokens*1e9"}``); an empty name says that
-            a column of ours is not there (``{"method": ""}``). Without it, the names in
-            :data:`fits.table.column_names.SYNONYMS` are understood, the papers' symbols, and exported W&B
-            tables.
+        mapping: Header of each canonical column, given by name or symbol: ``{"N": "Model Size",
+            "C": "Training FLOP"}``. A factor states a unit (``{"D": "tokens*1e9"}``); an empty name excludes
+            a column (``{"method": ""}``). Without it, the names in
+            :data:`fits.table.column_names.SYNONYMS`, the papers' symbols and exported W&B tables are
+            recognized.
         loss_unit: "nats/token" (the default), "bits/token", "bits/byte" or "perplexity".
         bytes_per_token: Mean bytes of a token of the held-out text, which converts losses in bits/byte.
-        decimal: "." or "," in the cells.
+        decimal: Decimal mark of the cells, "." or ",".
 
-    A column ``compute`` (C, in FLOPs, of this model's training alone) stands in for missing tokens:
-    D = C/(6N), or C/(3F) with the FLOPs F of a forward pass where the table gives ``vocab`` and ``context``;
-    ``tokens_from`` then says so. Of more than a million rows neighbouring checkpoints are thinned
-    (:mod:`fits.table.subsample`).
+    Returns:
+        The validated table. A column ``compute`` (C, in FLOPs, of this model's training) replaces missing
+        tokens: D = C/(6N), or C/(3F) with the FLOPs F of a forward pass if the table gives ``vocab`` and
+        ``context``; ``tokens_from`` names the rule. Of more than a million rows, neighboring checkpoints are
+        thinned (:mod:`fits.table.subsample`).
 
     Raises:
         InputError: for a file that cannot be read, and for anything :func:`validate` refuses.
@@ -121,10 +146,10 @@ def read_runs(
     name = (
         "standard input" if str(path) == "-" else str(path) if isinstance(path, str | Path) else "the table"
     )
-    reading = _Reading(mapping or {}, loss_unit, bytes_per_token, decimal)
+    reading = _ReadOptions(mapping or {}, loss_unit, bytes_per_token, decimal)
     try:
-        table = gathered(reading.renamed(part) for part in parts_of(path))
-        return _validated(inferred(table, _AS_TEXT), reading)
+        table = concatenate_parts(reading.renamed(part) for part in read_parts(path))
+        return _validated(infer_types(table, _AS_TEXT), reading)
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(name) else f"{name}: {text}") from error
@@ -141,99 +166,112 @@ def validate(
     bytes_per_token: float | None = None,
     decimal: str = ".",
 ) -> pd.DataFrame:
-    """The table in the one form that everything else expects; extra columns are kept.
+    """Validate a table of runs; extra columns are kept.
 
-    Adds ``run``, ``kind``, ``teacher_loss``, ``seed`` and ``excluded`` where they are missing; a teacher's
-    loss may also come from the run that the column ``teacher`` names. Arguments as of :func:`read_runs`.
+    Args:
+        frame: One row for each run or checkpoint.
+        mapping: As in :func:`read_runs`, and so are the other arguments.
+        loss_unit: Unit of the losses.
+        bytes_per_token: Mean bytes of a token of the held-out text.
+        decimal: Decimal mark of the cells.
 
-    Raises InputError for a missing column, a value that is no number, an impossible size or unit, a run that
-    contradicts itself, or losses that cannot be compared (other texts, tokenizers, units).
+    Returns:
+        The table with canonical names and units. ``run``, ``kind``, ``teacher_loss``, ``seed`` and
+        ``excluded`` are added if missing; a teacher's loss may also come from the run that ``teacher`` names.
+
+    Raises:
+        InputError: for a missing column, a value that is not a number, an impossible size or unit, a run that
+            contradicts itself, or losses that cannot be compared (other texts, tokenizers, units).
     """
     if not isinstance(frame, pd.DataFrame):
-        raise InputError(f"runs are a pandas DataFrame, one row a run, not a {type(frame).__name__}")
-    reading = _Reading(mapping or {}, loss_unit, bytes_per_token, decimal)
-    table = gathered([reading.renamed(frame)])
+        raise InputError(f"runs must be a pandas DataFrame, one row a run, not a {type(frame).__name__}")
+    reading = _ReadOptions(mapping or {}, loss_unit, bytes_per_token, decimal)
+    table = concatenate_parts([reading.renamed(frame)])
     table.attrs.update(frame.attrs)
     return _validated(table, reading)
 
 
-def _validated(table: pd.DataFrame, reading: _Reading) -> pd.DataFrame:
+def _validated(table: pd.DataFrame, reading: _ReadOptions) -> pd.DataFrame:
     before, attributes = list(table.attrs.get(READ_AS, [])), dict(table.attrs)
     table = table.reset_index(drop=True).copy()
     table.attrs.update(attributes)
     if not len(table):
         raise InputError("the table has no rows")
     sources = reading.columns.sources
-    headers = {ours: source.header for ours, source in sources.items() if source.header != ours}
+    headers = {
+        canonical: source.header for canonical, source in sources.items() if source.header != canonical
+    }
     table.attrs[HEADERS] = {**table.attrs.get(HEADERS, {}), **headers}
     table.attrs[STATED] = [*table.attrs.get(STATED, []), *reading.stated()]
-    scales = {ours: source.scale for ours, source in sources.items()}
+    scales = {canonical: source.scale for canonical, source in sources.items()}
     table.attrs[HEADER_SCALES] = scales
-    mapped = [SYMBOLS.get(ours, ours) for ours, theirs in reading.mapping.items() if theirs]
+    mapped = [SYMBOLS.get(canonical, canonical) for canonical, mapped in reading.mapping.items() if mapped]
     table.attrs[MAPPED] = [*table.attrs.get(MAPPED, []), *mapped]
     notes = reading.columns.notes()
     if reading.columns.set_aside:
         notes.append(f"not used: columns {', '.join(map(repr, sorted(reading.columns.set_aside)))}")
-    table, foreign = _without_foreign(table)
+    table, foreign = _drop_foreign_columns(table)
     notes += foreign
     for column in NUMBERS:
         if column in table:
-            table[column] = numbers(
+            table[column] = to_numbers(
                 table, column, reading.decimal, sources[column].scale if column in sources else 1.0
             )
-    notes += in_nats(table, reading.loss_unit, reading.bytes_per_token)
+    notes += convert_to_nats(table, reading.loss_unit, reading.bytes_per_token)
     if {"compute", "params"} <= set(table.columns):
-        notes += _from_compute(table)
+        notes += _fill_tokens_from_compute(table)
     _refuse_missing(table)
     if "loss" not in table.attrs[MAPPED]:
-        refuse_contradicting(table)
-    _complete(table)
-    notes += _with_teachers(table)
+        refuse_contradictory_losses(table)
+    _fill_defaults(table)
+    notes += _mark_excluded(table)
     refuse_implausible(table)
     refuse_inconsistent(table)
     table.attrs[READ_AS] = list(dict.fromkeys([*before, *notes]))
     return table
 
 
-def _without_foreign(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The table without columns that are called as ours but hold something else, and notes that say so."""
+def _drop_foreign_columns(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Rename columns that have a canonical name but hold something else; return notes on them."""
     why = {
-        column: f"{column_called(table, column)} holds no numbers"
-        for column in IF_READABLE
-        if column in table and not readable(table, column)
+        column: f"{describe_column(table, column)} holds no numbers"
+        for column in OPTIONAL_NUMBERS
+        if column in table and not holds_numbers(table, column)
     }
-    if "kind" in table and not _says_kinds(table["kind"]):
-        why["kind"] = f"{column_called(table, 'kind')} holds neither of {' and '.join(KINDS)}"
+    if "kind" in table and not _names_kinds(table["kind"]):
+        why["kind"] = f"{describe_column(table, 'kind')} holds neither {' nor '.join(KINDS)}"
     if "method" in table and _is_foreign_method(table.drop(columns=list(why))):
-        why["method"] = f"{column_called(table, 'method')} names no distillation, and no row a teacher"
-    if "status" in table and foreign_status(table["status"]):
-        why["status"] = f"{column_called(table, 'status')} does not say which runs finished"
-    names = {column: unused(table.attrs[HEADERS].get(column, column)) for column in why}
+        why["method"] = (
+            f"{describe_column(table, 'method')} names no distillation method, and no row has a teacher"
+        )
+    if "status" in table and is_foreign_status(table["status"]):
+        why["status"] = f"{describe_column(table, 'status')} does not describe how runs ended"
+    names = {column: unused_name(table.attrs[HEADERS].get(column, column)) for column in why}
     notes = []
     for column, reason in why.items():
-        first = table[column][~absent(table[column])].astype(str).head(1).tolist()
+        first = table[column][~is_empty(table[column])].astype(str).head(1).tolist()
         notes.append(f"not used: {reason}" + (f" ({first[0]!r}, ...)" if first else ""))
     return table.rename(columns=names), notes
 
 
-def _says_kinds(kinds: pd.Series) -> bool:
-    """Whether a column ``kind`` tells distillations from supervised runs, or may try to."""
-    said = kinds[~absent(kinds)].astype(str).str.strip().str.lower()
-    return said.empty or bool(said.str.contains("disti|student|teach|kd|superv").any())
+def _names_kinds(kinds: pd.Series) -> bool:
+    """Return True if a column ``kind`` seems to name distillations or supervised runs."""
+    values = kinds[~is_empty(kinds)].astype(str).str.strip().str.lower()
+    return values.empty or bool(values.str.contains("disti|student|teach|kd|superv").any())
 
 
 def _is_foreign_method(table: pd.DataFrame) -> bool:
-    """Whether a column ``method`` is of something else than distillation: no row has a teacher or a kind."""
-    others = [c for c in (*OF_TEACHERS, "kind", "teacher_loss_bits") if c in table and c != "method"]
-    if any((~absent(table[column])).any() for column in others):
+    """Return True if a column ``method`` is not about distillation: no row has a teacher or a kind."""
+    others = [c for c in (*TEACHER_COLUMNS, "kind", "teacher_loss_bits") if c in table and c != "method"]
+    if any((~is_empty(table[column])).any() for column in others):
         return False
-    said = table["method"][~absent(table["method"])].astype(str).str.lower()
-    ours = r"disti|kd|kl\b|-kl|divergence|js\b|tvd|taid|minillm|teacher|student|superv"
-    return not said.str.contains(ours).any()
+    values = table["method"][~is_empty(table["method"])].astype(str).str.lower()
+    canonical = r"disti|kd|kl\b|-kl|divergence|js\b|tvd|taid|minillm|teacher|student|superv"
+    return not values.str.contains(canonical).any()
 
 
-def _from_compute(table: pd.DataFrame) -> list[str]:
-    """Fill missing tokens from the compute of training, and say in ``tokens_from`` where and how."""
+def _fill_tokens_from_compute(table: pd.DataFrame) -> list[str]:
+    """Fill missing tokens from the compute of training, with the rule in ``tokens_from``."""
     tokens = table["tokens"] if "tokens" in table else pd.Series(np.nan, index=table.index)
     empty = tokens.isna() & table["compute"].notna()
     cost, rule = training_flops(table)
@@ -250,36 +288,38 @@ def _refuse_missing(table: pd.DataFrame) -> None:
         return
     headers = [table.attrs[HEADERS].get(str(column), str(column)) for column in table.columns]
     converted = missing_loss(headers) if "loss" in missing else ("", "")
-    likely = [converted[0] if name == "loss" and converted[0] else _likely(name, headers) for name in missing]
-    said = "; say which of yours it is with --map, for example --map "
-    said += shlex.quote(",".join(map(map_part, missing, likely))) + converted[1]
-    said += " (or C=flops, the compute, for D)" if missing[0] == "tokens" else ""
-    raise InputError(f"no column {missing[0]!r}; {listed(headers, missing[0])}{said}")
+    likely = [
+        converted[0] if name == "loss" and converted[0] else _likely_header(name, headers) for name in missing
+    ]
+    hint = "; map another column to it, for example with --map "
+    hint += shlex.quote(",".join(map(map_part, missing, likely))) + converted[1]
+    hint += " (or C=flops, the compute, for D)" if missing[0] == "tokens" else ""
+    raise InputError(f"no column {missing[0]!r}; {list_columns(headers, missing[0])}{hint}")
 
 
-LIKELY = {
+LIKELY_NAMES = {
     "params": ("non_emb", "nonemb", "params_total", "param", "size"),
     "tokens": ("token",),
     "loss": ("val", "loss", "nll", "entropy"),
 }
-"""Parts of the headers that a missing column may be, the likeliest first."""
+"""Parts of headers that a missing column may have, the likeliest first."""
 
 
-def _likely(column: str, headers: Sequence[str]) -> str:
-    """The header that a missing column probably is, or an example."""
-    there = (h for word in LIKELY[column] for h in headers if word in h.lower() and h not in SYNONYMS)
+def _likely_header(column: str, headers: Sequence[str]) -> str:
+    """Return the header that a missing column may have, or an example."""
+    there = (h for word in LIKELY_NAMES[column] for h in headers if word in h.lower() and h not in SYNONYMS)
     return next(there, {"params": "size", "tokens": "tokens_seen", "loss": "val_loss"}[column])
 
 
-def _complete(table: pd.DataFrame) -> None:
-    """Add in place what a table may leave out: names of runs, kinds, seeds, epochs."""
+def _fill_defaults(table: pd.DataFrame) -> None:
+    """Add optional columns in place: names of runs, kinds, seeds, epochs."""
     if "teacher_loss" not in table:
         table["teacher_loss"] = np.nan
     rows = pd.Series([f"row-{i + 1}" for i in table.index], index=table.index)
-    named = identities(table["run"]) if "run" in table else None
+    named = run_names(table["run"]) if "run" in table else None
     table["run"] = rows if named is None else named.where(named.notna(), rows).astype(str)
     if "teacher" in table:
-        table["teacher"] = identities(table["teacher"])
+        table["teacher"] = run_names(table["teacher"])
     table["kind"] = _kinds(table)
     if "seed" not in table:
         table["seed"] = 0
@@ -289,26 +329,26 @@ def _complete(table: pd.DataFrame) -> None:
 
 
 def _kinds(table: pd.DataFrame) -> pd.Series[str]:
-    """Each row's kind; where the table does not say, whatever fills a teacher's column is a distillation."""
+    """Return each row's kind; without a column ``kind``, rows with a teacher are distillations."""
     if "kind" not in table:
-        told = pd.Series(False, index=table.index)
-        for column in OF_TEACHERS:
+        distilled = pd.Series(False, index=table.index)
+        for column in TEACHER_COLUMNS:
             if column in table:
-                filled = ~absent(table[column])
-                told |= filled & (table[column].astype(str).str.lower() != "supervised")
-        return pd.Series(np.where(told, "distillation", "supervised"), index=table.index, dtype=object)
+                filled = ~is_empty(table[column])
+                distilled |= filled & (table[column].astype(str).str.lower() != "supervised")
+        return pd.Series(np.where(distilled, "distillation", "supervised"), index=table.index, dtype=object)
     kinds = table["kind"].astype(str).str.strip().str.lower()
     wrong = np.flatnonzero(~kinds.isin(KINDS))
     if len(wrong):
         raise InputError(
-            f"row {wrong[0] + 1}, {column_called(table, 'kind')}: {kinds.iloc[wrong[0]]!r}; it is "
-            "'supervised' or 'distillation'. If the column means something else, --map kind= leaves it out"
+            f"row {wrong[0] + 1}, {describe_column(table, 'kind')}: {kinds.iloc[wrong[0]]!r}; it is "
+            "'supervised' or 'distillation'. If the column means something else, exclude it with --map kind="
         )
     return kinds.astype(object)
 
 
-def _with_teachers(table: pd.DataFrame) -> list[str]:
-    """Fill teachers' losses and ``excluded`` in place; notes on what was done."""
+def _mark_excluded(table: pd.DataFrame) -> list[str]:
+    """Fill teachers' losses and ``excluded`` in place, and return notes."""
     why = exclusions(table)
     notes: list[str] = []
     if "teacher" in table:
@@ -317,5 +357,5 @@ def _with_teachers(table: pd.DataFrame) -> list[str]:
     distilled = table["kind"] == "distillation"
     why[(why == "") & distilled & ~np.isfinite(table["teacher_loss"])] = NO_LOSS
     table["excluded"] = why
-    refuse_lost(table, why)
+    refuse_missing_teachers(table, why)
     return notes

@@ -1,4 +1,4 @@
-"""Units that a column's header states: ``tokens (B)``, ``params_millions``, ``C [EFLOP]``, ``val_ppl``."""
+"""Units in column headers: ``tokens (B)``, ``params_millions``, ``C [EFLOP]``, ``val_ppl``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 Scale = Callable[[str], float | None]
-"""From a column of ours to the factor of its unit, None where it cannot be in that."""
+"""Function from a canonical column to the factor of its unit; None if it cannot have that unit."""
 
 _COUNTS = {
     1e3: ("k", "thousand", "thousands"),
@@ -18,9 +18,9 @@ _COUNTS = {
 _COUNT_OF = {word: scale for scale, words in _COUNTS.items() for word in words}
 _SI = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15, "e": 1e18, "z": 1e21, "y": 1e24}
 PF_DAY = 1e15 * 86400
-COUNTED = ("params", "tokens", "teacher_params", "teacher_tokens", "unique_tokens")
-COMPUTED = ("compute", "flops")
-HARMLESS = {
+COUNT_COLUMNS = ("params", "tokens", "teacher_params", "teacher_tokens", "unique_tokens")
+COMPUTE_COLUMNS = ("compute", "flops")
+QUALIFIERS = {
     "params": ("nonembedding", "nonembeddings", "excludingembeddings", "parameters", "params"),
     "tokens": ("tokens", "training", "train", "seen"),
     "loss": (
@@ -40,7 +40,7 @@ HARMLESS = {
     "compute": ("training", "train"),
     "seconds": ("s",),
 }
-"""What else may stand in brackets behind a name without changing what it means."""
+"""Words in brackets after a name that do not change its meaning."""
 
 LOSS_UNITS = ("nats/token", "bits/token", "bits/byte", "perplexity")
 _LOSS_WORDS = {
@@ -53,10 +53,10 @@ _LOSS_WORD = {
 }
 
 
-def header_parts(header: str) -> Iterator[tuple[str, Scale]]:
-    """The ways to read a header as a name and a unit."""
+def split_unit(header: str) -> Iterator[tuple[str, Scale]]:
+    """Yield the ways to read a header as a name and a unit."""
     if bracketed := re.fullmatch(r"(.+?)\s*[(\[](.+)[)\]]", header.strip()):
-        yield bracketed[1].strip(), partial(_in_brackets, unit=bracketed[2])
+        yield bracketed[1].strip(), partial(_bracketed_factor, unit=bracketed[2])
     words = re.split(r"[\s_-]+", header.strip())
     for count in (1, 2):
         if len(words) > count:
@@ -65,42 +65,42 @@ def header_parts(header: str) -> Iterator[tuple[str, Scale]]:
             yield stem.removesuffix("_in"), partial(_factor, unit=suffix)
 
 
-def _in_brackets(ours: str, unit: str) -> float | None:
-    if (found := _factor(ours, unit)) is not None:
+def _bracketed_factor(canonical: str, unit: str) -> float | None:
+    if (found := _factor(canonical, unit)) is not None:
         return found
     plain = re.sub(r"[^a-z]", "", unit.lower())
-    return 1.0 if plain in HARMLESS.get(ours, ()) else None
+    return 1.0 if plain in QUALIFIERS.get(canonical, ()) else None
 
 
-def _factor(ours: str, unit: str) -> float | None:
+def _factor(canonical: str, unit: str) -> float | None:
     text = re.sub(r"^(in|x|×|\*)\s*", "", unit.strip().lower())
     scale: float | None = None
-    if ours in COUNTED:
+    if canonical in COUNT_COLUMNS:
         words = re.sub(r"\s*(of\s+)?(tokens?|params?|parameters?)$", "", text)
-        scale = _COUNT_OF.get(words, _power(words))
-    elif ours in COMPUTED:
+        scale = _COUNT_OF.get(words, _power_of_ten(words))
+    elif canonical in COMPUTE_COLUMNS:
         if re.fullmatch(r"(pf|pflops?|pflop/s|petaflops?|petaflop/s)[\s_/-]*days?", text):
             scale = PF_DAY
         elif prefixed := re.fullmatch(r"([kmgtpezy]?)flops?", text):
             scale = _SI[prefixed[1]]
         else:
-            scale = _power(re.sub(r"\s*flops?$", "", text))
+            scale = _power_of_ten(re.sub(r"\s*flops?$", "", text))
     return scale
 
 
-def _power(text: str) -> float | None:
-    """A power of ten: ``1e9``, ``10^9``, ``10**9``, ``e9``."""
+def _power_of_ten(text: str) -> float | None:
+    """Parse a power of ten: ``1e9``, ``10^9``, ``10**9``, ``e9``."""
     found = re.fullmatch(r"(?:1?e|10\^|10\*\*)\+?(\d{1,2})", text)
     return 10.0 ** int(found[1]) if found else None
 
 
 def loss_unit_of(header: str) -> str | None:
-    """The unit other than nats/token that a header states for a loss, if it does."""
+    """Return the unit other than nats/token that a header names for a loss, if any."""
     return next((unit for unit, word in _LOSS_WORD.items() if word.search(header)), None)
 
 
 def without_loss_unit(header: str) -> str:
-    """A header without its word for the unit, or with "loss" in its place: ``val_loss`` of ``val_ppl``."""
+    """Remove the unit from a header, or replace it by "loss": ``val_loss`` for ``val_ppl``."""
     unit = loss_unit_of(header)
     if unit is None:
         return header

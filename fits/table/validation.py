@@ -1,4 +1,4 @@
-"""What is wrong with the rows of a table: rows that cannot be used, and tables that cannot be trusted."""
+"""Row checks (exclusions) and table checks (rejection of inconsistent tables)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fits.table.cells import column_called
+from fits.table.cells import describe_column
 from scaling.errors import InputError
 
 Array = NDArray[np.float64]
@@ -17,22 +17,22 @@ UNFINISHED = (
     *("canceled", "preempted", "aborted", "timeout", "scheduled", "stopped", "diverged"),
 )
 LARGEST_VOCABULARY = 2.0**18
-"""Tokens of the largest tokenizers; no loss is above a uniform guess over so many, ln 2**18 = 12.5 nats."""
+"""Vocabulary of the largest tokenizers, which bounds a loss by ln 2**18 = 12.5 nats."""
 COMPARABLE = {
     "tokenizer": "tokenizers",
     "vocab": "vocabularies",
     "corpus": "texts",
     "setting": "settings (text, tokenizer, context, training rules)",
 }
-"""Columns that must say one thing of all runs, for their nats/token to be comparable."""
-TEACHER_APART = 0.02
-"""A teacher's loss may be this far (relative) from the loss of its own run in the same table."""
-STUDENT_APART = 1.3
-"""No student is, typically, this factor worse than both its teacher and the same training without one."""
+"""Columns that must have one value, for nats/token to be comparable between runs."""
+TEACHER_LOSS_TOLERANCE = 0.02
+"""Relative tolerance between a teacher's loss and the loss of its own run in the table."""
+STUDENT_LOSS_FACTOR = 1.3
+"""Largest ratio of the median student's loss to those of its teacher and of its supervised run."""
 
 
 def exclusions(table: pd.DataFrame) -> pd.Series[str]:
-    """Why each row cannot be used, teachers apart; empty where it can."""
+    """Return the reason (rows,) why each row cannot be used, teachers aside; empty if it can."""
     why = pd.Series("", index=table.index)
 
     def exclude(rows: pd.Series[bool], reason: str) -> None:
@@ -51,60 +51,60 @@ def exclusions(table: pd.DataFrame) -> pd.Series[str]:
     for most in sorted(limit[table["loss"] > limit].unique()):
         guess = f"{most:.4g} nats/token, a uniform guess over {np.exp(most):,.0f} tokens"
         exclude((limit == most) & (table["loss"] > most), f"the loss is above {guess}")
-    exclude(_repeated(table), "the same row again")
+    exclude(_duplicate_rows(table), "the same row again")
     return why
 
 
 def uniform_loss(table: pd.DataFrame) -> pd.Series[float]:
-    """The loss of a uniform guess (rows,): ln of the vocabulary, or of the largest one if none is given."""
+    """Return the loss of a uniform guess (rows,): ln of the vocabulary, by default the largest one."""
     vocab = pd.Series(np.nan, index=table.index)
     if "vocab" in table:
         vocab = pd.to_numeric(table["vocab"], errors="coerce").astype(np.float64)
     return pd.Series(np.log(vocab.where(vocab > 1).fillna(LARGEST_VOCABULARY)), index=table.index)
 
 
-def foreign_status(status: pd.Series) -> bool:
-    """Whether a column ``status`` says nothing of how runs ended."""
-    said = status.dropna().astype(str).str.strip().str.lower()
-    return len(said) > 0 and not said.isin([*FINISHED, *UNFINISHED]).any()
+def is_foreign_status(status: pd.Series) -> bool:
+    """Return True if a column ``status`` does not describe how runs ended."""
+    values = status.dropna().astype(str).str.strip().str.lower()
+    return len(values) > 0 and not values.isin([*FINISHED, *UNFINISHED]).any()
 
 
-def unnamed(table: pd.DataFrame) -> pd.Series[bool]:
-    """Rows without a run's name of their own."""
+def unnamed_rows(table: pd.DataFrame) -> pd.Series[bool]:
+    """Return a mask of the rows without a run's name."""
     return table["run"].astype(str).str.fullmatch(r"row-\d+")
 
 
-def _repeated(table: pd.DataFrame) -> pd.Series[bool]:
-    """Rows that say in all digits what another of the same run says; rows without a name are of one run."""
+def _duplicate_rows(table: pd.DataFrame) -> pd.Series[bool]:
+    """Return a mask of rows that repeat an earlier one of the same run exactly."""
     same = ["kind", "params", "tokens", "loss", "teacher_loss", "seed", "teacher", "method"]
     key = table[[column for column in same if column in table]]
-    return key.assign(run=table["run"].mask(unnamed(table), "")).duplicated() & table["loss"].notna()
+    return key.assign(run=table["run"].mask(unnamed_rows(table), "")).duplicated() & table["loss"].notna()
 
 
 def refuse_inconsistent(table: pd.DataFrame) -> None:
-    """Refuse losses that cannot be compared, and runs that contradict themselves or each other."""
+    """Reject losses that cannot be compared, and runs that contradict themselves or each other."""
     used = table[table["excluded"] == ""]
-    _one_measure(used)
-    _runs_agree(used)
+    _refuse_incomparable(used)
+    _refuse_contradictory_runs(used)
     if "teacher" in used:
-        _teachers_agree(used)
-    _students_in_the_same_units(used)
+        _refuse_contradictory_teachers(used)
+    _refuse_unit_mismatch(used)
 
 
-def _one_measure(used: pd.DataFrame) -> None:
+def _refuse_incomparable(used: pd.DataFrame) -> None:
     for column, what in COMPARABLE.items():
         values = list(used[column].dropna().unique()) if column in used else []
         if len(values) > 1:
             names = ", ".join(repr(str(value)) for value in sorted(values, key=str)[:4])
             raise InputError(
-                f"{column_called(used, column)} names {len(values)} {what} ({names}): their nats/token "
+                f"{describe_column(used, column)} names {len(values)} {what} ({names}): their nats/token "
                 f"cannot be compared; fit one table for each. If the column means something else, "
-                f"--map {column}= leaves it out"
+                f"exclude it with --map {column}="
             )
 
 
-def _runs_agree(used: pd.DataFrame) -> None:
-    """A run has one size, and one loss after so many tokens."""
+def _refuse_contradictory_runs(used: pd.DataFrame) -> None:
+    """Check that a run has one size and one loss per token count."""
     used = used[used.duplicated("run", keep=False)]
     for name, column in (("run", "params"), ("run", "kind")):
         counts = used.groupby(name)[column].nunique()
@@ -113,7 +113,7 @@ def _runs_agree(used: pd.DataFrame) -> None:
             rows = ", ".join(str(i + 1) for i in used.index[used["run"] == run][:4])
             raise InputError(
                 f"run {run!r} (rows {rows}): one run cannot have several {column}; if "
-                f"{column_called(used, 'run')} does not name runs, --map run= leaves it out"
+                f"{describe_column(used, 'run')} does not name runs, exclude it with --map run="
             )
     clash = used[used.duplicated(["run", "tokens", "seed"], keep=False)]
     if len(clash):
@@ -122,62 +122,64 @@ def _runs_agree(used: pd.DataFrame) -> None:
         losses = ", ".join(f"{value:g}" for value in clash.loc[rows, "loss"].iloc[:4])
         counts = clash.loc[rows].astype(str).nunique()
         differ = [str(column) for column in counts.index[counts > 1] if column != "loss"]
-        told = f"; they differ in {', '.join(map(repr, differ[:4]))}" if differ else ""
+        difference = f"; they differ in {', '.join(map(repr, differ[:4]))}" if differ else ""
         raise InputError(
             f"run {run!r} (rows {', '.join(str(i + 1) for i in rows[:4])}): different losses after the same "
-            f"tokens ({losses}{told}); give repeated seeds different run names or a column 'seed', and "
-            "losses on several texts a table each"
+            f"tokens ({losses}{difference}); give different seeds different run names or a column 'seed', "
+            "and fit losses on several texts in separate tables"
         )
 
 
-def _teachers_agree(used: pd.DataFrame) -> None:
-    """A teacher whose run is in the table has the loss that its run has, at some checkpoint."""
+def _refuse_contradictory_teachers(used: pd.DataFrame) -> None:
+    """Check that a teacher's loss is that of its run in the table, at some checkpoint."""
     students = used.loc[used["kind"] == "distillation", ["teacher", "teacher_loss"]].drop_duplicates()
     students = students.assign(row=students.index + 1, teacher=students["teacher"].astype(str))
     both = students.merge(used[["run", "loss"]], left_on="teacher", right_on="run")
     both["ratio"] = both["teacher_loss"] / both["loss"]
-    both["apart"] = np.abs(np.log(both["ratio"]))
-    nearest = both.sort_values("apart").drop_duplicates("row")
-    if len(nearest) and nearest["apart"].iloc[-1] > TEACHER_APART:
+    both["log_ratio"] = np.abs(np.log(both["ratio"]))
+    nearest = both.sort_values("log_ratio").drop_duplicates("row")
+    if len(nearest) and nearest["log_ratio"].iloc[-1] > TEACHER_LOSS_TOLERANCE:
         worst = nearest.iloc[-1]
         raise InputError(
             f"row {worst['row']}, column 'teacher_loss': {worst['teacher_loss']:.4g}, but the teacher's own "
             f"run {worst['teacher']!r} has {worst['loss']:.4g} in this table ({worst['ratio']:.3f} times)"
-            f"{_units(worst['ratio'])}"
+            f"{_unit_hint(worst['ratio'])}"
         )
 
 
-def _students_in_the_same_units(used: pd.DataFrame) -> None:
+def _refuse_unit_mismatch(used: pd.DataFrame) -> None:
     alone = used[used["kind"] == "supervised"].groupby(["params", "tokens"], as_index=False)["loss"].median()
     both = used[used["kind"] == "distillation"].merge(alone, on=["params", "tokens"], suffixes=("", "_alone"))
-    said = students_apart(
+    mismatch = unit_mismatch_of_students(
         *(both[name].to_numpy(np.float64) for name in ("loss", "teacher_loss", "loss_alone"))
     )
-    if said:
-        raise InputError(f"column 'loss': {said}")
+    if mismatch:
+        raise InputError(f"column 'loss': {mismatch}")
 
 
-def students_apart(loss: Array, teacher: Array, alone: Array) -> str:
-    """What is wrong where distilled students are far above, or below, both their teachers and themselves
-    trained alone; empty where they are not. Distillation mixes the two levels: that can only be a unit.
+def unit_mismatch_of_students(loss: Array, teacher: Array, alone: Array) -> str:
+    """Describe students whose loss is far above, or below, both references; empty if it is between them.
+
+    The references are the teacher and the supervised run of the same size and tokens. Only a difference of
+    units puts a distilled student far outside of both.
     """
     if not len(loss):
         return ""
     above = float(np.median(loss / np.maximum(teacher, alone)))
     below = float(np.median(loss / np.minimum(teacher, alone)))
     for ratio, where, far in (
-        (above, "above", above > STUDENT_APART),
-        (below, "below", below < 1 / STUDENT_APART),
+        (above, "above", above > STUDENT_LOSS_FACTOR),
+        (below, "below", below < 1 / STUDENT_LOSS_FACTOR),
     ):
         if far:
             return (
                 f"the distilled students are {ratio:.2f} times, far {where}, both their teachers and the "
-                f"supervised runs of the same size and tokens{_units(ratio)}"
+                f"supervised runs of the same size and tokens{_unit_hint(ratio)}"
             )
     return ""
 
 
-def _units(ratio: float) -> str:
-    """What a ratio of losses near that of bits to nats says."""
+def _unit_hint(ratio: float) -> str:
+    """Describe a ratio of losses near that of bits to nats."""
     bits = abs(abs(np.log(ratio)) + np.log(np.log(2))) < 0.1
-    return ": one is in bits/token" if bits else "; all losses are nats/token of one held-out text"
+    return ": one is in bits/token" if bits else "; all losses must be nats/token of one held-out text"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from fits.checks.design import check_distillation, judge
+from fits.checks.design import check_distillation, design_findings
 from fits.estimation.model import Rows
 from fits.table.findings import Finding
 from fits.table.runs import validate
@@ -42,10 +42,10 @@ def foreseen(dag: Dag) -> list[Finding]:
         table = validate(pd.DataFrame(rows))
     except InputError as error:
         what = f"its table would be refused: {error}"
-        return [Finding(level="refuse", what=what, mend="Vary sizes and tokens")]
+        return [Finding(level="refuse", message=what, remedy="Vary sizes and tokens")]
     known = Rows.of(table)
-    found = judge(table, known, None)
-    if known.distillations and not any(finding.level == "refuse" for finding in found):
+    found = design_findings(table, known, None)
+    if known.n_distillations and not any(finding.level == "refuse" for finding in found):
         found += check_distillation(known, law)
     return list(dict.fromkeys(found))
 

@@ -10,7 +10,7 @@ import pytest
 from samples_of_fits import FIGURE1, TRUTH, sweep
 
 from fits import Objective, fit
-from fits.checks.compare_laws import OWN_SPLIT, compare_laws
+from fits.checks.compare_laws import TABLE_SPLIT, compare_laws
 from fits.estimation.custom_law import register_law
 from scaling import InputError, SupervisedLaw
 
@@ -29,7 +29,7 @@ def test_the_comparison_of_the_three_laws_on_figure_1(figure1: pd.DataFrame) -> 
     for score in found.scores:
         assert [score.rmse, *score.held_out.values()] == pytest.approx(expected[score.law], abs=6e-5)
     won = found.wins()
-    assert OWN_SPLIT in won["published"]
+    assert TABLE_SPLIT in won["published"]
     assert "few to many tokens" in won["effective-tokens"]
     assert "size out" in won["effective-tokens-capacity"]
     assert "best on" in str(found)
@@ -49,13 +49,17 @@ def soft_maximum(N_S, D_S, L_T, supervised: SupervisedLaw, boost, sharpness):  #
 def test_a_law_of_ones_own() -> None:
     register_law("soft-maximum", soft_maximum, {"boost": 2.0, "sharpness": 20.0})
     found = fit(sweep(noise=0.003), laws=["soft-maximum"], draws=20)
-    assert found.main.status == "converged"
+    assert found.primary_estimate.status == "converged"
     assert found.distillation["soft-maximum"].boost > 1  # type: ignore[attr-defined]
     assert found.calibration.sampled_law().loss(
         1e5, 1e6, 4.0, found.calibration.sampled_supervised()
     ).shape == (20, 1)
-    there = pickle.loads(pickle.dumps(found.main.model))  # as an executor sends it to another process
-    assert np.array_equal(there.at(found.main.theta)[0], found.main.predicted)
+    there = pickle.loads(
+        pickle.dumps(found.primary_estimate.model)
+    )  # as an executor sends it to another process
+    assert np.array_equal(
+        there.evaluate_at(found.primary_estimate.theta)[0], found.primary_estimate.predicted
+    )
     with pytest.raises(InputError, match="positive value"):
         register_law("none", soft_maximum, {"boost": 0.0})
 

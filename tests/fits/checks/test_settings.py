@@ -116,7 +116,7 @@ def test_the_least_number_of_runs_is_one_more_than_the_free_coefficients(
 ) -> None:
     picked = SUPERVISED.iloc[[0, 3, 5, 10, 12, 15, 9]].reset_index(drop=True)
     enough, few = picked.iloc[:least], picked.iloc[: least - 1]
-    assert fit(enough, draws=20, **options).main.model.size == least - 1  # type: ignore[arg-type]
+    assert fit(enough, draws=20, **options).primary_estimate.model.size == least - 1  # type: ignore[arg-type]
     assert not check(validate(enough), **options).refused  # type: ignore[arg-type]
     said = f"{least - 1} supervised runs cannot determine the {least - 1} free coefficients"
     with pytest.raises(InputError, match=said):

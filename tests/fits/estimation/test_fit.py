@@ -27,8 +27,8 @@ EXACT = Objective(delta=np.inf, priors=False)
 def test_jacobian_is_the_derivative(law: str, given: object) -> None:
     model = Model(Rows.of(validate(sweep())), law, given=given)
     rng = np.random.default_rng(0)
-    centre, spread = model.prior()
-    theta = centre + 0.5 * spread * rng.standard_normal((3, model.size))
+    center, spread = model.prior()
+    theta = center + 0.5 * spread * rng.standard_normal((3, model.size))
     members = np.arange(3)
     jacobian = model.evaluate(theta, members)[1]
     for i in range(model.size):
@@ -43,7 +43,7 @@ def test_noise_free_runs_give_the_truth_back() -> None:
         assert coefficients(found.supervised)[name] == pytest.approx(value, rel=1e-5)
     for name, value in coefficients(DISTILLED).items():
         assert coefficients(found.distillation["effective-tokens"])[name] == pytest.approx(value, rel=1e-4)
-    assert found.main.status == "converged"
+    assert found.primary_estimate.status == "converged"
     assert all(held.rmse < 1e-4 for held in found.held_out)
 
 
@@ -134,7 +134,7 @@ def test_checkpoints_of_one_run_are_resampled_together() -> None:
     frame["run"] = [f"{kind}-{N}" for kind, N in zip(frame["kind"], frame["params"], strict=True)]
     frame.loc[frame["kind"] == "distillation", "run"] = [f"d{i}" for i in range(24)]
     found = fit(frame, draws=30, resample="runs")
-    assert len(set(found.main.model.rows.group)) == 4 + 24
+    assert len(set(found.primary_estimate.model.rows.group)) == 4 + 24
 
 
 def test_the_same_seed_gives_the_same_fit() -> None:
@@ -158,7 +158,7 @@ def test_copies_of_a_run_are_no_evidence() -> None:
     copies = pd.concat([once] * 3, ignore_index=True).assign(run=[f"c{i}" for i in range(120)])
     copies["loss"] *= np.exp(0.001 * rng.standard_normal(120))
     one, three = fit(once, draws=200, held_out=False), fit(copies, draws=200, held_out=False)
-    assert len(three.main.model.rows) == 40
+    assert len(three.primary_estimate.model.rows) == 40
     assert "each distillation configuration counts once" in three.summary()
     assert three.supervised.gamma == pytest.approx(one.supervised.gamma, rel=0.1)
     at = [np.std(np.log(f.calibration.sampled_supervised().loss(4e6, 2e7))) for f in (one, three)]
@@ -214,8 +214,8 @@ def test_starts_and_draws_do_not_depend_on_where_they_are_made() -> None:
     here = fit(frame, draws=300, held_out=False)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         there = fit(frame, draws=300, held_out=False, executor=executor)
-    assert here.main.agreed == there.main.agreed == 48
-    assert np.array_equal(here.main.theta, there.main.theta)
+    assert here.primary_estimate.agreed == there.primary_estimate.agreed == 48
+    assert np.array_equal(here.primary_estimate.theta, there.primary_estimate.theta)
     assert np.array_equal(here.draws["effective-tokens"]["k"], there.draws["effective-tokens"]["k"])
 
 

@@ -13,8 +13,8 @@ from samples_of_methods import methods_sweep
 from fits import MethodComparison, compare_methods
 from fits.estimation.estimate import Objective, estimate
 from fits.estimation.model import Rows
-from fits.methods.multiplier import Worth
-from fits.methods.shared_law import SharedLaw
+from fits.methods.multiplier import MethodMultiplier
+from fits.methods.multiplier_law import MultiplierModel
 from fits.plots.methods import methods_chart
 from fits.table.runs import validate
 from scaling import InputError
@@ -23,7 +23,7 @@ WORTH = {"forward-kl": 1.5, "taid": 1.5, "gkd": 2.2, "reverse-kl": 0.8}
 COST = {"forward-kl": 1.3, "taid": 1.3, "gkd": 4.0, "reverse-kl": 1.3}
 
 
-def of(found: MethodComparison, method: str) -> Worth:
+def of(found: MethodComparison, method: str) -> MethodMultiplier:
     (worth,) = (each for each in found.methods if each.method == method)
     return worth
 
@@ -161,19 +161,19 @@ def test_table_json_and_figure_say_the_same() -> None:
 def test_the_shared_laws_derivatives_are_exact() -> None:
     rows = Rows.of(validate(methods_sweep({"taid": 1.5, "gkd": 2.0}, noise=0.01)))
     for scaled in ("N", "D"):
-        model = SharedLaw(rows, (np.arange(len(rows)) % 3).astype(np.intp), scaled)
+        model = MultiplierModel(rows, (np.arange(len(rows)) % 3).astype(np.intp), scaled)
         theta = model.prior()[0] + 0.1 * np.arange(model.size)
-        _, jacobian = model.at(theta)
+        _, jacobian = model.evaluate_at(theta)
         for i in range(model.size):
             step = 1e-5 * (np.arange(model.size) == i)
-            slope = (model.at(theta + step)[0] - model.at(theta - step)[0]) / 2e-5
+            slope = (model.evaluate_at(theta + step)[0] - model.evaluate_at(theta - step)[0]) / 2e-5
             assert jacobian[:, i] == pytest.approx(slope, abs=1e-8)
 
 
 def test_large_tables_start_from_a_sample() -> None:
     table = methods_sweep({"taid": 1.5}, noise=0.01, seeds=70)
     rows = Rows.of(validate(table))
-    model = SharedLaw(rows, rows.kind, "D")
+    model = MultiplierModel(rows, rows.kind, "D")
     assert len(rows) > 1000
     found = estimate(model, Objective(), starts=4)
     assert np.exp(found.theta[-1]) == pytest.approx(1.5, rel=0.05)

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from samples_of_fits import FIGURE1
-from scipy.optimize import minimize
+from scipy.optimize import minimize as scipy_minimize
 from scipy.special import huber
 
 from fits import Objective, datasets, fit
 from fits.estimation.estimate import estimate
-from fits.estimation.levenberg_marquardt import minimise
+from fits.estimation.levenberg_marquardt import minimize
 from fits.estimation.model import Model, Rows
 from fits.published import busbridge2025 as figure1_fits
 from scaling import SupervisedLaw
@@ -30,7 +30,7 @@ def rmse(law: DistillationLaw, table: pd.DataFrame) -> float:
 def test_chinchilla_by_huber(chinchilla: pd.DataFrame) -> None:
     """Besiroglu et al. 2024: A 482.01, B 2085.43, E 1.8172, alpha .3478, beta .3658; sum of Huber 1e-3."""
     found = fit(chinchilla, objective=Objective(delta=1e-3, priors=False), gamma=1.0, draws=20)
-    main, law = found.main, found.supervised
+    main, law = found.primary_estimate, found.supervised
     size = np.abs(main.residual)
     capped = np.minimum(size, 1e-3)
     assert np.sum(capped * (size - capped / 2)) <= 1.01828e-3
@@ -56,12 +56,12 @@ def test_figure1(figure1: pd.DataFrame, law: str, on_fit: float, held_out: float
     found = fit(training, laws=[law], supervised=FIGURE1, objective=LEAST_SQUARES, draws=20, starts=8)
     assert rmse(found.distillation[law], training) <= on_fit
     assert rmse(found.distillation[law], figure1[figure1["split"] == "extrapolation"]) <= held_out
-    assert found.main.status == "converged"
+    assert found.primary_estimate.status == "converged"
 
 
 def test_the_authors_own_curves() -> None:
     """Eq. 8 gives back the curves the authors drew, and tells how badly Table 6 misprints B' = 24181."""
-    found = figure1_fits.curves(draws=20)
+    found = figure1_fits.fit_curves(draws=20)
     law = found.distillation["published-9"]
     table = found.table
     assert rmse(law, table) <= 2e-5
@@ -87,7 +87,7 @@ def test_chinchilla_by_least_squares(chinchilla: pd.DataFrame) -> None:
 def test_chinchilla_by_a_mean_that_stops_early(chinchilla: pd.DataFrame) -> None:
     """Hoffmann et al. 2022: 406.4, 410.7, 1.69, .34, .28, objective .00117.
 
-    Their L-BFGS minimised the mean of the Huber terms, whose gradient is below its tolerance long before the
+    Their L-BFGS minimized the mean of the Huber terms, whose gradient is below its tolerance long before the
     optimum. From the digits in the source of the paper it stops after a step or two, still at coefficients
     that print as theirs; the printed ones themselves have an objective of .0041.
     """
@@ -106,7 +106,7 @@ def test_chinchilla_by_a_mean_that_stops_early(chinchilla: pd.DataFrame) -> None
     printed = np.array([np.log(1.69), np.log(406.4), np.log(410.7), 0.34, 0.28])
     assert len(loss) * mean(printed)[0] == pytest.approx(0.00412, abs=5e-6)
     assert len(loss) * mean(digits)[0] == pytest.approx(0.0012312, abs=5e-8)
-    stopped = minimize(mean, digits, jac=True, method="L-BFGS-B")
+    stopped = scipy_minimize(mean, digits, jac=True, method="L-BFGS-B")
     assert stopped.success
     assert len(loss) * stopped.fun == pytest.approx(0.00117, abs=5e-6)
     assert [f"{value:.4g}" for value in np.exp(stopped.x[:3])] == ["1.693", "406.4", "410.7"]
@@ -136,7 +136,7 @@ def test_bootstrap_errors_of_chinchilla_from_the_published_resamples() -> None:
     model = Model(Rows.of(runs.iloc[kept]), None, fixed={"supervised ln gamma": 0.0})
     found = estimate(model, Objective(delta=1e-3, priors=False))
     refitted = [
-        minimise(replace(found.problem, weight=part * found.problem.weight), np.tile(found.theta, (100, 1)))
+        minimize(replace(found.problem, weight=part * found.problem.weight), np.tile(found.theta, (100, 1)))
         for part in np.split(counts, 40)
     ]
     law = model.laws(np.concatenate([part.theta for part in refitted]))[0]

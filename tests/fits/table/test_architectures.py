@@ -9,7 +9,7 @@ import pytest
 from samples_of_fits import sweep
 
 import fits
-from fits.table.flops import architecture, counted, training_flops
+from fits.table.flops import table_accounting, table_architecture, training_flops
 from scaling import InputError, Question, plan
 from scaling.reports.plan_text import plan_text
 
@@ -30,33 +30,33 @@ def base() -> pd.DataFrame:
     ],
 )
 def test_the_table_says_it_under_any_name(columns: dict[str, object]) -> None:
-    found = architecture(base().assign(**columns))
+    found = table_architecture(base().assign(**columns))
     assert (found.context, found.vocab, found.aspect_ratio) == (128, 512, 32)
     assert set(found.origins.values()) == {"table"}
-    assert counted(base().assign(**columns)).effect == ""
+    assert table_accounting(base().assign(**columns)).effect == ""
 
 
 def test_a_teachers_columns_are_not_the_students() -> None:
-    found = architecture(base().assign(**{"teacher_vocab": 9999, "teacher.d_model": 8, "n_layers": 2}))
+    found = table_architecture(base().assign(**{"teacher_vocab": 9999, "teacher.d_model": 8, "n_layers": 2}))
     assert set(found.origins.values()) == {"assumed"}
 
 
 def test_several_values_give_their_median_and_say_so() -> None:
     runs = base()
     ratios = [16, 32, 64] * len(runs)
-    found = architecture(runs.assign(d_model=ratios[: len(runs)], n_layers=1))
+    found = table_architecture(runs.assign(d_model=ratios[: len(runs)], n_layers=1))
     assert found.aspect_ratio == 32
     assert found.origins["aspect_ratio"] == "table, median of 16 to 64"
 
 
 def test_a_column_without_a_number_is_named() -> None:
-    found = counted(base().assign(vocab="gpt2"))
+    found = table_accounting(base().assign(vocab="gpt2"))
     assert found.origins["vocab"] == "assumed, as column 'vocab' holds no number"
     assert "vocabulary 32768" in found.effect
 
 
 def test_what_is_given_wins_and_a_wrong_name_is_refused() -> None:
-    found = architecture(base().assign(vocab=1024), GIVEN)
+    found = table_architecture(base().assign(vocab=1024), GIVEN)
     assert (found.context, found.vocab, found.aspect_ratio) == (128, 512, 32)
     assert set(found.origins.values()) == {"given"}
     with pytest.raises(InputError, match="'vocabulary' is not one of context, vocab, aspect_ratio"):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from fits import read_runs, validate
-from fits.checks.design import remarks
+from fits.checks.design import table_notes
 from fits.table import files, subsample
 from fits.table.column_names import parse_mapping
 from scaling import InputError
@@ -203,7 +203,7 @@ def checkpoints() -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
-def test_neighbouring_checkpoints_of_a_large_table_are_thinned(
+def test_neighboring_checkpoints_of_a_large_table_are_thinned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     """Read in parts, thinned wherever they pass the limit; what is kept does not depend on the parts."""
@@ -218,7 +218,7 @@ def test_neighbouring_checkpoints_of_a_large_table_are_thinned(
     assert (read.groupby("run")["tokens"].max() == 1e10).all()
     gaps = read.groupby("run")["tokens"].apply(lambda tokens: np.diff(np.log(tokens))).explode()
     assert gaps.max() < np.log(1.3)
-    assert "of 4,000 rows" in remarks(read)[0]
+    assert "of 4,000 rows" in table_notes(read)[0]
     whole = validate(checkpoints())
     pd.testing.assert_frame_equal(read[["run", "tokens", "loss"]], whole[["run", "tokens", "loss"]])
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from fits.published.__main__ import MAKERS
+from fits.published.__main__ import BUILDERS
 from scaling import Calibration, published
 from scaling.laws import coefficients
 
 
 def test_every_published_set_loads_and_says_where_it_comes_from():
-    assert set(published()) == set(MAKERS)
+    assert set(published()) == set(BUILDERS)
     for name in published():
         calibration = Calibration.load(name)
         assert calibration.name == name
@@ -21,7 +21,7 @@ def test_every_published_set_loads_and_says_where_it_comes_from():
 
 @pytest.mark.parametrize("name", ["busbridge2025-figure1-runs", "busbridge2025-figure1-curves"])
 def test_the_sets_of_figure_1_are_what_our_fit_makes_of_the_data(name):
-    shipped, refitted = Calibration.load(name), MAKERS[name](draws=20)
+    shipped, refitted = Calibration.load(name), BUILDERS[name](draws=20)
     for kind, law in shipped.distillation.items():
         again = refitted.law(kind)
         for loss in (law, again):

@@ -11,7 +11,7 @@ import pytest
 from samples_of_fits import TRUTH, sweep
 
 from fits import Fit, Objective, check, fit, validate
-from fits.checks.heldout import farthest
+from fits.checks.heldout import extrapolation_mask
 from fits.estimation.model import Rows, last_tokens
 from scaling import InputError, SupervisedLaw
 
@@ -64,8 +64,8 @@ def test_repeats_tell_the_seed_noise() -> None:
 
 def test_a_profile_is_the_curvature_where_the_problem_is_nearly_linear(found: Fit) -> None:
     profile = found.profile("ln k")
-    i = found.main.model.names.index("ln k")
-    best, error = found.main.theta[i], found.main.standard_errors[i]
+    i = found.primary_estimate.model.names.index("ln k")
+    best, error = found.primary_estimate.theta[i], found.primary_estimate.standard_errors[i]
     assert profile.deviance.min() == pytest.approx(0.0, abs=0.01)
     assert profile.high - profile.low == pytest.approx(2 * 1.645 * error, rel=0.4)
     assert profile.low < best < profile.high
@@ -98,12 +98,12 @@ def test_a_profile_of_a_prediction_and_of_the_best_size(found: Fit) -> None:
 
 
 def test_groups_left_out_are_pooled_by_law(found: Fit) -> None:
-    by_law = {held.law: held for held in found.leave_out("params")}
+    by_law = {held.law: held for held in found.leave_groups_out("params")}
     assert len(by_law["supervised"].runs) == 16
     assert len(by_law["effective-tokens"].runs) == 24
     assert by_law["effective-tokens"].relative < 0.03
     with pytest.raises(InputError, match="has 0 values"):
-        found.leave_out("colour")
+        found.leave_groups_out("color")
 
 
 def test_a_run_is_left_out_with_all_of_its_checkpoints() -> None:
@@ -111,12 +111,12 @@ def test_a_run_is_left_out_with_all_of_its_checkpoints() -> None:
     frame = sweep(noise=0.01, sizes=tuple(np.geomspace(8e3, 4e5, 12)), students=())
     frame["run"] = [f"size {N:.0f}" for N in frame["params"]]
     table = validate(frame)
-    out = farthest(table, "compute")
+    out = extrapolation_mask(table, "compute")
     assert 0 < out.sum() < len(table) / 2
     assert not set(table["run"][out]) & set(table["run"][~out])
     assert list(last_tokens(table)) == [2e6] * 48
     with pytest.raises(InputError, match="12 rows go, and the other checkpoints of their runs"):
-        fit(frame, draws=20, held_out=False).leave_out("tokens")
+        fit(frame, draws=20, held_out=False).leave_groups_out("tokens")
     seeds = pd.concat([frame.assign(seed=seed) for seed in range(2)])
     assert len(np.unique(Rows.of(validate(seeds)).group)) == 24
 
@@ -187,7 +187,7 @@ def test_worn_out_text_is_a_warning() -> None:
     """Once in the column that sweeps fill; a table without it, or with gaps in it, is no worse for that."""
     table = validate(sweep(noise=0.01, seed=2))
     table["epochs"] = np.where(np.arange(len(table)) < 3, 5.5, np.nan)
-    (warning,) = [finding for finding in check(table).findings if "their text" in finding.what]
+    (warning,) = [finding for finding in check(table).findings if "their text" in finding.message]
     assert f"3 of {len(table)} runs saw their text more than 4 times (up to 5.5)" in str(warning)
     for fine in (table.drop(columns="epochs"), table.assign(epochs=4.0)):
         assert "their text" not in str(check(fine))
@@ -203,12 +203,14 @@ def test_the_priors_weigh_the_same_at_any_delta(delta: float) -> None:
     frame["loss"] *= law.loss(N, D) / TRUTH.loss(N, D)
     settings = {"gamma": 1.0, "draws": 20, "held_out": False}
     held, free = (fit(frame, objective=Objective(delta=delta, priors=p), **settings) for p in (True, False))
-    beta = free.main.model.names.index("supervised ln gamma*beta")
-    moved = (held.main.theta - free.main.theta) / free.main.standard_errors
+    beta = free.primary_estimate.model.names.index("supervised ln gamma*beta")
+    moved = (
+        held.primary_estimate.theta - free.primary_estimate.theta
+    ) / free.primary_estimate.standard_errors
     assert abs(moved[beta]) < 0.5
     assert held.supervised.beta == pytest.approx(law.beta, rel=0.2)
     squares = fit(frame, objective=Objective(delta=np.inf, priors=False), **settings)
-    ratio = free.main.standard_errors[beta] / squares.main.standard_errors[beta]
+    ratio = free.primary_estimate.standard_errors[beta] / squares.primary_estimate.standard_errors[beta]
     assert 0.9 < ratio < 1.4  # least absolute deviations need pi/2 times the rows
     assert "% of the rows are beyond delta" in held.summary()
     assert "held mainly" not in held.summary()
@@ -219,6 +221,6 @@ def test_priors_that_hold_a_coordinate_are_named_at_any_delta(delta: float | str
     """Nine runs for five coefficients: a fit in the linear zone passes through five of them, and says so."""
     frame = sweep(noise=0.03, sizes=(1e6, 1e7, 1e8), tokens=(1e9, 4e9, 1.6e10), students=())
     found = fit(frame, objective=Objective(delta=delta), gamma=1.0, draws=20, held_out=False)
-    assert found.main.sigma[0] == pytest.approx(0.0213, rel=0.25)
+    assert found.primary_estimate.sigma[0] == pytest.approx(0.0213, rel=0.25)
     (said,) = [line for line in found.summary().splitlines() if "held mainly by the weak priors" in line]
     assert re.search(r"supervised ln gamma\*alpha \([56]\d %\), supervised ln gamma\*beta \(9\d %\)", said)

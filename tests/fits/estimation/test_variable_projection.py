@@ -9,9 +9,9 @@ from samples_of_fits import FIGURE1, sweep
 
 from fits import Objective, validate
 from fits.estimation.estimate import estimate
-from fits.estimation.levenberg_marquardt import minimise
+from fits.estimation.levenberg_marquardt import minimize
 from fits.estimation.model import Model, Rows
-from fits.estimation.variable_projection import projects
+from fits.estimation.variable_projection import is_projectable
 
 IN_NATS = Objective(delta=np.inf, priors=False, in_nats=True)
 
@@ -45,10 +45,10 @@ def test_projected_exponents_lead_to_the_best_of_many_starts(objective: Objectiv
         model = Model(
             Rows.of(validate(frame)), None, fixed={"supervised ln gamma": 0.0}, in_nats=objective.in_nats
         )
-        assert projects(model)
+        assert is_projectable(model)
         found = estimate(model, objective)
         assert found.starts == 49
-        centre, width = model.prior()
-        points = centre + width * np.random.default_rng(seed).standard_normal((40, model.size))
-        others = minimise(found.problem, points).objective
+        center, width = model.prior()
+        points = center + width * np.random.default_rng(seed).standard_normal((40, model.size))
+        others = minimize(found.problem, points).objective
         assert found.objective <= others.min() * (1 + 1e-6)
