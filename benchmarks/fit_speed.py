@@ -15,8 +15,8 @@ from scipy.optimize import minimize as scipy_minimize
 
 from fits import Objective, datasets, fit
 from fits.estimation.bootstrap import bootstrap, resampled_problem
-from fits.estimation.estimate import Estimate, estimate
-from fits.estimation.levenberg_marquardt import Array, Problem, minimize, objective, quadratic
+from fits.estimation.estimate import Estimate, fit_model
+from fits.estimation.levenberg_marquardt import Array, BatchProblem, minimize, objective, quadratic
 from fits.estimation.model import Model, Rows
 from fits.published import busbridge2025
 from scaling import EffectiveTokensLaw, PublishedLaw, SupervisedLaw
@@ -38,7 +38,7 @@ def chinchilla() -> None:
     """The 5-parameter fit of the 240 rows, and its bootstrap."""
     rows = Rows.of(datasets.chinchilla().sort_values("loss").iloc[:240])
     model = Model(rows, None, fixed={"supervised ln gamma": 0.0})
-    took, found = seconds(lambda: estimate(model, HUBER), 50)
+    took, found = seconds(lambda: fit_model(model, HUBER), 50)
     assert isinstance(found, Estimate)
     value = float(found.objective * found.sigma[0] ** 2)
     agree = f"{found.agreed} of {found.starts} agree"
@@ -52,7 +52,7 @@ def distillation() -> None:
     rows = Rows.of(datasets.figure1())
     model = Model(rows, "published", given=GIVEN)
     for name, how in (("Huber 1e-3", HUBER), ("default", Objective())):
-        took, found = seconds(lambda how=how: estimate(model, how))
+        took, found = seconds(lambda how=how: fit_model(model, how))
         assert isinstance(found, Estimate)
         print(f"354 rows, 8 parameters, {name}: {took:.3f} s, {found.agreed} of {found.starts} agree")
         took, _ = seconds(lambda found=found: bootstrap(found, 1000))
@@ -61,7 +61,7 @@ def distillation() -> None:
         worse, times = [], []
         for seed in range(24):
             other = Model(_synthetic(rows, seed), "published", given=GIVEN)
-            took, found = seconds(lambda other=other, how=how: estimate(other, how))
+            took, found = seconds(lambda other=other, how=how: fit_model(other, how))
             assert isinstance(found, Estimate)
             times.append(took)
             worse.append(found.objective / _best_of_many(other, found) - 1)
@@ -115,7 +115,7 @@ def _missed(found: Estimate, draws: int, sample: int) -> str:
     return f"{np.sum(np.array(excess) > 1e-3)} of {sample} inspected more than 1e-3 above their own optimum"
 
 
-def _polished(problem: Problem, theta: Array) -> float:
+def _polished(problem: BatchProblem, theta: Array) -> float:
     """The objective after a long BFGS from several points around ``theta``."""
 
     def value_and_slope(theta: Array) -> tuple[float, Array]:

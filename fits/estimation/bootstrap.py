@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from fits.estimation.estimate import Estimate, leverage
-from fits.estimation.levenberg_marquardt import Array, Minimum, Problem, minimize
+from fits.estimation.levenberg_marquardt import Array, BatchProblem, Minimum, minimize
 from fits.estimation.model import Model
 from fits.estimation.parallel import solve_in_parts
 from scaling.errors import InputError
@@ -130,7 +130,7 @@ def bootstrap(
 
 def resampled_problem(
     found: Estimate, draws: int, *, method: str, seed: int, model: Model, jitter: bool = True
-) -> Problem:
+) -> BatchProblem:
     """Return the batch problem of all resampled tables."""
     observed, weight = resample_rows(found, draws, method, seed)
     return replace(
@@ -159,7 +159,7 @@ def _delta_schedule(found: Estimate) -> list[Array]:
     return widths
 
 
-def _refit(deltas: list[Array], problem: Problem, start: Array) -> Minimum:
+def _refit(deltas: list[Array], problem: BatchProblem, start: Array) -> Minimum:
     steps = 200 if problem.observed.shape[1] <= ONE_STEP_ROWS else 3
     for delta in deltas:
         narrowed = replace(problem, delta=delta)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fits.estimation.huber import EFFICIENT, curvature, row_information, row_weight
-from fits.estimation.levenberg_marquardt import Array, Minimum, Problem, minimize
+from fits.estimation.levenberg_marquardt import Array, BatchProblem, Minimum, minimize
 from fits.estimation.model import Model
 from fits.estimation.parallel import solve_in_parts
 from fits.estimation.variable_projection import is_projectable, projected_starts
@@ -61,7 +61,7 @@ STARTS_PER_TASK = 8
 """Starts in one task of an executor; without an executor all are minimized in one batch."""
 
 
-class Status(StrEnum):
+class FitStatus(StrEnum):
     """Outcome of a minimization."""
 
     CONVERGED = "converged"
@@ -79,12 +79,12 @@ class Estimate:
     """(p,)"""
     sigma: Array
     """(rows,): estimated standard deviation of the noise, on the scale of the fit."""
-    problem: Problem
+    problem: BatchProblem
     objective: float
     starts: int
     agreed: int
     """Starts that ended within 1e-4 of the best objective (relative)."""
-    status: Status
+    status: FitStatus
     detail: str
     """Coordinates that a status other than "converged" refers to."""
 
@@ -170,7 +170,7 @@ class Estimate:
         return float(n * np.log(max(mean_square, 1e-30)) + self.model.size * np.log(n))
 
 
-def estimate(
+def fit_model(
     model: Model,
     objective: Objective,
     *,
@@ -248,7 +248,7 @@ def _search(
 
 
 def _starts(
-    model: Model, problem: Problem, starts: int, rng: np.random.Generator
+    model: Model, problem: BatchProblem, starts: int, rng: np.random.Generator
 ) -> tuple[Array, NDArray[np.intp]]:
     """Return points (k, p) to minimize from, and the number of starts that each represents."""
     if is_projectable(model):
@@ -259,12 +259,12 @@ def _starts(
     return points, np.ones(len(points), dtype=np.intp)
 
 
-def objective_problem(model: Model, objective: Objective, sigma: Array) -> Problem:
+def objective_problem(model: Model, objective: Objective, sigma: Array) -> BatchProblem:
     """Return the problem of fitting a model to its rows, with noise ``sigma`` (rows,)."""
     lower, upper = model.bounds()
     center, spread = model.prior()
     delta = EFFICIENT * sigma if objective.delta == "auto" else np.full(len(sigma), float(objective.delta))
-    return Problem(
+    return BatchProblem(
         evaluate=model.evaluate,
         observed=model.observed[None],
         weight=row_weight(delta, sigma)[None],
@@ -278,7 +278,7 @@ def objective_problem(model: Model, objective: Objective, sigma: Array) -> Probl
 
 
 def estimate_noise(
-    model: Model, problem: Problem, theta: Array, *, sigma: Array, common: bool, known: Array
+    model: Model, problem: BatchProblem, theta: Array, *, sigma: Array, common: bool, known: Array
 ) -> Array:
     """Return the standard deviation of each row, on the scale of the fit.
 
@@ -322,18 +322,20 @@ def leverage(scaled: Array, precision: Array) -> Array:
     return np.asarray(np.clip(np.sum(unit * np.linalg.solve(information, unit.T).T, axis=1), 0.0, 1.0))
 
 
-def _status(model: Model, theta: Array, converged: bool, problem: Problem) -> tuple[Status, str]:
+def _status(model: Model, theta: Array, converged: bool, problem: BatchProblem) -> tuple[FitStatus, str]:
     width = problem.upper - problem.lower
     held = (theta <= problem.lower + 1e-6 * width) | (theta >= problem.upper - 1e-6 * width)
     if held.any():
-        return Status.AT_BOUND, ", ".join(name for name, at in zip(model.names, held, strict=True) if at)
+        return FitStatus.AT_BOUND, ", ".join(name for name, at in zip(model.names, held, strict=True) if at)
     jacobian = model.evaluate_at(theta)[1] * np.sqrt(problem.weight[0])[:, None]
     norms = np.linalg.norm(jacobian, axis=0)
     _, singular, directions = np.linalg.svd(jacobian / np.where(norms > 0, norms, 1.0), full_matrices=False)
     if singular[-1] < 1e-4 * singular[0]:
         ridge = np.abs(directions[-1]) > 0.3
-        return Status.DEGENERATE, ", ".join(name for name, on in zip(model.names, ridge, strict=True) if on)
-    return (Status.CONVERGED, "") if converged else (Status.ITERATION_LIMIT, "")
+        return FitStatus.DEGENERATE, ", ".join(
+            name for name, on in zip(model.names, ridge, strict=True) if on
+        )
+    return (FitStatus.CONVERGED, "") if converged else (FitStatus.ITERATION_LIMIT, "")
 
 
 def scalar_law(law: T) -> T:

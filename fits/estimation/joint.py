@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from fits.estimation.bootstrap import bootstrap
-from fits.estimation.estimate import Estimate, Objective, estimate
+from fits.estimation.estimate import Estimate, Objective, fit_model
 from fits.estimation.levenberg_marquardt import Array, objective
 from fits.estimation.model import Model, Rows, constants_of, coordinates_of
 from fits.estimation.parametrization import UNIT, Law, SupervisedCoordinates
@@ -124,7 +124,7 @@ def fit_laws(
         starts = [warm_starts[law or SUPERVISED].theta] if warm_starts else []
         count = recipe.starts if warm_starts is None else max(recipe.starts // 8, 4)
         name = law or SUPERVISED
-        found[name] = estimate(
+        found[name] = fit_model(
             model, recipe.objective, starts=count, seed=recipe.seed, warm_starts=starts, executor=executor
         )
         if given is None:
@@ -139,7 +139,7 @@ def joint_fit_p_value(rows: Rows, recipe: Recipe, joint: Estimate) -> float:
     value says that a distillation law that does not hold has biased the supervised law.
     """
     alone = recipe.model(rows.of_kind(0), None, None)
-    found = estimate(alone, recipe.objective, starts=recipe.starts, seed=recipe.seed)
+    found = fit_model(alone, recipe.objective, starts=recipe.starts, seed=recipe.seed)
     full = alone.supervised_coordinates.theta(joint.supervised)
     bent = (full - alone.fixed_values) @ np.linalg.pinv(alone.tie_matrix).T
     rise = float(objective(found.problem, bent[None])[0]) - found.objective

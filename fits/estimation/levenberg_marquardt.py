@@ -31,7 +31,7 @@ as many steps where most rows are beyond ``delta``.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
+class BatchProblem:
     """Batch of ``b`` robust least-squares problems with ``n`` rows and ``p`` coordinates."""
 
     evaluate: Evaluate
@@ -67,7 +67,12 @@ class Minimum:
 
 
 def minimize(
-    problem: Problem, start: Array, *, iterations: int = 1000, tolerance: float = 1e-9, absolute: float = 0.0
+    problem: BatchProblem,
+    start: Array,
+    *,
+    iterations: int = 1000,
+    tolerance: float = 1e-9,
+    absolute: float = 0.0,
 ) -> Minimum:
     """Minimize every member of the batch from its row of ``start`` (b, p).
 
@@ -98,12 +103,12 @@ def minimize(
     return Minimum(theta=theta, objective=objective, converged=converged, iterations=count)
 
 
-def objective(problem: Problem, theta: Array) -> Array:
+def objective(problem: BatchProblem, theta: Array) -> Array:
     """Return the objective (b,) of every member at ``theta`` (b, p)."""
     return quadratic(problem, theta, np.arange(len(theta)))[0]
 
 
-def quadratic(problem: Problem, theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array, Array]:
+def quadratic(problem: BatchProblem, theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array, Array]:
     """Return objective (b,), gradient (b, p) and a positive definite model of the Hessian (b, p, p)."""
     predicted, jacobian = problem.evaluate(theta, members)
     residual = predicted - problem.rows(problem.observed, members)
@@ -133,7 +138,9 @@ def quadratic(problem: Problem, theta: Array, members: NDArray[np.intp]) -> tupl
     return np.asarray(value), np.asarray(gradient), np.asarray(hessian)
 
 
-def _step(problem: Problem, theta: Array, gradient: Array, hessian: Array, mu: Array) -> tuple[Array, Array]:
+def _step(
+    problem: BatchProblem, theta: Array, gradient: Array, hessian: Array, mu: Array
+) -> tuple[Array, Array]:
     """Return the damped Newton step, and the decrease that the quadratic model predicts for it.
 
     Coordinates that the gradient holds at a bound are removed from the system.

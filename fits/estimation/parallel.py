@@ -10,10 +10,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fits.estimation.levenberg_marquardt import Array, Minimum, Problem
+from fits.estimation.levenberg_marquardt import Array, BatchProblem, Minimum
 from fits.estimation.model import Model
 
-Solve = Callable[[Problem, Array], Minimum]
+Solve = Callable[[BatchProblem, Array], Minimum]
 MAX_MEMBERS = 128
 MAX_JACOBIAN_ELEMENTS = 4e6
 """Largest number of members solved in one batch, and of elements of their Jacobians, to limit memory."""
@@ -21,7 +21,7 @@ MAX_JACOBIAN_ELEMENTS = 4e6
 
 def solve_in_parts(
     model: Model,
-    problem: Problem,
+    problem: BatchProblem,
     start: Array,
     solver: Solve,
     executor: Executor | None = None,
@@ -63,7 +63,7 @@ def solve_in_parts(
 
 
 def _solve_part(
-    model: Model, solver: Solve, part: NDArray[np.intp], problem: Problem, start: Array
+    model: Model, solver: Solve, part: NDArray[np.intp], problem: BatchProblem, start: Array
 ) -> Minimum:
     def evaluate(theta: Array, members: NDArray[np.intp]) -> tuple[Array, Array]:
         return model.evaluate(theta, part[members])

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from fits.estimation.estimate import Estimate, estimate
+from fits.estimation.estimate import Estimate, fit_model
 from fits.estimation.joint import Recipe, coordinate_pins, fit_laws, joint_fit_p_value
 from fits.estimation.levenberg_marquardt import Array
 from fits.estimation.model import Model, Rows, coordinates_of, law_names
@@ -116,7 +116,7 @@ def decide_gamma(rows: Rows, recipe: Recipe, gamma: str | float) -> tuple[Recipe
     if n < MIN_GAMMA_RUNS:
         return fixed, [f"gamma = 1: {n} supervised runs are too few for a free gamma"]
     alone = rows.of_kind(0)
-    fitted = partial(estimate, objective=recipe.objective, starts=recipe.starts, seed=recipe.seed)
+    fitted = partial(fit_model, objective=recipe.objective, starts=recipe.starts, seed=recipe.seed)
     free = fitted(recipe.model(alone, None, None))
     pinned = fitted(fixed.model(alone, None, None), sigma=free.sigma)
     gain = 2 * (pinned.objective - free.objective) * alone.independence

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fits.estimation.levenberg_marquardt import Array, Problem
+from fits.estimation.levenberg_marquardt import Array, BatchProblem
 from fits.estimation.model import Model
 
 AMPLITUDES = ("supervised ln E", "supervised a", "supervised b")
@@ -24,7 +24,7 @@ def is_projectable(model: Model) -> bool:
     return model.names == (*AMPLITUDES, *SLOPES) and model.fixed.get("supervised ln gamma") == 0.0
 
 
-def projected_starts(model: Model, problem: Problem, starts: int) -> tuple[Array, NDArray[np.intp]]:
+def projected_starts(model: Model, problem: BatchProblem, starts: int) -> tuple[Array, NDArray[np.intp]]:
     """Return local minima (k, 5) of the projected grid, and the number of grid pairs that descend to each.
 
     The grid has at least ``starts`` pairs of exponents; ``problem`` gives the weights of the rows, the bounds

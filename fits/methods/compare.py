@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from fits.estimation.bootstrap import bootstrap
-from fits.estimation.estimate import Objective, estimate, scalar_law
+from fits.estimation.estimate import Objective, fit_model, scalar_law
 from fits.estimation.joint import SUPERVISED
 from fits.estimation.model import Rows
 from fits.methods.matching import choose_control, last_checkpoints_by_method, match_to_control
@@ -208,7 +208,7 @@ def _fit_multipliers(
     block = table.groupby(["params", "tokens"]).ngroup().to_numpy().astype(np.intp)
     rows = replace(rows, group=block[rows.index])  # residuals of one size and token count correlate
     model = MultiplierModel(rows, groups.iloc[rows.index].map(number).to_numpy(np.intp), scaled)
-    best = estimate(model, Objective(), starts=8, seed=seed)
+    best = fit_model(model, Objective(), starts=8, seed=seed)
     sampled = bootstrap(best, draws, method="weights", seed=seed)
     misfit = float(np.sqrt(np.mean(best.residual**2)))
     return (

@@ -50,7 +50,7 @@ SUPERVISED_NOTE = (
 )
 
 
-def figure1_runs(draws: int = DRAWS) -> Calibration:
+def build_figure1_runs(draws: int = DRAWS) -> Calibration:
     """Fit both distillation laws to the 354 runs of Figure 1, with draws."""
     made = fits.published.busbridge2025.fit_runs(draws).calibration
     kept = ("published", "effective-tokens")
@@ -74,7 +74,7 @@ def figure1_runs(draws: int = DRAWS) -> Calibration:
     )
 
 
-def figure1_curves(draws: int = DRAWS) -> Calibration:
+def build_figure1_curves(draws: int = DRAWS) -> Calibration:
     """Fit Eq. 8 to the authors' curves; the draws carry the uncertainty of the supervised law alone."""
     made = fits.published.busbridge2025.fit_curves(draws).calibration
     law = made.law("published-9")
@@ -129,7 +129,7 @@ def _rms(values: Array) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
 
-def table6() -> Calibration:
+def build_table6() -> Calibration:
     """Return Table 6 of Busbridge et al. 2025 as printed, misprint included."""
     law = PublishedLaw9(
         c0=2.549,
@@ -169,7 +169,7 @@ def table6() -> Calibration:
     )
 
 
-def hoffmann2022() -> Calibration:
+def build_hoffmann2022() -> Calibration:
     """Return the supervised law of Hoffmann et al. 2022, approach 3, as printed."""
     return Calibration(
         name="hoffmann2022",
@@ -192,7 +192,7 @@ def hoffmann2022() -> Calibration:
     )
 
 
-def besiroglu2024(draws: int = DRAWS) -> Calibration:
+def build_besiroglu2024(draws: int = DRAWS) -> Calibration:
     """Return the corrected fit of Besiroglu et al. 2024, with draws from a bootstrap of their runs."""
     runs = datasets.chinchilla().sort_values("loss").iloc[:-5]
     fitted = _bootstrap_of_chinchilla(runs, draws)
@@ -224,7 +224,7 @@ def besiroglu2024(draws: int = DRAWS) -> Calibration:
     )
 
 
-def permissive(draws: int = DRAWS) -> Calibration:
+def build_permissive(draws: int = DRAWS) -> Calibration:
     """Fit both distillation laws to the ``permissive`` sweep of small models."""
     made = fit(datasets.permissive(), draws=draws, seed=SEED, name="distlaw2026-permissive").calibration
     return replace(
@@ -256,12 +256,12 @@ def _bootstrap_of_chinchilla(runs: pd.DataFrame, draws: int) -> dict[str, Array]
 
 
 BUILDERS: dict[str, Callable[[], Calibration]] = {
-    "besiroglu2024": besiroglu2024,
-    "busbridge2025-figure1-curves": figure1_curves,
-    "busbridge2025-figure1-runs": figure1_runs,
-    "busbridge2025-table6": table6,
-    "distlaw2026-permissive": permissive,
-    "hoffmann2022": hoffmann2022,
+    "besiroglu2024": build_besiroglu2024,
+    "busbridge2025-figure1-curves": build_figure1_curves,
+    "busbridge2025-figure1-runs": build_figure1_runs,
+    "busbridge2025-table6": build_table6,
+    "distlaw2026-permissive": build_permissive,
+    "hoffmann2022": build_hoffmann2022,
 }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits.estimation.estimate import Status
+from fits.estimation.estimate import FitStatus
 from fits.estimation.model import trained_models
 from fits.estimation.parametrization import Law
 from fits.table.flops import accounting_lines, table_accounting
@@ -200,7 +200,7 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     ]
     if found["priors"] and loose:
         lines.append(f"determined mainly by the priors (standard error / prior sd): {', '.join(loose)}")
-    if found["condition"] > 100 or found["status"] == Status.DEGENERATE:
+    if found["condition"] > 100 or found["status"] == FitStatus.DEGENERATE:
         lines.append(f"least determined combination: {found['ridge']}")
     pairs = [f"{p['a']} ~ {p['b']} {p['r']:+.3f}" for p in found["correlations"][:4]]
     return lines + ([f"correlated: {'; '.join(pairs)}"] if pairs else [])

@@ -167,11 +167,11 @@ def test_check_and_fit_say_what_is_assumed_of_the_models_unless_it_is_given(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["fit", "--law", "publshed"], "no law is called 'publshed'"),
+        (["fit", "--law", "publshed"], "unknown law 'publshed'"),
         (["fit", "--law", "published"], "the table has no distillations"),
-        (["fit", "--fix", "k=1.4"], "cannot fix k: what can be fixed here is E, gamma"),
-        (["check", "--fix", "k=1.4"], "cannot fix k: what can be fixed here is E, gamma"),
-        (["fit", "--separate"], "the table has no distillations: leave it out"),
+        (["fit", "--fix", "k=1.4"], "cannot fix k; coefficients that can be fixed here: E, gamma"),
+        (["check", "--fix", "k=1.4"], "cannot fix k; coefficients that can be fixed here: E, gamma"),
+        (["fit", "--separate"], "the table has no distillations: leave them out"),
         (["fit", "--json", "--report", "html"], "give one of them"),
     ],
 )

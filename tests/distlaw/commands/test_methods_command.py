@@ -43,7 +43,7 @@ def test_it_prints_json_and_draws(csv: Path, tmp_path: Path) -> None:
     arguments = ["compare-methods", str(csv), "--map", "method=how"]
     result = CliRunner().invoke(app, [*arguments, "--plot", str(tmp_path / "m.svg")])
     assert result.exit_code == 0, result.output
-    assert "gkd: better: worth x1.4" in result.output
+    assert "gkd: better: equivalent to 1.4" in result.output
     assert (tmp_path / "m.svg").read_text().startswith("<?xml")
     result = CliRunner().invoke(app, [*arguments, "--control", "supervised", "--on", "compute", "--json"])
     verdicts = {row["method"]: row["verdict"] for row in json.loads(result.output)["methods"]}
@@ -52,7 +52,7 @@ def test_it_prints_json_and_draws(csv: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_done_is_an_input_error(csv: Path, tmp_path: Path) -> None:
     for more, said in (
-        (["--control", "x"], "no run is of the control 'x'"),
+        (["--control", "x"], "no run of the control 'x'"),
         (["--plot", str(tmp_path / "no" / "m.png")], "cannot write the figure"),
         (["--plot", str(tmp_path / "m.xyz")], "a figure is a .png, .svg or .pdf file"),
     ):

@@ -71,7 +71,7 @@ def test_copies_of_a_run_are_no_evidence_for_a_law() -> None:
     copies["loss"] *= np.exp(0.001 * rng.standard_normal(120))
     laws = ["effective-tokens"]
     one, three = (compare_laws(frame, laws, starts=4) for frame in (once, copies))
-    assert "each distillation configuration counts once" in str(three)
+    assert "distillation replicates are averaged" in str(three)
     assert three.scores[0].bic == pytest.approx(one.scores[0].bic, abs=2.0)
     assert three.scores[0].held_out == pytest.approx(one.scores[0].held_out, rel=0.05)
 
@@ -82,11 +82,11 @@ def test_designs_that_cannot_judge_a_law_are_refused() -> None:
         compare_laws(only)
     with pytest.raises(InputError, match="8 distillations cannot determine the 8 free coeff"):
         compare_laws(only.head(8), ["published"], supervised=TRUTH)
-    with pytest.raises(InputError, match="laws is a list of names"):
+    with pytest.raises(InputError, match="laws must be a list of names"):
         compare_laws(only, "published", supervised=TRUTH)
     found = compare_laws(only, supervised=TRUTH, starts=4)
     assert [score.law for score in found.scores] == ["effective-tokens", "effective-tokens-capacity"]
-    assert "the supervised law is taken as known" in str(found)
+    assert "the supervised law is given by the caller" in str(found)
     assert "not compared: only 2 student token counts" in str(found)
 
 

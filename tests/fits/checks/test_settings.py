@@ -58,17 +58,17 @@ def test_gamma_is_decided_alike_by_the_fit_and_the_comparison() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"laws": ["efective-tokens"]}, "no law is called 'efective-tokens'"),
+        ({"laws": ["efective-tokens"]}, "unknown law 'efective-tokens'"),
         ({"laws": ["published"]}, "no 'published' law can be fitted: the table has no distillations"),
-        ({"laws": "published"}, "laws is a list of names"),
-        ({"fixed": {"k": 1.4}}, "cannot fix k: what can be fixed here is E, gamma"),
+        ({"laws": "published"}, "laws must be a list of names"),
+        ({"fixed": {"k": 1.4}}, "cannot fix k; coefficients that can be fixed here: E, gamma"),
         ({"fixed": {"gama": 1.0}}, "cannot fix gama"),
-        ({"fixed": {"E": np.inf}}, "E is fixed at inf; coefficients are positive numbers"),
-        ({"joint": True}, "the table has no distillations: leave it out"),
-        ({"joint": False}, "the table has no distillations: leave it out"),
-        ({"gamma": "fre"}, "gamma is 'auto', 'free' or a positive number, not 'fre'"),
-        ({"gamma": -1.0}, "gamma is 'auto', 'free' or a positive number"),
-        ({"gamma": "free", "fixed": {"gamma": 1.0}}, "gamma is asked for twice"),
+        ({"fixed": {"E": np.inf}}, "E is fixed at inf; coefficients must be positive"),
+        ({"joint": True}, "the table has no distillations: leave them out"),
+        ({"joint": False}, "the table has no distillations: leave them out"),
+        ({"gamma": "fre"}, "gamma must be 'auto', 'free' or a positive number, not 'fre'"),
+        ({"gamma": -1.0}, "gamma must be 'auto', 'free' or a positive number"),
+        ({"gamma": "free", "fixed": {"gamma": 1.0}}, "gamma is given twice"),
         ({"objective": Objective(standard_errors=True)}, "column 'loss_se', which the table lacks"),
     ],
 )
@@ -82,11 +82,11 @@ def test_options_without_effect_on_supervised_runs_are_refused(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"gamma": "free"}, "gamma = free is of the supervised law, which is given"),
-        ({"gamma": "some"}, "gamma is 'auto', 'free' or a positive number"),
-        ({"tied": True}, "tied makes alpha = beta in the supervised law, which is given"),
-        ({"joint": False}, "the supervised law is given: leave it out"),
-        ({"fixed": {"E": 1.5}}, "cannot fix E: what can be fixed here is k, q, eps"),
+        ({"gamma": "free"}, "gamma = free applies to a fitted supervised law, which is given"),
+        ({"gamma": "some"}, "gamma must be 'auto', 'free' or a positive number"),
+        ({"tied": True}, "tied sets alpha = beta in the supervised law, which is given"),
+        ({"joint": False}, "the supervised law is given: leave them out"),
+        ({"fixed": {"E": 1.5}}, "cannot fix E; coefficients that can be fixed here: k, q, eps"),
     ],
 )
 def test_options_of_a_supervised_law_that_is_given_are_refused(
@@ -159,7 +159,7 @@ def test_one_isoflop_profile_is_named_with_its_cure() -> None:
     N = np.geomspace(1e7, 1e9, 9)
     for D in (1e19 / (6 * N), 1.2e19 / (6 * N) ** 1.02):
         said = line(N, D)
-        assert "one IsoFLOP profile shows the best size for that budget" in said
+        assert "one IsoFLOP profile identifies the best size for that budget" in said
         assert "Add a second budget, at least a factor of 4 away" in said
         assert "tokens per parameter everywhere" not in said
     assert "all supervised runs have one compute (6 N D = 1e+19 FLOPs)" in line(N, 1e19 / (6 * N))
@@ -176,5 +176,5 @@ def test_tokens_that_rise_with_parameters_are_given_as_a_range() -> None:
 
 def test_two_levels_are_enough_for_an_exponent_where_the_asymptote_is_held() -> None:
     table = validate(sweep(noise=0.003, sizes=(1e4, 1e5), students=()))
-    assert "an exponent and an asymptote cannot be told apart" in str(check(table))
+    assert "an exponent and an asymptote cannot be separated" in str(check(table))
     assert "an exponent and an asymptote" not in str(check(table, fixed={"E": 1.6}))

@@ -70,7 +70,9 @@ def test_pins_and_ties() -> None:
     found = fit(sweep(noise=0.005), fixed={"E": 1.5}, tied=True, draws=20)
     assert pytest.approx(1.5) == found.supervised.E
     assert found.supervised.alpha == pytest.approx(found.supervised.beta)
-    with pytest.raises(InputError, match="cannot fix c0: what can be fixed here is E, gamma, k, q, eps"):
+    with pytest.raises(
+        InputError, match="cannot fix c0; coefficients that can be fixed here: E, gamma, k, q, eps"
+    ):
         fit(sweep(), fixed={"c0": 2.0}, draws=20)
 
 
@@ -144,9 +146,9 @@ def test_the_same_seed_gives_the_same_fit() -> None:
 
 
 def test_what_no_fit_can_be_asked_for() -> None:
-    with pytest.raises(InputError, match=r"laws is a list of names, for example \['published'\]"):
+    with pytest.raises(InputError, match=r"laws must be a list of names, for example \['published'\]"):
         fit(sweep(), laws="published")
-    with pytest.raises(InputError, match="draws is a count of at least 20"):
+    with pytest.raises(InputError, match="draws must be an integer of at least 20"):
         fit(sweep(), draws=0)
     assert list(fit(sweep(noise=0.01), laws=["published"] * 2, draws=20).distillation) == ["published"]
 
@@ -159,12 +161,12 @@ def test_copies_of_a_run_are_no_evidence() -> None:
     copies["loss"] *= np.exp(0.001 * rng.standard_normal(120))
     one, three = fit(once, draws=200, held_out=False), fit(copies, draws=200, held_out=False)
     assert len(three.primary_estimate.model.rows) == 40
-    assert "each distillation configuration counts once" in three.summary()
+    assert "distillation replicates are averaged" in three.summary()
     assert three.supervised.gamma == pytest.approx(one.supervised.gamma, rel=0.1)
     at = [np.std(np.log(f.calibration.sampled_supervised().loss(4e6, 2e7))) for f in (one, three)]
     assert at[1] == pytest.approx(at[0], rel=0.4)
     seeds = pd.concat([sweep(noise=0.02, seed=seed).assign(seed=seed) for seed in range(3)])
-    assert not any("counts once" in note for note in fit(seeds, draws=20, held_out=False).notes)
+    assert not any("averaged" in note for note in fit(seeds, draws=20, held_out=False).notes)
 
 
 def test_large_tables_are_drawn_by_one_newton_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +180,7 @@ def test_large_tables_are_drawn_by_one_newton_step(monkeypatch: pytest.MonkeyPat
     runs = np.repeat([f"run {i}" for i in range(60)], 40)
     frame = pd.DataFrame({"run": runs, "params": N, "tokens": D, "loss": loss})
     refitted = fit(frame, gamma=1.0, draws=300)
-    monkeypatch.setattr(bootstrap, "LINEARISED", 100)
+    monkeypatch.setattr(bootstrap, "ONE_STEP_ROWS", 100)
     stepped = fit(frame, gamma=1.0, draws=300)
     for name in ("E", "alpha", "beta"):
         one, other = refitted.draws["supervised"][name], stepped.draws["supervised"][name]
@@ -189,7 +191,7 @@ def test_large_tables_are_drawn_by_one_newton_step(monkeypatch: pytest.MonkeyPat
 def test_an_asymptote_above_the_losses_is_refused() -> None:
     with pytest.raises(InputError, match=r"E = 9 \(fixed\) is not below the lowest loss"):
         fit(sweep(), fixed={"E": 9.0}, draws=20)
-    with pytest.raises(InputError, match="a supervised law taken as known"):
+    with pytest.raises(InputError, match="a supervised law without uncertainty"):
         fit(sweep(), supervised=SupervisedLaw(E=4.0, A=17.0, B=612.0, alpha=0.22, beta=0.45), draws=20)
 
 
@@ -235,7 +237,7 @@ def test_a_law_that_does_not_hold_cannot_bend_the_supervised_law() -> None:
     frame["loss"] *= np.exp(0.001 * rng.standard_normal(len(frame)))
     found = fit(frame, laws=["effective-tokens"], draws=60)
     assert list(found.estimates) == ["supervised", "effective-tokens"]
-    assert any("fitted to its own runs alone" in note for note in found.notes)
+    assert any("a joint fit is rejected" in note for note in found.notes)
     bent = fit(frame, laws=["effective-tokens"], joint=True, draws=20)
     assert list(bent.estimates) == ["effective-tokens"]
     truth = float(FIGURE1.loss(2e10, 1e12))

@@ -8,7 +8,7 @@ import pytest
 from samples_of_fits import FIGURE1, sweep
 
 from fits import Objective, validate
-from fits.estimation.estimate import estimate
+from fits.estimation.estimate import fit_model
 from fits.estimation.levenberg_marquardt import minimize
 from fits.estimation.model import Model, Rows
 from fits.estimation.variable_projection import is_projectable
@@ -26,7 +26,7 @@ def test_random_starts_agree(
 ) -> None:
     """``astray`` is how many of the random starts may end elsewhere, whatever the seed."""
     model = Model(Rows.of(figure1[figure1["split"] == "fit"]), law, given=FIGURE1, in_nats=objective.in_nats)
-    ends = [estimate(model, objective, starts=starts, seed=seed) for seed in range(10)]
+    ends = [fit_model(model, objective, starts=starts, seed=seed) for seed in range(10)]
     assert {found.starts for found in ends} == {starts}
     assert min(found.agreed for found in ends) >= starts - astray
     assert np.ptp([found.objective for found in ends]) < 1e-4 * ends[0].objective
@@ -46,7 +46,7 @@ def test_projected_exponents_lead_to_the_best_of_many_starts(objective: Objectiv
             Rows.of(validate(frame)), None, fixed={"supervised ln gamma": 0.0}, in_nats=objective.in_nats
         )
         assert is_projectable(model)
-        found = estimate(model, objective)
+        found = fit_model(model, objective)
         assert found.starts == 49
         center, width = model.prior()
         points = center + width * np.random.default_rng(seed).standard_normal((40, model.size))

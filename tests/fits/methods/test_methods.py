@@ -11,7 +11,7 @@ from samples_of_fits import TRUTH
 from samples_of_methods import methods_sweep
 
 from fits import MethodComparison, compare_methods
-from fits.estimation.estimate import Objective, estimate
+from fits.estimation.estimate import Objective, fit_model
 from fits.estimation.model import Rows
 from fits.methods.multiplier import MethodMultiplier
 from fits.methods.multiplier_law import MultiplierModel
@@ -49,7 +49,7 @@ def test_intervals_cover_and_two_equal_methods_are_not_told_apart() -> None:
         pair = table[table["method"].isin(["taid", "forward-kl"])]
         (taid,) = compare_methods(pair, draws=20).methods
         told += taid.verdict != "no difference"
-        assert 1.01 < taid.detectable < 1.2
+        assert 1.01 < taid.minimum_detectable < 1.2
     assert covered >= 23  # of 28
     assert told <= 2  # of 7
 
@@ -61,17 +61,17 @@ def test_pairing_cancels_what_a_configuration_and_seed_share() -> None:
     assert of(found, "gkd").verdict == "better"
     assert of(found, "reverse-kl").verdict == of(found, "supervised").verdict == "worse"
     assert of(found, "taid").verdict == "no difference"
-    assert of(found, "taid").detectable < 1.02
-    assert "taid: no difference from forward-kl that these runs can tell (x1.0" in str(found)
+    assert of(found, "taid").minimum_detectable < 1.02
+    assert "taid: no significant difference from forward-kl (minimum detectable multiplier 1.0" in str(found)
 
 
 def test_teachers_are_matched_and_what_they_do_is_not_the_methods() -> None:
     table = methods_sweep(WORTH, teachers={"weak": 1.2, "strong": 2.4}, seeds=1)
     found = compare_methods(table, draws=40)
     assert of(found, "gkd").multiplier == pytest.approx(2.2 / 1.5, rel=0.02)
-    assert of(found, "gkd").cells == 18
-    assert (found.pairs.query("method == 'gkd'").groupby("taught_by").size() == 9).all()
-    assert not found.pairs.query("method != 'supervised'")["apart"].isna().any()
+    assert of(found, "gkd").configurations == 18
+    assert (found.pairs.query("method == 'gkd'").groupby("teacher_name").size() == 9).all()
+    assert not found.pairs.query("method != 'supervised'")["delta_log_loss"].isna().any()
 
 
 def test_unmatched_runs_are_left_out_and_said() -> None:
@@ -80,10 +80,10 @@ def test_unmatched_runs_are_left_out_and_said() -> None:
     table.loc[table["method"] == "reverse-kl", "teacher"] = "another"
     table.loc[table["method"] == "gkd", "seed"] += 7
     found = compare_methods(table, draws=40)
-    assert "6 of 18 runs of taid have no run of forward-kl to go with" in found.notes
+    assert "6 of 18 runs of taid have no matching run of forward-kl" in found.notes
     assert of(found, "taid").pairs == 12
     assert of(found, "gkd").same_seed == 0
-    assert "gkd: 12 pairs are of different seeds" in found.notes
+    assert "gkd: 12 pairs have different seeds" in found.notes
     assert of(found, "reverse-kl").verdict == "not compared"
     assert "reverse-kl: not compared: no run of forward-kl has the size, tokens and teacher" in str(found)
 
@@ -98,7 +98,7 @@ def test_few_seeds_and_configurations_are_owned_up_to() -> None:
     assert of(found, "taid").pairs == 2
     found = compare_methods(single[(single["kind"] == "supervised") | (single["seed"] == 0)], draws=40)
     assert of(found, "taid").verdict == "unknown"
-    assert "what seeds do to it is unknown" in str(found)
+    assert "the variation between seeds is unknown" in str(found)
 
 
 def test_a_loss_that_no_number_of_tokens_reaches() -> None:
@@ -107,18 +107,22 @@ def test_a_loss_that_no_number_of_tokens_reaches() -> None:
     table["loss"] = table["loss"].where(table["method"] != "taid", below)
     found = compare_methods(table, draws=40)
     assert of(found, "taid").multiplier == pytest.approx(1000, rel=0.01)
-    assert "beyond what the control's law reaches" in of(found, "taid").note
+    assert "beyond the range of the control's law" in of(found, "taid").note
 
 
 @pytest.mark.parametrize(
     ("change", "arguments", "message"),
     [
-        (lambda t: t, {"control": "tiad"}, "no run is of the control 'tiad'; the table has supervised, taid"),
-        (lambda t: t, {"multiplier": "money"}, "a multiplier is on tokens, params, compute, not 'money'"),
+        (lambda t: t, {"control": "tiad"}, "no run of the control 'tiad'; the table has supervised, taid"),
+        (
+            lambda t: t,
+            {"multiplier": "money"},
+            "multiplier must be one of tokens, params, compute, not 'money'",
+        ),
         (lambda t: t[t["kind"] == "supervised"], {}, "every usable run is supervised"),
         (lambda t: t[t["kind"] != "supervised"], {}, "supervised or of forward-kl: name the control"),
         (lambda t: t.drop(columns="loss"), {}, "no column 'loss'"),
-        (lambda t: t.drop(columns="method"), {}, "no column 'method' says how"),
+        (lambda t: t.drop(columns="method"), {}, "no column 'method' with the method"),
         (lambda t: t.assign(method=t["method"].where(t.index != 1)), {}, "row 2, column 'method'"),
         (lambda t: t.drop(columns="flops"), {"multiplier": "compute"}, "no column 'flops'"),
         (lambda t: t.assign(flops=0.0), {"multiplier": "compute"}, "row 1, column 'flops'"),
@@ -140,12 +144,12 @@ def test_the_last_checkpoint_of_a_run_stands_for_it() -> None:
     table = methods_sweep({"taid": 1.5})
     early = table.assign(tokens=table["tokens"] / 2, loss=table["loss"] * 1.1)
     both = compare_methods(pd.concat([early, table], ignore_index=True), draws=20)
-    assert both.frame().equals(compare_methods(table, draws=20).frame())
+    assert both.to_frame().equals(compare_methods(table, draws=20).to_frame())
 
 
 def test_table_json_and_figure_say_the_same() -> None:
     found = compare_methods(methods_sweep(WORTH, noise=0.004), draws=40)
-    frame, plain = found.frame(), json.loads(json.dumps(found.data()))
+    frame, plain = found.to_frame(), json.loads(json.dumps(found.to_dict()))
     assert [row["method"] for row in plain["methods"]] == list(frame["method"])
     assert plain["methods"][0]["verdict"] == frame["verdict"].iloc[0] == "better"
     worths, pairs = methods_chart(found).panels
@@ -175,5 +179,5 @@ def test_large_tables_start_from_a_sample() -> None:
     rows = Rows.of(validate(table))
     model = MultiplierModel(rows, rows.kind, "D")
     assert len(rows) > 1000
-    found = estimate(model, Objective(), starts=4)
+    found = fit_model(model, Objective(), starts=4)
     assert np.exp(found.theta[-1]) == pytest.approx(1.5, rel=0.05)

@@ -65,5 +65,5 @@ def test_the_profile_and_the_corner_show_what_varies(found: Fit) -> None:
     figure, profile = found.plot.profile("ln k"), found.profile("ln k")
     assert f"{profile.low:.4g} to {profile.high:.4g}" in figure.get_suptitle()
     for draw in (found.plot.corner, found.plot.law):
-        with pytest.raises(InputError, match=r"law 'none' was fitted; there are .*effective-tokens"):
+        with pytest.raises(InputError, match=r"law 'none' was fitted; fitted: .*effective-tokens"):
             draw("none")

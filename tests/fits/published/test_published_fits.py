@@ -12,7 +12,7 @@ from scipy.optimize import minimize as scipy_minimize
 from scipy.special import huber
 
 from fits import Objective, datasets, fit
-from fits.estimation.estimate import estimate
+from fits.estimation.estimate import fit_model
 from fits.estimation.levenberg_marquardt import minimize
 from fits.estimation.model import Model, Rows
 from fits.published import busbridge2025 as figure1_fits
@@ -134,7 +134,7 @@ def test_bootstrap_errors_of_chinchilla_from_the_published_resamples() -> None:
     drawn = [legacy.choice(kept, size=len(kept), replace=True) for _ in range(4000)]
     counts = np.stack([np.bincount(rows, minlength=len(runs))[kept] for rows in drawn]).astype(float)
     model = Model(Rows.of(runs.iloc[kept]), None, fixed={"supervised ln gamma": 0.0})
-    found = estimate(model, Objective(delta=1e-3, priors=False))
+    found = fit_model(model, Objective(delta=1e-3, priors=False))
     refitted = [
         minimize(replace(found.problem, weight=part * found.problem.weight), np.tile(found.theta, (100, 1)))
         for part in np.split(counts, 40)

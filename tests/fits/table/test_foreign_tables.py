@@ -112,7 +112,7 @@ def test_json_arrays_and_columns(tmp_path: Path, orient: str) -> None:
         ("runs.json", '[{"params": 1}, 2]', "entry 2 is not an object"),
         ("runs.json", '{"params": [1, 2], "loss": [3]}', "different lengths"),
         ("runs.json", "[1", "the file is not JSON"),
-        ("runs.jsonl", '{"loss": 3, "loss": 4}\n', "line 1 gives 'loss' twice"),
+        ("runs.jsonl", '{"loss": 3, "loss": 4}\n', "line 1 has the key 'loss' twice"),
         ("runs.jsonl", '{"loss": 3}\n{"lo', "line 2 is not JSON"),
         ("runs.json", "[" * 100_000, "nested too deeply"),
         ("runs.xlsx", "PK\x03\x04", "a spreadsheet or an archive; save the table of runs as CSV"),
@@ -168,7 +168,7 @@ def test_integers_of_any_size_and_empty_cells_in_words(tmp_path: Path) -> None:
 def test_decimal_commas_are_named_and_can_be_read(tmp_path: Path, separator: str) -> None:
     frame = base().round({"loss": 3})
     path = written(frame, tmp_path / "runs.tsv", sep=separator, decimal=",")
-    with pytest.raises(InputError, match=r"row 1, column 'loss': '\d,\d+' has a comma.*say --decimal ,"):
+    with pytest.raises(InputError, match=r"row 1, column 'loss': '\d,\d+' has a comma.*add --decimal ,"):
         read_runs(path)
     assert same(read_runs(path, decimal=","), frame)
     as_frame = frame.assign(loss=frame["loss"].map(lambda loss: str(loss).replace(".", ",")))
@@ -213,9 +213,9 @@ def test_symbols_and_other_names(tmp_path: Path, headers: tuple[str, str, str]) 
 def test_letters_of_other_meaning() -> None:
     """L and D beside a loss and tokens may be layers and width, or other losses and tokens."""
     assert same(validate(base().assign(L=12, D=768)))
-    with pytest.raises(InputError, match="'loss' and 'L' may each be loss"):
+    with pytest.raises(InputError, match="'loss' and 'L' all match loss"):
         validate(base().assign(L=base()["loss"] + 0.1))
-    with pytest.raises(InputError, match="'loss' and 'L_S' may each be loss"):
+    with pytest.raises(InputError, match="'loss' and 'L_S' all match loss"):
         validate(base().assign(L_S=2))
 
 
@@ -228,7 +228,7 @@ def test_any_header_can_be_named(tmp_path: Path, name: str) -> None:
     quoted = name.replace('"', '""')
     assert same(read_runs(path, parse_mapping(f'N=params,L="{quoted}"')))
     assert same(validate(frame, {"L": name}))
-    with pytest.raises(InputError, match=r"a quoted name ends with its quote|is a list like"):
+    with pytest.raises(InputError, match=r"a quoted name must end with a quotation mark|must be a list like"):
         parse_mapping('L="a')
 
 
@@ -243,7 +243,7 @@ def test_two_columns_of_one_name(tmp_path: Path) -> None:
     twice = pd.concat([base().assign(loss=base()["loss"] - 0.25), base()["loss"]], axis=1)
     path = written(twice, tmp_path / "runs.csv")
     for read in (lambda: read_runs(path), lambda: validate(twice)):
-        with pytest.raises(InputError, match=r"two columns called 'loss'.*--map 'L=loss#2'"):
+        with pytest.raises(InputError, match=r"two columns named 'loss'.*--map 'L=loss#2'"):
             read()
     assert same(read_runs(path, {"L": "loss#2"}))
     assert same(validate(twice, {"L": "loss#2"}))
@@ -254,7 +254,7 @@ def test_two_columns_of_one_name(tmp_path: Path) -> None:
 
 def test_two_names_of_one_column() -> None:
     frame = base().assign(val_loss=base()["loss"] + 0.2)
-    with pytest.raises(InputError, match=r"'loss' and 'val_loss' may each be loss; .*--map L=loss"):
+    with pytest.raises(InputError, match=r"'loss' and 'val_loss' all match loss; .*--map L=loss"):
         validate(frame)
     assert same(validate(frame, {"L": "loss"}))
     assert same(validate(base().assign(train_loss=1.0, params_total=9)))
@@ -267,7 +267,7 @@ def test_two_names_of_one_column() -> None:
         ("kind", ["dense", "dense"], "'kind' holds neither"),
         ("compute", ["8xH100", "8xH100"], "'compute' holds no numbers"),
         ("seconds", ["0:30:00", "1:30:00"], "'seconds' holds no numbers"),
-        ("status", ["tier1", "tier2"], "'status' does not say"),
+        ("status", ["tier1", "tier2"], "'status' does not describe"),
         ("epochs", ["one", "two"], "'epochs' holds no numbers"),
         ("flops", [True, False], "'flops' holds no numbers"),
     ],
@@ -305,15 +305,13 @@ def test_perplexity_by_its_name() -> None:
     frame = base().assign(val_ppl=np.exp(base()["loss"])).drop(columns="loss")
     with pytest.raises(InputError, match=r"--map L=val_ppl --loss-unit perplexity"):
         validate(frame)
-    with pytest.raises(
-        InputError, match=r"'val_ppl' is called by the unit perplexity.*--loss-unit perplexity"
-    ):
+    with pytest.raises(InputError, match=r"'val_ppl' names the unit perplexity.*--loss-unit perplexity"):
         validate(frame, {"L": "val_ppl"})
     assert same(validate(frame, {"L": "val_ppl"}, loss_unit="perplexity"))
     assert same(read := validate(frame, loss_unit="perplexity"))
     assert "logarithms of perplexities" in notes(read)
     assert same(validate(read))
-    with pytest.raises(InputError, match="called by the unit perplexity, not bits/token"):
+    with pytest.raises(InputError, match="names the unit perplexity, but --loss-unit is bits/token"):
         validate(frame, {"L": "val_ppl"}, loss_unit="bits/token")
 
 
@@ -337,9 +335,7 @@ def test_perplexity_by_its_values() -> None:
 
 def test_bits_per_byte() -> None:
     frame = large().assign(val_bpb=large()["loss"] / np.log(2) / 4.2).drop(columns="loss")
-    with pytest.raises(
-        InputError, match=r"'val_bpb' is called by the unit bits/byte.*--bytes-per-token 4\.2"
-    ):
+    with pytest.raises(InputError, match=r"'val_bpb' names the unit bits/byte.*--bytes-per-token 4\.2"):
         validate(frame, {"L": "val_bpb"})
     assert same(validate(frame, {"L": "val_bpb"}, bytes_per_token=4.2), large())
     per_byte = validate(frame, bytes_per_token=1)
@@ -383,7 +379,7 @@ def test_compute_in_another_unit(unit: str, scale: float) -> None:
         validate(frame)
     assert same(validate(frame, {"C": f"C*{scale}"}))
     assert same(validate(frame.rename(columns={"C": f"C ({unit})"})))
-    with pytest.raises(InputError, match="a unit is a positive number"):
+    with pytest.raises(InputError, match="a unit must be a positive number"):
         validate(frame, {"C": "C*-1"})
 
 
@@ -393,7 +389,7 @@ def test_compute_that_is_not_needed_is_not_believed() -> None:
     assert "not used: column 'C' (compute) is" in notes(read)
     frame = base().assign(compute=6.0 * base()["params"] * base()["tokens"] / 1e18).astype({"tokens": float})
     frame.loc[3, "tokens"] = np.nan
-    with pytest.raises(InputError, match=r"cannot stand in for the missing ones.*EFLOP"):
+    with pytest.raises(InputError, match=r"cannot replace missing tokens.*EFLOP"):
         validate(frame)
 
 
@@ -442,7 +438,7 @@ def test_a_loss_that_contradicts_its_perplexity() -> None:
     for name, values in (("val_ppl", np.exp(base()["loss"])), ("val_bpb", base()["loss"] / 3)):
         assert same(validate(base().assign(**{name: values})))
         other = base().assign(**{name: values}, loss=base()["loss"] - 0.2)
-        with pytest.raises(InputError, match=f"'loss' and '{name}' measure different things.*--map L={name}"):
+        with pytest.raises(InputError, match=f"'loss' and '{name}' measure different losses.*--map L={name}"):
             validate(other)
         stated = validate(other, {"L": "loss"})
         assert same(validate(stated), other)
@@ -473,7 +469,7 @@ def test_unique_tokens_are_epochs() -> None:
         ],
     )
     assert said[0] == said[1]
-    assert any("saw their text more than 4 times" in each for each in said[0])
+    assert any("repeat their text more than 4 times" in each for each in said[0])
 
 
 # Checkpoints and repeats
@@ -503,12 +499,12 @@ def test_two_evaluation_sets_in_long_form() -> None:
     both = pd.concat([one, one.assign(evaluated="wikitext", loss=one["loss"] * 1.12)], ignore_index=True)
     said = str(check(validate(both)))
     assert "equal configurations differ by 8 % (sd of ln loss, 40 rows of 20 configurations)" in said
-    assert "column 'evaluated' ('c4', 'wikitext') accounts for 100 % of that" in said
+    assert "column 'evaluated' ('c4', 'wikitext') explains 100 % of that variance" in said
     unnamed = str(check(validate(both.drop(columns="evaluated"))))
-    assert "differ by nearly the same everywhere" in unnamed
+    assert "difference is nearly constant" in unnamed
     found = fit(both.drop(columns="evaluated"), draws=20, starts=8, held_out=False)
-    assert any("what the law's misfit of their means allows" in str(each) for each in found.findings)
-    assert "repeats of one configuration differ by" in found.summary()
+    assert any("what the residuals of their means allow" in str(each) for each in found.findings)
+    assert "replicates of one configuration differ by" in found.summary()
     with pytest.raises(
         InputError, match=r"different losses after the same tokens .*they differ in 'evaluated'"
     ):
@@ -562,7 +558,7 @@ def test_teachers_by_another_name() -> None:
     frame["label"] = ["big" if i == 19 else f"run of {i}" for i in range(36)]
     read = validate(frame)
     assert (read["excluded"] == "").all()
-    assert "teachers are the runs that column 'label' names" in notes(read)
+    assert "teachers are identified by column 'label'" in notes(read)
 
 
 def test_an_excluded_row_is_no_teacher() -> None:
@@ -575,13 +571,15 @@ def test_an_excluded_row_is_no_teacher() -> None:
     read = validate(two)
     assert (read["excluded"] == "its teacher 'gone' is not in the table").sum() == 6
     frame.loc[19, "status"] = "crashed"
-    with pytest.raises(InputError, match=r"all 16 distillations lose their teacher.*'T' cannot be used"):
+    with pytest.raises(
+        InputError, match=r"the teachers of all 16 distillations are missing.*'T' cannot be used"
+    ):
         validate(frame)
 
 
 def test_a_join_that_loses_every_distillation_is_refused() -> None:
     with pytest.raises(
-        InputError, match=r"all 16 distillations lose their teacher: column 'teacher' names 'x'"
+        InputError, match=r"the teachers of all 16 distillations are missing: column 'teacher' names 'x'"
     ):
         validate(taught("x", [f"r{i}" for i in range(20)]))
 
@@ -602,7 +600,7 @@ def test_each_student_has_the_teacher_of_its_own_seed() -> None:
     read = validate(seeds_of_a_teacher((2.60, 2.90, 2.50), (0, 1, 2)))
     pupils = read[read["teacher"] == "T"]
     assert dict(pupils.groupby("seed")["teacher_loss"].first()) == {0: 2.60, 1: 2.90, 2: 2.50}
-    assert "36 students have the loss that their teacher has with their own seed" in notes(read)
+    assert "36 students have the loss of their teacher with the same seed" in notes(read)
 
 
 def test_seeds_that_are_not_paired_are_averaged_or_refused() -> None:

@@ -75,7 +75,7 @@ def test_whatever_has_a_teacher_is_no_supervised_run(column: str, value: object)
     read = validate(frame.assign(teacher_loss=[np.nan, 2.5, np.nan]))
     assert list(read["kind"]) == ["supervised", "distillation", "distillation"]
     assert list(read["excluded"]) == ["", "", "a distillation without its teacher's loss"]
-    with pytest.raises(InputError, match=r"all 2 distillations .* are without their teacher's loss"):
+    with pytest.raises(InputError, match=r"all 2 distillations .* lack their teacher's loss"):
         validate(frame)
 
 
@@ -127,7 +127,10 @@ def test_checkpoints_of_a_run_and_repeated_seeds_are_kept() -> None:
         (table(loss=["3.0", "oops", "2.6"]), "row 2, column 'loss': 'oops' is not a number"),
         (table(loss=[3.0, -2.0, 2.6]), "row 2, column 'loss': -2 is not positive"),
         (table(params=[143, 198, 546]), "row 1, column 'params': no run has 143 parameters .*in millions"),
-        (table(tokens=[1e18, 2e18, 4e18]), "row 2, column 'tokens': no run has 2e.18 tokens .*is it compute"),
+        (
+            table(tokens=[1e18, 2e18, 4e18]),
+            "row 2, column 'tokens': no run has 2e.18 tokens .*if it is compute",
+        ),
         (
             table(loss=["3,0", "2,8", "2,6"]),
             "row 1, column 'loss': '3,0' has a comma, perhaps a decimal comma",
@@ -141,7 +144,7 @@ def test_checkpoints_of_a_run_and_repeated_seeds_are_kept() -> None:
         (table(corpus=["kjv", "kjv", "c4"]), "2 texts .'c4', 'kjv'."),
         (table(setting=["x", "y", "x"]), "column 'setting' names 2 settings"),
         (table(loss_se=[0.01, 0.0, np.nan]), "row 2, column 'loss_se': 0 is not positive; leave it empty"),
-        (pd.concat([table(), table()[["loss"]]], axis=1), "two columns called 'loss'"),
+        (pd.concat([table(), table()[["loss"]]], axis=1), "two columns named 'loss'"),
         ([1, 2], "a pandas DataFrame, one row a run, not a list"),
         (table(run="a"), "one run cannot have several params"),
         (table(run=["a", "a", "b"], params=[1e6, 1e6, 2e6], tokens=1e8), "different losses after the same"),
@@ -161,7 +164,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         read_runs(path)
     with pytest.raises(InputError, match="no column 'size' to map N to"):
         read_runs(path, {"N": "size"})
-    with pytest.raises(InputError, match="there is no such file"):
+    with pytest.raises(InputError, match="no such file"):
         read_runs(tmp_path / "none.csv")
     (tmp_path / "broken.parquet").write_text("not parquet")
     with pytest.raises(InputError, match=r"broken\.parquet: not a readable table"):
@@ -207,8 +210,8 @@ def test_neighboring_checkpoints_of_a_large_table_are_thinned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     """Read in parts, thinned wherever they pass the limit; what is kept does not depend on the parts."""
-    monkeypatch.setattr(subsample, "MOST_ROWS", 2000)
-    monkeypatch.setattr(files, "READ_AT_ONCE", 300)
+    monkeypatch.setattr(subsample, "MAX_ROWS", 2000)
+    monkeypatch.setattr(files, "ROWS_PER_PART", 300)
     path = tmp_path / f"runs{suffix}"
     writers = {".csv": "to_csv", ".parquet": "to_parquet", ".jsonl": "to_json"}
     how = {".csv": {"index": False}, ".parquet": {}, ".jsonl": {"orient": "records", "lines": True}}
@@ -224,12 +227,12 @@ def test_neighboring_checkpoints_of_a_large_table_are_thinned(
 
 
 def test_what_cannot_be_thinned_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subsample, "MOST_ROWS", 500)
+    monkeypatch.setattr(subsample, "MAX_ROWS", 500)
     with pytest.raises(InputError, match=r"over 500 rows.*name their runs in a column 'run'"):
         validate(checkpoints().drop(columns="run"))
     with pytest.raises(InputError, match=r"4,000 rows or more, .* even with one checkpoint of a run"):
         validate(checkpoints())
-    monkeypatch.setattr(subsample, "MOST_ROWS", 2000)
+    monkeypatch.setattr(subsample, "MAX_ROWS", 2000)
     quantities = checkpoints().assign(tokens=[f"{D / 1e6:.6f}M" for D in checkpoints()["tokens"]])
     assert len(validate(quantities)) == len(validate(checkpoints()))
 
