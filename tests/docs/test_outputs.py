@@ -44,6 +44,16 @@ def test_links_lead_to_files(outputs: ModuleType, texts: list[Path]) -> None:
     assert not [(path.name, link) for path, link in links if not (path.parent / link).exists()]
 
 
+def test_modules_named_exist(outputs: ModuleType, texts: list[Path]) -> None:
+    rooms = ("scaling", "fits", "sweeps", "distlaw", "tests", "benchmarks", "docs")
+    files = {
+        str(file.relative_to(outputs.ROOT)) for room in rooms for file in (outputs.ROOT / room).rglob("*.py")
+    }
+    named = {(path.name, name) for path in texts for name in re.findall(r"`([\w/]+\.py)`", path.read_text())}
+    assert len(named) > 50
+    assert not {each for each in named if not any(f"/{file}".endswith(f"/{each[1]}") for file in files)}
+
+
 def test_an_output_without_a_mark_is_noticed(outputs: ModuleType) -> None:
     assert outputs.unmarked("```console\n$ distlaw plan\nDistil\n```\n") == ["$ distlaw plan\nDistil\n"]
     assert not outputs.unmarked("```console\n$ distlaw plan \\\n    --json\n$ distlaw fit runs.csv\n```\n")
