@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fits.table.column_names import SYNONYMS
 from scaling.costs.accounting import ASSUMED, COUNTED, GIVEN, TABLE, Accounting, accounting, with_numbers
 from scaling.costs.accounting import training_effect as effect_on_training
-from scaling.costs.flops import FORWARDS_PER_STEP, Architecture
+from scaling.costs.flops import Architecture
 from scaling.errors import InputError
 
 COLUMN_ALIASES = {
@@ -65,8 +65,7 @@ def training_flops(table: pd.DataFrame) -> tuple[pd.Series[float], str]:
     if not all(len(np.unique(_values(table, name))) == 1 for name in ("vocab", "context")):
         return 6.0 * table["params"], "compute / (6 params), attention and vocabulary not counted"
     models = table_architecture(table)
-    forward = models.forward_flops(table["params"].to_numpy(np.float64))
-    cost = pd.Series(FORWARDS_PER_STEP * forward, index=table.index)
+    cost = pd.Series(models.training_flops(table["params"].to_numpy(np.float64)), index=table.index)
     rule = "compute / (3 F), attention and vocabulary counted"
     origin = models.origins["aspect_ratio"]
     assumed = origin.startswith(ASSUMED)

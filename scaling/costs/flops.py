@@ -186,8 +186,8 @@ class Architecture:
         value, slope = self.forward_flops_and_slope(ln_N)
         return np.exp(ln_N - np.log(value / F) / slope)
 
-    def training_flops(self, N: ArrayLike, tokens: ArrayLike) -> NDArray[np.float64]:
-        """FLOPs of training ``N`` parameters on ``tokens`` tokens."""
+    def training_flops(self, N: ArrayLike, tokens: ArrayLike = 1.0) -> NDArray[np.float64]:
+        """Return the FLOPs of training ``N`` parameters on ``tokens`` tokens."""
         return FORWARDS_PER_STEP * self.forward_flops(N) * np.asarray(tokens, dtype=np.float64)
 
     def shape(self, layers: int, head_dim: int = 128, ffn_multiple: int = 128) -> ModelShape:

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scaling.calibration.calibration import Calibration
-from scaling.costs.flops import FORWARDS_PER_STEP
-from scaling.costs.scenarios import Scenario
+from scaling.costs.scenarios import Scenario, cost
 from scaling.figures.chart import Array, Mask
 from scaling.figures.law_inputs import Place, near_runs, within
 from scaling.planner.optimizer import QUICK, Bounds, Optima, Problems, Setting, direct, solve, stacked
@@ -90,12 +89,8 @@ def _bounds(calibration: Calibration, params: Array, budget: Array) -> Bounds:
 
 def _shares(calibration: Calibration, scenario: Scenario, found: Optima) -> Array:
     F = calibration.architecture.forward_flops
-    parts = np.stack(
-        [
-            FORWARDS_PER_STEP * F(found.student_params) * found.student_tokens,
-            scenario.logits * F(found.teacher_params) * found.student_tokens,
-            scenario.pretraining * FORWARDS_PER_STEP * F(found.teacher_params) * found.teacher_tokens,
-        ],
-        axis=-1,
+    spent = cost(
+        scenario, F(found.student_params), found.student_tokens, F(found.teacher_params), found.teacher_tokens
     )
+    parts = np.stack(spent, axis=-1)
     return np.asarray(parts / parts.sum(axis=-1, keepdims=True))

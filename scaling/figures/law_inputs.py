@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling.calibration.calibration import Calibration
 from scaling.calibration.region import Region
-from scaling.costs.flops import FORWARDS_PER_STEP, Architecture
+from scaling.costs.flops import Architecture
+from scaling.costs.scenarios import Scenario, cost, rates
 from scaling.errors import InputError
 from scaling.figures.chart import Array, Mask
 from scaling.laws import SupervisedLaw
@@ -47,11 +48,11 @@ def place(given: Mapping[str, ArrayLike], architecture: Architecture, supervised
             raise InputError("a figure of students needs their teachers' loss, or their size and tokens")
         L_T = supervised.loss(N_T, D_T)
     if "budget" in of:
-        logits, pretraining = of.get("logits", np.array(0.0)), of.get("pretraining", np.array(0.0))
-        price = np.nan_to_num(pretraining * architecture.training_flops(N_T, D_T))
-        rate = FORWARDS_PER_STEP * architecture.forward_flops(N_S)
-        rate = rate + np.nan_to_num(logits * architecture.forward_flops(N_T))
-        left = of["budget"] - price
+        charged = Scenario("figure", *(float(of.get(name, 0.0)) for name in ("logits", "pretraining")))
+        F_S, F_T = architecture.forward_flops(N_S), architecture.forward_flops(N_T)
+        each = rates(charged, F_S, F_T)
+        rate = each.student + each.logits
+        left = of["budget"] - cost(charged, F_S, 0.0, F_T, D_T).teacher
         D_S = np.where(left > rate, np.maximum(left, rate) / rate, np.nan)
     else:
         D_S = _tokens("student", N_S, of, architecture)
@@ -66,8 +67,7 @@ def _tokens(who: str, params: Array, of: Mapping[str, Array], architecture: Arch
     if f"{who}_ratio" in of:
         return np.asarray(of[f"{who}_ratio"] * params)
     if f"{who}_compute" in of:
-        step = FORWARDS_PER_STEP * architecture.forward_flops(params)
-        return np.asarray(of[f"{who}_compute"] / step)
+        return np.asarray(of[f"{who}_compute"] / architecture.training_flops(params))
     return np.array(np.nan)
 
 

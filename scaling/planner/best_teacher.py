@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.costs.flops import FORWARDS_PER_STEP, Architecture
+from scaling.costs.flops import Architecture
+from scaling.costs.scenarios import Shares, rates
 from scaling.laws import SupervisedLaw
 from scaling.repeated_data import REPETITION_CONSTANT, effective_tokens, elasticity
 
@@ -41,25 +42,34 @@ class Teacher(NamedTuple):
 
 def best_teacher(
     price: Array,
-    logit_tokens: Array,
-    pretraining: Array,
+    shares: Shares,
+    student_tokens: float | Array,
     box: TeacherBox,
     supervised: SupervisedLaw,
     architecture: Architecture,
 ) -> Teacher:
-    """The teacher of least loss in ``box`` with ``F(N) (logit_tokens + 3 pretraining D) <= price``.
+    """Return the teacher of least loss in ``box`` whose charged cost is at most ``price``, FLOPs.
 
-    ``logit_tokens`` counts the forward passes that are charged, ``pretraining`` is the share of its training
-    that is. The loss is inf where nothing in the box is cheap enough.
+    Args:
+        price: FLOPs to spend on the teacher, shape (P, K).
+        shares: Shares of its costs that are charged.
+        student_tokens: Tokens at which its distribution is needed.
+        box: The teachers that may be chosen.
+        supervised: The law of the teacher's loss.
+        architecture: The rule that FLOPs are counted with.
+
+    Returns:
+        Teachers of the shape of ``price``; the loss is inf where nothing in the box is cheap enough.
     """
-    per_token = FORWARDS_PER_STEP * pretraining
+    passes = rates(shares, 0.0, 1.0)  # in forward passes of the teacher, whose size is not known yet
+    logit_tokens, per_token = np.asarray(passes.logits * student_tokens), passes.teacher
     fewest, most = box.tokens
     smallest, largest = box.params
     params_left = [
         architecture.params_for_flops(price / (logit_tokens + per_token * D)) for D in (fewest, most)
     ]
     upper, lower = (np.log(np.clip(N, smallest, largest)) for N in params_left)
-    charged = pretraining > 0
+    charged = per_token > 0
     ln_N = lower
     if np.any(charged):
         balance = _Balance(

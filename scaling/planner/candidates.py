@@ -13,8 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.costs.flops import FORWARDS_PER_STEP
-from scaling.costs.scenarios import Scenario
+from scaling.costs.scenarios import Scenario, rates
 from scaling.grid_search import minimise
 from scaling.planner.optimizer import QUICK, Optima, Problems, Setting, direct, solve
 from scaling.planner.teacher_catalogue import KnownTeacher
@@ -110,14 +109,14 @@ class DrawnWays:
 
 @dataclass(frozen=True, slots=True)
 class TeacherWays:
-    """Each teacher of a catalogue; ``logits`` is the share of its forward passes that is charged.
+    """Each teacher of a catalogue, whose logits are charged as in the scenario.
 
     Logits that are bought count as the FLOPs that the same money buys.
     """
 
     serving: Serving
     teachers: Sequence[KnownTeacher]
-    logits: float
+    scenario: Scenario
     flops_per_dollar: float = 0.0
 
     @property
@@ -146,24 +145,21 @@ class TeacherWays:
     def logit_flops(self) -> Array:
         """FLOPs charged for the logits of one token, shape (P, 1)."""
         architecture = self.serving.setting.architecture
+        charged = rates(self.scenario, 0.0, [each.logit_flops(architecture) for each in self.teachers]).logits
         prices = [teacher.dollars_per_million_tokens for teacher in self.teachers]
         return np.array(
             [
-                [
-                    self.logits * teacher.logit_flops(architecture)
-                    if price is None
-                    else price / 1e6 * self.flops_per_dollar
-                ]
-                for teacher, price in zip(self.teachers, prices, strict=True)
+                [flops if price is None else price / 1e6 * self.flops_per_dollar]
+                for flops, price in zip(charged, prices, strict=True)
             ]
         )
 
     def optima(self, params: Array, budget: Array) -> Optima:
         """See :class:`Ways`. More tokens may hurt where the teacher is weak, so they are searched for."""
         setting = self.serving.setting
-        F, bounds = setting.architecture.forward_flops, setting.bounds
+        bounds = setting.bounds
         size = np.array([[teacher.params] for teacher in self.teachers])
-        rate = FORWARDS_PER_STEP * F(params) + self.logit_flops()
+        rate = setting.architecture.training_flops(params) + self.logit_flops()
         fewest, most = bounds.student_tokens
         ceiling = np.minimum(self.serving.training_budget(params, budget) / rate, most)
         feasible = ceiling >= fewest * (1 - 1e-9)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from scaling.calibration.calibration import Calibration
 from scaling.costs.accounting import accounting
-from scaling.costs.flops import FORWARDS_PER_STEP, Architecture
-from scaling.costs.scenarios import Scenario
+from scaling.costs.flops import Architecture
+from scaling.costs.scenarios import Scenario, cost
 from scaling.laws import EffectiveTokensLaw
 from scaling.planner.plan import Direct, Distillation, Interval, NearOptimal, Plan
 from scaling.planner.question import Question
@@ -106,7 +106,7 @@ class Assembly:
             params=params,
             tokens=tokens,
             loss=self._judge.direct(params, tokens),
-            training_flops=FORWARDS_PER_STEP * F * tokens,
+            training_flops=float(self.architecture.training_flops(params, tokens)),
             serving_flops=F * self.question.lifetime_tokens,
             outside=self.calibration.region.outside({"params": params, "tokens": tokens}),
         )
@@ -136,6 +136,7 @@ class Assembly:
         calibration, architecture = self.calibration, self.architecture
         F_S, F_T = (float(architecture.forward_flops(N)) for N in (of.student_params, of.teacher_params))
         F_T = F_T if of.forward_flops is None else of.forward_flops
+        spent = cost(of.scenario, F_S, of.student_tokens, F_T, of.teacher_tokens)
         Ls = self._judge.alone(of.student_params, of.student_tokens)
         where = place(
             of.student_params, of.student_tokens, of.teacher_params, of.teacher_tokens, of.teacher_loss, Ls
@@ -150,13 +151,11 @@ class Assembly:
             teacher_tokens=where.get("teacher_tokens"),
             teacher_loss=of.teacher_loss,
             loss=spanning([outcomes[law].estimate(k) for law in laws]),
-            student_flops=FORWARDS_PER_STEP * F_S * of.student_tokens,
-            logits_flops=of.scenario.logits * F_T * of.student_tokens
+            student_flops=float(spent.student),
+            logits_flops=float(spent.logits)
             if of.dollars is None
             else of.dollars * self.question.flops_per_dollar,
-            teacher_flops=of.scenario.pretraining * FORWARDS_PER_STEP * F_T * of.teacher_tokens
-            if of.scenario.pretraining
-            else 0.0,
+            teacher_flops=float(spent.teacher),
             serving_flops=F_S * self.question.lifetime_tokens,
             direct=beside,
             gain=spanning([outcomes[law].gain(k) for law in laws]),

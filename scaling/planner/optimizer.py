@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scaling.costs.flops import FORWARDS_PER_STEP, Architecture
+from scaling.costs.flops import Architecture
+from scaling.costs.scenarios import cost, rates, teacher_is_free
 from scaling.grid_search import minimise
 from scaling.laws import DistillationLaw, SupervisedLaw
 from scaling.planner.best_teacher import TeacherBox, best_teacher
@@ -176,21 +177,20 @@ def distil(setting: Setting, problems: Problems, split: Array, floor: Array) -> 
     - where it exists, odds below the floor stand for the smallest teacher trained on fewer tokens.
     """
     bounds, architecture = setting.bounds, setting.architecture
-    free = (problems.logits == 0) & (problems.pretraining == 0)
+    free = teacher_is_free(problems)
     trained, odds = problems.pretraining > 0, np.exp(split)
     tokens_left = np.where(trained | free, 1.0, np.minimum(odds / floor, 1.0))
     odds = np.where(trained, floor + odds, np.maximum(odds, floor))
     price = problems.budget * np.where(free, odds, odds / (1 + odds))
     student_budget = np.where(free, problems.budget, problems.budget / (1 + odds))
     fewest, most = bounds.student_tokens
-    step_flops = FORWARDS_PER_STEP * architecture.forward_flops(problems.student_params)
-    tokens = np.minimum(student_budget / step_flops, most)
+    tokens = np.minimum(student_budget / architecture.training_flops(problems.student_params), most)
     short, long = bounds.teacher_tokens
     box = TeacherBox(bounds.teacher_params, (short, long * tokens_left), bounds.teacher_unique_tokens)
     teacher = best_teacher(
         price,
-        problems.logits * tokens,
-        np.where(free, 1.0, problems.pretraining),
+        _with_a_price(problems),
+        tokens,
         box,
         setting.supervised,
         architecture,
@@ -215,17 +215,22 @@ def distil(setting: Setting, problems: Problems, split: Array, floor: Array) -> 
 
 def direct(setting: Setting, student_params: ArrayLike, budget: ArrayLike) -> tuple[Array, Array]:
     """Tokens and loss of the student trained directly, without a teacher, on the whole budget."""
-    step_flops = FORWARDS_PER_STEP * setting.architecture.forward_flops(student_params)
+    step_flops = setting.architecture.training_flops(student_params)
     tokens = np.minimum(np.asarray(budget) / step_flops, setting.bounds.student_tokens[1])
     seen = effective_tokens(tokens, setting.bounds.student_unique_tokens)
     return tokens, setting.supervised.loss(student_params, seen)
 
 
+def _with_a_price(problems: Problems) -> Problems:
+    """Return the problems with training charged where any teacher is free: its cost orders the teachers."""
+    return problems._replace(pretraining=np.where(teacher_is_free(problems), 1.0, problems.pretraining))
+
+
 def _cheapest_logits(setting: Setting, problems: Problems) -> Array:
     """The smallest teacher's logits over the student's part of the budget; tiny where they cost nothing."""
     F, most = setting.architecture.forward_flops, setting.bounds.student_tokens[1]
-    rate = problems.logits * F(setting.bounds.teacher_params[0])
-    odds = rate / (FORWARDS_PER_STEP * F(problems.student_params))
+    step_flops, rate, _ = rates(problems, F(problems.student_params), F(setting.bounds.teacher_params[0]))
+    odds = rate / step_flops
     spent = odds / (1 + odds) * problems.budget
     if not np.all(np.isinf(most)):
         spent = np.minimum(spent, rate * most)  # the student stops at its bound
@@ -235,18 +240,16 @@ def _cheapest_logits(setting: Setting, problems: Problems) -> Array:
 def _search_range(setting: Setting, problems: Problems, floor: Array) -> tuple[Array, Array]:
     """The splits between the cheapest and the dearest teacher in the box."""
     bounds, F = setting.bounds, setting.architecture.forward_flops
-    free, trained = (problems.logits == 0) & (problems.pretraining == 0), problems.pretraining > 0
-    step_flops = FORWARDS_PER_STEP * F(problems.student_params)
+    free, trained = teacher_is_free(problems), problems.pretraining > 0
+    F_S, charged = F(problems.student_params), _with_a_price(problems)
+    step_flops = setting.architecture.training_flops(problems.student_params)
     most = problems.budget / step_flops
     fewest = np.minimum(bounds.student_tokens[0], most)
     (smallest, largest), (short, long) = bounds.teacher_params, bounds.teacher_tokens
-
-    def training(params: float | Array, tokens: float | Array) -> Array:
-        return np.where(free, 1.0, problems.pretraining) * FORWARDS_PER_STEP * F(params) * tokens
-
-    low = np.where(trained | free, training(smallest, short) / problems.budget, floor * (short / long))
-    dear = training(largest, long) + problems.logits * F(largest) * fewest
-    dearest = dear / np.where(free, problems.budget, step_flops * fewest)
+    cheapest = cost(charged, F_S, fewest, F(smallest), short).teacher
+    low = np.where(trained | free, cheapest / problems.budget, floor * (short / long))
+    spent = cost(charged, F_S, fewest, F(largest), long)
+    dearest = (spent.teacher + spent.logits) / np.where(free, problems.budget, spent.student)
     high = np.minimum(dearest, np.where(free, np.inf, (most - fewest) / fewest))
     high = np.where(trained, high - floor, high)
     return np.log(low), np.log(np.maximum(high, low))

@@ -162,7 +162,7 @@ class _Planner:
             )
             for teacher in teachers
         ]
-        ways = TeacherWays(self.serving, teachers, scenario.logits, self.question.flops_per_dollar)
+        ways = TeacherWays(self.serving, teachers, scenario, self.question.flops_per_dollar)
         return self._decide(ways, rows)
 
     def _same_vocabulary(self, teachers: tuple[KnownTeacher, ...]) -> list[KnownTeacher]:

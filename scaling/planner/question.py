@@ -9,7 +9,7 @@ from typing import Any
 
 from scaling.calibration.calibration import Calibration
 from scaling.calibration.region import Range
-from scaling.costs.flops import FORWARDS_PER_STEP, Architecture
+from scaling.costs.flops import Architecture
 from scaling.costs.scenarios import SCENARIOS, Scenario, scenario
 from scaling.errors import InputError
 from scaling.planner.optimizer import Bounds
@@ -204,7 +204,7 @@ class Question:
         """
         region = calibration.region
         size = self._reference_size()
-        step = FORWARDS_PER_STEP * float(self.counting(calibration).forward_flops(size))
+        step = float(self.counting(calibration).training_flops(size))
         tokens = CHINCHILLA * size if self.budget is None else self.budget / step
         if tokens < 1:
             raise InputError(

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.calibration.calibration import Calibration
-from scaling.costs.flops import FORWARDS_PER_STEP
-from scaling.costs.scenarios import DESCRIPTIONS, Scenario
+from scaling.costs.scenarios import PRETRAINING, Scenario, cost, rates, teacher_is_free
 from scaling.errors import InputError
 from scaling.grid_search import minimise
 from scaling.planner.best_teacher import TeacherBox, best_teacher
@@ -51,7 +50,7 @@ def share_teacher(question: Question, calibration: Calibration, setting: Setting
     weights = np.array(question.weights or np.ones(len(sizes)))
     weights = weights / weights.sum()
     budget = question.budget or 0.0
-    step = FORWARDS_PER_STEP * setting.architecture.forward_flops(sizes)
+    step = setting.architecture.training_flops(sizes)
     if budget < step.sum():
         raise InputError(
             f"budget {budget:g} FLOPs is too small: one token for each student costs {step.sum():.3g}"
@@ -61,17 +60,16 @@ def share_teacher(question: Question, calibration: Calibration, setting: Setting
     candidates: list[Candidate] = []
     warnings: list[str] = []
     for scenario in question.scenarios:
-        title = DESCRIPTIONS.get(scenario.name, scenario.name)
         under = replace(setting, bounds=question.bounds(calibration, scenario))
         found = _best(under, scenario, sizes, weights, budget)
         if not np.isfinite(found.weighted[0, 0]):
-            warnings.append(f"{title}: nothing within the constraints fits the budget")
+            warnings.append(f"{scenario.title}: nothing within the constraints fits the budget")
             continue
         for k, size in enumerate(sizes):
             candidates.append(
                 Candidate(
-                    name=f"{format_number(float(size))} student: {title}",
-                    scenario=Scenario(scenario.name, scenario.logits, scenario.pretraining / len(sizes)),
+                    name=f"{format_number(float(size))} student: {scenario.title}",
+                    scenario=scenario.amortized(len(sizes)),
                     student_params=float(size),
                     student_tokens=float(found.student_tokens[0, 0, k]),
                     teacher_params=float(found.params[0, 0]),
@@ -103,14 +101,13 @@ def _best(setting: Setting, scenario: Scenario, sizes: Array, weights: Array, bu
         return best.reshape(ln_N.shape)
 
     def costing(ln_price: Array) -> _Shared:
-        zero, one = np.zeros_like(ln_price), np.ones_like(ln_price)
         box = TeacherBox(params, tokens, setting.bounds.teacher_unique_tokens)
-        found = best_teacher(np.exp(ln_price), zero, one, box, setting.supervised, setting.architecture)
+        price = np.exp(ln_price)
+        found = best_teacher(price, PRETRAINING, 0.0, box, setting.supervised, setting.architecture)
         return at(np.log(found.params), np.log(found.tokens))
 
-    if scenario.teacher_is_free:
-        F = setting.architecture.forward_flops
-        prices = (FORWARDS_PER_STEP * F(N) * D for N, D in zip(params, tokens, strict=True))
+    if teacher_is_free(scenario):
+        prices = map(setting.architecture.training_flops, params, tokens)
         ends = (np.full((1, 1), np.log(price)) for price in prices)
         return costing(minimise(lambda ln_price: costing(ln_price).weighted, *ends, zooms=ZOOMS))
     ends = (np.full((1, 1), np.log(end)) for end in params)
@@ -132,8 +129,10 @@ def _shared(
     bounds, F = setting.bounds, setting.architecture.forward_flops
     taught = effective_tokens(tokens, bounds.teacher_unique_tokens)
     L_T = np.maximum(setting.supervised.loss(params, taught), bounds.teacher_loss[0])
-    left = budget - scenario.pretraining * FORWARDS_PER_STEP * F(params) * tokens
-    rate = FORWARDS_PER_STEP * F(sizes) + scenario.logits * F(params)[..., None]
+    F_T = F(params)[..., None]
+    left = budget - cost(scenario, 0.0, 0.0, F_T[..., 0], tokens).teacher
+    each = rates(scenario, F(sizes), F_T)
+    rate = each.student + each.logits
     feasible = (left >= rate.sum(axis=-1)) & np.less_equal(L_T, bounds.teacher_loss[1])
     left = np.where(feasible, left, rate.sum(axis=-1))
     student_tokens = _spread(setting, sizes, weights, rate, left, L_T)
