@@ -13,18 +13,29 @@ import typer
 from distlaw.number_options import count_from, number
 from scaling.calibration.calibration import Calibration as Fitted
 from scaling.costs.accounting import with_numbers
+from scaling.costs.budget import Budget, parse_budget
 from scaling.costs.flops import Architecture
+from scaling.costs.hardware import Hardware
 from scaling.costs.scenarios import DESCRIPTIONS
 from scaling.errors import InputError
 from scaling.units import Unit, parse_quantity, unit_of
 
+LAWS, COUNTING, LIMITS, OUTPUT = "The law", "How FLOPs are counted", "Limits", "Output"
+"""Groups of options in help."""
 Calibration = Annotated[
     str,
     typer.Option(
-        "--calibration", "-c", metavar="NAME|FILE", help="A published set (see calibrations) or a JSON file."
+        "--calibration",
+        "-c",
+        metavar="NAME|FILE",
+        help="A published set (see calibrations) or a JSON file.",
+        rich_help_panel=LAWS,
     ),
 ]
-Law = Annotated[str | None, typer.Option(metavar="KIND", help="Distillation law, if not the default one.")]
+Law = Annotated[
+    str | None,
+    typer.Option(metavar="KIND", help="Distillation law, if not the default one.", rich_help_panel=LAWS),
+]
 ScenarioNames = Annotated[
     list[str] | None,
     typer.Option(
@@ -35,29 +46,53 @@ ScenarioNames = Annotated[
     ),
 ]
 Flops = Annotated[
-    str | None, typer.Option("--flops-rule", metavar="detailed|6nd", help="How FLOPs are counted.")
+    str | None,
+    typer.Option(
+        "--flops-rule", metavar="detailed|6nd", help="How FLOPs are counted.", rich_help_panel=COUNTING
+    ),
 ]
 Window = Annotated[
     int | None,
     typer.Option(
-        "--context", parser=count_from(), metavar="<int>", help="Sequence length for the FLOPs, tokens."
+        "--context",
+        parser=count_from(),
+        metavar="<int>",
+        help="Sequence length for the FLOPs, tokens.",
+        rich_help_panel=COUNTING,
     ),
 ]
 Vocab = Annotated[
     int | None,
-    typer.Option("--vocab", parser=count_from(), metavar="<int>", help="Vocabulary size for the FLOPs."),
+    typer.Option(
+        "--vocab",
+        parser=count_from(),
+        metavar="<int>",
+        help="Vocabulary size for the FLOPs.",
+        rich_help_panel=COUNTING,
+    ),
 ]
 Aspect = Annotated[
     float | None,
     typer.Option(
-        "--aspect-ratio", parser=number, metavar="<float>", help="d_model / n_layers for the FLOPs."
+        "--aspect-ratio",
+        parser=number,
+        metavar="<float>",
+        help="d_model / n_layers for the FLOPs.",
+        rich_help_panel=COUNTING,
     ),
 ]
 Extrapolate = Annotated[
-    bool, typer.Option("--extrapolate", help="Let a teacher that exists lie outside the fitted runs.")
+    bool,
+    typer.Option(
+        "--extrapolate", help="Let a teacher that exists lie outside the fitted runs.", rich_help_panel=LIMITS
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print everything as JSON, numbers in full.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Print one row per way as CSV, numbers in full.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print everything as JSON, numbers in full.", rich_help_panel=OUTPUT)
+]
+Csv = Annotated[
+    bool, typer.Option("--csv", help="Print one row per way as CSV, numbers in full.", rich_help_panel=OUTPUT)
+]
 
 _BOUND = re.compile(r"\s*(?P<name>\w+)\s*(?P<sign><=|>=|=)\s*(?P<value>.+)")
 
@@ -68,11 +103,10 @@ def parse_optional(text: str, what: str, unit: Unit = "", *, zero: bool = False)
     return parse_quantity(text, what, unit, zero=zero) if text else None
 
 
-def parse_budgets(text: str) -> list[float]:
-    """No budget, one, or the two ends of a range ``LOW:HIGH``, FLOPs."""
-
-    budgets = [parse_quantity(part, "--budget", "FLOPs") for part in text.split(":")] if text else []
-    if len(budgets) > 2 or (len(budgets) == 2 and budgets[0] >= budgets[1]):
+def parse_budgets(text: str, device: Hardware | None = None) -> list[Budget]:
+    """No budget, one, or the two ends of a range ``LOW:HIGH``, counted on ``device`` where one is given."""
+    budgets = [parse_budget(part, "--budget", device) for part in text.split(":")] if text else []
+    if len(budgets) > 2 or (len(budgets) == 2 and budgets[0].flops >= budgets[1].flops):
         raise InputError(f"--budget: write one budget, or LOW:HIGH with LOW below HIGH, not {text!r}")
     return budgets
 

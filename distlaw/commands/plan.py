@@ -10,8 +10,21 @@ from typing import Annotated, Any
 import typer
 
 from distlaw.commands import calibrations, compare, predict
+from distlaw.commands.teachers import (
+    Active,
+    Catalogue,
+    Loss,
+    Named,
+    Tokens,
+    asked_teachers,
+    shared_vocabulary,
+    teacher_notes,
+)
+from distlaw.commands.teachers import register as register_teachers
 from distlaw.number_options import count_from
 from distlaw.options import (
+    LIMITS,
+    OUTPUT,
     Aspect,
     Calibration,
     Csv,
@@ -32,6 +45,7 @@ from distlaw.options import (
 )
 from scaling.calibration.calibration import DEFAULT_CALIBRATION
 from scaling.calibration.calibration import Calibration as Fitted
+from scaling.costs.budget import Budget, device_named
 from scaling.costs.hardware import UTILISATION, Hardware, hardware, stored_bytes_per_token
 from scaling.costs.scenarios import SCENARIOS
 from scaling.costs.scenarios import scenario as named
@@ -40,17 +54,18 @@ from scaling.frontiers.frontier import Frontier, frontier
 from scaling.planner.plan import Direct, Distillation, Plan
 from scaling.planner.planner import plan
 from scaling.planner.question import Question
-from scaling.planner.teacher_catalogue import read_catalogue
 from scaling.reports.plan_text import bill, plan_text, text_table
 from scaling.units import format_number, parse_list, parse_quantity
 
+DEVICE, FAMILY = "Hours and dollars", "Several students"
+"""Groups of options in help."""
 FRONTIER_POINTS = 25
 PLOTTED_DECADES = 1.5
 """How far around a single budget the plotted frontier reaches."""
 
 HELP = """Distil or train directly? The best teacher, tokens and split of the compute, with the expected loss.
 
-Sizes are non-embedding parameters (300M), budgets FLOPs (1e21), tokens tokens (28B), losses nats/token.
+Sizes are non-embedding parameters (300M), budgets FLOPs, device hours or dollars, losses nats/token.
 docs/reference/quantities.md lists all that can be written.
 
 Examples:
@@ -60,6 +75,10 @@ Examples:
   distlaw plan --student 100k --budget 1e14 --calibration calibration.json
 
   distlaw plan --student 1B --budget 1e20:1e24 --plot frontier.png
+
+  distlaw plan --student 300M --budget '1000 h100-hours' --teacher Qwen/Qwen3-8B
+
+  distlaw plan --student 1B --budget '$5000 on h100' --teacher 8B --teacher-tokens 15T
 
   distlaw plan --budget 1e22 --lifetime-tokens 1T --gpu h100
 
@@ -75,6 +94,7 @@ def register(app: typer.Typer) -> None:
     predict.register(app)
     compare.register(app)
     calibrations.register(app)
+    register_teachers(app)
 
 
 def plan_command(
@@ -82,7 +102,12 @@ def plan_command(
         str, typer.Option(metavar="PARAMS", help="Size of the student; left out, the best size is found.")
     ] = "",
     budget: Annotated[
-        str, typer.Option(metavar="FLOPS", help="Compute for all that is charged; LOW:HIGH for a range.")
+        str,
+        typer.Option(
+            metavar="COMPUTE",
+            help="For all that is charged: 1e21 FLOPs, '1000 h100-hours', '64 b200 for 10 days', '$5000'; "
+            "LOW:HIGH for a range.",
+        ),
     ] = "",
     target_loss: Annotated[
         str, typer.Option(metavar="NATS", help="Find the cheapest way to this loss, nats/token.")
@@ -90,35 +115,59 @@ def plan_command(
     calibration: Calibration = DEFAULT_CALIBRATION,
     law: Law = None,
     scenario: ScenarioNames = None,
-    teachers: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="CSV",
-            help="Existing teachers: name, params, and loss or tokens; dollars_per_million_tokens, vocab.",
-        ),
-    ] = None,
+    teacher: Named = None,
+    teacher_tokens: Tokens = "",
+    teacher_loss: Loss = "",
+    teacher_active_params: Active = "",
+    teachers: Catalogue = None,
     family: Annotated[
-        str, typer.Option(metavar="SIZES", help="Students that share a teacher and the budget: 100M,300M,1B.")
+        str,
+        typer.Option(
+            metavar="SIZES",
+            help="Students that share a teacher and the budget: 100M,300M,1B.",
+            rich_help_panel=FAMILY,
+        ),
     ] = "",
     weights: Annotated[
-        str, typer.Option(metavar="NUMBERS", help="How much the loss of each of the family counts: 1,2,1.")
+        str,
+        typer.Option(
+            metavar="NUMBERS",
+            help="How much the loss of each of the family counts: 1,2,1.",
+            rich_help_panel=FAMILY,
+        ),
     ] = "",
     constrain: Annotated[
         list[str] | None,
-        typer.Option(metavar="BOUND", help="E.g. 'teacher_params<=70B', 'student_tokens=1T'; repeat."),
+        typer.Option(
+            metavar="BOUND",
+            help="E.g. 'teacher_params<=70B', 'student_tokens=1T'; repeat.",
+            rich_help_panel=LIMITS,
+        ),
     ] = None,
     lifetime_tokens: Annotated[
-        str, typer.Option(metavar="TOKENS", help="Tokens the student will serve, paid from the budget.")
+        str,
+        typer.Option(
+            metavar="TOKENS",
+            help="Tokens the student will serve, paid from the budget.",
+            rich_help_panel=LIMITS,
+        ),
     ] = "",
     unique_tokens: Annotated[
-        str, typer.Option(metavar="TOKENS", help="Distinct tokens for the student; more are epochs.")
+        str,
+        typer.Option(
+            metavar="TOKENS", help="Distinct tokens for the student; more are epochs.", rich_help_panel=LIMITS
+        ),
     ] = "",
     teacher_unique_tokens: Annotated[
-        str, typer.Option(metavar="TOKENS", help="Distinct tokens for the teacher.")
+        str, typer.Option(metavar="TOKENS", help="Distinct tokens for the teacher.", rich_help_panel=LIMITS)
     ] = "",
     tolerance: Annotated[
         str,
-        typer.Option(metavar="NATS", help="Also explore all within this loss of the optimum, nats/token."),
+        typer.Option(
+            metavar="NATS",
+            help="Also explore all within this loss of the optimum, nats/token.",
+            rich_help_panel=LIMITS,
+        ),
     ] = "",
     flops_rule: Flops = None,
     context: Window = None,
@@ -126,37 +175,69 @@ def plan_command(
     aspect_ratio: Aspect = None,
     extrapolate: Extrapolate = False,
     gpu: Annotated[
-        str, typer.Option(metavar="NAME", help="Price on this device: h100, h200, b200, a100.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Count hours and dollars on this device: h100, mi300x, tpu-v5p, ...",
+            rich_help_panel=DEVICE,
+        ),
     ] = "",
     precision: Annotated[
-        str | None, typer.Option(help="Of the device's peak: bf16 (if not given) or fp8.")
+        str | None,
+        typer.Option(
+            help="Of the device's peak: bf16 (if not given), fp8, tf32, fp32, fp16.", rich_help_panel=DEVICE
+        ),
     ] = None,
     mfu: Annotated[
         str,
-        typer.Option(metavar="SHARE", help="Share of the peak that training reaches; 0.4 if not given."),
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the peak that training reaches; 0.4 if not given.",
+            rich_help_panel=DEVICE,
+        ),
     ] = "",
     count: Annotated[
         int | None,
-        typer.Option(parser=count_from(1), metavar="<int>", help="Devices used at once; 1 if not given."),
+        typer.Option(
+            parser=count_from(1),
+            metavar="<int>",
+            help="Devices used at once; 1 if not given.",
+            rich_help_panel=DEVICE,
+        ),
     ] = None,
     price: Annotated[
-        str, typer.Option(metavar="DOLLARS", help="Per device hour, in place of the table's.")
+        str,
+        typer.Option(
+            metavar="DOLLARS", help="Per device hour, in place of the table's.", rich_help_panel=DEVICE
+        ),
     ] = "",
     peak: Annotated[
-        str, typer.Option(metavar="FLOP/s", help="Of one device, in place of the table's; e.g. 989e12.")
+        str,
+        typer.Option(
+            metavar="FLOP/s",
+            help="Of one device, in place of the table's; e.g. 989e12.",
+            rich_help_panel=DEVICE,
+        ),
     ] = "",
     store_logits: Annotated[
-        str, typer.Option(metavar="full|K", help="Say what storing the logits takes: all, or the top K.")
+        str,
+        typer.Option(
+            metavar="full|K",
+            help="Say what storing the logits takes: all, or the top K.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = "",
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw loss over compute (PNG, SVG or PDF).")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw loss over compute (PNG, SVG or PDF).", rich_help_panel=OUTPUT
+        ),
     ] = None,
     json: Json = False,
     csv: Csv = False,
 ) -> None:
 
     fitted = Fitted.load(calibration)
-    budgets = parse_budgets(budget)
     priced = {
         "--precision": precision,
         "--mfu": parse_optional(mfu, "--mfu"),
@@ -165,15 +246,18 @@ def plan_command(
         "--peak": parse_optional(peak, "--peak", "FLOP/s"),
     }
     given = {name: value for name, value in priced.items() if value is not None}
-    if not gpu:
-        refuse(given, "goes with --gpu")
+    device = asked_device(gpu, budget, given)
+    spending = parse_budgets(budget, device)
+    device = spending[-1].hardware if spending else device
+    budgets = [each.flops for each in spending]
+    existing = asked_teachers(teachers, teacher or (), teacher_tokens, teacher_loss, teacher_active_params)
+    teacher_vocab = shared_vocabulary(existing) if teacher and vocab is None else None
     if len(budgets) == 2:
         single = {"--tolerance": tolerance, "--gpu": gpu, "--store-logits": store_logits}
         refuse(single, "goes with one budget, not with a range")
     if json or csv:
         refuse({"--store-logits": store_logits}, "is said in words only, so not with --json or --csv")
     refuse({"--csv": csv and json}, "goes without --json")
-    device = read_device(gpu, given) if gpu else None
     question = Question(
         student_params=parse_optional(student, "--student", "params"),
         budget=budgets[-1] if budgets else None,
@@ -181,7 +265,7 @@ def plan_command(
         scenarios=tuple(named(name) for name in scenario or SCENARIOS),
         law=law,
         constraints=parse_constraints(constrain or []),
-        teachers=read_catalogue(teachers) if teachers else (),
+        teachers=existing,
         family=parse_list(family, "--family", "params"),
         weights=parse_list(weights, "--weights", ""),
         lifetime_tokens=parse_optional(lifetime_tokens, "--lifetime-tokens", "tokens", zero=True) or 0.0,
@@ -190,7 +274,7 @@ def plan_command(
         or float("inf"),
         flops_per_dollar=device.flops_per_dollar if device else 0.0,
         tolerance=parse_optional(tolerance, "--tolerance"),
-        architecture=counting(fitted, flops_rule, context, vocab, aspect_ratio),
+        architecture=counting(fitted, flops_rule, context, vocab or teacher_vocab, aspect_ratio),
         extrapolate=extrapolate,
     )
     answer: Plan | Frontier
@@ -199,12 +283,18 @@ def plan_command(
         text = frontier_text(answer)
     else:
         answer = plan(question, fitted)
-        text = plan_text(answer, device, storage(answer, question, fitted, store_logits))
+        extra = [
+            *teacher_notes(teacher or (), teacher_vocab),
+            *storage(answer, question, fitted, store_logits),
+        ]
+        if spending and device:
+            extra.insert(0, f"- budget: {spending[0].describe()}")
+        text = plan_text(answer, device, extra)
     if plot is not None:
         draw(question, budgets, fitted, plot)
     bills = billed(answer, device) if isinstance(answer, Plan) and device else []
     if json:
-        write_json(answer.to_dict() | ({"bills": bills} if device else {}))
+        write_json(answer.to_dict() | ({"bills": bills} if device else {}) | spent(spending))
     elif csv:
         costs = bills or [{}] * len(answer.rows())
         rows = [row | cost for row, cost in zip(answer.rows(), costs, strict=True)]
@@ -213,17 +303,36 @@ def plan_command(
         sys.stdout.write(text)
 
 
-def read_device(name: str, given: Mapping[str, Any]) -> Hardware:
-    """The device, with the user's numbers in place of the table's."""
-
+def asked_device(gpu: str, budget: str, given: Mapping[str, Any]) -> Hardware | None:
+    """Return the device of ``--gpu`` or of the budget, with the user's numbers; None if none is named."""
+    named = {name for part in budget.split(":") if (name := device_named(part))}
+    if not gpu and len(named) != 1:
+        refuse(given, "goes with --gpu")
+        return None
     return hardware(
-        name,
+        gpu or named.pop(),
         precision=given.get("--precision"),
         utilisation=given.get("--mfu", UTILISATION),
         count=given.get("--count", 1),
         dollars_per_hour=given.get("--price"),
         peak_flops=given.get("--peak"),
     )
+
+
+def spent(budgets: list[Budget]) -> dict[str, Any]:
+    """Return a single budget in FLOPs, device hours and dollars, where it is counted on a device."""
+    if len(budgets) != 1 or (device := budgets[0].hardware) is None:
+        return {}
+    flops = budgets[0].flops
+    priced = device.dollars_per_hour is not None
+    return {
+        "spending": {
+            "flops": flops,
+            "device": device.name,
+            "device_hours": device.device_hours(flops),
+            "dollars": device.dollars(flops) if priced else None,
+        }
+    }
 
 
 def billed(answer: Plan, device: Hardware) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -63,6 +63,63 @@ def check(
         write_json(asdict(found) | {"padding": found.padding})
     else:
         typer.echo(_text(found))
+
+
+@app.command()
+def count(
+    model: Annotated[str, typer.Argument(help="OWNER/NAME on a hub, or a directory with a config.json.")],
+    context: Annotated[
+        int | None,
+        typer.Option(
+            parser=count_from(1),
+            metavar="<int>",
+            help="Tokens of a text; if not given, the longest.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Count a model's parameters and FLOPs from its configuration, without its weights.
+
+    Example: distlaw teacher count Qwen/Qwen3-8B
+    """
+    from dataclasses import replace
+
+    from sweeps.pretrained.count import card_of_model
+
+    card = card_of_model(model)
+    shape = card.shape if context is None else replace(card.shape, context=context)
+    counted = {
+        "model": model,
+        "architecture": card.architecture,
+        "params": shape.params,
+        "active_params": getattr(shape, "active", shape.params),
+        "total_params": shape.total_params,
+        "vocab": shape.vocab,
+        "context": shape.context,
+        "forward_flops_per_token": shape.forward_flops,
+    }
+    if as_json:
+        from distlaw.options import write_json
+
+        write_json(counted)
+    else:
+        typer.echo(_counts(counted))
+
+
+def _counts(counted: dict[str, Any]) -> str:
+    from scaling.units import format_number, format_power
+
+    params, active = counted["params"], counted["active_params"]
+    met = f", of which a token meets {format_number(active)} ({active:,})" if active < params else ""
+    return "\n".join(
+        [
+            f"{counted['model']}: {counted['architecture']}",
+            f"  {format_number(params)} parameters without embeddings ({params:,}){met}",
+            f"  {format_number(counted['total_params'])} with them ({counted['total_params']:,})",
+            f"  vocabulary {counted['vocab']}, context {counted['context']}",
+            f"  {format_power(counted['forward_flops_per_token'])} FLOPs a token of a full context, forward",
+        ]
+    )
 
 
 def _text(found: Checked) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from scaling.calibration.calibration import Calibration
 from scaling.calibration.region import Range
+from scaling.costs.budget import parse_budget
 from scaling.costs.flops import Architecture
 from scaling.costs.scenarios import SCENARIOS, Scenario, scenario
 from scaling.errors import InputError
@@ -45,7 +46,8 @@ class Question:
     student_params: float | None = None
     """Non-embedding parameters; chosen within the constraints if not given."""
     budget: float | None = None
-    """FLOPs for everything that the scenario charges, and for serving ``lifetime_tokens``."""
+    """FLOPs for everything that the scenario charges, and for serving ``lifetime_tokens``; a text may give it
+    in device hours or dollars (:func:`scaling.costs.budget.parse_budget`)."""
     target_loss: float | None = None
     """nats/token to reach as cheaply as possible, in place of a budget."""
     scenarios: tuple[Scenario, ...] = tuple(SCENARIOS.values())
@@ -101,7 +103,8 @@ class Question:
     def _read(self) -> None:
         """Take quantities, scenarios and fixed values as people write them."""
         read: dict[str, object] = {}
-        for name in ("student_params", "budget", "target_loss", "tolerance"):
+        read["budget"] = None if self.budget is None else parse_budget(self.budget).flops
+        for name in ("student_params", "target_loss", "tolerance"):
             value = getattr(self, name)
             read[name] = None if value is None else parse_quantity(value, name, unit_of(name))
         for name in ("lifetime_tokens", "student_unique_tokens", "teacher_unique_tokens"):

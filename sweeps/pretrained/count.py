@@ -12,7 +12,7 @@ from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
 from sweeps.dag.external_shape import CountedShape
 from sweeps.data.cache import cache_dir
-from sweeps.data.model_dir import config
+from sweeps.data.model_dir import HUB_ID, SMALL, config, snapshot
 from sweeps.model.model_files import shape_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,25 @@ class Card:
     shape: ModelShape
     """With its own vocabulary, padding included, and the longest context it is made for."""
     licence: str | None = None
+
+
+def card_of_model(model: str, where: str = "teacher") -> Card:
+    """Return what the model in a directory or on a hub is, from its configuration alone: no weights are read.
+
+    Raises:
+        InputError: As :func:`card_of`, and if there is no such model or it cannot be had.
+    """
+    path = Path(model).expanduser()
+    if path.suffix == ".gguf" or "gguf" in model.lower().rpartition("/")[2].split("-"):
+        raise InputError(
+            f"{where}: {model} is in the GGUF format, which has no config.json; name the model that it was "
+            "made from, or make a directory of the file, once: distlaw teacher import FILE.gguf DIR"
+        )
+    if path.is_dir():
+        return card_of(path, where)
+    if not HUB_ID.fullmatch(model):
+        raise InputError(f"{where}: there is no directory {model}; give one, or OWNER/NAME on a hub")
+    return card_of(snapshot(model, None, SMALL, where), where)
 
 
 def card_of(folder: Path, where: str = "teacher") -> Card:
