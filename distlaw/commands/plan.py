@@ -294,7 +294,7 @@ def plan_command(
         draw(question, budgets, fitted, plot)
     bills = billed(answer, device) if isinstance(answer, Plan) and device else []
     if json:
-        write_json(answer.to_dict() | ({"bills": bills} if device else {}) | spent(spending))
+        write_json(answer.to_dict() | priced_answer(bills, spending))
     elif csv:
         costs = bills or [{}] * len(answer.rows())
         rows = [row | cost for row, cost in zip(answer.rows(), costs, strict=True)]
@@ -319,20 +319,10 @@ def asked_device(gpu: str, budget: str, given: Mapping[str, Any]) -> Hardware | 
     )
 
 
-def spent(budgets: list[Budget]) -> dict[str, Any]:
-    """Return a single budget in FLOPs, device hours and dollars, where it is counted on a device."""
-    if len(budgets) != 1 or (device := budgets[0].hardware) is None:
-        return {}
-    flops = budgets[0].flops
-    priced = device.dollars_per_hour is not None
-    return {
-        "spending": {
-            "flops": flops,
-            "device": device.name,
-            "device_hours": device.device_hours(flops),
-            "dollars": device.dollars(flops) if priced else None,
-        }
-    }
+def priced_answer(bills: list[dict[str, Any]], spending: list[Budget]) -> dict[str, Any]:
+    """Return what JSON says of hours and dollars; nothing where no device counts them."""
+    budget = {"spending": spending[0].to_dict()} if len(spending) == 1 else {}
+    return {"bills": bills} | budget if bills else {}
 
 
 def billed(answer: Plan, device: Hardware) -> list[dict[str, Any]]:

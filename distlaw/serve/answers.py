@@ -63,6 +63,8 @@ class PlanAnswer(BaseModel):
     notes: list[str]
     rows: list[Row]
     bills: list[Row]
+    spending: Row | None
+    """The budget in FLOPs, device hours and dollars, where a device counts it."""
     plan: Plan
     equivalent: Equivalent
 
@@ -146,17 +148,19 @@ class CalibrationSummary(BaseModel):
 def answer_plan(request: PlanRequest) -> dict[str, Any]:
     """As :func:`scaling.plan`; a :class:`PlanAnswer`."""
     fitted = calibrated(request)
-    device = request.device.known() if request.device else None
+    device, spending = request.hardware(), request.spending()
     question = request.asked(fitted)
     found = plan(question, fitted)
+    spent = [f"- budget: {spending.describe()}"] if device and spending else []
     stored = storage(found, question, fitted, request.store_logits, "store_logits")
     return {
         "headline": found.headline,
         "asked": asked(found),
         "table": _table(*plan_table(found, device)),
-        "notes": [*(f"! {text}" for text in effect(found)), *notes(found), *stored],
+        "notes": [*(f"! {text}" for text in effect(found)), *notes(found), *spent, *stored],
         "rows": found.rows(),
         "bills": billed(found, device) if device else [],
+        "spending": spending.to_dict() if device and spending else None,
         "plan": found.to_dict(),
         "equivalent": equivalents.of_plan(request),
     }

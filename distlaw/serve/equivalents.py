@@ -53,7 +53,7 @@ def of_plan(request: PlanRequest) -> dict[str, str]:
             ("--peak", device.peak_flops),
         ]
     given = _shared_arguments(request) | {
-        "budget": request.budget,
+        "budget": _budget(request),
         "target_loss": request.target_loss,
         "family": several(request.family, "family", "params") or None,
         "weights": several(request.weights, "weights", "") or None,
@@ -71,6 +71,14 @@ def of_plan(request: PlanRequest) -> dict[str, str]:
         literal["flops_per_dollar"] = f"hardware({called}).flops_per_dollar"
     lines = _question(names, literal, request)
     return _both("plan", options, [*lines, f"print(plan(question, {_file(request.calibration)!r}).headline)"])
+
+
+def _budget(request: PlanRequest) -> object:
+    """Return the budget for Python, which reads hours and dollars only of a device that the text names."""
+    if not (request.device and isinstance(request.budget, str)):
+        return request.budget
+    spending = request.spending()
+    return None if spending is None else spending.flops
 
 
 def of_frontier(request: FrontierRequest) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from distlaw.options import counting
 from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, published
+from scaling.costs.budget import Budget, device_named, parse_budget
 from scaling.costs.hardware import UTILISATION, Hardware, hardware
 from scaling.costs.scenarios import SCENARIOS
 from scaling.errors import InputError
@@ -100,7 +101,7 @@ class Device(Request):
     """Hardware to price a plan on; the shipped table gives what is left out."""
 
     name: Short
-    precision: Short = "bf16"
+    precision: Short | None = None
     utilisation: Quantity = UTILISATION
     count: Count = 1
     dollars_per_hour: Quantity | None = None
@@ -194,16 +195,28 @@ class PlanRequest(Described):
 
     def asked(self, fitted: Calibration) -> Question:
         """The planner's own question."""
+        spending, device = self.spending(), self.hardware()
         return self.question(
             fitted,
-            budget=self.budget,
+            budget=None if spending is None else spending.flops,
             target_loss=self.target_loss,
             teachers=self.known_teachers(),
             family=several(self.family, "family", "params"),
             weights=several(self.weights, "weights", ""),
             tolerance=self.tolerance,
-            flops_per_dollar=self.device.known().flops_per_dollar if self.device else 0.0,
+            flops_per_dollar=device.flops_per_dollar if device else 0.0,
         )
+
+    def hardware(self) -> Hardware | None:
+        """Return the device asked for, or the one that the budget's text names."""
+        if self.device:
+            return self.device.known()
+        named = device_named(self.budget) if isinstance(self.budget, str) else ""
+        return hardware(named) if named else None
+
+    def spending(self) -> Budget | None:
+        """Return the budget in FLOPs with the device that counts it."""
+        return None if self.budget is None else parse_budget(self.budget, "budget", self.hardware())
 
     def known_teachers(self) -> tuple[KnownTeacher, ...]:
         """The catalogue, however it was given."""

@@ -55,6 +55,16 @@ class Budget:
                 parts.append(f"${format_number(self.hardware.dollars(self.flops))}")
         return " = ".join(parts)
 
+    def to_dict(self) -> dict[str, float | str | None]:
+        """Return the budget in all three units; None where no device counts them, or no price is known."""
+        device = self.hardware
+        return {
+            "flops": self.flops,
+            "device": None if device is None else device.name,
+            "device_hours": None if device is None else device.device_hours(self.flops),
+            "dollars": device.dollars(self.flops) if device and device.dollars_per_hour is not None else None,
+        }
+
 
 def parse_budget(value: str | SupportsFloat, what: str = "budget", device: Hardware | None = None) -> Budget:
     """Read a budget in FLOPs, device hours, devices for a time, or dollars.

@@ -540,3 +540,15 @@ def test_a_taken_port_is_said_and_ends_with_2():
     assert (
         done.stderr == f"error: --host 127.0.0.1 --port {port}: cannot listen there: Address already in use\n"
     )
+
+
+def test_a_budget_in_hours_or_dollars_is_read_and_echoed(api):
+    body = {"student_params": "300M", "uncertainty": False}
+    status, named = ask(f"{api}/plan", body | {"budget": "1000 h100-hours"})
+    assert status == 200 and named["spending"]["device_hours"] == pytest.approx(1000)
+    assert any(note.startswith("- budget: 1.42e21 FLOPs") for note in named["notes"])
+    status, paid = ask(f"{api}/plan", body | {"budget": "$2490", "device": {"name": "H100 SXM"}})
+    assert status == 200 and paid["spending"]["flops"] == pytest.approx(named["spending"]["flops"])
+    assert f"budget={paid['spending']['flops']}" in paid["equivalent"]["python"]
+    status, refused = ask(f"{api}/plan", body | {"budget": "$2490"})
+    assert status == 422 and "names no device" in json.dumps(refused)
