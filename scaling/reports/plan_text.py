@@ -118,7 +118,13 @@ def notes(plan: Plan) -> list[str]:
     for name, floor in plan.unreachable.items():
         lines.append(f"! {DESCRIPTIONS.get(name, name)}: stops at a loss of {floor:.3f}, above the target")
     lines += [f"! {warning}" for warning in plan.warnings]
-    return lines + [f"- {assumption}" for assumption in plan.assumptions]
+    return lines + [f"- {text}" for text in (*_scenario_names(plan), *plan.assumptions)]
+
+
+def _scenario_names(plan: Plan) -> list[str]:
+    """Return what to type for the scenarios of a plan, in one sentence or none."""
+    named = [f"{way.name} ({way.title})" for way in plan.distillations if way.name in DESCRIPTIONS]
+    return [f"Scenarios: {', '.join(named)}."] if named else []
 
 
 def effect(plan: Plan) -> list[str]:
