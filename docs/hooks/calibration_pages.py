@@ -1,7 +1,7 @@
-"""The calibrations that ship: a table, and for each its reproducibility statement.
+"""Tables and reproducibility statements of the calibrations that ship.
 
-What a calibration's own file says is read from it. What only its source knows is answered in
-``reproducibility.yaml``; a calibration without those answers does not ship.
+Answers are read from a calibration's own file where it has them, and otherwise from ``reproducibility.yaml``;
+a calibration without those answers does not ship.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ ASKED = {
     "rows": "Was every point used?",
     "checks": "How was the law checked?",
 }
-"""What only the source of a calibration knows; the questions are grouped below."""
+"""Questions that only the source of a calibration answers; they are grouped below."""
 HEADINGS = {"form": "The law", "models": "Training", "weights": "Data", "objective": "The fit"}
-"""Before which question a group of them begins."""
+"""Heading of the group that a question begins."""
 
 
 def calibrations(_: str = "") -> str:
-    """The published calibrations in a table."""
+    """Return a table of the published calibrations."""
     rows = ["| name | distillation laws | draws | source |", "|---|---|---|---|"]
     for each in map(Calibration.load, published()):
         laws = ", ".join(each.distillation) or "none (supervised only)"
@@ -52,13 +52,13 @@ def calibrations(_: str = "") -> str:
 
 
 def statements(_: str = "") -> str:
-    """The statement of every published calibration."""
+    """Return the statements of all published calibrations."""
     answers = yaml.safe_load(ANSWERS.read_text())
     return "\n".join(statement(Calibration.load(name), answers.get(name, {})) for name in published())
 
 
 def statement(calibration: Calibration, answers: Mapping[str, str]) -> str:
-    """The answers for one calibration; raises ValueError where one is missing or nobody asked."""
+    """Return the answers for one calibration; raise ValueError for a missing or unknown one."""
     if wrong := set(ASKED) ^ set(answers):
         raise ValueError(
             f"{ANSWERS.name}: {calibration.name}: missing or unknown: {', '.join(sorted(wrong))}"
@@ -74,7 +74,7 @@ def statement(calibration: Calibration, answers: Mapping[str, str]) -> str:
 
 
 def _known(calibration: Calibration, after: str) -> list[tuple[str, str]]:
-    """What the calibration's own file answers after one of the questions."""
+    """Return questions and answers from the calibration's own file that follow one of the questions."""
     made, a = calibration.provenance, calibration.architecture
     if after == "form":
         laws = {"supervised": calibration.supervised, **calibration.distillation}

@@ -1,4 +1,4 @@
-"""The command line in the documentation: its reference, what commands print, and whether they parse."""
+"""Command line in the documentation: its reference, outputs of commands, and checks that they parse."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SAMPLES = {
     "teachers.csv": "docs/samples/teachers.csv",
     "wandb.csv": "notebooks/data/wandb-export.csv",
 }
-"""Tables that lie in the directory where the pages' commands run."""
+"""Tables in the directory where the pages' commands run."""
 WIDTH = 104
 FENCED = re.compile(r"^```(?:console|bash|sh|shell)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^ {4}.*(?:\n {4}.*)*", re.MULTILINE)
@@ -38,7 +38,7 @@ EXAMPLES = re.compile(r"(?:^ +distlaw .*\n\n?)+", re.MULTILINE)
 
 
 def reference(_: str = "") -> str:
-    """Every command with its arguments and options, from the application itself."""
+    """Return every command with its arguments and options, from the application itself."""
     command = typer.main.get_command(app)
     context = typer.Context(command, info_name="distlaw")
     text = get_docs_for_click(obj=command, ctx=context, name="distlaw").partition("\n")[2]
@@ -52,7 +52,7 @@ def _as_code(found: re.Match[str]) -> str:
 
 @cache
 def _directory() -> Path:
-    """Where the pages' commands run, one after the other."""
+    """Return the directory where the pages' commands run, one after the other."""
     directory = Path(mkdtemp(prefix="distlaw-docs-"))
     for name, path in SAMPLES.items():
         (directory / name).parent.mkdir(exist_ok=True)
@@ -62,7 +62,7 @@ def _directory() -> Path:
 
 @cache
 def run(line: str) -> str:
-    """What ``distlaw ...`` prints; a command that fails is an error of the documentation."""
+    """Return the output of ``distlaw ...``; raise ValueError if the command fails."""
     arguments = shlex.split(line)
     if arguments[:1] != ["distlaw"]:
         raise ValueError(f"only distlaw commands are run, not {line!r}")
@@ -74,27 +74,27 @@ def run(line: str) -> str:
 
 
 def _wrapped(line: str) -> str:
-    """Sentences at the width of a page; rows of tables, which have columns two spaces apart, as they are."""
+    """Wrap sentences at the width of a page; keep rows of tables, whose columns are two spaces apart."""
     table = re.search(r"\S  +\S", line)
     return line if table else "\n".join(textwrap.wrap(line, WIDTH, subsequent_indent="  ")) or line
 
 
 def copy_figures(to: Path) -> None:
-    """What commands and code drew."""
+    """Copy the figures that commands and code drew."""
     to.mkdir(exist_ok=True)
     for figure in _directory().glob("*.svg"):
         shutil.copy(figure, to)
 
 
 def run_python(code: str, names: dict[str, object]) -> str:
-    """What ``code`` prints; it sees ``names``, and leaves its own there."""
+    """Return what ``code`` prints; it reads and extends ``names``."""
     with chdir(_directory()), redirect_stdout(io.StringIO()) as printed:
         exec(compile(code, "a page of the documentation", "exec"), names)  # noqa: S102  (our own pages)
     return printed.getvalue()
 
 
 def commands(markdown: str) -> Iterator[str]:
-    """The ``distlaw`` lines of a page's blocks of shell, up to comments, pipes and redirections."""
+    """Yield the ``distlaw`` lines of a page's blocks of shell, up to comments, pipes and redirections."""
     for block in FENCED.findall(markdown) + INDENTED.findall(markdown):
         for line in block.replace("\\\n", " ").splitlines():
             line = line.strip().removeprefix("$ ")
@@ -104,7 +104,7 @@ def commands(markdown: str) -> Iterator[str]:
 
 
 def objection(line: str) -> str | None:
-    """Why ``line`` is no command of distlaw: an unknown command or option, a missing argument. Or None."""
+    """Return the error that ``line`` causes (unknown command or option, missing argument), or None."""
     arguments = shlex.split(line)[1:]
     if "--help" in arguments:
         arguments = arguments[: arguments.index("--help")]

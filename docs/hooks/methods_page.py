@@ -1,4 +1,4 @@
-"""The named methods of distillation: what they are and what they cost, from their own files."""
+"""Named methods of distillation and their costs, from their own files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BEGINNINGS = {"data": "on the data", "teacher": "distilled on the data", "base"
 
 
 def methods(_: str = "") -> str:
-    """A table of the named methods with the FLOPs of one trained token, and the YAML behind each name."""
+    """Return a table of the named methods with the FLOPs of one trained token, and the YAML of each."""
     rows = ["| method | needs | FLOPs a trained token | once, by the teacher |", "|---|---|---|---|"]
     rows += [
         _row("forward KL (the default)", Method()),

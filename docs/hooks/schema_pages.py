@@ -11,21 +11,21 @@ from sweeps.spec.spec import Sweep
 
 QUANTITY = ["number", "string"]
 QUANTITIES = ("A quantity such as", "A number, or a text such as")
-"""How the descriptions of quantities begin."""
+"""First words of the descriptions of quantities."""
 LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 ENORMOUS = 1e9
-"""Limits beyond are there against nonsense and say nothing to a reader."""
+"""Larger limits are guards against absurd values, of no interest to a reader."""
 
 
 def fields(_: str = "") -> str:
-    """A table a part: its fields, what they take, their default and meaning."""
+    """Return a table for each part of a spec: fields, types, defaults and meanings."""
     schema = Sweep.model_json_schema()
     parts = {"Sweep": schema, **schema["$defs"]}
     return "\n".join(line for name, part in parts.items() for line in _part(name, part))
 
 
 def routes(_: str = "") -> str:
-    """A section a route: what it answers, and the fields of its question."""
+    """Return a section for each route: its answer, and the fields of its question."""
     with patch("distlaw.serve.api.Workers"):  # no process is needed to describe them
         schema = create_app().openapi()
     lines = []

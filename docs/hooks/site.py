@@ -1,4 +1,4 @@
-"""What MkDocs does to every page: inserts what is generated, runs what is shown, sets the mathematics.
+"""MkDocs hooks: insert generated text, run the commands shown, typeset the mathematics.
 
 A page asks for generated text by a line ``<!-- insert: NAME ARGUMENT -->``. A block that opens with
 ```` ```console run ```` or ```` ```python run ```` holds one command, or Python that goes on from the page's
@@ -37,7 +37,7 @@ LITERAL = re.compile(r"::</p>")
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """The page's text with what it asks for in place."""
+    """Return the page's text with its insertions and outputs."""
     names: dict[str, object] = {}
     markdown = INSERT.sub(lambda found: INSERTS[found[1]](found[2]), markdown)
     markdown = STATED.sub("```console", markdown)
@@ -50,12 +50,12 @@ def _with_output(code: str, printed: str) -> str:
 
 
 def on_post_build(config: MkDocsConfig, **_: object) -> None:
-    """The figures that the pages' commands and code drew, into the site."""
+    """Copy the figures that the pages' commands and code drew into the site."""
     copy_figures(Path(config.site_dir) / "figures")
 
 
 def on_page_content(html: str, **_: object) -> str:
-    """The page with MathML in place of TeX, and docstrings without what Markdown does not know of theirs."""
+    """Return the page with MathML in place of TeX, and docstrings without reStructuredText roles."""
     return LITERAL.sub(":</p>", ROLE.sub("<code>", MATHS.sub(_mathml, html)))
 
 
@@ -65,7 +65,7 @@ def _mathml(found: re.Match[str]) -> str:
 
 
 def readme(path: str) -> str:
-    """A README of the repository without its title; its links to files become their paths."""
+    """Return a README of the repository without its title; links to files become their paths."""
     file = ROOT / path
     body = file.read_text().partition("\n")[2]
 
@@ -76,13 +76,13 @@ def readme(path: str) -> str:
 
 
 def results(_: str = "") -> str:
-    """What the benchmarks measured, as their own files tell it, one level down."""
+    """Return the result files of the benchmarks, with headings one level down."""
     files = sorted((ROOT / "benchmarks").glob("*_results.md"))
     return "\n\n".join(re.sub(r"^#", "##", file.read_text(), flags=re.MULTILINE) for file in files)
 
 
 def notebooks(_: str = "") -> str:
-    """The notebooks by title, with how each begins."""
+    """Return a list of the notebooks, with the first paragraph of each."""
     lines = []
     for file in sorted((ROOT / "notebooks").glob("*.ipynb")):
         title, _, rest = "".join(json.loads(file.read_text())["cells"][0]["source"]).partition("\n")
@@ -91,7 +91,7 @@ def notebooks(_: str = "") -> str:
 
 
 def scenarios(_: str = "") -> str:
-    """A table of the scenarios by name, words and shares."""
+    """Return a table of the scenarios by name, words and shares."""
     rows = ["| name | words | logits | training |", "|---|---|---|---|"]
     rows += [
         f"| `{name}` | {DESCRIPTIONS[name]} | {each.logits:g} | {each.pretraining:g} |"
@@ -101,7 +101,7 @@ def scenarios(_: str = "") -> str:
 
 
 def source(path: str) -> str:
-    """A file of the repository as a block of code."""
+    """Return a file of the repository as a block of code."""
     file = ROOT / path
     return f"```{file.suffix[1:]}\n{file.read_text().rstrip()}\n```"
 
