@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 
 from scaling import Architecture, Calibration, PublishedLaw9, Question, Scenario, SupervisedLaw, plan
 from scaling.costs.scenarios import BOTH, SCENARIOS
-from scaling.planner.optimizer import QUICK, Bounds, Problems, Setting, solve
+from scaling.planner.optimizer import QUICK, Bounds, Problems, Setting, optimize
 
 SUPERVISED = SupervisedLaw(E=1.22, A=3355.0, B=18186.0, alpha=0.408, beta=0.431, gamma=0.452)
 B100 = PublishedLaw9(
@@ -98,11 +98,11 @@ def main() -> None:
     one, four = (BOTH,), tuple(SCENARIOS.values())
     problem = Problems.of(N, C, BOTH.logits, BOTH.pretraining)
 
-    found = solve(SETTING, problem).loss[0]
+    found = optimize(SETTING, problem).loss[0]
     began = time.perf_counter()
     reference = naive(BOTH)
     baseline = time.perf_counter() - began
-    point = seconds(lambda: solve(SETTING, problem), 50)
+    point = seconds(lambda: optimize(SETTING, problem), 50)
     print(f"point, one scenario, solver          {1e3 * point:8.2f} ms  loss {found:.9f}")
     print(f"  SLSQP, {STARTS} starts, same question    {1e3 * baseline:8.0f} ms  loss {reference:.9f}")
     print(f"  ratio {baseline / point:.0f}, gap {found - reference:+.1e} nats")
@@ -118,11 +118,11 @@ def main() -> None:
     sizes, budgets = np.meshgrid(np.geomspace(1e8, 1e11, 100), np.geomspace(1e20, 1e26, 100))
     for scenario in four:
         grid = Problems.of(sizes, budgets, scenario.logits, scenario.pretraining)
-        took = seconds(lambda g=grid: solve(SETTING, g), 2)
+        took = seconds(lambda g=grid: optimize(SETTING, g), 2)
         print(f"100 x 100 map, {scenario.name}".ljust(55) + f"{took:6.2f} s")
     grids = [Problems.of(sizes, budgets, each.logits, each.pretraining) for each in four]
-    took = seconds(lambda: [solve(SETTING, grid, QUICK) for grid in grids], 2)
-    gap = max(abs(solve(SETTING, grid, QUICK).loss - solve(SETTING, grid).loss).max() for grid in grids)
+    took = seconds(lambda: [optimize(SETTING, grid, QUICK) for grid in grids], 2)
+    gap = max(abs(optimize(SETTING, grid, QUICK).loss - optimize(SETTING, grid).loss).max() for grid in grids)
     print(f"100 x 100 map, all four, quick (within {gap:.0e} nats)".ljust(55) + f"{took:6.2f} s")
 
     imports, command = processes(

@@ -1,4 +1,4 @@
-"""What a scaling law says and what follows from it. Needs NumPy and SciPy only."""
+"""Scaling laws, their calibrations, and the plans that follow from them. Needs NumPy only."""
 
 from scaling.calibration.calibration import LAWS, Calibration, Provenance, published
 from scaling.calibration.region import Region

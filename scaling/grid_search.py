@@ -1,4 +1,4 @@
-"""Minimise or invert many one-dimensional functions at once.
+"""Minimize or invert many one-dimensional functions at once.
 
 Minima are found globally on a lattice and then by zooming in. No derivative, no start: the first lattice
 sees every valley wider than its spacing, and every round keeps the two cells around the best point. All
@@ -20,7 +20,7 @@ ZOOMS = 3
 BISECTIONS = 40
 
 
-def minimise(
+def minimize_on_grid(
     objective: Callable[[Array], Array],
     low: Array,
     high: Array,
@@ -29,9 +29,18 @@ def minimise(
     zoom: int = ZOOM_LATTICE,
     zooms: int = ZOOMS,
 ) -> Array:
-    """The minimisers, shape (P, 1), of ``objective`` between ``low`` and ``high``, both of shape (P, 1).
+    """Return the minimizers of ``objective`` between ``low`` and ``high``.
 
-    ``objective`` takes points of shape (P, K) and returns values of that shape; infeasible points are inf.
+    Args:
+        objective: Takes points of shape (P, K) and returns values of that shape; infeasible points are inf.
+        low: Lower ends, shape (P, 1).
+        high: Upper ends, shape (P, 1).
+        first: Points of the first lattice.
+        zoom: Points of each later one.
+        zooms: How many times to zoom in.
+
+    Returns:
+        One minimizer a row, shape (P, 1).
     """
     points = first
     for _ in range(zooms + 1):
@@ -47,9 +56,9 @@ def minimise(
 def first_reaching(
     function: Callable[[Array], Array], target: float, low: Array, high: Array, *, steps: int = BISECTIONS
 ) -> Array:
-    """Where a falling ``function`` first is at most ``target``; inf where it is not even at ``high``.
+    """Return the point at which a falling ``function`` reaches ``target``; inf where it does not by ``high``.
 
-    Everything has one shape, and all entries are bisected together.
+    All entries, of one shape, are bisected together.
     """
     reached = function(high) <= target
     upper = high

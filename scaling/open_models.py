@@ -32,7 +32,7 @@ class OpenModel:
     params: float
     """N: non-embedding parameters, those of all experts included."""
     active_params: float | None
-    """Those of them that a token meets; None where a token meets all."""
+    """Parameters that a token meets; None where a token meets all."""
     total_params: float
     """Every parameter, embeddings included."""
     vocab: int
@@ -42,7 +42,7 @@ class OpenModel:
     tokens: float | None
     """Tokens that it was pretrained on; None where they are not published."""
     source: str
-    """Where the tokens are stated."""
+    """Source of the number of tokens."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What repeated tokens are worth: the data-constrained law of Muennighoff et al. 2023 (arXiv 2305.16264).
+"""Value of repeated tokens: the data-constrained law of Muennighoff et al. 2023 (arXiv 2305.16264).
 
 ``D' = U + U R* (1 - exp(-R/R*))`` with U unique tokens and R = D/U - 1 repetitions; R* = 15.387756 is their
 fit on C4 (Eq. 5 and appendix A there). Only their data term is used: the decay of excess parameters is not.
@@ -13,8 +13,8 @@ REPETITION_CONSTANT = 15.387756
 """R*, the number of repetitions after which more of them stop helping."""
 
 
-def effective_tokens(tokens: ArrayLike, unique: ArrayLike) -> NDArray[np.float64]:
-    """Unique tokens worth as much as ``tokens`` drawn from ``unique`` ones, epoch after epoch."""
+def repeated_tokens_value(tokens: ArrayLike, unique: ArrayLike) -> NDArray[np.float64]:
+    """Return the unique tokens worth as much as ``tokens`` drawn from ``unique`` ones, epoch after epoch."""
     tokens, unique = np.asarray(tokens, dtype=np.float64), np.asarray(unique, dtype=np.float64)
     if unique.ndim == 0 and unique == np.inf:
         return tokens
@@ -24,7 +24,7 @@ def effective_tokens(tokens: ArrayLike, unique: ArrayLike) -> NDArray[np.float64
 
 
 def elasticity(tokens: ArrayLike, unique: ArrayLike) -> NDArray[np.float64]:
-    """d ln(effective tokens) / d ln(tokens): 1 in the first epoch, then falling to 0."""
+    """Return d ln(value) / d ln(tokens): 1 in the first epoch, then falling to 0."""
     tokens, unique = np.asarray(tokens, dtype=np.float64), np.asarray(unique, dtype=np.float64)
     repeats = np.maximum(tokens / unique - 1, 0.0)
-    return np.asarray(np.exp(-repeats / REPETITION_CONSTANT) * tokens / effective_tokens(tokens, unique))
+    return np.asarray(np.exp(-repeats / REPETITION_CONSTANT) * tokens / repeated_tokens_value(tokens, unique))

@@ -1,4 +1,4 @@
-"""Results as plain values."""
+"""Conversion of results to plain values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def as_plain(value: Any) -> Any:
-    """A dataclass as a dictionary, and whatever it holds likewise, for JSON.
+    """Return a dataclass as a dictionary, and whatever it holds likewise, for JSON.
 
     :func:`dataclasses.asdict` copies every number by itself, and takes twice as long.
     """

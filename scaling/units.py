@@ -17,7 +17,7 @@ from typing import Literal, SupportsFloat
 from scaling.errors import InputError
 
 Unit = Literal["params", "tokens", "FLOPs", "FLOP/s", ""]
-"""What a quantity counts; "" is a bare number, without a unit."""
+"""Unit of a quantity; "" is a bare number."""
 SCALES = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
 """Powers of ten."""
 FLOP_SCALES = {"g": 9, "p": 15, "e": 18, "z": 21, "y": 24}
@@ -196,7 +196,7 @@ def _stripped(text: str) -> str:
 
 
 def _advice(text: str, examples: str = "1e21, 143M, 1.5B or 300e6") -> str:
-    """How what ``text`` may mean is written."""
+    """Return how to write what ``text`` may mean."""
     plain = _stripped(text)
     foreign = next((each for each in plain if not each.isascii()), None)
     if foreign:
@@ -240,7 +240,7 @@ def check_params(value: float, what: str) -> None:
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """``value`` to ``digits`` significant figures, with K, M, B or T: ``1.46B``, ``28B``, ``3.2e+20``."""
+    """Return ``value`` to ``digits`` figures with K, M, B or T: ``1.46B``, ``28B``, ``3.2e+20``."""
     if not math.isfinite(value):
         return str(value)
     rounded = float(f"{value:.{digits}g}")
@@ -251,23 +251,21 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_times(factor: float) -> str:
-    """How many times something is exceeded, to 2 significant figures: ``10x``, ``130,000x``; no more than a
-    million is told apart.
-    """
+    """Return a factor to 2 significant figures: ``10x``, ``130,000x``, or ``more than 1,000,000x``."""
     if factor >= MOST_TIMES:
         return f"more than {MOST_TIMES:,.0f}x"
     return f"{float(f'{factor:.2g}'):,g}x"
 
 
 def format_quantity(value: float, unit: str = "") -> str:
-    """``value`` for a person: ``1.4B params``, ``28B tokens``, ``3.2e20 FLOPs (0.32 ZFLOP)``."""
+    """Return ``value`` for a person: ``1.4B params``, ``28B tokens``, ``3.2e20 FLOPs (0.32 ZFLOP)``."""
     if unit == "FLOPs":
         return format_flops(value)
     return f"{format_number(value)} {unit}".rstrip()
 
 
 def format_power(value: float, digits: int = 3) -> str:
-    """``value`` to ``digits`` significant figures in powers of ten: ``3.2e20``."""
+    """Return ``value`` to ``digits`` significant figures in powers of ten: ``3.2e20``."""
     if not math.isfinite(value):
         return str(value)
     mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
@@ -276,7 +274,7 @@ def format_power(value: float, digits: int = 3) -> str:
 
 
 def format_flops(value: float) -> str:
-    """FLOPs in powers of ten and with the nearest large prefix: ``3.2e20 FLOPs (0.32 ZFLOP)``."""
+    """Return FLOPs in powers of ten and with the nearest large prefix: ``3.2e20 FLOPs (0.32 ZFLOP)``."""
     if not (math.isfinite(value) and value > 0):
         return f"{value:g} FLOPs"
     power = format_power(value)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scaling.calibration.parsing import Draws, mapping, parse, read, read_draws, read_numbers
 from scaling.calibration.region import Region, read_region
@@ -60,14 +61,14 @@ _PUBLISHED = Path(__file__).with_name("published")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:
-    """Where a calibration comes from, in words that can be printed."""
+    """Sources and circumstances of a calibration, in words that can be printed."""
 
     source: str
     """A citation, or the table that was fitted."""
     date: str
     """ISO date of the fit or of the publication."""
     command: str = ""
-    """What reproduces it."""
+    """Command that reproduces it."""
     software: Mapping[str, str] = field(default_factory=dict)
     """Package versions, by name."""
     corpus: str = ""
@@ -82,7 +83,7 @@ class Calibration:
     """A supervised law, distillation laws fitted on top of it, and how far to trust them."""
 
     name: str
-    """How plans call it."""
+    """Name in plans."""
     supervised: SupervisedLaw
     distillation: Mapping[str, DistillationLaw]
     """By kind (the keys of ``LAWS``); empty for a calibration of supervised training alone."""
@@ -94,8 +95,8 @@ class Calibration:
     law_regions: Mapping[str, Region] = field(default_factory=dict)
     """Narrower ranges within which one kind of law holds; ``None`` are the ranges of ``region``."""
     law_weights: Mapping[str, float] = field(default_factory=dict)
-    """What the runs say for each kind of law, summing to 1: stacking weights from held-out runs, zero where
-    these refute a law. Without any, all kinds count the same."""
+    """Evidence for each kind of law, summing to 1: stacking weights from held-out runs, zero where they
+    refute a law. Without any, all kinds count the same."""
     residual_sd: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation of observed minus predicted loss, nats/token, by law (``supervised`` or a kind)."""
     architecture: Architecture = field(default_factory=Architecture)
@@ -126,7 +127,7 @@ class Calibration:
             raise InputError(f"calibration {self.name}: draws differ in length: {sorted(lengths)}")
 
     def law(self, kind: str | None = None) -> DistillationLaw:
-        """The distillation law of this kind, or the default one."""
+        """Return the distillation law of this kind, or the default one."""
         if not self.distillation:
             raise InputError(
                 f"calibration {self.name} has a supervised law only; it cannot say anything on distillation"
@@ -138,7 +139,7 @@ class Calibration:
         return self.distillation[kind]
 
     def trusts(self, kind: str, **values: float) -> bool:
-        """Whether these values lie within the narrower region of a law, if it has one.
+        """Return whether these values lie within the narrower region of a law, if it has one.
 
         No published law holds for a teacher that it must be refused for (:meth:`refuses`).
         """
@@ -147,7 +148,7 @@ class Calibration:
         return inside and not self.refuses(kind, values.get("teacher_loss", np.inf))
 
     def refuses(self, kind: str, teacher_loss: float) -> bool:
-        """Whether a law of this kind says nothing of so good a teacher (nats/token).
+        """Return whether a teacher (nats/token) is too good for a law of this kind to say anything.
 
         Left out of a fit, the teachers better than all others are missed by a published law by 6 to 12 %.
         """
@@ -156,7 +157,7 @@ class Calibration:
         return published and fitted is not None and teacher_loss < BETTER_TEACHER * fitted[0]
 
     def votes(self, **values: float) -> dict[str, float]:
-        """Weights of the kinds of laws that have a say at these values, summing to 1.
+        """Return the weights of the kinds of laws that count at these values, summing to 1.
 
         The laws that hold there count by their weights. Where none of them has a weight, they and the default
         count equally, and where none holds, all do.
@@ -171,18 +172,25 @@ class Calibration:
 
     @property
     def draw_count(self) -> int:
-        """How many draws there are; 0 where the source gives none."""
+        """Number of draws; 0 where the source gives none."""
         return len(self.draws[SUPERVISED]["E"]) if self.draws else 0
 
-    def sampled_supervised(self) -> SupervisedLaw:
-        """The supervised law with coefficients of shape (draws, 1)."""
-        return SupervisedLaw(**{name: values[:, None] for name, values in self.draws[SUPERVISED].items()})
+    def sampled_supervised(self, step: int = 1) -> SupervisedLaw:
+        """Return the supervised law with coefficients of shape (draws, 1), one draw in ``step`` taken."""
+        return SupervisedLaw(**self._columns(SUPERVISED, step))
 
-    def sampled_law(self, kind: str | None = None) -> DistillationLaw:
-        """The distillation law with coefficients of shape (draws, 1), aligned with the supervised one."""
+    def sampled_law(self, kind: str | None = None, step: int = 1) -> DistillationLaw:
+        """Return the distillation law with coefficients of shape (draws, 1), of the same draws."""
         kind = kind or self.default or ""
         self.law(kind)
-        return LAWS[kind](**{name: values[:, None] for name, values in self.draws[kind].items()})
+        return LAWS[kind](**self._columns(kind, step))
+
+    def _columns(self, law: str, step: int) -> dict[str, NDArray[np.float64]]:
+        return {name: values[::step, None] for name, values in self.draws[law].items()}
+
+    def draw_step(self, most: int) -> int:
+        """Return the distance between draws at which about ``most`` of them are taken."""
+        return max(1, self.draw_count // most)
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -192,7 +200,7 @@ class Calibration:
         return f"<pre>{escape(calibration_text(self))}</pre>"
 
     def to_json(self) -> str:
-        """The file's text; every float in full."""
+        """Return the file's text; every float in full."""
         content = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -217,12 +225,12 @@ class Calibration:
 
     @classmethod
     def from_json(cls, text: str, where: str = "calibration") -> Calibration:
-        """Read what :meth:`to_json` wrote; ``where`` names the file in errors."""
+        """Read the text that :meth:`to_json` writes; ``where`` names the file in errors."""
         return cls.from_dict(parse(text, where), where)
 
     @classmethod
     def from_dict(cls, content: object, where: str = "calibration") -> Calibration:
-        """The same from its parsed JSON."""
+        """Read a calibration from its parsed JSON; ``where`` names the file in errors."""
         content = _check_format(content, where)
         supervised = read(
             SupervisedLaw,
@@ -266,7 +274,7 @@ class Calibration:
 
     @classmethod
     def load(cls, path_or_name: str | Path) -> Calibration:
-        """A calibration from a file, or a published one by its name."""
+        """Load a calibration from a file, or a published one by its name."""
         if str(path_or_name) in published():
             return _shipped(str(path_or_name))
         path = Path(path_or_name)
@@ -281,12 +289,12 @@ class Calibration:
 
 
 def named(calibration: Calibration | str | Path) -> Calibration:
-    """The calibration itself, or the one of this file or published name."""
+    """Return the calibration itself, or the one of this file or published name."""
     return calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
 
 
 def published() -> tuple[str, ...]:
-    """Names of the calibrations that ship with the package."""
+    """Return the names of the calibrations that ship with the package."""
     return tuple(sorted(path.stem for path in _PUBLISHED.glob("*.json")))
 
 

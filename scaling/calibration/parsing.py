@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def parse(text: str, where: str) -> object:
-    """JSON whose numbers are all finite."""
+    """Parse JSON whose numbers are all finite."""
 
     def refuse(constant: str) -> NoReturn:
         raise InputError(f"{where}: holds {constant}; every number must be finite")
@@ -31,7 +31,7 @@ def parse(text: str, where: str) -> object:
 
 
 def read(build: Callable[..., T], values: object, where: str) -> T:
-    """What ``build`` makes of named values."""
+    """Return ``build`` called with named values; unknown or missing ones are an :class:`InputError`."""
     values = mapping(values, where)
     try:
         return build(**values)
@@ -41,7 +41,7 @@ def read(build: Callable[..., T], values: object, where: str) -> T:
 
 
 def read_numbers(value: object, where: str, least: float = -math.inf) -> dict[str, float]:
-    """Finite numbers by name, none below ``least``."""
+    """Return finite numbers by name, none below ``least``."""
     numbers = mapping(value, where)
     for name, number in numbers.items():
         if not is_number(number):
@@ -52,7 +52,7 @@ def read_numbers(value: object, where: str, least: float = -math.inf) -> dict[st
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number."""
+    """Return whether a value is a finite number."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     try:
@@ -62,14 +62,14 @@ def is_number(value: object) -> bool:
 
 
 def mapping(value: object, where: str) -> dict[str, Any]:
-    """An object with named values."""
+    """Return an object with named values."""
     if not isinstance(value, dict):
         raise InputError(f"{where}: must be an object with named values, not {value!r}")
     return value
 
 
 def read_draws(content: object, where: str) -> Draws:
-    """Draws of coefficients, by law and by name; they cannot be changed."""
+    """Return draws of coefficients, by law and by name; the arrays are read-only."""
     draws: Draws = {}
     for kind, columns in mapping(content, f"{where}: draws").items():
         named_columns = mapping(columns, f"{where}: draws.{kind}")

@@ -29,7 +29,7 @@ class Region:
     teacher_loss_ratio: Range | None = None
     """L_T/Ls: the teacher's loss over what the student reaches alone on the same tokens."""
     runs: Mapping[str, int] = field(default_factory=dict)
-    """How many runs were fitted, by kind: ``supervised``, ``distillation``."""
+    """Number of fitted runs by kind: ``supervised``, ``distillation``."""
 
     def outside(self, values: Mapping[str, float], *, teacher_predicted: bool = False) -> dict[str, float]:
         """By how many times each value lies outside its range; 1 is inside, unknown ranges are left out.

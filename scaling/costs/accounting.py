@@ -1,4 +1,4 @@
-"""What FLOPs are reckoned with, where every number comes from, and what an assumed one could be instead."""
+"""FLOP accounting: the numbers it rests on, their origins, and plausible ranges of assumed ones."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from scaling.costs.flops import Architecture
 from scaling.units import format_number
 
 COUNTED = {"context": "context", "vocab": "vocabulary", "aspect_ratio": "aspect ratio"}
-"""The numbers besides N that set the FLOPs of a token, and how they are called."""
+"""Numbers besides N that set the FLOPs of a token, with their names in words."""
 GIVEN, TABLE, ASSUMED = "given", "table", "assumed"
 UNRECORDED = "not recorded"
 """The origin of numbers in calibration files of distlaw 0.1.0."""
 PLAUSIBLE = {"context": (128, 8192), "vocab": (256, 262144), "aspect_ratio": (32.0, 256.0)}
-"""What pretrained decoders have: vocabularies from bytes to 256K tokens, and d_model / n_layers in the range
-where Kaplan et al. 2020 (arXiv 2001.08361) found the loss to depend on it weakly."""
+"""Ranges among pretrained decoders: vocabularies from bytes to 256K tokens, and d_model / n_layers where
+Kaplan et al. 2020 (arXiv 2001.08361) found the loss to depend on it weakly."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accounting:
-    """The numbers that FLOPs are reckoned with."""
+    """Numbers that FLOPs are counted with, and their origins."""
 
     rule: str
     """``detailed`` or ``6nd``, which takes no account of the others."""
@@ -29,10 +29,10 @@ class Accounting:
     vocab: int
     aspect_ratio: float
     origins: Mapping[str, str]
-    """Of ``context``, ``vocab`` and ``aspect_ratio``: ``given``, ``table`` (of the runs, maybe with a
+    """Origin of ``context``, ``vocab`` and ``aspect_ratio``: ``given``, ``table`` (of the runs, maybe with a
     remark), ``assumed``, or ``not recorded``."""
     effect: str = ""
-    """What the assumed ones change, in a sentence; empty where none is assumed."""
+    """Effect of the assumed numbers, in a sentence; empty where none is assumed."""
 
     def __str__(self) -> str:
         if self.rule == "6nd":
@@ -51,7 +51,7 @@ class Accounting:
 
 
 def accounting(architecture: Architecture, fitted: Architecture, effect: str = "") -> Accounting:
-    """What counts FLOPs with ``architecture``, where ``fitted`` is the calibration's own.
+    """Return the accounting of ``architecture``, where ``fitted`` is the calibration's own.
 
     A number that differs from the calibration's, or comes without an origin, was given with the question.
     """
@@ -71,7 +71,7 @@ def accounting(architecture: Architecture, fitted: Architecture, effect: str = "
 
 
 def with_numbers(architecture: Architecture, origin: str = GIVEN, **numbers: float | None) -> Architecture:
-    """The architecture with those of the numbers that are not ``None``, and where they come from."""
+    """Return the architecture with those of the numbers that are not ``None``, and their origin."""
     known = {name: value for name, value in numbers.items() if value is not None}
     origins = {**architecture.origins, **dict.fromkeys(known, origin)}
     whole = {name: int(value) if name in ("context", "vocab") else value for name, value in known.items()}
@@ -79,7 +79,7 @@ def with_numbers(architecture: Architecture, origin: str = GIVEN, **numbers: flo
 
 
 def assumed(counted: Accounting) -> tuple[str, ...]:
-    """Names of the numbers that nobody gave; also of those that a file of 0.1.0 has at their defaults."""
+    """Return names of numbers that nobody gave; also of those that a file of 0.1.0 has at their defaults."""
     if counted.rule == "6nd":
         return ()
     unsaid = Architecture()
@@ -94,7 +94,7 @@ def assumed(counted: Accounting) -> tuple[str, ...]:
 def extremes(
     architecture: Architecture, names: Sequence[str], params: float
 ) -> tuple[Architecture, Architecture]:
-    """The architectures within ``PLAUSIBLE`` whose token costs least and most for a model of ``params``."""
+    """Return architectures within ``PLAUSIBLE`` whose token costs least and most, for ``params``."""
     sides = [(*PLAUSIBLE[name], getattr(architecture, name)) for name in names]
     corners = [
         with_numbers(architecture, **dict(zip(names, values, strict=True))) for values in product(*sides)
@@ -104,14 +104,14 @@ def extremes(
 
 
 def assumption_text(counted: Accounting, names: Sequence[str]) -> str:
-    """The assumed numbers, and over what range they are varied: the beginning of ``effect``."""
+    """Return the assumed numbers and their ranges in words: the beginning of ``effect``."""
     said = [f"{COUNTED[name]} {getattr(counted, name):g}" for name in names]
     spans = [f"{COUNTED[name]} {PLAUSIBLE[name][0]:g} to {PLAUSIBLE[name][1]:g}" for name in names]
     return f"Assumed for the FLOPs, as nothing says otherwise: {', '.join(said)}. Over {', '.join(spans)}"
 
 
 def training_effect(counted: Accounting, architecture: Architecture, params: float) -> str:
-    """What the assumed numbers change in the cost of training models of ``params``; empty if none is."""
+    """Return the effect of assumed numbers on the cost of training ``params``; empty if none is assumed."""
     names = assumed(counted)
     if not names:
         return ""

@@ -42,7 +42,7 @@ class Budget:
 
     flops: float
     hardware: Hardware | None = None
-    """What the compute runs on; None where FLOPs were given and no device."""
+    """Devices that compute; None where FLOPs were given and no device."""
 
     def describe(self) -> str:
         """Return the budget in all three units: ``1e21 FLOPs (1 ZFLOP) = 702 h100-hours = $1,748``."""

@@ -1,4 +1,4 @@
-"""What a token costs: parameters and FLOPs of transformers, continuous in size or of a concrete shape.
+"""Cost of a token: parameters and FLOPs of transformers, continuous in size or of a concrete shape.
 
 One multiply-add is two FLOPs. N counts non-embedding parameters, norm gains included. Attention is causal,
 so a token attends to half the context on average. A backward pass costs two forward passes.
@@ -42,9 +42,9 @@ class ModelShape:
     context: int
     """Sequence length in tokens; sets the cost of attention."""
     tied: bool = True
-    """Whether the output projection is the embedding."""
+    """True if the output projection is the embedding."""
     qk_norm: bool = True
-    """Whether queries and keys are normalised, with a gain of ``head_dim`` each."""
+    """True if queries and keys are normalized, with a gain of ``head_dim`` each."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "layers", "width", "ffn", "heads", "head_dim", "kv_heads", "vocab", "context")
@@ -90,7 +90,7 @@ class ModelShape:
         return float(2 * self.params + 2 * attended + 2 * self.vocab * self.width)
 
     def training_flops(self, tokens: float) -> float:
-        """FLOPs of training on ``tokens`` tokens: forward and backward."""
+        """Return the FLOPs of training on ``tokens`` tokens: forward and backward."""
         return FORWARDS_PER_STEP * self.forward_flops * tokens
 
     @property
@@ -130,7 +130,7 @@ class Architecture:
     rule: str = "detailed"
     """``detailed`` counts attention and the vocabulary; ``6nd`` takes 2N forward and 6N to train a token."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
-    """Where ``context``, ``vocab`` and ``aspect_ratio`` come from (:mod:`scaling.costs.accounting`)."""
+    """Origins of ``context``, ``vocab`` and ``aspect_ratio`` (:mod:`scaling.costs.accounting`)."""
 
     def __post_init__(self) -> None:
         _check_positive(self, *(each.name for each in fields(self) if each.name not in ("rule", "origins")))
@@ -167,7 +167,7 @@ class Architecture:
     def forward_flops_and_slope(
         self, ln_N: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """F(N) and its elasticity d ln F / d ln N, which lies between 1/3 and 1."""
+        """Return F(N) and its elasticity d ln F / d ln N, which lies between 1/3 and 1."""
         if self.rule == "6nd":
             return 2 * np.exp(ln_N), np.ones_like(ln_N)
         context_weight, vocab_weight = _weights(self)
@@ -178,7 +178,7 @@ class Architecture:
         return 2 * total / (square * step), 1 - (context + 2 * vocab) / (3 * total)
 
     def params_for_flops(self, forward_flops: ArrayLike) -> NDArray[np.float64]:
-        """The inverse of F: how large a model is whose forward pass costs this much a token."""
+        """Return the parameters of a model whose forward pass costs this many FLOPs a token: F inverted."""
         F = np.asarray(forward_flops, dtype=np.float64)
         if self.rule == "6nd":
             return F / 2
@@ -191,7 +191,7 @@ class Architecture:
         return FORWARDS_PER_STEP * self.forward_flops(N) * np.asarray(tokens, dtype=np.float64)
 
     def shape(self, layers: int, head_dim: int = 128, ffn_multiple: int = 128) -> ModelShape:
-        """The member with ``layers`` layers, its widths rounded as in Table 13."""
+        """Return the member with ``layers`` layers, its widths rounded as in Table 13."""
         width = round(self.aspect_ratio * layers)
         heads = max(1, round(self.attention_ratio * width / head_dim))
         return ModelShape(

@@ -1,4 +1,4 @@
-"""From FLOPs to device hours and dollars, by a dated table that the user can extend.
+"""Device hours and dollars of FLOPs, by a dated table that the user can extend.
 
 Peaks are dense. Prices are list prices per device hour, in US dollars, with their date and source; none is
 ever fetched. A table of the user's own, with the same columns, is read beside the shipped one where the
@@ -40,15 +40,15 @@ class Hardware:
     peak_flops: float
     """FLOP/s of one device, dense."""
     dollars_per_hour: float | None = None
-    """Of one device; None if no price is known."""
+    """Price of one device; None if unknown."""
     utilisation: float = UTILISATION
     """Share of the peak that training reaches."""
     count: int = 1
     """Devices used at once; they shorten the wait, not the bill."""
     memory_bytes: float | None = None
-    """Of one device; None if unknown."""
+    """Memory of one device; None if unknown."""
     date: str = ""
-    """Of the price, or of the peak where there is no price."""
+    """Date of the price, or of the peak where there is no price."""
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -275,7 +275,7 @@ def _rows(name: str, record: Mapping[str, str | None]) -> list[Hardware]:
 def stored_bytes_per_token(
     vocab: int, top_k: int | None = None, *, probability_bytes: float = 4.0, index_bytes: float = 4.0
 ) -> float:
-    """What caching the teacher's distribution costs, bytes/token.
+    """Return the storage that caching the teacher's distribution takes, bytes/token.
 
     The full distribution stores one number per vocabulary entry; with ``top_k``, that many numbers with their
     indices, and one more for the mass of the tail.

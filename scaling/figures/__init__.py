@@ -5,8 +5,8 @@
 
     draw("capacity-gap", Calibration.load("busbridge2025-figure1-runs"), students=(143e6, 546e6))
 
-Read ``chart.py`` (what a figure is), ``kinds.py`` (which there are), then ``sections.py``, ``optima.py`` and
-``overtaking.py`` (what they show) and ``render.py`` (how it is drawn).
+Read ``chart.py`` (contents of a figure), ``registry.py`` (the kinds of figures), then ``slices.py``,
+``optima.py`` and ``frontier.py`` (their data) and ``render.py`` (drawing).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a figure shows, as plain arrays and words; :mod:`scaling.figures.render` draws it.
+"""Contents of a figure, as plain arrays and words; :mod:`scaling.figures.render` draws it.
 
 Everything that computes a figure returns a :class:`Chart`, so it can be tested without pixels.
 """
@@ -24,14 +24,14 @@ class Axis:
     log: bool = False
     limits: tuple[float, float] | None = None
     sizes: bool = False
-    """Whether values are written as people write sizes: 300M, 1.5B."""
+    """True if values are written as people write sizes: 300M, 1.5B."""
     names: tuple[str, ...] = ()
-    """Of rows, where the axis counts rows: 0 is the first, at the top."""
+    """Names of rows, where the axis counts rows: 0 is the first, at the top."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
-    """A line with its 90 % band, and points (runs, or what was found) in the same colour."""
+    """A line with its 90 % band, and points in the same color."""
 
     label: str = ""
     """For the legend; left out of it if empty."""
@@ -40,16 +40,16 @@ class Series:
     low: Array | None = None
     high: Array | None = None
     known: Mask | None = None
-    """Where along the line the fitted runs reach; it is drawn fainter elsewhere."""
+    """True along the line where the fitted runs reach; it is drawn fainter elsewhere."""
     points: tuple[Array, Array] = (NOTHING, NOTHING)
     spans: tuple[Array, Array] | None = None
     """Ends of a horizontal interval of every point."""
     thick: float = 2.0
     """Width of the intervals, points of print; above 2 they are bars and stand without their points."""
     order: float | None = None
-    """Place in an ordered family, from 0 to 1; it sets the colour."""
+    """LawInputs in an ordered family, from 0 to 1; it sets the colour."""
     kind: int = 0
-    """Number among unordered kinds, where there is no order; 0 is the colour of text."""
+    """Number among unordered kinds, where there is no order; 0 is the color of text."""
     dash: Literal["-", "--", ":"] = "-"
     hollow: bool = False
 
@@ -64,12 +64,12 @@ class Field:
     """(len(y), len(x)); nan where there is nothing."""
     levels: tuple[float, ...]
     label: str
-    """What ``z`` is, with its unit."""
+    """Name of ``z``, with its unit."""
     sizes: bool = False
     diverging: bool = False
-    """Whether zero divides good from bad."""
+    """True if zero divides good from bad."""
     known: Mask | None = None
-    """Where the fitted runs reach, (len(y), len(x)); the rest is hatched."""
+    """True where the fitted runs reach, (len(y), len(x)); the rest is hatched."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,14 +88,14 @@ class Bars:
     """Stacked bars along the horizontal axis: shares of a whole, one bar a row."""
 
     labels: tuple[str, ...]
-    """Of the parts."""
+    """Names of the parts."""
     shares: Array
     """(rows, parts)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Panel:
-    """Things that share axes."""
+    """Lines, fields and bars that share axes."""
 
     x: Axis
     y: Axis
@@ -116,9 +116,9 @@ class Chart:
     title: str = ""
     columns: int = 3
     note: str = ""
-    """What bands, dashes and shades mean; written below."""
+    """Meaning of bands, dashes and shades; written below."""
 
 
 def orders(count: int) -> list[float]:
-    """Places of ``count`` members of an ordered family."""
+    """Return the places of ``count`` members of an ordered family."""
     return list(np.linspace(0.0, 1.0, count)) if count > 1 else [0.4]

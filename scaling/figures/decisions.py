@@ -1,8 +1,8 @@
-"""Compute-optimal decisions for many students and budgets, and those that draws would take."""
+"""Compute-optimal decisions of students over budgets, and those that draws would take."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,80 +10,65 @@ import numpy as np
 from scaling.calibration.calibration import Calibration
 from scaling.costs.scenarios import Scenario, cost
 from scaling.figures.chart import Array, Mask
-from scaling.figures.law_inputs import Place, near_runs, within
-from scaling.planner.optimizer import QUICK, Bounds, Optima, Problems, Setting, direct, solve, stacked
+from scaling.figures.law_inputs import LawInputs, near_runs, within
+from scaling.planner.optimizer import Optima
 from scaling.planner.question import Question
+from scaling.planner.solve import solve, solve_draws
 
 PARTS = ("student training", "teacher logits", "teacher training")
 BAND_DRAWS = 100
 """Draws under which decisions are taken again for a band."""
 
 
-class Decisions(NamedTuple):
-    """Optima at sizes and budgets, and direct training beside them; arrays of one shape."""
+class OptimaOverBudgets(NamedTuple):
+    """Optima of one student at C budgets, and direct training beside them."""
 
     optima: Optima
+    """Arrays of shape (C,)."""
     direct: Array
-    """Loss of direct training on the whole budget, nats/token."""
+    """Loss of direct training on the whole budget, (C,), nats/token."""
     shares: Array
-    """(..., 3): of the compute, by ``PARTS``."""
+    """Shares of the compute, by ``PARTS``, (C, 3)."""
     known: Mask
-    """Whether the fitted runs are near."""
+    """True where the fitted runs are near, (C,)."""
 
 
 def decide(
-    calibration: Calibration, scenario: Scenario, params: Array, budget: Array, law: str | None = None
-) -> Decisions:
-    """The optimum of every student, ``params`` and ``budget`` of shape (P,)."""
-    bounds = _bounds(calibration, params, budget)
-    setting = _setting(calibration, bounds, law)
-    found = solve(setting, Problems.of(params, budget, scenario.logits, scenario.pretraining))
-    at = Place(*found[:5])
-    alone = direct(replace(setting, bounds=Bounds()), params, budget)
-    reach = Place(params, alone[0], np.array(np.nan), np.array(np.nan), np.array(np.nan))
+    calibration: Calibration,
+    scenario: Scenario,
+    student_params: float,
+    budgets: Sequence[float] | Array,
+    law: str | None = None,
+) -> OptimaOverBudgets:
+    """Return the optimum of a student at every budget, FLOPs.
+
+    As in the paper, a teacher that exists may lie outside the fitted runs.
+    """
+    question = _question(scenario, student_params, float(budgets[-1]), law)
+    found = solve(question, calibration, list(map(float, budgets)))
+    assert found.optima is not None
+    optima = Optima(*(values[0] for values in found.optima))
+    at, unknown = LawInputs(*optima[:5]), np.array(np.nan)
+    reach = LawInputs(found.direct.params, found.direct.tokens, unknown, unknown, unknown)
     known = near_runs(calibration, at) & near_runs(calibration, reach)
     if scenario.pretraining:
         known &= within(calibration.region, "params", at.teacher_params)
         known &= within(calibration.region, "tokens", at.teacher_tokens)
-    return Decisions(found, alone[1], _shares(calibration, scenario, found), known)
+    return OptimaOverBudgets(optima, found.direct.loss, _shares(calibration, scenario, optima), known)
 
 
 def redecided(
-    calibration: Calibration, scenario: Scenario, params: float, budget: float, law: str | None = None
+    calibration: Calibration, scenario: Scenario, student_params: float, budget: float, law: str | None = None
 ) -> tuple[Optima, Array]:
-    """What would be optimal if a draw were the truth, (draws,), and its shares, (draws, 3)."""
-    setting = drawn_setting(calibration, _bounds(calibration, np.array([params]), np.array([budget])), law)
-    count = np.size(setting.supervised.E)
-    problems = Problems.of(np.full(count, params), budget, scenario.logits, scenario.pretraining)
-    found = solve(setting, problems, QUICK)
+    """Return the optima if a draw were the truth, (draws,), and their shares of the compute, (draws, 3)."""
+    question = _question(scenario, student_params, budget, law)
+    found, _ = solve_draws(question, calibration, scenario, calibration.draw_step(BAND_DRAWS))
     return found, _shares(calibration, scenario, found)
 
 
-def drawn_setting(calibration: Calibration, bounds: Bounds, law: str | None) -> Setting:
-    """The laws under the draws of a band, their coefficients of shape (draws, 1)."""
-    return replace(
-        _setting(calibration, bounds, law),
-        supervised=calibration.sampled_supervised(),
-        law=calibration.sampled_law(law),
-    ).rows(slice(None, None, max(1, calibration.draw_count // BAND_DRAWS)))
-
-
-def _setting(calibration: Calibration, bounds: Bounds, law: str | None) -> Setting:
-    return Setting(
-        supervised=calibration.supervised,
-        law=calibration.law(law),
-        architecture=calibration.architecture,
-        bounds=bounds,
-    )
-
-
-def _bounds(calibration: Calibration, params: Array, budget: Array) -> Bounds:
-    """The planner's bounds of every problem, (P, 1); as in the paper, no teacher is kept to the runs."""
-    return stacked(
-        [
-            Question(student_params=float(N), budget=float(C)).bounds(calibration)
-            for N, C in zip(params, budget, strict=True)
-        ]
+def _question(scenario: Scenario, student_params: float, budget: float, law: str | None) -> Question:
+    return Question(
+        student_params=student_params, budget=budget, scenarios=(scenario,), law=law, extrapolate=True
     )
 
 

@@ -1,4 +1,4 @@
-"""Who is ahead over compute: every scenario beside direct training, and where one overtakes the other.
+"""Charts of losses over compute: every scenario beside direct training, and their crossovers.
 
 As in Figures 8 and 17 of Busbridge et al. 2025 (arXiv 2502.08606), for any calibration.
 """
@@ -30,7 +30,7 @@ def over_scenarios(
     budgets: Array,
     law: str | None = None,
 ) -> Chart:
-    """Loss over compute under every scenario, beside direct training, a panel a student size."""
+    """Return the loss over compute under every scenario, beside direct training, a panel a student size."""
     found = [_frontier(calibration, scenarios, size, budgets, law) for size in sizes]
     return Chart(
         panels=tuple(
@@ -43,7 +43,7 @@ def over_scenarios(
 
 
 def frontier_chart(found: Frontier) -> Chart:
-    """Loss over compute for direct training and every scenario."""
+    """Return the loss over compute for direct training and every scenario."""
     sizes = {size for track in found.tracks.values() for size in track.student_params}
     student = said("student_params", sizes.pop()) if len(sizes) == 1 else "students of the best size"
     return Chart(
@@ -54,7 +54,7 @@ def frontier_chart(found: Frontier) -> Chart:
 
 
 def frontier_panel(found: Frontier) -> Panel:
-    """The losses of a frontier with their intervals, and where one way overtakes another."""
+    """Return the losses of a frontier with their intervals and crossovers."""
     budgets = np.array(found.budgets)
     ways = {"direct training": found.direct}
     ways |= {DESCRIPTIONS.get(name, name): track.loss for name, track in found.tracks.items()}
@@ -95,7 +95,7 @@ def _frontier(
 def crossovers(
     calibration: Calibration, sizes: Sequence[float], budgets: Array, law: str | None = None
 ) -> Chart:
-    """The compute at which direct training catches up with distilling, over student sizes.
+    """Return the compute at which direct training catches up with distilling, over student sizes.
 
     By scenario that charges no training of the teacher, and by law: all of the calibration, unless one is
     named.
@@ -132,7 +132,7 @@ def crossovers(
 
 
 def sides(estimates: Iterable[Estimate | None]) -> tuple[Array, Array, Array]:
-    """Values and both ends of intervals; where there is none, the value; nan for ``None``."""
+    """Return values and both ends of intervals; where there is none, the value; nan for ``None``."""
     each = [found or Estimate(math.nan) for found in estimates]
     ends = [
         (e.value, e.value if e.low is None else e.low, e.value if e.high is None else e.high) for e in each

@@ -1,4 +1,4 @@
-"""The variables of figures: their axes with units, and their values in words."""
+"""Axes of the variables of figures, with units, and their values in words."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SAID = {
 
 
 def said(name: str, value: float) -> str:
-    """A value of a variable in words: ``300M student``."""
+    """Return a value of a variable in words: ``300M student``."""
     power = name in ("budget", "student_compute", "teacher_compute")
     return _SAID[name].format(format_power(value, 2) if power else format_number(value, 3))
 

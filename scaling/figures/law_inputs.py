@@ -1,4 +1,4 @@
-"""From what a figure holds and varies to the place where a law is asked: N_S, D_S and the teacher.
+"""Inputs of a law from the variables that a figure holds and varies.
 
 A figure may vary tokens, tokens per parameter or compute; each says the same of a run in other words. The
 fewest that determine it are: a student's size with its tokens, and a teacher's loss or its size and tokens.
@@ -22,8 +22,8 @@ from scaling.laws import SupervisedLaw
 from scaling.planner.plan import FAR
 
 
-class Place(NamedTuple):
-    """Where a law is asked; arrays that broadcast. A teacher's size and tokens may be nan: unknown."""
+class LawInputs(NamedTuple):
+    """Inputs of a law; arrays that broadcast. A teacher's size and tokens may be nan: unknown."""
 
     student_params: Array
     student_tokens: Array
@@ -32,8 +32,10 @@ class Place(NamedTuple):
     teacher_loss: Array
 
 
-def place(given: Mapping[str, ArrayLike], architecture: Architecture, supervised: SupervisedLaw) -> Place:
-    """The place that these variables determine (:data:`scaling.figures.labels.AXES` lists them).
+def law_inputs(
+    given: Mapping[str, ArrayLike], architecture: Architecture, supervised: SupervisedLaw
+) -> LawInputs:
+    """Return the inputs that these variables determine (:data:`scaling.figures.labels.AXES` lists them).
 
     ``budget`` is compute for all that is charged; the shares ``logits`` and ``pretraining`` say what of the
     teacher is. Tokens are nan where the budget does not pay for the teacher.
@@ -58,7 +60,7 @@ def place(given: Mapping[str, ArrayLike], architecture: Architecture, supervised
         D_S = _tokens("student", N_S, of, architecture)
         if np.isnan(D_S).all():
             raise InputError("a figure of students needs their tokens, tokens per parameter or compute")
-    return Place(N_S, D_S, N_T, D_T, L_T)
+    return LawInputs(N_S, D_S, N_T, D_T, L_T)
 
 
 def _tokens(who: str, params: Array, of: Mapping[str, Array], architecture: Architecture) -> Array:
@@ -71,8 +73,8 @@ def _tokens(who: str, params: Array, of: Mapping[str, Array], architecture: Arch
     return np.array(np.nan)
 
 
-def near_runs(calibration: Calibration, at: Place) -> Mask:
-    """Where a place lies in the fitted region, or at most ``FAR`` times beyond it on any variable."""
+def near_runs(calibration: Calibration, at: LawInputs) -> Mask:
+    """Return where inputs lie in the fitted region, or at most ``FAR`` times beyond it on any variable."""
     with np.errstate(invalid="ignore"):  # where a budget does not reach, nothing is known
         alone = calibration.supervised.loss(at.student_params, at.student_tokens)
     values = {**at._asdict(), "teacher_loss_ratio": at.teacher_loss / alone}
@@ -83,7 +85,7 @@ def near_runs(calibration: Calibration, at: Place) -> Mask:
 
 
 def within(region: Region, name: str, values: Array) -> NDArray[np.bool_]:
-    """Where one variable lies in its range, or at most ``FAR`` times beyond; true where nothing is known."""
+    """Return where a variable lies in its range, or at most ``FAR`` times beyond; true if that is unknown."""
     known = getattr(region, name)
     if known is None:
         return np.ones(np.shape(values), dtype=bool)

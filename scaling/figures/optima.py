@@ -12,20 +12,20 @@ from numpy.typing import ArrayLike
 from scaling.calibration.calibration import Calibration
 from scaling.costs.scenarios import Scenario
 from scaling.figures.chart import Array, Chart, Field, Mark, Panel, Series, orders
-from scaling.figures.decisions import PARTS, decide, drawn_setting, redecided
+from scaling.figures.decisions import BAND_DRAWS, PARTS, decide, redecided
 from scaling.figures.labels import AXES, said, scenario_title
-from scaling.figures.law_inputs import near_runs, place
+from scaling.figures.law_inputs import law_inputs, near_runs
 from scaling.figures.slices import BAND, BAND_NOTE, HATCH_NOTE, contour_levels, loss
 from scaling.laws import SupervisedLaw
-from scaling.planner.optimizer import Bounds, Optima
+from scaling.planner.optimizer import Optima
 from scaling.planner.uncertainty import COVERAGE
 
 DECIDED = ("student_tokens", "teacher_params", "teacher_tokens", "teacher_loss")
-"""What a plan decides, where the student's size is given."""
+"""Decisions of a plan, where the student's size is given."""
 LEAST = 1e-3
 """The multiple of direct training that stands for none, where direct training never gets there."""
 NEAR = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-"""nats/token above the optimum that a map of its neighbourhood shows."""
+"""nats/token above the optimum that a map of its neighborhood shows."""
 
 
 def over_budgets(
@@ -35,10 +35,10 @@ def over_budgets(
     budgets: Array,
     law: str | None = None,
 ) -> Chart:
-    """Every decision over compute, a line a student size, with the band of 90 % of the draws' own optima."""
+    """Return every decision over compute, a line a student size, with 90 % bands of the draws' own optima."""
     series: dict[str, list[Series]] = {name: [] for name in (*DECIDED, "loss")}
     for order, size in zip(orders(len(sizes)), sizes, strict=True):
-        found = decide(calibration, scenario, np.full(len(budgets), size), budgets, law)
+        found = decide(calibration, scenario, size, budgets, law)
         drawn = _drawn(calibration, scenario, size, budgets, law)
         for name, lines in series.items():
             low, high = _band(drawn, name)
@@ -64,12 +64,12 @@ def by_scenario(
     budgets: Array,
     law: str | None = None,
 ) -> Chart:
-    """One decision over compute, a panel a student size and a line a scenario, with bands."""
+    """Return one decision over compute, a panel a student size and a line a scenario, with bands."""
     panels = []
     for size in sizes:
         lines = []
         for kind, scenario in enumerate(scenarios, start=1):
-            found = decide(calibration, scenario, np.full(len(budgets), size), budgets, law)
+            found = decide(calibration, scenario, size, budgets, law)
             low, high = _band(_drawn(calibration, scenario, size, budgets, law), name)
             lines.append(
                 Series(
@@ -91,7 +91,7 @@ def by_scenario(
 def _drawn(
     calibration: Calibration, scenario: Scenario, size: float, budgets: Array, law: str | None
 ) -> Optima | None:
-    """The optima of one student if a draw were the truth, (draws, budgets)."""
+    """Return the optima of one student if a draw were the truth, (draws, budgets)."""
     if not calibration.draw_count:
         return None
     each = [redecided(calibration, scenario, size, float(C), law)[0] for C in budgets]
@@ -112,10 +112,10 @@ def shares_over_budgets(
     budgets: Array,
     law: str | None = None,
 ) -> Chart:
-    """How the compute is divided at the optimum, a panel a student size, with bands."""
+    """Return how the compute is divided at the optimum, a panel a student size, with bands."""
     panels = []
     for size in sizes:
-        found = decide(calibration, scenario, np.full(len(budgets), size), budgets, law)
+        found = decide(calibration, scenario, size, budgets, law)
         drawn = None
         if calibration.draw_count:
             drawn = np.stack(
@@ -149,14 +149,13 @@ def over_the_plane(
     law: str | None = None,
     shown: Sequence[str] = ("loss", "gain", *DECIDED),
 ) -> Chart:
-    """The optimum over compute and student size, a panel a quantity."""
-    C, N = np.meshgrid(budgets, sizes)
-    found = decide(calibration, scenario, N.ravel(), C.ravel(), law)
-    known = found.known.reshape(C.shape)
+    """Return the optimum over compute and student size, a panel a quantity."""
+    rows = [decide(calibration, scenario, float(size), budgets, law) for size in sizes]
+    known = np.stack([row.known for row in rows])
     panels = []
     for name in shown:
-        z = (found.direct - found.optima.loss if name == "gain" else getattr(found.optima, name)).reshape(
-            C.shape
+        z = np.stack(
+            [row.direct - row.optima.loss if name == "gain" else getattr(row.optima, name) for row in rows]
         )
         z = np.where(np.isfinite(z), z, np.nan)
         if name != "gain" and np.nanmax(z) < 1.05 * np.nanmin(z):
@@ -187,7 +186,7 @@ def savings(
     budgets: Array,
     law: str | None = None,
 ) -> Chart:
-    """What reaching a loss takes, as a multiple of direct training: compute, and tokens.
+    """Return the compute and tokens that a loss takes, as multiples of direct training.
 
     Tokens are the student's, and the teacher's in the share in which its training is charged (Eq. 34).
     """
@@ -221,14 +220,14 @@ def _multiples(
     law: str | None,
     order: float,
 ) -> tuple[Series, Series]:
-    """Compute and tokens over the loss they reach, as multiples of what direct training needs for it."""
-    found = decide(calibration, scenario, np.full(len(budgets), size), budgets, law)
+    """Return compute and tokens over the loss they reach, as multiples of those of direct training."""
+    found = decide(calibration, scenario, size, budgets, law)
     goal = found.optima.loss
     points = _times(calibration, calibration.supervised, scenario, found.optima, budgets)
     drawn = _drawn(calibration, scenario, size, budgets, law)
     bands: list[tuple[Array | None, Array | None]] = [(None, None), (None, None)]
     if drawn is not None:
-        supervised = drawn_setting(calibration, Bounds(), law).supervised
+        supervised = calibration.sampled_supervised(calibration.draw_step(BAND_DRAWS))
         times = _times(calibration, supervised, scenario, drawn, budgets)
         bands = [_at_goals(goal, drawn.loss, each) for each in times]
     compute, tokens = (
@@ -244,7 +243,7 @@ def _multiples(
 def _times(
     calibration: Calibration, supervised: SupervisedLaw, scenario: Scenario, optima: Optima, budgets: Array
 ) -> tuple[Array, Array]:
-    """Multiples of compute and of tokens; ``LEAST`` where direct training never reaches the loss."""
+    """Return multiples of compute and of tokens; ``LEAST`` where direct training never reaches the loss."""
     size, s = optima.student_params, supervised
     capacity = np.exp(np.log(s.A) - s.alpha * np.log(size))
     left = np.maximum(optima.loss - s.E, 0.0) ** (1 / s.gamma) - capacity
@@ -258,7 +257,7 @@ def _times(
 
 
 def _at_goals(goal: Array, losses: Array, times: Array) -> tuple[Array, Array]:
-    """The band of the draws' multiples, (draws, budgets), where each reaches a goal; nan where few do."""
+    """Return the band of the draws' multiples, (draws, budgets), where they reach a goal; nan if few do."""
     reached = [
         np.interp(-goal, -of_draw, np.log(multiple), left=np.nan, right=np.nan)
         for of_draw, multiple in zip(losses, times, strict=True)
@@ -271,8 +270,8 @@ def _at_goals(goal: Array, losses: Array, times: Array) -> tuple[Array, Array]:
 def near_optimum(
     calibration: Calibration, scenario: Scenario, size: float, budget: float, law: str | None = None
 ) -> Chart:
-    """How much is lost with teachers of other sizes and tokens than the best: the optimum is flat."""
-    best = decide(calibration, scenario, np.array([size]), np.array([budget]), law).optima
+    """Return the loss above the optimum with teachers of other sizes and tokens than the best."""
+    best = decide(calibration, scenario, size, [budget], law).optima
     N_T = float(best.teacher_params[0]) * np.geomspace(1 / 30, 30, 90)
     D_T = float(best.teacher_tokens[0]) * np.geomspace(1 / 30, 30, 90)
     given = {
@@ -283,7 +282,7 @@ def near_optimum(
     }
     grid: dict[str, ArrayLike] = {**given, "teacher_params": N_T[None, :], "teacher_tokens": D_T[:, None]}
     excess = loss(grid, calibration, law) - best.loss[0]
-    at = place(grid, calibration.architecture, calibration.supervised)
+    at = law_inputs(grid, calibration.architecture, calibration.supervised)
     panel = Panel(
         x=AXES["teacher_params"],
         y=AXES["teacher_tokens"],

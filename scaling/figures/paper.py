@@ -64,7 +64,7 @@ FIGURES: dict[int, tuple[str, dict[str, Any]]] = {
     33: ("savings", {**_EIGHT, "budgets": (1e18, 1e26), "scenarios": tuple(SCENARIOS.values())}),
     34: ("savings", {**_EIGHT, "budgets": (1e18, 1e26), "scenarios": tuple(SCENARIOS.values())}),
 }
-"""By number: the kind of figure, and what it is asked.
+"""Kind and settings of each figure, by its number.
 
 Of 13 it is (b); 33 and 34 are the two rows of one figure. 5 holds runs that are not published, 10 to 12 are
 of other models.
@@ -72,7 +72,7 @@ of other models.
 
 
 def figure(number: int, asked: Asked) -> Chart:
-    """The figure of this number, with what is ``asked`` in place of the paper's settings.
+    """Return the figure of this number, with what is ``asked`` in place of the paper's settings.
 
     Raises:
         InputError: for a number that is not there.

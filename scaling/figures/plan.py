@@ -1,4 +1,4 @@
-"""What a plan looks like: losses with their intervals, allocations, and how firmly things are decided."""
+"""Charts of a plan: losses with their intervals, allocations, and the ranges of decisions."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class PlanPlots:
 
     @property
     def on_dark(self) -> PlanPlots:
-        """The same figures for a dark page."""
+        """Figures for a dark page."""
         return PlanPlots(self.plan, dark=True)
 
     def losses(self) -> Figure:
-        """The student's loss by every way with its 90 % interval, and the gain over direct training."""
+        """Plot the student's loss by every way with its 90 % interval, and the gain over direct training."""
         return self._draw(losses(self.plan))
 
     def shares(self) -> Figure:
-        """What the compute is spent on, way by way."""
+        """Plot the shares of the compute, way by way."""
         return self._draw(shares(self.plan))
 
     def decisions(self) -> Figure:
-        """What every way decides, and what 90 % of the draws would."""
+        """Plot the decisions of every way, and the ranges that hold 90 % of the draws."""
         return self._draw(decisions(self.plan))
 
     def _draw(self, chart: Chart) -> Figure:
@@ -49,7 +49,7 @@ class PlanPlots:
 
 
 def losses(plan: Plan) -> Chart:
-    """Losses and gains, a row a way; filled where the verdict is to distil."""
+    """Return losses and gains, a row a way; filled where the verdict is to distil."""
     names = (*("direct training" for _ in plan.direct), *(way.title for way in plan.distillations))
     loss = [_row(row, way.loss, kind=0) for row, way in enumerate(plan.direct)]
     gain = []
@@ -68,7 +68,7 @@ def losses(plan: Plan) -> Chart:
 
 
 def shares(plan: Plan) -> Chart:
-    """The compute of every way, in parts."""
+    """Return the compute of every way, in parts."""
     serving = any(way.serving_flops for way in plan.distillations)
     labels = (*PARTS, "serving the student")[: 3 + serving]
     parts = np.array(
@@ -86,7 +86,7 @@ def shares(plan: Plan) -> Chart:
 
 
 def decisions(plan: Plan) -> Chart:
-    """What is decided, a panel a variable, a row a way."""
+    """Return the decisions, a panel a variable, a row a way."""
     names = tuple(way.title for way in plan.distillations)
     panels = []
     for column, name in enumerate(DECIDED):

@@ -1,4 +1,4 @@
-"""The figures of a calibration by name: what each shows, what it may be asked, and what it shows unasked.
+"""Registry of the figures of a calibration: contents, settings and defaults of each.
 
 What is not asked for follows from the fitted region, so every figure suits a calibration of any scale. The
 paper is Busbridge et al. 2025 (arXiv 2502.08606).
@@ -29,7 +29,7 @@ RATIO = 20.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """What a figure should show; what is empty follows from the calibration."""
+    """Settings of a figure; those that are empty follow from the calibration."""
 
     calibration: Calibration
     students: tuple[float, ...] = ()
@@ -91,7 +91,7 @@ class Asked:
         return self.budgets or _spread(((low**3 * high) ** 0.25, (low * high**3) ** 0.25), count)
 
     def scenario(self, unasked: Scenario = BOTH) -> Scenario:
-        """The one scenario of a figure that shows one.
+        """Return the one scenario of a figure that shows one.
 
         Raises:
             InputError: for several.
@@ -132,7 +132,7 @@ def _known(found: Range | None, what: str, option: str) -> Range:
 
 
 def _spread(ends: Range, count: int) -> tuple[float, ...]:
-    """About ``count`` values between the ends, to two digits inside."""
+    """Return about ``count`` values between the ends, to two digits inside."""
     low, high = ends
     inner = [float(f"{value:.2g}") for value in np.geomspace(low, high, count)[1:-1]]
     return tuple(dict.fromkeys((low, *inner, high)))
@@ -375,7 +375,7 @@ KINDS = {
 
 
 def chart(kind: str, asked: Asked) -> Chart:
-    """The figure of this kind.
+    """Return the figure of this kind.
 
     Raises:
         InputError: for an unknown kind, or if it is asked for what it does not heed.

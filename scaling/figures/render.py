@@ -17,7 +17,7 @@ from scaling.figures.style import DIVERGING, MARKERS, ORDERED, faint, of_kind, o
 from scaling.units import format_number, format_power
 
 LETTERS = 9
-"""Of a title, per inch."""
+"""Letters of a title per inch."""
 LEGEND = 2.0
 """Inches that a legend beside several panels may take."""
 PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.2

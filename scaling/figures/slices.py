@@ -1,4 +1,4 @@
-"""What a law says along one variable or over two, everything else held: the family behind Figures 1-7 and
+"""Losses of a law along one variable or over two, everything else held: the family of Figures 1-7 and
 13-16 of Busbridge et al. 2025 (arXiv 2502.08606), for any calibration."""
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from numpy.typing import ArrayLike
 from scaling.calibration.calibration import Calibration
 from scaling.figures.chart import Array, Chart, Field, Mask, Panel, Series, orders
 from scaling.figures.labels import AXES, said
-from scaling.figures.law_inputs import near_runs, place
+from scaling.figures.law_inputs import law_inputs, near_runs
 from scaling.laws import DistillationLaw, SupervisedLaw
-from scaling.planner.optimizer import Setting
 from scaling.planner.uncertainty import COVERAGE
 
 Levels = tuple[str, Sequence[float]]
@@ -35,7 +34,7 @@ def section(
     held: Mapping[str, float] | None = None,
     law: str | None = None,
 ) -> Chart:
-    """The student's loss (nats/token) over one variable, with what it reaches alone (dashed)."""
+    """Return the student's loss (nats/token) over one variable, beside its loss alone (dashed)."""
     return Chart(
         panels=tuple(
             Panel(
@@ -69,7 +68,7 @@ def _lines(
     found: list[Series] = []
     for order, level in zip(orders(len(lines[1])), lines[1], strict=True):
         given: dict[str, ArrayLike] = {**held, lines[0]: level, over: values}
-        at = place(given, calibration.architecture, calibration.supervised)
+        at = law_inputs(given, calibration.architecture, calibration.supervised)
         y = loss(given, calibration, law)
         low = high = None
         if calibration.draw_count:
@@ -86,27 +85,22 @@ def _lines(
 
 
 def loss(given: Mapping[str, ArrayLike], calibration: Calibration, law: str | None = None) -> Array:
-    """The student's loss, nats/token, under the point coefficients."""
+    """Return the student's loss, nats/token, under the point coefficients."""
     return _loss(given, calibration, calibration.supervised, calibration.law(law))
 
 
 def drawn(
     given: Mapping[str, ArrayLike], calibration: Calibration, law: str | None = None, draws: int = DRAWS
 ) -> Array:
-    """The same under at most about ``draws`` draws, (draws, n)."""
-    setting = Setting(
-        supervised=calibration.sampled_supervised(),
-        law=calibration.sampled_law(law),
-        architecture=calibration.architecture,
-    ).rows(slice(None, None, max(1, calibration.draw_count // draws)))
-    assert setting.law is not None
-    return _loss(given, calibration, setting.supervised, setting.law)
+    """Return the student's loss under at most about ``draws`` draws, (draws, n), nats/token."""
+    step = calibration.draw_step(draws)
+    return _loss(given, calibration, calibration.sampled_supervised(step), calibration.sampled_law(law, step))
 
 
 def _loss(
     given: Mapping[str, ArrayLike], calibration: Calibration, supervised: SupervisedLaw, law: DistillationLaw
 ) -> Array:
-    at = place(given, calibration.architecture, supervised)
+    at = law_inputs(given, calibration.architecture, supervised)
     with np.errstate(invalid="ignore"):  # nan where the budget does not reach
         return law.loss(at.student_params, at.student_tokens, at.teacher_loss, supervised)
 
@@ -123,7 +117,7 @@ def plane(
     shown: str = "loss",
     ridge: bool = False,
 ) -> Chart:
-    """A quantity over two variables: ``loss``, or ``gain`` over direct training on the same tokens.
+    """Return a quantity over two variables: ``loss``, or ``gain`` over direct training on the same tokens.
 
     With a ``ridge``, a line marks for every value of ``x`` the best value of ``y``.
     """
@@ -152,9 +146,9 @@ def plane(
 def _plane(
     calibration: Calibration, x: str, xs: Array, y: str, ys: Array, held: Mapping[str, float], law: str | None
 ) -> tuple[Array, Array, Mask]:
-    """Loss, gain and whether runs are near, (len(ys), len(xs)) each."""
+    """Return loss, gain and whether runs are near, (len(ys), len(xs)) each."""
     given: dict[str, ArrayLike] = {**held, x: xs[None, :], y: ys[:, None]}
-    at = place(given, calibration.architecture, calibration.supervised)
+    at = law_inputs(given, calibration.architecture, calibration.supervised)
     shape = len(ys), len(xs)
     distilled = np.broadcast_to(loss(given, calibration, law), shape)
     alone = calibration.supervised.loss(at.student_params, at.student_tokens)
@@ -164,7 +158,7 @@ def _plane(
 def _ridge(
     calibration: Calibration, x: str, xs: Array, y: str, ys: Array, held: Mapping[str, float], law: str | None
 ) -> Series:
-    """For every value of ``x`` the value of ``y`` of least loss, and where 90 % of draws have it."""
+    """Return the value of ``y`` of least loss for every value of ``x``, with its 90 % band."""
     grid = {x: np.tile(xs, len(ys)), y: np.repeat(ys, len(xs))}
 
     def least(losses: Array) -> Array:
@@ -178,7 +172,7 @@ def _ridge(
 
 
 def _lowest(ys: Array, losses: Array) -> Array:
-    """Where the losses (draws, len(ys), n) are least, (draws, n), by a parabola through the lowest three."""
+    """Return where losses (draws, len(ys), n) are least, (draws, n), by a parabola through three points."""
     at = losses.argmin(axis=1)
     inner = np.clip(at, 1, len(ys) - 2)
     before, here, after = (
@@ -191,7 +185,7 @@ def _lowest(ys: Array, losses: Array) -> Array:
 
 
 def contour_levels(values: Array, diverging: bool = False, log: bool = False) -> tuple[float, ...]:
-    """About ``CONTOURS`` round levels across the values; symmetric around zero where that divides."""
+    """Return about ``CONTOURS`` round levels across the values; symmetric around zero where that divides."""
     finite = values[np.isfinite(values)]
     if log:
         low, high = float(finite.min()), float(finite.max())

@@ -1,4 +1,4 @@
-"""How figures look: the style files beside this one, and their colours. Loads matplotlib."""
+"""Style of figures: the style files beside this one, and their colors. Loads matplotlib."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import matplotlib as mpl
 
 _HERE = Path(__file__).parent
 MARKERS = "osD^vPX*<>"
-"""Every member of a family has its own, so that nothing rests on colour alone."""
+"""Marker of every member of a family, so that nothing rests on color alone."""
 ORDERED, DIVERGING = "viridis", "PuOr"
-"""Colour maps that survive every common form of colour blindness; viridis also greyscale."""
+"""Color maps that are legible with every common form of color blindness; viridis also in grayscale."""
 
 
 @contextmanager
 def style(dark: bool = False) -> Iterator[None]:
-    """Figures made inside look alike; what was set before is not changed for others."""
+    """Make figures in this style; settings made elsewhere are restored."""
     with mpl.rc_context():
         for name in ("distlaw", "distlaw-dark")[: 1 + dark]:
             mpl.rcParams.update(
@@ -28,26 +28,26 @@ def style(dark: bool = False) -> Iterator[None]:
 
 
 def ink() -> Any:
-    """The colour of text."""
+    """Return the color of text."""
     return mpl.rcParams["text.color"]
 
 
 def faint() -> Any:
-    """The colour of what should step back."""
+    """Return the color of secondary lines and labels."""
     return mpl.rcParams["axes.edgecolor"]
 
 
 def is_dark() -> bool:
-    """Whether the page is dark."""
+    """Return whether the page is dark."""
     return sum(mpl.colors.to_rgb(mpl.rcParams["figure.facecolor"])) < 1.5
 
 
 def of_kind(kind: int) -> Any:
-    """The colour of a kind; 0 is that of text."""
+    """Return the color of a kind; 0 is that of text."""
     colours = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
     return colours[(kind - 1) % len(colours)] if kind else ink()
 
 
 def of_order(order: float) -> Any:
-    """The colour of a place, from 0 to 1, in an ordered family."""
+    """Return the color of a place, from 0 to 1, in an ordered family."""
     return mpl.colormaps[ORDERED](0.25 + 0.73 * order if is_dark() else 0.85 * order)

@@ -1,4 +1,4 @@
-"""Where, over a range of budgets, one of two ways overtakes the other."""
+"""Crossovers over a range of budgets: where one of two ways overtakes the other."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Crossing:
-    """Where a gain last falls through zero in the range."""
+    """The last budget of a range at which a gain falls through zero."""
 
     at: Estimate | None
     """FLOPs, with 90 % of the draws that cross; ``None`` if it happens nowhere in the range."""
     by_law: Mapping[str, float | None]
-    """The same under every law of the calibration, for these decisions."""
+    """FLOPs under every law of the calibration, for these decisions."""
     share: float | None
     """Share of the draws in which it happens within the range."""
 
     def text(self, kind: str) -> str:
-        """The budget and its band, what share of the draws it stands for, and what other laws say."""
+        """Return the crossover in words: budget, band, share of the draws, and crossovers of other laws."""
         if self.at is None:
             return "no budget"
         said = _band(self.at)
@@ -40,7 +40,7 @@ class Crossing:
 
 
 def crossing(costs: Array, gains: Mapping[str, Array], kind: str, drawn: Array | None) -> Crossing:
-    """Where the gain of law ``kind`` last falls through zero.
+    """Return where the gain of law ``kind`` last falls through zero.
 
     ``gains`` has shape (budgets,) by law, and ``drawn``, of law ``kind``, (draws, budgets).
     """
@@ -57,7 +57,7 @@ def crossing(costs: Array, gains: Mapping[str, Array], kind: str, drawn: Array |
 
 
 def falls(costs: Array, gains: Array) -> Array:
-    """Where each row of gains (draws, budgets) last falls through zero, by interpolation; else nan."""
+    """Return where each row of gains (draws, budgets) last falls through zero, interpolated, or nan."""
     with np.errstate(invalid="ignore", divide="ignore"):
         weight = gains[:, :-1] / (gains[:, :-1] - gains[:, 1:])
     through = (gains[:, :-1] > 0) & (gains[:, 1:] <= 0)
@@ -70,7 +70,7 @@ def falls(costs: Array, gains: Array) -> Array:
 
 
 def spans(costs: Array, holds: NDArray[np.bool_]) -> tuple[Interval, ...]:
-    """The first and last cost of every stretch in which something holds."""
+    """Return the first and last cost of every range in which ``holds`` is true."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], holds, [False]]).astype(int)))
     return tuple(
         (float(costs[start]), float(costs[stop - 1]))
@@ -79,7 +79,7 @@ def spans(costs: Array, holds: NDArray[np.bool_]) -> tuple[Interval, ...]:
 
 
 def spans_text(found: tuple[Interval, ...]) -> str:
-    """Stretches of FLOPs in words."""
+    """Return ranges of FLOPs in words."""
     ends = ((format_power(low, 2), format_power(high, 2)) for low, high in found)
     texts = (low if low == high else f"{low} to {high}" for low, high in ends)
     return f"{' and '.join(texts)} FLOPs"

@@ -16,11 +16,9 @@ from scaling.costs.scenarios import DESCRIPTIONS
 from scaling.errors import InputError
 from scaling.frontiers.crossover import Crossing, crossing, spans, spans_text
 from scaling.frontiers.search import Found, search
-from scaling.planner.evaluation import UNLIMITED_TOKENS
 from scaling.planner.plan import FAR, TOO_FAR, UNKNOWN, Estimate, Interval
 from scaling.planner.question import Question
-from scaling.planner.uncertainty import Decisions, Judge, Outcome, place, spanning
-from scaling.repeated_data import effective_tokens
+from scaling.planner.uncertainty import Comparison, Decisions, Judge
 from scaling.to_plain import as_plain
 from scaling.units import format_power, format_times
 
@@ -41,16 +39,16 @@ class Track:
     gain: tuple[Estimate, ...]
     """Loss of direct training minus this one's, nats/token."""
     probability: tuple[float, ...] | None
-    """That distilling ends below direct training, averaged over the laws that hold there."""
+    """Probability that distilling ends below direct training, averaged over the laws that hold there."""
     student_params: tuple[float, ...]
     student_tokens: tuple[float, ...]
     teacher_params: tuple[float, ...]
     teacher_tokens: tuple[float, ...]
     teacher_loss: tuple[float, ...]
     crossover: Crossing
-    """Where direct training catches up with distilling."""
+    """Budget at which direct training catches up with distilling."""
     overtaking: Crossing
-    """Where distilling gets ahead of direct training."""
+    """Budget at which distilling gets ahead of direct training."""
     incredible: tuple[Interval, ...]
     """Ranges of FLOPs with losses below the one that direct training approaches with unlimited data."""
     refused: tuple[Interval, ...] = ()
@@ -73,23 +71,23 @@ class Frontier:
     tracks: Mapping[str, Track]
     """By scenario."""
     outside: tuple[float, ...]
-    """By how many times the farthest way lies outside the fitted region, by budget; 1 is inside."""
+    """Factor by which the farthest way lies outside the fitted region, by budget; 1 is inside."""
     asked: str = ""
     """The question in words, as it was read."""
     question: Mapping[str, Any] = field(default_factory=dict)
     """The question's numbers, with one of the budgets; None where there is no limit."""
     accounting: Accounting | None = None
-    """What FLOPs are reckoned with, and where its numbers come from."""
+    """Numbers that FLOPs are counted with, and their origins."""
     warnings: tuple[str, ...] = ()
 
     @property
     def headline(self) -> str:
-        """Where direct training catches up, scenario by scenario."""
+        """Findings in one text, scenario by scenario."""
         return " ".join(self.findings)
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """The sentences of the headline."""
+        """Sentences of the headline."""
         texts = [
             f"{DESCRIPTIONS.get(name, name)}: {self._said(track)}." for name, track in self.tracks.items()
         ]
@@ -108,7 +106,7 @@ class Frontier:
         return tuple(texts)
 
     def _said(self, track: Track) -> str:
-        """Who is ahead, from where on, and where the losses cannot be believed."""
+        """Return crossovers of one scenario, and ranges of budgets to ignore."""
         events = {"direct training catches up": track.crossover, "distilling gets ahead": track.overtaking}
         found = sorted((each.at.value, event) for event, each in events.items() if each.at is not None)
         texts = [f"{event} at {events[event].text(self.law or '')}" for _, event in found]
@@ -129,7 +127,7 @@ class Frontier:
         return "; ".join(texts)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row per budget and way; numbers in full, units in the names."""
+        """Return one flat row per budget and way; numbers in full, units in the names."""
         rows: list[dict[str, Any]] = []
         for k, budget in enumerate(self.budgets):
             rows.append(
@@ -158,24 +156,24 @@ class Frontier:
         return rows
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain values for JSON."""
+        """Return everything as plain values for JSON."""
         return {"headline": self.headline, **as_plain(self)}
 
     def to_frame(self) -> pandas.DataFrame:
-        """The rows as a pandas table."""
+        """Return the rows as a pandas table."""
         import pandas
 
         return pandas.DataFrame(self.rows())
 
     def plot(self, dark: bool = False) -> Figure:
-        """Loss over compute for direct training and every scenario, with bands and crossovers."""
+        """Plot the loss over compute for direct training and every scenario, with bands and crossovers."""
         from scaling.figures.frontier import frontier_chart
         from scaling.figures.render import draw
 
         return draw(frontier_chart(self), dark)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Header and cells, rounded for a person: the loss of every way at every budget."""
+        """Return header and cells, rounded for a person: the loss of every way at every budget."""
         header = ["FLOPs", "direct training", *(DESCRIPTIONS.get(name, name) for name in self.tracks)]
         rows = [
             [
@@ -196,7 +194,7 @@ class Frontier:
         return f"<p><b>{escape(self.headline)}</b></p>{html_table(*self.table())}<ul>{notes}</ul>"
 
     def notes(self) -> list[str]:
-        """What assumed numbers change, other warnings (``!``), and what FLOPs are reckoned with (``-``)."""
+        """Return the effect of assumed numbers, other warnings (``!``), and the FLOP accounting (``-``)."""
         counted = self.accounting
         effect = [f"! {counted.effect}"] if counted and counted.effect else []
         basis = [f"- {counted}."] if counted else []
@@ -224,7 +222,7 @@ def frontier(
     found = search(question, calibration, costs)
     judge = Judge(calibration, question.student_unique_tokens, question.teacher_unique_tokens)
     law = (question.law or calibration.default) if calibration.distillation else None
-    places = _places(judge, found.decisions) if found.decisions else []
+    compared = judge.compare(found.decisions, law, question.law) if law and found.decisions else None
     architecture = question.counting(calibration)
     counted = accounting(architecture, calibration.architecture)
     middle = float(found.direct_params[len(found.direct_params) // 2])
@@ -237,8 +235,8 @@ def frontier(
         direct_tokens=tuple(map(float, found.direct_tokens)),
         asked=_asked(question, found.costs, calibration, law),
         question=question.to_dict(),
-        tracks=_tracks(judge, question, found, law, places) if law and found.decisions else {},
-        outside=_outside(calibration, found.direct, places),
+        tracks=_tracks(found, compared),
+        outside=_outside(calibration, found.direct, compared.where if compared else []),
         accounting=replace(counted, effect=training_effect(counted, architecture, middle)),
         warnings=(*calibration.provenance.warnings, *found.warnings),
     )
@@ -249,17 +247,10 @@ def _asked(question: Question, budgets: Array, calibration: Calibration, law: st
     return f"{question.describe(span)}; calibration {calibration.name}{f', law {law}' if law else ''}."
 
 
-def _places(judge: Judge, decisions: Decisions) -> list[dict[str, float]]:
-    """Every decision in the variables of a region."""
-    seen = effective_tokens(decisions.student_tokens, judge.student_unique_tokens)
-    alone = judge.calibration.supervised.loss(decisions.student_params, seen)
-    return [place(*values) for values in zip(*decisions[:5], alone, strict=True)]
-
-
 def _outside(
     calibration: Calibration, direct: Sequence[tuple[float, float]], places: Sequence[Mapping[str, float]]
 ) -> tuple[float, ...]:
-    """By how many times the farthest way lies outside the fitted region, by budget."""
+    """Return by how many times the farthest way lies outside the fitted region, by budget."""
     region = calibration.region
     outside = [region.outside(where, teacher_predicted=True) for where in places]
     outside += [region.outside({"params": N, "tokens": D}) for N, D in direct]
@@ -267,65 +258,39 @@ def _outside(
     return tuple(map(float, factors.reshape(-1, len(direct)).max(axis=0)))
 
 
-def _tracks(
-    judge: Judge, question: Question, found: Found, kind: str, places: Sequence[Mapping[str, float]]
-) -> dict[str, Track]:
-    """Every scenario over the budgets."""
-    decisions, calibration, count = found.decisions, judge.calibration, len(found.costs)
-    assert decisions is not None
-    floor = calibration.supervised.loss(decisions.student_params, UNLIMITED_TOKENS)
-    outcomes = {law: judge.outcome(decisions, law) for law in calibration.distillation}
-    refused = np.array([calibration.refuses(kind, L_T) for L_T in decisions.teacher_loss])
-    laws = [[kind] if question.law else judge.beside(kind, where) for where in places]
-    drawn = {law: outcome.probability() for law, outcome in outcomes.items()}
-    chances = [judge.probability(k, drawn, where, question.law) for k, where in enumerate(places)]
+def _tracks(found: Found, compared: Comparison | None) -> dict[str, Track]:
+    """Return every scenario over the budgets."""
+    if compared is None or found.decisions is None:
+        return {}
+    count = len(found.costs)
     return {
-        each.name: _track(
-            decisions,
-            outcomes,
-            laws,
-            chances,
-            found.costs,
-            floor,
-            refused,
-            slice(k * count, (k + 1) * count),
-        )
+        each.name: _track(found.decisions, compared, found.costs, slice(k * count, (k + 1) * count))
         for k, each in enumerate(found.scenarios)
     }
 
 
-def _track(
-    decisions: Decisions,
-    outcomes: Mapping[str, Outcome],
-    laws: Sequence[Sequence[str]],
-    chances: Sequence[float | None],
-    costs: Array,
-    floor: Array,
-    refused: NDArray[np.bool_],
-    mine: slice,
-) -> Track:
-    """One scenario; ``laws`` are those that its intervals span, decision by decision, its own first."""
-    kind, at = laws[0][0], range(mine.start, mine.stop)
-    outcome = outcomes[kind]
-    gains = {law: (each.direct - each.loss)[mine] for law, each in outcomes.items()}
+def _track(decisions: Decisions, compared: Comparison, costs: Array, mine: slice) -> Track:
+    """Return one scenario, whose decisions are those of the slice ``mine``."""
+    at, outcome = range(mine.start, mine.stop), compared.outcomes[compared.kind]
+    gains = {law: (each.direct - each.loss)[mine] for law, each in compared.outcomes.items()}
     drawn = None
     if outcome.loss_draws is not None and outcome.direct_draws is not None:
         drawn = (outcome.direct_draws - outcome.loss_draws)[:, mine]
     losses = {law: -gain for law, gain in gains.items()}
-    probability = tuple(chance for chance in chances[mine] if chance is not None)
+    probability = tuple(chance for chance in compared.probabilities[mine] if chance is not None)
     return Track(
-        loss=tuple(spanning([outcomes[law].estimate(k) for law in laws[k]]) for k in at),
-        gain=tuple(spanning([outcomes[law].gain(k) for law in laws[k]]) for k in at),
+        loss=tuple(map(compared.loss, at)),
+        gain=tuple(map(compared.gain, at)),
         probability=probability or None,
         student_params=tuple(map(float, decisions.student_params[mine])),
         student_tokens=tuple(map(float, decisions.student_tokens[mine])),
         teacher_params=tuple(map(float, decisions.teacher_params[mine])),
         teacher_tokens=tuple(map(float, decisions.teacher_tokens[mine])),
         teacher_loss=tuple(map(float, decisions.teacher_loss[mine])),
-        crossover=crossing(costs, gains, kind, drawn),
-        overtaking=crossing(costs, losses, kind, None if drawn is None else -drawn),
-        incredible=spans(costs, outcome.loss[mine] < floor[mine]),
-        refused=spans(costs, refused[mine]),
+        crossover=crossing(costs, gains, compared.kind, drawn),
+        overtaking=crossing(costs, losses, compared.kind, None if drawn is None else -drawn),
+        incredible=spans(costs, outcome.loss[mine] < compared.floor[mine]),
+        refused=spans(costs, compared.refused[mine]),
     )
 
 

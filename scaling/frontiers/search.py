@@ -1,22 +1,18 @@
-"""The best size, tokens and teacher at every budget of a range, as far as the budgets pay for them."""
+"""The optima at every budget of a range, as far as the budgets pay for them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling.calibration.calibration import Calibration
-from scaling.costs.scenarios import DESCRIPTIONS, Scenario
+from scaling.costs.scenarios import Scenario
 from scaling.errors import InputError
 from scaling.frontiers.crossover import spans, spans_text
-from scaling.planner.candidates import ScenarioWays, Serving
-from scaling.planner.optimizer import Bounds, Optima, Setting, stacked
 from scaling.planner.question import Question
-from scaling.planner.size_search import choose
+from scaling.planner.solve import at_budget, setting_of, solve
 from scaling.planner.uncertainty import Decisions
 from scaling.units import format_power
 
@@ -45,90 +41,53 @@ class Found(NamedTuple):
 
 
 def search(question: Question, calibration: Calibration, costs: Array) -> Found:
-    """The optima at those of the ``costs``, FLOPs, that pay for every way.
+    """Find the optima at those of the ``costs``, FLOPs, that pay for every way.
 
-    Raises :class:`Unpaid` where fewer than two do.
+    Raises:
+        Unpaid: Where fewer than two do.
     """
-    asked = costs
-    costs = np.array([cost for cost in costs if _bounds(question, calibration, cost) is not None])
-    sizes = question.sizes(calibration)
-    alone, tokens = _direct(question, calibration, costs, sizes)
-    pays = tokens >= 1
-    scenarios: list[Scenario] = []
-    optima, warnings = None, []
-    if calibration.distillation and len(costs):
-        optima = _optima(question, calibration, costs, sizes)
-        feasible = np.isfinite(optima.loss)
-        scenarios = [each for k, each in enumerate(question.scenarios) if (feasible[k] & pays).any()]
-        usable = [k for k, each in enumerate(question.scenarios) if each in scenarios]
+    affordable = [float(cost) for cost in costs if _pays(question, calibration, cost)]
+    if not affordable:
+        raise _unpaid(costs)
+    found = solve(question, calibration, affordable)
+    pays = found.direct.tokens >= 1
+    usable, warnings = list[int](), list[str]()
+    if found.optima is not None:
+        feasible = np.isfinite(found.optima.loss)
+        usable = [k for k in range(len(found.ways)) if (feasible[k] & pays).any()]
         warnings = [
-            f"{DESCRIPTIONS.get(each.name, each.name)}: nothing within the constraints fits these budgets"
-            for each in question.scenarios
-            if each not in scenarios
+            f"{way.scenario.title}: nothing within the constraints fits these budgets"
+            for k, way in enumerate(found.ways)
+            if k not in usable
         ]
-        optima = Optima(*(values[usable] for values in optima))
         pays &= feasible[usable].all(axis=0)
-    kept = costs[pays]
+    kept = found.budgets[pays]
     if len(kept) < 2:
-        raise Unpaid(
-            f"budgets of {format_power(asked[0])} to {format_power(asked[-1])} FLOPs do not pay for this "
-            "student at two places: ask for larger ones, or loosen the constraints"
-        )
-    if len(kept) < len(asked):
-        warnings.append(f"left out, as they do not pay for every way: {_left_out(asked, kept)}")
-    decisions = None
-    if optima is not None and scenarios:
-        decided = Optima(*(values[:, pays].ravel() for values in optima))
-        trained = np.repeat([each.pretraining > 0 for each in scenarios], len(kept))
-        beside = (np.tile(values[pays], len(scenarios)) for values in (alone, tokens))
-        decisions = Decisions(*decided[:5], trained, *beside)
-    return Found(kept, alone[pays], tokens[pays], scenarios, decisions, warnings)
-
-
-def _left_out(asked: Array, kept: Array) -> str:
-    return spans_text(spans(asked, ~np.isin(asked, kept)))
-
-
-def _bounds(
-    question: Question, calibration: Calibration, cost: float, scenario: Scenario | None = None
-) -> Bounds | None:
-    """The planner's own at this budget; ``None`` where it pays for nothing."""
-    try:
-        return replace(question, budget=float(cost), target_loss=None).bounds(calibration, scenario)
-    except InputError:
-        return None
-
-
-def _direct(
-    question: Question, calibration: Calibration, costs: Array, sizes: tuple[float, float]
-) -> tuple[Array, Array]:
-    """Parameters and tokens of direct training, by budget."""
-    if not len(costs):
-        return costs, costs
-    bounds = _bounds(question, calibration, costs[-1])
-    serving = Serving(_setting(question, calibration, [bounds]), question.lifetime_tokens)
-    alone = choose(serving.direct_loss, len(costs), sizes, costs, None)[0][:, 0]
-    tokens = [serving.direct_tokens(*at) for at in zip(alone, costs, strict=True)]
-    return alone, np.array(tokens)
-
-
-def _optima(question: Question, calibration: Calibration, costs: Array, sizes: tuple[float, float]) -> Optima:
-    """The best distillations, (scenarios, budgets)."""
-    rows = [scenario for scenario in question.scenarios for _ in costs]
-    each = [
-        _bounds(question, calibration, cost, scenario) for scenario in question.scenarios for cost in costs
-    ]
-    ways = ScenarioWays(Serving(_setting(question, calibration, each), question.lifetime_tokens), rows)
-    budgets = np.tile(costs, len(question.scenarios))
-    size, cost = choose(lambda N, C: ways.optima(N, C).loss, ways.rows, sizes, budgets, None)
-    return Optima(*(values.reshape(-1, len(costs)) for values in ways.optima(size, cost)))
-
-
-def _setting(question: Question, calibration: Calibration, bounds: Sequence[Bounds | None]) -> Setting:
-    known = [each for each in bounds if each is not None]
-    return Setting(
-        supervised=calibration.supervised,
-        law=calibration.law(question.law) if calibration.distillation else None,
-        architecture=question.counting(calibration),
-        bounds=known[0] if len(known) == 1 else stacked(known),
+        raise _unpaid(costs)
+    if len(kept) < len(costs):
+        left_out = spans_text(spans(costs, ~np.isin(costs, kept)))
+        warnings.append(f"left out, as they do not pay for every way: {left_out}")
+    return Found(
+        costs=kept,
+        direct_params=found.direct.params[pays],
+        direct_tokens=found.direct.tokens[pays],
+        scenarios=[found.ways[k].scenario for k in usable],
+        decisions=found.decisions(usable, pays),
+        warnings=warnings,
     )
+
+
+def _unpaid(costs: Array) -> Unpaid:
+    return Unpaid(
+        f"budgets of {format_power(costs[0])} to {format_power(costs[-1])} FLOPs do not pay for this "
+        "student at two places: ask for larger ones, or loosen the constraints"
+    )
+
+
+def _pays(question: Question, calibration: Calibration, cost: float) -> bool:
+    """Return whether a budget pays for a token of the student under every scenario."""
+    try:
+        setting_of([at_budget(question, cost)], calibration, question.scenarios)
+    except InputError:
+        return False
+    return True

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scaling.costs.flops import Architecture
 from scaling.costs.scenarios import Shares, rates
 from scaling.laws import SupervisedLaw
-from scaling.repeated_data import REPETITION_CONSTANT, effective_tokens, elasticity
+from scaling.repeated_data import REPETITION_CONSTANT, elasticity, repeated_tokens_value
 
 Array = NDArray[np.float64]
 NEWTON_STEPS = 5
-"""What error they leave in ln N enters the loss squared."""
+"""Newton steps; the error they leave in ln N enters the loss squared."""
 CONVERGED = 1e-3
 """A step in ln N after which the next, by quadratic convergence, would not be seen."""
 
@@ -88,7 +88,7 @@ def best_teacher(
 
 
 class _Balance(NamedTuple):
-    """Where, along a line of equal price, the loss's two terms fall and rise at the same rate."""
+    """Condition of the best teacher at a price: the loss's two terms fall and rise at the same rate."""
 
     price: Array
     logit_tokens: Array
@@ -98,7 +98,7 @@ class _Balance(NamedTuple):
     architecture: Architecture
 
     def root(self, lower: Array, upper: Array) -> Array:
-        """ln N of least loss between the bounds.
+        """Return ln N of least loss between the bounds.
 
         The imbalance has a pole where logits alone cost the whole price, so Newton steps are taken in the log
         odds of training against logits, where it is nearly straight; without logits that is ln F itself.
@@ -113,7 +113,7 @@ class _Balance(NamedTuple):
         return ln_N
 
     def imbalance(self, ln_N: Array) -> tuple[Array, Array, Array, Array]:
-        """ln(rate at which the data term rises / rate at which the capacity term falls), and its slope.
+        """Return ln(rate at which the data term rises / rate at which the capacity term falls) and its slope.
 
         Also price/(price - logits) and d ln F/d ln N.
         """
@@ -130,7 +130,7 @@ class _Balance(NamedTuple):
             saturation = np.where(
                 np.greater(D, unique), D / (unique * REPETITION_CONSTANT) + response - 1, 0.0
             )
-            D = effective_tokens(D, unique)
+            D = repeated_tokens_value(D, unique)
         data = np.log(s.beta * s.B * np.maximum(response, 1e-300)) - s.beta * np.log(D)
         capacity = np.log(s.alpha * s.A) - s.alpha * ln_N
         value = data + np.log(slope_F * leverage) - capacity
@@ -147,7 +147,7 @@ def _teacher(
     supervised: SupervisedLaw,
     architecture: Architecture,
 ) -> Teacher:
-    """The teacher of this size with all the tokens that the price leaves."""
+    """Return the teacher of this size with all the tokens that the price leaves."""
     fewest, most = box.tokens
     left = price / architecture.forward_flops(params) - logit_tokens
     charged = per_token > 0
@@ -155,5 +155,5 @@ def _teacher(
     slack = -1e-9 * (left + logit_tokens)
     feasible = np.where(charged, tokens >= fewest * (1 - 1e-6), left >= slack)
     tokens = np.where(feasible, tokens, fewest)
-    loss = supervised.loss(params, effective_tokens(tokens, box.unique_tokens))
+    loss = supervised.loss(params, repeated_tokens_value(tokens, box.unique_tokens))
     return Teacher(params, tokens, np.where(feasible, loss, np.inf))

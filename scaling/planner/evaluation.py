@@ -1,4 +1,4 @@
-"""From decisions to a plan: losses with intervals, verdicts, costs, distances from the fitted region."""
+"""Plans from decisions: losses with intervals, verdicts, costs, distances from the fitted region."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scaling.calibration.calibration import Calibration
 from scaling.costs.accounting import accounting
@@ -16,12 +15,10 @@ from scaling.costs.scenarios import Scenario, cost
 from scaling.laws import EffectiveTokensLaw
 from scaling.planner.plan import Direct, Distillation, Interval, NearOptimal, Plan
 from scaling.planner.question import Question
-from scaling.planner.uncertainty import Decisions, Judge, Outcome, place, spanning
+from scaling.planner.uncertainty import Comparison, Decisions, Judge
 from scaling.planner.warnings import cautions
 from scaling.repeated_data import REPETITION_CONSTANT
 from scaling.units import format_number, format_power
-
-UNLIMITED_TOKENS = 1e30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,23 +34,27 @@ class Candidate:
     """nan where unknown."""
     teacher_loss: float
     teacher_is_trained: bool
-    """Whether its loss follows from its size and tokens, and is as uncertain as they make it."""
+    """True if its loss follows from its size and tokens, and is as uncertain as they make it."""
     direct_params: float
     direct_tokens: float
     ranges: Mapping[str, Interval] = field(default_factory=dict)
     dollars: float | None = None
     forward_flops: float | None = None
-    """Of the teacher, FLOPs a token, where they do not follow from its size."""
+    """FLOPs of the teacher's forward pass over one token, where they do not follow from its size."""
     near: NearOptimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Assembly:
-    """Turns candidates into a plan, under one question and calibration."""
+class PlanBuilder:
+    """Builder of the plan of one question under one calibration."""
 
     question: Question
     calibration: Calibration
-    architecture: Architecture
+
+    @property
+    def architecture(self) -> Architecture:
+        """Architecture that FLOPs are counted with."""
+        return self.question.counting(self.calibration)
 
     def plan(
         self,
@@ -62,7 +63,7 @@ class Assembly:
         unreachable: Mapping[str, float] | None = None,
         warnings: Sequence[str] = (),
     ) -> Plan:
-        """The plan; ``directs`` are parameters and tokens of the students trained directly."""
+        """Return the plan; ``directs`` are parameters and tokens of the students trained directly."""
         question, calibration = self.question, self.calibration
         kind = (question.law or calibration.default) if calibration.distillation else None
         alone = tuple(self._direct(params, tokens) for params, tokens in directs)
@@ -114,35 +115,22 @@ class Assembly:
     def _ways(self, candidates: Sequence[Candidate], kind: str) -> tuple[Distillation, ...]:
         names = Decisions._fields
         decisions = Decisions(*(np.array([getattr(c, name) for c in candidates]) for name in names))
-        outcomes = {law: self._judge.outcome(decisions, law) for law in self.calibration.distillation}
-        chances = {law: each.probability() for law, each in outcomes.items()}
+        found = self._judge.compare(decisions, kind, self.question.law)
         pairs = {(each.direct_params, each.direct_tokens) for each in candidates}
         beside = {pair: self._direct(*pair) for pair in pairs}
         ways = (
-            self._way(k, each, outcomes, chances, kind, beside[each.direct_params, each.direct_tokens])
+            self._way(k, each, found, beside[each.direct_params, each.direct_tokens])
             for k, each in enumerate(candidates)
         )
         return tuple(way if way.answered else replace(way, probability=None) for way in ways)
 
-    def _way(
-        self,
-        k: int,
-        of: Candidate,
-        outcomes: Mapping[str, Outcome],
-        chances: Mapping[str, NDArray[np.float64] | None],
-        kind: str,
-        beside: Direct,
-    ) -> Distillation:
-        calibration, architecture = self.calibration, self.architecture
+    def _way(self, k: int, of: Candidate, found: Comparison, beside: Direct) -> Distillation:
+        architecture, where = self.architecture, found.where[k]
         F_S, F_T = (float(architecture.forward_flops(N)) for N in (of.student_params, of.teacher_params))
         F_T = F_T if of.forward_flops is None else of.forward_flops
         spent = cost(of.scenario, F_S, of.student_tokens, F_T, of.teacher_tokens)
-        Ls = self._judge.alone(of.student_params, of.student_tokens)
-        where = place(
-            of.student_params, of.student_tokens, of.teacher_params, of.teacher_tokens, of.teacher_loss, Ls
-        )
+        Ls = float(found.same_data[k])
         measured = bool(self.question.teachers) and not of.teacher_is_trained
-        laws = [kind] if self.question.law else self._judge.beside(kind, where)
         return Distillation(
             name=of.name,
             params=of.student_params,
@@ -150,7 +138,7 @@ class Assembly:
             teacher_params=of.teacher_params,
             teacher_tokens=where.get("teacher_tokens"),
             teacher_loss=of.teacher_loss,
-            loss=spanning([outcomes[law].estimate(k) for law in laws]),
+            loss=found.loss(k),
             student_flops=float(spent.student),
             logits_flops=float(spent.logits)
             if of.dollars is None
@@ -158,17 +146,17 @@ class Assembly:
             teacher_flops=float(spent.teacher),
             serving_flops=F_S * self.question.lifetime_tokens,
             direct=beside,
-            gain=spanning([outcomes[law].gain(k) for law in laws]),
+            gain=found.gain(k),
             same_data_loss=Ls,
-            probability=self._judge.probability(k, chances, where, self.question.law),
-            by_law={law: float(each.loss[k]) for law, each in outcomes.items()},
+            probability=found.probabilities[k],
+            by_law={law: float(each.loss[k]) for law, each in found.outcomes.items()},
             ranges=of.ranges,
-            outside=calibration.region.outside(where, teacher_predicted=not measured),
+            outside=self.calibration.region.outside(where, teacher_predicted=not measured),
             dollars=of.dollars,
             near=of.near,
-            refused=calibration.refuses(kind, of.teacher_loss),
-            floor=float(calibration.supervised.loss(of.student_params, UNLIMITED_TOKENS)),
-            warnings=self._doubts(of, kind, Ls),
+            refused=bool(found.refused[k]),
+            floor=float(found.floor[k]),
+            warnings=self._doubts(of, found.kind, Ls),
         )
 
     def _doubts(self, of: Candidate, kind: str, Ls: float) -> tuple[str, ...]:
@@ -182,7 +170,7 @@ class Assembly:
         )
 
     def _teachers(self, scenarios: Sequence[Scenario]) -> list[str]:
-        """Among which teachers the best was sought."""
+        """Return the bounds within which the best teacher was sought, in sentences."""
         question, texts = self.question, []
         kept = [each for each in scenarios if question.keeps_to_runs(each)]
         if kept and self.calibration.region.teachers():

@@ -1,4 +1,4 @@
-"""Everything nearly as good as the optimum, which is flat: ranges, the cheapest point, real architectures."""
+"""Near-optimal plans: ranges of decisions, the cheapest point, real architectures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.costs.flops import Architecture, ModelShape
-from scaling.planner.candidates import ScenarioWays, Serving
+from scaling.planner.candidates import ChosenTeachers, Serving
 from scaling.planner.evaluation import Candidate
-from scaling.planner.optimizer import Bounds, Optima, Problems, solve
+from scaling.planner.optimizer import Bounds, Optima, Problems, optimize
 from scaling.planner.plan import NearOptimal
-from scaling.planner.size_search import choose
+from scaling.planner.solve import choose
 
 Array = NDArray[np.float64]
 PROFILE = np.geomspace(1e-3, 1e3, 301)
@@ -24,7 +24,7 @@ LARGEST_LADDER = 256
 
 
 def explore(serving: Serving, best: Candidate, budget: float, tolerance: float) -> NearOptimal:
-    """What lies within ``tolerance`` nats/token of the best distillation on ``budget``."""
+    """Return what lies within ``tolerance`` nats/token of the best distillation on ``budget``."""
     setting = serving.setting
     goal = float(_optimum(serving, best, budget, setting.bounds).loss[0]) + tolerance
     ranges = {}
@@ -35,7 +35,7 @@ def explore(serving: Serving, best: Candidate, budget: float, tolerance: float) 
         within = values[held.loss <= goal]
         if len(within):
             ranges[name] = (float(within[0]), float(within[-1]))
-    one = ScenarioWays(serving, [best.scenario])
+    one = ChosenTeachers(serving, [best.scenario], [best.scenario])
     size = (best.student_params, best.student_params)
     _, cheapest = choose(lambda N, C: one.optima(N, C).loss, 1, size, None, goal)
     return NearOptimal(
@@ -47,7 +47,7 @@ def explore(serving: Serving, best: Candidate, budget: float, tolerance: float) 
 
 
 def ladder(architecture: Architecture, low: float, high: float) -> list[ModelShape]:
-    """The real architectures of this family between two sizes, one per number of layers."""
+    """Return the real architectures of this family between two sizes, one per number of layers."""
     shapes = []
     for layers in range(1, LARGEST_LADDER + 1):
         width = round(architecture.aspect_ratio * layers)
@@ -79,7 +79,7 @@ def _ladder(serving: Serving, best: Candidate, budget: float, goal: float) -> tu
 
 
 def _held(bounds: Bounds, name: str, values: Array) -> Bounds:
-    """The bounds with one variable held at a value per problem."""
+    """Return the bounds with one variable held at a value per problem."""
     column = values.reshape(-1, 1)
     changes: Any = {name: (column, column)}
     return replace(bounds, **changes)
@@ -92,4 +92,4 @@ def _optimum(serving: Serving, best: Candidate, budget: float, bounds: Bounds) -
     problems = Problems.of(
         best.student_params, np.full(rows, left), best.scenario.logits, best.scenario.pretraining
     )
-    return solve(replace(serving.setting, bounds=bounds), problems)
+    return optimize(replace(serving.setting, bounds=bounds), problems)

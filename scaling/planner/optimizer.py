@@ -16,10 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling.costs.flops import Architecture
 from scaling.costs.scenarios import cost, rates, teacher_is_free
-from scaling.grid_search import minimise
+from scaling.grid_search import minimize_on_grid
 from scaling.laws import DistillationLaw, SupervisedLaw
 from scaling.planner.best_teacher import TeacherBox, best_teacher
-from scaling.repeated_data import effective_tokens
+from scaling.repeated_data import repeated_tokens_value
 
 Array = NDArray[np.float64]
 T = TypeVar("T")
@@ -44,7 +44,9 @@ class Bounds:
 
 
 def stacked(bounds: Sequence[Bounds]) -> Bounds:
-    """The bounds of as many problems, (P, 1) each; unique tokens are those of the first."""
+    """Return the bounds of as many problems, (P, 1) each; unique tokens are those of the first."""
+    if len(bounds) == 1:
+        return bounds[0]
 
     def column(name: str) -> Any:
         sides = np.array([getattr(each, name) for each in bounds], dtype=np.float64)
@@ -65,7 +67,7 @@ class Setting:
     bounds: Bounds = field(default_factory=Bounds)
 
     def rows(self, block: slice) -> Setting:
-        """The setting of some of the problems, where coefficients or bounds differ between them."""
+        """Return the setting of some of the problems, where coefficients or bounds differ between them."""
         return Setting(
             supervised=_rows(self.supervised, block),
             law=None if self.law is None else _rows(self.law, block),
@@ -74,7 +76,7 @@ class Setting:
         )
 
     def repeated(self, count: int) -> Setting:
-        """The setting of problems of which each is now ``count`` problems in a row."""
+        """Return the setting with each problem repeated ``count`` times in a row."""
         if count == 1:
             return self
 
@@ -90,7 +92,7 @@ def _rows(thing: T, block: slice) -> T:
 
 
 def _mapped(thing: T, change: Callable[[Array], Array]) -> T:
-    """A dataclass with its arrays of shape (P, ...) changed; single rows serve every problem as they are."""
+    """Return a dataclass with its arrays of shape (P, ...) changed; single rows serve every problem."""
 
     def changed(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -113,12 +115,12 @@ class Problems(NamedTuple):
     def of(
         cls, student_params: ArrayLike, budget: ArrayLike, logits: ArrayLike, pretraining: ArrayLike
     ) -> Problems:
-        """Problems from values that broadcast against each other."""
+        """Return problems from values that broadcast against each other."""
         arrays = np.broadcast_arrays(student_params, budget, logits, pretraining)
         return cls(*(np.asarray(array, dtype=np.float64).reshape(-1, 1) for array in arrays))
 
     def rows(self, block: slice) -> Problems:
-        """Some of the problems."""
+        """Return some of the problems."""
         return Problems(*(array[block] for array in self))
 
 
@@ -134,7 +136,7 @@ class Optima(NamedTuple):
 
 
 class Effort(NamedTuple):
-    """How finely to search: points of the first lattice, points of each zoom, zooms."""
+    """Resolution of a search: points of the first lattice, points of each zoom, zooms."""
 
     first: int
     zoom: int
@@ -149,25 +151,27 @@ BLOCK = 8192
 """Lattice points evaluated at once, so that they stay in the cache."""
 
 
-def solve(setting: Setting, problems: Problems, effort: Effort = EXACT) -> Optima:
-    """The optimum of every problem, shape (P,)."""
+def optimize(setting: Setting, problems: Problems, effort: Effort = EXACT) -> Optima:
+    """Return the optimum of every problem, shape (P,)."""
     count, step = len(problems.budget), max(1, BLOCK // effort.first)
     if count <= step:
-        return _solve(setting, problems, effort)
+        return _optimize(setting, problems, effort)
     blocks = [slice(start, start + step) for start in range(0, count, step)]
-    parts = [_solve(setting.rows(block), problems.rows(block), effort) for block in blocks]
+    parts = [_optimize(setting.rows(block), problems.rows(block), effort) for block in blocks]
     return Optima(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _solve(setting: Setting, problems: Problems, effort: Effort) -> Optima:
+def _optimize(setting: Setting, problems: Problems, effort: Effort) -> Optima:
     floor = _cheapest_logits(setting, problems)
     low, high = _search_range(setting, problems, floor)
-    best = minimise(lambda split: distil(setting, problems, split, floor).loss, low, high, **effort._asdict())
+    best = minimize_on_grid(
+        lambda split: distil(setting, problems, split, floor).loss, low, high, **effort._asdict()
+    )
     return Optima(*(values[:, 0] for values in distil(setting, problems, best, floor)))
 
 
 def distil(setting: Setting, problems: Problems, split: Array, floor: Array) -> Optima:
-    """The distillations, shape (P, K), that follow from the teacher's part of the budget.
+    """Return the distillations, shape (P, K), that follow from the teacher's part of the budget.
 
     ``split``, shape (P, K), is ln(teacher's part / student's part). Three refinements:
 
@@ -199,7 +203,7 @@ def distil(setting: Setting, problems: Problems, split: Array, floor: Array) -> 
     L_T = np.maximum(teacher.loss, best_known)
     feasible = np.isfinite(L_T) & np.less_equal(L_T, worst * (1 + 1e-12)) & (tokens >= fewest * (1 - 1e-9))
     L_T = np.where(feasible, L_T, 2.0 * setting.supervised.E)
-    seen = effective_tokens(tokens, bounds.student_unique_tokens)
+    seen = repeated_tokens_value(tokens, bounds.student_unique_tokens)
     assert setting.law is not None
     loss = setting.law.loss(problems.student_params, seen, L_T, setting.supervised)
     loss = np.where(feasible, loss, np.inf)
@@ -214,10 +218,10 @@ def distil(setting: Setting, problems: Problems, split: Array, floor: Array) -> 
 
 
 def direct(setting: Setting, student_params: ArrayLike, budget: ArrayLike) -> tuple[Array, Array]:
-    """Tokens and loss of the student trained directly, without a teacher, on the whole budget."""
+    """Return tokens and loss of the student trained directly, without a teacher, on the whole budget."""
     step_flops = setting.architecture.training_flops(student_params)
     tokens = np.minimum(np.asarray(budget) / step_flops, setting.bounds.student_tokens[1])
-    seen = effective_tokens(tokens, setting.bounds.student_unique_tokens)
+    seen = repeated_tokens_value(tokens, setting.bounds.student_unique_tokens)
     return tokens, setting.supervised.loss(student_params, seen)
 
 
@@ -227,7 +231,7 @@ def _with_a_price(problems: Problems) -> Problems:
 
 
 def _cheapest_logits(setting: Setting, problems: Problems) -> Array:
-    """The smallest teacher's logits over the student's part of the budget; tiny where they cost nothing."""
+    """Return the smallest teacher's logits over the student's part of the budget; tiny if they are free."""
     F, most = setting.architecture.forward_flops, setting.bounds.student_tokens[1]
     step_flops, rate, _ = rates(problems, F(problems.student_params), F(setting.bounds.teacher_params[0]))
     odds = rate / step_flops
@@ -238,7 +242,7 @@ def _cheapest_logits(setting: Setting, problems: Problems) -> Array:
 
 
 def _search_range(setting: Setting, problems: Problems, floor: Array) -> tuple[Array, Array]:
-    """The splits between the cheapest and the dearest teacher in the box."""
+    """Return the splits between the cheapest and the most expensive teacher in the box."""
     bounds, F = setting.bounds, setting.architecture.forward_flops
     free, trained = teacher_is_free(problems), problems.pretraining > 0
     F_S, charged = F(problems.student_params), _with_a_price(problems)

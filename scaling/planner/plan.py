@@ -1,4 +1,4 @@
-"""The planner's answer: what to do, at what cost, with which loss, and how far to trust it."""
+"""Answers of the planner: verdicts, costs, losses, and how far to trust them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COLUMNS = (
     *("student_flops", "logits_flops", "teacher_flops", "serving_flops", "flops"),
     *("logits_dollars", "outside_region"),
 )
-"""Of a plan's flat rows."""
+"""Columns of a plan's flat rows."""
 
 Interval = tuple[float, float]
 
@@ -71,12 +71,12 @@ class Direct:
 
     @property
     def flops(self) -> float:
-        """Everything that is charged."""
+        """FLOPs of everything that is charged."""
         return self.training_flops + self.serving_flops
 
     @property
     def own_flops(self) -> float:
-        """What is computed on one's own devices: everything."""
+        """FLOPs on one's own devices: everything."""
         return self.flops
 
     @property
@@ -87,13 +87,13 @@ class Direct:
 
     @property
     def known(self) -> bool:
-        """Whether it lies near enough to the fitted runs."""
+        """True if it lies near enough to the fitted runs."""
         return not is_too_far(self.outside)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NearOptimal:
-    """What lies within a chosen loss of an optimum; the optimum is flat, so much does."""
+    """Decisions within a chosen loss of an optimum, which is flat."""
 
     tolerance: float
     """nats/token above the optimum."""
@@ -134,8 +134,7 @@ class Distillation:
     same_data_loss: float
     """Loss of direct training on the same student tokens, which costs less compute."""
     probability: float | None
-    """That the distilled student ends below the directly trained one; ``None`` without uncertainty, or where
-    nothing can be said."""
+    """Probability that the distilled student ends below the directly trained one; ``None`` if unknown."""
     by_law: Mapping[str, float]
     """The student's loss under each law of the calibration."""
     ranges: Mapping[str, Interval] = field(default_factory=dict)
@@ -147,19 +146,19 @@ class Distillation:
     that money buys, or 0 where that is unknown."""
     near: NearOptimal | None = None
     refused: bool = False
-    """Whether the law that decided says nothing of teachers so much better than those it was fitted to."""
+    """True if the law that decided says nothing of teachers so much better than those it was fitted to."""
     floor: float = 0.0
-    """What direct training of this size approaches with unlimited data, nats/token."""
+    """Loss that direct training of this size approaches with unlimited data, nats/token."""
     warnings: tuple[str, ...] = ()
 
     @property
     def flops(self) -> float:
-        """Everything that is charged."""
+        """FLOPs of everything that is charged."""
         return self.student_flops + self.logits_flops + self.teacher_flops + self.serving_flops
 
     @property
     def own_flops(self) -> float:
-        """What is computed on one's own devices: everything but logits that somebody else serves."""
+        """FLOPs on one's own devices: everything but logits that somebody else serves."""
         return self.flops if self.dollars is None else self.flops - self.logits_flops
 
     @property
@@ -177,17 +176,17 @@ class Distillation:
 
     @property
     def credible(self) -> bool:
-        """Whether the loss respects what unlimited data would give; a law extrapolated far may not."""
+        """True if the loss respects what unlimited data would give; a law extrapolated far may not."""
         return self.loss.value >= self.floor
 
     @property
     def known(self) -> bool:
-        """Whether this way and the direct training beside it lie near enough to the fitted runs."""
+        """True if this way and the direct training beside it lie near enough to the fitted runs."""
         return not is_too_far(self.outside) and self.direct.known
 
     @property
     def answered(self) -> bool:
-        """Whether a verdict can rest on this."""
+        """True if a verdict can rest on this."""
         return self.credible and self.known and not self.refused
 
     @property
@@ -204,7 +203,7 @@ class Distillation:
         return DIRECT if self.probability <= 1 - CONFIDENT else CLOSE
 
     def row(self) -> dict[str, Any]:
-        """One flat row; numbers in full, units in the names."""
+        """Return one flat row; numbers in full, units in the names."""
         return {
             "way": self.name,
             "verdict": self.verdict,
@@ -231,7 +230,7 @@ class Plan:
     """The answer to a question: direct training and the ways to distil."""
 
     calibration: str
-    """Its name."""
+    """Name of the calibration."""
     law: str | None
     """Kind of distillation law; ``None`` for a calibration of supervised training alone."""
     budget: float | None
@@ -251,14 +250,14 @@ class Plan:
     student_unique_tokens: float | None = None
     """Distinct tokens for the student, where they are limited."""
     accounting: Accounting | None = None
-    """What FLOPs are reckoned with, and where its numbers come from."""
+    """Numbers that FLOPs are counted with, and their origins."""
     assumptions: tuple[str, ...] = ()
-    """What was taken for granted, in sentences."""
+    """Assumptions, in sentences."""
     warnings: tuple[str, ...] = ()
-    """What to beware of, in sentences."""
+    """Warnings, in sentences."""
 
     def epochs(self, tokens: float) -> float:
-        """How often the student sees its data; 1 where that is not limited."""
+        """Return how often the student sees its data; 1 where that is not limited."""
         return max(1.0, tokens / self.student_unique_tokens) if self.student_unique_tokens else 1.0
 
     @property
@@ -312,7 +311,7 @@ class Plan:
         return texts
 
     def ranked(self) -> Plan:
-        """The same plan, the best way to distil first: of least compute for a target, else of least loss.
+        """Return the plan with the best way to distil first: least compute for a target, else least loss.
 
         Ways without an answer come last.
         """
@@ -323,7 +322,7 @@ class Plan:
         return replace(self, distillations=tuple(sorted(self.distillations, key=merit)))
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row per way, direct training first; numbers in full, units in the names."""
+        """Return one flat row per way, direct training first; numbers in full, units in the names."""
         ways = [way.row() for way in self.distillations]
         firsts = [
             {
@@ -342,7 +341,7 @@ class Plan:
         return [{name: first.get(name) for name in COLUMNS} for first in firsts] + ways
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain values for JSON."""
+        """Return everything as plain values for JSON."""
         content: dict[str, Any] = as_plain(self)
         content["headline"] = self.headline
         for way, values in zip(self.distillations, content["distillations"], strict=True):
@@ -351,7 +350,7 @@ class Plan:
         return content
 
     def to_frame(self) -> pandas.DataFrame:
-        """The rows as a pandas table."""
+        """Return the rows as a pandas table."""
         import pandas
 
         return pandas.DataFrame(self.rows())
@@ -370,13 +369,13 @@ class Plan:
 
 
 def beyond(outside: Mapping[str, float]) -> str:
-    """The variables that lie far outside the fitted region and by how many times; empty if none does."""
+    """Return the variables far outside the fitted region and by how many times; empty if there are none."""
     far = {name: factor for name, factor in outside.items() if factor > FAR}
     return ", ".join(f"{name.replace('_', ' ')} {format_times(factor)}" for name, factor in far.items())
 
 
 def is_too_far(outside: Mapping[str, float]) -> bool:
-    """Whether a variable lies so far outside the fitted region that nothing can be said."""
+    """Return whether a variable lies so far outside the fitted region that nothing can be said."""
     return max(outside.values(), default=1.0) > TOO_FAR
 
 

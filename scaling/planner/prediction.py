@@ -14,7 +14,7 @@ from scaling.errors import InputError
 from scaling.laws import EffectiveTokensLaw
 from scaling.planner.plan import Estimate, beyond
 from scaling.planner.teacher_catalogue import check_teacher_loss
-from scaling.planner.uncertainty import Decisions, Judge, place
+from scaling.planner.uncertainty import Decisions, Judge, region_values
 from scaling.to_plain import as_plain
 from scaling.units import check_params, format_number, parse_quantity, parse_tokens
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """What a calibration says of one student."""
+    """Predicted losses of one student under a calibration."""
 
     calibration: str
     student_params: float
@@ -50,18 +50,18 @@ class Prediction:
         return f"{'; '.join(parts)}; calibration {self.calibration}."
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain values for JSON."""
+        """Return everything as plain values for JSON."""
         return {**as_plain(self)}
 
     def to_frame(self) -> pandas.DataFrame:
-        """One row per loss, as a pandas table; nats/token."""
+        """Return one row per loss, as a pandas table; nats/token."""
         import pandas
 
         rows = [{"what": name, **as_plain(loss)} for name, loss in self.losses.items()]
         return pandas.DataFrame(rows)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Header and cells, rounded for a person."""
+        """Return header and cells, rounded for a person."""
         return ["what", "loss (90 %), nats/token"], [[name, str(loss)] for name, loss in self.losses.items()]
 
     def _repr_html_(self) -> str:
@@ -79,7 +79,7 @@ def predict(
     teacher_params: float | str | None = None,
     teacher_tokens: float | str | None = None,
 ) -> Prediction:
-    """The student's loss alone, and with a teacher of known or predicted loss, if one is given.
+    """Predict the student's loss alone, and with a teacher of known or predicted loss if one is given.
 
     Sizes, tokens and the loss are numbers or texts such as ``300M``; tokens also ratios such as ``20:1``.
 
@@ -126,7 +126,7 @@ def predict(
                     f"the teacher's loss {L_T:.3f} is above the {alone:.3f} that the student reaches alone: "
                     f"the {kind} law knows no student better than its teacher"
                 )
-        where = place(student_params, student_tokens, N_T, D_T, L_T, alone)
+        where = region_values(student_params, student_tokens, N_T, D_T, L_T, alone)
     outside = calibration.region.outside(where, teacher_predicted=not measured)
     if beyond(outside):
         warnings.append(f"extrapolated beyond the fitted runs: {beyond(outside)}")

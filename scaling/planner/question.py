@@ -1,4 +1,4 @@
-"""What a planner can be asked, and the bounds a question leaves open."""
+"""Questions to the planner, and the bounds of the variables they leave open."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from scaling.costs.flops import Architecture
 from scaling.costs.scenarios import SCENARIOS, Scenario, scenario
 from scaling.errors import InputError
 from scaling.planner.optimizer import Bounds
-from scaling.planner.size_search import LARGEST_BUDGET
 from scaling.planner.teacher_catalogue import KnownTeacher
 from scaling.to_plain import as_plain
 from scaling.units import (
@@ -28,17 +27,19 @@ from scaling.units import (
 )
 
 CONSTRAINED = ("student_params", "student_tokens", "teacher_params", "teacher_tokens", "teacher_loss")
+LARGEST_BUDGET = 1e36
+"""FLOPs; no larger one is asked for, or searched for a target."""
 LONGEST_TEACHER = 10.0
-"""How many times longer than the longest fitted run a teacher may have been trained, unless asked."""
+"""Factor beyond the longest fitted run up to which a teacher may have been trained, unless asked."""
 SIZES = (1e-2, 1e3)
-"""How far below and above all known sizes a model may lie, unless the question says."""
+"""Factors below and above all known sizes within which a model may lie, unless the question says."""
 CHINCHILLA = 20.0
 """Tokens per parameter of a model trained well, where nothing better is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """A student and a budget or a target: what is the best way?
+    """Question for the best way to train a student on a budget or to a target.
 
     What is left open is chosen by the planner: the student's size, the budget (given a target), the teacher.
     """
@@ -51,7 +52,7 @@ class Question:
     target_loss: float | None = None
     """nats/token to reach as cheaply as possible, in place of a budget."""
     scenarios: tuple[Scenario, ...] = tuple(SCENARIOS.values())
-    """Which of the teacher's costs are charged; each is answered."""
+    """Scenarios of the teacher's costs that are charged; each is answered."""
     law: str | None = None
     """Kind of distillation law; the calibration's default if not given."""
     constraints: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
@@ -61,21 +62,21 @@ class Question:
     family: tuple[float, ...] = ()
     """Sizes of students that share one teacher and the budget, in place of ``student_params``."""
     weights: tuple[float, ...] = ()
-    """How much the loss of each member of the family counts; equally if not given."""
+    """Weight of the loss of each member of the family; equal if not given."""
     lifetime_tokens: float = 0.0
     """Tokens the student will serve; each costs a forward pass from the budget."""
     student_unique_tokens: float = math.inf
     """Distinct tokens the student can see; more are repetitions."""
     teacher_unique_tokens: float = math.inf
-    """The same for a teacher that is trained."""
+    """Distinct tokens that a teacher can see if it is trained."""
     flops_per_dollar: float = 0.0
-    """What a dollar computes, to weigh logits that are bought against training; 0 leaves prices aside."""
+    """FLOPs a dollar computes, to weigh logits that are bought against training; 0 leaves prices aside."""
     tolerance: float | None = None
     """nats/token; if given, everything within it of the optimum is explored."""
     architecture: Architecture | None = None
     """For FLOPs; the calibration's if not given."""
     extrapolate: bool = False
-    """Whether a teacher that exists may lie outside the fitted runs where no constraint says."""
+    """True if a teacher that exists may lie outside the fitted runs where no constraint says."""
 
     def __post_init__(self) -> None:
         self._read()
@@ -186,11 +187,11 @@ class Question:
             raise InputError("family: sizes and weights must be positive and finite")
 
     def counting(self, calibration: Calibration) -> Architecture:
-        """The architecture to count FLOPs with."""
+        """Return the architecture to count FLOPs with."""
         return self.architecture or calibration.architecture
 
     def sizes(self, calibration: Calibration) -> Range:
-        """Bounds of the student's parameters; equal ones where it is given."""
+        """Return bounds of the student's parameters; equal ones where it is given."""
         if self.student_params is not None:
             return self.student_params, self.student_params
         region = calibration.region
@@ -198,7 +199,7 @@ class Question:
         return _tighten((known[0] * SIZES[0], known[1] * SIZES[1]), self.constraints.get("student_params"))
 
     def bounds(self, calibration: Calibration, under: Scenario | None = None) -> Bounds:
-        """Bounds of every variable, under one scenario where it matters.
+        """Return bounds of every variable, under one scenario where it matters.
 
         Those that the question leaves open come from it and from the fitted region. No teacher is trained on
         more than ``LONGEST_TEACHER`` times the tokens of the longest fitted run, or on more than the budget
@@ -237,7 +238,7 @@ class Question:
         )
 
     def keeps_to_runs(self, scenario: Scenario) -> bool:
-        """Whether the teacher of this scenario stays within the fitted runs: it exists already."""
+        """Return whether the teacher of this scenario stays within the fitted runs: it exists already."""
         return scenario.pretraining == 0 and not self.extrapolate
 
     def _reference_size(self) -> float:

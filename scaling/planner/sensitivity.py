@@ -1,4 +1,4 @@
-"""What the assumed numbers of the FLOP accounting change in a plan: tokens, compute, verdicts."""
+"""Effect of assumed numbers of the FLOP accounting on a plan: tokens, compute, verdicts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scaling.planner.question import Question
 from scaling.units import format_number, format_power
 
 MOST_VERDICTS = 2
-"""That change, and are all named."""
+"""Changed verdicts up to which all are named."""
 
 
 def assumption_effect(
@@ -23,7 +23,7 @@ def assumption_effect(
     answer: Plan,
     planned: Callable[[Question], Plan],
 ) -> str:
-    """What the assumed numbers would change in ``answer``, in a sentence; empty where none is assumed.
+    """Return the effect of assumed numbers on ``answer``, in a sentence; empty where none is assumed.
 
     The question is ``planned`` again where a token costs least and most within the plausible ranges.
     """
@@ -44,7 +44,7 @@ def assumption_effect(
 
 
 def _moved(answer: Plan, ends: Sequence[Plan]) -> str:
-    """How far the tokens of direct training move, or its compute where a loss is aimed at."""
+    """Return how far the tokens of direct training move, or its compute for a target loss."""
     known = [end.direct[0] for end in ends if end.direct]
     if not answer.direct or not known:
         return ""
@@ -60,7 +60,7 @@ def _span(ends: Sequence[str]) -> str:
 
 
 def _verdicts(answer: Plan, ends: Sequence[Plan]) -> str:
-    """Which verdicts change, and to what."""
+    """Return the verdicts that change, in words."""
     texts: list[str] = []
     for way in answer.distillations:
         others = [each.verdict for end in ends for each in end.distillations if each.name == way.name]

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from scaling.calibration.calibration import Calibration
 from scaling.costs.scenarios import PRETRAINING, Scenario, cost, rates, teacher_is_free
 from scaling.errors import InputError
-from scaling.grid_search import minimise
+from scaling.grid_search import minimize_on_grid
 from scaling.planner.best_teacher import TeacherBox, best_teacher
 from scaling.planner.evaluation import Candidate
 from scaling.planner.optimizer import Setting
 from scaling.planner.question import Question
-from scaling.repeated_data import REPETITION_CONSTANT, effective_tokens, elasticity
+from scaling.repeated_data import REPETITION_CONSTANT, elasticity, repeated_tokens_value
 from scaling.units import format_number
 
 Array = NDArray[np.float64]
@@ -45,7 +45,7 @@ class _Shared(NamedTuple):
 
 
 def share_teacher(question: Question, calibration: Calibration, setting: Setting) -> Shared:
-    """Direct training of every member, and the members distilled from the best common teacher by scenario."""
+    """Return direct training of every member, and the members distilled from the best common teachers."""
     sizes = np.array(question.family)
     weights = np.array(question.weights or np.ones(len(sizes)))
     weights = weights / weights.sum()
@@ -85,7 +85,7 @@ def share_teacher(question: Question, calibration: Calibration, setting: Setting
 
 
 def _best(setting: Setting, scenario: Scenario, sizes: Array, weights: Array, budget: float) -> _Shared:
-    """The common teacher of least weighted loss: its size outside, its tokens inside.
+    """Return the common teacher of least weighted loss: its size is searched outside, its tokens inside.
 
     Where teachers are free, only those are looked at that are cheapest for their loss.
     """
@@ -97,7 +97,9 @@ def _best(setting: Setting, scenario: Scenario, sizes: Array, weights: Array, bu
     def trained_for(ln_N: Array) -> Array:
         column = ln_N.reshape(-1, 1)
         ends = (np.full_like(column, np.log(end)) for end in tokens)
-        best = minimise(lambda ln_D: at(column, ln_D).weighted, *ends, first=SPLIT_LATTICE, zooms=ZOOMS)
+        best = minimize_on_grid(
+            lambda ln_D: at(column, ln_D).weighted, *ends, first=SPLIT_LATTICE, zooms=ZOOMS
+        )
         return best.reshape(ln_N.shape)
 
     def costing(ln_price: Array) -> _Shared:
@@ -109,9 +111,11 @@ def _best(setting: Setting, scenario: Scenario, sizes: Array, weights: Array, bu
     if teacher_is_free(scenario):
         prices = map(setting.architecture.training_flops, params, tokens)
         ends = (np.full((1, 1), np.log(price)) for price in prices)
-        return costing(minimise(lambda ln_price: costing(ln_price).weighted, *ends, zooms=ZOOMS))
+        return costing(minimize_on_grid(lambda ln_price: costing(ln_price).weighted, *ends, zooms=ZOOMS))
     ends = (np.full((1, 1), np.log(end)) for end in params)
-    size = minimise(lambda ln_N: at(ln_N, trained_for(ln_N)).weighted, *ends, first=SIZE_LATTICE, zooms=ZOOMS)
+    size = minimize_on_grid(
+        lambda ln_N: at(ln_N, trained_for(ln_N)).weighted, *ends, first=SIZE_LATTICE, zooms=ZOOMS
+    )
     return at(size, trained_for(size))
 
 
@@ -124,10 +128,10 @@ def _shared(
     params: Array,
     tokens: Array,
 ) -> _Shared:
-    """What the students make of this teacher; inf where it costs too much."""
+    """Return the students that this teacher lets be trained; their loss is inf where it costs too much."""
     params, tokens = np.broadcast_arrays(params, tokens)
     bounds, F = setting.bounds, setting.architecture.forward_flops
-    taught = effective_tokens(tokens, bounds.teacher_unique_tokens)
+    taught = repeated_tokens_value(tokens, bounds.teacher_unique_tokens)
     L_T = np.maximum(setting.supervised.loss(params, taught), bounds.teacher_loss[0])
     F_T = F(params)[..., None]
     left = budget - cost(scenario, 0.0, 0.0, F_T[..., 0], tokens).teacher
@@ -136,7 +140,7 @@ def _shared(
     feasible = (left >= rate.sum(axis=-1)) & np.less_equal(L_T, bounds.teacher_loss[1])
     left = np.where(feasible, left, rate.sum(axis=-1))
     student_tokens = _spread(setting, sizes, weights, rate, left, L_T)
-    seen = effective_tokens(student_tokens, bounds.student_unique_tokens)
+    seen = repeated_tokens_value(student_tokens, bounds.student_unique_tokens)
     assert setting.law is not None
     losses = setting.law.loss(sizes, seen, L_T[..., None], setting.supervised)
     weighted = np.where(feasible, losses @ weights, np.inf)
@@ -146,12 +150,12 @@ def _shared(
 def _spread(
     setting: Setting, sizes: Array, weights: Array, rate: Array, budget: Array, L_T: Array | None
 ) -> Array:
-    """Tokens of every student, (..., S), that spend ``budget`` (...) at ``rate`` FLOPs a token (..., S)."""
+    """Return each student's tokens, (..., S), that spend ``budget``, (...), at ``rate``, FLOPs a token."""
     unique = setting.bounds.student_unique_tokens
     share = np.broadcast_to(weights, rate.shape)
     for _ in range(SHARING_STEPS):
         tokens = share * budget[..., None] / rate
-        seen = effective_tokens(tokens, unique)
+        seen = repeated_tokens_value(tokens, unique)
         if L_T is None:
             slope = setting.supervised.derivatives(sizes, seen).inputs["D"]
         else:

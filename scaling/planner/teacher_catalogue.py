@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,11 @@ class KnownTeacher:
     tokens: float | None = None
     """Tokens it was trained on; with ``params`` they predict the loss where none is given."""
     dollars_per_million_tokens: float | None = None
-    """What its logits cost where somebody else serves it, US dollars."""
+    """Price of its logits where somebody else serves it, US dollars."""
     vocab: int | None = None
     """Vocabulary size; token-level distillation needs the student's."""
     active_params: float | None = None
-    """Those of its parameters that a token meets, of a mixture of experts."""
+    """Parameters that a token meets, of a mixture of experts."""
     forward_flops: float | None = None
     """FLOPs a token of its forward pass, where that is known better than from its parameters."""
 
@@ -140,8 +141,29 @@ def _size(name: str) -> float:
         raise unknown_model(name) from None
 
 
+def with_vocabulary(
+    teachers: Sequence[KnownTeacher], vocab: int
+) -> tuple[list[KnownTeacher], tuple[str, ...]]:
+    """Return the teachers that share the student's vocabulary, or have an unknown one, and a warning.
+
+    Raises:
+        InputError: If none is left.
+    """
+    usable = [teacher for teacher in teachers if teacher.vocab in (None, vocab)]
+    other = [f"{teacher.name} ({teacher.vocab})" for teacher in teachers if teacher not in usable]
+    if not other:
+        return usable, ()
+    text = (
+        f"left out for another vocabulary than the student's {vocab}: {', '.join(other)}; "
+        "token-level distillation needs the same one"
+    )
+    if not usable:
+        raise InputError(f"no teacher can be used: all {text}")
+    return usable, (text,)
+
+
 def read_catalogue(path: str | Path) -> tuple[KnownTeacher, ...]:
-    """Teachers from a CSV whose columns are the fields of :class:`KnownTeacher`; empty cells are unknown."""
+    """Read teachers from a CSV with the fields of :class:`KnownTeacher`; empty cells are unknown."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -151,7 +173,7 @@ def read_catalogue(path: str | Path) -> tuple[KnownTeacher, ...]:
 
 
 def parse_catalogue(text: str, where: str = "catalogue") -> tuple[KnownTeacher, ...]:
-    """The same from the table's text, with commas or (as pasted from a sheet) tabs between its cells."""
+    """Read teachers from a table's text, with commas or (as pasted from a sheet) tabs between its cells."""
     separator = "\t" if "\t" in text.partition("\n")[0] else ","
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)

@@ -1,4 +1,4 @@
-"""What a calibration's draws say about decisions already taken.
+"""Uncertainty of decisions already taken, from a calibration's draws.
 
 A decision is evaluated, not taken again, under every draw: coefficients are uncertain when one decides. To
 that the spread of runs around the law is added, so an interval is for one run and a probability compares two.
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from scaling.calibration.calibration import SUPERVISED, Calibration
 from scaling.planner.plan import Estimate
-from scaling.repeated_data import effective_tokens
+from scaling.repeated_data import repeated_tokens_value
 
 Array = NDArray[np.float64]
 COVERAGE = 0.9
+UNLIMITED_TOKENS = 1e30
 NOISE_SEED = 0
 
 _normal_cdf = np.frompyfunc(lambda z: 0.5 * math.erfc(-z / math.sqrt(2)), 1, 1)
@@ -35,7 +36,7 @@ class Decisions(NamedTuple):
     teacher_tokens: Array
     teacher_loss: Array
     teacher_is_trained: NDArray[np.bool_]
-    """Whether the teacher's loss follows from its size and tokens; otherwise it is known."""
+    """True if the teacher's loss follows from its size and tokens; otherwise it is known."""
     direct_params: Array
     direct_tokens: Array
 
@@ -52,19 +53,19 @@ class Outcome(NamedTuple):
     direct_noise: float
 
     def estimate(self, k: int) -> Estimate:
-        """The loss of distillation ``k``, for one run."""
+        """Return the loss of distillation ``k``, for one run."""
         draws = None if self.loss_draws is None else self.loss_draws[:, k]
         return estimate(self.loss[k], draws, self.noise)
 
     def gain(self, k: int) -> Estimate:
-        """How much lower the distilled run ends."""
+        """Return how much lower distilled run ``k`` ends, nats/token."""
         draws = None
         if self.loss_draws is not None and self.direct_draws is not None:
             draws = self.direct_draws[:, k] - self.loss_draws[:, k]
         return estimate(self.direct[k] - self.loss[k], draws, math.hypot(self.noise, self.direct_noise))
 
     def probability(self) -> Array | None:
-        """That the distilled run ends below the directly trained one, shape (K,)."""
+        """Return the probability that the distilled run ends below the directly trained one, shape (K,)."""
         noise = math.hypot(self.noise, self.direct_noise)
         if self.loss_draws is None or self.direct_draws is None:
             if noise == 0:
@@ -76,6 +77,36 @@ class Outcome(NamedTuple):
         return np.asarray(np.mean(_normal_cdf(gains / noise).astype(np.float64), axis=0))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """K distillations beside direct training, under every law of a calibration."""
+
+    kind: str
+    """The law that decided."""
+    outcomes: Mapping[str, Outcome]
+    """By law."""
+    laws: Sequence[Sequence[str]]
+    """Laws that the intervals of each distillation span, its own first."""
+    where: Sequence[Mapping[str, float]]
+    """Each distillation in the variables of a region."""
+    probabilities: Sequence[float | None]
+    """Probability that distilling ends below direct training, by distillation."""
+    same_data: Array
+    """Loss of direct training on the same student tokens, shape (K,), nats/token."""
+    floor: Array
+    """Loss of direct training on unlimited data, shape (K,), nats/token."""
+    refused: NDArray[np.bool_]
+    """True where the teacher is so much better than those fitted that the law says nothing, shape (K,)."""
+
+    def loss(self, k: int) -> Estimate:
+        """Return the loss of distillation ``k``, nats/token."""
+        return spanning([self.outcomes[law].estimate(k) for law in self.laws[k]])
+
+    def gain(self, k: int) -> Estimate:
+        """Return how much lower distillation ``k`` ends than direct training, nats/token."""
+        return spanning([self.outcomes[law].gain(k) for law in self.laws[k]])
+
+
 @dataclass(frozen=True, slots=True)
 class Judge:
     """Evaluates decisions under a calibration."""
@@ -84,8 +115,35 @@ class Judge:
     student_unique_tokens: float = math.inf
     teacher_unique_tokens: float = math.inf
 
+    def compare(self, decisions: Decisions, kind: str, asked: str | None = None) -> Comparison:
+        """Compare distillations with direct training.
+
+        Args:
+            decisions: The distillations, and the direct training beside each.
+            kind: The law that decided.
+            asked: The law that was asked for; intervals and probabilities then rest on no other.
+        """
+        laws, supervised = self.calibration.distillation, self.calibration.supervised
+        seen = repeated_tokens_value(decisions.student_tokens, self.student_unique_tokens)
+        same_data = supervised.loss(decisions.student_params, seen)
+        where = [region_values(*values) for values in zip(*decisions[:5], same_data, strict=True)]
+        outcomes = {law: self.outcome(decisions, law) for law in laws}
+        chances = {law: each.probability() for law, each in outcomes.items()}
+        return Comparison(
+            kind=kind,
+            outcomes=outcomes,
+            laws=[[kind] if asked else self.spanned(kind, values) for values in where],
+            where=where,
+            probabilities=[self.probability(k, chances, at, asked) for k, at in enumerate(where)],
+            same_data=same_data,
+            floor=supervised.loss(decisions.student_params, UNLIMITED_TOKENS),
+            refused=np.array(
+                [self.calibration.refuses(kind, L_T) for L_T in decisions.teacher_loss], dtype=bool
+            ),
+        )
+
     def outcome(self, decisions: Decisions, kind: str) -> Outcome:
-        """What the law of this kind and the supervised law expect of the decisions."""
+        """Return the losses of the decisions under the law of this kind and the supervised law."""
         known = self.calibration.residual_sd
         loss, direct = self._losses(decisions, kind, sampled=False)
         loss_draws = direct_draws = None
@@ -95,29 +153,31 @@ class Judge:
         return Outcome(loss, direct, loss_draws, direct_draws, noise, direct_noise)
 
     def alone(self, params: float, tokens: float) -> float:
-        """The point loss of training directly, nats/token."""
+        """Return the point loss of training directly, nats/token."""
         return float(
-            self.calibration.supervised.loss(params, effective_tokens(tokens, self.student_unique_tokens))
+            self.calibration.supervised.loss(
+                params, repeated_tokens_value(tokens, self.student_unique_tokens)
+            )
         )
 
     def direct(self, params: float, tokens: float) -> Estimate:
-        """What the supervised law expects of training directly."""
+        """Return the loss of training directly under the supervised law."""
         calibration = self.calibration
-        seen = effective_tokens(tokens, self.student_unique_tokens)
+        seen = repeated_tokens_value(tokens, self.student_unique_tokens)
         draws = None
         if calibration.draw_count:
             draws = calibration.sampled_supervised().loss(params, seen)[:, 0]
         value = float(calibration.supervised.loss(params, seen))
         return estimate(value, draws, calibration.residual_sd.get(SUPERVISED, 0.0))
 
-    def beside(self, kind: str, where: Mapping[str, float]) -> list[str]:
-        """The laws whose losses an interval spans: that of ``kind``, then others that have a say there."""
+    def spanned(self, kind: str, where: Mapping[str, float]) -> list[str]:
+        """Return the laws whose losses an interval spans: that of ``kind``, then others that count there."""
         return [kind, *(law for law in self.calibration.votes(**where) if law != kind)]
 
     def probability(
         self, k: int, chances: Mapping[str, Array | None], where: Mapping[str, float], asked: str | None
     ) -> float | None:
-        """Of decision ``k`` under the law asked for; else averaged over those that have a say there.
+        """Return the probability of distillation ``k``, of one law or averaged over those that count.
 
         ``chances`` are :meth:`Outcome.probability` by law. ``None`` without any uncertainty.
         """
@@ -130,17 +190,17 @@ class Judge:
         calibration = self.calibration
         supervised = calibration.sampled_supervised() if sampled else calibration.supervised
         law = calibration.sampled_law(kind) if sampled else calibration.law(kind)
-        taught = effective_tokens(of.teacher_tokens, self.teacher_unique_tokens)
+        taught = repeated_tokens_value(of.teacher_tokens, self.teacher_unique_tokens)
         with np.errstate(invalid="ignore"):
             trained = supervised.loss(of.teacher_params, taught)
         L_T = np.where(of.teacher_is_trained, trained, of.teacher_loss)
-        seen = effective_tokens(of.student_tokens, self.student_unique_tokens)
-        alone = effective_tokens(of.direct_tokens, self.student_unique_tokens)
+        seen = repeated_tokens_value(of.student_tokens, self.student_unique_tokens)
+        alone = repeated_tokens_value(of.direct_tokens, self.student_unique_tokens)
         return law.loss(of.student_params, seen, L_T, supervised), supervised.loss(of.direct_params, alone)
 
 
-def place(N_S: float, D_S: float, N_T: float, D_T: float, L_T: float, Ls: float) -> dict[str, float]:
-    """A distillation in the variables of a region, ``Ls`` the student's loss alone; nan are left out."""
+def region_values(N_S: float, D_S: float, N_T: float, D_T: float, L_T: float, Ls: float) -> dict[str, float]:
+    """Return a distillation in the variables of a region; ``Ls`` is the student's loss alone. Drops nan."""
     values = {
         "student_params": N_S,
         "student_tokens": D_S,
@@ -153,7 +213,7 @@ def place(N_S: float, D_S: float, N_T: float, D_T: float, L_T: float, Ls: float)
 
 
 def estimate(value: float, draws: Array | None, noise: float) -> Estimate:
-    """``value`` with the central interval of the draws, each blurred by normal noise."""
+    """Return ``value`` with the central interval of the draws, each blurred by normal noise."""
     if draws is None and noise == 0:
         return Estimate(float(value))
     spread = np.array([value]) if draws is None else draws
@@ -162,7 +222,7 @@ def estimate(value: float, draws: Array | None, noise: float) -> Estimate:
 
 
 def spanning(estimates: Sequence[Estimate]) -> Estimate:
-    """The first estimate, its interval widened to those of the others: models are uncertain as well."""
+    """Return the first estimate, its interval widened to the others': models are uncertain as well."""
     if len(estimates) == 1:
         return estimates[0]
     low = min(each.value if each.low is None else each.low for each in estimates)
@@ -171,7 +231,7 @@ def spanning(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def interval(values: Array) -> tuple[float, float]:
-    """The central interval of draws."""
+    """Return the central interval of draws."""
     ordered = np.sort(values, axis=None)  # several times faster than np.quantile on so few values
     last = len(ordered) - 1
     ends = [last * (1 - COVERAGE) / 2, last * (1 + COVERAGE) / 2]

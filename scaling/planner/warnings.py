@@ -1,4 +1,4 @@
-"""What to beware of in a plan: each doubt is said once, with the ways it holds for."""
+"""Warnings of a plan, each once, with the ways it holds for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cautions(
     student_unique_tokens: float,
     teacher_unique_tokens: float,
 ) -> tuple[str, ...]:
-    """Extrapolation, repetition, disagreement of the laws, and the doubts of single ways."""
+    """Return warnings of extrapolation, repetition, disagreement of the laws, and of single ways."""
     places = [("direct training", way.outside) for way in alone] + [(way.title, way.outside) for way in ways]
     far = ((title, beyond(outside)) for title, outside in places)
     seen = [("direct training", way.tokens) for way in alone] + [(way.title, way.tokens) for way in ways]
@@ -45,7 +45,7 @@ def cautions(
 
 
 def _once(said: Iterable[tuple[str, str]]) -> list[str]:
-    """``doubt: titles`` for every doubt."""
+    """Return ``warning: titles`` for every warning."""
     titles: dict[str, list[str]] = {}
     for title, doubt in said:
         titles.setdefault(doubt, []).append(title)
@@ -62,7 +62,7 @@ def _repetitions(whose: str, seen: Sequence[tuple[str, float]], unique: float) -
 
 
 def _disagreements(calibration: Calibration, ways: Sequence[Distillation]) -> list[str]:
-    """Where the laws differ on the loss, and which of them are outside their own region there.
+    """Return where the laws differ on the loss, and which of them are outside their own region there.
 
     A law that held-out runs refute counts only where it has a say.
     """

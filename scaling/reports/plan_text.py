@@ -22,7 +22,7 @@ Column = tuple[str, Callable[[Way], str]]
 
 
 def plan_table(plan: Plan, hardware: Hardware | None = None) -> Table:
-    """Header and cells: direct training first, then the ways to distil; with their bill on ``hardware``."""
+    """Return header and cells: direct training, then the ways to distil, with their bill on ``hardware``."""
     ways: list[Way] = [*plan.direct, *plan.distillations]
     columns = list(_columns(plan, ways, hardware))
     return [name for name, _ in columns], [[cell(way) for _, cell in columns] for way in ways]
@@ -69,7 +69,7 @@ def bill(way: Way, hardware: Hardware) -> dict[str, float]:
 
 
 def _distilled(cell: Callable[[Distillation], str]) -> Callable[[Way], str]:
-    """A cell that is empty for direct training."""
+    """Return a cell that is empty for direct training."""
     return lambda way: cell(way) if isinstance(way, Distillation) else ""
 
 
@@ -79,7 +79,7 @@ def _teacher(way: Distillation) -> str:
 
 
 def percentages(shares: Sequence[float]) -> list[int]:
-    """Shares of a whole in whole percent that sum to 100: the largest remainders are rounded up."""
+    """Return shares of a whole in whole percent that sum to 100: the largest remainders are rounded up."""
     floors = [int(100 * share) for share in shares]
     order = sorted(range(len(shares)), key=lambda k: floors[k] - 100 * shares[k])
     for k in order[: 100 - sum(floors)]:
@@ -92,13 +92,13 @@ def _other_laws(plan: Plan) -> list[str]:
 
 
 def asked(plan: Plan) -> str:
-    """What was asked, as it was read."""
+    """Return the question as it was read."""
     law = f", law {plan.law}" if plan.law else ""
     return f"{plan.asked}; calibration {plan.calibration}{law}."
 
 
 def notes(plan: Plan) -> list[str]:
-    """What is near the optimum, what to beware of, what was assumed."""
+    """Return notes: near-optimal ranges (``~``), warnings (``!``) and assumptions (``-``)."""
     lines = [f"~ {way.title}: {text}" for way in plan.distillations if (text := _decisions(way))]
     for way in plan.distillations:
         if way.near is not None:
@@ -128,12 +128,12 @@ def _scenario_names(plan: Plan) -> list[str]:
 
 
 def effect(plan: Plan) -> list[str]:
-    """What assumed numbers of the FLOP accounting change: it stands beside the verdict."""
+    """Return the effect of assumed numbers of the FLOP accounting, which stands beside the verdict."""
     return [plan.accounting.effect] if plan.accounting and plan.accounting.effect else []
 
 
 def _decisions(way: Distillation) -> str:
-    """What 90 % of the draws would decide, in words."""
+    """Return the 90 % intervals of the decisions, in words."""
     known = [name for name in DECIDED if name in way.ranges]
     spans = {name: tuple(map(format_number, way.ranges[name])) for name in known}
     texts = [
@@ -143,7 +143,7 @@ def _decisions(way: Distillation) -> str:
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a table with aligned columns."""
+    """Return the lines of a table with aligned columns."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     rule = ["-" * width for width in widths]
@@ -154,7 +154,7 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str
 
 
 def plan_text(plan: Plan, hardware: Hardware | None = None, extra: Sequence[str] = ()) -> str:
-    """The verdict, one table, then what to beware of and what was assumed."""
+    """Return the verdict, one table, then warnings and assumptions."""
     units = "loss and gain in nats/token; compute: student training / teacher logits / teacher training"
     ways: list[Way] = [*plan.direct, *plan.distillations]
     serves = any(way.serving_flops for way in ways)
@@ -178,7 +178,7 @@ def plan_text(plan: Plan, hardware: Hardware | None = None, extra: Sequence[str]
 
 
 def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The same table for a notebook."""
+    """Return a table as HTML for a notebook."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
@@ -187,7 +187,7 @@ def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def plan_html(plan: Plan) -> str:
-    """The plan for a notebook."""
+    """Return the plan as HTML for a notebook."""
     items = "".join(f"<li>{html.escape(note)}</li>" for note in notes(plan))
     title = "".join(f"<p>{html.escape(text)}</p>" for text in (*effect(plan), asked(plan)))
     title = f"<p><b>{html.escape(plan.headline)}</b></p>{title}"
@@ -195,7 +195,7 @@ def plan_html(plan: Plan) -> str:
 
 
 def calibration_text(calibration: Calibration) -> str:
-    """Laws with their uncertainty, residuals, region and provenance."""
+    """Return laws with their uncertainty, residuals, region and provenance as text."""
     provenance = calibration.provenance
     lines = [calibration.name, provenance.source, ""]
     lines += text_table(["law", "coefficient", "value", "sd"], _coefficient_rows(calibration))

@@ -16,7 +16,7 @@ from scaling.figures import frontier as frontier_figures
 from scaling.figures import plan as of_plans
 from scaling.figures.chart import Axis, Chart, Panel, Series
 from scaling.figures.decisions import decide, redecided
-from scaling.figures.law_inputs import near_runs, place
+from scaling.figures.law_inputs import law_inputs, near_runs
 from scaling.figures.registry import KINDS, Asked, chart
 from scaling.figures.slices import contour_levels
 
@@ -53,7 +53,7 @@ def test_a_place_says_the_same_in_every_variable():
         {"student_compute": compute},
         {"budget": everything, "logits": 1.0, "pretraining": 1.0},
     ):
-        at = place({"student_params": 1e9, **student, **teacher}, architecture, supervised)
+        at = law_inputs({"student_params": 1e9, **student, **teacher}, architecture, supervised)
         assert at.student_tokens == pytest.approx(2e10, rel=1e-12)
         assert at.teacher_loss == pytest.approx(float(supervised.loss(2e9, 4e10)), rel=1e-12)
 
@@ -64,7 +64,7 @@ def test_a_place_that_is_not_determined_says_what_is_missing():
         ({"student_params": 1e9, "teacher_loss": 2.0}, "tokens, tokens per parameter or compute"),
     ):
         with pytest.raises(InputError, match=missing):
-            place(given, RUNS.architecture, RUNS.supervised)
+            law_inputs(given, RUNS.architecture, RUNS.supervised)
 
 
 def test_a_line_is_the_law_and_its_band_holds_it():
@@ -81,7 +81,7 @@ def test_a_line_is_the_law_and_its_band_holds_it():
 
 def test_lines_are_faint_where_runs_are_far():
     """The fitted students have 143M to 7.75B parameters; 1.5 times beyond still counts as near."""
-    near = place({"student_params": np.array([9e7, 1e8, 1e9, 1.1e10, 1.2e10]), "student_tokens": 2e10,
+    near = law_inputs({"student_params": np.array([9e7, 1e8, 1e9, 1.1e10, 1.2e10]), "student_tokens": 2e10,
                   "teacher_loss": 2.2}, RUNS.architecture, RUNS.supervised)  # fmt: skip
     assert near_runs(RUNS, near).tolist() == [False, True, True, True, False]
 
@@ -99,7 +99,7 @@ def test_the_best_teachers_line_is_the_minimum_of_its_map():
 
 def test_optima_are_the_planners():
     budget = np.array([1e20, 1e21])
-    found = decide(RUNS, BOTH, np.full(2, 1e9), budget)
+    found = decide(RUNS, BOTH, 1e9, budget)
     for k, C in enumerate(budget):
         answer = plan(Question(student_params=1e9, budget=C, scenarios=(BOTH,)), RUNS)
         (way,), (alone,) = answer.distillations, answer.direct
@@ -125,9 +125,7 @@ def test_savings_say_what_direct_training_would_take():
     figure = chart("savings", Asked(calibration=CURVES, students=(1e9,), budgets=(1e20, 1e22)))
     tokens = next(panel for panel in figure.panels if "tokens" in panel.y.label)
     (line,) = tokens.series
-    found = decide(
-        CURVES, registry.SCENARIOS["best_case"], np.full(len(line.x), 1e9), np.geomspace(1e20, 1e22, 40)
-    )
+    found = decide(CURVES, registry.SCENARIOS["best_case"], 1e9, np.geomspace(1e20, 1e22, 40))
     reached = CURVES.supervised.loss(1e9, found.optima.student_tokens / line.y)
     assert reached == pytest.approx(line.x, abs=1e-9)
     assert np.all(line.y[:20] < 1)
@@ -137,7 +135,7 @@ def test_savings_count_a_teachers_tokens_where_its_training_is_charged_and_have_
     asked_for = {"students": (1e9,), "budgets": (1e20, 1e22), "scenarios": (BOTH,)}
     compute, tokens = chart("savings", asked(**asked_for)).panels
     (line,), (priced,) = tokens.series, compute.series
-    found = decide(RUNS, BOTH, np.full(len(line.x), 1e9), np.geomspace(1e20, 1e22, len(line.x))).optima
+    found = decide(RUNS, BOTH, 1e9, np.geomspace(1e20, 1e22, len(line.x))).optima
     alone = (found.student_tokens + found.teacher_tokens) / line.y
     assert RUNS.supervised.loss(1e9, alone) == pytest.approx(line.x, abs=1e-9)
     drawn = np.isfinite(priced.low)

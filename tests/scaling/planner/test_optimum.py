@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scaling import Architecture, EffectiveTokensLaw, PublishedLaw9, SupervisedLaw
-from scaling.planner.optimizer import Bounds, Problems, Setting, direct, solve
+from scaling.planner.optimizer import Bounds, Problems, Setting, direct, optimize
 
 SUPERVISED = SupervisedLaw(E=1.22, A=3355.0, B=18186.0, alpha=0.408, beta=0.431, gamma=0.452)
 B100 = PublishedLaw9(
@@ -25,7 +25,7 @@ ROWS = np.loadtxt(Path(__file__).with_name("b100_optima.csv"), delimiter=",", sk
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row[0]:.0e}-{row[1]:.0e}" for row in ROWS])
 def test_optima_found_independently(row):
     N, C, alone, best, best_teacher, inference, *rest = row
-    o = solve(setting(), Problems.of(N, C, [0, 1, 0, 1], [0, 0, 1, 1]))
+    o = optimize(setting(), Problems.of(N, C, [0, 1, 0, 1], [0, 0, 1, 1]))
     assert direct(setting(), N, C)[1] == pytest.approx(alone, abs=5.1e-4)
     losses = [best, inference, rest[2], rest[7]]
     np.testing.assert_allclose(o.loss, losses, atol=5.1e-4)
@@ -64,7 +64,7 @@ def random_question(seed):
 
 def brute_force(of, problem, points=700):
     """The least loss over every teacher on a grid of sizes and tokens, refined around the best twice."""
-    from scaling.repeated_data import effective_tokens
+    from scaling.repeated_data import repeated_tokens_value
 
     N, C, logits, pretraining = (float(value[0, 0]) for value in problem)
     F, bounds = of.architecture.forward_flops, of.bounds
@@ -77,9 +77,9 @@ def brute_force(of, problem, points=700):
         tokens = left / (3 * F(N) + logits * F(N_T))
         ok = tokens >= bounds.student_tokens[0]
         tokens = np.where(ok, np.minimum(tokens, bounds.student_tokens[1]), 1.0)
-        taught = effective_tokens(D_T, bounds.teacher_unique_tokens)
+        taught = repeated_tokens_value(D_T, bounds.teacher_unique_tokens)
         L_T = np.maximum(of.supervised.loss(N_T, taught), bounds.teacher_loss[0])
-        seen = effective_tokens(tokens, bounds.student_unique_tokens)
+        seen = repeated_tokens_value(tokens, bounds.student_unique_tokens)
         loss = np.where(ok, of.law.loss(N, seen, L_T, of.supervised), np.inf)
         i, j = np.unravel_index(np.argmin(loss), loss.shape)
         best = min(best, loss[i, j])
@@ -94,13 +94,13 @@ def brute_force(of, problem, points=700):
 @pytest.mark.parametrize("seed", range(80))
 def test_no_dense_grid_finds_better(seed):
     of, problem = random_question(seed)
-    found = solve(of, problem)
+    found = optimize(of, problem)
     assert found.loss[0] - brute_force(of, problem) <= 1e-6
 
 
 def test_budget_and_costs_add_up():
     shares = ([0, 1, 0, 1, 0.3], [0, 0, 1, 1, 0.1])
-    o = solve(setting(), Problems.of(1e9, 1e22, *shares))
+    o = optimize(setting(), Problems.of(1e9, 1e22, *shares))
     F = Architecture().forward_flops
     spent = 3 * F(1e9) * o.student_tokens
     spent += F(o.teacher_params) * (
@@ -112,11 +112,11 @@ def test_budget_and_costs_add_up():
 def test_problems_solved_together_and_alone_agree():
     rng = np.random.default_rng(1)
     N, C = 10 ** rng.uniform(8, 11, 30), 10 ** rng.uniform(20, 25, 30)
-    together = solve(setting(), Problems.of(N, C, 1, 1))
-    alone = [solve(setting(), Problems.of(n, c, 1, 1)).loss[0] for n, c in zip(N, C, strict=True)]
+    together = optimize(setting(), Problems.of(N, C, 1, 1))
+    alone = [optimize(setting(), Problems.of(n, c, 1, 1)).loss[0] for n, c in zip(N, C, strict=True)]
     np.testing.assert_allclose(together.loss, alone, rtol=1e-9)
 
 
 def test_nothing_feasible_is_infinite_not_wrong():
     bounds = Bounds(teacher_params=(1e12, 1e13), teacher_tokens=(1e12, 1e13), student_tokens=(1e6, 1e17))
-    assert np.isinf(solve(setting(bounds=bounds), Problems.of(1e9, 1e20, 0, 1)).loss[0])
+    assert np.isinf(optimize(setting(bounds=bounds), Problems.of(1e9, 1e20, 0, 1)).loss[0])

@@ -14,7 +14,7 @@ from scaling import (
     Scenario,
 )
 from scaling.costs.scenarios import BEST_CASE, BOTH, INFERENCE, PRETRAINING
-from scaling.repeated_data import effective_tokens
+from scaling.repeated_data import repeated_tokens_value
 
 
 def test_every_way_spends_the_budget_and_competes_with_direct_training_of_equal_compute():
@@ -168,7 +168,7 @@ def test_a_family_spends_its_budget_where_it_returns_most(unique):
     def total(share):
         losses = []
         for N, part in ((3e8, share), (1e9, 1 - share)):
-            seen = effective_tokens(left * part / (3 * float(F(N))), unique)
+            seen = repeated_tokens_value(left * part / (3 * float(F(N))), unique)
             losses.append(B100.loss(N, seen, small.teacher_loss, SUPERVISED))
         return float(sum(losses))
 
