@@ -191,9 +191,16 @@ class Overfull:
                 nodes = f", nodes: {count // NODE}" if count > NODE else ""
                 rule = f"from_params: {self.step.shape.params}, gpus: {min(count, NODE)}{nodes}"
                 return f"set resources: [{{{rule}}}]"
-        least = memory(self.step, gpu=True, processes=blocks) / 1e9
+        least = memory(self.step, gpu=True, processes=blocks)
+        if least <= has:
+            batch = self.step.shape.context * 2 ** round(math.log2(blocks))
+            return (
+                f"more of them cannot share a batch of {blocks:,} blocks equally; let batch_tokens be the context "
+                f"times a power of two, such as {batch}"
+            )
         return (
-            f"no number of them helps, as each holds all weights ({least:.0f} GB with one block of the batch)"
+            "no number of them helps, as each holds all weights "
+            f"({least / 1e9:.0f} GB with one block of the batch)"
         )
 
 

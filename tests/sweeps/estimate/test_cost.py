@@ -146,6 +146,11 @@ def test_steps_that_do_not_fit_onto_their_share_of_a_gpu_are_named(small_spec: d
     batch = student.step.training.model_copy(update={"batch_tokens": 65_536.0})
     wide = Dag(steps=(replace(student.step, training=batch),), asked=1)
     assert str(overfull(wide, sweep)[0]).endswith("gpus: 8, nodes: 2}]")  # each a block of the batch
+    odd = student.step.training.model_copy(update={"batch_tokens": 4096.0 * 33})
+    uneven = Dag(steps=(replace(student.step, training=odd),), asked=1)
+    message = str(overfull(uneven, sweep)[0])
+    assert "cannot share a batch of 33 blocks equally" in message
+    assert message.endswith("such as 131072")
     assert overfull(dag_of(parse_sweep(small_spec)), parse_sweep(small_spec)) == []
 
 
