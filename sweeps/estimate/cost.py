@@ -195,8 +195,8 @@ class Overfull:
         if least <= has:
             batch = self.step.shape.context * 2 ** round(math.log2(blocks))
             return (
-                f"more of them cannot share a batch of {blocks:,} blocks equally; let batch_tokens be the context "
-                f"times a power of two, such as {batch}"
+                f"more of them cannot share a batch of {blocks:,} blocks equally; let batch_tokens be the "
+                f"context times a power of two, such as {batch}"
             )
         return (
             "no number of them helps, as each holds all weights "

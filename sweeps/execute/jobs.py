@@ -153,7 +153,7 @@ def main(arguments: Sequence[str]) -> int:
 def _recorded(store: Store, prefix: str) -> Step:
     sweep = store.read("sweep.json")
     if sweep is None:
-        raise InputError(f"{store.root}: not a sweep store (no sweep.json in it)")
+        raise store.no_sweep()
     found = [step for step in dag_of(Sweep(**sweep["spec"])).steps if step.id.startswith(prefix)]
     if len(found) != 1:
         raise InputError(f"{prefix!r} names {len(found) or 'no'} steps of {store.root}")

@@ -69,10 +69,10 @@ class Store:
         """
         self._refuse_dangling()
         try:
-            if BUCKETS.isdisjoint(self._protocols):
-                self.files.makedirs(self.path, exist_ok=True)
-            else:
+            if self._in_bucket:
                 self._require_bucket()
+            else:
+                self.files.makedirs(self.path, exist_ok=True)
         except InputError:
             raise
         except OSError as error:
@@ -81,9 +81,18 @@ class Store:
             raise InputError(f"store {self.root}: cannot be used ({error}); {CREDENTIALS}") from None
 
     @property
-    def _protocols(self) -> set[str]:
+    def _in_bucket(self) -> bool:
         protocol = self.files.protocol
-        return {protocol} if isinstance(protocol, str) else set(protocol)
+        return not BUCKETS.isdisjoint({protocol} if isinstance(protocol, str) else protocol)
+
+    def no_sweep(self) -> InputError:
+        """Return the error that says that no sweep has used this store, or that it has no bucket."""
+        if self._in_bucket:
+            try:
+                self._require_bucket()
+            except InputError as error:
+                return error
+        return InputError(f"{self.root}: not a sweep store (no sweep.json in it)")
 
     def _require_bucket(self) -> None:
         bucket = self.path.partition("/")[0]

@@ -62,7 +62,7 @@ def results(root: str | Path, *, everything: bool = False, yardsticks: bool = Fa
 
     store = Store(root)
     if not store.exists():
-        raise InputError(f"{root}: not a sweep store (no sweep.json in it)")
+        raise store.no_sweep()
     asked = store.read("sweep.json") or {}
     setting = None if everything else asked.get("setting")
     rows, left_out = [], dict[str, list[str]]()

@@ -83,7 +83,7 @@ def status(store: Store) -> Status:
     """
     sweep, recorded = store.read("sweep.json"), store.read(STEPS)
     if not sweep or not recorded:
-        raise InputError(f"{store.root}: not a sweep store (no sweep.json in it)")
+        raise store.no_sweep()
     try:
         caps, devices = Caps(**sweep["caps"]), Devices(**sweep["spec"]["hardware"])
         name = sweep["spec"]["name"]

@@ -480,5 +480,9 @@ def test_a_mistyped_bucket_is_refused_and_not_created(
         code, _, complaint = call("sweep", "run", "spec.yaml", "--store", place)
         assert code == 2
         assert "there is no bucket 'sweep'; check its name, or create it first" in complaint
-        assert call("sweep", "status", place)[0] == 2
+        for verb in (("sweep", "status"), ("sweep", "results"), ("sweep", "gc"), ("fit",)):
+            code, _, complaint = call(*verb, place)
+            assert (code, "there is no bucket 'sweep'; check its name" in complaint) == (2, True), complaint
+    code, _, complaint = call("sweep", "status", "s3://sweeps/nothing")
+    assert (code, "not a sweep store (no sweep.json in it)" in complaint) == (2, True)
     assert buckets.ls("") == ["sweeps"]
