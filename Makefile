@@ -7,7 +7,7 @@ OUT    ?= quickstart
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: quickstart test check lint types contracts docs outputs clean
+.PHONY: quickstart test check lint types contracts docs outputs notebooks clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -41,6 +41,9 @@ docs: $(STAMP)  ## the documentation as a site in build/site; warnings are error
 
 outputs: $(STAMP)  ## print anew what README and docs show of commands (MEASURED=1: the slow ones too); shows the diff
 	$(BIN)/python docs/hooks/outputs.py $(if $(MEASURED),--measured)
+
+notebooks: $(STAMP)  ## execute the notebooks in place (minutes)
+	cd notebooks && for name in *.ipynb; do ../$(BIN)/jupyter execute --inplace $$name || exit 1; done
 
 clean:  ## remove the environment, caches and the quickstart's results
 	rm -rf $(VENV) $(OUT) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
