@@ -43,7 +43,7 @@ outputs: $(STAMP)  ## print anew what README and docs show of commands (MEASURED
 	$(BIN)/python docs/hooks/outputs.py $(if $(MEASURED),--measured)
 
 notebooks: $(STAMP)  ## execute the notebooks in place (minutes)
-	cd notebooks && for name in *.ipynb; do ../$(BIN)/jupyter execute --inplace $$name || exit 1; done
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 clean:  ## remove the environment, caches and the quickstart's results
 	rm -rf $(VENV) $(OUT) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
