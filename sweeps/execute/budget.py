@@ -120,7 +120,7 @@ class Ledger:
         if not cap:
             return None
         spent, working = self.session.all_seconds()
-        if spent + working * ahead <= cap * HOUR:
+        if spent + working * (ahead + STOPPING_SECONDS) <= cap * HOUR:
             return None
         return f"caps.hours: {spent / HOUR:.3g} of {cap:.3g} hours of drivers' wall time are over"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -646,6 +648,53 @@ def test_jobs_under_caps_of_time_have_a_bound(cap: str, bound: float | None, dag
         ledger = Ledger(store, Caps(**{cap: 1e30}), Devices(), lambda _: 1.5, {}, session)
         job = Job(steps=dag.steps[:2], numbers=(1, 1), resources=Resources())
         assert ledger.bound(job) == bound
+
+
+DRIVER = """
+import sys, time
+from sweeps.execute.drivers import Session, process_began
+from sweeps.store.store import Store
+with Session(Store(sys.argv[1]), 1, process_began()):
+    print("at work", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_hours_of_drivers_that_are_killed_every_moment_count(
+    small_spec: dict[str, Any], dag: Dag, store: Store
+) -> None:
+    """From the start of each process; a driver that finds them over starts nothing."""
+    drove = 0.0
+    for _ in range(3):
+        began = time.monotonic()
+        with subprocess.Popen([sys.executable, "-c", DRIVER, store.root], stdout=subprocess.PIPE) as driver:
+            assert driver.stdout
+            driver.stdout.readline()
+            time.sleep(0.2)
+            driver.kill()
+            driver.wait()
+            drove += time.monotonic() - began
+    executor = Pretend(store)
+    over = parse_sweep(small_spec | {"caps": {"hours": (drove - 0.3) / 3600}})
+    state = run(dag, store, executor, seconds, ignore, over)
+    assert state.halted
+    assert state.halted.startswith("caps.hours: ")
+    assert executor.attempts == []
+    enough = parse_sweep(small_spec | {"caps": {"hours": (drove + 600) / 3600}})
+    assert run(dag, store, Pretend(store), seconds, ignore, enough).complete
+
+
+def test_hours_are_those_of_all_drivers_and_of_what_is_ahead(store: Store) -> None:
+    with Session(store, 1, time.monotonic() - 100.0) as first:
+        ledger = Ledger(store, Caps(hours=116 / 3600), Devices(), seconds, {}, first)
+        assert ledger.broken(2.0) is None
+        assert "of 0.0322 hours of drivers' wall time" in (ledger.broken(20.0) or "")
+        with Session(store, 1, time.monotonic() - 4.0):
+            assert ledger.broken(2.0) is None
+            assert ledger.broken(8.0)  # twice that, as two are at work
+        with Session(store, 1, time.monotonic() - 50.0):
+            assert ledger.broken(0.0)
+        assert ledger.broken(0.0)  # which has ended, and counts
 
 
 def test_lost_attempts_count_against_caps(small_spec: dict[str, Any], dag: Dag, store: Store) -> None:
