@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated, Any
 
 import typer
@@ -54,6 +56,7 @@ from scaling.frontiers.frontier import Frontier, frontier
 from scaling.planner.plan import Direct, Distillation, Plan
 from scaling.planner.planner import plan
 from scaling.planner.question import Question
+from scaling.reports.plan_brief import plan_brief
 from scaling.reports.plan_text import bill, plan_text, text_table
 from scaling.units import format_number, parse_list, parse_quantity
 
@@ -233,6 +236,14 @@ def plan_command(
             metavar="FILE", help="Draw loss over compute (PNG, SVG or PDF).", rich_help_panel=OUTPUT
         ),
     ] = None,
+    details: Annotated[
+        bool,
+        typer.Option(
+            "--details",
+            help="Also intervals, ranges of the optima, second laws and assumptions.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     json: Json = False,
     csv: Csv = False,
 ) -> None:
@@ -257,6 +268,7 @@ def plan_command(
         refuse(single, "goes with one budget, not with a range")
     if json or csv:
         refuse({"--store-logits": store_logits}, "is said in words only, so not with --json or --csv")
+        refuse({"--details": details}, "is about words; --json and --csv hold everything")
     refuse({"--csv": csv and json}, "goes without --json")
     question = Question(
         student_params=parse_optional(student, "--student", "params"),
@@ -289,7 +301,8 @@ def plan_command(
         ]
         if spending and device:
             extra.insert(0, f"- budget: {spending[0].describe()}")
-        text = plan_text(answer, device, extra)
+        shown = partial(plan_brief, width=get_terminal_size().columns) if not details else plan_text
+        text = shown(answer, device, extra)
     if plot is not None:
         draw(question, budgets, fitted, plot)
     bills = billed(answer, device) if isinstance(answer, Plan) and device else []

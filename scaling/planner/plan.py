@@ -275,14 +275,17 @@ class Plan:
             sentences = ["Train directly: no teacher satisfies the constraints."]
         if self.law is None:
             sentences = ["Direct training only: the calibration has no distillation law."]
-        if self.target_loss is not None:
-            sentences.append(self._cheapest())
+        return " ".join([*sentences, *self.remarks()])
+
+    def remarks(self) -> list[str]:
+        """Return what belongs beside the verdict: the cheapest way, what is not counted, extrapolation."""
+        sentences = [] if self.target_loss is None else [self._cheapest()]
         sentences += self._uncounted()
         outside = [way.outside for way in self.direct] + [way.outside for way in self.distillations]
         farthest = max((factor for each in outside for factor in each.values()), default=1.0)
         if farthest > FAR:
             sentences.append(f"Extrapolated up to {format_times(farthest)} beyond the fitted runs.")
-        return " ".join(sentences)
+        return sentences
 
     def _cheapest(self) -> str:
         ways = {way.title: way.flops for way in self.distillations if way.answered}

@@ -16,6 +16,8 @@ from scaling.units import format_number, format_power
 
 DECIDED = ("flops", "student_params", "student_tokens", "teacher_params", "teacher_tokens")
 BILL = {"GPU-hours": "device_hours", "wall hours": "wall_hours", "$": "dollars"}
+MARKS = {"!": "Warnings", "~": "Ranges", "-": "Assumptions"}
+"""What the first character of a note means."""
 Table = tuple[list[str], list[list[str]]]
 Way = Direct | Distillation
 Column = tuple[str, Callable[[Way], str]]
@@ -188,10 +190,16 @@ def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def plan_html(plan: Plan) -> str:
     """Return the plan as HTML for a notebook."""
-    items = "".join(f"<li>{html.escape(note)}</li>" for note in notes(plan))
+    lists = "".join(_html_list(title, mark, notes(plan)) for mark, title in MARKS.items())
     title = "".join(f"<p>{html.escape(text)}</p>" for text in (*effect(plan), asked(plan)))
     title = f"<p><b>{html.escape(plan.headline)}</b></p>{title}"
-    return f"{title}{html_table(*plan_table(plan))}<ul>{items}</ul>"
+    return f"{title}{html_table(*plan_table(plan))}{lists}"
+
+
+def _html_list(title: str, mark: str, lines: Sequence[str]) -> str:
+    items = [line.removeprefix(mark).strip() for line in lines if line.startswith(mark)]
+    texts = "".join(f"<li>{html.escape(item)}</li>" for item in items)
+    return f"<p><b>{title}</b></p><ul>{texts}</ul>" if items else ""
 
 
 def calibration_text(calibration: Calibration) -> str:

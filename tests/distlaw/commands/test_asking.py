@@ -95,8 +95,9 @@ def test_a_teacher_is_given_by_size_by_name_or_by_directory(model):
 
 def test_the_students_vocabulary_is_the_teachers():
     """Logits over five times as many tokens: what the student computes in the same budget is less."""
-    own = run("plan", "--student", "300M", "--budget", "1e21", "--teacher", "7B", "--teacher-tokens", "140B")
-    listed = run("plan", "--student", "300M", "--budget", "1e21", "--teacher", "Qwen/Qwen3-8B")
+    asked = ("plan", "--student", "300M", "--budget", "1e21", "--details")
+    own = run(*asked, "--teacher", "7B", "--teacher-tokens", "140B")
+    listed = run(*asked, "--teacher", "Qwen/Qwen3-8B")
     assert "vocabulary 32768" in own and "needs its teacher's tokenizer" not in own
     assert "vocabulary 151936" in listed
     assert "! the student needs its teacher's tokenizer (151936 tokens)" in listed

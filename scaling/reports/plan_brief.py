@@ -1,0 +1,220 @@
+"""A plan in brief, as wide as the terminal: the verdict, one table of what decides, and warnings.
+
+What the columns leave out (intervals, ranges of the optima, second laws, assumptions) is in
+:func:`scaling.reports.plan_text.plan_text`.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from scaling.costs.hardware import Hardware
+from scaling.costs.scenarios import DESCRIPTIONS
+from scaling.planner.plan import CLOSE, DIRECT, DISTIL, Distillation, Plan
+from scaling.reports.plan_text import BILL, Way, asked, bill, effect, percentages, text_table
+from scaling.units import format_number, format_power
+
+NARROWEST = 60
+"""Columns below which a table is not squeezed further."""
+GAP = 2
+SHORT = {DISTIL: "distil", CLOSE: "close", DIRECT: "direct"}
+FOOT = (
+    "Losses are held-out nats/token; P is the probability that distilling is better. "
+    "--details: intervals, ranges, second laws, assumptions."
+)
+
+
+class Column(NamedTuple):
+    """A column of the table."""
+
+    title: str
+    cell: Callable[[Way], str]
+    rank: int
+    """Columns of a high rank are the first to go where there is no room."""
+
+
+def plan_brief(
+    plan: Plan, hardware: Hardware | None = None, extra: Sequence[str] = (), width: int = 80
+) -> str:
+    """Return a plan in lines of at most ``width`` columns, as far as its names allow.
+
+    Args:
+        plan: The answer to a question.
+        hardware: Counts hours and dollars, in columns of their own.
+        extra: Further notes, one a line.
+        width: Columns of the terminal.
+    """
+    width = max(width, NARROWEST)
+    table = _family_table(plan, width) if plan.question.get("family") else _table(plan, hardware, width)
+    stops = [
+        f"! {DESCRIPTIONS.get(name, name)}: stops at a loss of {floor:.3f}, above the target"
+        for name, floor in plan.unreachable.items()
+    ]
+    warned = [*stops, *(f"! {text}" for text in plan.warnings), *extra]
+    blocks = [
+        _wrapped([" ".join(verdict(plan)), *effect(plan)], width),
+        table,
+        _wrapped([asked(plan), *warned, FOOT], width),
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def verdict(plan: Plan) -> list[str]:
+    """Return the verdict in sentences; the table holds its probabilities."""
+    if plan.law is None:
+        found = ["Direct training only: the calibration has no distillation law."]
+    elif plan.question.get("teachers"):
+        found = [_of_teachers(plan.distillations)]
+    elif plan.distillations:
+        found = _of_scenarios(plan.distillations)
+    else:
+        found = [] if plan.unreachable else ["Train directly: no teacher satisfies the constraints."]
+    return [*found, *plan.remarks()]
+
+
+def _of_scenarios(ways: Iterable[Distillation]) -> list[str]:
+    groups: dict[str, list[str]] = {}
+    for way in sorted(ways, key=lambda way: not way.answered):
+        groups.setdefault(way.verdict, []).append(way.title)
+    if len(groups) == 1:
+        return [f"{next(iter(groups)).capitalize()}."]
+    return [f"{each.capitalize()}: {_joined(titles)}." for each, titles in groups.items()]
+
+
+def _joined(titles: Sequence[str]) -> str:
+    """Return titles with the students of a family beside their scenario."""
+    students: dict[str, list[str]] = {}
+    for title in titles:
+        student, colon, way = title.partition(": ")
+        students.setdefault(way if colon else title, []).append(student if colon else "")
+    return "; ".join(
+        f"{way} ({', '.join(each.removesuffix(' student') for each in whose)})" if any(whose) else way
+        for way, whose in students.items()
+    )
+
+
+def _of_teachers(ways: Sequence[Distillation]) -> str:
+    """Return which teacher pays, if any does; they come best first."""
+    pays = [way.title for way in ways if way.verdict == DISTIL]
+    close = [way.title for way in ways if way.verdict == CLOSE]
+    unknown = [way.title for way in ways if not way.answered]
+    if pays:
+        text = f"Distil from {pays[0]}" + (f", or from {', '.join(pays[1:])}" if pays[1:] else "")
+    elif close:
+        text = f"No teacher clearly pays; too close to call: {', '.join(close)}"
+    elif len(unknown) < len(ways):
+        text = "No teacher pays: train directly"
+    else:
+        text = ""
+    told = [text] if text else []
+    if unknown:
+        told.append(f"No answer for {', '.join(unknown)}: {ways[-1].verdict.removeprefix('no answer, ')}")
+    return ". ".join(told) + "."
+
+
+def _table(plan: Plan, hardware: Hardware | None, width: int) -> list[str]:
+    ways: list[Way] = [*plan.distillations, *plan.direct]
+    columns = _fitting(_columns(plan, ways, hardware), ways, width)
+    rows = [[column.cell(way) for column in columns] for way in ways]
+    return text_table([column.title for column in columns], rows) if ways else []
+
+
+def _columns(plan: Plan, ways: Sequence[Way], hardware: Hardware | None) -> list[Column]:
+    aims = plan.target_loss is not None
+    columns = [
+        Column("way", lambda way: way.title if isinstance(way, Distillation) else "direct training", 0),
+        Column("verdict", _distilled(lambda way: SHORT.get(way.verdict, "unknown")), 7),
+        Column("P", _distilled(lambda way: "" if way.probability is None else f"{way.probability:.2f}"), 1),
+    ]
+    if aims:
+        columns.append(Column("FLOPs", lambda way: format_power(way.flops), 2))
+    columns += [
+        Column("loss", lambda way: f"{way.loss.value:.3f}", 9 if aims else 2),
+        Column("gain", _distilled(lambda way: signed(way.gain.value)), 10 if aims else 3),
+    ]
+    if len({way.params for way in ways}) > 1:
+        columns.append(Column("student", lambda way: format_number(way.params), 5))
+    columns.append(Column("tokens", lambda way: format_number(way.tokens), 4))
+    if plan.student_unique_tokens is not None:
+        columns.append(Column("epochs", lambda way: f"{plan.epochs(way.tokens):.3g}", 8))
+    columns.append(Column("teacher N, D", _distilled(_teacher), 6))
+    if any(way.dollars is not None for way in plan.distillations):
+        columns.append(Column("logits $", _distilled(lambda way: format_number(way.dollars or 0.0)), 11))
+    columns.append(Column("compute %", lambda way: "/".join(map(str, percentages(way.shares))), 14))
+    if hardware is not None:
+        known = bill(ways[0], hardware)
+        columns += [
+            Column(title, lambda way, cost=cost: format_number(bill(way, hardware)[cost]), 12)  # type: ignore[misc]
+            for title, cost in BILL.items()
+            if cost in known and cost != "wall_hours"
+        ]
+    return columns
+
+
+def _fitting(columns: Sequence[Column], ways: Sequence[Way], width: int) -> list[Column]:
+    """Return the columns of the lowest ranks that fit beside each other."""
+    widths = [max(len(column.title), *(len(column.cell(way)) for way in ways)) + GAP for column in columns]
+    kept: set[int] = set()
+    for k in sorted(range(len(columns)), key=lambda k: columns[k].rank):
+        if columns[k].rank == 0 or sum(widths[each] for each in (*kept, k)) - GAP <= width:
+            kept.add(k)
+    return [column for k, column in enumerate(columns) if k in kept]
+
+
+def _family_table(plan: Plan, width: int) -> list[str]:
+    """Return a row for each way and a column for each student: gain in nats/token and P."""
+    students = [f"{format_number(way.params)} student" for way in plan.direct]
+    rows = {"direct training, loss": [f"{way.loss.value:.3f}" for way in plan.direct]}
+    for way in plan.distillations:
+        rows.setdefault(way.title.partition(": ")[2], []).append(
+            f"{signed(way.gain.value)} ({way.probability:.2f})"
+            if way.probability is not None
+            else signed(way.gain.value)
+        )
+    cells = [[name, *each] for name, each in rows.items()]
+    header = ["gain (P)", *students]
+    whole = text_table(header, cells)
+    room = max(1, (width - max(len(row[0]) for row in cells)) // 15)
+    if max(map(len, whole)) <= width:
+        return whole
+    parts = range(1, len(header), room)
+    return [
+        line
+        for k in parts
+        for line in (
+            *([""] if k > 1 else []),
+            *text_table([header[0], *header[k : k + room]], [[row[0], *row[k : k + room]] for row in cells]),
+        )
+    ]
+
+
+def signed(value: float) -> str:
+    """Return a gain with its sign; a zero has none."""
+    text = f"{value:+.3f}"
+    return " 0.000" if float(text) == 0 else text
+
+
+def _distilled(cell: Callable[[Distillation], str]) -> Callable[[Way], str]:
+    """Return a cell that is empty for direct training."""
+    return lambda way: cell(way) if isinstance(way, Distillation) else ""
+
+
+def _teacher(way: Distillation) -> str:
+    tokens = "" if way.teacher_tokens is None else f", {format_number(way.teacher_tokens)}"
+    return f"{format_number(way.teacher_params)}{tokens}"
+
+
+def _wrapped(lines: Iterable[str], width: int) -> list[str]:
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(
+            line,
+            width,
+            subsequent_indent="  " if line.startswith(("! ", "- ")) else "",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    ]
