@@ -347,7 +347,7 @@ def billed(answer: Plan, device: Hardware) -> list[dict[str, Any]]:
 
 def print_plan(answer: Plan) -> None:
     """The verdict, one table, then what to beware of and what was assumed."""
-    sys.stdout.write(plan_text(answer))
+    sys.stdout.write(plan_brief(answer, width=get_terminal_size().columns))
 
 
 def frontier_text(answer: Frontier) -> str:

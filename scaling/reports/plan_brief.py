@@ -13,7 +13,7 @@ from typing import NamedTuple
 from scaling.costs.hardware import Hardware
 from scaling.costs.scenarios import DESCRIPTIONS
 from scaling.planner.plan import CLOSE, DIRECT, DISTIL, Distillation, Plan
-from scaling.reports.plan_text import BILL, Way, asked, bill, effect, percentages, text_table
+from scaling.reports.plan_text import BILL, Way, asked, bill, effect, text_table
 from scaling.units import format_number, format_power
 
 NARROWEST = 60
@@ -142,7 +142,6 @@ def _columns(plan: Plan, ways: Sequence[Way], hardware: Hardware | None) -> list
     columns.append(Column("teacher N, D", _distilled(_teacher), 6))
     if any(way.dollars is not None for way in plan.distillations):
         columns.append(Column("logits $", _distilled(lambda way: format_number(way.dollars or 0.0)), 11))
-    columns.append(Column("compute %", lambda way: "/".join(map(str, percentages(way.shares))), 14))
     if hardware is not None:
         known = bill(ways[0], hardware)
         columns += [

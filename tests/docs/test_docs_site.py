@@ -73,7 +73,7 @@ def test_what_is_generated_is_there(site: Path) -> None:
     assert "batch_tokens" in page("reference/spec.html")
     assert "POST /plan" in page("reference/http.html")
     assert (site / "figures" / "laws.svg").stat().st_size > 10_000
-    assert "P(distil)" in page("tutorial.html")
+    assert "teacher N, D" in page("tutorial.html")
     left = {path.name for path in site.rglob("*.html") if "<!-- insert" in path.read_text()}
     assert not left
 
