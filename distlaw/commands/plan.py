@@ -66,6 +66,9 @@ FRONTIER_POINTS = 25
 PLOTTED_DECADES = 1.5
 """How far around a single budget the plotted frontier reaches."""
 
+NEEDS = """give a budget or a target loss, one of the two, and the student's size if it is settled:
+  distlaw plan --student 300M --budget 1e21
+  distlaw plan --student 300M --target-loss 2.4"""
 HELP = """Distil or train directly? The best teacher, tokens and split of the compute, with the expected loss.
 
 Sizes are non-embedding parameters (300M), budgets FLOPs, device hours or dollars, losses nats/token.
@@ -248,6 +251,8 @@ def plan_command(
     csv: Csv = False,
 ) -> None:
 
+    if not budget and not target_loss:
+        raise InputError(NEEDS)
     fitted = Fitted.load(calibration)
     priced = {
         "--precision": precision,

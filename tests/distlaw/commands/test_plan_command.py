@@ -236,6 +236,7 @@ def test_calibrations_are_listed_and_shown(tmp_path):
         ("plan --student 300M --budget zero", "--budget: cannot read 'zero'"),
         ("plan --student 300M --budget 0", "--budget: must be positive"),
         ("plan --student 300M --budget 1e22:1e20", "LOW below HIGH"),
+        ("plan", "give a budget or a target loss(.|\\n)*--budget 1e21\\n.*--target-loss 2.4"),
         ("plan --student 300M", "give a budget or a target loss"),
         ("plan --student 300M --budget 1e21 --constrain teacher<70B", "write VARIABLE<=VALUE"),
         ("plan --student 300M --budget 1e21 --calibration nope", "neither a file nor one of"),
