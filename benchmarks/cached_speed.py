@@ -24,7 +24,7 @@ from sweeps.distill.shard_cache import LogitCache
 from sweeps.distill.targets import Cached, Online, Target
 from sweeps.distill.teacher import distributions
 from sweeps.model.decoder import PRECISIONS, Decoder
-from sweeps.model.device import keep_memory
+from sweeps.model.device import keep_freed_memory
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training
 from sweeps.store.store import Store
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--students", type=int, default=8)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    keep_memory()
+    keep_freed_memory()
     for teacher, student, vocab in PAIRS:
         compare(teacher, student, vocab, options.precision, options.students)
 

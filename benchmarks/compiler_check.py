@@ -24,8 +24,8 @@ from sweeps.dag.ladder import shape_for
 from sweeps.distill.divergences import DIVERGENCES
 from sweeps.distill.targets import Online
 from sweeps.model.decoder import PRECISIONS, Decoder
-from sweeps.model.device import keep_memory, processor
-from sweeps.model.frozen import FrozenTrunk
+from sweeps.model.device import keep_freed_memory, processor
+from sweeps.model.frozen import FrozenBody
 from sweeps.spec.method import Method, named
 from sweeps.spec.spec import Training
 from sweeps.train.run import Recipe, Run
@@ -61,7 +61,7 @@ def compare(params: float, rows: int, precision: str, name: str) -> str:
         teacher = Decoder(shape)
         teacher.initialise(1)
         teacher.precision = PRECISIONS[precision]
-        target = Online(FrozenTrunk(teacher.requires_grad_(False)), said=True)
+        target = Online(FrozenBody(teacher.requires_grad_(False)), said=True)
     try:
         read = target.rows(blocks[:, :-1], torch.arange(rows)) if target else None
         run.step(blocks, target, read)
@@ -89,7 +89,7 @@ def main() -> None:
     if options.march:
         os.environ["TORCHINDUCTOR_CPP_MARCH"] = options.march
     torch.set_num_threads(1)
-    keep_memory()
+    keep_freed_memory()
     print(f"{processor()}; torch {torch.__version__}; march {options.march or 'native'}", flush=True)
     for name in options.methods:
         for params in options.params:

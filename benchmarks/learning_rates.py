@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sweeps.dag.ladder import shape_for
-from sweeps.data import source_of, tokenise
+from sweeps.data import source_of, tokenize
 from sweeps.model.heldout import heldout_loss
 from sweeps.spec.spec import Training
 from sweeps.train.loop import train
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    corpus = tokenise(source_of("kjv"), vocab=512, heldout=0.05, seed=0)
+    corpus = tokenize(source_of("kjv"), vocab=512, heldout=0.05, seed=0)
     print("width  " + "  ".join(f"{rate:>8g}" for rate in RATES))
     for size in SIZES:
         shape = shape_for(size, vocab=512, context=128, aspect_ratio=32)

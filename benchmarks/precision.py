@@ -18,7 +18,7 @@ import torch
 
 from scaling.units import parse_quantity
 from sweeps.dag.ladder import shape_for
-from sweeps.data import source_of, tokenise
+from sweeps.data import source_of, tokenize
 from sweeps.model.device import processor
 from sweeps.model.heldout import heldout_loss
 from sweeps.spec.spec import Training
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    corpus = tokenise(source_of("kjv"), vocab=512, heldout=0.05, seed=0)
+    corpus = tokenize(source_of("kjv"), vocab=512, heldout=0.05, seed=0)
     shape = shape_for(parse_quantity(options.params, "--params"), vocab=512, context=128, aspect_ratio=32)
     tokens = parse_quantity(options.tokens, "--tokens")
     losses: dict[str, list[float]] = {way: [] for way in WAYS}

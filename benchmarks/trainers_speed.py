@@ -21,7 +21,7 @@ import training_speed as plain
 from torch import Tensor
 
 from scaling.costs.flops import ModelShape
-from sweeps.model.device import keep_memory, processor
+from sweeps.model.device import keep_freed_memory, processor
 from sweeps.model.model_files import qwen3_config
 
 STEPS, LAST, ROUNDS = 24, 16, 2
@@ -120,7 +120,7 @@ def table(title: str, loops: dict[str, Loop], tokens: int) -> None:
 def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    keep_memory()
+    keep_freed_memory()
     print(f"{processor()}; torch {torch.__version__}")
     quick = {"precision": "bf16", "compile": True}
     for params in (10e3, 100e3, 1e6):

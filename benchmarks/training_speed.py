@@ -32,8 +32,8 @@ from scaling.costs.flops import ModelShape
 from sweeps.dag.ladder import shape_for
 from sweeps.distill.targets import Online
 from sweeps.model.decoder import Decoder
-from sweeps.model.device import keep_memory, processor
-from sweeps.model.frozen import FrozenTrunk
+from sweeps.model.device import keep_freed_memory, processor
+from sweeps.model.frozen import FrozenBody
 from sweeps.model.model_files import qwen3_config
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training
@@ -122,7 +122,7 @@ def online(of: ModelShape, training: Training) -> Online:
     model.initialise(1)
     model.eval().requires_grad_(False)
     model.precision = torch.bfloat16 if training.precision == "bf16" else torch.float32
-    return Online(FrozenTrunk(model) if training.compile else model, said=True)
+    return Online(FrozenBody(model) if training.compile else model, said=True)
 
 
 def compare(contestants: dict[str, Callable[[], Step]], tokens: dict[str, int], flops: float) -> None:
@@ -320,7 +320,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=16, help="sequences of a batch")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    keep_memory()
+    keep_freed_memory()
     rates = ", ".join(
         f"{name} {matmul_rate(dtype) / 1e9:.0f}"
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))

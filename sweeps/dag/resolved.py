@@ -1,4 +1,4 @@
-"""A sweep together with all that had to be read to plan it, as plain data."""
+"""Resolved sweep: the spec with its text and pretrained teachers looked up, as plain data."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scaling.costs.flops import ModelShape
-from sweeps.dag.external_shape import Foreign
+from sweeps.dag.external_shape import ExternalModel
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.spec import Sweep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text:
-    """A corpus whose vocabulary size is known, and the hash that identifies its tokens."""
+    """Corpus with a known vocabulary size, and the hash that identifies its tokens."""
 
     corpus: Corpus
     fingerprint: str
@@ -21,22 +21,22 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainedTeacher:
-    """The shape of a pretrained teacher at the sweep's context and vocabulary, and what identifies it."""
+    """Shape of a pretrained teacher at the sweep's context and vocabulary, and its identity."""
 
     shape: ModelShape
-    model: Foreign
+    model: ExternalModel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resolved:
-    """A sweep with its text and pretrained teachers looked up: all that :func:`~sweeps.dag.expand.expand`
-    needs."""
+    """Sweep with its text and pretrained teachers looked up, the input of
+    :func:`~sweeps.dag.expand.expand`."""
 
     sweep: Sweep
     text: Text
     base: Text | None = None
-    """The text that teachers are trained on before they are tuned, where the spec has one."""
+    """Text that teachers are trained on before they are tuned, if the spec has one."""
     teachers: Mapping[int, PretrainedTeacher] = field(default_factory=dict)
-    """Pretrained teachers by their place in ``sweep.teachers``."""
+    """Pretrained teachers by their index in ``sweep.teachers``."""
     reads: tuple[str, ...] = ()
-    """What was read to find all this, in words."""
+    """Files and hubs that were read, in words."""

@@ -10,11 +10,11 @@ from typing import Any, get_args
 
 from scaling.costs.flops import ModelShape
 from scaling.units import format_number
-from sweeps.dag.external_shape import CountedShape, Foreign
+from sweeps.dag.external_shape import CountedShape, ExternalModel
 from sweeps.dag.identity import method_identity, training_identity
 from sweeps.dag.kind import StepKind
 from sweeps.dag.passes import Passes, passes_of
-from sweeps.data.model_dir import Place
+from sweeps.data.model_dir import ModelLocation
 from sweeps.data.tokens import Half
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.method import Method
@@ -54,7 +54,7 @@ class Step:
     """The step that generates the text it learns from, if its method says so; as with ``logits``."""
     init: Step | None = None
     """The prelude whose weights it begins with; its batches are those that come after."""
-    foreign: Foreign | None = None
+    foreign: ExternalModel | None = None
     """The model that is measured here, where nothing is trained."""
 
     @property
@@ -298,7 +298,9 @@ class Step:
             logits=cls.from_json(found) if (found := data.get("logits")) else None,
             texts=cls.from_json(found) if (found := data.get("texts")) else None,
             init=cls.from_json(found) if (found := data.get("init")) else None,
-            foreign=Foreign(**foreign | {"place": Place(**foreign["place"])}) if foreign else None,
+            foreign=ExternalModel(**foreign | {"place": ModelLocation(**foreign["place"])})
+            if foreign
+            else None,
         )
 
 

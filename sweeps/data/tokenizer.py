@@ -1,4 +1,4 @@
-"""The tokenizer: byte-level BPE trained on the corpus, or one that a teacher brings along."""
+"""Tokenizers: byte-level BPE trained on the corpus, or that of a teacher."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ if TYPE_CHECKING:
 
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 0
-"""The first special token the trainer adds."""
+"""Id of the first special token that the trainer adds."""
 BYTES = 256
-LONGEST_WORD = 256
-"""Characters; longer runs are cut, because a merge looks through every word that it occurs in."""
-ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<｜end▁of▁sentence｜>")
-"""What separates documents in the tokenizers of GPT-2, Qwen and SmolLM; Llama 3; Llama 2; Gemma; DeepSeek.
+MAX_WORD_CHARACTERS = 256
+"""Characters of the longest word; longer ones are cut, as a merge scans every word that it occurs in."""
+KNOWN_END_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<｜end▁of▁sentence｜>")
+"""End-of-text tokens of GPT-2, Qwen and SmolLM; Llama 3; Llama 2; Gemma; DeepSeek.
 
-Not the ``eos_token`` of the configuration: in models tuned to instructions that is the end of a turn.
+The ``eos_token`` of a configuration is not used: in instruction-tuned models it ends a turn.
 """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GivenTokenizer:
-    """A tokenizer that was not trained on the corpus."""
+class ExternalTokenizer:
+    """Tokenizer that was not trained on the corpus."""
 
     file: Path
-    """``tokenizer.json``."""
+    """Path of ``tokenizer.json``."""
     sha256: str
     size: int
-    """One more than its largest id."""
+    """Vocabulary size: one more than the largest id."""
     end_of_text: str
     end_of_text_id: int
 
     @classmethod
-    def read(cls, place: str | Path, field: str = "corpus.tokenizer") -> GivenTokenizer:
-        """The tokenizer in the directory ``place``, or in the file ``tokenizer.json`` itself.
+    def read(cls, place: str | Path, field: str = "corpus.tokenizer") -> ExternalTokenizer:
+        """Read the tokenizer in the directory ``place``, or in the file ``tokenizer.json`` itself.
 
         Raises:
-            InputError: naming ``field``, if none is there or it has no end-of-text token.
+            InputError: with ``field``, if it is missing or has no end-of-text token.
         """
         file = Path(place).expanduser()
         file = file / "tokenizer.json" if file.is_dir() else file
@@ -55,10 +55,12 @@ class GivenTokenizer:
                 f"AutoTokenizer.from_pretrained(...).save_pretrained({str(place)!r}) writes one"
             )
         ids = load_tokenizer(file, field).get_vocab(with_added_tokens=True)
-        end = next((token for token in ENDS_OF_TEXT if token in ids), None) or _configured_end(file)
+        end = next((token for token in KNOWN_END_OF_TEXT if token in ids), None) or _configured_end_of_text(
+            file
+        )
         if end not in ids:
             raise InputError(
-                f"{field}: {file} has no end-of-text token: none of {', '.join(ENDS_OF_TEXT)}, and no "
+                f"{field}: {file} has no end-of-text token: none of {', '.join(KNOWN_END_OF_TEXT)}, and no "
                 "eos_token in tokenizer_config.json beside it"
             )
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -67,11 +69,11 @@ class GivenTokenizer:
 
     @property
     def vocabulary(self) -> dict[str, int]:
-        """Ids by token, added tokens included."""
+        """Ids by token, with added tokens."""
         return dict(load_tokenizer(self.file).get_vocab(with_added_tokens=True))
 
 
-def _configured_end(file: Path) -> str:
+def _configured_end_of_text(file: Path) -> str:
     config = file.with_name("tokenizer_config.json")
     try:
         token = json.loads(config.read_text(encoding="utf-8")).get("eos_token")
@@ -81,10 +83,10 @@ def _configured_end(file: Path) -> str:
 
 
 def load_tokenizer(file: Path, field: str = "corpus.tokenizer") -> Tokenizer:
-    """The tokenizer in ``file``.
+    """Load the tokenizer in ``file``.
 
     Raises:
-        InputError: naming ``field``, if there is none in it.
+        InputError: with ``field``, if the file is not a tokenizer.
     """
     from tokenizers import Tokenizer
 
@@ -95,10 +97,10 @@ def load_tokenizer(file: Path, field: str = "corpus.tokenizer") -> Tokenizer:
 
 
 def train_tokenizer(documents: list[Document], vocab: int) -> Tokenizer:
-    """A byte-level BPE tokenizer with exactly ``vocab`` entries.
+    """Train a byte-level BPE tokenizer with exactly ``vocab`` entries.
 
     Raises:
-        InputError: if the text has too few distinct pairs for so large a vocabulary.
+        InputError: if the text has too few distinct pairs for that vocabulary.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -107,7 +109,9 @@ def train_tokenizer(documents: list[Document], vocab: int) -> Tokenizer:
             f"corpus.vocab: {vocab} is too small: bytes and the end-of-text token need {BYTES + 1}"
         )
     tokenizer = Tokenizer(models.BPE())
-    endless = pre_tokenizers.Split(Regex(rf"\S{{{LONGEST_WORD}}}|\s{{{LONGEST_WORD}}}"), "isolated")
+    endless = pre_tokenizers.Split(
+        Regex(rf"\S{{{MAX_WORD_CHARACTERS}}}|\s{{{MAX_WORD_CHARACTERS}}}"), "isolated"
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [endless, pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -129,7 +133,7 @@ def train_tokenizer(documents: list[Document], vocab: int) -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, end_of_text: str = END_OF_TEXT) -> None:
-    """Write what ``AutoTokenizer.from_pretrained`` needs, without importing transformers."""
+    """Write the files that ``AutoTokenizer.from_pretrained`` reads, without importing transformers."""
     folder.mkdir(parents=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {

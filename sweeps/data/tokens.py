@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import InputError
-from sweeps.data.cache import cache_dir, locked, published
+from sweeps.data.cache import atomic_directory, cache_dir, locked
 from sweeps.data.encode import append_tokens
-from sweeps.data.sources import Source
-from sweeps.data.splits import Split, split_documents
+from sweeps.data.sources import TextSource
+from sweeps.data.splits import PartSplit, split_documents
 from sweeps.data.tokenizer import (
     END_OF_TEXT,
-    GivenTokenizer,
+    ExternalTokenizer,
     load_tokenizer,
     save_tokenizer,
     train_tokenizer,
@@ -48,7 +48,7 @@ class HeldoutPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenisedCorpus:
+class TokenizedCorpus:
     """A tokenised corpus in a directory, immutable and named by what it was made from."""
 
     path: Path
@@ -90,7 +90,12 @@ class TokenisedCorpus:
 
 
 def corpus_fingerprint(
-    source: Source, *, vocab: int, heldout: float | None, seed: int, tokenizer: GivenTokenizer | None = None
+    source: TextSource,
+    *,
+    vocab: int,
+    heldout: float | None,
+    seed: int,
+    tokenizer: ExternalTokenizer | None = None,
 ) -> str:
     """What identifies the tokens: known before anything is parsed."""
     key: dict[str, Any] = {"source": source.fingerprint, "heldout": heldout, "seed": seed, "layout": LAYOUT}
@@ -98,9 +103,14 @@ def corpus_fingerprint(
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def tokenise(
-    source: Source, *, vocab: int, heldout: float | None, seed: int, tokenizer: GivenTokenizer | None = None
-) -> TokenisedCorpus:
+def tokenize(
+    source: TextSource,
+    *,
+    vocab: int,
+    heldout: float | None,
+    seed: int,
+    tokenizer: ExternalTokenizer | None = None,
+) -> TokenizedCorpus:
     """The tokenised corpus, made once and then found in the cache, by however many processes ask at once.
 
     Args:
@@ -122,7 +132,7 @@ def tokenise(
             if corpus is None:
                 splits = split_documents(source, heldout, seed)
                 shutil.rmtree(target, ignore_errors=True)  # it is damaged, if it is there
-                with published(target) as scratch:
+                with atomic_directory(target) as scratch:
                     _write(scratch, source, splits, vocab, seed, tokenizer)
                 corpus = _cached(target, fingerprint)
     if corpus is None:
@@ -131,11 +141,11 @@ def tokenise(
     return replace(corpus, source=source.name)
 
 
-_VERIFIED: dict[Path, TokenisedCorpus] = {}
+_VERIFIED: dict[Path, TokenizedCorpus] = {}
 """Corpora whose checksums this process has seen to be right."""
 
 
-def _cached(folder: Path, fingerprint: str) -> TokenisedCorpus | None:
+def _cached(folder: Path, fingerprint: str) -> TokenizedCorpus | None:
     """The corpus in ``folder`` if all of it is there, to the byte."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -143,13 +153,18 @@ def _cached(folder: Path, fingerprint: str) -> TokenisedCorpus | None:
             if _sha256(folder / name) != sha256:
                 return None
         parts = tuple(HeldoutPart(**part) for part in manifest.pop("parts"))
-        return TokenisedCorpus(path=folder, fingerprint=fingerprint, parts=parts, **manifest)
+        return TokenizedCorpus(path=folder, fingerprint=fingerprint, parts=parts, **manifest)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 def _write(
-    folder: Path, source: Source, splits: list[Split], vocab: int, seed: int, given: GivenTokenizer | None
+    folder: Path,
+    source: TextSource,
+    splits: list[PartSplit],
+    vocab: int,
+    seed: int,
+    given: ExternalTokenizer | None,
 ) -> None:
     train = [text for split in splits for text in split.train]
     random.Random(seed).shuffle(train)  # noqa: S311

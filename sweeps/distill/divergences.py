@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sweeps.model.log_probs import full
+from sweeps.model.log_probs import at_least_float32
 
 
 def label_loss(logits: Tensor, labels: Tensor, weight: float = 1.0, z_loss: float = 0.0) -> Tensor:
@@ -31,11 +31,11 @@ class _LabelLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, weight: float, z_loss: float) -> Tensor:
         labels = labels.unsqueeze(-1)
-        most = full(logits.amax(-1, keepdim=True))
-        powers = (full(logits) - most).exp()
+        most = at_least_float32(logits.amax(-1, keepdim=True))
+        powers = (at_least_float32(logits) - most).exp()
         total = powers.sum(-1, keepdim=True)
         normaliser = most + total.log()
-        log_q = full(logits.gather(-1, labels)) - normaliser
+        log_q = at_least_float32(logits.gather(-1, labels)) - normaliser
         ctx.save_for_backward(powers.to(logits.dtype), total, labels, normaliser, log_q)
         ctx.weight, ctx.z_loss = weight, z_loss
         return (z_loss * normaliser.square() - weight * log_q).squeeze(-1)
@@ -69,10 +69,10 @@ class _GuidedLoss(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, log_p: Tensor, labels: Tensor, weight: float, z_loss: float
     ) -> Tensor:
-        labels, x = labels.unsqueeze(-1), full(logits)
+        labels, x = labels.unsqueeze(-1), at_least_float32(logits)
         normaliser = x.logsumexp(-1, keepdim=True)
         apart = expectation(log_p, log_p - x).unsqueeze(-1) + normaliser
-        log_q = full(logits.gather(-1, labels)) - normaliser
+        log_q = at_least_float32(logits.gather(-1, labels)) - normaliser
         ctx.save_for_backward(logits, log_p, labels, normaliser)
         ctx.weight, ctx.z_loss = weight, z_loss
         return ((1 - weight) * apart - weight * log_q + z_loss * normaliser.square()).squeeze(-1)
@@ -83,7 +83,9 @@ class _GuidedLoss(torch.autograd.Function):
         logits, log_p, labels, normaliser = ctx.saved_tensors
         gradient = gradients[0].unsqueeze(-1)
         share = gradient * (1 + 2 * ctx.z_loss * normaliser)
-        found = (full(logits) - normaliser).exp() * share - log_p.exp() * ((1 - ctx.weight) * gradient)
+        found = (at_least_float32(logits) - normaliser).exp() * share - log_p.exp() * (
+            (1 - ctx.weight) * gradient
+        )
         if ctx.weight:
             found = found.scatter_add(-1, labels, -ctx.weight * gradient)
         return found.to(logits.dtype), None, None, None, None

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sweeps.distill.divergences import distillation, forward_kl, label_loss, total_variation
 from sweeps.distill.policy_gradient import clipped
 from sweeps.distill.targets import Target
-from sweeps.model.chunked_loss import PerToken, mean_loss, of_each
+from sweeps.model.chunked_loss import PerToken, mean_loss, per_token_loss
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.method import Method
@@ -111,7 +111,7 @@ def _share_of_teacher(
     def ahead(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         return _of(target.log_probabilities(rows, 1.0), labels) - _of(log_probabilities(logits), labels)
 
-    by = of_each(ahead, features, model.head, labels, rows).unflatten(0, (batch, -1))
+    by = per_token_loss(ahead, features, model.head, labels, rows).unflatten(0, (batch, -1))
     before = F.pad(by[:, :-1].cumsum(1), (1, 0))
     return (before + math.log(method.beta) - math.log1p(-method.beta)).sigmoid().flatten()
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scaling.errors import InputError
 from sweeps.dag.expand import Step
-from sweeps.data import TokenisedCorpus
+from sweeps.data import TokenizedCorpus
 from sweeps.data.batches import Batches
 from sweeps.distill.sampling import uniform, write
 from sweeps.distill.shard_cache import LogitCache, Logits, Numbers, Wrote
@@ -54,7 +54,7 @@ class Texts:
         return torch.cat([self.data.read(numbers)[:, :1], torch.from_numpy(tokens)], 1)
 
 
-def texts_of(store: Store, step: Step, corpus: TokenisedCorpus) -> Texts | None:
+def texts_of(store: Store, step: Step, corpus: TokenizedCorpus) -> Texts | None:
     """What ``step`` learns from, if that is text of its teacher.
 
     Raises:
@@ -70,7 +70,7 @@ def texts_of(store: Store, step: Step, corpus: TokenisedCorpus) -> Texts | None:
     return texts(store, step.texts, corpus)
 
 
-def texts(store: Store, step: Step, corpus: TokenisedCorpus, wrote: Wrote | None = None) -> Texts:
+def texts(store: Store, step: Step, corpus: TokenizedCorpus, wrote: Wrote | None = None) -> Texts:
     """What ``step`` has its teacher write; what of it is missing or damaged is written first.
 
     Raises:

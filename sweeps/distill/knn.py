@@ -23,7 +23,7 @@ from sweeps.distill.shard_cache import Numbers
 from sweeps.distill.targets import no_numbers
 from sweeps.model.device import device
 from sweeps.model.language_model import LanguageModel
-from sweeps.model.log_probs import full
+from sweeps.model.log_probs import at_least_float32
 from sweeps.spec.method_options import Neighbours
 
 BLOCKS_AT_ONCE, DISTANCES_AT_ONCE = 16, 2**23
@@ -112,5 +112,5 @@ def _read(teacher: LanguageModel, data: Batches, numbers: Tensor) -> Iterator[tu
     for some in numbers.split(BLOCKS_AT_ONCE):
         blocks = data.read(some).to(device())
         places = some[:, None] * data.context + torch.arange(data.context)
-        features = full(teacher.model(blocks[:, :-1]).flatten(0, 1))
+        features = at_least_float32(teacher.model(blocks[:, :-1]).flatten(0, 1))
         yield features, blocks[:, 1:].flatten(), places.flatten().to(device())

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sweeps.model.log_probs import full
+from sweeps.model.log_probs import at_least_float32
 from sweeps.spec.method_options import Neighbours
 
 
@@ -22,7 +22,7 @@ def votes(distances: Tensor, tokens: Tensor, vocab: int, temperature: float = 1.
         vocab: tokens there are; those of no neighbour get -inf.
         temperature: in the unit of distances.
     """
-    shares = (-full(distances) / temperature).softmax(-1)
+    shares = (-at_least_float32(distances) / temperature).softmax(-1)
     return shares.new_zeros(len(shares), vocab).scatter_add(-1, tokens, shares).log()
 
 

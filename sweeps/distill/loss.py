@@ -7,8 +7,8 @@ from torch import Tensor
 from sweeps.distill.divergences import distillation, guided_loss, label_loss
 from sweeps.distill.taid import followed
 from sweeps.distill.targets import Target
-from sweeps.model.chunked_loss import PerToken, fits, mean_loss
-from sweeps.model.compiled import compiled
+from sweeps.model.chunked_loss import PerToken, logits_fit, mean_loss
+from sweeps.model.compiled import compile_function
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.method import Method
@@ -40,8 +40,8 @@ def batch_loss(
 
 def _mean(per_token: PerToken, training: Training, features: Tensor, weight: Tensor, *rows: Tensor) -> Tensor:
     """Blocks of logits are taken one by one, so there the loss of a block is what can be compiled."""
-    if training.compile and not fits(len(features), len(weight)):
-        per_token = compiled(per_token)
+    if training.compile and not logits_fit(len(features), len(weight)):
+        per_token = compile_function(per_token)
     return mean_loss(per_token, features, weight, *rows)
 
 

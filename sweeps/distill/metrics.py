@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from sweeps.data.batches import as_blocks
+from sweeps.data.batches import take_blocks
 from sweeps.distill.divergences import expectation, forward_kl, reverse_kl
 from sweeps.distill.sampling import uniform, write
-from sweeps.model.compiled import plain
+from sweeps.model.compiled import uncompiled
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 from sweeps.model.language_model import LanguageModel
@@ -40,9 +40,9 @@ def yardsticks(
 
     Both write after the same prompts, a quarter of the context, by the same numbers.
     """
-    teacher = plain(teacher)
+    teacher = uncompiled(teacher)
     count = (len(tokens) - 1) // context
-    blocks = as_blocks(tokens, sorted({n * count // READ for n in range(READ)}), context).to(device())
+    blocks = take_blocks(tokens, sorted({n * count // READ for n in range(READ)}), context).to(device())
     prompts = blocks[:WRITTEN, : max(1, context // 4)]
     numbers = uniform(len(prompts), context + 1 - prompts.shape[1], SEED)
     with torch.no_grad(), _in_full(student), _in_full(teacher):

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sweeps.distill.divergences import reverse_kl
-from sweeps.model.compiled import plain
+from sweeps.model.compiled import uncompiled
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import log_probabilities
 
@@ -93,4 +93,4 @@ def uniform(batch: int, length: int, *seed: int) -> Tensor:
 
 def _body(writer: LanguageModel) -> Any:
     """What computes features, and can go on from what it has read; compiled it could not."""
-    return plain(writer).model
+    return uncompiled(writer).model

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scaling.errors import InputError
 from sweeps.dag.expand import Step
-from sweeps.data import TokenisedCorpus
+from sweeps.data import TokenizedCorpus
 from sweeps.data.batches import Batches
 from sweeps.distill.delta import Shifted
 from sweeps.distill.knn import Datastore, retrieved
@@ -19,10 +19,10 @@ from sweeps.distill.knn_targets import Nearest
 from sweeps.distill.logit_format import Full, TopK, kept
 from sweeps.distill.shard_cache import LogitCache, Numbers, Wrote
 from sweeps.distill.targets import Cached, Online, Target, no_numbers
-from sweeps.model.chunked_loss import fits
+from sweeps.model.chunked_loss import logits_fit
 from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.model.device import device
-from sweeps.model.frozen import FrozenTrunk
+from sweeps.model.frozen import FrozenBody
 from sweeps.model.model_files import load_model
 from sweeps.store.store import Store
 
@@ -33,7 +33,7 @@ BLOCKS_AT_ONCE, LOGITS_AT_ONCE = 16, 2**23
 """Of a stream, and elements of its logits (32 MB), at most, that a teacher writes down at a time."""
 
 
-def target_of(store: Store, step: Step, corpus: TokenisedCorpus) -> Target | None:
+def target_of(store: Store, step: Step, corpus: TokenizedCorpus) -> Target | None:
     """What ``step`` follows, ready; None for a step that asks no teacher."""
     if step.method and not step.method.reads_teacher:
         return None
@@ -57,11 +57,11 @@ def followed(store: Store, step: Step) -> Target:
 def online(store: Store, teacher: Step) -> Online:
     """The model that ``teacher`` trained, or measured."""
     model = load_foreign(teacher) if teacher.foreign else trained(store, teacher).to(device())
-    said = fits(round(teacher.training.batch_tokens), teacher.shape.vocab)
+    said = logits_fit(round(teacher.training.batch_tokens), teacher.shape.vocab)
     if not isinstance(model, Decoder):
         return Online(model, said)
     model.precision = PRECISIONS[teacher.precision]
-    return Online(FrozenTrunk(model) if teacher.training.compile else model, said)
+    return Online(FrozenBody(model) if teacher.training.compile else model, said)
 
 
 def trained(store: Store, step: Step) -> Decoder:
@@ -87,7 +87,7 @@ def load_foreign(step: Step) -> Decoder | Foreign:
     return load(place.folder(), step.shape.vocab, where, step.foreign.precision).to(device())
 
 
-def cached(store: Store, cache: Step, corpus: TokenisedCorpus, wrote: Wrote | None = None) -> Cached:
+def cached(store: Store, cache: Step, corpus: TokenizedCorpus, wrote: Wrote | None = None) -> Cached:
     """What the teacher of ``cache`` says, written down; what of it is missing or damaged is written first.
 
     Raises:
@@ -114,7 +114,7 @@ def cached(store: Store, cache: Step, corpus: TokenisedCorpus, wrote: Wrote | No
     return Cached(how, LogitCache(store, cache.id, how, data.context, numbers).ready(teach, wrote))
 
 
-def stream_of(step: Step, corpus: TokenisedCorpus) -> Batches:
+def stream_of(step: Step, corpus: TokenizedCorpus) -> Batches:
     """The blocks that ``step`` is about, in their order."""
     context = step.shape.context
     return Batches(

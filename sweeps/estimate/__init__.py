@@ -1,5 +1,4 @@
-"""A sweep before it runs: FLOPs, time, memory and money, what the fit will identify, and a picture of the
-DAG.
+"""Estimates before a sweep runs: FLOPs, time, memory, cost, identifiability of the fit, graph of the DAG.
 
 May import ``train`` and the rooms below.
 """

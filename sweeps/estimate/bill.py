@@ -1,4 +1,4 @@
-"""What attempts at steps have cost: FLOPs, GPU-hours and dollars."""
+"""Cost of attempts at steps: FLOPs, GPU-hours and dollars."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What work has cost, or will."""
+    """Cost of work, done or planned."""
 
     flops: float = 0.0
     gpu_hours: float = 0.0
@@ -23,18 +23,18 @@ class Bill:
         return Bill(self.flops + other.flops, self.gpu_hours + other.gpu_hours, self.dollars + other.dollars)
 
     def at_least(self, other: Bill) -> Bill:
-        """The larger of both, each for itself."""
+        """Return the larger of both for each field."""
         return Bill(*(max(getattr(self, each.name), getattr(other, each.name)) for each in fields(self)))
 
     @classmethod
     def of(cls, flops: float, seconds: float, resources: Resources, devices: Devices) -> Bill:
-        """For so many FLOPs in so many seconds on ``resources``; dollars only if the price is known."""
+        """Return the cost of a number of FLOPs and seconds on ``resources``; dollars if a price is known."""
         gpus = seconds * resources.gpus * resources.nodes / HOUR
         cores = seconds * resources.cpus * resources.nodes / HOUR
         return cls(flops, gpus, (devices.price or 0.0) * (gpus or cores))
 
 
-def bills(flops: float, history: Sequence[Attempt], devices: Devices) -> list[Bill]:
+def attempt_bills(flops: float, history: Sequence[Attempt], devices: Devices) -> list[Bill]:
     """What each attempt at a step that takes ``flops`` has cost so far, at most, by what it told.
 
     One that has not ended, or could not say so, may have gone on until its next words were due.
@@ -50,12 +50,12 @@ def bills(flops: float, history: Sequence[Attempt], devices: Devices) -> list[Bi
             done = min(done * (1 + attempt.unheard / heard), max(done, end - began))
         spent = flops * done / max(1, end - first)
         found.append(
-            Bill.of(spent, attempt.seconds / told.get("members", 1), resources_told(attempt), devices)
+            Bill.of(spent, attempt.seconds / told.get("members", 1), reported_resources(attempt), devices)
         )
     return found
 
 
-def resources_told(attempt: Attempt) -> Resources:
-    """What an attempt runs on."""
+def reported_resources(attempt: Attempt) -> Resources:
+    """Return the resources that an attempt reported."""
     told = attempt.told
     return Resources(**{name: told[name] for name in ("cpus", "gpus", "nodes") if name in told})

@@ -24,7 +24,7 @@ from sweeps.dag.kind import StepKind
 from sweeps.dag.ladder import shape_for
 from sweeps.data.cache import cache_dir
 from sweeps.estimate.bill import Bill
-from sweeps.estimate.memory import memory, together
+from sweeps.estimate.memory import concurrent_memory, step_memory
 from sweeps.spec.resources import GPU_SHARE, Devices, Resources, resources_of
 from sweeps.spec.spec import Sweep
 from sweeps.store.checkpoints import KEPT
@@ -160,7 +160,7 @@ def seconds_on(sweep: Sweep, throughput: Throughput | None) -> Cost:
 def memory_on(step: Step, sweep: Sweep | None) -> float:
     """Peak bytes of a step on each device that it uses."""
     resources = planned_resources(step, sweep)
-    return memory(step, gpu=resources.gpus > 0, processes=resources.processes * resources.nodes)
+    return step_memory(step, gpu=resources.gpus > 0, processes=resources.processes * resources.nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +187,11 @@ class Overfull:
         blocks = max(1, round(self.step.training.batch_tokens / self.step.shape.context))
         counts = [2**power for power in range(blocks.bit_length()) if blocks % 2**power == 0]
         for count in counts:
-            if memory(self.step, gpu=True, processes=count) <= has:
+            if step_memory(self.step, gpu=True, processes=count) <= has:
                 nodes = f", nodes: {count // NODE}" if count > NODE else ""
                 rule = f"from_params: {self.step.shape.params}, gpus: {min(count, NODE)}{nodes}"
                 return f"set resources: [{{{rule}}}]"
-        least = memory(self.step, gpu=True, processes=blocks)
+        least = step_memory(self.step, gpu=True, processes=blocks)
         if least <= has:
             batch = self.step.shape.context * 2 ** round(math.log2(blocks))
             return (
@@ -222,7 +222,7 @@ def _peak_memory(dag: Dag, devices: int, sweep: Sweep | None) -> float:
     needs = [memory_on(step, sweep) for step in dag.steps]
     shares = [planned_resources(step, sweep).gpus for step in dag.steps]
     slots = devices if not any(shares) else max(1, int(1 / min(share for share in shares if share)))
-    return together(dag.steps, needs, slots)
+    return concurrent_memory(dag.steps, needs, slots)
 
 
 def store_bytes(dag: Dag, devices: int) -> float:
@@ -279,9 +279,9 @@ def _probe(step: Step) -> Throughput:
     from sweeps.distill.loss import batch_loss
     from sweeps.distill.sampling import uniform, write
     from sweeps.model.decoder import Decoder
-    from sweeps.model.device import keep_memory
+    from sweeps.model.device import keep_freed_memory
 
-    keep_memory()
+    keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     batch = round(step.training.batch_tokens / step.shape.context)

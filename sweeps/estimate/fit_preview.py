@@ -1,4 +1,4 @@
-"""What a planned sweep will and will not be able to identify, judged as its results will be."""
+"""Design findings of a planned sweep: coefficients that its results will not identify."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from scaling.errors import InputError
 from scaling.laws import SupervisedLaw
 from sweeps.dag.expand import Dag, Step
 
-SMALL_MODELS, SMALL = "distlaw2026-permissive", 1e7
-"""A calibration of models of some thousand parameters, and the size below which it is nearer."""
-USUAL_RATIO = 1000.0
-"""Tokens per parameter of a model from elsewhere whose training is not known: models that are released were
-trained far beyond the 20 of Hoffmann et al. 2022."""
+SMALL_MODEL_CALIBRATION, SMALL_MODEL_PARAMS = "distlaw2026-permissive", 1e7
+"""Calibration of models of some thousand parameters, and the size below which it is used."""
+ASSUMED_TOKENS_PER_PARAM = 1000.0
+"""Assumed tokens per parameter of an external model: released models are trained far beyond the 20 of
+Hoffmann et al. 2022."""
 
 
-def foreseen(dag: Dag) -> list[Finding]:
-    """What ``fits`` will object to in the table of this sweep.
+def expected_findings(dag: Dag) -> list[Finding]:
+    """Return the findings that ``fits`` will report on the table of this sweep.
 
-    There are no losses yet: those of a published law stand in for them. They only decide on which side of
-    their students the teachers lie, and which losses are alike.
+    Losses are those of a published law. They only determine whether teachers are better than their students,
+    and which losses are equal.
     """
     law = _nearest_law(dag)
 
@@ -41,7 +41,7 @@ def foreseen(dag: Dag) -> list[Finding]:
     try:
         table = validate(pd.DataFrame(rows))
     except InputError as error:
-        what = f"its table would be refused: {error}"
+        what = f"its table would be rejected: {error}"
         return [Finding(level="refuse", message=what, remedy="Vary sizes and tokens")]
     known = Rows.of(table)
     found = design_findings(table, known, None)
@@ -51,9 +51,9 @@ def foreseen(dag: Dag) -> list[Finding]:
 
 
 def _nearest_law(dag: Dag) -> SupervisedLaw:
-    """Return the published law fitted nearest to the sizes; large models say nothing of the smallest."""
-    small = max(step.shape.params for step in dag.steps) < SMALL
-    return Calibration.load(SMALL_MODELS if small else DEFAULT_CALIBRATION).supervised
+    """Return the supervised law of the published calibration closest to the sizes."""
+    small = max(step.shape.params for step in dag.steps) < SMALL_MODEL_PARAMS
+    return Calibration.load(SMALL_MODEL_CALIBRATION if small else DEFAULT_CALIBRATION).supervised
 
 
 def _row(step: Step, loss: float, teacher_loss: float | None) -> dict[str, Any]:
@@ -75,5 +75,7 @@ def _row(step: Step, loss: float, teacher_loss: float | None) -> dict[str, Any]:
 
 
 def _tokens(step: Step) -> float:
-    """D of a run, or as far as it is known of a model from elsewhere."""
-    return (step.foreign.tokens or USUAL_RATIO * step.shape.params) if step.foreign else step.tokens
+    """Return D of a run; of an external model, the known or assumed one."""
+    return (
+        (step.foreign.tokens or ASSUMED_TOKENS_PER_PARAM * step.shape.params) if step.foreign else step.tokens
+    )

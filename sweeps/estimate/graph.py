@@ -1,4 +1,4 @@
-"""A sweep's steps and what each needs, drawn or written as a tree."""
+"""Graph of a sweep's steps, drawn or written as a text tree."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from scaling.figures.figure import Figure
     from sweeps.watch.status import Status
 
-KINDS = ("pretrain", "distil", "trunk")
-"""Kinds of steps with a colour of their own, in its order; all others share the next."""
+COLORED_KINDS = ("pretrain", "distil", "trunk")
+"""Kinds of steps with their own color, in the order of colors; all others share the next."""
 SUFFIXES = (".png", ".svg", ".pdf", ".txt")
-LABELLED = 300
-"""Up to so many steps have their label beside them."""
+MAX_LABELS = 300
+"""Largest number of steps that are drawn with labels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Node:
-    """A step as a picture needs it."""
+class GraphNode:
+    """Step in a graph."""
 
     id: str
     kind: str
@@ -32,10 +32,10 @@ class Node:
     done: bool
 
 
-def nodes_of(dag: Dag, done: set[str]) -> list[Node]:
-    """The steps of a spec."""
+def nodes_of_dag(dag: Dag, done: set[str]) -> list[GraphNode]:
+    """Return the steps of a spec."""
     return [
-        Node(
+        GraphNode(
             id=step.id, kind=step.kind, label=step.label, needs=tuple(need.id for need in step.needs),
             done=step.id in done,
         )
@@ -43,35 +43,35 @@ def nodes_of(dag: Dag, done: set[str]) -> list[Node]:
     ]  # fmt: skip
 
 
-def nodes_in(status: Status) -> list[Node]:
-    """The steps of the sweep last started in a store."""
+def nodes_of_status(status: Status) -> list[GraphNode]:
+    """Return the steps of the sweep last started in a store."""
     return [
-        Node(id=step.id, kind=step.kind, label=step.label, needs=step.needs, done=step.state == "done")
+        GraphNode(id=step.id, kind=step.kind, label=step.label, needs=step.needs, done=step.state == "done")
         for step in status.steps
     ]
 
 
-def draw(dag: Dag, done: set[str], path: Path) -> None:
-    """Draw ``dag`` into a picture, or write it as a tree of text, by the suffix of ``path``.
+def write_graph(dag: Dag, done: set[str], path: Path) -> None:
+    """Draw ``dag``, or write it as a text tree, by the suffix of ``path``.
 
     Raises:
-        InputError: for another suffix, or a place that cannot be written.
+        InputError: for another suffix, or a path that cannot be written.
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"--graph: {path} must end in {', '.join(SUFFIXES)}")
     if path.suffix != ".txt":
-        picture(nodes_of(dag, done)).write(path, "--graph:")
+        draw_graph(nodes_of_dag(dag, done)).write(path, "--graph:")
         return
     try:
-        path.write_text("\n".join(tree(dag, done)) + "\n")
+        path.write_text("\n".join(tree_lines(dag, done)) + "\n")
     except OSError as error:
         raise InputError(f"--graph: {path} cannot be written ({error.strerror or error})") from None
 
 
-def tree(dag: Dag, done: set[str]) -> Iterator[str]:
-    """A line a step, below the last of the steps that it needs; done steps are ticked."""
-    nodes = nodes_of(dag, done)
-    below: dict[str | None, list[Node]] = {}
+def tree_lines(dag: Dag, done: set[str]) -> Iterator[str]:
+    """Yield a line for each step, below the last of its dependencies; done steps are ticked."""
+    nodes = nodes_of_dag(dag, done)
+    below: dict[str | None, list[GraphNode]] = {}
     place = {node.id: number for number, node in enumerate(nodes)}
     for node in nodes:
         last = max(node.needs, key=lambda need: place.get(need, -1), default=None)
@@ -85,8 +85,8 @@ def tree(dag: Dag, done: set[str]) -> Iterator[str]:
     yield from lines(None, 0)
 
 
-def columns(nodes: Iterable[Node]) -> dict[str, tuple[int, int]]:
-    """Where each step stands: its column, one behind what it needs, and its row."""
+def layout(nodes: Iterable[GraphNode]) -> dict[str, tuple[int, int]]:
+    """Return column and row of each step; the column is one right of its dependencies."""
     found: dict[str, tuple[int, int]] = {}
     heights: dict[int, int] = {}
     for node in nodes:
@@ -96,14 +96,14 @@ def columns(nodes: Iterable[Node]) -> dict[str, tuple[int, int]]:
     return found
 
 
-def picture(nodes: Sequence[Node], dark: bool = False) -> Figure:
-    """The steps in columns, each behind what it needs; filled when done."""
+def draw_graph(nodes: Sequence[GraphNode], dark: bool = False) -> Figure:
+    """Draw the steps in columns, each right of its dependencies; filled if done."""
     from matplotlib.collections import LineCollection
 
     from scaling.figures.figure import Figure
     from scaling.figures.style import MARKERS, faint, of_kind, style
 
-    places = columns(nodes)
+    places = layout(nodes)
     last, rows = (max(place[side] for place in places.values()) for side in (0, 1))
     with style(dark):
         figure = Figure(figsize=(2 + 2.8 * (1 + last), max(2.5, 0.26 * rows + 0.6)), layout="constrained")
@@ -111,14 +111,14 @@ def picture(nodes: Sequence[Node], dark: bool = False) -> Figure:
         lines = [(places[need], places[node.id]) for node in nodes for need in node.needs if need in places]
         axes.add_collection(LineCollection(lines, colors=faint(), alpha=0.3, linewidths=0.6, zorder=1))
         for kind in sorted({node.kind for node in nodes}):
-            number = KINDS.index(kind) if kind in KINDS else len(KINDS)
-            colour, marker = of_kind(number + 1), MARKERS[number]
+            number = COLORED_KINDS.index(kind) if kind in COLORED_KINDS else len(COLORED_KINDS)
+            color, marker = of_kind(number + 1), MARKERS[number]
             own = [node for node in nodes if node.kind == kind]
-            faces = [colour if node.done else "none" for node in own]
+            faces = [color if node.done else "none" for node in own]
             x, y = zip(*(places[node.id] for node in own), strict=True)
-            axes.scatter(x, y, s=26, c=faces, edgecolors=colour, marker=marker, zorder=2)
-            axes.scatter([], [], s=26, c=colour, marker=marker, label=kind)
-        if len(nodes) <= LABELLED:
+            axes.scatter(x, y, s=26, c=faces, edgecolors=color, marker=marker, zorder=2)
+            axes.scatter([], [], s=26, c=color, marker=marker, label=kind)
+        if len(nodes) <= MAX_LABELS:
             for node in nodes:
                 axes.annotate(
                     node.label, places[node.id], (6, 0), textcoords="offset points", va="center", fontsize=7

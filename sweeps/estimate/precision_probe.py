@@ -1,4 +1,4 @@
-"""Which precision trains faster on one core of this machine: bf16 gains by AMX, and can lose without it."""
+"""Training speed of bf16 relative to fp32 on one core: bf16 gains with AMX, and can be slower without it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from sweeps.dag.expand import Dag, Step
 from sweeps.data.cache import cache_dir
 
 ROUNDS, WINDOW_SECONDS = 3, 0.1
-LARGEST_PROBED = 1e6
-"""Parameters above which the ratio changes little, and a step takes long."""
-ALIKE = 1.05
-"""Ratio below which neither is called faster."""
+MAX_PROBE_PARAMS = 1e6
+"""Parameters of the largest model probed; above, the ratio changes little and a step takes long."""
+EQUAL_SPEED_RATIO = 1.05
+"""Ratio below which both count as equally fast."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrecisionSpeed:
-    """Tokens a second in bf16 over those in fp32, of plain PyTorch's training steps on one core."""
+    """Ratio of tokens per second in bf16 to fp32, of uncompiled training steps on one core."""
 
     params: int
     ratio: float
@@ -34,7 +34,7 @@ class PrecisionSpeed:
 
     def __str__(self) -> str:
         where = f"plain PyTorch at {format_number(self.params)} parameters"
-        if 1 / ALIKE < self.ratio < ALIKE:
+        if 1 / EQUAL_SPEED_RATIO < self.ratio < EQUAL_SPEED_RATIO:
             return f"bf16 and fp32 train equally fast on this machine (ratio {self.ratio:.2f}; {where})"
         faster, slower = ("bf16", "fp32") if self.ratio > 1 else ("fp32", "bf16")
         low, middle, high = sorted(
@@ -47,8 +47,8 @@ class PrecisionSpeed:
 
     @property
     def bf16_is_slower(self) -> bool:
-        """Whether bf16 is worth a warning where it is asked for."""
-        return self.ratio < 1 / ALIKE
+        """True if bf16 is slower by more than ``EQUAL_SPEED_RATIO``."""
+        return self.ratio < 1 / EQUAL_SPEED_RATIO
 
 
 def measured_precision(dag: Dag) -> PrecisionSpeed | None:
@@ -59,14 +59,14 @@ def measured_precision(dag: Dag) -> PrecisionSpeed | None:
     trained = [step for step in dag.steps if step.kind.trains]
     if not trained:
         return None
-    sizes = [step for step in trained if step.shape.params <= LARGEST_PROBED] or trained
+    sizes = [step for step in trained if step.shape.params <= MAX_PROBE_PARAMS] or trained
     step = (max if sizes is not trained else min)(sizes, key=lambda each: each.shape.params)
     path = cache_dir() / "throughput" / f"precision-{_key(step)}.json"
     try:
         return PrecisionSpeed(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         found = _measure(step)
-    with suppress(OSError):  # a memo that cannot be kept is measured again
+    with suppress(OSError):  # a measurement that cannot be cached is repeated
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}")
         scratch.write_text(json.dumps(asdict(found)))
@@ -75,9 +75,9 @@ def measured_precision(dag: Dag) -> PrecisionSpeed | None:
 
 
 def _key(step: Step) -> str:
-    from sweeps.model.device import instructions, processor
+    from sweeps.model.device import instruction_sets, processor
 
-    what = [processor(), instructions(), version("torch"), step.shape, step.training.batch_tokens]
+    what = [processor(), instruction_sets(), version("torch"), step.shape, step.training.batch_tokens]
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
@@ -86,9 +86,9 @@ def _measure(step: Step) -> PrecisionSpeed:
 
     from sweeps.distill.loss import batch_loss
     from sweeps.model.decoder import PRECISIONS, Decoder
-    from sweeps.model.device import keep_memory
+    from sweeps.model.device import keep_freed_memory
 
-    keep_memory()
+    keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     model = Decoder(step.shape)
@@ -106,7 +106,7 @@ def _measure(step: Step) -> PrecisionSpeed:
             done += 1
         return (time.process_time() - began) / done
 
-    for precision in PRECISIONS:  # first steps set things up
+    for precision in PRECISIONS:  # the first steps are slower
         seconds(precision)
     ratios = [seconds("fp32") / seconds("bf16") for _ in range(ROUNDS)]
     torch.set_num_threads(threads)

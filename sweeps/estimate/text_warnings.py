@@ -1,4 +1,4 @@
-"""What should be known of a sweep's text: it is repeated, little of it is held out, or a licence binds it."""
+"""Warnings about a sweep's text: repeated text, little held-out text, share-alike licenses."""
 
 from __future__ import annotations
 
@@ -6,50 +6,50 @@ from collections.abc import Iterable
 
 from scaling.planner.warnings import REPEATED
 from sweeps.dag.expand import Step
-from sweeps.data import TokenisedCorpus
-from sweeps.data.splits import LOSS_SPREAD, PRECISE, standard_error
+from sweeps.data import TokenizedCorpus
+from sweeps.data.splits import ERROR_TIMES_ROOT_TOKENS, TARGET_STANDARD_ERROR, standard_error
 
-BINDING = ("GPL", "CC BY-SA")
-"""Beginnings of licences that bind whoever passes the text on."""
+SHARE_ALIKE = ("GPL", "CC BY-SA")
+"""Prefixes of licenses with conditions for sharing the text."""
 
 
-def epochs(step: Step, corpus: TokenisedCorpus) -> float:
-    """How often a run sees its training text, or its half of it."""
+def epochs(step: Step, corpus: TokenizedCorpus) -> float:
+    """Return the epochs of a run over its training text, or its half of it."""
     return step.tokens_of_its_text / len(corpus.train_tokens_of(step.half))
 
 
-def of_text(corpus: TokenisedCorpus) -> list[str]:
-    """What to know of a corpus before training on it."""
+def text_warnings(corpus: TokenizedCorpus) -> list[str]:
+    """Return warnings about a corpus before training on it."""
     found = []
-    bound = {part.licence: part.name for part in corpus.parts if part.licence.startswith(BINDING)}
+    bound = {part.licence: part.name for part in corpus.parts if part.licence.startswith(SHARE_ALIKE)}
     if bound:
         texts = " and ".join(f"{name} under {licence}" for licence, name in bound.items())
-        found.append(f"! {texts}: whoever passes the text on is bound by that")
-    if (error := standard_error(corpus.heldout_tokens)) > PRECISE:
-        enough = (LOSS_SPREAD / PRECISE) ** 2
+        found.append(f"! {texts}: sharing the text is subject to that license")
+    if (error := standard_error(corpus.heldout_tokens)) > TARGET_STANDARD_ERROR:
+        enough = (ERROR_TIMES_ROOT_TOKENS / TARGET_STANDARD_ERROR) ** 2
         share = enough / (corpus.heldout_tokens + corpus.train_tokens)
-        mend = f"corpus.heldout: {share:.2g} would do" if share < 0.5 else "use more text"
+        remedy = f"set corpus.heldout: {share:.2g}" if share < 0.5 else "use more text"
         found.append(
             f"! {corpus.heldout_tokens:,} held-out tokens leave a standard error of about {error:.2%} of a "
-            f"loss; {PRECISE:.1%} takes {enough:,.0f}: {mend}"
+            f"loss; {TARGET_STANDARD_ERROR:.1%} needs {enough:,.0f}: {remedy}"
         )
     return found
 
 
-def of_repetition(seen: Iterable[float]) -> list[str]:
-    """What the epochs of runs say of their law."""
+def epoch_warnings(seen: Iterable[float]) -> list[str]:
+    """Return warnings about repeated text, given the epochs of runs."""
     repeated = [number for number in seen if number > 1]
     if not repeated:
         return []
-    worn = sum(number > REPEATED for number in repeated)
+    many = sum(number > REPEATED for number in repeated)
     text = f"{len(repeated)} runs see their text more than once, at most {max(repeated):.1f} times"
-    if not worn:
+    if not many:
         return [f"{text}: up to {REPEATED:g} is nearly as good as new text"]
     return [
-        f"! {text}; {worn} more than {REPEATED:g} times, which bends a law: use more text or fewer tokens"
+        f"! {text}; {many} more than {REPEATED:g} times, which biases a law: use more text or fewer tokens"
     ]
 
 
-def repetition(steps: Iterable[Step], corpus: TokenisedCorpus) -> list[str]:
-    """The same before they are run."""
-    return of_repetition(epochs(step, corpus) for step in steps if step.kind.is_run)
+def planned_epoch_warnings(steps: Iterable[Step], corpus: TokenizedCorpus) -> list[str]:
+    """Return warnings about repeated text of planned runs."""
+    return epoch_warnings(epochs(step, corpus) for step in steps if step.kind.is_run)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from scaling.errors import InputError
 from sweeps.dag.expand import SCHEMA, Step
-from sweeps.estimate.bill import HOUR, Bill, bills, resources_told
+from sweeps.estimate.bill import HOUR, Bill, attempt_bills, reported_resources
 from sweeps.execute.drivers import Session
 from sweeps.execute.fork_server import GRACE_SECONDS
 from sweeps.execute.jobs import Job
@@ -107,7 +107,7 @@ class Ledger:
             last = history[-1][0] if history else None
             if last and not last.ending and not gone(last.told):
                 seconds = (ahead + stopping_seconds(last)) / last.told.get("members", 1)
-                coming += Bill.of(0.0, seconds, resources_told(last), self.devices)
+                coming += Bill.of(0.0, seconds, reported_resources(last), self.devices)
         return self._beyond(self.spent + coming) or self._beyond_hours(ahead)
 
     @property
@@ -128,7 +128,7 @@ class Ledger:
         return Bill.of(step.flops_to_spend, self.seconds(step), job.resources, self.devices)
 
     def _bills(self, step: str, history: Sequence[Attempt]) -> list[Bill]:
-        return bills(self._flops(step), history, self.devices)
+        return attempt_bills(self._flops(step), history, self.devices)
 
     def _flops(self, step: str) -> float:
         """Of a whole step, also of one of another sweep."""
@@ -152,7 +152,7 @@ class Ledger:
         if step not in self.steps:
             return Bill()
         whole = self.steps[step]
-        return Bill.of(whole.flops_to_spend, self.seconds(whole), resources_told(attempt), self.devices)
+        return Bill.of(whole.flops_to_spend, self.seconds(whole), reported_resources(attempt), self.devices)
 
     def _unclaimed(self) -> list[Reservation]:
         """Reservations of drivers at work for attempts that nobody has claimed yet.
@@ -191,7 +191,7 @@ def spent_by(
         (
             bill
             for step, history in histories.items()
-            for bill in bills(flops.get(step) or flops_recorded(store, step), history, devices)
+            for bill in attempt_bills(flops.get(step) or flops_recorded(store, step), history, devices)
         ),
         Bill(),
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.dag.kind import StepKind
-from sweeps.data import TokenisedCorpus
+from sweeps.data import TokenizedCorpus
 from sweeps.data.corpus import tokens_of
 from sweeps.estimate.text_warnings import epochs
 from sweeps.execute.provenance import versions
@@ -90,7 +90,7 @@ def run_steps(
                     yield from _train(store, mine, leases, here, watch, tracker)
 
 
-def corpus_of(step: Step) -> TokenisedCorpus:
+def corpus_of(step: Step) -> TokenizedCorpus:
     """The tokenised corpus of a step, verified to be the one it was planned on."""
     spec = step.corpus
     corpus = tokens_of(spec)
@@ -189,7 +189,7 @@ def _train(
 
 
 def _write_down(
-    store: Store, step: Step, corpus: TokenisedCorpus, lease: Lease | None
+    store: Store, step: Step, corpus: TokenizedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
     """Have the step's teacher write down what it says of texts, or texts; the process that leads does."""
     from sweeps.distill.generated_text import texts
@@ -220,7 +220,7 @@ def _write_down(
 
 
 def _evaluate(
-    store: Store, step: Step, corpus: TokenisedCorpus, lease: Lease | None
+    store: Store, step: Step, corpus: TokenizedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
     """Measure a model that was not trained here; the process that leads does."""
     from sweeps.distill.teacher import load_foreign
@@ -254,7 +254,7 @@ def _progress(run: Run) -> dict[str, Any]:
 
 
 def _finish(
-    store: Store, step: Step, run: Run, corpus: TokenisedCorpus, teacher: Teacher, lease: Lease | None
+    store: Store, step: Step, run: Run, corpus: TokenizedCorpus, teacher: Teacher, lease: Lease | None
 ) -> dict[str, Any] | Exception:
     """Measure what was trained and commit its result; the process that leads does, the others have none."""
     from sweeps.train.run import Diverged
@@ -291,7 +291,7 @@ def _commit(store: Store, step: Step, measured: dict[str, Any]) -> dict[str, Any
 
 
 def _measured(
-    store: Store, step: Step, run: Run, corpus: TokenisedCorpus, teacher: Teacher, lease: Lease
+    store: Store, step: Step, run: Run, corpus: TokenizedCorpus, teacher: Teacher, lease: Lease
 ) -> dict[str, Any]:
     """Evaluate a trained model and put it into the store."""
     from sweeps.model.model_files import save_model
@@ -315,7 +315,7 @@ def _measured(
     }
 
 
-def _distilled(step: Step, run: Run, corpus: TokenisedCorpus, teacher: LanguageModel) -> dict[str, Any]:
+def _distilled(step: Step, run: Run, corpus: TokenizedCorpus, teacher: LanguageModel) -> dict[str, Any]:
     """What a student and its teacher are to each other, and what was spent on that, part by part."""
     from sweeps.distill.metrics import yardsticks
 
@@ -329,7 +329,7 @@ def _distilled(step: Step, run: Run, corpus: TokenisedCorpus, teacher: LanguageM
     }
 
 
-def _heldout(model: LanguageModel, step: Step, corpus: TokenisedCorpus) -> dict[str, Any]:
+def _heldout(model: LanguageModel, step: Step, corpus: TokenizedCorpus) -> dict[str, Any]:
     """The loss of ``model`` on held-out text, of every part and of all."""
     from sweeps.model.heldout import heldout_loss
 

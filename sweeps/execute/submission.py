@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from scaling.errors import InputError
-from sweeps.data.named import NAMED
+from sweeps.data.named import NAMED_CORPORA
 from sweeps.spec.spec import Sweep
 
 PACKAGES = ("scaling", "fits", "sweeps", "distlaw")
@@ -46,7 +46,7 @@ def working_directory(sweep: Sweep) -> Iterator[Path]:
         folder = Path(scratch)
         spec = sweep.model_dump(mode="json", exclude_unset=True)
         source = sweep.corpus.source
-        if source not in NAMED and not source.startswith("hf:"):
+        if source not in NAMED_CORPORA and not source.startswith("hf:"):
             spec["corpus"]["source"] = _copy_texts(source, folder)
         (folder / SPEC).write_text(yaml.safe_dump(spec, sort_keys=False))
         for package in PACKAGES:

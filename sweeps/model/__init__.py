@@ -1,5 +1,4 @@
-"""The decoder and what makes it fast: optimizer, devices, compiled steps, the chunked loss, held-out
-evaluation.
+"""The decoder, its optimizer, devices, compiled functions, the chunked loss, held-out evaluation.
 
 May import ``sweeps.spec``, ``sweeps.data`` and ``sweeps.store``.
 """

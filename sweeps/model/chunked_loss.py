@@ -1,4 +1,4 @@
-"""A loss over a large vocabulary without ever holding its logits, forward or backward."""
+"""Loss over a large vocabulary in chunks, without holding all logits in the forward or backward pass."""
 
 from __future__ import annotations
 
@@ -10,56 +10,56 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-LOGITS_AT_ONCE = 2**23
-"""Elements of logits that are simply held: 32 MB in float32."""
-BLOCK, BLOCK_IN_FULL = 2**24, 2**22
-"""Elements of a block of others, in bfloat16, whose products pay from more rows on, and in float32."""
+MAX_FULL_LOGITS = 2**23
+"""Largest number of logits that are computed at once: 32 MB in float32."""
+LOGITS_PER_CHUNK, FP32_LOGITS_PER_CHUNK = 2**24, 2**22
+"""Logits in a chunk, in bfloat16, whose products are efficient for more rows only, and in float32."""
 
 PerToken = Callable[..., Tensor]
-"""From student logits ``(rows, vocab)`` and further rows to one loss a row."""
+"""Function from student logits ``(rows, vocab)`` and further rows to one loss per row."""
 
 
 def mean_loss(per_token: PerToken, features: Tensor, weight: Tensor, *rows: Tensor) -> Tensor:
-    """The mean over rows of ``per_token(features @ weight.T, *rows)``.
+    """Return the mean over rows of ``per_token(features @ weight.T, *rows)``.
 
-    Where the logits fit into ``LOGITS_AT_ONCE`` they are computed plainly. Otherwise blocks of rows are taken
-    forward and backward one after the other, so that memory does not grow with rows x vocabulary and the
-    logits are computed once, not again in the backward pass.
+    Up to ``MAX_FULL_LOGITS`` the logits are computed at once. Beyond, chunks of rows go through the forward
+    and backward pass one after the other, so that memory does not grow with rows x vocabulary and the logits
+    are not recomputed in the backward pass.
 
     Args:
         per_token: the loss, in float32; must treat rows independently.
         features: ``(rows, width)``.
         weight: ``(vocab, width)``, of the same precision, in which the products are computed.
-        rows: what else a row needs (labels, teacher features), each ``(rows, ...)``, without gradient.
+        rows: further inputs of a row (labels, teacher features), each ``(rows, ...)``, without gradient.
     """
-    if fits(len(features), len(weight)):
+    if logits_fit(len(features), len(weight)):
         return per_token(F.linear(features, weight), *rows).mean()
-    total: Tensor = _Blocks.apply(features, weight, per_token, rows)
+    total: Tensor = _ChunkedLoss.apply(features, weight, per_token, rows)
     return total / len(features)
 
 
 @torch.no_grad()
-def of_each(per_token: PerToken, features: Tensor, weight: Tensor, *rows: Tensor) -> Tensor:
-    """``per_token(features @ weight.T, *rows)``, a block of rows after the other, without gradient."""
-    size = max(1, BLOCK_IN_FULL // len(weight))
+def per_token_loss(per_token: PerToken, features: Tensor, weight: Tensor, *rows: Tensor) -> Tensor:
+    """Return ``per_token(features @ weight.T, *rows)`` in chunks of rows, without gradient."""
+    size = max(1, FP32_LOGITS_PER_CHUNK // len(weight))
     blocks = zip(*(each.split(size) for each in (features, *rows)), strict=True)
     return torch.cat([per_token(F.linear(x, weight), *others) for x, *others in blocks])
 
 
-def fits(rows: int, vocab: int) -> bool:
-    """Whether the logits of ``rows`` tokens are few enough to be held."""
-    return rows * vocab <= LOGITS_AT_ONCE
+def logits_fit(rows: int, vocab: int) -> bool:
+    """Return True if the logits of ``rows`` tokens are few enough to be computed at once."""
+    return rows * vocab <= MAX_FULL_LOGITS
 
 
-class _Blocks(torch.autograd.Function):
-    """Sum of the losses of all blocks; gradients are accumulated, in float32, while going forward."""
+class _ChunkedLoss(torch.autograd.Function):
+    """Sum of the losses of all chunks; gradients are accumulated, in float32, in the forward pass."""
 
     @staticmethod
     def forward(
         ctx: Any, features: Tensor, weight: Tensor, per_token: PerToken, rows: tuple[Tensor, ...]
     ) -> Tensor:
         full = torch.promote_types(weight.dtype, torch.float32)
-        size = max(1, (BLOCK_IN_FULL if weight.dtype == full else BLOCK) // len(weight))
+        size = max(1, (FP32_LOGITS_PER_CHUNK if weight.dtype == full else LOGITS_PER_CHUNK) // len(weight))
         to_features, to_weight = torch.empty_like(features), torch.zeros_like(weight, dtype=full)
         total = to_weight.new_zeros(())
         for start in range(0, len(features), size):
@@ -81,5 +81,5 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        to_features, to_weight = ctx.saved_tensors  # scaled in place: a second copy may be most of the memory
+        to_features, to_weight = ctx.saved_tensors  # scaled in place, as a copy may be most of the memory
         return to_features.mul_(gradients[0]), to_weight.mul_(gradients[0]), None, None

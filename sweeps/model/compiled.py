@@ -1,9 +1,9 @@
-"""Functions translated to machine code by ``torch.compile``, for each shape once on this kind of machine.
+"""Functions compiled with ``torch.compile``, once for each shape and kind of machine.
 
-For GPUs, and for losses that go over blocks of logits; what else a CPU runs is in
-:mod:`sweeps.model.aot`. What is translated is kept in ``$DISTLAW_CACHE/compiled/<kind of
-machine>``, which any number of processes may share. On the device it was made for it computes the same bits
-every time, but not those of plain PyTorch: whether a run is compiled is therefore part of what it is.
+They are used on GPUs, and for losses over chunks of logits; :mod:`sweeps.model.aot` compiles everything else
+on a CPU. The code is kept in ``$DISTLAW_CACHE/compiled/<kind of machine>``, shared by any number of
+processes. It computes the same bits every time on that kind of machine, but not those of uncompiled PyTorch,
+so that ``training.compile`` is part of a run's identity.
 """
 
 from __future__ import annotations
@@ -24,32 +24,34 @@ from torch import Tensor, nn
 from scaling.errors import InputError
 from sweeps.data.cache import cache_dir
 from sweeps.model.compiler_check import current_options
-from sweeps.model.device import device, instructions, processor
+from sweeps.model.device import device, instruction_sets, processor
 from sweeps.model.language_model import LanguageModel
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
-SHAPES = 1000
-"""Translations of one function that a process may hold; beyond them it would fall back to plain PyTorch."""
+MAX_COMPILED_SHAPES = 1000
+"""Compiled variants of one function in a process, above which torch.compile would stop compiling."""
 
 
-def compiled(function: Function) -> Function:
-    """``function``, translated when it is first called with arguments of new shapes.
+def compile_function(function: Function) -> Function:
+    """Return ``function``, compiled at the first call with arguments of new shapes.
 
-    The compiler's options are those of :func:`~sweeps.model.compiler_check.compiling_with`. Whoever uses it
-    compares what it computes: :mod:`sweeps.train.compiled_loss`.
+    The options are those of :func:`~sweeps.model.compiler_check.compiling_with`. Callers verify the results:
+    :mod:`sweeps.train.compiled_loss`.
 
     Raises:
-        InputError: now or at a call, if this machine lacks what it takes.
+        InputError: now or at a call, if this machine cannot compile.
     """
     check_tools()
-    translations()
+    compile_cache_dir()
     import torch._dynamo
     import torch._inductor.config
 
-    torch._inductor.config.compile_threads = 1  # a step has one core; no processes beside it
+    torch._inductor.config.compile_threads = 1  # a step has one core
     torch._inductor.config.cpp_wrapper = device().type == "cpu"  # half the time to compile, less to call
-    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = SHAPES
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = (
+        MAX_COMPILED_SHAPES
+    )
     options = current_options()
     translated = torch.compile(function, dynamic=False, options=options or None)
 
@@ -58,50 +60,52 @@ def compiled(function: Function) -> Function:
         try:
             return translated(*arguments)
         except torch._dynamo.exc.BackendCompilerFailed as error:
-            raise advice(str(error.inner_exception).strip().splitlines()[0]) from error
+            raise compile_error(str(error.inner_exception).strip().splitlines()[0]) from error
 
     return call  # type: ignore[return-value]
 
 
-class CompiledTrunk:
-    """A language model all of which but its head is compiled."""
+class CompiledBody:
+    """Language model with a compiled body; its head is not compiled."""
 
-    def __init__(self, plain: LanguageModel) -> None:
-        self.plain, self.model = plain, cast(nn.Module, compiled(plain.model.forward))
+    def __init__(self, uncompiled: LanguageModel) -> None:
+        self.plain, self.model = uncompiled, cast(nn.Module, compile_function(uncompiled.model.forward))
 
     @property
     def head(self) -> Tensor:
-        """The output projection ``(vocab, width)``."""
+        """Output projection ``(vocab, width)``."""
         return self.plain.head
 
 
-def plain(model: LanguageModel) -> LanguageModel:
-    """``model`` as it was before it was compiled, if it was."""
-    return model.plain if isinstance(model, CompiledTrunk) else model
+def uncompiled(model: LanguageModel) -> LanguageModel:
+    """Return ``model`` before compilation."""
+    return model.plain if isinstance(model, CompiledBody) else model
 
 
 def check_tools() -> None:
-    """Refuse on a machine that cannot compile."""
+    """Raise InputError on a machine that cannot compile."""
     if device().type == "cuda":
         if not find_spec("triton"):
-            raise advice("on a GPU it takes triton, which is not installed")
+            raise compile_error("compiling for a GPU needs triton, which is not installed")
         return
     compiler = os.environ.get("CXX", "clang++" if platform.system() == "Darwin" else "g++")
     if not shutil.which(compiler):
-        raise advice(f"it takes a C++ compiler, and {compiler} is not there; install one, or set CXX")
+        raise compile_error(
+            f"a C++ compiler is needed, and {compiler} is not installed; install one, or set CXX"
+        )
 
 
-def advice(reason: str) -> InputError:
-    """What to say there."""
+def compile_error(reason: str) -> InputError:
+    """Return the error for a machine that cannot compile."""
     return InputError(
-        f"training.compile: this machine cannot compile ({reason}). Where that cannot be changed, set "
-        "compile: false, for all runs of the law: they then differ in their last digits"
+        f"training.compile: this machine cannot compile ({reason}). If that cannot be changed, set "
+        "compile: false for all runs of the law; the last digits of losses then differ"
     )
 
 
-def translations() -> Path:
-    """Return where they are kept for this kind of machine: a compiler sees instruction sets and threads."""
-    known = f"{torch.__version__} {processor()} {instructions()} {torch.get_num_threads()}"
+def compile_cache_dir() -> Path:
+    """Return the directory of compiled code for this processor, instruction sets and number of threads."""
+    known = f"{torch.__version__} {processor()} {instruction_sets()} {torch.get_num_threads()}"
     folder = cache_dir() / "compiled" / hashlib.sha256(known.encode()).hexdigest()[:16]
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
     return folder

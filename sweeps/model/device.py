@@ -1,4 +1,4 @@
-"""The device that training runs on, and how its memory is used."""
+"""Device of training, its instruction sets and memory."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from pathlib import Path
 
 import torch
 
-RESTRICTING = (
+INSTRUCTION_VARIABLES = (
     "ATEN_CPU_CAPABILITY",
     "ONEDNN_MAX_CPU_ISA",
     "DNNL_MAX_CPU_ISA",
     "TORCHINDUCTOR_CPP_MARCH",
     "CXX",
 )
-"""Environment variables that change which instructions are used, or who translates."""
+"""Environment variables that change the instruction sets in use, or the compiler."""
 
 
 def device() -> torch.device:
-    """The accelerator if there is one, else the CPU."""
+    """Return the accelerator if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def processor() -> str:
-    """The model of the processor, and of the accelerator if there is one."""
+    """Return the model of the processor, and of the accelerator if there is one."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -35,18 +35,20 @@ def processor() -> str:
     return f"{own} + {torch.cuda.get_device_name()}" if device().type == "cuda" else own
 
 
-def instructions() -> str:
-    """Return the processor's instruction sets, and what the environment restricts PyTorch's libraries to.
+def instruction_sets() -> str:
+    """Return the processor's instruction sets, and restrictions of them by the environment.
 
-    Virtual machines call processors of several generations by one name.
+    The name of a processor does not determine them: virtual machines give several generations one name.
     """
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return " ".join([*sorted(flags.split()), *(f"{name}={os.environ.get(name, '')}" for name in RESTRICTING)])
+    return " ".join(
+        [*sorted(flags.split()), *(f"{name}={os.environ.get(name, '')}" for name in INSTRUCTION_VARIABLES)]
+    )
 
 
-def keep_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep freed memory: otherwise page faults dominate large temporaries."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         no_mmap, trim_threshold = -4, -1
@@ -54,22 +56,22 @@ def keep_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
-def repeat_exactly() -> None:
-    """On a GPU, use the kernels that give the same bits every time, wherever there are any."""
+def use_deterministic_kernels() -> None:
+    """Use deterministic kernels on a GPU where they exist."""
     if device().type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that the device's, or the machine's, memory is full."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if ``error`` means that memory of the device or the machine is exhausted."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
 def matmul_rate(dtype: torch.dtype = torch.float32, seconds: float = 0.2) -> float:
-    """FLOP/s of this device, with the threads in use, at multiplying square matrices; MFU is a share."""
+    """Measure FLOP/s of this device, with the threads in use, for products of square matrices."""
     side = 4096 if device().type == "cuda" else 1024
     a, b = torch.randn(2, side, side, device=device()).to(dtype)
     (a @ b)[0, 0].item()

@@ -1,6 +1,6 @@
-"""One step on several processes: each works through its share of every batch, and gradients are added up.
+"""Data-parallel training: each process computes its share of every batch, and gradients are summed.
 
-``torchrun`` starts the processes, or anything else that sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+``torchrun`` starts the processes, or any launcher that sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from sweeps.model.device import device
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The processes that train one model together: one, unless told otherwise."""
+    """Processes that train one model together, by default one."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the one that writes."""
+        """True for the process that writes results."""
         return self.rank == 0
 
     def share(self, blocks: Tensor) -> Tensor:
-        """The blocks of a batch that this process works through.
+        """Return the blocks of a batch that this process computes.
 
         Raises:
             InputError: if the batch cannot be split evenly.
@@ -43,7 +43,7 @@ class World:
         return blocks.chunk(self.size)[self.rank]
 
     def total(self, share: Tensor) -> Tensor:
-        """The sum of every process's ``share``, which it becomes."""
+        """Sum ``share`` over all processes, in place, and return it."""
         if self.size > 1:
             distributed.all_reduce(share)
         return share
@@ -51,7 +51,7 @@ class World:
 
 @contextmanager
 def world() -> Iterator[World]:
-    """The world that the environment describes: gloo between CPUs, NCCL between GPUs."""
+    """Join the processes that the environment describes, with gloo on CPUs and NCCL on GPUs."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()

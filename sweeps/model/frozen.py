@@ -1,4 +1,4 @@
-"""A model that no longer learns, its pass over a batch in machine code."""
+"""Compiled inference of a frozen model."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sweeps.model.aot import Library
-from sweeps.model.compiled import CompiledTrunk
+from sweeps.model.aot import CompiledLibrary
+from sweeps.model.compiled import CompiledBody
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 
 
-class FrozenTrunk(CompiledTrunk):
-    """A language model all of which but its head is compiled, for reading only."""
+class FrozenBody(CompiledBody):
+    """Language model with a compiled body, for inference only."""
 
-    library: Library | None = None
-    """Its machine code on a CPU."""
+    library: CompiledLibrary | None = None
+    """Compiled code on a CPU."""
 
     def __init__(self, plain: Decoder) -> None:
         if device().type != "cpu":
@@ -35,7 +35,7 @@ class FrozenTrunk(CompiledTrunk):
             with torch.no_grad():
                 return (functional_call(plain.model, dict(zip(tensors, others, strict=True)), inputs),)
 
-        library = self.library = Library(
+        library = self.library = CompiledLibrary(
             function,
             f"features {plain.shape} {plain.precision}",
             plain.precision,

@@ -1,4 +1,4 @@
-"""Held-out loss: the cross-entropy that a law is about."""
+"""Held-out loss, the cross-entropy that laws describe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from sweeps.data.batches import heldout_batches
-from sweeps.model.chunked_loss import LOGITS_AT_ONCE
+from sweeps.model.chunked_loss import MAX_FULL_LOGITS
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 from sweeps.model.language_model import LanguageModel
@@ -24,12 +24,13 @@ class HeldoutLoss:
     """Cross-entropy on held-out text."""
 
     loss: float
-    """nats/token"""
+    """Cross-entropy, nats/token."""
     standard_error: float
-    """nats/token, over blocks of one context each; parts differ by what they are, not by chance"""
+    """Standard error over blocks of one context each, stratified by part, nats/token."""
     blocks: int
+    """Number of blocks."""
     by_part: tuple[float, ...] = ()
-    """nats/token, for each part of the held-out text"""
+    """Cross-entropy of each part of the held-out text, nats/token."""
 
 
 @torch.no_grad()
@@ -41,13 +42,17 @@ def heldout_loss(
     parts: Sequence[int] = (),
     batch: int = 16,
 ) -> HeldoutLoss:
-    """The model's cross-entropy on every whole block of ``tokens``, with its error over blocks, in float32.
+    """Evaluate the cross-entropy on every whole block of ``tokens``, in float32.
 
-    ``parts`` are the lengths of the parts that follow each other in ``tokens``; a block belongs to the part
-    it begins in.
+    Args:
+        model: the model.
+        tokens: held-out tokens.
+        context: predicted tokens per block.
+        parts: lengths of the parts of ``tokens``, in order; a block belongs to the part it begins in.
+        batch: blocks per forward pass.
     """
     model.model.eval()
-    batch = max(1, min(batch, LOGITS_AT_ONCE // (len(model.head) * context)))
+    batch = max(1, min(batch, MAX_FULL_LOGITS // (len(model.head) * context)))
     if isinstance(model, Decoder):
         model.precision = torch.float32
     means = np.concatenate(list(_block_means(model, tokens, context, batch)))
@@ -62,7 +67,7 @@ def heldout_loss(
 
 
 def _standard_error(means: NDArray[np.float64], parts: Sequence[NDArray[np.float64]]) -> float:
-    """Of the mean of ``means``, of which a fixed number is drawn from each of ``parts``."""
+    """Return the standard error of the mean of ``means``, stratified by ``parts``."""
     if len(means) < 2 or not np.isfinite(means).all():
         return math.nan
     strata = parts if parts and min(map(len, parts)) > 1 else [means]

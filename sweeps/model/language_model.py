@@ -1,4 +1,4 @@
-"""Interface of every model that trains or teaches."""
+"""Interface of models that are trained or distilled from."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class LanguageModel(Protocol):
-    """What trains and teaches: features, and the output projection that turns them into logits."""
+    """Language model as a body that returns features, and an output projection from them to logits."""
 
     @property
     def model(self) -> nn.Module:
-        """Tokens ``(batch, time)`` to features ``(batch, time, width)``."""
+        """Body: tokens ``(batch, time)`` to features ``(batch, time, width)``."""
 
     @property
     def head(self) -> Tensor:
-        """The output projection ``(vocab, width)``."""
+        """Output projection ``(vocab, width)``."""

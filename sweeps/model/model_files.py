@@ -1,4 +1,4 @@
-"""A trained model as a directory that transformers loads: weights, configuration, tokenizer."""
+"""Directories of trained models that transformers loads: weights, configuration, tokenizer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
-from sweeps.data.tokenizer import END_OF_TEXT_ID, GivenTokenizer
+from sweeps.data.tokenizer import END_OF_TEXT_ID, ExternalTokenizer
 from sweeps.model.decoder import NORM_EPS, ROPE_BASE, Decoder
 
 WEIGHTS = "model.safetensors"
@@ -23,7 +23,7 @@ def save_model(model: Decoder, tokenizer_files: Path, folder: Path) -> str:
     """Write weights, configuration and tokenizer into ``folder``; return the checksum of the weights."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    end_of_text = GivenTokenizer.read(tokenizer_files).end_of_text_id
+    end_of_text = ExternalTokenizer.read(tokenizer_files).end_of_text_id
     (folder / "config.json").write_text(json.dumps(qwen3_config(model.shape, end_of_text), indent=2))
     for file in tokenizer_files.iterdir():
         shutil.copy(file, folder / file.name)
@@ -31,30 +31,30 @@ def save_model(model: Decoder, tokenizer_files: Path, folder: Path) -> str:
 
 
 def load_model(folder: Path, shape: ModelShape, sha256: str) -> Decoder:
-    """The model saved in ``folder``, frozen and in evaluation mode.
+    """Load the model in ``folder``, frozen and in evaluation mode.
 
     Raises:
-        InputError: if its weights are missing, or not those with the checksum ``sha256``.
+        InputError: if its weights are missing, or their checksum is not ``sha256``.
     """
     path = folder / WEIGHTS
     data = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(data).hexdigest() != sha256:
         raise InputError(
-            f"{path}: missing or damaged; delete {folder.parent / 'result.json'} and it is trained again"
+            f"{path}: missing or damaged; to train it again, delete {folder.parent / 'result.json'}"
         )
     model = Decoder(shape)
     model.load_state_dict(load(data))
     return model.eval().requires_grad_(False)
 
 
-def weights_of(folder: Path) -> dict[str, Tensor]:
-    """The weights that :func:`save_model` wrote into ``folder``."""
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read the weights that :func:`save_model` wrote into ``folder``."""
     return load((folder / WEIGHTS).read_bytes())
 
 
 def shape_of(config: dict[str, Any]) -> ModelShape | None:
-    """The shape whose :func:`qwen3_config` is ``config``, or None if that is none of ours."""
-    fields: dict[str, Any] = {ours: config.get(theirs) for ours, theirs in SIZES.items()}
+    """Return the shape whose :func:`qwen3_config` is ``config``, or None for other configurations."""
+    fields: dict[str, Any] = {field: config.get(name) for field, name in TRANSFORMERS_NAMES.items()}
     if not all(isinstance(value, int) and value > 0 for value in fields.values()):
         return None
     if fields["heads"] != fields["kv_heads"]:
@@ -63,7 +63,7 @@ def shape_of(config: dict[str, Any]) -> ModelShape | None:
     return shape if qwen3_config(shape, config.get("eos_token_id")) == config else None
 
 
-SIZES = {
+TRANSFORMERS_NAMES = {
     "vocab": "vocab_size",
     "width": "hidden_size",
     "ffn": "intermediate_size",
@@ -73,15 +73,15 @@ SIZES = {
     "head_dim": "head_dim",
     "context": "max_position_embeddings",
 }
-"""Names in transformers' configuration, by our own."""
+"""Names of the fields of a shape in transformers' configuration."""
 
 
 def qwen3_config(shape: ModelShape, end_of_text: Any = END_OF_TEXT_ID) -> dict[str, Any]:
-    """The transformers configuration whose model has this shape, and whose documents end with this token."""
+    """Return the transformers configuration of a model with this shape and end-of-text token."""
     return {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
-        **{theirs: getattr(shape, ours) for ours, theirs in SIZES.items()},
+        **{name: getattr(shape, field) for field, name in TRANSFORMERS_NAMES.items()},
         "rms_norm_eps": NORM_EPS,
         "rope_theta": ROPE_BASE,
         "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_BASE},

@@ -1,4 +1,4 @@
-"""How a model is trained: AdamW with mu-P (simple) learning rates, warm-up and cosine decay."""
+"""Optimizer: AdamW with mu-P (simple) learning rates, and the learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from torch import Tensor, nn
 from sweeps.spec.spec import Training
 
 BASE_WIDTH = 64
-"""Fan-in at which a hidden matrix learns at the peak rate itself."""
+"""Fan-in at which a hidden matrix has the peak learning rate."""
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Parameters that learn alike."""
+class ParameterGroup:
+    """Parameters with common hyperparameters."""
 
     scale: float
-    """Their share of the learning rate."""
+    """Factor of the learning rate."""
     decay: float
-    """Their decoupled weight decay."""
+    """Decoupled weight decay."""
     members: tuple[nn.Parameter, ...]
 
     @property
     def size(self) -> int:
-        """Numbers in it."""
+        """Number of elements."""
         return sum(member.numel() for member in self.members)
 
 
-def parameter_groups(model: nn.Module, training: Training) -> tuple[Group, ...]:
-    """mu-P (simple), Wortsman et al. 2024 (arXiv 2309.14322): the rate of a hidden matrix falls as 1/fan-in.
+def parameter_groups(model: nn.Module, training: Training) -> tuple[ParameterGroup, ...]:
+    """Group parameters by mu-P (simple): the learning rate of a hidden matrix falls as 1/fan-in.
 
-    Embeddings and gains keep the peak rate at every width. Gains are not decayed.
+    Embeddings and gains have the peak rate at every width. Gains are not decayed. Source: Wortsman et al.
+    2024 (arXiv 2309.14322).
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -41,17 +42,17 @@ def parameter_groups(model: nn.Module, training: Training) -> tuple[Group, ...]:
         scale = BASE_WIDTH / parameter.shape[1] if hidden else 1.0
         decay = training.weight_decay if parameter.ndim == 2 else 0.0
         groups.setdefault((scale, decay), []).append(parameter)
-    return tuple(Group(*rules, tuple(members)) for rules, members in groups.items())
+    return tuple(ParameterGroup(*rules, tuple(members)) for rules, members in groups.items())
 
 
-class Optimiser:
-    """AdamW over ``groups`` of parameters, which it lays out side by side in memory, gradients likewise.
+class Optimizer:
+    """AdamW over ``groups`` of parameters, stored contiguously in memory, as are their gradients.
 
-    A model of a hundred matrices is then four tensors or so to update and one to clip, which at the small end
-    of the ladder is a tenth of a step.
+    A model of a hundred matrices is then about four tensors to update and one to clip, which saves a tenth of
+    a step of the smallest models.
     """
 
-    def __init__(self, groups: tuple[Group, ...]) -> None:
+    def __init__(self, groups: tuple[ParameterGroup, ...]) -> None:
         self.groups = groups
         self.members = [member for group in groups for member in group.members]
         self.weights = torch.cat([member.detach().flatten() for member in self.members])
@@ -66,20 +67,20 @@ class Optimiser:
             member.data, member.grad = weight, gradient
 
     def views(self, flat: Tensor) -> list[Tensor]:
-        """Of what is laid out as the weights are, the part of each member in its shape."""
+        """Return views of a flat tensor with the shapes of the members."""
         pieces = flat.split([member.numel() for member in self.members])
         return [piece.view_as(member) for piece, member in zip(pieces, self.members, strict=True)]
 
     @torch.no_grad()
     def clip(self, most: float) -> Tensor:
-        """Scale the gradients down to a norm of ``most``; return the norm that they had."""
+        """Clip the gradients to a norm of ``most``; return their norm before."""
         norm = torch.linalg.vector_norm(self.gradients)
         self.gradients.mul_((most / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """One update at the learning rate ``rate``; the gradients are then zero."""
+        """Update the weights at the learning rate ``rate``, and set the gradients to zero."""
         self.updates += 1
         for group, (weights, gradients, first, second) in zip(self.groups, self.pieces, strict=True):
             torch._fused_adamw_(
@@ -90,23 +91,23 @@ class Optimiser:
         self.clear()
 
     def clear(self) -> None:
-        """Forget the gradients."""
+        """Set the gradients to zero."""
         self.gradients.zero_()
 
     def state(self) -> dict[str, Tensor]:
-        """What the next update depends on besides weights and gradients."""
+        """Return the state that the next update depends on, besides weights and gradients."""
         return {"first moments": self.first, "second moments": self.second, "updates": self.updates}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """The inverse of :meth:`state`."""
+        """Restore the state that :meth:`state` returned."""
         for name, own in self.state().items():
             own.copy_(state[name])
 
 
 def learning_rate(step: int, steps: int, training: Training) -> float:
-    """The rate of ``step`` in a run of ``steps``: linear warm-up over a fixed number of tokens, then a decay.
+    """Return the learning rate of ``step`` in a run of ``steps``: linear warm-up, then decay.
 
-    ``cosine`` decays all the way; ``wsd`` stays at the peak and decays linearly over the last part. Both end
+    ``cosine`` decays to the end; ``wsd`` stays at the peak and decays linearly over the last part. Both end
     at ``final_lr_fraction`` of the peak.
     """
     warmup = training.warmup_steps

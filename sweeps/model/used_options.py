@@ -1,4 +1,4 @@
-"""Options of the compiler that a run has been computed with: it goes on with the same, or not at all."""
+"""Compiler options that a run has used, and resumes with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class UsedOptions:
         self.verdicts: dict[str, Verdict] = {}
 
     def note(self, label: str, verdict: Verdict) -> None:
-        """Add a function that is used from now on.
+        """Record the options of a function.
 
         Raises:
             InputError: if an earlier process of this run used it with other options.
@@ -29,22 +29,22 @@ class UsedOptions:
         before = self.names.setdefault(label, verdict.options)
         if before != verdict.options:
             raise InputError(
-                f"training.compile: this run began with the compiler's {before} options, and only its "
-                f"{verdict.options} ones are right on this machine: it could not go on in the same bits. Let "
-                "it go on on a machine of the kind it began on, or remove its checkpoints"
+                f"training.compile: this run started with the {before} options of the compiler, but only the "
+                f"{verdict.options} options are correct on this machine, so it cannot be resumed exactly. "
+                "Resume it on a machine of the first kind, or remove its checkpoints"
             )
         self.verdicts[label] = verdict
 
     def state(self) -> Tensor:
-        """Return what :meth:`load_state` needs, as bytes ``(n,)``."""
+        """Return the state for :meth:`load_state`, as bytes ``(n,)``."""
         return torch.tensor(list(json.dumps(self.names).encode()), dtype=torch.uint8)
 
     def load_state(self, state: Tensor) -> None:
-        """Set the options that this run has been computed with so far."""
+        """Restore the options that this run has used so far."""
         self.names = json.loads(bytes(state.tolist()))
 
     def provenance(self) -> list[dict[str, Any]]:
-        """Return what a result says of them: options, and how they compare with plain PyTorch."""
+        """Return the options for a result's provenance, and their differences from uncompiled PyTorch."""
         known = [(label, name, self.verdicts.get(label)) for label, name in sorted(self.names.items())]
         return [
             {"function": label, "options": name}

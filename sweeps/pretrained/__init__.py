@@ -1,6 +1,6 @@
-"""Teachers that were not trained here: any causal language model on disk or on a hub.
+"""Pretrained teachers: any causal language model on disk or on a hub.
 
-``admission`` decides whether one can teach, ``vocabulary`` compares its tokens with the students', ``count``
-gives its size and cost, ``load`` makes it teach, ``convert`` makes a directory of a GGUF file. May import
+``admission`` checks one against a sweep, ``vocabulary`` compares its tokens with those of the students,
+``count`` counts its parameters and FLOPs, ``load`` loads it, ``convert`` converts a GGUF file. May import
 ``dag`` and the rooms below.
 """

@@ -1,4 +1,4 @@
-"""Whether a foreign model can teach in a sweep, found out when the spec is read."""
+"""Check that a pretrained model can be a teacher in a sweep, when the spec is resolved."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ from dataclasses import replace
 
 from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
-from sweeps.dag.external_shape import Foreign, Precision
+from sweeps.dag.external_shape import ExternalModel, Precision
 from sweeps.data.corpus import given_tokenizer, tokens_of
-from sweeps.data.model_dir import SMALL, locate
-from sweeps.data.tokenizer import GivenTokenizer
-from sweeps.pretrained.count import card_of
-from sweeps.pretrained.vocabulary import compare
+from sweeps.data.model_dir import PLANNING_FILES, locate
+from sweeps.data.tokenizer import ExternalTokenizer
+from sweeps.pretrained.count import read_card
+from sweeps.pretrained.vocabulary import require_same_vocabulary
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.spec import Pretrained
 
 
-def admit(
+def admit_teacher(
     teacher: Pretrained, corpus: Corpus, where: str, precision: Precision = "fp32"
-) -> tuple[ModelShape, Foreign]:
-    """The shape of ``teacher`` at the context and vocabulary of ``corpus``, and what identifies it.
+) -> tuple[ModelShape, ExternalModel]:
+    """Return the shape of ``teacher`` at the context and vocabulary of ``corpus``, and its identity.
 
     Args:
-        teacher: as the spec names it.
-        corpus: resolved.
-        where: its place in the spec, for messages.
-        precision: of the sweep's runs, which it follows unless it has one of its own.
+        teacher: the teacher in the spec.
+        corpus: the resolved corpus.
+        where: its field in the spec, for messages.
+        precision: precision of the sweep's runs, used unless the teacher has its own.
 
     Raises:
-        InputError: if it cannot be read, was made for shorter contexts, or has other tokens than ``corpus``.
+        InputError: if it cannot be read, supports only shorter contexts, or has another vocabulary.
     """
     place = locate(teacher.model, teacher.revision, where)
-    folder = place.folder(SMALL)
-    card = card_of(folder, where)
+    folder = place.folder(PLANNING_FILES)
+    card = read_card(folder, where)
     if card.shape.context < corpus.context:
         raise InputError(
-            f"{where}: {teacher.model} is made for contexts of at most {card.shape.context:,} tokens; lower "
+            f"{where}: {teacher.model} supports contexts of at most {card.shape.context:,} tokens; lower "
             f"corpus.context ({corpus.context})"
         )
-    own = GivenTokenizer.read(folder, where)
+    own = ExternalTokenizer.read(folder, where)
     students = given_tokenizer(corpus)
-    if students is None and own.size == corpus.vocab:  # it may be the one trained on this very text
-        students = GivenTokenizer.read(tokens_of(corpus).tokenizer_files)
-    compare(
+    if students is None and own.size == corpus.vocab:  # it may be the one trained on this text
+        students = ExternalTokenizer.read(tokens_of(corpus).tokenizer_files)
+    require_same_vocabulary(
         own.vocabulary,
         students.vocabulary if students else corpus.vocab,
         where=where,
@@ -55,7 +55,7 @@ def admit(
             f"{corpus.vocab:,} of its tokenizer"
         )
     shape = replace(card.shape, vocab=corpus.vocab, context=corpus.context)
-    return shape, Foreign(
+    return shape, ExternalModel(
         place=place,
         fingerprint=place.fingerprint,
         tokens=teacher.tokens,

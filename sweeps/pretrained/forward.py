@@ -1,9 +1,9 @@
-"""FLOPs and parameters of one forward pass over text, counted on the meta device: shapes without numbers.
+"""FLOPs and parameters of a forward pass over text, counted on the meta device.
 
-A model is run as transformers wrote it. Matrix products are counted where they are dispatched, as
-``torch.utils.flop_counter`` does. Attention and mixtures of experts are replaced by stand-ins, so that heads,
-windows and the experts that a token meets are those that the model itself asks for. Element-wise work (norms,
-activations, scans of state-space layers) is not counted.
+The model runs as transformers implements it. Matrix products are counted when dispatched, as
+``torch.utils.flop_counter`` does. Attention and mixtures of experts are replaced by stand-ins, which record
+heads, windows and experts per token. Element-wise operations (norms, activations, scans of state-space
+layers) are not counted.
 """
 
 from __future__ import annotations
@@ -20,60 +20,60 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from sweeps.dag.external_shape import Attention
+from sweeps.dag.external_shape import AttentionCost
 
-NAME = "distlaw-counted"
-"""Under which attention, masks and experts are replaced."""
-LENGTH, LONGEST_CHUNK = 64, 1024
-"""Tokens of a pass, a multiple of the chunks in which linear attention is computed."""
-FAR = 2**24
-"""A position beyond any window."""
+STAND_IN = "distlaw-counted"
+"""Name of the stand-ins in transformers' registries."""
+LENGTH, MAX_CHUNK = 64, 1024
+"""Tokens of a pass, a multiple of the chunks of linear attention, and the longest such chunk."""
+DISTANT_POSITION = 2**24
+"""Position beyond any window."""
 Window = tuple[int | None, bool]
-"""How many tokens a token sees, None for all before it; and whether those are its chunk."""
-EVERYTHING: Window = (None, False)
+"""Window in tokens, None for full attention; and True if it is the chunk of the token."""
+FULL_WINDOW: Window = (None, False)
 SOFTMAX_FLOPS = 5.0
-"""Of one score (Busbridge et al. 2025, Tables 9-12)."""
+"""FLOPs of the softmax per score (Busbridge et al. 2025, Tables 9-12)."""
 aten = torch.ops.aten
 
 
 class NotCausalError(Exception):
-    """Attention of the model reaches tokens that come later."""
+    """Raised if the model attends to later tokens."""
 
 
 @dataclass(frozen=True, slots=True)
-class Forward:
+class ForwardCounts:
     """Counts of a forward pass without its output projection."""
 
     flops: float
-    """A token, but for attention."""
-    attention: tuple[Attention, ...]
+    """FLOPs per token, without attention."""
+    attention: tuple[AttentionCost, ...]
     touched: frozenset[int]
-    """The ``id`` of every parameter that text meets, those of all experts included."""
+    """The ``id`` of every parameter used for text, all experts included."""
     idle: float
-    """Parameters of experts that a token does not meet, on average."""
+    """Parameters of experts that a token does not use, on average."""
     tanh: bool
-    """Whether logits are squashed after the output projection."""
+    """True if tanh is applied to the logits."""
 
 
-def count_forward(model: Any) -> Forward:
-    """Count a pass of ``model``, a causal language model of transformers on the meta device.
+def count_forward(model: Any) -> ForwardCounts:
+    """Count a forward pass of ``model``, a causal language model of transformers on the meta device.
 
-    Products that grow with the square of the length are attention that is written out; two lengths tell them
-    from those that cost a token the same in any text.
+    Products that grow with the square of the length are attention without the usual interface; two lengths
+    separate them from those with a constant cost per token.
 
     Raises:
         NotCausalError: if a token attends to later ones.
-        Exception: whatever transformers raises where its code needs numbers, not shapes.
+        Exception: of any type, if the code in transformers needs values, not shapes.
     """
     length = LENGTH * -(-_longest_chunk(model.config) // LENGTH)
     first, second = (_pass(model, tokens) for tokens in (length, 2 * length))
     each, twice = first.flops / length, second.flops / (2 * length)
     pairs = first.pairs
-    pairs[EVERYTHING] += (twice - each) / length
-    return Forward(
+    pairs[FULL_WINDOW] += (twice - each) / length
+    return ForwardCounts(
         flops=each - (twice - each),
         attention=tuple(
-            Attention(flops_per_pair=flops, reach=reach, chunked=chunked)
+            AttentionCost(flops_per_pair=flops, reach=reach, chunked=chunked)
             for (reach, chunked), flops in sorted(pairs.items(), key=repr)
             if flops > 0
         ),
@@ -84,10 +84,10 @@ def count_forward(model: Any) -> Forward:
 
 
 def _longest_chunk(config: Any) -> int:
-    """Of linear attention, whose cost a token is the same only in whole chunks."""
+    """Return the longest chunk of linear attention, whose cost per token is constant in whole chunks."""
     text = config.get_text_config()
     named = [getattr(text, name, None) for name in ("chunk_size", "mamba_chunk_size", "block_size")]
-    return max([LENGTH, *(size for size in named if isinstance(size, int) and size <= LONGEST_CHUNK)])
+    return max([LENGTH, *(size for size in named if isinstance(size, int) and size <= MAX_CHUNK)])
 
 
 def _pass(model: Any, length: int) -> _Count:
@@ -100,13 +100,13 @@ def _pass(model: Any, length: int) -> _Count:
 
 @dataclass(eq=False)
 class _Count(TorchDispatchMode):
-    """Counts what is dispatched, and stands in for attention and experts."""
+    """Counter of dispatched operations, with stand-ins for attention and experts."""
 
     length: int
     """Tokens of the pass."""
     flops: float = 0.0
     pairs: defaultdict[Window, float] = field(default_factory=lambda: defaultdict(float))
-    """FLOPs of a token and one that it attends to, by what it sees."""
+    """FLOPs of one query-key pair, by window."""
     touched: set[int] = field(default_factory=set)
     idle: float = 0.0
     in_head: bool = False
@@ -119,7 +119,7 @@ class _Count(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run ``function`` and count it; a question to a number is answered with yes or one."""
+        """Run ``function`` and count it; reading a value gives True or 1."""
         del types
         if function is aten._local_scalar_dense.default:
             return True if args[0].dtype == torch.bool else 1
@@ -136,16 +136,16 @@ class _Count(TorchDispatchMode):
     def _flops_of(self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> float:
         if packet is aten._softmax:
             return SOFTMAX_FLOPS * out.numel()
-        if packet is aten.convolution:  # a token meets every weight once; padding is no token
+        if packet is aten.convolution:  # a token uses every weight once; padding is not a token
             return 2.0 * args[1].numel() * args[0].shape[-1]
         if packet not in flop_registry or (packet is aten.bmm and args[0].shape[-1] == 1):
-            return 0.0  # an outer product makes tables, such as rotary angles
+            return 0.0  # an outer product computes tables, such as rotary angles
         return float(flop_registry[packet](*args, **kwargs, out_val=out))
 
     def mask(
         self, *, q_length: int, kv_length: int, mask_function: Any = None, config: Any = None, **_: Any
     ) -> Tensor:
-        """Stand in for the mask of a layer, with what it lets through."""
+        """Return a stand-in for the mask of a layer, with its window."""
         found = torch.zeros(1, 1, q_length, kv_length, device="meta")
         found.window = _window(mask_function, config)  # type: ignore[attr-defined]
         return found
@@ -153,14 +153,14 @@ class _Count(TorchDispatchMode):
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *given: Any, **how: Any
     ) -> tuple[Tensor, None]:
-        """Stand in for attention, ``(batch, heads, time, head_dim)``."""
+        """Count attention and return a stand-in, ``(batch, heads, time, head_dim)``."""
         del module, key
         mask = given[0] if given else how.get("attention_mask")
         batch, heads, time, width = query.shape
-        window = getattr(mask, "window", EVERYTHING)
+        window = getattr(mask, "window", FULL_WINDOW)
         if window is None:
             raise NotCausalError
-        if window == EVERYTHING and isinstance(how.get("sliding_window"), int):
+        if window == FULL_WINDOW and isinstance(how.get("sliding_window"), int):
             window = how["sliding_window"], False
         self.pairs[window] += heads * (2 * (width + value.shape[-1]) + SOFTMAX_FLOPS)
         return query.new_empty(batch, time, heads, value.shape[-1]), None
@@ -197,10 +197,14 @@ def _window(allows: Callable[..., Any] | None, config: Any) -> Window | None:
         try:
             if sees(0, 1):
                 return None
-            return EVERYTHING if sees(FAR, 0) else (reach(FAR - 1), reach(FAR) == 1)
+            return (
+                FULL_WINDOW
+                if sees(DISTANT_POSITION, 0)
+                else (reach(DISTANT_POSITION - 1), reach(DISTANT_POSITION) == 1)
+            )
         except (RuntimeError, NotImplementedError, IndexError):  # it depends on padding, as chunks do
             chunk = getattr(config, "attention_chunk_size", None)
-            return (chunk, True) if chunk else EVERYTHING
+            return (chunk, True) if chunk else FULL_WINDOW
 
 
 @contextmanager
@@ -211,10 +215,10 @@ def _replaced(model: Any, count: _Count) -> Iterator[None]:
 
     stand_ins = (ALL_ATTENTION_FUNCTIONS, count.attend), (ALL_MASK_ATTENTION_FUNCTIONS, count.mask)
     for interface, function in stand_ins:
-        interface.register(NAME, function)
+        interface.register(STAND_IN, function)
     for module in model.modules():
         if hasattr(module, "config"):
-            module.config._attn_implementation_internal = NAME
+            module.config._attn_implementation_internal = STAND_IN
         if isinstance(experts := getattr(module, "experts", None), nn.Module):
             experts.forward = partial(count.meet, experts, _top(model.config))
     hooks = _hooked(model, count)
@@ -224,11 +228,11 @@ def _replaced(model: Any, count: _Count) -> Iterator[None]:
         for hook in hooks:
             hook.remove()
         for interface, _ in stand_ins:
-            del interface._global_mapping[NAME]
+            del interface._global_mapping[STAND_IN]
 
 
 def _top(config: Any) -> int:
-    """Experts that a token meets, for models that send every token to all and weigh most with zero."""
+    """Return the experts per token, for models that compute all experts and weight most with zero."""
     return getattr(config.get_text_config(), "num_experts_per_tok", None) or 1
 
 

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from scaling.errors import InputError
 from sweeps.dag.external_shape import Precision
-from sweeps.data.model_dir import config, weights
+from sweeps.data.model_dir import read_config, weight_files
 from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.model.language_model import LanguageModel
-from sweeps.model.model_files import shape_of, weights_of
-from sweeps.pretrained.count import NONLINEAR, soft_cap
+from sweeps.model.model_files import read_weights, shape_of
+from sweeps.pretrained.count import NONLINEAR_REASON, describe_soft_cap
 
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 """Largest difference between its own logits and ours, relative to their size."""
@@ -71,7 +71,7 @@ def load(
         InputError: if it knows fewer tokens, its weights do not fit, or its logits are no numbers or no
             linear function of its last hidden states.
     """
-    own = shape_of(config(folder, where))
+    own = shape_of(read_config(folder, where))
     dtype = PRECISIONS[precision]
     model: Decoder | Foreign = (
         _own(folder, own, where, dtype) if own else _transformers(folder, vocab, where, dtype)
@@ -92,7 +92,7 @@ def _own(folder: Path, shape: Any, where: str, dtype: torch.dtype) -> Decoder:
     model = Decoder(shape)
     model.precision = dtype
     try:
-        model.load_state_dict(weights_of(folder))
+        model.load_state_dict(read_weights(folder))
     except (RuntimeError, SafetensorError) as error:
         reason = _first(error)
         raise InputError(f"{where}: the weights in {folder} do not fit its config.json ({reason})") from None
@@ -103,7 +103,7 @@ def _transformers(folder: Path, vocab: int, where: str, dtype: torch.dtype) -> F
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    weights(folder, where)
+    weight_files(folder, where)
     logging.disable_progress_bar()
     try:
         causal, report = AutoModelForCausalLM.from_pretrained(
@@ -164,8 +164,8 @@ def _close(theirs: Tensor, ours: Tensor) -> bool:
 
 
 def _why_not(causal: Any) -> str:
-    how = soft_cap(causal) or "does more to its logits than project them"
-    return f"{type(causal).__name__} {how}, {NONLINEAR}"
+    how = describe_soft_cap(causal) or "does more to its logits than project them"
+    return f"{type(causal).__name__} {how}, {NONLINEAR_REASON}"
 
 
 def _not_finite(causal: Any, vocab: int) -> str:

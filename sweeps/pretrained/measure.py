@@ -1,4 +1,4 @@
-"""What a foreign model would be as a teacher: size, cost, speed, and loss on a text."""
+"""Report on a model as a teacher: size, cost, speed, and loss on a text."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 from scaling.costs.flops import ModelShape
 from sweeps.dag.external_shape import CountedShape
-from sweeps.data.corpus import resolved, tokens_of
+from sweeps.data.corpus import resolve_corpus, tokens_of
 from sweeps.data.model_dir import locate
-from sweeps.data.tokenizer import GivenTokenizer
+from sweeps.data.tokenizer import ExternalTokenizer
 from sweeps.model.device import device
 from sweeps.model.heldout import heldout_loss
-from sweeps.pretrained.count import card_of
+from sweeps.pretrained.count import read_card
 from sweeps.pretrained.load import load
 from sweeps.spec.corpus import Corpus
 
-WIDTHS = (64, 128, 256, 512)
-"""Of students whose embeddings are counted."""
+STUDENT_WIDTHS = (64, 128, 256, 512)
+"""Widths of students whose embeddings are counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,22 +29,22 @@ class PartLoss:
 
     name: str
     loss: float
-    """nats/token"""
+    """Cross-entropy, nats/token."""
     standard_error: float
-    """nats/token, over blocks"""
+    """Standard error over blocks, nats/token."""
     bits_per_byte: float
     share: float
-    """Of the held-out tokens."""
+    """Share of the held-out tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
-    """Loss on held-out text, pooled over its parts by their tokens."""
+class MeasuredLoss:
+    """Loss on held-out text, averaged over its parts by tokens."""
 
     corpus: str
     context: int
     tokens: int
-    """That were read."""
+    """Number of evaluated tokens."""
     loss: float
     standard_error: float
     bits_per_byte: float
@@ -53,32 +53,32 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Checked:
-    """What a model is, and what its students need."""
+class TeacherReport:
+    """Report on a model as a teacher, and on the vocabulary of its students."""
 
     model: str
     architecture: str
     licence: str | None
     params: int
-    """Non-embedding."""
+    """Non-embedding parameters."""
     active_params: int
-    """Those of them that a token meets: of experts, the share that it is sent to."""
+    """Non-embedding parameters used per token: of experts, those that a token is routed to."""
     embedding_params: int
     context: int
-    """The longest it is made for."""
+    """Longest context, tokens."""
     outputs: int
-    """Rows of its output projection, padding included."""
+    """Rows of the output projection, padding included."""
     vocabulary: int
-    """Of its tokenizer."""
+    """Vocabulary size of the tokenizer."""
     end_of_text: str
     forward_flops: float
-    """FLOPs a token at ``context`` of the measurement, over the tokenizer's vocabulary."""
+    """FLOPs per token at the context of the measurement, over the tokenizer's vocabulary."""
     student_embeddings: dict[int, int]
     """Parameters of a tied embedding over this vocabulary, by width."""
-    measured: Measured | None
+    measured: MeasuredLoss | None
 
-    def catalogue(self) -> str:
-        """A catalogue of this one teacher, for ``distlaw plan --teachers``, as CSV."""
+    def catalog(self) -> str:
+        """Return a CSV catalog with this teacher, for ``distlaw plan --teachers``."""
         loss = f"{self.measured.loss:.4g}" if self.measured else ""
         row = (
             self.model,
@@ -92,24 +92,24 @@ class Checked:
 
     @property
     def padding(self) -> int:
-        """Outputs that no token has."""
+        """Number of outputs without a token."""
         return self.outputs - self.vocabulary
 
 
-def check(model: str, corpus: str | None, *, context: int, tokens: int) -> Checked:
-    """Look at ``model`` and measure it on about ``tokens`` held-out tokens of ``corpus``.
+def check_teacher(model: str, corpus: str | None, *, context: int, tokens: int) -> TeacherReport:
+    """Describe ``model``, and evaluate it on about ``tokens`` held-out tokens of ``corpus``.
 
     Raises:
-        InputError: if it could not teach.
+        InputError: if it cannot be a teacher.
     """
     where = "teacher"
     place = locate(model, None, where)
     folder = place.folder()
-    card = card_of(folder, where)
-    tokenizer = GivenTokenizer.read(folder, where)
+    card = read_card(folder, where)
+    tokenizer = ExternalTokenizer.read(folder, where)
     teacher: Any = load(folder, tokenizer.size, where).to(device())
     context = min(context, card.shape.context)
-    return Checked(
+    return TeacherReport(
         model=model,
         architecture=card.architecture,
         licence=card.licence,
@@ -121,13 +121,13 @@ def check(model: str, corpus: str | None, *, context: int, tokens: int) -> Check
         vocabulary=tokenizer.size,
         end_of_text=tokenizer.end_of_text,
         forward_flops=_cost(card.shape, tokenizer.size, context),
-        student_embeddings={width: width * tokenizer.size for width in WIDTHS},
+        student_embeddings={width: width * tokenizer.size for width in STUDENT_WIDTHS},
         measured=_measure(teacher, folder, corpus, context, tokens) if corpus else None,
     )
 
 
 def active_params(shape: ModelShape) -> int:
-    """Non-embedding parameters that a token meets."""
+    """Return the non-embedding parameters used per token."""
     return shape.active if isinstance(shape, CountedShape) else shape.params
 
 
@@ -137,8 +137,8 @@ def _cost(shape: ModelShape, vocab: int, context: int) -> float:
     return replace(shape, vocab=vocab, context=context).forward_flops
 
 
-def _measure(teacher: Any, folder: Path, corpus: str, context: int, tokens: int) -> Measured:
-    spec = resolved(Corpus(source=corpus, tokenizer=str(folder), context=context))
+def _measure(teacher: Any, folder: Path, corpus: str, context: int, tokens: int) -> MeasuredLoss:
+    spec = resolve_corpus(Corpus(source=corpus, tokenizer=str(folder), context=context))
     text = tokens_of(spec)
     parts, started, read, begin = [], time.perf_counter(), 0, 0
     for part in text.parts:
@@ -159,7 +159,7 @@ def _measure(teacher: Any, folder: Path, corpus: str, context: int, tokens: int)
         )
     seconds = time.perf_counter() - started
     loss = sum(part.share * part.loss for part in parts)
-    return Measured(
+    return MeasuredLoss(
         corpus=corpus,
         context=context,
         tokens=read,

@@ -1,4 +1,4 @@
-"""Whether a teacher and its students speak of the same tokens: the same ids for the same strings."""
+"""Comparison of the vocabularies of a teacher and its students: the same ids for the same strings."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from scaling.errors import InputError
 
-SHOWN = 3
-"""Tokens that a message gives as examples."""
+MAX_EXAMPLES = 3
+"""Number of tokens that a message gives as examples."""
 
 
-def compare(
+def require_same_vocabulary(
     teacher: Mapping[str, int],
     students: Mapping[str, int] | int,
     *,
@@ -18,39 +18,46 @@ def compare(
     model: str,
     given: str | None,
 ) -> None:
-    """Refuse a teacher whose tokens are not its students'.
+    """Reject a teacher whose vocabulary is not that of its students.
 
     Args:
-        teacher: its ids by token.
-        students: theirs, or only how many where that is another number.
-        where: the teacher's place in the spec.
-        model: the teacher as the spec names it.
-        given: ``corpus.tokenizer``, or None if the students' was trained on the corpus.
+        teacher: the teacher's ids by token.
+        students: the students' ids by token, or only their number if that differs.
+        where: the teacher's field in the spec.
+        model: the teacher in the spec.
+        given: ``corpus.tokenizer``, or None if the students' tokenizer is trained on the corpus.
 
     Raises:
-        InputError: what differs, in size and in strings, and the line that mends it.
+        InputError: with the differences in size and strings, and the setting that solves it.
     """
     if teacher == students:
         return
-    theirs = f"the tokenizer {given}" if given else "the tokenizer trained on the corpus"
+    tokenizer = f"the tokenizer {given}" if given else "the tokenizer trained on the corpus"
     raise InputError(
-        f"{where}: {model} does not speak of the students' tokens: {_differences(teacher, students)}; the "
-        f"students have {theirs}. A distribution over other tokens cannot be followed; set\n"
+        f"{where}: the vocabulary of {model} is not that of the students: {_differences(teacher, students)}; "
+        f"the students have {tokenizer}. A student can only be distilled over the same vocabulary; set\n"
         f"    corpus: {{tokenizer: {model}}}"
     )
 
 
 def _differences(teacher: Mapping[str, int], students: Mapping[str, int] | int) -> str:
     if isinstance(students, int):
-        return f"it has {len(teacher):,} of them, the students {students:,}"
+        return f"it has {len(teacher):,} tokens, the students {students:,}"
     words = []
     if len(teacher) != len(students):
-        words.append(f"it has {len(teacher):,} of them, the students {len(students):,}")
-    ours = {number: token for token, number in students.items()}
-    moved = [(number, token) for token, number in teacher.items() if number in ours and ours[number] != token]
+        words.append(f"it has {len(teacher):,} tokens, the students {len(students):,}")
+    of_students = {number: token for token, number in students.items()}
+    moved = [
+        (number, token)
+        for token, number in teacher.items()
+        if number in of_students and of_students[number] != token
+    ]
     if moved:
-        examples = ", ".join(f"{n} is {t!r}, not {ours[n]!r}" for n, t in sorted(moved)[:SHOWN])
-        words.append(f"{len(moved):,} ids stand for other strings ({examples})")
+        examples = ", ".join(f"{n} is {t!r}, not {of_students[n]!r}" for n, t in sorted(moved)[:MAX_EXAMPLES])
+        words.append(f"{len(moved):,} ids are other strings ({examples})")
     elif alone := sorted(set(teacher) ^ set(students), key=lambda token: teacher.get(token, 0)):
-        words.append(f"they differ by {', '.join(map(repr, alone[:SHOWN]))}{' ...' * (len(alone) > SHOWN)}")
+        words.append(
+            "they differ by "
+            f"{', '.join(map(repr, alone[:MAX_EXAMPLES]))}{' ...' * (len(alone) > MAX_EXAMPLES)}"
+        )
     return " and ".join(words)

@@ -1,4 +1,4 @@
-"""What a sweep asks for: its YAML, validated whole, and the messages a person reads where it is wrong.
+"""Specs of sweeps: YAML, validation, and error messages.
 
-The lowest room of ``sweeps``: imports no other.
+The lowest room of ``sweeps``, which imports no other.
 """

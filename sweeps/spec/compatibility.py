@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sweeps.spec.fields import Part
+    from sweeps.spec.fields import SpecModel
     from sweeps.spec.method import Method
 
 PARAMETERS = {
@@ -150,5 +150,5 @@ def _long_horizon(method: Method) -> Iterator[str]:
         yield "credit.include_current: what is expected of a token itself credits none; set rewards: sampled"
 
 
-def _given(part: Part, name: str) -> bool:
+def _given(part: SpecModel, name: str) -> bool:
     return bool(getattr(part, name) != type(part).model_fields[name].default)

@@ -1,27 +1,27 @@
-"""What a spec says of its text."""
+"""Text of a spec: the corpus, and the base text that teachers are trained on first."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from sweeps.spec.fields import Count, Number, Part, Quantity, Seed
+from sweeps.spec.fields import Count, Number, Quantity, Seed, SpecModel
 
 VOCAB = 512
 
 
-class Base(Part):
-    """Another text, on which teachers are trained before they are tuned on the corpus."""
+class Base(SpecModel):
+    """Text on which teachers are trained before they are tuned on the corpus."""
 
     source: str = Field(min_length=1)
-    """As ``corpus.source``; it is cut with the corpus' vocabulary."""
+    """As ``corpus.source``; tokenized with the vocabulary of the corpus."""
     text_field: str = "text"
     """Field (.jsonl) or column (.parquet, datasets) that holds the text."""
     tuning_tokens: Quantity
-    """Tokens of the corpus on which every teacher is then tuned; a grid's lengths are those of its base."""
+    """Tokens of the corpus on which every teacher is then tuned; the lengths of a grid apply to the base."""
 
 
-class Corpus(Part):
-    """The text, its held-out part and its vocabulary."""
+class Corpus(SpecModel):
+    """Text, held-out share and vocabulary."""
 
     source: str = Field("kjv", min_length=1)
     """``kjv``, ``shakespeare``, ``permissive``, ``mix``, ``hf:OWNER/NAME``, or a path or glob of .txt,
@@ -29,21 +29,21 @@ class Corpus(Part):
     text_field: str = "text"
     """Field (.jsonl) or column (.parquet, datasets) that holds the text."""
     heldout: Number | None = Field(None, gt=0, lt=1)
-    """Share of each part's text held out, in whole documents; if not given, enough for a precise loss."""
+    """Share of each part's text held out, in whole documents; by default enough for a precise loss."""
     vocab: Count = Field(VOCAB, gt=0)
     """Entries of the byte-level BPE vocabulary."""
     tokenizer: str | None = Field(None, min_length=1)
-    """A directory or OWNER/NAME on a hub whose tokenizer is used instead, as students of its model need."""
+    """Directory or OWNER/NAME on a hub whose tokenizer is used instead, as students of that model need."""
     context: Count = Field(128, ge=8)
     """Sequence length, tokens."""
     seed: Seed = 0
-    """Seed of the held-out choice."""
+    """Seed of the choice of held-out documents."""
     halves: bool = False
-    """Train students on one half of the training documents and all else on the other, as in the paper."""
+    """Train students on one half of the training documents and all other models on the other half."""
     like: Corpus | None = None
-    """A corpus whose vocabulary is used instead."""
+    """Corpus whose vocabulary is used instead."""
 
     def on(self, base: Base) -> Corpus:
-        """The text of ``base``, cut as this one is."""
+        """Return the text of ``base``, tokenized as this one."""
         other = {"source": base.source, "text_field": base.text_field, "heldout": None}
         return self.model_copy(update={**other, "tokenizer": None, "like": self})

@@ -1,4 +1,4 @@
-"""What every part of a spec is made of: strict models, and numbers as people write them."""
+"""Base class and field types of specs: strict models, and numbers as people write them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from scaling.errors import InputError
 from scaling.units import parse_count, parse_number, parse_quantity, parse_ratio
-from sweeps.spec.synonyms import with_our_names
+from sweeps.spec.synonyms import with_canonical_names
 
 
 def _reader(parse: Callable[[Any, str], float]) -> BeforeValidator:
-    """Read numbers and texts with ``parse``; pydantic says what anything else should be."""
+    """Return a validator that reads text with ``parse``; pydantic rejects other types."""
 
     def read(value: Any) -> Any:
         if isinstance(value, bool):
@@ -30,7 +30,7 @@ def _reader(parse: Callable[[Any, str], float]) -> BeforeValidator:
 
 
 def _positive(value: Any) -> Any:
-    """Say in our words what pydantic would say of a number that is no quantity."""
+    """Reject a number that is not a quantity."""
     if isinstance(value, int | float) and not value > 0:
         raise ValueError(f"must be positive and finite, not {value!r}")
     return value
@@ -53,8 +53,8 @@ Count = Annotated[int, _reader(parse_count)]
 Seed = Annotated[Count, Field(ge=0, lt=2**31)]
 
 
-class Part(BaseModel):
-    """A part of a spec: unknown fields are errors, values never change."""
+class SpecModel(BaseModel):
+    """Part of a spec: immutable, and unknown fields are errors."""
 
     part: ClassVar[str | None] = None
     """Name of the field that holds it, where its fields have synonyms (:mod:`sweeps.spec.synonyms`)."""
@@ -62,5 +62,9 @@ class Part(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _by_our_names(cls, given: Any) -> Any:
-        return given if cls.part is None or not isinstance(given, dict) else with_our_names(cls.part, given)
+    def _canonical_names(cls, given: Any) -> Any:
+        return (
+            given
+            if cls.part is None or not isinstance(given, dict)
+            else with_canonical_names(cls.part, given)
+        )

@@ -1,4 +1,4 @@
-"""What is wrong with a field of a spec, in words for whoever wrote it."""
+"""Messages about invalid fields of a spec."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-OTHER_WORDS = {
+LIKELY_MEANINGS = {
     **dict.fromkeys(("size", "sizes", "N", "parameters", "model_size"), "params"),
     **dict.fromkeys(("D", "lengths", "num_tokens", "token_counts"), "tokens"),
     **dict.fromkeys(("M", "tokens_per_parameter"), "tokens_per_param"),
@@ -20,13 +20,16 @@ OTHER_WORDS = {
     **dict.fromkeys(("vocab_size", "vocabulary"), "vocab"),
     **dict.fromkeys(("seq_len", "sequence_length", "context_length", "max_length"), "context"),
 }
-"""What others call our fields."""
+"""Fields that other names probably mean, for suggestions."""
 
 
-def explain(problem: Any, root: type[BaseModel], variants: Mapping[str, type[BaseModel]]) -> str:
-    """One of pydantic's problems with a ``root``: which field, what is wrong, what would be right.
+def explain_problem(problem: Any, root: type[BaseModel], variants: Mapping[str, type[BaseModel]]) -> str:
+    """Describe one validation error of pydantic: field, problem, accepted values.
 
-    ``variants`` are the members of unions, by the tags that pydantic puts into paths.
+    Args:
+        problem: the error, from ``ValidationError.errors()``.
+        root: the model that was validated.
+        variants: members of unions, by the tags that pydantic puts into paths.
     """
     steps = [step for step in problem["loc"] if step not in variants]
     field = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
@@ -52,7 +55,7 @@ def _suggestion(
         if isinstance(step, str):
             part = variants.get(step) or _part_of(part.model_fields[step].annotation)
     known, written = list(part.model_fields), str(location[-1])
-    meant = OTHER_WORDS.get(written)
+    meant = LIKELY_MEANINGS.get(written)
     close = [meant] if meant in known else difflib.get_close_matches(written, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 

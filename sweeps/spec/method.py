@@ -11,7 +11,7 @@ from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validat
 from pydantic_core import CoreSchema
 
 from sweeps.spec.compatibility import PARAMETERS, objection
-from sweeps.spec.fields import Count, Number, Part
+from sweeps.spec.fields import Count, Number, SpecModel
 from sweeps.spec.method_options import Credit, Delta, Init, Neighbours, Source, Taid
 from sweeps.spec.yaml_text import read_yaml
 
@@ -31,7 +31,7 @@ DivergenceName = Literal[
 ]
 
 
-class Method(Part):
+class Method(SpecModel):
     """How a student is distilled: (1 - cross_entropy) tau^power D(p_T, p_S) + cross_entropy CE."""
 
     use: str | None = None
@@ -127,13 +127,13 @@ class Method(Part):
         return " ".join([self.use or self.divergence, *_differences(self, like)])
 
 
-def _differences(part: Part, like: Part) -> Iterator[str]:
+def _differences(part: SpecModel, like: SpecModel) -> Iterator[str]:
     """What tells ``part`` from ``like``, a word a field."""
     for name in type(part).model_fields:
         value, other = getattr(part, name), getattr(like, name)
         if value == other or (name == "top" and part.logits != like.logits):  # type: ignore[attr-defined]
             continue
-        if isinstance(value, Part):
+        if isinstance(value, SpecModel):
             if other is None:
                 yield WORDS.get(name, name)
             yield from _differences(value, other or type(value)())

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sweeps.spec.fields import Count, Number, Part, Quantity
+from sweeps.spec.fields import Count, Number, Quantity, SpecModel
 
 
-class Taid(Part):
+class Taid(SpecModel):
     """A teacher that begins near the student and moves away from it.
 
     See :mod:`sweeps.distill.taid`.
@@ -31,7 +31,7 @@ class Taid(Part):
         return self
 
 
-class Delta(Part):
+class Delta(SpecModel):
     """The target is the student's base, moved as tuning moved the teacher.
 
     See :mod:`sweeps.distill.delta`.
@@ -43,7 +43,7 @@ class Delta(Part):
     """Shift no token less likely than this share of the likeliest, for tuned teacher and student's base."""
 
 
-class Neighbours(Part):
+class Neighbours(SpecModel):
     """The teacher's distribution is a vote of like places in the text.
 
     See :mod:`sweeps.distill.knn`.
@@ -63,7 +63,7 @@ class Neighbours(Part):
         return 2 * self.keys * width
 
 
-class Replay(Part):
+class Replay(SpecModel):
     """Text of the student is kept and read again; its share grows as the loss rises (DistiLLM)."""
 
     capacity: Count = Field(1000, ge=1)
@@ -79,7 +79,7 @@ class Replay(Part):
     """At that loss, evenly spaced over the run from its first step on; a shorter run looks at every step."""
 
 
-class Source(Part):
+class Source(SpecModel):
     """Whose text a student is trained on. Prompts are the data's, and only what comes after them counts."""
 
     by: Literal["data", "teacher", "student", "both"] = "data"
@@ -101,7 +101,7 @@ class Source(Part):
         return self.prompt_tokens or max(1, context // 4)
 
 
-class Credit(Part):
+class Credit(SpecModel):
     """Credit of a token for all that came after it, as MiniLLM has it.
 
     See :mod:`sweeps.distill.policy_gradient`.
@@ -121,7 +121,7 @@ class Credit(Part):
     """Count a token's own reward too, as the reference code does: the divergence says it already."""
 
 
-class Init(Part):
+class Init(SpecModel):
     """How a run begins before its method: as one of its own, a part of its tokens and of its FLOPs."""
 
     share: Number = Field(0.25, gt=0, lt=1)

@@ -21,12 +21,12 @@ from pydantic import (
 
 from scaling.errors import InputError
 from sweeps.spec.corpus import Base, Corpus
-from sweeps.spec.fields import Count, Number, Part, Quantity, Ratio, Seed
-from sweeps.spec.messages import explain
+from sweeps.spec.fields import Count, Number, Quantity, Ratio, Seed, SpecModel
+from sweeps.spec.messages import explain_problem
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Neighbours
-from sweeps.spec.overrides import override
-from sweeps.spec.protocols import ProtocolName, departure
+from sweeps.spec.overrides import apply_overrides
+from sweeps.spec.protocols import ProtocolName, protocol_violation
 from sweeps.spec.resources import Caps, Devices, Resources
 from sweeps.spec.yaml_text import read_yaml
 
@@ -40,7 +40,7 @@ MIN_STEPS = 500
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
-class Training(Part):
+class Training(SpecModel):
     """How every model is trained. All of it is stated in tokens, so that a longer run is only longer."""
 
     part = "training"
@@ -85,7 +85,7 @@ class Training(Part):
         return steps - max(1, round(self.decay_fraction * steps))
 
 
-class Grid(Part):
+class Grid(SpecModel):
     """Every size crossed with every length; lengths as tokens, tokens per parameter, or training FLOPs."""
 
     params: list[Quantity] = Field(min_length=1)
@@ -126,7 +126,7 @@ class Students(Grid):
     """Which of the sweep's teachers these have, by their numbers in its list, from 0; all if not given."""
 
 
-class Pretrained(Part):
+class Pretrained(SpecModel):
     """A teacher that exists: any causal language model of transformers, measured here and never trained."""
 
     model: str = Field(min_length=1)
@@ -147,14 +147,14 @@ def _keys(given: Any) -> Any:
     return given if isinstance(given, dict) else ()
 
 
-TEACHERS: dict[str, type[Part]] = {"grid": Grid, "pretrained": Pretrained}
+TEACHERS: dict[str, type[SpecModel]] = {"grid": Grid, "pretrained": Pretrained}
 Teacher = Annotated[
     Annotated[Grid, Tag("grid")] | Annotated[Pretrained, Tag("pretrained")],
     Discriminator(_kind_of_teacher),
 ]
 
 
-class Range(Part):
+class Range(SpecModel):
     """An interval to search."""
 
     low: Number
@@ -177,7 +177,7 @@ class Range(Part):
         return "lower" if place < share else "upper" if place > 1 - share else None
 
 
-class Tuning(Part):
+class Tuning(SpecModel):
     """What to choose before the sweep, at which size and length, and for how much."""
 
     part = "tuning"
@@ -205,7 +205,7 @@ class Tuning(Part):
 Role = Literal["supervised", "teachers", "students"]
 
 
-class Sweep(Part):
+class Sweep(SpecModel):
     """A sweep: supervised runs, teachers, and students distilled from every teacher."""
 
     part = ""
@@ -265,7 +265,7 @@ class Sweep(Part):
                 raise ValueError(
                     f"{where} ({size:g}) must be a multiple of corpus.context ({self.corpus.context})"
                 )
-        if found := departure(self):
+        if found := protocol_violation(self):
             raise ValueError(found)
         for where, method in self.methods_given():
             if method.logits == "top-k" and method.top >= self.corpus.vocab:
@@ -343,7 +343,7 @@ def load_sweep(path_or_preset: str | Path, changes: Sequence[str] = ()) -> Sweep
     data = read_yaml(text, where)
     if not isinstance(data, dict):
         raise InputError(f"{where}: expected a mapping of fields at the top, found {type(data).__name__}")
-    return parse_sweep(override(data, changes), where)
+    return parse_sweep(apply_overrides(data, changes), where)
 
 
 def parse_sweep(data: dict[str, Any], where: str = "spec") -> Sweep:
@@ -351,7 +351,7 @@ def parse_sweep(data: dict[str, Any], where: str = "spec") -> Sweep:
     try:
         return Sweep.model_validate(data)
     except ValidationError as error:
-        lines = [explain(problem, Sweep, TEACHERS) for problem in error.errors()]
+        lines = [explain_problem(problem, Sweep, TEACHERS) for problem in error.errors()]
         raise InputError("\n  ".join([f"{where}: {len(lines)} wrong", *lines])) from None
 
 

@@ -1,4 +1,4 @@
-"""Names that our fields have in other trainers, and had in 0.1.0: accepted wherever the field is."""
+"""Synonyms of fields, from other trainers and from 0.1.0, accepted instead of the field."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ SYNONYMS: dict[str, dict[str, str]] = {
     },
     "tuning": _LEARNING_RATE,
 }
-"""For each part of a spec, by the name of its field ("" is the spec itself): other names to ours."""
+"""Synonyms and their fields, by part of a spec ("" is the spec itself)."""
 
 
-def our_name(part: str, name: str) -> str:
-    """Return our name of the field ``name`` of ``part``."""
+def canonical_name(part: str, name: str) -> str:
+    """Return the canonical name of the field ``name`` of ``part``."""
     return SYNONYMS.get(part, {}).get(name, name)
 
 
-def with_our_names(part: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``given``, the fields of ``part``, under our names.
+def with_canonical_names(part: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``given``, the fields of ``part``, under canonical names.
 
     Raises:
-        ValueError: if a field is given twice, under two of its names.
+        ValueError: if a field is given under two names.
     """
     found: dict[str, Any] = {}
     names: dict[str, str] = {}
     for name, value in given.items():
-        ours = our_name(part, name) if isinstance(name, str) else name
-        if ours in found:
-            raise ValueError(f"{names[ours]} and {name} are the same field; give only {ours}")
-        found[ours], names[ours] = value, name
+        field = canonical_name(part, name) if isinstance(name, str) else name
+        if field in found:
+            raise ValueError(f"{names[field]} and {name} are the same field; give only {field}")
+        found[field], names[field] = value, name
     return found

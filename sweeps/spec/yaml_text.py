@@ -1,8 +1,8 @@
-"""YAML in which a value is what its text says, for specs, methods and ``--set`` alike.
+"""Strict YAML for specs, methods and ``--set``.
 
-Plain YAML 1.1 reads ``010`` as 8, ``20:1`` as 1201, ``1_5`` as 15, ``no`` as false and ``1e21`` as a text.
-Here only decimal numbers, ``true``, ``false`` and ``null`` are more than text; fields that hold numbers read
-their text by the grammar of :mod:`scaling.units`.
+Plain YAML 1.1 reads ``010`` as 8, ``20:1`` as 1201, ``1_5`` as 15, ``no`` as false and ``1e21`` as text. Here
+everything but decimal numbers, ``true``, ``false`` and ``null`` is text, and numeric fields parse text by the
+grammar of :mod:`scaling.units`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import yaml
 from scaling.errors import InputError
 from scaling.units import check_comma
 
-MOST_CHARACTERS, MOST_VALUES = 1_000_000, 100_000
-"""Of a document, and of what it stands for once aliases and merges are written out."""
+MAX_CHARACTERS, MAX_VALUES = 1_000_000, 100_000
+"""Largest size of a document, and largest number of values after expansion of aliases and merges."""
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _BOOL, _NULL, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("bool", "null", "merge"))
 _PATTERNS = {
@@ -30,19 +30,19 @@ _PATTERNS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML without surprises: no octal or base 60, no key twice, no decimal comma in a list."""
+    """Safe YAML loader without octal and base-60 numbers, duplicate keys, and decimal commas in lists."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (as PyYAML declares it)
         None: [(tag, re.compile(rf"(?:{pattern})$")) for tag, pattern in _PATTERNS.items()]
     }
 
     def get_single_node(self) -> yaml.Node | None:
-        """Return the document's node; one that aliases blow up beyond all use is an error."""
+        """Return the document's node; one whose aliases expand to too many values is an error."""
         node: yaml.Node | None = super().get_single_node()
-        if node is not None and (count := _expanded(node, {})) > MOST_VALUES:
-            more = f"{count:,}" if count <= 10 * MOST_VALUES else f"more than {10 * MOST_VALUES:,}"
+        if node is not None and (count := _count_values(node, {})) > MAX_VALUES:
+            more = f"{count:,}" if count <= 10 * MAX_VALUES else f"more than {10 * MAX_VALUES:,}"
             raise yaml.constructor.ConstructorError(
-                problem=f"with its aliases written out it has {more} values, at most {MOST_VALUES:,} are read"
+                problem=f"with its aliases expanded it has {more} values; at most {MAX_VALUES:,} are accepted"
             )
         return node
 
@@ -69,7 +69,7 @@ class _Loader(yaml.SafeLoader):
         tag = _INT if node.tag == _INT else _FLOAT
         if not re.fullmatch(_PATTERNS[tag], text):
             raise yaml.constructor.ConstructorError(
-                problem=f"{text!r} is no decimal number", problem_mark=node.start_mark
+                problem=f"{text!r} is not a decimal number", problem_mark=node.start_mark
             )
         return int(text) if tag == _INT else float(text)
 
@@ -78,14 +78,14 @@ _Loader.add_constructor(_INT, _Loader._number)
 _Loader.add_constructor(_FLOAT, _Loader._number)
 
 
-def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return how many values a node stands for, each alias counted as a copy; ``known`` holds those found."""
+def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return the number of values of a node with aliases expanded; ``known`` caches counts by node."""
     if id(node) not in known:
-        known[id(node)] = 10 * MOST_VALUES + 1  # until it is known: a node that holds itself has no end
+        known[id(node)] = 10 * MAX_VALUES + 1  # until it is known, as a node that contains itself is endless
         parts = [node.value] if isinstance(node, yaml.SequenceNode) else []
         if isinstance(node, yaml.MappingNode):
             parts = [list(pair) for pair in node.value]
-        known[id(node)] = 1 + sum(_expanded(each, known) for part in parts for each in part)
+        known[id(node)] = 1 + sum(_count_values(each, known) for part in parts for each in part)
     return known[id(node)]
 
 
@@ -110,8 +110,8 @@ def read_yaml(text: str, where: str) -> Any:
     Raises:
         InputError: For what is not YAML, a key given twice, and lists whose comma may be a decimal comma.
     """
-    if len(text) > MOST_CHARACTERS:
-        raise InputError(f"{where}: {len(text):,} characters, at most {MOST_CHARACTERS:,} are read")
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(f"{where}: {len(text):,} characters; at most {MAX_CHARACTERS:,} are accepted")
     try:
         return yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:

@@ -16,18 +16,18 @@ from sweeps.data.cache import locked
 from sweeps.distill.on_policy import Lesson
 from sweeps.distill.targets import Target
 from sweeps.model.aot import sources_digest
-from sweeps.model.compiled import translations
+from sweeps.model.compiled import compile_cache_dir
 from sweeps.model.compiler_check import (
-    Named,
+    NamedTensors,
     Verdict,
     compiling_with,
     find_options,
-    known_verdict,
     loss_and_gradient,
-    nearly,
+    perturbed,
+    read_verdict,
 )
 from sweeps.model.decoder import Decoder
-from sweeps.model.optimizer import Optimiser
+from sweeps.model.optimizer import Optimizer
 
 LossOf = Callable[[Lesson, Target | None, Tensor | None], Tensor]
 """Loss of a lesson, of whom the model follows, and under TAID of how far the way there."""
@@ -49,7 +49,7 @@ class CompiledLoss:
         plain: LossOf,
         key: str,
         model: Decoder,
-        optimiser: Optimiser,
+        optimiser: Optimizer,
         noted: Callable[[str, Verdict], None],
     ) -> None:
         self.build, self.plain, self.key, self.noted = build, plain, key, noted
@@ -67,23 +67,23 @@ class CompiledLoss:
 
     def _first(self, lesson: Lesson, target: Target | None, t: Tensor | None, kinds: str) -> str:
         name = hashlib.sha256(f"{sources_digest()} {self.key} {kinds}".encode()).hexdigest()[:32]
-        file = translations() / f"{name}.json"
-        verdict = known_verdict(file)
+        file = compile_cache_dir() / f"{name}.json"
+        verdict = read_verdict(file)
         if verdict is None:
             compute = partial(self._results, lesson, target, t)
             with locked(file):
-                verdict = known_verdict(file) or self._compare(compute, file)
+                verdict = read_verdict(file) or self._compare(compute, file)
         if verdict.options is None:
             raise verdict.refusal(file)
         self.noted(hashlib.sha256(f"{self.key} {kinds}".encode()).hexdigest()[:8], verdict)
         return verdict.options
 
-    def _compare(self, compute: Callable[[str | None], Named], file: Path) -> Verdict:
+    def _compare(self, compute: Callable[[str | None], NamedTensors], file: Path) -> Verdict:
         """Compare from gradients of zero, and put back what there was and what the weights were."""
         before, weights = self.optimiser.gradients.clone(), self.optimiser.weights.clone()
 
-        def plain(change: float) -> Named:
-            self.optimiser.weights.copy_(nearly(weights, change))
+        def plain(change: float) -> NamedTensors:
+            self.optimiser.weights.copy_(perturbed(weights, change))
             try:
                 return compute(None)
             finally:
@@ -94,7 +94,9 @@ class CompiledLoss:
         finally:
             self.optimiser.gradients.copy_(before)
 
-    def _results(self, lesson: Lesson, target: Target | None, t: Tensor | None, level: str | None) -> Named:
+    def _results(
+        self, lesson: Lesson, target: Target | None, t: Tensor | None, level: str | None
+    ) -> NamedTensors:
         self.optimiser.clear()
         loss = self._backward(level, lesson, target, t, 1.0)
         gradient = self.optimiser.gradients.clone()

@@ -10,11 +10,11 @@ from torch.func import functional_call
 
 from sweeps.distill.on_policy import Lesson
 from sweeps.distill.targets import Cached, Target
-from sweeps.model.aot import Library
-from sweeps.model.compiler_check import Named, Verdict, loss_and_gradient
+from sweeps.model.aot import CompiledLibrary
+from sweeps.model.compiler_check import NamedTensors, Verdict, loss_and_gradient
 from sweeps.model.decoder import Decoder
 from sweeps.model.language_model import LanguageModel
-from sweeps.model.optimizer import Optimiser
+from sweeps.model.optimizer import Optimizer
 
 Loss = Callable[[LanguageModel, Lesson, Target | None, Tensor | None], Tensor]
 """Of a model, of what it learns from, of whom it follows, and under TAID how far the way there."""
@@ -32,7 +32,7 @@ class Gradient:
         loss: Loss,
         key: str,
         model: Decoder,
-        optimiser: Optimiser,
+        optimiser: Optimizer,
         noted: Callable[[str, Verdict], None] | None = None,
     ) -> None:
         self.key, self.optimiser, self.precision, self.noted = key, optimiser, model.precision, noted
@@ -40,7 +40,7 @@ class Gradient:
         names = {id(weight): name for name, weight in self.model.named_parameters()}
         self.names = [names[id(member)] for member in optimiser.members]
         self.buffers = dict(self.model.named_buffers())
-        self._libraries: dict[tuple[object, ...], Library] = {}
+        self._libraries: dict[tuple[object, ...], CompiledLibrary] = {}
 
     def __call__(self, lesson: Lesson, target: Target | None, t: Tensor | None) -> tuple[Tensor, Tensor]:
         """The mean loss over a lesson's tokens, and its gradient ``(parameters,)``."""
@@ -49,12 +49,14 @@ class Gradient:
         if (there, how) not in self._libraries:
             key = f"{self.key} {there} {how}"
             function = self._function(there, target)
-            self._libraries[there, how] = Library(function, key, self.precision, self._named, self.noted)
+            self._libraries[there, how] = CompiledLibrary(
+                function, key, self.precision, self._named, self.noted
+            )
         given = (part for part in parts if part is not None)
         loss, gradient = self._libraries[there, how](self.optimiser.weights, *self.buffers.values(), *given)
         return loss, gradient
 
-    def _named(self, results: Sequence[Tensor]) -> Named:
+    def _named(self, results: Sequence[Tensor]) -> NamedTensors:
         loss, gradient = results
         views = self.optimiser.views(gradient)
         names = (name.removeprefix("model.") for name in self.names)

@@ -16,7 +16,7 @@ from sweeps.data.batches import Batches
 from sweeps.distill.generated_text import Texts
 from sweeps.distill.targets import Target
 from sweeps.model.decoder import Decoder
-from sweeps.model.device import device, keep_memory, repeat_exactly
+from sweeps.model.device import device, keep_freed_memory, use_deterministic_kernels
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.outcomes import Ending, Stopped
 from sweeps.train.run import Diverged, Recipe, Run
@@ -57,8 +57,8 @@ def train_together(
         report: is told of each run now and then, and when it ends.
         checkpoint_seconds: between two checkpoints.
     """
-    keep_memory()
-    repeat_exactly()
+    keep_freed_memory()
+    use_deterministic_kernels()
     shape, training = runs[0].recipe.shape, runs[0].recipe.training
     batch = round(training.batch_tokens / shape.context)
     data = Batches(tokens, context=shape.context, batch=batch, seed=data_seed, first=first)

@@ -17,14 +17,14 @@ from sweeps.distill.loss import batch_loss
 from sweeps.distill.on_policy import Lesson, source_of
 from sweeps.distill.taid import Pace
 from sweeps.distill.targets import Target, fault
-from sweeps.model.chunked_loss import fits
-from sweeps.model.compiled import CompiledTrunk, compiled
+from sweeps.model.chunked_loss import logits_fit
+from sweeps.model.compiled import CompiledBody, compile_function
 from sweeps.model.decoder import PRECISIONS, Decoder
-from sweeps.model.device import device, out_of_memory
+from sweeps.model.device import device, is_out_of_memory
 from sweeps.model.distributed import World
-from sweeps.model.frozen import FrozenTrunk
+from sweeps.model.frozen import FrozenBody
 from sweeps.model.language_model import LanguageModel
-from sweeps.model.optimizer import Optimiser, learning_rate, parameter_groups
+from sweeps.model.optimizer import Optimizer, learning_rate, parameter_groups
 from sweeps.model.used_options import UsedOptions
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training
@@ -104,7 +104,7 @@ class Run:
             self.model.initialise(self.recipe.seed)
         self.model.to(device()).train()
         self.model.precision = PRECISIONS[self.recipe.training.precision]
-        self.optimiser = Optimiser(parameter_groups(self.model, self.recipe.training))
+        self.optimiser = Optimizer(parameter_groups(self.model, self.recipe.training))
         moving = self.recipe.method and self.recipe.method.taid
         self.pace = Pace(moving, self.recipe.steps) if moving else None
         recipe = self.recipe
@@ -217,7 +217,7 @@ class Run:
         if not rules.compile:
             return
         note = self.used_options.note
-        if device().type == "cpu" and fits(round(rules.batch_tokens), shape.vocab):
+        if device().type == "cpu" and logits_fit(round(rules.batch_tokens), shape.vocab):
             self.gradient = Gradient(self._loss, self._key, self.model, self.optimiser, note)
             return
         self.compiled_loss = CompiledLoss(
@@ -226,9 +226,11 @@ class Run:
 
     def _compiled(self) -> LossOf:
         """Return the loss as ``torch.compile`` makes it: all of it, or with blocks of logits the model."""
-        if fits(round(self.recipe.training.batch_tokens), self.recipe.shape.vocab):
-            return partial(self._loss, self.model, losses=(compiled(batch_loss), compiled(written_loss)))
-        return partial(self._loss, CompiledTrunk(self.model))
+        if logits_fit(round(self.recipe.training.batch_tokens), self.recipe.shape.vocab):
+            return partial(
+                self._loss, self.model, losses=(compile_function(batch_loss), compile_function(written_loss))
+            )
+        return partial(self._loss, CompiledBody(self.model))
 
     def _plain_loss(self, lesson: Lesson, target: Target | None, t: Tensor | None) -> Tensor:
         training = self.recipe.training.model_copy(update={"compile": False})
@@ -243,7 +245,7 @@ class Run:
             loss = self._plain_loss(lesson, target, self.pace.t if self.pace else None)
             loss.backward()
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return False
         return loss.item() < limit and bool(torch.isfinite(self.optimiser.gradients).all())
@@ -251,7 +253,7 @@ class Run:
     def _note_teacher(self, target: Target | None) -> None:
         """Note the options that the teacher's pass over batches is compiled with."""
         teacher = getattr(target, "teacher", None)
-        if isinstance(teacher, FrozenTrunk) and teacher.library:
+        if isinstance(teacher, FrozenBody) and teacher.library:
             for label, verdict in teacher.library.verdicts.items():
                 self.used_options.note(f"teacher {label}", verdict)
 
@@ -270,7 +272,7 @@ class Run:
         try:
             return self._backward_in_pieces(lesson, target)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or self.pieces > 1 or len(lesson.blocks) == 1:
+            if not is_out_of_memory(error) or self.pieces > 1 or len(lesson.blocks) == 1:
                 raise
         self.pieces = 2  # once; whoever needs more asked for too large a batch
         self.optimiser.clear()

@@ -69,14 +69,14 @@ def plan(
 
     Example: distlaw sweep plan quickstart --set students[0].params=[10k,30k]
     """
-    from sweeps.estimate.graph import draw
+    from sweeps.estimate.graph import write_graph
 
     sweep, dag, place = open_sweep(spec, store, changes)
     done = set(place.results(step.id for step in dag.steps)) if place.exists() else set()
     devices = gpus if sweep.hardware.gpu else cores or usable_cores()
     found = Planned(sweep, dag, place, done, devices)
     if graph:
-        draw(dag, done, graph)
+        write_graph(dag, done, graph)
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2))
     else:
@@ -132,7 +132,7 @@ class Planned:
 
     def __init__(self, sweep: Sweep, dag: Dag, store: Store, done: set[str], devices: int) -> None:
         from sweeps.estimate.cost import estimate
-        from sweeps.estimate.fit_preview import foreseen
+        from sweeps.estimate.fit_preview import expected_findings
         from sweeps.estimate.precision_probe import measured_precision
         from sweeps.execute.step import corpus_of
 
@@ -142,7 +142,7 @@ class Planned:
         todo = replace(dag, steps=tuple(step for step in dag.steps if step.id not in done))
         self.whole = estimate(dag, self.seconds, devices, sweep)
         self.left = estimate(todo, self.seconds, devices, sweep) if done else self.whole
-        self.findings = foreseen(dag)
+        self.findings = expected_findings(dag)
         self.precision = None if sweep.hardware.gpu else measured_precision(dag)
 
     @property

@@ -77,11 +77,11 @@ def results(
     Example: distlaw sweep results runs/quickstart --out runs.csv
     """
     import sweeps
-    from sweeps.estimate.text_warnings import of_repetition
+    from sweeps.estimate.text_warnings import epoch_warnings
 
     table = sweeps.results(store, everything=everything, yardsticks=yardsticks)
     echo_left_out(table)
-    for caution in of_repetition(table["epochs"]):
+    for caution in epoch_warnings(table["epochs"]):
         typer.echo(caution, err=True)
     if out is None:
         typer.echo(table.to_csv(index=False), nl=False)

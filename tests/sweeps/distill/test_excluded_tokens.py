@@ -27,7 +27,7 @@ from sweeps.distill.shard_cache import LogitCache, Recorded
 from sweeps.distill.targets import Cached, Online, Target
 from sweeps.distill.teacher import distributions
 from sweeps.model import chunked_loss
-from sweeps.model.aot import Library
+from sweeps.model.aot import CompiledLibrary
 from sweeps.model.decoder import Decoder
 from sweeps.model.distributed import World
 from sweeps.model.log_probs import log_probabilities
@@ -148,7 +148,7 @@ def test_machine_code_agrees() -> None:
     draw = torch.Generator().manual_seed(0)
     teacher, logits = torch.randn(2, 3, V, generator=draw).unbind(0)
     teacher[:, 53:] = -torch.inf
-    (found,) = Library(function, "excluded tokens")(teacher, logits)
+    (found,) = CompiledLibrary(function, "excluded tokens")(teacher, logits)
     assert found.isfinite().all()
     torch.testing.assert_close(found, function(teacher, logits)[0], rtol=1e-5, atol=1e-6)
 

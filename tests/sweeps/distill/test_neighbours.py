@@ -174,8 +174,8 @@ def test_in_blocks_votes_teach_what_they_do_at_once(monkeypatch: pytest.MonkeyPa
         head = torch.ones(VOCAB, 8).cumsum(0).div(VOCAB).requires_grad_()
         loss = mean_loss(per_token, features, head, labels, kept)
         found.append((loss.detach(), *torch.autograd.grad(loss, head)))
-        monkeypatch.setattr("sweeps.model.chunked_loss.LOGITS_AT_ONCE", 1)
-        monkeypatch.setattr("sweeps.model.chunked_loss.BLOCK_IN_FULL", 5 * VOCAB)
+        monkeypatch.setattr("sweeps.model.chunked_loss.MAX_FULL_LOGITS", 1)
+        monkeypatch.setattr("sweeps.model.chunked_loss.FP32_LOGITS_PER_CHUNK", 5 * VOCAB)
     for one, other in zip(*found, strict=True):
         assert one.isfinite().all()
         assert torch.allclose(one, other, atol=1e-5)

@@ -378,8 +378,8 @@ def test_in_blocks_losses_on_text_are_what_they_are_at_once(
 ) -> None:
     """And of a student that is its teacher nothing is asked, but for labels."""
     at_once = loss_and_gradient(*bigrams(name))
-    monkeypatch.setattr("sweeps.model.chunked_loss.LOGITS_AT_ONCE", 1)
-    monkeypatch.setattr("sweeps.model.chunked_loss.BLOCK_IN_FULL", 5 * V)
+    monkeypatch.setattr("sweeps.model.chunked_loss.MAX_FULL_LOGITS", 1)
+    monkeypatch.setattr("sweeps.model.chunked_loss.FP32_LOGITS_PER_CHUNK", 5 * V)
     for one, other in zip(at_once, loss_and_gradient(*bigrams(name)), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
     if name not in ("its cross-entropy", "variation", "total-variation"):  # labels, and a corner

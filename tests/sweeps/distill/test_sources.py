@@ -16,7 +16,7 @@ from scaling.errors import InputError
 from sweeps import results
 from sweeps.dag import expand as steps_of_sweeps
 from sweeps.dag.ladder import shape_for
-from sweeps.data.batches import Batches, as_blocks
+from sweeps.data.batches import Batches, take_blocks
 from sweeps.distill.generated_text import texts
 from sweeps.distill.metrics import READ, SEED, WRITTEN, yardsticks
 from sweeps.distill.on_policy import Lesson, source_of
@@ -341,7 +341,7 @@ def test_yardsticks_are_what_they_say() -> None:
     found = yardsticks(student, teacher, TOKENS, CONTEXT)
     assert found == yardsticks(student, teacher, TOKENS, CONTEXT)
     count = (len(TOKENS) - 1) // CONTEXT
-    blocks = as_blocks(TOKENS, [n * count // READ for n in range(READ)], CONTEXT)
+    blocks = take_blocks(TOKENS, [n * count // READ for n in range(READ)], CONTEXT)
     q, p = (reader(blocks[:, :-1]).double().log_softmax(-1) for reader in (student, teacher))
     assert found["forward_kl"] == pytest.approx((p.exp() * (p - q)).sum(-1).mean().item(), rel=1e-5)
     assert found["reverse_kl"] == pytest.approx((q.exp() * (q - p)).sum(-1).mean().item(), rel=1e-5)

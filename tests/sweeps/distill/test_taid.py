@@ -81,8 +81,8 @@ def test_in_blocks_it_is_what_it_is_at_once(target: Online, monkeypatch: pytest.
             like = SimpleNamespace(model=model.model, head=head)
             loss = batch_loss(like, blocks, rules, RECIPE.method, target, rows, torch.tensor(0.4))
             found.append((loss.detach(), *torch.autograd.grad(loss, head)))
-        monkeypatch.setattr("sweeps.model.chunked_loss.LOGITS_AT_ONCE", 1)
-        monkeypatch.setattr("sweeps.model.chunked_loss.BLOCK_IN_FULL", 5 * 300)
+        monkeypatch.setattr("sweeps.model.chunked_loss.MAX_FULL_LOGITS", 1)
+        monkeypatch.setattr("sweeps.model.chunked_loss.FP32_LOGITS_PER_CHUNK", 5 * 300)
     for one, other in zip(*found[::2], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
     assert found[0][1].abs().max() > 1e-4

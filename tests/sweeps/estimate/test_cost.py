@@ -23,7 +23,7 @@ from sweeps.estimate.cost import (
     overfull,
     seconds_on,
 )
-from sweeps.estimate.memory import kept_for_backward, memory
+from sweeps.estimate.memory import saved_activations, step_memory
 from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import Sweep, parse_sweep
@@ -160,7 +160,7 @@ def test_steps_that_wait_for_each_other_need_no_memory_at_once(small_spec: dict[
     assert estimate(dag, lambda _: 1.0, 64, sweep).memory_bytes == alone  # teacher, then student
     supervised = small_spec | {"supervised": [{"params": ["3k", "7k"], "tokens": ["32k"]}]}
     two = dag_of(parse_sweep(supervised))
-    free = sorted((memory(step) for step in two.steps if not step.needs), reverse=True)
+    free = sorted((step_memory(step) for step in two.steps if not step.needs), reverse=True)
     assert estimate(two, LINEAR.seconds, 2).memory_bytes >= sum(free[:2])
 
 
@@ -179,7 +179,7 @@ def test_memory_kept_for_the_backward_pass_is_what_torch_keeps(
                 shape=shape_for(params, vocab=500, context=context, aspect_ratio=32),
                 training=dag.steps[0].training.model_copy(update=training),
             )
-            ours = kept_for_backward(step, 2048, gpu=gpu)
+            ours = saved_activations(step, 2048, gpu=gpu)
             assert ours == pytest.approx(saved_by_torch(step), rel=0.15)
 
 
@@ -206,14 +206,14 @@ def saved_by_torch(step: Step) -> int:
 def test_memory_grows_with_the_model_and_its_batch(dag: Dag) -> None:
     step = dag.steps[0]
     wide = replace(step, training=step.training.model_copy(update={"batch_tokens": 64_000}))
-    assert memory(wide) > 5 * (memory(step) - 4e8)
+    assert step_memory(wide) > 5 * (step_memory(step) - 4e8)
     student = next(s for s in dag.steps if s.teacher)
-    assert memory(student) > memory(replace(student, teacher=None, method=None))
+    assert step_memory(student) > step_memory(replace(student, teacher=None, method=None))
     long = replace(wide, shape=replace(step.shape, context=8192))
-    assert memory(long, gpu=True) < memory(long) / 5  # no scores are kept
+    assert step_memory(long, gpu=True) < step_memory(long) / 5  # no scores are kept
     loud = replace(wide, shape=replace(step.shape, vocab=200_000))
-    assert memory(loud) < memory(wide) + 1.5e9  # of 51 GB of logits
-    assert memory(wide, processes=4) - 4e8 < (memory(wide) - 4e8) / 3
+    assert step_memory(loud) < step_memory(wide) + 1.5e9  # of 51 GB of logits
+    assert step_memory(wide, processes=4) - 4e8 < (step_memory(wide) - 4e8) / 3
 
 
 def test_what_is_cached_takes_disk_and_spares_the_teacher(small_spec: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from sweeps.distill.targets import Online
 from sweeps.execute.cohorts import cohorts
 from sweeps.execute.step import run_step, run_steps
 from sweeps.model.decoder import Decoder
-from sweeps.model.device import out_of_memory
+from sweeps.model.device import is_out_of_memory
 from sweeps.model.heldout import heldout_loss
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
@@ -145,12 +145,14 @@ def test_a_batch_in_pieces_has_the_loss_and_gradient_of_the_whole(teacher: Decod
 
 
 def test_only_a_full_memory_is_a_full_memory() -> None:
-    assert out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"))
-    assert out_of_memory(MemoryError())
-    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert is_out_of_memory(
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
+    )
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
-    assert out_of_memory(caught.value)
+    assert is_out_of_memory(caught.value)
 
 
 def _one_of(rank: int, size: int, port: int, path: str) -> None:

@@ -19,12 +19,12 @@ from scaling.errors import InputError
 from sweeps.dag.ladder import shape_for
 from sweeps.distill.targets import Online
 from sweeps.model import aot, chunked_loss, compiled
-from sweeps.model.aot import Library
-from sweeps.model.compiled import translations
-from sweeps.model.compiler_check import _LEVEL, CPU_OPTIONS, STANDARD, compare, nearly
+from sweeps.model.aot import CompiledLibrary
+from sweeps.model.compiled import compile_cache_dir
+from sweeps.model.compiler_check import _LEVEL, CPU_OPTIONS, STANDARD, compare_results, perturbed
 from sweeps.model.decoder import Decoder
-from sweeps.model.device import instructions
-from sweeps.model.frozen import FrozenTrunk
+from sweeps.model.device import instruction_sets
+from sweeps.model.frozen import FrozenBody
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training
 from sweeps.store.checkpoints import Checkpoints
@@ -60,11 +60,13 @@ class Compiler:
         self.wrong: dict[str, Wrong] = {}
         self.asked: list[str] = []
 
-    def file(self, made: Library, given: Sequence[Tensor], name: str, level: str) -> tuple[Library, str]:
+    def file(
+        self, made: CompiledLibrary, given: Sequence[Tensor], name: str, level: str
+    ) -> tuple[CompiledLibrary, str]:
         self.asked.append(level)
         return made, level
 
-    def load(self, translation: tuple[Library, str]) -> Wrong:
+    def load(self, translation: tuple[CompiledLibrary, str]) -> Wrong:
         made, level = translation
 
         def run(given: list[Tensor]) -> list[Tensor]:
@@ -78,7 +80,7 @@ class Compiler:
 def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiler]:
     """Let no machine code be made."""
     stand_in = Compiler()
-    monkeypatch.setattr(Library, "_file", lambda made, *how: stand_in.file(made, *how))
+    monkeypatch.setattr(CompiledLibrary, "_file", lambda made, *how: stand_in.file(made, *how))
     monkeypatch.setattr(aot, "_loaded", stand_in.load)
     yield stand_in
 
@@ -98,10 +100,10 @@ def test_a_wrong_gradient_is_found_and_translated_again_and_the_finding_kept(
     compiler.wrong = {STANDARD: fault}
     x = torch.randn(4, 8)
     for _ in range(2):  # two processes: the second knows
-        loss, gradient = Library(squares, "squares")(x)
+        loss, gradient = CompiledLibrary(squares, "squares")(x)
         torch.testing.assert_close((loss, gradient), squares(x))
     assert compiler.asked == [STANDARD, SAFER, SAFER, SAFER]
-    (file,) = translations().glob("*.json")
+    (file,) = compile_cache_dir().glob("*.json")
     kept = json.loads(file.read_text())
     assert kept["options"] == SAFER
     assert kept["rejected"].keys() == {STANDARD}
@@ -110,13 +112,13 @@ def test_a_wrong_gradient_is_found_and_translated_again_and_the_finding_kept(
 def test_a_gradient_that_no_options_compile_rightly_is_refused_again_and_again(compiler: Compiler) -> None:
     compiler.wrong = dict.fromkeys(CPU_OPTIONS, doubled)
     for _ in range(2):
-        with pytest.raises(InputError, match=r"translates this step wrongly: .*differs.* compile: false"):
-            Library(squares, "squares")(torch.ones(3))
+        with pytest.raises(InputError, match=r"miscompiles this step: .*differs.* compile: false"):
+            CompiledLibrary(squares, "squares")(torch.ones(3))
     assert compiler.asked == [STANDARD, SAFER]
 
 
 def test_a_right_function_keeps_the_standard_options(compiler: Compiler) -> None:
-    made = Library(squares, "squares")
+    made = CompiledLibrary(squares, "squares")
     made(torch.ones(3))
     assert [verdict.options for verdict in made.verdicts.values()] == [STANDARD]
     assert set(compiler.asked) == {STANDARD}
@@ -130,7 +132,7 @@ def test_a_run_trains_on_right_gradients_whatever_the_compiler_does(
     right = run_of(precision=precision)
     right.step(BLOCKS, None, None)
     compiler.wrong = {STANDARD: fault}
-    for file in translations().glob("*.json"):
+    for file in compile_cache_dir().glob("*.json"):
         file.unlink()
     run = run_of(precision=precision)
     run.step(BLOCKS, None, None)
@@ -175,7 +177,7 @@ def test_a_teacher_compiled_wrongly_is_found(compiler: Compiler) -> None:
     teacher = Decoder(SHAPE)
     teacher.initialise(1)
     with pytest.raises(InputError, match="the teacher's features differs"):
-        Online(FrozenTrunk(teacher)).rows(BLOCKS[:, :-1], torch.arange(4))
+        Online(FrozenBody(teacher)).rows(BLOCKS[:, :-1], torch.arange(4))
 
 
 def test_a_run_does_not_go_on_with_other_options(compiler: Compiler, tmp_path: Path) -> None:
@@ -187,7 +189,7 @@ def test_a_run_does_not_go_on_with_other_options(compiler: Compiler, tmp_path: P
     again = Run(recipe=replace(recipe, stop=20), checkpoints=checkpoints)
     assert [error for _, error in train_together([again], TOKENS, data_seed=0)] == [None]
     compiler.wrong = {}  # another kind of machine
-    for file in translations().glob("*.json"):
+    for file in compile_cache_dir().glob("*.json"):
         file.unlink()
     with pytest.raises(
         InputError, match=f"began with the compiler's {SAFER} options, and only its {STANDARD}"
@@ -237,29 +239,31 @@ def test_a_loss_over_blocks_of_logits_is_compared_too(
 def test_a_kind_of_machine_is_told_by_its_instructions_and_what_restricts_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    full = translations()
+    full = compile_cache_dir()
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    assert translations() != full
+    assert compile_cache_dir() != full
 
 
 def test_a_difference_below_the_tolerance_or_below_rounding_passes() -> None:
     wanted = {"the gradient": torch.ones(100)}
 
     def rounded() -> dict[str, Tensor]:
-        return {"the gradient": nearly(torch.ones(100), 0.1)}
+        return {"the gradient": perturbed(torch.ones(100), 0.1)}
 
     for change, passes in ((0.04, True), (0.3, True), (2.0, False)):
-        _, reason = compare({"the gradient": torch.ones(100) + change}, wanted, rounded, torch.bfloat16)
+        _, reason = compare_results(
+            {"the gradient": torch.ones(100) + change}, wanted, rounded, torch.bfloat16
+        )
         assert (reason is None) == passes
 
 
 def test_results_that_cannot_be_compared_are_compared_later(compiler: Compiler) -> None:
-    made = Library(squares, "squares")
+    made = CompiledLibrary(squares, "squares")
     made(torch.full((3,), torch.inf))
-    assert not list(translations().glob("*.json"))
+    assert not list(compile_cache_dir().glob("*.json"))
 
 
-@pytest.mark.skipif("avx512bw" not in instructions(), reason="the processor has no vectors of 512 bits")
+@pytest.mark.skipif("avx512bw" not in instruction_sets(), reason="the processor has no vectors of 512 bits")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own, of torch
 def test_the_transposition_that_gcc_12_compiles_wrongly_is_computed_rightly(
     monkeypatch: pytest.MonkeyPatch,
@@ -273,7 +277,7 @@ def test_the_transposition_that_gcc_12_compiles_wrongly_is_computed_rightly(
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     x = torch.randn(128, 192).bfloat16()
     with torch._inductor.config.patch({"cpp.march": "x86-64-v4"}):
-        made = Library(transposed, "transposed", torch.bfloat16)
+        made = CompiledLibrary(transposed, "transposed", torch.bfloat16)
         torch.testing.assert_close(tuple(made(x)), transposed(x), rtol=0.01, atol=0)
     compiler = subprocess.run(["g++", "-dumpversion"], capture_output=True, text=True, check=True)
     if compiler.stdout.startswith("12"):

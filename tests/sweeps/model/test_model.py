@@ -12,7 +12,7 @@ import torch
 from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
 from sweeps.dag.ladder import shape_for
-from sweeps.data import source_of, tokenise
+from sweeps.data import source_of, tokenize
 from sweeps.model.decoder import Decoder
 from sweeps.model.model_files import load_model, save_model
 
@@ -77,7 +77,7 @@ def test_transformers_gives_the_same_logits(
     model.initialise(seed=1)
     for parameter in model.parameters():  # gains too, so that a swapped pair of norms would show
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
-    corpus = tokenise(source_of(str(text_file)), vocab=300, heldout=0.1, seed=0)
+    corpus = tokenize(source_of(str(text_file)), vocab=300, heldout=0.1, seed=0)
     checksum = save_model(model, corpus.tokenizer_files, tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, trust_remote_code=False, dtype=torch.float32)
     tokens = torch.randint(300, (3, 32), generator=torch.Generator().manual_seed(3))
@@ -90,7 +90,7 @@ def test_transformers_gives_the_same_logits(
 
 def test_damaged_weights_are_not_used(tmp_path: Path, text_file: Path, own_cache: Path) -> None:
     model = Decoder(shape(3e3))
-    corpus = tokenise(source_of(str(text_file)), vocab=300, heldout=0.1, seed=0)
+    corpus = tokenize(source_of(str(text_file)), vocab=300, heldout=0.1, seed=0)
     checksum = save_model(model, corpus.tokenizer_files, tmp_path)
     weights = tmp_path / "model.safetensors"
     data = bytearray(weights.read_bytes())

@@ -11,7 +11,7 @@ from torch import Tensor
 from scaling.costs.flops import ModelShape
 from sweeps.distill.loss import batch_loss
 from sweeps.model.decoder import Decoder
-from sweeps.model.optimizer import Optimiser, parameter_groups
+from sweeps.model.optimizer import Optimizer, parameter_groups
 from sweeps.spec.spec import Training
 
 STEPS = 8
@@ -33,7 +33,7 @@ def changes(width: int, *, by_fan_in: bool) -> dict[str, float]:
         model = Decoder(shape)
         model.initialise(seed)
         groups = parameter_groups(model, rules)
-        optimiser = Optimiser(groups if by_fan_in else tuple(replace(group, scale=1.0) for group in groups))
+        optimiser = Optimizer(groups if by_fan_in else tuple(replace(group, scale=1.0) for group in groups))
         before = outputs(model, probe)
         for _ in range(STEPS):
             batch_loss(model, blocks, rules).backward()

@@ -14,10 +14,10 @@ from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.distill.loss import batch_loss
 from sweeps.distill.targets import Online
-from sweeps.model.aot import Library, traced
+from sweeps.model.aot import CompiledLibrary, trace
 from sweeps.model.decoder import Decoder
-from sweeps.model.device import out_of_memory
-from sweeps.model.frozen import FrozenTrunk
+from sweeps.model.device import is_out_of_memory
+from sweeps.model.frozen import FrozenBody
 from sweeps.model.heldout import heldout_loss
 from sweeps.spec.method import Method, named
 from sweeps.spec.spec import Training
@@ -128,18 +128,18 @@ def test_compiled_a_run_repeats_itself_goes_on_and_agrees_with_plain_pytorch(
 def test_traced_for_translation_every_method_has_its_loss_and_gradient(
     name: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interpreted(library: Library, *arguments: torch.Tensor) -> list[torch.Tensor]:
-        graph, _ = traced(library.function, arguments)
+    def interpreted(library: CompiledLibrary, *arguments: torch.Tensor) -> list[torch.Tensor]:
+        graph, _ = trace(library.function, arguments)
         return list(graph(*arguments))
 
-    monkeypatch.setattr(Library, "__call__", interpreted)
+    monkeypatch.setattr(CompiledLibrary, "__call__", interpreted)
     teacher = Decoder(SHAPE)
     teacher.initialise(1)
     data = Batches(TOKENS, context=32, batch=4, seed=0)
     method = Method(use=name) if name else Method() if name == "" else None
     runs, steps = [], []
     for compile_it in (False, True):
-        target = Online(FrozenTrunk(teacher) if compile_it else teacher, said=True)
+        target = Online(FrozenBody(teacher) if compile_it else teacher, said=True)
         rules = Training(**RULES, compile=compile_it)
         runs.append(run := Run(recipe=Recipe(shape=SHAPE, steps=9, training=rules, seed=0, method=method)))
         if run.source:
@@ -156,8 +156,8 @@ def test_a_library_that_finds_no_memory_says_so() -> None:
         return (x.expand(2**26, 2**20) + 1,)
 
     with pytest.raises(RuntimeError) as caught:
-        Library(too_much, "too much")(torch.zeros(1))
-    assert out_of_memory(caught.value)
+        CompiledLibrary(too_much, "too much")(torch.zeros(1))
+    assert is_out_of_memory(caught.value)
 
 
 @pytest.mark.usefixtures("own_cache")

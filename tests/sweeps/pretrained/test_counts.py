@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from scaling.errors import InputError
 from sweeps.dag.external_shape import CountedShape
-from sweeps.pretrained.count import card_of_config
+from sweeps.pretrained.count import card_from_config
 
 
 def dense(width: int, layers: int, heads: int, kv: int, ffn: int, vocab: int, **rest: Any) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def settings_of(name: str) -> Any:
 @pytest.fixture(scope="module")
 def counted() -> dict[str, CountedShape]:
     """The shapes of all of them."""
-    found = {name: card_of_config(settings_of(name), name).shape for name in REAL}
+    found = {name: card_from_config(settings_of(name), name).shape for name in REAL}
     assert all(isinstance(shape, CountedShape) for shape in found.values())
     return found  # type: ignore[return-value]
 
@@ -377,7 +377,7 @@ def test_flops_are_those_that_torch_counts(name: str) -> None:
     given = {"full_attention": mask, "sliding_attention": mask} if "Gemma" in name else mask
     with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as torch_s:
         model(input_ids=tokens, attention_mask=given, use_cache=False)
-    shape = card_of_config(settings, name).shape
+    shape = card_from_config(settings, name).shape
     assert isinstance(shape, CountedShape)
     everything = sum(each.flops_per_pair for each in shape.attention) * 512
     ours = shape.fixed_flops + everything + 2 * shape.vocab * shape.head_width
@@ -420,7 +420,7 @@ def counted_or_refused(kind: str) -> bool:
     """Whether a model of ``kind``, of two layers where it can be so small, is counted; else it is refused."""
     try:
         settings = _small(kind)
-        shape = card_of_config(settings, kind).shape
+        shape = card_from_config(settings, kind).shape
     except InputError as error:
         assert str(error).startswith(kind)
         assert len(str(error)) > len(kind) + 20

@@ -26,11 +26,11 @@ from sweeps.data.splits import split_documents
 from sweeps.data.tokenizer import save_tokenizer, train_tokenizer
 from sweeps.distill.sampling import uniform, write
 from sweeps.distill.teacher import load_foreign
-from sweeps.estimate.fit_preview import foreseen
+from sweeps.estimate.fit_preview import expected_findings
 from sweeps.execute.step import run_step
 from sweeps.model.decoder import Decoder
 from sweeps.model.model_files import save_model, shape_of
-from sweeps.pretrained.count import card_of
+from sweeps.pretrained.count import read_card
 from sweeps.pretrained.load import load
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
@@ -129,7 +129,7 @@ def test_logits_are_the_model_s_own(save: Callable[..., Path], kind: str, change
     inside = {id(model.get_input_embeddings().weight), *map(id, model.get_output_embeddings().parameters())}
     if kind == "GPT2":
         inside.add(id(model.transformer.wpe.weight))
-    assert card_of(folder).shape.params == sum(p.numel() for p in model.parameters() if id(p) not in inside)
+    assert read_card(folder).shape.params == sum(p.numel() for p in model.parameters() if id(p) not in inside)
 
 
 def test_flops_of_a_llama_are_those_of_its_shape(llama: Path) -> None:
@@ -146,10 +146,10 @@ def test_flops_of_a_llama_are_those_of_its_shape(llama: Path) -> None:
         tied=False,
         qk_norm=False,
     )
-    counted = card_of(llama).shape
+    counted = read_card(llama).shape
     assert (counted.params, counted.forward_flops) == (shape.params, shape.forward_flops)
     assert counted.total_params == shape.total_params
-    assert card_of(llama) == card_of(llama)  # and as it is remembered
+    assert read_card(llama) == read_card(llama)  # and as it is remembered
 
 
 def test_a_soft_cap_is_refused_with_its_reason(save: Callable[..., Path]) -> None:
@@ -169,7 +169,7 @@ def test_a_soft_cap_is_refused_when_the_spec_is_read(
 
 def test_a_plan_with_an_unknown_number_of_tokens_prints_no_warning(spec: dict[str, Any]) -> None:
     del spec["teachers"][0]["tokens"]
-    assert foreseen(dag_of(parse_sweep(spec)))  # NumPy's warnings are errors here
+    assert expected_findings(dag_of(parse_sweep(spec)))  # NumPy's warnings are errors here
 
 
 def test_a_teacher_follows_the_precision_of_the_runs_or_its_own(
@@ -195,7 +195,7 @@ def test_a_teacher_follows_the_precision_of_the_runs_or_its_own(
 
 def test_shapes_of_older_stores_are_read(llama: Path) -> None:
     """Before FLOPs were counted: of a dense model they are the same."""
-    new = card_of(llama).shape
+    new = read_card(llama).shape
     old = {field.name: getattr(new, field.name) for field in fields(ModelShape)} | {
         "counted": new.params,
         "multiplied": new.params - 5 * 32,
@@ -211,7 +211,7 @@ def test_padding_of_a_vocabulary_is_left_out(save: Callable[..., Path]) -> None:
     folder = save(made("Llama", vocab_size=320))
     same_logits(folder)
     assert load(folder, VOCAB).head.shape[0] == VOCAB
-    assert card_of(folder).shape.vocab == 320
+    assert read_card(folder).shape.vocab == 320
 
 
 @pytest.mark.parametrize(("kind", "tied"), [("Llama", False), ("Llama", True), ("Phi", False)])
@@ -264,7 +264,7 @@ def test_a_sweep_measures_it_and_distils_from_it(
     dag = dag_of(parse_sweep(spec))
     assert [step.kind for step in dag.steps] == ["evaluate", "pretrain", "distil", "distil"]
     evaluate = dag.steps[0]
-    assert evaluate.shape.params == card_of(llama).shape.params
+    assert evaluate.shape.params == read_card(llama).shape.params
     assert evaluate.foreign is not None
     assert evaluate.foreign.heldout_tokens > 1000
     assert evaluate.tokens == 0
@@ -377,14 +377,14 @@ def broken(folder: Path, how: str) -> None:
     ("how", "message"),
     [
         ("remote", "needs code from its repository"),
-        ("unknown", "is no causal language model that transformers can build"),
-        ("vision", "is no causal language model that transformers can build"),
+        ("unknown", "is not a causal language model that transformers can build"),
+        ("vision", "is not a causal language model that transformers can build"),
         ("short", "contexts of at most 16 tokens; lower corpus.context"),
         ("small", "has outputs for 200 tokens, fewer than the 300 of its tokenizer"),
         ("index", "incomplete: model-00001-of-00002.safetensors missing"),
         ("pickle", "as pickles .pytorch_model.bin., which can run code and are not read"),
-        ("gguf", "holds a GGUF file; make a directory of it, once: distlaw teacher import .*model.gguf"),
-        ("nothing", "holds no weights"),
+        ("gguf", "has a GGUF file; convert it to a directory once: distlaw teacher import .*model.gguf"),
+        ("nothing", "has no weights"),
         ("tokens", "no tokenizer.json in"),
         ("garbled", "is not a tokenizer"),
         ("config", "config.json cannot be read"),
@@ -423,7 +423,7 @@ def test_other_tokens_are_told_apart_by_size_and_by_string(
 ) -> None:
     advice = rf"set\n    corpus: {{tokenizer: {llama}}}"
     spec["corpus"] = spec["corpus"] | {"tokenizer": None, "vocab": 280}
-    with pytest.raises(InputError, match=rf"it has 300 of them, the students 280; (?s:.*){advice}"):
+    with pytest.raises(InputError, match=rf"it has 300 tokens, the students 280; (?s:.*){advice}"):
         dag_of(parse_sweep(spec))
     tokenizer = json.loads((llama / "tokenizer.json").read_text())
     ids = tokenizer["model"]["vocab"]
@@ -432,7 +432,7 @@ def test_other_tokens_are_told_apart_by_size_and_by_string(
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     spec["corpus"] = {name: value for name, value in spec["corpus"].items() if name != "vocab"}
     spec["corpus"]["tokenizer"] = str(other)
-    with pytest.raises(InputError, match=rf"2 ids stand for other strings \((?s:.*){advice}") as error:
+    with pytest.raises(InputError, match=rf"2 ids are other strings \((?s:.*){advice}") as error:
         dag_of(parse_sweep(spec))
     assert f"{ids['B']} is 'A', not 'B'" in str(error.value)
 
@@ -445,7 +445,7 @@ def test_a_spec_says_what_is_wrong_with_a_teacher(spec: dict[str, Any]) -> None:
     assert "teachers[0].modle: no such field; did you mean 'model'?" in text
     assert "teachers[0].tokens: " in text
     spec["teachers"] = [{"model": "no/such/model/anywhere"}]
-    with pytest.raises(InputError, match=r"teachers\[0\]: there is no directory no/such/model/anywhere"):
+    with pytest.raises(InputError, match=r"teachers\[0\]: no directory no/such/model/anywhere"):
         dag_of(parse_sweep(spec))
 
 
@@ -508,5 +508,5 @@ def test_a_hub_that_cannot_be_reached_is_named(spec: dict[str, Any], monkeypatch
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     spec["teachers"] = [{"model": "some/llama"}]
-    with pytest.raises(InputError, match=r"cannot be had from the hub \(no route to host\)"):
+    with pytest.raises(InputError, match=r"the download from the hub failed \(no route to host\)"):
         dag_of(parse_sweep(spec))

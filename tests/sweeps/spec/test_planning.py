@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from distlaw.cli import app
 from scaling.errors import InputError
-from sweeps.estimate.fit_preview import foreseen
-from sweeps.estimate.graph import columns, draw, nodes_of, tree
+from sweeps.estimate.fit_preview import expected_findings
+from sweeps.estimate.graph import layout, nodes_of_dag, tree_lines, write_graph
 from sweeps.resolve import dag_of
-from sweeps.spec.overrides import override
+from sweeps.spec.overrides import apply_overrides
 from sweeps.spec.spec import load_sweep, parse_sweep, presets
 
 
@@ -29,7 +29,7 @@ def spec_file(small_spec: dict[str, Any], tmp_path: Path, own_cache: Path) -> Pa
 
 def test_changes_reach_fields_and_lists_and_leave_the_rest() -> None:
     spec = {"name": "a", "students": [{"params": [1], "tokens": [2]}]}
-    changed = override(
+    changed = apply_overrides(
         spec, ["students[0].params=[10k,30k]", "training.learning_rate=0.02", "students[1].params=[5]"]
     )
     assert changed == {
@@ -38,17 +38,17 @@ def test_changes_reach_fields_and_lists_and_leave_the_rest() -> None:
         "training": {"learning_rate": 0.02},
     }
     assert spec["students"] == [{"params": [1], "tokens": [2]}]
-    everywhere = override(changed, ["students.params=[7]", "students.1.tokens=[9]"])
+    everywhere = apply_overrides(changed, ["students.params=[7]", "students.1.tokens=[9]"])
     assert everywhere["students"] == [{"params": [7], "tokens": [2]}, {"params": [7], "tokens": [9]}]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("learning_rate", r"--set: write FIELD=VALUE"),
-        ("a b=1", r"--set: 'a b' is no field"),
-        ("students[3].params=[1]", r"--set students\[3\].params: there is no \[3\] in \[\{'params'"),
-        ("name.params=[1]", r"--set name.params: params is looked for in 'small'"),
+        ("learning_rate", r"--set: expected FIELD=VALUE"),
+        ("a b=1", r"--set: 'a b' is not a field"),
+        ("students[3].params=[1]", r"--set students\[3\].params: \[\{'params'.* has no item \[3\]"),
+        ("name.params=[1]", r"--set name.params: 'small' has no field params"),
         ("students.sizes=[1]", r"students\[0\].sizes: no such field; did you mean 'params'\?"),
         ("name=[", r"--set name: not valid YAML"),
         ("training.learning_rat=1", r"training.learning_rat: no such field; did you mean 'learning_rate'\?"),
@@ -114,23 +114,23 @@ def test_a_plan_beyond_its_caps_is_refused(spec_file: Path, changes: list[str], 
 def test_the_graph_puts_everything_behind_what_it_needs(small_spec: dict[str, Any], tmp_path: Path) -> None:
     small_spec["training"] |= {"schedule": "wsd"}
     dag = dag_of(parse_sweep(small_spec))
-    places = columns(nodes_of(dag, set()))
+    places = layout(nodes_of_dag(dag, set()))
     assert len(set(places.values())) == len(dag.steps)
     for step in dag.steps:
         assert all(places[need.id][0] < places[step.id][0] for need in step.needs)
-    lines = list(tree(dag, {dag.steps[0].id}))
+    lines = list(tree_lines(dag, {dag.steps[0].id}))
     assert len(lines) == len(dag.steps)
     assert sum("✔" in line for line in lines) == 1
     with pytest.raises(InputError, match=r"--graph: .*graph.gif must end in .png, .svg, .pdf, .txt"):
-        draw(dag, set(), tmp_path / "graph.gif")
+        write_graph(dag, set(), tmp_path / "graph.gif")
 
 
 def test_what_a_design_cannot_show_is_foreseen(small_spec: dict[str, Any]) -> None:
     """One good teacher for all: the quickstart's own design is sound but for its span."""
-    sound = foreseen(dag_of(load_sweep("quickstart")))
+    sound = expected_findings(dag_of(load_sweep("quickstart")))
     assert [finding.level for finding in sound] == ["warn"]
     one_teacher = ["teachers=[{params: [107k], tokens: [1572864]}]"]
-    found = [str(finding) for finding in foreseen(dag_of(load_sweep("quickstart", one_teacher)))]
+    found = [str(finding) for finding in expected_findings(dag_of(load_sweep("quickstart", one_teacher)))]
     assert any("1 teacher only" in finding for finding in found)
     assert any("every teacher is better" in finding for finding in found)
-    assert any(finding.level == "refuse" for finding in foreseen(dag_of(parse_sweep(small_spec))))
+    assert any(finding.level == "refuse" for finding in expected_findings(dag_of(parse_sweep(small_spec))))

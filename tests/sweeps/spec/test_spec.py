@@ -135,7 +135,7 @@ def test_a_method_s_name_says_what_is_not_at_its_default() -> None:
         ("supervised: [{params: [yes], tokens: [1M]}]", "params[0]: cannot read 'yes'"),
         ("supervised: [{params: [2026-01-01], tokens: [1M]}]", "params[0]: cannot read '2026-01-01'"),
         ("supervised: [{params: [.inf], tokens: [1M]}]", "params[0]: cannot read '.inf'"),
-        ("supervised: [{params: [!!int 010], tokens: [1M]}]", "'010' is no decimal number"),
+        ("supervised: [{params: [!!int 010], tokens: [1M]}]", "'010' is not a decimal number"),
         ("training: {learning_rate: true}", "training.learning_rate: expected a number, not True"),
         ("training: {learning_rate: 0,01}", "training.learning_rate: input should be greater"),
         ("training: {learning_rate: 1_5}", "training.learning_rate: cannot read '1_5'"),

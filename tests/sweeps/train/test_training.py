@@ -17,7 +17,7 @@ from sweeps.distill.loss import batch_loss
 from sweeps.distill.targets import Online
 from sweeps.model.decoder import Decoder
 from sweeps.model.heldout import heldout_loss
-from sweeps.model.optimizer import BASE_WIDTH, Optimiser, learning_rate, parameter_groups
+from sweeps.model.optimizer import BASE_WIDTH, Optimizer, learning_rate, parameter_groups
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training
 from sweeps.train.loop import train
@@ -83,7 +83,7 @@ def test_the_optimiser_is_adamw_on_a_clipped_gradient() -> None:
     for model in models:
         model.initialise(0)
     ours, theirs = models
-    optimiser = Optimiser(parameter_groups(ours, RULES))
+    optimiser = Optimizer(parameter_groups(ours, RULES))
     groups = [
         {"params": group.members, "lr": 0.01 * group.scale, "weight_decay": group.decay}
         for group in parameter_groups(theirs, RULES)

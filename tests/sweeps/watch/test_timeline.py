@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scaling import InputError
-from sweeps.estimate.graph import nodes_in, picture
+from sweeps.estimate.graph import draw_graph, nodes_of_status
 from sweeps.execute.provenance import STEPS
 from sweeps.store.store import Store
 from sweeps.watch.status import StepStatus
@@ -67,8 +67,8 @@ def test_the_graph_fills_what_is_done() -> None:
             ]
         )
 
-    nodes = nodes_in(Told())  # type: ignore[arg-type]
+    nodes = nodes_of_status(Told())  # type: ignore[arg-type]
     assert [node.done for node in nodes] == [True, False, False]
-    (axes,) = picture(nodes).axes
+    (axes,) = draw_graph(nodes).axes
     assert axes.get_title() == "3 steps, 1 done (filled)"
     assert [text.get_text() for text in axes.texts] == ["t", "s", "c"]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from distlaw.cli import app
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag
-from sweeps.estimate.bill import bills
+from sweeps.estimate.bill import attempt_bills
 from sweeps.execute.provenance import record_sweep
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Devices
@@ -106,7 +106,7 @@ def test_what_is_spent_is_what_attempts_took(dag: Dag, store: Store) -> None:
     second.progress = {"began": step.ends // 4, "steps_done": step.ends, "steps": step.ends}
     second.started -= 3600
     second.end(Ending.DONE)
-    one, two = bills(1e12, attempts(store, step.id), Devices(dollars_per_hour=2.0))
+    one, two = attempt_bills(1e12, attempts(store, step.id), Devices(dollars_per_hour=2.0))
     assert (one.flops, two.flops) == pytest.approx((0.5e12, 0.75e12), rel=1e-2)
     assert (one.gpu_hours, two.gpu_hours) == pytest.approx((0.25, 0.25), rel=1e-3)
     assert one.dollars == pytest.approx(0.5, rel=1e-3)
