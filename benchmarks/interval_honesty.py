@@ -26,7 +26,7 @@ from interval_methods import METHODS, Forecast
 from fits import datasets
 from fits.checks.heldout import Mask
 from fits.estimation.model import last_tokens
-from fits.published.busbridge2025 import printed_supervised
+from fits.published.busbridge2025 import supervised_from_table6
 from fits.table.runs import read_runs, validate
 from scaling import EffectiveTokensLaw, InputError, SupervisedLaw
 from scaling.calibration.calibration import Calibration
@@ -106,7 +106,7 @@ def public_cases(directory: Path) -> Iterator[Case]:
 
 def figure1_cases() -> Iterator[Case]:
     """Splits of the 354 distillations of Figure 1, under the supervised law that the paper prints."""
-    runs, law = validate(datasets.figure1()), printed_supervised(400)
+    runs, law = validate(datasets.figure1()), supervised_from_table6(400)
     N, D, L_T = (runs[column].to_numpy(np.float64) for column in ("params", "tokens", "teacher_loss"))
     splits = {
         "weak to strong teachers": L_T <= 2.1,

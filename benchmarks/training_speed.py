@@ -248,12 +248,12 @@ LOSS = """
 import sys, time, torch
 from torch.nn import functional as F
 from sweeps.model import chunked_loss
-from sweeps.model.compiled import compiled
-from sweeps.model.device import keep_memory
+from sweeps.model.compiled import compile_function
+from sweeps.model.device import keep_freed_memory
 from sweeps.distill.divergences import forward_kl, guided_loss
 from sweeps.model.log_probs import log_probabilities
 torch.set_num_threads(1)
-keep_memory()
+keep_freed_memory()
 how, dtype = sys.argv[1], getattr(torch, sys.argv[2])
 draw = torch.Generator().manual_seed(0)
 def random(rows, width, scale=1.0):
@@ -266,13 +266,14 @@ def per_token(logits, taught):
 def at_once(logits, taught):
     return guided_loss(logits, log_probabilities(F.linear(taught, head)), labels[: len(logits)])
 if how == "compiled":
-    per_token = compiled(at_once)
-    block = (chunked_loss.BLOCK if dtype == torch.bfloat16 else chunked_loss.BLOCK_IN_FULL) // 32768
+    per_token = compile_function(at_once)
+    size = chunked_loss.LOGITS_PER_CHUNK if dtype == torch.bfloat16 else chunked_loss.FP32_LOGITS_PER_CHUNK
+    block = size // 32768
     logits = torch.zeros(block, 32768, dtype=dtype, requires_grad=True)
     per_token(logits, taught[:block]).sum().backward()
     del logits
 if how == "plain":
-    chunked_loss.LOGITS_AT_ONCE = 2**40
+    chunked_loss.MAX_FULL_LOGITS = 2**40
 torch.randn(64, 512).to(dtype) @ torch.randn(512, 64).to(dtype)
 def most():
     lines = open("/proc/self/status").read().splitlines()

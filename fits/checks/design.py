@@ -76,7 +76,7 @@ def check(
     ]
     lines += [f"  {text}" for text in accounting_lines(table_accounting(table, architecture))]
     lines += [
-        f"  not used: {c} x {reason} ({_row_numbers(table, str(reason))})"
+        f"  excluded: {c} x {reason} ({_row_numbers(table, str(reason))})"
         for reason, c in table["excluded"].value_counts().items()
         if reason
     ]

@@ -3,7 +3,7 @@
 Every array has a leading batch axis, so a thousand bootstraps cost a few hundred NumPy calls. The objective
 of one member of the batch is::
 
-    sum_i w_i rho(r_i)  +  1/2 sum_j precision_j (theta_j - centre_j)^2
+    sum_i w_i rho(r_i)  +  1/2 sum_j precision_j (theta_j - center_j)^2
 
 with ``rho`` Huber's function (half the square below ``delta``, linear above) of the residuals
 ``r = predicted - observed``. It is a sum, not a mean: a mean makes gradient tests stop early.

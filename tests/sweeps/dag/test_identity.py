@@ -24,7 +24,7 @@ def test_ids_and_settings_of_every_preset(preset: str, monkeypatch: pytest.Monke
     """The fingerprint of a text needs no text, but for a vocabulary that another corpus trains."""
     trained = SimpleNamespace(sha256="0" * 64, end_of_text="<|endoftext|>", size=512)
     monkeypatch.setattr("sweeps.data.corpus.tokens_of", lambda corpus: SimpleNamespace(tokenizer_files=None))
-    monkeypatch.setattr("sweeps.data.corpus.GivenTokenizer.read", lambda *place: trained)
+    monkeypatch.setattr("sweeps.data.corpus.ExternalTokenizer.read", lambda *place: trained)
     steps = dag_of(load_sweep(preset)).steps
     found = {
         "steps": len(steps),

@@ -292,7 +292,7 @@ def test_processes_side_by_side_give_the_same_tokens(text_file: Path, tmp_path: 
 def test_a_process_that_dies_is_a_failure_and_leaves_no_corpus(
     text_file: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encode, "BYTES_A_PROCESS", 2**14)
+    monkeypatch.setattr(encode, "BYTES_PER_PROCESS", 2**14)
     monkeypatch.setattr(encode, "usable_cores", lambda: 2)
     monkeypatch.setattr(encode, "__file__", "/no/such/program.py")
     with pytest.raises(RuntimeError, match=r"tokenization failed: .*no/such/program"):
@@ -305,10 +305,10 @@ def test_processes_that_start_at_once_tokenise_once(text_file: Path, own_cache: 
     leftover = own_cache / "corpora" / f".{corpus_fingerprint(source_of(str(text_file)), **OPTIONS)}-killed"
     leftover.mkdir(parents=True)
     script = (
-        "import sys; from sweeps.data import source_of, tokenise, tokens\n"
+        "import sys; from sweeps.data import source_of, tokenize, tokens\n"
         "write = tokens._write\n"
         "tokens._write = lambda *given: (print('made'), write(*given))\n"
-        f"print(tokenise(source_of({str(text_file)!r}), **{OPTIONS!r}).path)"
+        f"print(tokenize(source_of({str(text_file)!r}), **{OPTIONS!r}).path)"
     )
     both = [
         subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)

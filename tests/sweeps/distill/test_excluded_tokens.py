@@ -124,8 +124,8 @@ def test_an_excluded_token_is_as_one_that_is_never_likely(
         pytest.skip("which is refused: the label may be in the tail")
     method = Method(divergence=divergence)  # type: ignore[arg-type]
     if how == "at once":  # and in blocks of rows
-        monkeypatch.setattr(chunked_loss, "LOGITS_AT_ONCE", 1)
-        monkeypatch.setattr(chunked_loss, "BLOCK_IN_FULL", 20 * V)
+        monkeypatch.setattr(chunked_loss, "MAX_FULL_LOGITS", 1)
+        monkeypatch.setattr(chunked_loss, "FP32_LOGITS_PER_CHUNK", 20 * V)
     compiled = how == "online" and divergence == "forward-kl"
     (loss, gradient), (expected, same) = (
         loss_and_gradient(method, TARGETS[how](bias), compiled) for bias in (-math.inf, IMPOSSIBLE)

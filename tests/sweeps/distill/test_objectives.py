@@ -221,8 +221,8 @@ def test_a_student_guided_at_once_learns_what_the_parts_say() -> None:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Blocks of three rows of a vocabulary of 11."""
-    monkeypatch.setattr(chunked_loss, "LOGITS_AT_ONCE", 35)
-    monkeypatch.setattr(chunked_loss, "BLOCK_IN_FULL", 35)
+    monkeypatch.setattr(chunked_loss, "MAX_FULL_LOGITS", 35)
+    monkeypatch.setattr(chunked_loss, "FP32_LOGITS_PER_CHUNK", 35)
     yield
 
 

@@ -421,7 +421,7 @@ def test_guided_by_a_teacher_that_excludes_a_token() -> None:
 
 def test_no_second_derivative_is_wrong_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradients that are written by hand have none of their own: asked for one, they refuse."""
-    monkeypatch.setattr(chunked_loss, "LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr(chunked_loss, "MAX_FULL_LOGITS", 1)
     log_p, head = log_probabilities(TEACHER), torch.eye(4, dtype=torch.float64)
     given = torch.tensor([[0.5, -1.3], [0.8, 0.4], [1.5, -0.6]], dtype=torch.float64)
     for at, function in (

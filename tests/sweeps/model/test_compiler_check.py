@@ -81,7 +81,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiler]:
     """Let no machine code be made."""
     stand_in = Compiler()
     monkeypatch.setattr(CompiledLibrary, "_file", lambda made, *how: stand_in.file(made, *how))
-    monkeypatch.setattr(aot, "_loaded", stand_in.load)
+    monkeypatch.setattr(aot, "_load_library", stand_in.load)
     yield stand_in
 
 
@@ -221,9 +221,9 @@ def test_a_loss_over_blocks_of_logits_is_compared_too(
         factor = 1.5 if _LEVEL.get() in wrong else 1.0
         return lambda *arguments: factor * function(*arguments)
 
-    monkeypatch.setattr(chunked_loss, "LOGITS_AT_ONCE", 2**10)
-    monkeypatch.setattr(compiled, "compiled", lambda function: function)
-    monkeypatch.setattr("sweeps.distill.loss.compiled", compile_wrongly)
+    monkeypatch.setattr(chunked_loss, "MAX_FULL_LOGITS", 2**10)
+    monkeypatch.setattr(compiled, "compile_function", lambda function: function)
+    monkeypatch.setattr("sweeps.distill.loss.compile_function", compile_wrongly)
     plain, run = run_of(compile=False), run_of()
     assert run.compiled_loss
     plain.step(BLOCKS, None, None)

@@ -18,7 +18,7 @@ from scaling.errors import InputError, MissingExtra
 from sweeps.data import source_of
 from sweeps.data.splits import split_documents
 from sweeps.data.tokenizer import ExternalTokenizer, train_tokenizer
-from sweeps.pretrained import import_model as module
+from sweeps.pretrained import convert as module
 from sweeps.pretrained.convert import import_model
 from sweeps.pretrained.load import load
 
