@@ -1,9 +1,9 @@
-"""What does a student lose when its teacher's logits are cached? Paired over seeds, on the quickstart's text.
+"""Loss of students with cached instead of online teacher logits, paired over seeds, on quickstart text.
 
     python benchmarks/cached_logits.py [--seeds 4] [--tokens 262144] [--teacher 107k]
 
 Every student is trained once with its teacher online, and again from its cached logits: the same
-initialisation and the same batches, so that differences are paired. About 6 minutes on one core at the
+initialization and the same batches, so that differences are paired. About 6 minutes on one core at the
 defaults, and 1.6 GB of disk for as long.
 """
 

@@ -80,7 +80,7 @@ def compare(teacher_size: float, student_size: float, vocab: int, precision: str
 
 
 def stepper(shape: object, rules: Training, data: Batches, target: Target | None) -> Callable[[], None]:
-    """Takes the next optimiser step whenever called."""
+    """Takes the next optimizer step whenever called."""
     run = Run(
         recipe=Recipe(shape=shape, steps=10**6, training=rules, seed=0, method=Method() if target else None)
     )

@@ -3,7 +3,7 @@
     python benchmarks/compiler_check.py [--params 13k 107k] [--rows 8 16] [--precision fp32 bf16]
         [--methods supervised forward-kl ...] [--march x86-64-v4]
 
-One optimiser step on random tokens for each combination, V = 512, 128 tokens a sequence, one thread; from a
+One optimizer step on random tokens for each combination, V = 512, 128 tokens a sequence, one thread; from a
 teacher of the same shape and another seed. A row says with which options compiled loss and gradient agree
 with plain PyTorch's, the largest relative difference, and what was wrong with the options before.
 ``--march`` has the compiler take the processor for another: GCC 12 is wrong for ``x86-64-v4``.

@@ -37,11 +37,11 @@ class Design:
     students: np.ndarray
     student_tokens: np.ndarray
     teachers: tuple[int, ...]
-    """Which supervised runs, counted along sizes then tokens, teach."""
+    """Supervised runs, counted along sizes then tokens, that are teachers."""
     noise: float
     checkpoints: bool = False
-    """Whether the supervised runs are one a size, the token counts being its checkpoints, which share the
-    noise; each has a quarter as much of its own."""
+    """True for one supervised run per size, whose checkpoints are its token counts. Checkpoints of a run
+    share their noise; each has a quarter as much of its own."""
     law: str = "effective-tokens"
     """The distillation law that is fitted, the one that made the runs."""
 
@@ -85,7 +85,7 @@ PAPER = SupervisedLaw(E=1.22, A=3355.0, B=18186.0, alpha=0.408, beta=0.431, gamm
 LAW = EffectiveTokensLaw(k=1.4, q=9.0, eps=0.025)
 FAR = SupervisedLaw(E=1.7, A=6.9e4, B=26.5, alpha=0.62, beta=0.17)
 FAR_LAW = EffectiveTokensLaw(k=0.4, q=22.0, eps=0.1)
-"""Laws one to two widths of the weak priors away from their centers."""
+"""Laws one to two standard deviations of the weak priors from their centers."""
 EIGHT = PublishedLaw(c0=2.4, k=0.92, f1=0.1, A=2300.0, B=97000.0, alpha=0.33, beta=0.49, gamma=0.74)
 
 DESIGNS = (
@@ -124,7 +124,7 @@ DESIGNS = (
 def quantities(
     design: Design, supervised: SupervisedLaw, distilled: DistillationLaw
 ) -> dict[str, np.ndarray]:
-    """What is judged, each (draws,) or (1,)."""
+    """Return the quantities whose intervals are evaluated, each (draws,) or (1,)."""
     found = {name: np.ravel(value) for name, value in coefficients(supervised).items()}
     found |= {f"{name} ": np.ravel(value) for name, value in coefficients(distilled).items()}
     if design.supervised.gamma == 1.0:

@@ -1,4 +1,4 @@
-"""How close do fits come to the truth, against the physical limit?
+"""Error of fits relative to the Cramer-Rao bound.
 
     python benchmarks/fit_recovery.py [--sweeps 200]
 
@@ -75,7 +75,7 @@ def regret(
 def planned(
     design: Design, supervised: SupervisedLaw, distilled: DistillationLaw, factor: int
 ) -> tuple[float, ...]:
-    """What the planner recommends under these laws, teacher paid in full: student tokens, teacher, tokens."""
+    """Return the plan under these laws with the teacher paid in full: student tokens, teacher, its tokens."""
     sizes, tokens = (design.sizes[0], design.sizes[-1]), (design.tokens[0], design.tokens[-1])
     calibration = Calibration(
         name=design.name,

@@ -1,4 +1,4 @@
-"""How fast are fits and bootstraps, and do they reach the optimum? CPU seconds of one core.
+"""Speed of fits and bootstraps, in CPU seconds of one core, and distance from the optimum.
 
 OMP_NUM_THREADS=1 python benchmarks/fit_speed.py
 """
@@ -101,7 +101,7 @@ def scale() -> None:
 
 
 def _missed(found: Estimate, draws: int, sample: int) -> str:
-    """Of a sample of bootstraps, how many a long polish lowers by more than 1e-3."""
+    """Return the share of sampled bootstraps that further minimization lowers by more than 1e-3."""
     ended = bootstrap(found, draws)
     batch = resampled_problem(found, draws, method="runs", seed=0, model=found.model)
     excess = []

@@ -56,7 +56,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Score:
-    """How the intervals of one method did on one case."""
+    """Scores of the intervals of one method on one case."""
 
     method: str
     family: str

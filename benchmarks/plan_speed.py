@@ -1,4 +1,4 @@
-"""How fast the planner is, beside the naive way: ``python benchmarks/plan_speed.py``.
+"""Speed of the planner relative to a naive grid search: ``python benchmarks/plan_speed.py``.
 
 The baseline is SciPy's SLSQP in (ln D_S, ln N_T, ln D_T) with the budget as an equality constraint, numerical
 gradients and 64 random starts, as the paper describes its own solver. Times are the best of several repeats.

@@ -2,7 +2,7 @@
 
     python benchmarks/precision.py [--params 22k] [--tokens 524288] [--seeds 8]
 
-The same runs, on the King James Bible, in fp32, in bf16 and compiled, paired by seed: initialisation and
+The same runs, on the King James Bible, in fp32, in bf16 and compiled, paired by seed: initialization and
 order of the data are equal, and only rounding differs. Held-out losses are computed in fp32. A way of
 computing is fit for laws where its mean difference from fp32 is within its own standard error over the pairs.
 """

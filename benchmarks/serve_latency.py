@@ -1,4 +1,4 @@
-"""How fast the API answers many at once: ``python benchmarks/serve_latency.py``.
+"""Latency of the API under concurrent requests: ``python benchmarks/serve_latency.py``.
 
 A server of its own and 50 clients that arrive within 200 ms, each on one connection kept alive. No two
 questions are the same, but in the rows *again*: there all clients ask one, whose answer is remembered.
@@ -54,7 +54,7 @@ def planned(rng: random.Random) -> tuple[str, Body]:
 
 
 def asked_again(_: random.Random) -> tuple[str, Body]:
-    """The same plan for all."""
+    """One plan for all requests."""
     return planned(random.Random(0))
 
 
@@ -80,7 +80,7 @@ async def client(port: int, ask: Question, seed: str, pause: float) -> list[floa
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process and those that it started have computed, from Linux's own count."""
+    """Return the CPU seconds of a process and its children, from Linux's accounting."""
     counts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     own = (int(counts[11]) + int(counts[12])) / os.sysconf("SC_CLK_TCK")

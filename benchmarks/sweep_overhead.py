@@ -1,4 +1,4 @@
-"""What the machinery of a sweep costs: beside ideal time, beside Ray Tune, and for very large sweeps.
+"""Overhead of running a sweep: relative to ideal time, to Ray Tune, and for very large sweeps.
 
     python benchmarks/sweep_overhead.py steps|tune|large|all
 
@@ -81,7 +81,7 @@ def distlaw(place: Path, *arguments: str, seconds: float | None = None) -> tuple
 
 
 def sweep_of(place: Path, steps: int) -> str:
-    """A spec of so many steps in a file, its text tokenised and this machine probed."""
+    """A spec of so many steps in a file, its text tokenized and this machine probed."""
     path = place / "spec.yaml"
     path.write_text(yaml.safe_dump(spec(place, steps)))
     distlaw(place, "sweep", "plan", str(path))
@@ -161,7 +161,7 @@ def measure_large(place: Path) -> None:
     }
     path = place / "large.yaml"
     path.write_text(yaml.safe_dump(large))
-    distlaw(place, "sweep", "plan", str(path))  # tokenises and probes
+    distlaw(place, "sweep", "plan", str(path))  # tokenizes and probes
     _, planned = distlaw(place, "sweep", "plan", str(path))
     store = place / "large"
     steps, done = _fabricate(path, store, place)

@@ -1,4 +1,4 @@
-"""How fast the training loops of transformers and TRL are here, beside a plain loop and ours.
+"""Speed of the training loops of transformers and TRL, beside a plain loop and ours.
 
     python benchmarks/trainers_speed.py
 

@@ -1,4 +1,4 @@
-"""How fast models train here, beside a plain transformers loop.
+"""Speed of training, beside a plain transformers loop.
 
     python benchmarks/training_speed.py [PART ...]
 
@@ -60,7 +60,7 @@ def theirs(of: ModelShape, blocks: Tensor, *, autocast: bool, teacher: ModelShap
         return Qwen3ForCausalLM(Qwen3Config(**qwen3_config(what)))
 
     model, guide = load(of), load(teacher).eval() if teacher else None
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     inputs, labels = blocks[:, :-1], blocks[:, 1:]
     divergence = forward_kl() if teacher else None
 
@@ -76,14 +76,14 @@ def theirs(of: ModelShape, blocks: Tensor, *, autocast: bool, teacher: ModelShap
             loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
     return step
 
 
 def forward_kl() -> Callable[[Tensor, Tensor], Tensor]:
-    """Of student's and teacher's logits: TRL's if it is installed, else the usual way to write it."""
+    """Loss of student and teacher logits: TRL's if it is installed, else a plain implementation."""
     if find_spec("trl"):
         from trl.experimental.gkd import GKDTrainer
 
@@ -229,7 +229,7 @@ print(f"of them {run.seconds:.2f} s in the step; loaded without need: {sorted(he
 
 
 def start(_: int) -> None:
-    """From the start of a process to the end of its first optimiser step, five times."""
+    """Measure five times the seconds from the start of a process to the end of its first optimizer step."""
     for rules in ({}, {"precision": "bf16", "compile": True}):
         walls = []
         for _ in range(5):

@@ -1,11 +1,11 @@
-"""What does a trunk save, and what does its schedule cost? Warm-up-stable-decay against cosine, paired.
+"""Savings of shared prefixes, and the loss of their schedule: warm-up-stable-decay against cosine, paired.
 
     python benchmarks/trunk_saving.py [--sizes 13k 22k] [--tokens 262144 524288 1048576] [--seeds 4]
 
 Under ``wsd`` runs of one size and seed share a trunk at constant rate and branch off it to decay. They end
 in the bits of runs apart (tests/sweeps/dag/test_trunks.py), so sharing itself costs nothing: what it saves is
 counted in FLOPs, and what the schedule does to held-out losses is measured against cosine, on the King James
-Bible, with the same initialisation and batches. About 5 minutes on one core at the defaults.
+Bible, with the same initialization and batches. About 5 minutes on one core at the defaults.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def api() -> Iterator[str]:
-    """Its address."""
+    """Address of the server."""
     pytest.importorskip("fastapi", reason="needs the extra serve")
     from serving import server
 

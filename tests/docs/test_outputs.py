@@ -1,4 +1,4 @@
-"""What README and docs show of commands is what the commands print today (``make outputs`` renews it)."""
+"""Outputs in README and docs equal what the commands print (``make outputs`` renews them)."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def calibration(**changes):
 
 
 def tiny(draws=60):
-    """What a small sweep gives: another law, other scales, few runs, real uncertainty."""
+    """Calibration of a small sweep: another law, other scales, few runs, real uncertainty."""
     supervised = SupervisedLaw(E=1.6, A=30.0, B=900.0, alpha=0.30, beta=0.45)
     law = EffectiveTokensLaw(k=1.2, q=8.0, eps=0.02)
     rng = np.random.default_rng(0)

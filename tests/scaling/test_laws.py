@@ -138,7 +138,7 @@ def test_supervision_catches_up_with_enough_tokens(name):
 
 
 def test_the_sharp_maximum_is_sharper_for_better_students():
-    """Where floor and teacher meet, the law lies above both by 2^(1/p): less, the better the student."""
+    """The law lies above floor and teacher, where they meet, by 2^(1/p): less, the better the student."""
     N = np.geomspace(1e8, 1e10, 5)
     sharp, simple = (EFFECTIVE[name] for name in ("sharp", "simple"))
     assert np.all(np.diff(sharp.sharpness(N, 20 * N, SUPERVISED)) > 0)
@@ -171,7 +171,7 @@ def test_the_capacity_gap(name):
 @given(N=sizes, D=tokens, L_T=teachers)
 @settings(max_examples=150, deadline=None)
 def test_more_of_a_student_never_hurts_under_the_published_law(N, D, L_T):
-    """Its teacher factor depends on Ls, so this is not obvious."""
+    """The teacher factor depends on Ls, so this is not obvious."""
     Ls = SUPERVISED.loss(N, D)
     if Ls > L_T:
         found = B100.derivatives(N, D, L_T, SUPERVISED)

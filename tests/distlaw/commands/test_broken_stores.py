@@ -331,7 +331,7 @@ def test_the_url_of_a_store_is_no_file(verb: str, call: Call, monkeypatch: pytes
 
 @pytest.mark.parametrize(("module", "arguments"), [("distlaw", ["sweep", "status"]), ("sweeps.run_step", [])])
 def test_a_wrong_setting_ends_commands_with_2(module: str, arguments: list[str], tmp_path: Path) -> None:
-    """Those of a step too, which else every worker would fail on, again and again."""
+    """Records of a step too, on which otherwise every worker would fail repeatedly."""
     import os
 
     done = subprocess.run(

@@ -32,7 +32,7 @@ NUMBERS_JS = Path(distlaw.__file__).parent / "serve" / "static" / "numbers.js"
 FITTED = Calibration.load("hoffmann2022")
 UNITS = {"tokens": "student_unique_tokens", "FLOPs": "budget"}
 Door = Callable[[str, str], float]
-"""From a text and its unit to the number that is read, or an InputError."""
+"""Function from a text and its unit to the number that is read, or an InputError."""
 
 
 class Asked(Exception):
@@ -153,7 +153,7 @@ SLOWLY = settings(deadline=None, max_examples=50, suppress_health_check=[HealthC
 
 
 def readings(text: str, unit: str, doors: dict[str, Door]) -> dict[str, float]:
-    """What each door reads, but for those that refuse."""
+    """Numbers that each entry point reads, without those that reject the text."""
     found = {}
     for name, door in doors.items():
         try:

@@ -118,7 +118,7 @@ PUBLISHED_ERRORS = {"A": 124.52232, "B": 1293.28410, "E": 0.02566, "alpha": 0.01
 
 
 def test_bootstrap_errors_of_chinchilla(chinchilla: pd.DataFrame) -> None:
-    """From our own 4000 resamples. The error of B hangs on its few largest values: .99 to 1.10 times by seed."""
+    """Standard errors from 4000 resamples. That of B depends on its few largest values: .99 to 1.10 times by seed."""
     found = fit(
         chinchilla, objective=Objective(delta=1e-3, priors=False), gamma=1.0, draws=4000, held_out=False
     )

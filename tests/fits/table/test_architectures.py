@@ -1,4 +1,4 @@
-"""What FLOPs will be counted with is taken from the table under any name, given, or assumed and said so."""
+"""The architecture for FLOPs is read from the table under any name, given, or assumed with a note."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def written(frame: pd.DataFrame, path: Path, **how: object) -> Path:
 
 
 def same(read: pd.DataFrame, expected: pd.DataFrame | None = None) -> bool:
-    """Whether the usable rows are the expected ones; by default those of :func:`base`."""
+    """Return True if the usable rows are the expected ones; by default those of :func:`base`."""
     used = read[read["excluded"] == ""]
     columns = ["params", "tokens", "loss"]
     expected = base() if expected is None else expected
@@ -286,7 +286,7 @@ def test_foreign_meanings_of_our_names(tmp_path: Path, column: str, values: list
 
 
 def test_a_foreign_column_beside_ours_is_no_excuse() -> None:
-    """What may mean a distillation, or a number in part, is not set aside."""
+    """Columns that may describe a distillation, or hold some numbers, are not ignored."""
     with pytest.raises(InputError, match=r"'teacher'; it is .*--map kind="):
         validate(base().assign(kind=["teacher", "student"] * 10))
     with pytest.raises(InputError, match=r"all 20 distillations .*method"):

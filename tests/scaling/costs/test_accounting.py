@@ -1,4 +1,4 @@
-"""What FLOPs are reckoned with is said in every answer, and what an assumed number changes is computed."""
+"""Every answer states the accounting of FLOPs and the effect of assumed numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scenario charges: Eq. 9 of Busbridge et al. 2025, spelt once."""
+"""Cost of a scenario: Eq. 9 of Busbridge et al. 2025, written once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What figures show, against independent computation; that they are drawn alike, against small pictures."""
+"""Content of figures against independent computation, and their drawing against small pictures."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_optima_are_the_planners():
 
 
 def test_a_map_shows_every_quantity_that_varies_losses_as_well_as_gains():
-    """Where a teacher must be trained, the gain is negative everywhere: shown all the same."""
+    """The gain is negative everywhere if the teacher has to be trained, and is shown all the same."""
     found = chart("map", asked(students=(1e9, 1e10), budgets=(1e20, 1e21), scenarios=(BOTH,)))
     gains = [panel.field for panel in found.panels if panel.field.diverging]
     assert len(found.panels) == 6 and np.all(gains[0].z < 0)
@@ -256,7 +256,7 @@ def picture(name: str):
 
 
 def apart(*paths: Path) -> float:
-    """How far two pictures of one size are apart."""
+    """Return the difference of two pictures of one size."""
     coarse = []
     for path in paths:
         image = mpl.image.imread(path)[..., :3] * 255

@@ -1,4 +1,4 @@
-"""What a plan says of its own uncertainty, and where it gives no answer."""
+"""Uncertainty of plans, and questions without an answer."""
 
 import math
 from dataclasses import replace
@@ -159,7 +159,7 @@ def test_a_prediction_is_what_the_laws_say():
 
 @pytest.mark.parametrize("student", [3e7, 3e8, 3e9])
 def test_a_teacher_that_exists_stays_within_the_runs_unless_asked(student):
-    """Its training costs nothing, so the longest trained one always wins."""
+    """A teacher whose training is free is best if trained longest."""
     free = (BEST_CASE, INFERENCE)
     for calibrated in (None, "distlaw2026-permissive"):
         of = calibrated or "busbridge2025-figure1-runs"

@@ -213,7 +213,7 @@ def test_constraints_hold():
 
 
 def test_a_teacher_too_large_is_trained_little_whatever_the_budget():
-    """Its training is then a trifle beside its logits; a better one would only widen the capacity gap."""
+    """The cost of its training is then small beside its logits; a better one would only widen the capacity gap."""
     limits = {"teacher_params": (1.3e10, 1.3e12), "teacher_tokens": (1.0, 1e17)}
     losses = []
     for C in (1e24, 1e25, 1e26, 1e27):

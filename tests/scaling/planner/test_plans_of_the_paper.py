@@ -1,4 +1,4 @@
-"""What the paper reports of teachers and costs, in plans by the set under which it was found to hold."""
+"""Results of the paper on teachers and costs, in plans with the calibration that reproduces them."""
 
 import pytest
 from samples_of_calibrations import BOX, ask, best

@@ -1,4 +1,4 @@
-"""Which laws have a say: weights, regions, laws that the runs refute, teachers that no run was like."""
+"""Weights of laws: regions, laws that the runs refute, teachers unlike those of any run."""
 
 from dataclasses import replace
 
@@ -10,9 +10,9 @@ from scaling import Calibration, EffectiveTokensLaw, InputError, Question, Regio
 from scaling.planner.plan import REFUSED
 
 WORTHLESS = EffectiveTokensLaw(k=1e-4, q=9.0, eps=0.02)
-"""Its students learn nothing from a teacher's distributions, and follow it where it is worse."""
+"""Law whose students learn nothing from a teacher's distributions, and follow it where it is worse."""
 GENEROUS = EffectiveTokensLaw(k=40.0, q=60.0, eps=0.02)
-"""Its teachers multiply tokens by about 40."""
+"""Law whose teachers multiply tokens by about 40."""
 
 
 def two(weights=None, **changes):

@@ -1,4 +1,4 @@
-"""From a spec to a DAG: identity, sharing, cost."""
+"""The DAG of a spec: identity, sharing, cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a teacher wrote down teaches what it would have said; whatever happens to the file, nobody reads damage."""
+"""Cached logits give the same loss as the teacher online, and damaged files are never read."""
 
 from __future__ import annotations
 

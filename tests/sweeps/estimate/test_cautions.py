@@ -1,4 +1,4 @@
-"""What a plan and a table say of the text."""
+"""Warnings about the text, in plans and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep will take, and that the estimate adds up."""
+"""Estimates of time, memory and cost of a sweep."""
 
 from __future__ import annotations
 

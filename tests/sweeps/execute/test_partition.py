@@ -195,7 +195,7 @@ MAKE = "import fsspec; fsspec.filesystem('s3').makedirs('bucket', exist_ok=True)
 
 
 def peek(what: str) -> Any:
-    """What :class:`Peek` asks for, inside the process on the host."""
+    """Body of :class:`Peek`, inside the process on the host."""
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     store = Store("s3://bucket/sweep")
     verb, name = what.split()

@@ -109,7 +109,7 @@ def test_an_error_in_a_worker_is_told_in_one_line(dag: Dag, executor: Ray, text_
 
 
 def test_the_draws_of_a_fit_spread_over_ray() -> None:
-    """The same draws, wherever they are computed."""
+    """Draws do not depend on where they are computed."""
     table = fits.read_runs(Path(__file__).parents[3] / "notebooks" / "data" / "quickstart-runs.csv")
     with RayPool(cores=2) as pool:
         spread = fits.fit(table, draws=40, executor=pool)

@@ -1,4 +1,4 @@
-"""What Ray prints does not bury the sentence that says why it refuses."""
+"""Output of Ray does not hide the message with the reason of a refusal."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def test_the_time_left_falls_to_nothing(dag: Dag, store: Store) -> None:
 
 
 def test_a_worker_that_is_busy_a_moment_longer_does_not_end_the_sweep(dag: Dag, store: Store) -> None:
-    """Its job is done and settled, but it cannot take the next one yet."""
+    """The executor's job is done and settled, but it cannot take the next one yet."""
 
     class Slow(Pretend):
         asked = 0
@@ -273,7 +273,7 @@ def test_what_a_silent_process_held_is_taken_over(
 def test_a_job_that_falls_silent_is_dropped_and_done_again(
     dag: Dag, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its executor never reports it: a node cut off from the network."""
+    """The executor never reports the attempt, like a node cut off from the network."""
     monkeypatch.setattr(leases, "PATIENCE", 0.2)
     monkeypatch.setattr(leases, "gone", lambda holder: False)
 
@@ -506,7 +506,7 @@ def test_a_cap_is_kept_over_restarts(small_spec: dict[str, Any], dag: Dag, store
 
 
 class Racing(Pretend):
-    """Of several drivers on one store, each with its own."""
+    """Ledger of one of several drivers on a store."""
 
     def _run(self, job: Job, step: Step, number: int) -> Outcome:
         time.sleep(0.02)
@@ -570,7 +570,7 @@ def test_of_drivers_that_want_the_last_of_a_budget_one_has_it(
 
 
 def test_what_a_driver_spent_counts_when_it_has_gone_between_two_looks(dag: Dag, store: Store) -> None:
-    """Its reservation goes with it, and what took its place is read before that."""
+    """The reservation of a driver ends with it, and later attempts are read before that."""
     step, other = (each for each in dag.steps[:2])
     known = {each.id: each for each in dag.steps}
     most = Caps(flops=1.5 * max(step.flops_to_spend, other.flops_to_spend))

@@ -158,7 +158,7 @@ TOP, DNKD = {"logits": "top-k"}, {"use": "dnkd", "neighbours": {"keys": 1024}}
 def test_a_method_is_never_tried_at_a_temperature_that_it_cannot_have(
     spec: dict[str, Any], method: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Whether the range holds the only one that it takes, ends with it, or begins with it."""
+    """Ranges that contain the only legal value, end with it, or begin with it."""
     for low, high in ((0.5, 2), (0.5, 1), (1, 4)):
         spec["tuning"] |= {"learning_rate": None, "temperature": {"low": low, "high": high}}
         search = Search(spec | {"methods": [method]}, tmp_path / "t")

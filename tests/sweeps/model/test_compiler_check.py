@@ -153,7 +153,7 @@ def test_one_wrong_weight_among_many_is_found(compiler: Compiler) -> None:
 
 
 def test_a_student_equal_to_its_teacher_is_not_refused_for_rounding(compiler: Compiler) -> None:
-    """Its gradient is nothing but rounding, of which no two ways of computing have the same."""
+    """A gradient that is only rounding error, which differs between any two implementations."""
 
     def otherwise_rounded(results: list[Tensor]) -> list[Tensor]:
         generator = torch.Generator().manual_seed(1)

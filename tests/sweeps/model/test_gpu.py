@@ -1,4 +1,4 @@
-"""The same engine on a GPU. Each test skips itself where there is none."""
+"""Training on a GPU; each test is skipped without one."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def changes(width: int, *, by_fan_in: bool) -> dict[str, float]:
 
 
 def outputs(model: Decoder, tokens: Tensor) -> dict[str, Tensor]:
-    """What attention and MLP of the last layer add to the residual stream."""
+    """Update of the residual stream by attention and MLP of the last layer."""
     found: dict[str, Tensor] = {}
     last = model.model.layers[-1]
     hooks = [

@@ -365,7 +365,7 @@ def _feed_forward(c: Any, layer: int) -> float:
 
 @pytest.mark.parametrize("name", ["Llama 3.2 1B", "GPT-2", "BLOOM 7B1", "Falcon 7B", "Gemma 3 1B"])
 def test_flops_are_those_that_torch_counts(name: str) -> None:
-    """Of two layers, their attention over everything, as eager code computes it; torch counts no softmax."""
+    """FLOPs of the full attention of two layers, as eager code computes it; torch counts no softmax."""
     settings = settings_of(name)
     settings.num_hidden_layers = 2
     if getattr(settings, "layer_types", None):
@@ -417,7 +417,7 @@ def test_every_causal_type_of_transformers_is_counted_or_refused_with_its_reason
 
 
 def counted_or_refused(kind: str) -> bool:
-    """Whether a model of ``kind``, of two layers where it can be so small, is counted; else it is refused."""
+    """Return True if a small model of ``kind`` is counted, False if it is rejected."""
     try:
         settings = _small(kind)
         shape = card_from_config(settings, kind).shape

@@ -1,4 +1,4 @@
-"""From a GGUF file to a directory that teaches, and what `distlaw teacher` says of it."""
+"""Import of a GGUF file to a directory that can be a teacher, and the report of `distlaw teacher`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMES = {
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
 }
-"""Of a layer's tensors: transformers' and GGUF's."""
+"""Names of a layer's tensors, in transformers and GGUF."""
 
 
 @pytest.fixture(scope="module")

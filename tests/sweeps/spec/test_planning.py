@@ -1,4 +1,4 @@
-"""What is said of a sweep before it runs: changes on the command line, its graph, its cost, what it will show."""
+"""Plans of a sweep: changes on the command line, graph, cost, design findings."""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ def test_one_field_under_two_names_is_an_error() -> None:
 
 
 def test_a_step_of_0_1_0_is_read() -> None:
-    """Its rules stand in stores under the names of then, and its id is the same."""
+    """A spec of 0.1.0 keeps its ids, and its rules are stored under the names of 0.1.0."""
     step = dag_of(load_sweep("quickstart")).steps[0]
     then = step.as_json() | {"training": training_identity(step.training)}
     assert "peak_rate" in then["training"]

@@ -1,4 +1,4 @@
-"""What a store tells of its sweep to whoever looks at it, and what is steered through it."""
+"""Status of a sweep read from its store, and control of the sweep through it."""
 
 from __future__ import annotations
 
