@@ -43,7 +43,7 @@ def test_licences_that_bind_are_named() -> None:
 def test_a_held_out_part_that_is_too_small_says_what_would_do(tokens: int, mend: str) -> None:
     (caution,) = text_warnings.text_warnings(corpus_with(tokens, "public domain"))
     assert f"! {tokens:,} held-out tokens" in caution
-    assert "0.3% takes 196,544" in caution
+    assert "0.3% needs 196,544" in caution
     assert caution.endswith(mend)
 
 
