@@ -192,7 +192,7 @@ def test_a_run_does_not_go_on_with_other_options(compiler: Compiler, tmp_path: P
     for file in compile_cache_dir().glob("*.json"):
         file.unlink()
     with pytest.raises(
-        InputError, match=f"began with the compiler's {SAFER} options, and only its {STANDARD}"
+        InputError, match=f"started with the {SAFER} options of the compiler, but only the {STANDARD}"
     ):
         train(recipe, TOKENS, checkpoints=checkpoints)
 

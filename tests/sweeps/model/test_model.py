@@ -96,7 +96,9 @@ def test_damaged_weights_are_not_used(tmp_path: Path, text_file: Path, own_cache
     data = bytearray(weights.read_bytes())
     data[-2] ^= 1
     weights.write_bytes(data)
-    with pytest.raises(InputError, match=r"model.safetensors: missing or damaged; to train it again, delete .*result.json"):
+    with pytest.raises(
+        InputError, match=r"model.safetensors: missing or damaged; to train it again, delete .*result.json"
+    ):
         load_model(tmp_path, model.shape, checksum)
     weights.unlink()
     with pytest.raises(InputError, match="missing or damaged"):

@@ -163,5 +163,7 @@ def test_a_library_that_finds_no_memory_says_so() -> None:
 @pytest.mark.usefixtures("own_cache")
 def test_without_a_compiler_a_compiled_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(InputError, match=r"a C\+\+ compiler is needed, and no-such-compiler is not installed"):
+    with pytest.raises(
+        InputError, match=r"a C\+\+ compiler is needed, and no-such-compiler is not installed"
+    ):
         trained(compile=True)
