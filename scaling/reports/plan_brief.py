@@ -13,7 +13,7 @@ from typing import NamedTuple
 from scaling.costs.hardware import Hardware
 from scaling.costs.scenarios import DESCRIPTIONS
 from scaling.planner.plan import CLOSE, DIRECT, DISTIL, Distillation, Plan
-from scaling.reports.plan_text import BILL, Way, asked, bill, effect, text_table
+from scaling.reports.plan_text import BILL, Way, asked, bill, effect, near_optimal_notes, text_table
 from scaling.units import format_number, format_power
 
 NARROWEST = 60
@@ -52,7 +52,7 @@ def plan_brief(
         f"! {DESCRIPTIONS.get(name, name)}: stops at a loss of {floor:.3f}, above the target"
         for name, floor in plan.unreachable.items()
     ]
-    warned = [*stops, *(f"! {text}" for text in plan.warnings), *extra]
+    warned = [*near_optimal_notes(plan), *stops, *(f"! {text}" for text in plan.warnings), *extra]
     blocks = [
         _wrapped([" ".join(verdict(plan)), *effect(plan)], width),
         table,
@@ -212,7 +212,7 @@ def _wrapped(lines: Iterable[str], width: int) -> list[str]:
         for part in textwrap.wrap(
             line,
             width,
-            subsequent_indent="  " if line.startswith(("! ", "- ")) else "",
+            subsequent_indent="  " if line.startswith(("! ", "- ", "~ ")) else "",
             break_long_words=False,
             break_on_hyphens=False,
         )

@@ -102,6 +102,16 @@ def asked(plan: Plan) -> str:
 def notes(plan: Plan) -> list[str]:
     """Return notes: near-optimal ranges (``~``), warnings (``!``) and assumptions (``-``)."""
     lines = [f"~ {way.title}: {text}" for way in plan.distillations if (text := _decisions(way))]
+    lines += near_optimal_notes(plan)
+    for name, floor in plan.unreachable.items():
+        lines.append(f"! {DESCRIPTIONS.get(name, name)}: stops at a loss of {floor:.3f}, above the target")
+    lines += [f"! {warning}" for warning in plan.warnings]
+    return lines + [f"- {text}" for text in (*_scenario_names(plan), *plan.assumptions)]
+
+
+def near_optimal_notes(plan: Plan) -> list[str]:
+    """Return the teachers and token counts within the tolerance of each optimum, if one was given."""
+    lines = []
     for way in plan.distillations:
         if way.near is not None:
             spans = ", ".join(
@@ -117,10 +127,7 @@ def notes(plan: Plan) -> list[str]:
                 f"{format_number(shape['tokens'])} tokens: loss {shape['loss']:.4f}"
                 for shape in way.near.ladder[:3]
             ]
-    for name, floor in plan.unreachable.items():
-        lines.append(f"! {DESCRIPTIONS.get(name, name)}: stops at a loss of {floor:.3f}, above the target")
-    lines += [f"! {warning}" for warning in plan.warnings]
-    return lines + [f"- {text}" for text in (*_scenario_names(plan), *plan.assumptions)]
+    return lines
 
 
 def _scenario_names(plan: Plan) -> list[str]:

@@ -34,6 +34,15 @@ def run(*arguments):
     return result.output
 
 
+def test_a_tolerance_is_answered_in_brief_too():
+    asked = ("plan", "--student", "300M", "--budget", "1e21", "--tolerance", "0.005")
+    brief = run(*asked, "--scenario", "teacher_inference")
+    assert "~ teacher exists, logits paid: within 0.005 nats of the optimum: teacher params" in brief
+    assert (
+        len(re.findall(r"^~   \d+ layers, .* teacher on .* tokens: loss 2\.\d{4}$", brief, re.MULTILINE)) == 3
+    )
+
+
 def test_help_is_what_it_was():
     """Write the snapshot anew with UPDATE_SNAPSHOTS=1 when the change is meant."""
     texts = []
