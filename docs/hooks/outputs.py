@@ -124,9 +124,11 @@ def main() -> None:
     """Renew the outputs in place, and print what changed."""
     parser = argparse.ArgumentParser(description="Print anew what README and docs show of commands.")
     parser.add_argument("--measured", action="store_true", help="also those that depend on the machine")
-    kinds = (SHOWN, MEASURED) if parser.parse_args().measured else (SHOWN,)
+    parser.add_argument("files", nargs="*", type=Path, help="only these; otherwise README and all pages")
+    given = parser.parse_args()
+    kinds = (SHOWN, MEASURED) if given.measured else (SHOWN,)
     changed = 0
-    for path in texts():
+    for path in map(Path.resolve, given.files or texts()):
         old = path.read_text()
         new = renewed(old, *kinds)
         name = str(path.relative_to(ROOT))
