@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,10 @@ from fits.checks.design import (
     raise_refusals,
     table_notes,
 )
+from fits.checks.evidence import Evidence, weigh_laws
+from fits.checks.exponents import Exponents, exponents, largest_compute
 from fits.checks.heldout import HeldOut, extrapolations, leave_groups_out
+from fits.checks.isoflop import IsoflopProfiles, isoflop_profiles
 from fits.estimation.estimate import Estimate, Objective
 from fits.estimation.joint import SUPERVISED, Recipe, draw_laws
 from fits.estimation.levenberg_marquardt import Array
@@ -61,6 +64,8 @@ class Fit:
     """Distillation laws by name, the default first."""
     draws: Mapping[str, Mapping[str, Array]]
     """Coefficients by law and name, each (draws,); row i of all of them is one draw."""
+    evidence: Evidence | None
+    """Weights of the laws from runs left out; None for one law, or where the table is too small."""
     held_out: tuple[HeldOut, ...]
     """Errors of predictions of runs that were left out of a refit."""
     findings: tuple[Finding, ...]
@@ -76,6 +81,8 @@ class Fit:
     given: str
     """Source of the given supervised law; empty if it was fitted."""
     seconds: float
+    isoflop: IsoflopProfiles | None = None
+    """Scaling exponents by IsoFLOP profiles, where they were asked for."""
     architecture: Mapping[str, float] = field(default_factory=dict)
     """Values of ``context``, ``vocab`` and ``aspect_ratio`` given by the caller, for counting FLOPs."""
 
@@ -88,6 +95,15 @@ class Fit:
     def primary_estimate(self) -> Estimate:
         """First estimate, which gives the supervised law."""
         return next(iter(self.estimates.values()))
+
+    @cached_property
+    def exponents(self) -> Exponents | None:
+        """Scaling exponents of the supervised law, at C = 6 N D; None without supervised runs."""
+        runs = self.table[(self.table["excluded"] == "") & (self.table["kind"] == "supervised")]
+        if self.given or runs.empty:
+            return None
+        largest = largest_compute(runs["params"].to_numpy(np.float64), runs["tokens"].to_numpy(np.float64))
+        return exponents(self.supervised, self.draws[SUPERVISED], largest)
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -184,6 +200,7 @@ def fit(
     draws: int = 400,
     resample: str = "runs",
     held_out: bool = True,
+    isoflop: bool = False,
     seed: int = 0,
     executor: Executor | None = None,
     name: str = "fit",
@@ -210,6 +227,7 @@ def fit(
         resample: Resampling scheme of the draws, "runs" by default;
             :func:`fits.estimation.bootstrap.resample_rows` lists the others.
         held_out: Also leave out the largest runs and the best teachers, refit, and predict them.
+        isoflop: Also find scaling exponents by IsoFLOP profiles, beside those of the law.
         seed: Seed of starts and draws.
         executor: Any :class:`concurrent.futures.Executor`, which runs starts and draws in threads, processes
             or on machines; the result does not depend on it.
@@ -247,11 +265,13 @@ def fit(
     raise_refusals(findings)
     rows, repeated = average_replicates(rows, recipe)
     recipe, decided = decide_gamma(rows, recipe, gamma)
-    recipe, estimates, more = fit_jointly_or_separately(rows, recipe, joint, executor)
+    recipe, estimates, evidence, more = _fit_and_weigh(table, rows, recipe, joint, executor)
+    default = evidence.preferred if evidence else next(iter(chosen), None)
+    chosen.sort(key=lambda name: name != default)
     law = next(iter(estimates.values())).supervised
     if rows.n_distillations:
         findings += check_distillation(rows, law, recipe.free())
-    table = _annotated(table, estimates)
+    table = _annotated(table, estimates, default)
     for kind, of_kind in table[table["excluded"] == ""].groupby("kind", sort=False):
         findings += check_fit(str(kind), of_kind["loss"].to_numpy(), of_kind["predicted"].to_numpy())
         findings += check_replicates(of_kind)
@@ -262,6 +282,8 @@ def fit(
         supervised=law,
         distillation={name: estimates[name].distilled for name in chosen},
         draws=draw_laws(estimates, recipe, draws, resample, executor),
+        evidence=evidence,
+        isoflop=isoflop_profiles(table, seed) if isoflop else None,
         held_out=extrapolations(table, rows, recipe, estimates) if held_out else (),
         findings=tuple(dict.fromkeys(findings)),
         notes=(*table_notes(table), *repeated, *decided, *more, *notes),
@@ -303,13 +325,33 @@ def _choose_laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], lis
     return ["effective-tokens", "published"], []
 
 
-def _annotated(table: pd.DataFrame, estimates: Mapping[str, Estimate]) -> pd.DataFrame:
+def _fit_and_weigh(
+    table: pd.DataFrame, rows: Rows, asked: Recipe, joint: bool | None, executor: Executor | None
+) -> tuple[Recipe, dict[str, Estimate], Evidence | None, list[str]]:
+    """Fit the laws and weigh them, again with the law that the runs prefer as the one fitted jointly.
+
+    A law whose own coefficients are pinned stays the joint one.
+    """
+    recipe, estimates, notes = fit_jointly_or_separately(rows, asked, joint, executor)
+    evidence = weigh_laws(table, rows, recipe, [estimates])
+    if evidence is None or evidence.preferred == asked.laws[0]:
+        return recipe, estimates, evidence, notes
+    preferred = evidence.preferred
+    if asked.given is None and joint is not False and set(asked.pins) <= {"E", "gamma"}:
+        asked = replace(asked, laws=tuple(sorted(asked.laws, key=lambda law: law != preferred)))
+        recipe, estimates, notes = fit_jointly_or_separately(rows, asked, joint, executor)
+        evidence = weigh_laws(table, rows, recipe, [estimates])
+    note = f"the default is the {preferred} law, which predicts the runs left out best"
+    return recipe, estimates, evidence, [*notes, note]
+
+
+def _annotated(table: pd.DataFrame, estimates: Mapping[str, Estimate], law: str | None) -> pd.DataFrame:
     """Return the table with predictions of the default law, residuals, and flags for outliers."""
     annotated = table.copy()
-    rows, (first, *others) = Rows.of(table), estimates.values()
+    rows, first = Rows.of(table), next(iter(estimates.values()))
     n, index = rows.n_supervised, annotated.index[rows.index]
     predicted = first.supervised.loss(rows.N, rows.D)
-    default = [found for found in (first, *others) if found.model.law is not None][:1]
+    default = [estimates[law]] if law else []
     for found in default:
         predicted[n:] = found.distilled.loss(rows.N[n:], rows.D[n:], rows.L_T, found.supervised)
     annotated["predicted"], annotated["residual"], annotated["outlier"] = np.nan, np.nan, ""

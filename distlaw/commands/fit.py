@@ -77,6 +77,9 @@ def fit_command(
     leave_out: Annotated[
         str, typer.Option(help="Also leave out each value of this column in turn, and predict it.")
     ] = "",
+    isoflop: Annotated[
+        bool, typer.Option("--isoflop", help="Also find scaling exponents by IsoFLOP profiles.")
+    ] = False,
     report: Annotated[str, typer.Option(help="text, json, or html (one page with the figures).")] = "text",
     as_json: Json = False,
     context: Window = None,
@@ -122,7 +125,7 @@ def fit_command(
             runs, laws=law or None, supervised=given, draws=draws, seed=seed,
             gamma=gamma, fixed=_numbers("--fix", fix), tied=tied, joint=joint,
             objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
-            name=out.stem if out else table_name(table), source=table.name, executor=pool,
+            isoflop=isoflop, name=out.stem if out else table_name(table), source=table.name, executor=pool,
             architecture=_architecture(context, vocab, aspect_ratio),
         )  # fmt: skip
     if leave_out:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from fits.checks.design import (
-    design_findings,
-    distinct_levels,
-    missing_for_published_law,
-    raise_refusals,
-    table_notes,
+from fits.checks.design import design_findings, missing_for_published_law, raise_refusals, table_notes
+from fits.checks.evidence import Evidence, weigh_laws
+from fits.checks.folds import (
+    CELL,
+    FEW_TO_MANY,
+    SIZE,
+    STRONG_TO_WEAK,
+    WEAK_TO_STRONG,
+    Mask,
+    cross_validation_folds,
 )
 from fits.checks.heldout import hold_out, predictions
 from fits.estimation.estimate import Estimate, Objective
 from fits.estimation.joint import Recipe
-from fits.estimation.model import Rows, last_tokens, law_names
+from fits.estimation.model import Rows, law_names
 from fits.estimation.replicates import average_replicates
 from fits.estimation.settings import check_options, decide_gamma, fit_jointly_or_separately, fix_gamma
 from fits.table.runs import validate
@@ -27,10 +30,9 @@ from scaling.calibration.calibration import Calibration
 from scaling.errors import InputError
 from scaling.laws import SupervisedLaw
 
-LAWS = ("published", "effective-tokens", "effective-tokens-capacity")
-Mask = NDArray[np.bool_]
+LAWS = ("published", "effective-tokens", "effective-tokens-capacity", "effective-tokens-sharp")
 TABLE_SPLIT = "the table's split"
-CHECKS = ("size out", "cell out", "weak to strong", "strong to weak", "few to many tokens", TABLE_SPLIT)
+CHECKS = (SIZE, CELL, WEAK_TO_STRONG, STRONG_TO_WEAK, FEW_TO_MANY, TABLE_SPLIT)
 """Names of the hold-out checks, in the order in which they are reported.
 
 They hold out a student size; a student size and token count; teachers better than those fitted; worse ones;
@@ -69,6 +71,8 @@ class Comparison:
     """Scores, one for each law."""
     runs: int
     """Number of distillations that were fitted."""
+    evidence: Evidence | None = None
+    """Weights of the laws from runs left out; None where the table is too small for that."""
     notes: tuple[str, ...] = ()
     """Origin of the supervised law, and laws that were left out."""
 
@@ -97,6 +101,7 @@ class Comparison:
         return {"runs": self.runs, "criteria": self.criteria(), "bias, weak teachers": bias} | {
             "starts that agree": agreed,
             "best on": self.wins(),
+            "evidence": self.evidence.to_dict() if self.evidence else None,
             "notes": list(self.notes),
         }
 
@@ -128,6 +133,7 @@ class Comparison:
             line("starts that agree", [f"{score.agreed}/{score.starts} " for score in self.scores]),
             "",
             *(f"{law}: best on {', '.join(won) or 'nothing'}" for law, won in self.wins().items()),
+            *(["", *self.evidence.lines()] if self.evidence else []),
             *([""] if self.notes else []),
             *(f"note: {note}" for note in self.notes),
         ]
@@ -198,20 +204,24 @@ def compare_laws(
     folds = {check: list(masks) for check, masks in cross_validation_folds(table, thresholds).items()}
     split_off = Rows.of(everything.assign(excluded=np.where(out, "", "not held out")))
     scores: list[Score] = []
+    fits: list[dict[str, Estimate]] = []
     for law in laws:
         recipe, estimates, more = fit_jointly_or_separately(rows, replace(base, laws=(law,)), joint)
         held_out = {
-            check: _pooled_rmse(table, rows, masks, check, recipe, estimates)
-            for check, masks in folds.items()
+            check: _pooled_rmse(table, rows, folds[check], check, recipe, estimates)
+            for check in CHECKS
+            if check in folds
         }
         if split_off.n_distillations:
             held_out[TABLE_SPLIT] = predictions(everything, split_off, estimates, TABLE_SPLIT)[-1].rmse
         scores.append(_score(law, estimates[law], {c: e for c, e in held_out.items() if np.isfinite(e)}))
         decided += [f"{law}: {note}" for note in more]
+        fits.append(estimates)
     origin = f"the supervised law is {_supervised_source(rows, supervised)}"
     return Comparison(
         scores=tuple(scores),
         runs=rows.n_distillations,
+        evidence=weigh_laws(table, rows, replace(base, laws=tuple(laws)), fits),
         notes=(origin, *decided, *table_notes(everything), *repeated, *notes),
     )
 
@@ -231,34 +241,6 @@ def _choose_laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], lis
         return list(LAWS), []
     note = f"the published 8-coefficient law is not compared: only {', '.join(reasons)}"
     return [law for law in LAWS if law != "published"], [note]
-
-
-def cross_validation_folds(
-    table: pd.DataFrame, thresholds: tuple[float, float, float] | None = None
-) -> dict[str, Iterator[Mask]]:
-    """Return, for each check, masks (rows,) of what each fold leaves out; checkpoints go with their run."""
-    used = ((table["excluded"] == "") & (table["kind"] == "distillation")).to_numpy()
-    N, D = table["params"].to_numpy(np.float64), last_tokens(table)
-    L_T = table["teacher_loss"].to_numpy(np.float64)
-    weak, strong, few = thresholds or (
-        float(np.quantile(L_T[used], 0.35)),
-        float(np.quantile(L_T[used], 0.65)),
-        float(np.quantile(D[used], 0.65)),
-    )
-    size, count = _nearest_level(N, used), _nearest_level(D, used)
-    cells = np.unique(np.stack([size, count])[:, used], axis=1).T
-    return {
-        "size out": (used & (size == level) for level in np.unique(size[used])),
-        "cell out": (used & (size == a) & (count == b) for a, b in cells),
-        "weak to strong": iter([used & ~(weak < L_T)]),
-        "strong to weak": iter([used & ~(strong > L_T)]),
-        "few to many tokens": iter([used & ~(few > D)]),
-    }
-
-
-def _nearest_level(values: NDArray[np.float64], used: Mask) -> NDArray[np.intp]:
-    of_level = np.log(distinct_levels(values[used], 1.05))
-    return np.asarray(np.argmin(np.abs(np.log(values)[:, None] - of_level), axis=1), dtype=np.intp)
 
 
 def _pooled_rmse(

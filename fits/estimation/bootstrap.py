@@ -124,7 +124,24 @@ def bootstrap(
         centers = _prior_centers(found, model, draws, seed, jitter)
         return _one_step(found, group_weights(found, draws, method, seed), centers)
     problem = resampled_problem(found, draws, method=method, seed=seed, model=model, jitter=jitter)
-    start = np.broadcast_to(found.theta, (draws, model.size))
+    return _solve(found, model, problem, executor)
+
+
+def refit(found: Estimate, model: Model, weight: Array) -> Minimum:
+    """Refit the rows with other weights, starting at the estimate.
+
+    Args:
+        found: The estimate.
+        model: Its model, or the same one conditional on another supervised law in every member.
+        weight: (members, rows): the weight of every row in each refit, zero for one that is left out.
+    """
+    observed = np.broadcast_to(model.observed, weight.shape)
+    problem = replace(found.problem, evaluate=model.evaluate, observed=observed, weight=weight)
+    return _solve(found, model, problem)
+
+
+def _solve(found: Estimate, model: Model, problem: BatchProblem, executor: Executor | None = None) -> Minimum:
+    start = np.broadcast_to(found.theta, (len(problem.weight), model.size))
     return solve_in_parts(model, problem, start, partial(_refit, _delta_schedule(found)), executor)
 
 

@@ -164,11 +164,7 @@ def draw_laws(
     for name, found in estimates.items():
         model = found.model
         if SUPERVISED in columns:
-            given = SupervisedLaw(**columns[SUPERVISED])
-            model = Model(
-                model.rows.of_kind(1), model.law, fixed=model.fixed, given=given, in_nats=model.in_nats,
-                center=model.center,
-            )  # fmt: skip
+            model = conditional_model(model, SupervisedLaw(**columns[SUPERVISED]))
         sampled = bootstrap(found, draws, method=resample, seed=recipe.seed, model=model, executor=executor)
         theta = sampled.theta
         supervised, distilled = model.laws(theta)
@@ -176,6 +172,17 @@ def draw_laws(
         if distilled is not None:
             columns[name] = _columns(distilled, draws)
     return columns
+
+
+def conditional_model(model: Model, given: SupervisedLaw) -> Model:
+    """Return the model of the distillations under a supervised law that is not fitted.
+
+    Its coefficients have shape (), or (batch,) for another law in every member.
+    """
+    return Model(
+        model.rows.of_kind(1), model.law, fixed=model.fixed, given=given, in_nats=model.in_nats,
+        center=model.center,
+    )  # fmt: skip
 
 
 def coordinate_pins(pins: Mapping[str, float]) -> dict[str, float]:

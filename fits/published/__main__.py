@@ -41,8 +41,13 @@ PAPER = Architecture(origins=dict.fromkeys(COUNTED, GIVEN))
 UNCOUNTED = Architecture(rule="6nd", origins=dict.fromkeys(COUNTED, ASSUMED))
 PARAMS, TOKENS = (1.43e8, 1.26e10), (2.86e9, 5.12e11)
 """Range of the supervised runs: the paper's sizes, and 20 tokens per parameter of the smallest to 512B."""
-EFFECTIVE_TOKENS_REGION = Region(student_params=(1.43e8, 2e9))
-"""Region of the effective-tokens law, which does not describe the six runs of larger students."""
+SHARP = "effective-tokens-sharp"
+SHARP_REGION = Region(
+    student_params=(1.43e8, 2e9),
+    note="six known runs of larger students end 0.004 to 0.012 nats lower than it predicts, and from 0.006 "
+    "higher to 0.009 lower than the published law does; both count here",
+)
+"""Region of the effective-tokens law, which predicts the six runs of larger students too high."""
 SUPERVISED_NOTE = (
     "The supervised law is the one printed in Table 6, not fitted here: no supervised runs were released. "
     "Its printed 90 % intervals are carried as draws, with the correlations that a design like the paper's "
@@ -51,16 +56,18 @@ SUPERVISED_NOTE = (
 
 
 def build_figure1_runs(draws: int = DRAWS) -> Calibration:
-    """Fit both distillation laws to the 354 runs of Figure 1, with draws."""
+    """Fit the laws to the 354 runs of Figure 1; keep the one they prefer and the published one."""
     made = fits.published.busbridge2025.fit_runs(draws).calibration
-    kept = ("published", "effective-tokens")
+    kept = (SHARP, "published")
+    votes = sum(made.law_weights[kind] for kind in kept)
     return replace(
         made,
         distillation={kind: made.distillation[kind] for kind in kept},
         draws={kind: made.draws[kind] for kind in (SUPERVISED, *kept)},
+        law_weights={kind: made.law_weights[kind] / votes for kind in kept},
         residual_sd=_with_supervised_spread({kind: made.residual_sd[kind] for kind in kept}),
         region=replace(made.region, params=PARAMS, tokens=TOKENS),
-        law_regions={"effective-tokens": EFFECTIVE_TOKENS_REGION},
+        law_regions={SHARP: SHARP_REGION},
         architecture=PAPER,
         provenance=replace(
             made.provenance,
@@ -69,6 +76,8 @@ def build_figure1_runs(draws: int = DRAWS) -> Calibration:
             notes=(
                 SUPERVISED_NOTE,
                 "Tokens are known to 1 %, losses to 1e-5; the sizes of the teachers are not.",
+                "The constants of the effective-tokens-sharp law were chosen after seeing these runs, so its "
+                "held-out score is optimistic.",
             ),
         ),
     )

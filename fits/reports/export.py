@@ -31,6 +31,7 @@ def to_calibration(fit: Fit) -> Calibration:
         supervised=fit.supervised,
         distillation=dict(fit.distillation),
         default=fit.default,
+        law_weights=fit.evidence.weights if fit.evidence else {},
         draws={law: dict(columns) for law, columns in fit.draws.items()},
         region=region(fit),
         residual_sd=residual_sd(fit),

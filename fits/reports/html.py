@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from fits.checks.evidence import COLUMNS
 from fits.reports.text import format_interval, report_data, status_lines
 from fits.table.flops import accounting_lines, table_accounting
 
@@ -69,11 +70,27 @@ def html_fragment(fit: Fit) -> str:
             {"law": "", "left out": "", "runs": "n", "rms error (nats)": "n", "relative": "n", "mean": "n"},
             [_held_out_cells(held) for held in report["held_out"]],
         ),
+        *_evidence_section(fit),
+        *_exponents_section(fit),
         _section("Differences of other laws from the default", _disagreement_lines(report["disagreement"])),
         "<h2>Figures</h2>",
         *(_figure(figure, description) for description, figure in _figures(fit).items()),
     ]
     return f'<style>{STYLE}</style><div class="distlaw-fit">{"".join(parts)}</div>'
+
+
+def _evidence_section(fit: Fit) -> list[str]:
+    if fit.evidence is None:
+        return []
+    head, *_ = fit.evidence.lines()
+    columns = dict(zip(COLUMNS, ("", "n", "n", "n", ""), strict=True))
+    return [f"<h2>Weights of the laws</h2><p>{escape(head)}</p>", _table(columns, fit.evidence.table())]
+
+
+def _exponents_section(fit: Fit) -> list[str]:
+    parts = [fit.exponents.lines()] if fit.exponents else []
+    parts += [fit.isoflop.lines(fit.exponents)] if fit.isoflop and fit.exponents else []
+    return [_section(head, lines) for head, *lines in parts]
 
 
 def _held_out_cells(held: dict[str, Any]) -> list[str]:

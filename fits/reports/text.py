@@ -48,6 +48,9 @@ def report_data(fit: Fit) -> dict[str, Any]:
             | {"mean": h.bias, "runs": list(h.runs), "observed": h.observed, "predicted": h.predicted}
             for h in fit.held_out
         ],
+        "evidence": fit.evidence.to_dict() if fit.evidence else None,
+        "exponents": fit.exponents.to_dict() if fit.exponents else None,
+        "isoflop": fit.isoflop.to_dict() if fit.isoflop else None,
         "disagreement": disagreement(fit),
         "notes": list(fit.notes),
         "warnings": [str(finding) for finding in fit.findings],
@@ -103,6 +106,8 @@ def text_report(fit: Fit) -> str:
         lines += ["", *_estimate_lines(found)]
     lines += ["", "held out (runs left out of a refit, then predicted)"]
     lines += [f"  {held}" for held in fit.held_out] or ["  too few runs of each kind to leave any out"]
+    lines += [line for part in derived_lines(fit) for line in ("", *part)]
+    lines += [""] if report["disagreement"] else []
     for name, far in report["disagreement"].items():
         differences = ", ".join(f"{value:.4f} {where}" for where, value in far.items())
         lines.append(f"{name} differs from {fit.default} by (rms nats): {differences}")
@@ -110,6 +115,14 @@ def text_report(fit: Fit) -> str:
         f"warning: {w}" for w in report["warnings"]
     ]
     return "\n".join([*lines, *([""] if status_lines else []), *status_lines])
+
+
+def derived_lines(fit: Fit) -> list[list[str]]:
+    """Return the text on the weights of the laws, on scaling exponents and on IsoFLOP profiles."""
+    parts = [fit.evidence.lines()] if fit.evidence else []
+    parts += [fit.exponents.lines()] if fit.exponents else []
+    parts += [fit.isoflop.lines(fit.exponents)] if fit.isoflop and fit.exponents else []
+    return parts
 
 
 def json_report(fit: Fit) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from scaling.calibration.parsing import is_number, mapping, read, read_numbers
 from scaling.errors import InputError
@@ -30,6 +31,12 @@ class Region:
     """L_T/Ls: the teacher's loss over what the student reaches alone on the same tokens."""
     runs: Mapping[str, int] = field(default_factory=dict)
     """Number of fitted runs by kind: ``supervised``, ``distillation``."""
+    note: str = ""
+    """What is known beyond it, in words that can be printed."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values for JSON; no note if there is none."""
+        return {name: value for name, value in asdict(self).items() if name != "note" or value}
 
     def outside(self, values: Mapping[str, float], *, teacher_predicted: bool = False) -> dict[str, float]:
         """By how many times each value lies outside its range; 1 is inside, unknown ranges are left out.
@@ -67,6 +74,9 @@ def read_region(value: object, where: str) -> Region:
     for name, known in ranges.items():
         if name == "runs":
             read_numbers(known, f"{where}.runs")
+        elif name == "note":
+            if not isinstance(known, str):
+                raise InputError(f"{where}.note: must be a text, not {known!r}")
         elif known is not None:
             pair = isinstance(known, list) and len(known) == 2 and all(map(is_number, known))
             if not pair or not 0 < known[0] <= known[1]:

@@ -18,6 +18,7 @@ Derivatives are exact and always taken with respect to natural logarithms, of co
 alike, because that is the scale on which all of them are of order one.
 """
 
+from scaling.laws.allocation import Allocation, ScalingExponents, compute_optimal, scaling_exponents
 from scaling.laws.derivatives import Array, Derivatives, Partials
 from scaling.laws.distillation import DistillationLaw, coefficients, teacher_excess
 from scaling.laws.effective_tokens import EffectiveTokensLaw
@@ -25,6 +26,7 @@ from scaling.laws.published import PublishedLaw, PublishedLaw9
 from scaling.laws.supervised import SupervisedLaw
 
 __all__ = [
+    "Allocation",
     "Array",
     "Derivatives",
     "DistillationLaw",
@@ -32,7 +34,10 @@ __all__ = [
     "Partials",
     "PublishedLaw",
     "PublishedLaw9",
+    "ScalingExponents",
     "SupervisedLaw",
     "coefficients",
+    "compute_optimal",
+    "scaling_exponents",
     "teacher_excess",
 ]

@@ -39,6 +39,7 @@ def cautions(
         *_once(_repetitions("the student's", seen, student_unique_tokens)),
         *_once(_repetitions("the teacher's", taught, teacher_unique_tokens)),
         *_disagreements(calibration, ways),
+        *_beyond_law(calibration, ways),
         *_once(doubts),
         *_once((way.title, NOT_CREDIBLE) for way in ways if not way.credible),
     )
@@ -79,3 +80,13 @@ def _disagreements(calibration: Calibration, ways: Sequence[Distillation]) -> li
         if out:
             texts.append(f"{law} is outside its region for {'; '.join(out)}")
     return [f"model uncertainty: {', and '.join(texts)}"]
+
+
+def _beyond_law(calibration: Calibration, ways: Sequence[Distillation]) -> list[str]:
+    """Ways outside the region of a law that counts elsewhere, with what is known there."""
+    doubts = []
+    for law, region in calibration.law_regions.items():
+        if region.note and calibration.law_weights.get(law, 1.0) > 0:
+            out = [way.title for way in ways if not calibration.trusts(law, student_params=way.params)]
+            doubts += [(title, f"beyond the region of the {law} law, {region.note}") for title in out]
+    return _once(doubts)

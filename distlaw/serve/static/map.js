@@ -24,7 +24,7 @@ export class DecisionMap {
   show(map, budget, size, way) {
     Object.assign(this, { map, budget, size, way });
     const all = [...new Set(map.laws.flat())], missing = all.filter((law) => map.probability && !map.laws.every((heard) => heard.includes(law)));
-    this.note.textContent = missing.length ? `Beyond the dashed lines the ${missing.join(", ")} law knows no students: probabilities there rest on the other law alone, so the colours jump.` : "";
+    this.note.textContent = missing.length ? `Across the dashed lines other laws count (${missing.join(", ")} counts on one side only), so the colors jump.` : "";
     const { budgets, student_params: sizes } = map, ends = (values) => [values[0], values.at(-1)];
     this.figure.draw({
       series: [{}, { stroke: "transparent", points: { show: false } }],

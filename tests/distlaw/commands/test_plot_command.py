@@ -29,7 +29,7 @@ def run(*arguments: object) -> str:
     [
         (("near", "--students", "1B", "--budgets", "1e21", "--dark"), b"\x89PNG"),
         (("figure-1", "busbridge2025-figure1-curves", "--students", "546M"), b"\x89PNG"),
-        (("shares", "--scenario", "teacher_inference", "--law", "effective-tokens"), b"%PDF"),
+        (("shares", "--scenario", "teacher_inference", "--law", "effective-tokens-sharp"), b"%PDF"),
         (("corner", TABLE, "--law", "supervised"), b"<?xml"),
     ],
 )

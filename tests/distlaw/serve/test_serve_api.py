@@ -49,7 +49,7 @@ PLANS = {
         "student_params": "1B",
         "budget": "1e22",
         "scenarios": ["amortised:1,0.25", "teacher_pretraining"],
-        "law": "effective-tokens",
+        "law": "effective-tokens-sharp",
         "constraints": {"teacher_params": [None, "2B"], "teacher_tokens": "1T"},
         "lifetime_tokens": "100B",
         "student_unique_tokens": "500B",
@@ -138,7 +138,7 @@ def test_predictions_frontiers_comparisons_and_maps_are_the_planners_own(api):
     assert found["gain"][0] == [gain.value for gain in expected.tracks["best_case"].gain]
     assert found["probability"][0] == list(expected.tracks["best_case"].probability)
     assert np.shape(found["answered"]) == (2, 4)
-    assert found["laws"] == [["published", "effective-tokens"], ["published"]]
+    assert found["laws"] == [["effective-tokens-sharp"], ["effective-tokens-sharp", "published"]]
 
     status, found = ask(
         f"{api}/compare", {"student_params": "1B", "budget": 1e21, "calibrations": [UPLOAD, "hoffmann2022"]}

@@ -107,7 +107,7 @@ def test_a_question_made_by_hand_goes_into_the_link_and_comes_back(page, api, br
     assert "--constrain 'teacher_params<=2B'" in page.inner_text("#command")
     assert "--store-logits 64" in page.inner_text("#command")
     expect(page.locator("#assumptions")).to_contain_text("storing logits: 516 bytes/token")
-    expect(page.locator("#map-note")).to_contain_text("the effective-tokens law knows no students")
+    expect(page.locator("#map-note")).to_contain_text("published counts on one side only")
     page.goto("about:blank")
     page.goto(link)
     settled(page)

@@ -58,7 +58,7 @@ def test_a_free_size_grows_with_the_budget():
 
 
 def test_distilling_that_gets_ahead_later_is_given_its_budget_too():
-    question = Question(student_params=1e9, budget=3e22, scenarios=(PRETRAINING,))
+    question = Question(student_params=1e9, budget=3e22, scenarios=(PRETRAINING,), law="published")
     along = frontier(question, np.geomspace(1e22, 3e22, 25))
     track = along.tracks["teacher_pretraining"]
     gains = np.array([gain.value for gain in track.gain])
@@ -72,7 +72,9 @@ def test_distilling_that_gets_ahead_later_is_given_its_budget_too():
 
 def test_losses_that_are_not_credible_have_their_own_range():
     """With a free size and many tokens to serve, only the smallest budgets extrapolate absurdly."""
-    along = frontier(Question(budget=1e22, lifetime_tokens=1e12), np.geomspace(1e20, 1e22, 25))
+    along = frontier(
+        Question(budget=1e22, lifetime_tokens=1e12, law="published"), np.geomspace(1e20, 1e22, 25)
+    )
     floor = {name: [] for name in along.tracks}
     law = Calibration.load(along.calibration).supervised
     for name, track in along.tracks.items():

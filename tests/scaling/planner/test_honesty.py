@@ -77,7 +77,7 @@ def test_a_teacher_weaker_than_the_student_is_never_answered_silently():
 
 
 def test_a_loss_below_the_floor_is_not_a_verdict():
-    answer = plan(Question(student_params=3e8, budget=1e26))
+    answer = plan(Question(student_params=3e8, budget=1e26, law="published"))
     assert {way.verdict for way in answer.distillations} == {"no answer, the loss is not credible"}
     assert {way.probability for way in answer.distillations} == {None}
     assert "P(" not in answer.headline
@@ -92,7 +92,7 @@ def test_far_outside_the_fitted_runs_there_is_no_verdict():
 
 
 def test_no_way_is_the_cheapest_if_none_can_be_believed():
-    answer = plan(Question(student_params=1e9, target_loss=2.06))
+    answer = plan(Question(student_params=1e9, target_loss=2.06, law="published"))
     assert answer.distillations
     assert "No cheapest way" in answer.headline
 
@@ -109,11 +109,13 @@ def test_a_predicted_teacher_must_lie_within_the_supervised_runs():
 
 
 def test_an_interval_spans_the_laws_that_hold():
-    one = best(plan(Question(student_params=1e9, budget=1e21)), "teacher_inference")
+    shipped = Calibration.load("busbridge2025-figure1-runs")
+    both = replace(shipped, law_weights={}, default="published")
+    one = best(plan(Question(student_params=1e9, budget=1e21), both), "teacher_inference")
     assert one.loss.low < min(one.by_law.values()) <= max(one.by_law.values()) < one.loss.high
     alone = best(plan(Question(student_params=1e9, budget=1e21, law="published")), "teacher_inference")
     assert alone.loss.high - alone.loss.low < one.loss.high - one.loss.low
-    large = best(plan(Question(student_params=5e9, budget=1e22)), "teacher_inference")
+    large = best(plan(Question(student_params=5e9, budget=1e22), both), "teacher_inference")
     asked = best(plan(Question(student_params=5e9, budget=1e22, law="published")), "teacher_inference")
     assert large.loss == asked.loss  # the other law does not hold there
 
@@ -132,9 +134,11 @@ def test_two_laws_show_their_disagreement_and_which_one_left_its_region():
     published = Calibration.load("busbridge2025-figure1-runs")
     answer = plan(Question(student_params=1e9, budget=1e21), published)
     for way in answer.distillations:
-        assert set(way.by_law) == {"published", "effective-tokens"}
+        assert set(way.by_law) == {"published", "effective-tokens-sharp"}
     large = plan(Question(student_params=1e10, budget=1e24), published)
-    assert any("effective-tokens is outside its region" in warning for warning in large.warnings)
+    assert any("effective-tokens-sharp is outside its region" in warning for warning in large.warnings)
+    beyond = [warning for warning in large.warnings if "beyond the region of the effective" in warning]
+    assert "six known runs of larger students end 0.004 to 0.012 nats lower" in beyond[0]
 
 
 def test_a_supervised_calibration_plans_direct_training_only():
