@@ -8,14 +8,15 @@ The fence of a block of shell says where its output comes from:
   only by ``make outputs MEASURED=1``; the text around it says when and where it was measured;
 - ```` ```console ````: commands alone.
 
-A line ``...`` in an output stands for lines left out: as many as now are shown before and after it. Where
-only times differ, the old text is kept.
+A line ``...`` in an output stands for lines left out (:func:`shortened`). Where only times differ, the old
+text is kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import math
 import re
 import sys
@@ -82,15 +83,31 @@ def printed(commands: str, execute: Callable[[str], str] = run) -> str:
 
 
 def shortened(new: str, old: str) -> str:
-    """Return ``new`` with the middle left out, if ``old`` leaves it out, between equally many lines."""
-    new_lines, old_lines = new.splitlines(keepends=True), old.splitlines(keepends=True)
-    marks = [i for i, line in enumerate(old_lines) if ELLIPSIS.match(line.rstrip())]
+    """Return the lines of ``new`` that ``old`` shows: before, between and after its lines ``...``.
+
+    As many lines as before are shown at the beginning and at the end. A passage between two ``...`` is found
+    by its first line, whatever its numbers.
+
+    Raises:
+        ValueError: if there is no such line; the passage must then be chosen anew.
+    """
+    lines, shown = new.splitlines(), old.splitlines()
+    marks = [i for i, line in enumerate(shown) if ELLIPSIS.match(line)]
     if not marks:
         return new
-    head, tail = marks[0], len(old_lines) - marks[0] - 1
-    if head + tail >= len(new_lines):
-        return new
-    return "".join([*new_lines[:head], old_lines[head], *new_lines[len(new_lines) - tail :]])
+    tail = len(shown) - marks[-1] - 1
+    found, end = lines[: marks[0]], marks[0]
+    for mark, after in itertools.pairwise(marks):
+        first = NUMBER.sub("#", shown[mark + 1])
+        start = next((i for i in range(end, len(lines)) if NUMBER.sub("#", lines[i]) == first), None)
+        if start is None:
+            raise ValueError(f"no line like {shown[mark + 1]!r} in the output")
+        end = start + after - mark - 1
+        found += [shown[mark], *lines[start:end]]
+    found += (
+        [shown[marks[-1]], *lines[max(end, len(lines) - tail) :]] if len(lines) > end + tail else lines[end:]
+    )
+    return "".join(f"{line}\n" for line in found)
 
 
 def agree(shown: str, now: str) -> bool:

@@ -88,6 +88,22 @@ def test_numbers_may_differ_by_rounding_only(outputs: ModuleType, now: str, same
     assert outputs.agree("fitted in 1.7 s: 1.4468 (34 %)", now) is same
 
 
-def test_lines_left_out_stay_left_out(outputs: ModuleType) -> None:
-    assert outputs.shortened("1\n2\n3\n4\n5\n", "a\n| ...\nx\ny\n") == "1\n| ...\n4\n5\n"
-    assert outputs.shortened("1\n2\n", "a\n...\nx\n") == "1\n2\n"
+@pytest.mark.parametrize(
+    ("old", "shortened"),
+    [
+        ("a\nx\ny\n", "one\ntwo\npart 3\nfour\nfive\n"),
+        ("a\n| ...\nx\ny\n", "one\n| ...\nfour\nfive\n"),
+        ("...\nx\n", "...\nfive\n"),
+        ("a\n...\n", "one\n...\n"),
+        ("...\npart 7\nold\n...\n", "...\npart 3\nfour\n...\n"),
+        ("a\n...\npart 7\n...\nx\n", "one\n...\npart 3\n...\nfive\n"),
+        ("a\nb\nc\n...\nx\ny\n", "one\ntwo\npart 3\nfour\nfive\n"),
+    ],
+)
+def test_lines_left_out_stay_left_out(outputs: ModuleType, old: str, shortened: str) -> None:
+    assert outputs.shortened("one\ntwo\npart 3\nfour\nfive\n", old) == shortened
+
+
+def test_a_passage_that_has_gone_is_named(outputs: ModuleType) -> None:
+    with pytest.raises(ValueError, match="no line like 'held out' in the output"):
+        outputs.shortened("one\ntwo\n", "...\nheld out\n...\n")
