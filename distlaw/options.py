@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from scaling.costs.flops import Architecture
 from scaling.costs.hardware import Hardware
 from scaling.costs.scenarios import DESCRIPTIONS
 from scaling.errors import InputError
+from scaling.to_plain import nan_to_none
 from scaling.units import Unit, parse_quantity, unit_of
 
 LAWS, COUNTING, LIMITS, OUTPUT = "The law", "How FLOPs are counted", "Limits", "Output"
@@ -156,16 +156,7 @@ def write_json(content: Mapping[str, Any]) -> None:
     """To stdout; numbers that JSON cannot hold become null."""
     import json
 
-    sys.stdout.write(json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
-
-
-def plain(value: Any) -> Any:
-    """The same with null in place of numbers that JSON cannot hold."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
-    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+    sys.stdout.write(json.dumps(nan_to_none(content), indent=1, allow_nan=False) + "\n")
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:

@@ -248,20 +248,11 @@ def fit(
     table = validate(runs)
     table_accounting(table, architecture)  # rejects unknown names
     rows = Rows.of(table)
-    law, law_draws, given = _given_law(supervised, draws)
     chosen, notes = _choose_laws(rows, laws)
-    recipe = Recipe(
-        laws=tuple(chosen),
-        pins=dict(fixed or {}),
-        tied=tied,
-        given=law,
-        given_draws=law_draws,
-        objective=objective or Objective(),
-        starts=starts,
-        seed=seed,
-    )
+    options = {"tied": tied, "objective": objective or Objective(), "starts": starts, "seed": seed}
+    recipe, given = _recipe(supervised, draws, laws=tuple(chosen), pins=dict(fixed or {}), **options)
     check_options(rows, recipe, laws=laws, gamma=gamma, joint=joint, given=given)
-    findings = design_findings(table, rows, law, fix_gamma(recipe, gamma).free())
+    findings = design_findings(table, rows, recipe.given, fix_gamma(recipe, gamma).free())
     raise_refusals(findings)
     rows, repeated = average_replicates(rows, recipe)
     recipe, decided = decide_gamma(rows, recipe, gamma)
@@ -269,12 +260,8 @@ def fit(
     default = evidence.preferred if evidence else next(iter(chosen), None)
     chosen.sort(key=lambda name: name != default)
     law = next(iter(estimates.values())).supervised
-    if rows.n_distillations:
-        findings += check_distillation(rows, law, recipe.free())
     table = _annotated(table, estimates, default)
-    for kind, of_kind in table[table["excluded"] == ""].groupby("kind", sort=False):
-        findings += check_fit(str(kind), of_kind["loss"].to_numpy(), of_kind["predicted"].to_numpy())
-        findings += check_replicates(of_kind)
+    findings += _fit_findings(table, rows, law, recipe)
     return Fit(
         table=table,
         recipe=recipe,
@@ -294,6 +281,21 @@ def fit(
         seconds=time.perf_counter() - began,
         architecture=dict(architecture or {}),
     )
+
+
+def _recipe(supervised: SupervisedLaw | Calibration | None, draws: int, **options: Any) -> tuple[Recipe, str]:
+    """Return the options of a fit with the supervised law that is given, if any, and that law's source."""
+    law, law_draws, given = _given_law(supervised, draws)
+    return Recipe(given=law, given_draws=law_draws, **options), given
+
+
+def _fit_findings(table: pd.DataFrame, rows: Rows, law: SupervisedLaw, recipe: Recipe) -> list[Finding]:
+    """Return findings on fitted runs: ``table`` holds the predictions."""
+    findings = check_distillation(rows, law, recipe.free()) if rows.n_distillations else []
+    for kind, of_kind in table[table["excluded"] == ""].groupby("kind", sort=False):
+        findings += check_fit(str(kind), of_kind["loss"].to_numpy(), of_kind["predicted"].to_numpy())
+        findings += check_replicates(of_kind)
+    return findings
 
 
 def _given_law(

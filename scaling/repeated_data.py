@@ -11,6 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 REPETITION_CONSTANT = 15.387756
 """R*, the number of repetitions after which more of them stop helping."""
+MANY_EPOCHS = 4.0
+"""Epochs up to which repeated tokens are worth nearly as much as new ones (Muennighoff et al. 2023)."""
+TOO_MANY_EPOCHS = 40.0
+"""Epochs beyond which repeated tokens are worth nothing more (Muennighoff et al. 2023)."""
 
 
 def repeated_tokens_value(tokens: ArrayLike, unique: ArrayLike) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
@@ -20,6 +21,19 @@ def as_plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: as_plain(each) for key, each in value.items()}
     return [as_plain(each) for each in value] if isinstance(value, tuple | list) else value
+
+
+def nan_to_none(value: Any) -> Any:
+    """Return plain values with None in place of nan and infinity, which JSON cannot hold.
+
+    >>> nan_to_none({"loss": float("nan"), "ends": (1.0, float("inf"))})
+    {'loss': None, 'ends': [1.0, None]}
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: nan_to_none(each) for key, each in value.items()}
+    return [nan_to_none(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 @lru_cache

@@ -12,7 +12,7 @@ import typer
 
 from distlaw.options import Csv, Json, ScenarioNames, refuse, write_csv, write_json
 from scaling.calibration.calibration import Calibration, published
-from scaling.costs.scenarios import DESCRIPTIONS, SCENARIOS
+from scaling.costs.scenarios import SCENARIOS, scenario_title
 from scaling.costs.scenarios import scenario as named
 from scaling.planner.plan import TOO_FAR
 from scaling.planner.planner import plan
@@ -107,7 +107,7 @@ def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not verdicts:
         return ["Direct training only: none of the calibrations has a distillation law."]
     return [
-        f"{DESCRIPTIONS.get(way, way)}: "
+        f"{scenario_title(way)}: "
         + "; ".join(f"{verdict} ({n} of {counts.total()})" for verdict, n in counts.most_common())
         + "."
         for way, counts in verdicts.items()
@@ -120,7 +120,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]
     order = ["direct", *dict.fromkeys(row["way"] for row in rows if row["way"] != "direct")]
     return header, [
         [
-            "direct training" if row["way"] == "direct" else DESCRIPTIONS.get(row["way"], row["way"]),
+            "direct training" if row["way"] == "direct" else scenario_title(row["way"]),
             row["calibration"],
             row["law"],
             f"{row['loss_nats']:.3f}",

@@ -32,7 +32,7 @@ def quickstart(
     """
     from distlaw.commands.sweep.plan import open_sweep
     from distlaw.commands.sweep.run import report, run_sweep
-    from distlaw.cores import usable_cores
+    from scaling.machine import usable_cores
 
     question = _question(student, budget)
     started = time.monotonic()

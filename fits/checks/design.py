@@ -18,7 +18,7 @@ from fits.table.subsample import READ_AS, THINNED
 from fits.table.validation import unit_mismatch_of_students
 from scaling.errors import InputError
 from scaling.laws import SupervisedLaw
-from scaling.planner.warnings import REPEATED
+from scaling.repeated_data import MANY_EPOCHS
 
 TOKENS_PER_PARAM = (1.0, 1e6)
 """Plausible range of the median tokens per parameter."""
@@ -180,12 +180,12 @@ def check_table(table: pd.DataFrame) -> list[Finding]:
                 remedy="Fit each context's table alone",
             )
         )
-    repeated = used["epochs"] > REPEATED if "epochs" in used else pd.Series(False, index=used.index)
+    repeated = used["epochs"] > MANY_EPOCHS if "epochs" in used else pd.Series(False, index=used.index)
     if repeated.any():
         found.append(
             Finding(
                 level="warn",
-                message=f"{repeated.sum()} of {len(used)} runs repeat their text more than {REPEATED:g} "
+                message=f"{repeated.sum()} of {len(used)} runs repeat their text more than {MANY_EPOCHS:g} "
                 f"times (up to {used['epochs'].max():.1f}), where another epoch is worth clearly less than "
                 "new text: D's coefficients are biased by it",
                 remedy="Leave those runs out, or repeat them on more text",

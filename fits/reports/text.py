@@ -14,6 +14,7 @@ from fits.estimation.parametrization import Law
 from fits.table.flops import accounting_lines, table_accounting
 from fits.table.runs import KINDS
 from scaling.laws import coefficients
+from scaling.to_plain import nan_to_none
 
 if TYPE_CHECKING:
     from fits.estimation.estimate import Estimate
@@ -127,7 +128,7 @@ def derived_lines(fit: Fit) -> list[list[str]]:
 
 def json_report(fit: Fit) -> str:
     """Return the report as JSON; numbers that are not finite are null."""
-    return json.dumps(_nan_to_none(report_data(fit)), indent=1, ensure_ascii=False, allow_nan=False)
+    return json.dumps(nan_to_none(report_data(fit)), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def _coefficients(fit: Fit) -> list[dict[str, Any]]:
@@ -232,11 +233,3 @@ def _estimate_lines(found: dict[str, Any]) -> list[str]:
 def format_interval(row: dict[str, Any]) -> str:
     """Format the interval of a coefficient."""
     return "fixed" if row["low"] == row["high"] else f"{row['low']:.5g} .. {row['high']:.5g}"
-
-
-def _nan_to_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _nan_to_none(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_nan_to_none(inner) for inner in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -129,9 +129,7 @@ class Calibration:
     def law(self, kind: str | None = None) -> DistillationLaw:
         """Return the distillation law of this kind, or the default one."""
         if not self.distillation:
-            raise InputError(
-                f"calibration {self.name} has a supervised law only; it cannot say anything on distillation"
-            )
+            raise InputError(f"calibration {self.name} has a supervised law only, and no distillation law")
         kind = kind or self.default or ""
         if kind not in self.distillation:
             kinds = ", ".join(self.distillation)

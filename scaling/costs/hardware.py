@@ -132,8 +132,8 @@ def hardware(
         InputError: For a device that is not in the table, unless peak and price are given, or for a number
             format in which it has no peak.
 
-    >>> hardware("H100 SXM").device_hours(1e21)
-    701.8844473644858
+    >>> round(hardware("H100 SXM").device_hours(1e21), 1)
+    701.9
     """
     rows = [row for row in table() if row.name == canonical(name)]
     row = next((each for each in rows if precision is None or each.precision == precision.lower()), None)

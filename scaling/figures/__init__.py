@@ -29,12 +29,13 @@ def draw(
     dark: bool = False,
     **asked: Any,
 ) -> Figure:
-    """A figure of a kind of :data:`scaling.figures.registry.KINDS`, or by its number in the paper.
+    """Draw a figure of a kind of :data:`scaling.figures.registry.KINDS`, or by its number in the paper.
 
     ``asked`` are fields of :class:`scaling.figures.registry.Asked`: students, teachers, tokens, ratios,
     budgets, scenarios, law.
 
-    Raises :class:`~scaling.errors.InputError` for an unknown kind or number, or for what it does not heed.
+    Raises:
+        InputError: For an unknown kind or number, or for settings it does not take.
     """
     from scaling.figures import paper, render
     from scaling.figures.registry import Asked, chart

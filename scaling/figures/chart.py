@@ -47,7 +47,7 @@ class Series:
     thick: float = 2.0
     """Width of the intervals, points of print; above 2 they are bars and stand without their points."""
     order: float | None = None
-    """LawInputs in an ordered family, from 0 to 1; it sets the colour."""
+    """Place in an ordered family, from 0 to 1; it sets the color."""
     kind: int = 0
     """Number among unordered kinds, where there is no order; 0 is the color of text."""
     dash: Literal["-", "--", ":"] = "-"

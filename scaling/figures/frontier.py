@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 
 from scaling.calibration.calibration import Calibration
-from scaling.costs.scenarios import DESCRIPTIONS, SCENARIOS, Scenario
+from scaling.costs.scenarios import SCENARIOS, Scenario, scenario_title
 from scaling.errors import InputError
 from scaling.figures.chart import Array, Chart, Mark, Panel, Series
-from scaling.figures.labels import AXES, said, scenario_title
+from scaling.figures.labels import AXES, said
 from scaling.frontiers.frontier import Frontier, frontier
 from scaling.planner.plan import FAR, TOO_FAR, Estimate
 from scaling.planner.question import Question
@@ -57,7 +57,7 @@ def frontier_panel(found: Frontier) -> Panel:
     """Return the losses of a frontier with their intervals and crossovers."""
     budgets = np.array(found.budgets)
     ways = {"direct training": found.direct}
-    ways |= {DESCRIPTIONS.get(name, name): track.loss for name, track in found.tracks.items()}
+    ways |= {scenario_title(name): track.loss for name, track in found.tracks.items()}
     series, marks = [], []
     for kind, (label, losses) in enumerate(ways.items()):
         value, low, high = sides(losses)
@@ -113,7 +113,7 @@ def crossovers(
             where = "" if np.isfinite(value).any() else ": nowhere here"
             series.append(
                 Series(
-                    label=f"{scenario_title(scenario)}, {kind_of_law} law{where}", x=np.array(sizes), y=value,
+                    label=f"{scenario.title}, {kind_of_law} law{where}", x=np.array(sizes), y=value,
                     low=low, high=high, kind=kind, points=(np.array(sizes), value), dash=dash,
                     hollow=dash != "-",
                 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from scaling.costs.scenarios import DESCRIPTIONS, Scenario
 from scaling.figures.chart import Axis
 from scaling.units import format_number, format_power
 
@@ -42,8 +41,3 @@ def said(name: str, value: float) -> str:
     """Return a value of a variable in words: ``300M student``."""
     power = name in ("budget", "student_compute", "teacher_compute")
     return _SAID[name].format(format_power(value, 2) if power else format_number(value, 3))
-
-
-def scenario_title(scenario: Scenario) -> str:
-    """A scenario in words."""
-    return DESCRIPTIONS.get(scenario.name, scenario.name)

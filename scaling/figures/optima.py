@@ -13,7 +13,7 @@ from scaling.calibration.calibration import Calibration
 from scaling.costs.scenarios import Scenario
 from scaling.figures.chart import Array, Chart, Field, Mark, Panel, Series, orders
 from scaling.figures.decisions import BAND_DRAWS, PARTS, decide, redecided
-from scaling.figures.labels import AXES, said, scenario_title
+from scaling.figures.labels import AXES, said
 from scaling.figures.law_inputs import law_inputs, near_runs
 from scaling.figures.slices import BAND, BAND_NOTE, HATCH_NOTE, contour_levels, loss
 from scaling.laws import SupervisedLaw
@@ -51,7 +51,7 @@ def over_budgets(
         series["loss"].append(Series(x=budgets, y=found.direct, order=order, dash="--"))
     return Chart(
         panels=tuple(Panel(x=AXES["budget"], y=AXES[name], series=tuple(series[name])) for name in series),
-        title=f"Optimal decisions, {scenario_title(scenario)} ({calibration.name})",
+        title=f"Optimal decisions, {scenario.title} ({calibration.name})",
         note=f"dashed: direct training; {BAND_NOTE}",
     )
 
@@ -73,7 +73,7 @@ def by_scenario(
             low, high = _band(_drawn(calibration, scenario, size, budgets, law), name)
             lines.append(
                 Series(
-                    label=scenario_title(scenario), x=budgets, y=getattr(found.optima, name),
+                    label=scenario.title, x=budgets, y=getattr(found.optima, name),
                     low=low, high=high, known=found.known, kind=kind,
                 )
             )  # fmt: skip
@@ -136,7 +136,7 @@ def shares_over_budgets(
         )
     return Chart(
         panels=tuple(panels),
-        title=f"Optimal allocation, {scenario_title(scenario)} ({calibration.name})",
+        title=f"Optimal allocation, {scenario.title} ({calibration.name})",
         note=BAND_NOTE,
     )
 
@@ -174,7 +174,7 @@ def over_the_plane(
         )  # fmt: skip
     return Chart(
         panels=tuple(panels),
-        title=f"The optimum, {scenario_title(scenario)} ({calibration.name})",
+        title=f"The optimum, {scenario.title} ({calibration.name})",
         note=f"thick line: no gain; {HATCH_NOTE}",
     )
 
@@ -200,7 +200,7 @@ def savings(
     return Chart(
         panels=tuple(
             Panel(
-                title=scenario_title(scenario), x=AXES["loss"], y=replace(AXES[ratio], limits=(0.1, 10.0)),
+                title=scenario.title, x=AXES["loss"], y=replace(AXES[ratio], limits=(0.1, 10.0)),
                 series=tuple(pair[row] for pair in of_scenario), marks=(Mark(at=1.0, across="y"),),
             )
             for row, ratio in enumerate(("compute_ratio", "tokens_ratio"))
@@ -294,6 +294,6 @@ def near_optimum(
     )  # fmt: skip
     return Chart(
         panels=(panel,),
-        title=f"{said('student_params', size)}, {said('budget', budget)}, {scenario_title(scenario)}",
+        title=f"{said('student_params', size)}, {said('budget', budget)}, {scenario.title}",
         note=f"{calibration.name}; blank: beyond the budget; {HATCH_NOTE}",
     )

@@ -145,7 +145,7 @@ class Kind:
     words: str
     chart: Callable[[Asked], Chart]
     takes: tuple[str, ...]
-    """The fields of :class:`Asked` that it heeds, beside the calibration and the law."""
+    """The fields of :class:`Asked` that it takes, beside the calibration and the law."""
 
 
 def _teacher_loss(asked: Asked) -> Chart:
@@ -386,5 +386,5 @@ def chart(kind: str, asked: Asked) -> Chart:
     given = [each.name for each in fields(asked) if each.name not in ("calibration", "law")]
     ignored = [name for name in given if getattr(asked, name) and name not in KINDS[kind].takes]
     if ignored:
-        raise InputError(f"the figure {kind} heeds {', '.join(KINDS[kind].takes)}, not {', '.join(ignored)}")
+        raise InputError(f"the figure {kind} takes {', '.join(KINDS[kind].takes)}, not {', '.join(ignored)}")
     return KINDS[kind].chart(asked)

@@ -24,7 +24,7 @@ PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.2
 ROW_HEIGHT = 0.42
 """Inches: of a panel, and of a row where an axis counts rows."""
 CONTOUR = "#222222"
-"""Contours lie on colours, not on the page."""
+"""Contours lie on colors, not on the page."""
 
 
 def draw(chart: Chart, dark: bool = False) -> Figure:
@@ -69,41 +69,41 @@ def _panel(figure: Figure, at: Axes, panel: Panel) -> None:
         _series(at, series, MARKERS[number % len(MARKERS)])
     for mark in panel.marks:
         line = at.axvline if mark.across == "x" else at.axhline
-        colour = of_kind(mark.kind) if mark.kind else faint()
-        line(mark.at, color=colour, linewidth=0.9, linestyle=":", zorder=1, label=mark.label or None)
+        color = of_kind(mark.kind) if mark.kind else faint()
+        line(mark.at, color=color, linewidth=0.9, linestyle=":", zorder=1, label=mark.label or None)
     at.set_title(panel.title)
     _axis(at, panel.x, "x")
     _axis(at, panel.y, "y")
 
 
 def _series(at: Axes, series: Series, marker: str) -> None:
-    colour = of_kind(series.kind) if series.order is None else of_order(series.order)
+    color = of_kind(series.kind) if series.order is None else of_order(series.order)
     label = series.label or None
     if series.low is not None and series.high is not None:
-        at.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, linewidth=0, zorder=2)
+        at.fill_between(series.x, series.low, series.high, color=color, alpha=0.18, linewidth=0, zorder=2)
     if len(series.x):
         shown = np.ones(len(series.x), dtype=bool) if series.known is None else series.known
         if not shown.all():
-            at.plot(series.x, series.y, series.dash, color=colour, linewidth=0.9, alpha=0.55, zorder=3)
+            at.plot(series.x, series.y, series.dash, color=color, linewidth=0.9, alpha=0.55, zorder=3)
         solid = np.where(shown, series.y, np.nan)
         at.plot(
             series.x,
             solid,
             series.dash,
-            color=colour,
+            color=color,
             zorder=3,
             label=None if len(series.points[0]) else label,
         )
     x, y = series.points
     if len(x):
         if series.spans is not None:
-            at.hlines(y, *series.spans, color=colour, linewidth=series.thick, zorder=3)
+            at.hlines(y, *series.spans, color=color, linewidth=series.thick, zorder=3)
         if series.thick > 2:
-            at.plot([], [], color=colour, linewidth=series.thick, label=label)
+            at.plot([], [], color=color, linewidth=series.thick, label=label)
             return
-        face = at.get_facecolor() if series.hollow else colour
+        face = at.get_facecolor() if series.hollow else color
         at.plot(
-            x, y, marker, color=colour, markerfacecolor=face, markeredgewidth=0.9, alpha=0.85, zorder=4,
+            x, y, marker, color=color, markerfacecolor=face, markeredgewidth=0.9, alpha=0.85, zorder=4,
             label=label,
         )  # fmt: skip
 
@@ -112,9 +112,9 @@ def _field(figure: Figure, at: Axes, field: Field) -> None:
     values = np.ma.masked_invalid(field.z)
     where = field.x, field.y, values
     norm = BoundaryNorm(field.levels, 256, extend="both")  # every step looks as large
-    colours = DIVERGING if field.diverging else ORDERED
+    colors = DIVERGING if field.diverging else ORDERED
     filled = at.contourf(
-        *where, levels=field.levels, cmap=colours, norm=norm, extend="both", alpha=0.9, zorder=0
+        *where, levels=field.levels, cmap=colors, norm=norm, extend="both", alpha=0.9, zorder=0
     )
     lines: dict[str, Any] = {"colors": [CONTOUR], "linestyles": "solid", "zorder": 1}
     at.contour(*where, levels=field.levels, linewidths=0.5, alpha=0.6, **lines)

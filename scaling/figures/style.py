@@ -44,8 +44,8 @@ def is_dark() -> bool:
 
 def of_kind(kind: int) -> Any:
     """Return the color of a kind; 0 is that of text."""
-    colours = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
-    return colours[(kind - 1) % len(colours)] if kind else ink()
+    colors = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
+    return colors[(kind - 1) % len(colors)] if kind else ink()
 
 
 def of_order(order: float) -> Any:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, named
 from scaling.costs.accounting import Accounting, accounting, training_effect
-from scaling.costs.scenarios import DESCRIPTIONS
+from scaling.costs.scenarios import scenario_title
 from scaling.errors import InputError
 from scaling.frontiers.crossover import Crossing, crossing, spans, spans_text
 from scaling.frontiers.search import Found, search
@@ -88,9 +88,7 @@ class Frontier:
     @property
     def findings(self) -> tuple[str, ...]:
         """Sentences of the headline."""
-        texts = [
-            f"{DESCRIPTIONS.get(name, name)}: {self._said(track)}." for name, track in self.tracks.items()
-        ]
+        texts = [f"{scenario_title(name)}: {self._crossovers(track)}." for name, track in self.tracks.items()]
         if self.law is None:
             texts = ["Direct training only: the calibration has no distillation law."]
         elif not texts:
@@ -102,10 +100,10 @@ class Frontier:
             texts[:-1] = [f"{UNKNOWN.capitalize()}."]
         elif beyond > TOO_FAR:
             far = spans(np.array(self.budgets), np.array(self.outside) > TOO_FAR)
-            texts.append(f"No verdict rests on what lies so far outside: {spans_text(far)}.")
+            texts.append(f"No verdict at {spans_text(far)}: too far outside the fitted runs.")
         return tuple(texts)
 
-    def _said(self, track: Track) -> str:
+    def _crossovers(self, track: Track) -> str:
         """Return crossovers of one scenario, and ranges of budgets to ignore."""
         events = {"direct training catches up": track.crossover, "distilling gets ahead": track.overtaking}
         found = sorted((each.at.value, event) for event, each in events.items() if each.at is not None)
@@ -119,7 +117,10 @@ class Frontier:
                 if at is not None
             ]
         if track.incredible:
-            texts.append(f"its losses are not credible at {spans_text(track.incredible)}")
+            texts.append(
+                f"at {spans_text(track.incredible)} the law predicts losses below those of unlimited data, "
+                "which are ignored"
+            )
         if track.refused:
             texts.append(
                 f"its teacher is better than any that the law was fitted to at {spans_text(track.refused)}"
@@ -174,7 +175,7 @@ class Frontier:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return header and cells, rounded for a person: the loss of every way at every budget."""
-        header = ["FLOPs", "direct training", *(DESCRIPTIONS.get(name, name) for name in self.tracks)]
+        header = ["FLOPs", "direct training", *(scenario_title(name) for name in self.tracks)]
         rows = [
             [
                 format_power(budget),

@@ -79,8 +79,8 @@ def search(question: Question, calibration: Calibration, costs: Array) -> Found:
 
 def _unpaid(costs: Array) -> Unpaid:
     return Unpaid(
-        f"budgets of {format_power(costs[0])} to {format_power(costs[-1])} FLOPs do not pay for this "
-        "student at two places: ask for larger ones, or loosen the constraints"
+        f"fewer than two of the budgets from {format_power(costs[0])} to {format_power(costs[-1])} FLOPs pay "
+        "for this student: ask for larger ones, or loosen the constraints"
     )
 
 

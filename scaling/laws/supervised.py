@@ -54,7 +54,7 @@ class SupervisedLaw:
 
         >>> law = SupervisedLaw(E=1.8, A=300.0, B=2000.0, alpha=0.35, beta=0.37)
         >>> float(law.loss(1e9, 20e9).round(4))
-        2.3137
+        2.3212
         """
         return np.asarray(self.E + np.exp(self.log_excess(N, D)), dtype=np.float64)
 

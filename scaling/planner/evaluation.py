@@ -16,7 +16,7 @@ from scaling.laws import EffectiveTokensLaw
 from scaling.planner.plan import Direct, Distillation, Interval, NearOptimal, Plan
 from scaling.planner.question import Question
 from scaling.planner.uncertainty import Comparison, Decisions, Judge
-from scaling.planner.warnings import cautions
+from scaling.planner.warnings import plan_warnings, weak_teacher
 from scaling.repeated_data import REPETITION_CONSTANT
 from scaling.units import format_number, format_power
 
@@ -85,7 +85,7 @@ class PlanBuilder:
             warnings=(
                 *calibration.provenance.warnings,
                 *warnings,
-                *cautions(
+                *plan_warnings(
                     calibration,
                     alone,
                     ways,
@@ -156,18 +156,19 @@ class PlanBuilder:
             near=of.near,
             refused=bool(found.refused[k]),
             floor=float(found.floor[k]),
-            warnings=self._doubts(of, found.kind, Ls),
+            warnings=self._weak_teacher(of, found.kind, Ls),
         )
 
-    def _doubts(self, of: Candidate, kind: str, Ls: float) -> tuple[str, ...]:
+    def _weak_teacher(self, of: Candidate, kind: str, Ls: float) -> tuple[str, ...]:
         if of.teacher_params >= of.student_params and of.teacher_loss <= Ls:
             return ()
         if isinstance(self.calibration.law(kind), EffectiveTokensLaw):
             return ()
-        return (
-            f"a teacher weaker than the student (fewer parameters, or a loss above the {Ls:.3f} it reaches "
-            f"alone): the {kind} law knows no student better than its teacher",
+        reason = (
+            "a teacher weaker than the student (fewer parameters, or a loss above the "
+            f"{Ls:.3f} it reaches alone)"
         )
+        return (weak_teacher(reason, kind),)
 
     def _teachers(self, scenarios: Sequence[Scenario]) -> list[str]:
         """Return the bounds within which the best teacher was sought, in sentences."""

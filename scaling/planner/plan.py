@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from scaling.costs.accounting import Accounting
-from scaling.costs.scenarios import DESCRIPTIONS
+from scaling.costs.scenarios import scenario_title
+from scaling.repeated_data import TOO_MANY_EPOCHS
 from scaling.to_plain import as_plain
 from scaling.units import format_number, format_power, format_times
 
@@ -24,10 +25,11 @@ FAR = 1.5
 """A variable outside the fitted region by more than this factor is reported."""
 TOO_FAR = 100.0
 """A variable outside the fitted region by more than this factor leaves no verdict."""
-WORN_OUT = 40.0
-"""Epochs beyond which repeated tokens are worth nothing more (Muennighoff et al. 2023)."""
 DISTIL, DIRECT, CLOSE = "distil", "train directly", "too close to call"
-UNKNOWN, ARTEFACT = "no answer, too far outside the fitted runs", "no answer, the loss is not credible"
+UNKNOWN, INCREDIBLE = (
+    "no answer, too far outside the fitted runs",
+    "no answer, the loss is not credible",
+)
 REFUSED = "no answer, the teacher is better than any that the law was fitted to"
 
 COLUMNS = (
@@ -172,7 +174,7 @@ class Distillation:
     @property
     def title(self) -> str:
         """The name, in words where it is a scenario."""
-        return DESCRIPTIONS.get(self.name, self.name)
+        return scenario_title(self.name)
 
     @property
     def credible(self) -> bool:
@@ -193,7 +195,7 @@ class Distillation:
     def verdict(self) -> str:
         """``distil``, ``train directly``, ``too close to call``, or why there is no answer."""
         if not self.answered:
-            return ARTEFACT if not self.credible else REFUSED if self.known else UNKNOWN
+            return INCREDIBLE if not self.credible else REFUSED if self.known else UNKNOWN
         if self.probability is None:
             if abs(self.gain.value) < NEGLIGIBLE:
                 return CLOSE
@@ -292,7 +294,7 @@ class Plan:
         if self.direct and self.direct[0].known:
             ways["direct training"] = self.direct[0].flops
         if not ways:
-            return f"No cheapest way to a loss of {self.target_loss:g}: none of them is known well enough."
+            return f"No cheapest way to a loss of {self.target_loss:g}: all lie too far from the fitted runs."
         best = min(ways, key=lambda name: ways[name])
         return f"Cheapest way to a loss of {self.target_loss:g}: {best}, {format_power(ways[best])} FLOPs."
 
@@ -307,7 +309,7 @@ class Plan:
             )
         tokens = [way.tokens for way in self.direct] + [way.tokens for way in self.distillations]
         epochs = self.epochs(max(tokens, default=0.0))
-        if epochs > WORN_OUT:
+        if epochs > TOO_MANY_EPOCHS:
             texts.append(
                 f"The data repeat up to {format_number(epochs)} times, far beyond what was measured."
             )

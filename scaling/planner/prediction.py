@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from scaling.laws import EffectiveTokensLaw
 from scaling.planner.plan import Estimate, beyond
 from scaling.planner.teacher_catalogue import check_teacher_loss
 from scaling.planner.uncertainty import Decisions, Judge, region_values
+from scaling.planner.warnings import weak_teacher
 from scaling.to_plain import as_plain
 from scaling.units import check_params, format_number, parse_quantity, parse_tokens
 
@@ -79,12 +81,23 @@ def predict(
     teacher_params: float | str | None = None,
     teacher_tokens: float | str | None = None,
 ) -> Prediction:
-    """Predict the student's loss alone, and with a teacher of known or predicted loss if one is given.
+    """Predict the student's loss alone, and with a teacher if one is given.
 
-    Sizes, tokens and the loss are numbers or texts such as ``300M``; tokens also ratios such as ``20:1``.
+    Quantities are numbers or texts such as ``300M``; tokens also ratios such as ``20:1``.
 
-    Raises :class:`~scaling.errors.InputError` where a teacher is half described, and for texts that are no
-    quantities.
+    Args:
+        calibration: The fitted laws: a calibration, the path of its file, or the name of a published set.
+        student_params: Non-embedding parameters.
+        student_tokens: Training tokens.
+        teacher_loss: Held-out cross-entropy of the teacher on the student's data, nats/token.
+        teacher_params: Parameters of the teacher; with its tokens they predict its loss if none is given.
+        teacher_tokens: Training tokens of the teacher.
+
+    Raises:
+        InputError: Where a teacher is half described, and for texts that are no quantities.
+
+    >>> print(predict(student_params="1B", student_tokens="20:1").losses["supervised"])
+    2.375 [2.358, 2.391]
     """
     calibration = named(calibration)
     student_params = _size(student_params, "student_params")
@@ -94,40 +107,16 @@ def predict(
         teacher_tokens = parse_tokens(teacher_tokens, teacher_params, "teacher_tokens")
     if teacher_loss is not None:
         teacher_loss = parse_quantity(teacher_loss, "teacher_loss", "")
+    elif (teacher_params is None) != (teacher_tokens is None):
+        raise InputError("describe the teacher by its loss, or by both its parameters and its tokens")
     judge = Judge(calibration)
     losses = {"supervised": judge.direct(student_params, student_tokens)}
-    alone = judge.alone(student_params, student_tokens)
     where = {"params": student_params, "tokens": student_tokens}
     warnings = list(calibration.provenance.warnings)
-    measured = teacher_loss is not None
-    if not measured and (teacher_params is None) != (teacher_tokens is None):
-        raise InputError("describe the teacher by its loss, or by both its parameters and its tokens")
-    if not calibration.distillation and (measured or teacher_params is not None):
-        calibration.law()  # says that there is none
-    if measured or teacher_params is not None:
-        N_T, D_T = teacher_params or np.nan, teacher_tokens or np.nan
-        L_T = teacher_loss if teacher_loss is not None else judge.alone(N_T, D_T)
-        if not measured:
-            losses["teacher"] = judge.direct(N_T, D_T)
-        given = (student_params, student_tokens, N_T, D_T, L_T, not measured, student_params, student_tokens)
-        if measured:
-            check_teacher_loss(calibration, L_T)
-        decisions = Decisions(*(np.array([value]) for value in given))
-        for kind, law in calibration.distillation.items():
-            if calibration.refuses(kind, L_T):
-                warnings.append(
-                    f"the {kind} law is not asked: the teacher's loss {L_T:.3f} is better than any it was "
-                    "fitted to, and left out of a fit such teachers are missed by 6 to 12 %"
-                )
-                continue
-            losses[kind] = judge.outcome(decisions, kind).estimate(0)
-            if alone < L_T and not isinstance(law, EffectiveTokensLaw):
-                warnings.append(
-                    f"the teacher's loss {L_T:.3f} is above the {alone:.3f} that the student reaches alone: "
-                    f"the {kind} law knows no student better than its teacher"
-                )
-        where = region_values(student_params, student_tokens, N_T, D_T, L_T, alone)
-    outside = calibration.region.outside(where, teacher_predicted=not measured)
+    if teacher_loss is not None or teacher_params is not None:
+        N_T, D_T = teacher_params or math.nan, teacher_tokens or math.nan
+        where = _taught(judge, student_params, student_tokens, N_T, D_T, teacher_loss, losses, warnings)
+    outside = calibration.region.outside(where, teacher_predicted=teacher_loss is None)
     if beyond(outside):
         warnings.append(f"extrapolated beyond the fitted runs: {beyond(outside)}")
     return Prediction(
@@ -141,6 +130,44 @@ def predict(
         outside=outside,
         warnings=tuple(warnings),
     )
+
+
+def _taught(
+    judge: Judge,
+    N_S: float,
+    D_S: float,
+    N_T: float,
+    D_T: float,
+    measured: float | None,
+    losses: dict[str, Estimate],
+    warnings: list[str],
+) -> dict[str, float]:
+    """Add the losses with a teacher, and warnings; return the distillation in the variables of a region.
+
+    ``measured`` is the teacher's loss, nats/token; ``None`` where it is predicted from its size and tokens.
+    """
+    calibration, alone = judge.calibration, judge.alone(N_S, D_S)
+    if not calibration.distillation:
+        calibration.law()  # says that there is none
+    if measured is None:
+        L_T = judge.alone(N_T, D_T)
+        losses["teacher"] = judge.direct(N_T, D_T)
+    else:
+        check_teacher_loss(calibration, L_T := measured)
+    given = (N_S, D_S, N_T, D_T, L_T, measured is None, N_S, D_S)
+    decisions = Decisions(*(np.array([value]) for value in given))
+    for kind, law in calibration.distillation.items():
+        if calibration.refuses(kind, L_T):
+            warnings.append(
+                f"the {kind} law is not asked: the teacher's loss {L_T:.3f} is better than any it was "
+                "fitted to, and left out of a fit such teachers are missed by 6 to 12 %"
+            )
+            continue
+        losses[kind] = judge.outcome(decisions, kind).estimate(0)
+        if alone < L_T and not isinstance(law, EffectiveTokensLaw):
+            reason = f"the teacher's loss {L_T:.3f} is above the {alone:.3f} that the student reaches alone"
+            warnings.append(weak_teacher(reason, kind))
+    return region_values(N_S, D_S, N_T, D_T, L_T, alone)
 
 
 def _size(value: float | str, what: str) -> float:

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from scaling.calibration.calibration import Calibration
-from scaling.planner.plan import WORN_OUT, Direct, Distillation, beyond
+from scaling.planner.plan import Direct, Distillation, beyond
+from scaling.repeated_data import MANY_EPOCHS, TOO_MANY_EPOCHS
 from scaling.units import format_number
 
 DISAGREEMENT = 0.01
 """nats/token; laws of one calibration that differ by more are reported."""
-REPEATED = 4.0
-"""Epochs up to which repeated tokens are worth nearly as much as new ones (Muennighoff et al. 2023)."""
 NOT_CREDIBLE = (
-    "the loss lies below the one that direct training of this size approaches with unlimited data: an "
-    "artefact of extrapolating the law, which no verdict rests on"
+    "the loss is below that of direct training of this size on unlimited data: an artifact of extrapolating "
+    "the law; there is no verdict"
 )
 
 
-def cautions(
+def weak_teacher(reason: str, kind: str) -> str:
+    """Return the warning that a law of this kind has no form for students better than their teacher."""
+    return f"{reason}: the {kind} law cannot represent a student that beats its teacher"
+
+
+def plan_warnings(
     calibration: Calibration,
     alone: Sequence[Direct],
     ways: Sequence[Distillation],
@@ -26,11 +30,11 @@ def cautions(
     teacher_unique_tokens: float,
 ) -> tuple[str, ...]:
     """Return warnings of extrapolation, repetition, disagreement of the laws, and of single ways."""
-    places = [("direct training", way.outside) for way in alone] + [(way.title, way.outside) for way in ways]
-    far = ((title, beyond(outside)) for title, outside in places)
+    outside = [("direct training", way.outside) for way in alone] + [(way.title, way.outside) for way in ways]
+    far = ((title, beyond(factors)) for title, factors in outside)
     seen = [("direct training", way.tokens) for way in alone] + [(way.title, way.tokens) for way in ways]
     taught = [(way.title, way.teacher_tokens or 0.0) for way in ways]
-    doubts = ((way.title, doubt) for way in ways for doubt in way.warnings)
+    own = ((way.title, warning) for way in ways for warning in way.warnings)
     return (
         *(
             f"extrapolated beyond the fitted runs, {line}"
@@ -40,26 +44,33 @@ def cautions(
         *_once(_repetitions("the teacher's", taught, teacher_unique_tokens)),
         *_disagreements(calibration, ways),
         *_beyond_law(calibration, ways),
-        *_once(doubts),
+        *_once(own),
         *_once((way.title, NOT_CREDIBLE) for way in ways if not way.credible),
     )
 
 
-def _once(said: Iterable[tuple[str, str]]) -> list[str]:
+def _once(warnings: Iterable[tuple[str, str]]) -> list[str]:
     """Return ``warning: titles`` for every warning."""
     titles: dict[str, list[str]] = {}
-    for title, doubt in said:
-        titles.setdefault(doubt, []).append(title)
-    return [f"{doubt}: {'; '.join(dict.fromkeys(each))}" for doubt, each in titles.items()]
+    for title, warning in warnings:
+        titles.setdefault(warning, []).append(title)
+    return [f"{warning}: {'; '.join(dict.fromkeys(each))}" for warning, each in titles.items()]
 
 
 def _repetitions(whose: str, seen: Sequence[tuple[str, float]], unique: float) -> Iterable[tuple[str, str]]:
     for title, tokens in seen:
         epochs = tokens / unique
-        if epochs > REPEATED:
-            limit, worth = (WORN_OUT, "nothing") if epochs > WORN_OUT else (REPEATED, "clearly less")
-            doubt = f"more than {limit:.0f} epochs of {whose} data, where another one is worth {worth}"
-            yield f"{title} ({format_number(epochs)})", doubt
+        name = f"{title} ({format_number(epochs)})"
+        if epochs > TOO_MANY_EPOCHS:
+            yield (
+                name,
+                f"more than {TOO_MANY_EPOCHS:.0f} epochs of {whose} data: another is worth nothing",
+            )
+        elif epochs > MANY_EPOCHS:
+            yield (
+                name,
+                f"more than {MANY_EPOCHS:.0f} epochs of {whose} data: another is worth clearly less",
+            )
 
 
 def _disagreements(calibration: Calibration, ways: Sequence[Distillation]) -> list[str]:

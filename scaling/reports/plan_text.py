@@ -9,7 +9,7 @@ from dataclasses import fields
 from scaling.calibration.calibration import SUPERVISED, Calibration
 from scaling.costs.accounting import accounting
 from scaling.costs.hardware import Hardware
-from scaling.costs.scenarios import DESCRIPTIONS
+from scaling.costs.scenarios import SCENARIOS, scenario_title
 from scaling.laws import DistillationLaw, SupervisedLaw, coefficients
 from scaling.planner.plan import Direct, Distillation, Plan
 from scaling.units import format_number, format_power
@@ -104,7 +104,7 @@ def notes(plan: Plan) -> list[str]:
     lines = [f"~ {way.title}: {text}" for way in plan.distillations if (text := _decisions(way))]
     lines += near_optimal_notes(plan)
     for name, floor in plan.unreachable.items():
-        lines.append(f"! {DESCRIPTIONS.get(name, name)}: stops at a loss of {floor:.3f}, above the target")
+        lines.append(f"! {scenario_title(name)}: reaches a loss of {floor:.3f} at best, above the target")
     lines += [f"! {warning}" for warning in plan.warnings]
     return lines + [f"- {text}" for text in (*_scenario_names(plan), *plan.assumptions)]
 
@@ -132,7 +132,7 @@ def near_optimal_notes(plan: Plan) -> list[str]:
 
 def _scenario_names(plan: Plan) -> list[str]:
     """Return what to type for the scenarios of a plan, in one sentence or none."""
-    named = [f"{way.name} ({way.title})" for way in plan.distillations if way.name in DESCRIPTIONS]
+    named = [f"{way.name} ({way.title})" for way in plan.distillations if way.name in SCENARIOS]
     return [f"Scenarios: {', '.join(named)}."] if named else []
 
 
@@ -148,7 +148,7 @@ def _decisions(way: Distillation) -> str:
     texts = [
         f"{name.replace('_', ' ')} {low} to {high}" for name, (low, high) in spans.items() if low != high
     ]
-    return f"90 % of the draws would choose {', '.join(texts)}" if texts else ""
+    return f"90 % intervals of the decisions: {', '.join(texts)}" if texts else ""
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

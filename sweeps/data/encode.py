@@ -29,6 +29,8 @@ def append_tokens(
     Ids have 16 bits if the vocabulary allows, else 32. The result does not depend on ``processes``, by
     default the number of usable cores, or less for little text.
     """
+    from scaling.machine import usable_cores  # not at the top: the children need none of it, and start sooner
+
     sizes = np.cumsum([len(text) for text in documents])
     wanted = processes or min(usable_cores(), 1 + int(sizes[-1]) // BYTES_PER_PROCESS)
     ends = np.searchsorted(sizes, np.linspace(0, sizes[-1], wanted + 1)[1:]) + 1
@@ -51,11 +53,6 @@ def encode(tokenizer: Path, end_of_text: int, documents: list[str]) -> bytes:
         ids = model.encode(text, add_special_tokens=False).ids
         pieces.append(np.array([*ids, end_of_text], dtype=dtype).tobytes())
     return b"".join(pieces)
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _bytes_per_id(tokenizer: Tokenizer) -> int:

@@ -14,11 +14,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scaling.costs.flops import ModelShape
 from scaling.costs.hardware import Hardware
+from scaling.machine import cpuinfo_line
 from sweeps.dag.expand import Dag, Step
 from sweeps.dag.kind import StepKind
 from sweeps.dag.ladder import shape_for
@@ -265,9 +265,7 @@ def measured_throughput(step: Step, heldout_tokens: int) -> Throughput:
 
 
 def _machine_key(step: Step) -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    model = next((line for line in lines if line.startswith("model name")), platform.processor())
+    model = cpuinfo_line("model name") or platform.processor()
     what = [model, version("torch"), step.shape.vocab, step.shape.context, step.training.batch_tokens]
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scaling.planner.warnings import REPEATED
+from scaling.repeated_data import MANY_EPOCHS
 from sweeps.dag.expand import Step
 from sweeps.data import TokenizedCorpus
 from sweeps.data.splits import ERROR_TIMES_ROOT_TOKENS, TARGET_STANDARD_ERROR, standard_error
@@ -41,12 +41,12 @@ def epoch_warnings(seen: Iterable[float]) -> list[str]:
     repeated = [number for number in seen if number > 1]
     if not repeated:
         return []
-    many = sum(number > REPEATED for number in repeated)
+    many = sum(number > MANY_EPOCHS for number in repeated)
     text = f"{len(repeated)} runs see their text more than once, at most {max(repeated):.1f} times"
     if not many:
-        return [f"{text}: up to {REPEATED:g} is nearly as good as new text"]
+        return [f"{text}: up to {MANY_EPOCHS:g} is nearly as good as new text"]
     return [
-        f"! {text}; {many} more than {REPEATED:g} times, which biases a law: use more text or fewer tokens"
+        f"! {text}; {many} more than {MANY_EPOCHS:g} times, which biases a law: use more text or fewer tokens"
     ]
 
 

@@ -7,9 +7,10 @@ import os
 import platform
 import sys
 import time
-from pathlib import Path
 
 import torch
+
+from scaling.machine import cpuinfo_line
 
 INSTRUCTION_VARIABLES = (
     "ATEN_CPU_CAPABILITY",
@@ -28,10 +29,8 @@ def device() -> torch.device:
 
 def processor() -> str:
     """Return the model of the processor, and of the accelerator if there is one."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    own = next(named, platform.processor() or platform.machine())
+    line = cpuinfo_line("model name")
+    own = line.partition(":")[2].strip() if line else platform.processor() or platform.machine()
     return f"{own} + {torch.cuda.get_device_name()}" if device().type == "cuda" else own
 
 
@@ -40,9 +39,7 @@ def instruction_sets() -> str:
 
     The name of a processor does not determine them: virtual machines give several generations one name.
     """
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    flags = cpuinfo_line("flags", "Features") or ""
     return " ".join(
         [*sorted(flags.split()), *(f"{name}={os.environ.get(name, '')}" for name in INSTRUCTION_VARIABLES)]
     )

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distlaw.cores import usable_cores
 from distlaw.number_options import count_from
 from scaling.errors import InputError
+from scaling.machine import usable_cores
+from scaling.repeated_data import MANY_EPOCHS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,8 +28,6 @@ SHOWN = 100
 """Steps that a plan prints one by one."""
 SHOWN_OVERFULL = 3
 """Steps that do not fit, told one by one."""
-MANY_EPOCHS = 4
-"""Up to here repeated text is nearly as good as new (Muennighoff et al. 2023)."""
 FAR_FROM_ASKED = 0.15
 HOUR = 3600.0
 

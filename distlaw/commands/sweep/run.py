@@ -19,9 +19,9 @@ from distlaw.commands.sweep.plan import (
     refuse_above_caps,
     schema,
 )
-from distlaw.cores import usable_cores
 from distlaw.tables import echo_left_out
 from scaling.errors import InputError
+from scaling.machine import usable_cores
 
 if TYPE_CHECKING:
     import pandas as pd

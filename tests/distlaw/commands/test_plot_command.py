@@ -51,7 +51,7 @@ def test_every_kind_is_in_the_help() -> None:
     [
         (("scenery",), "no figure 'scenery'; there are teacher-loss, .* figure-N, law, .* timeline"),
         (("figure-5",), "no figure 5 of the paper"),
-        (("near", "--ratios", "20"), "near heeds students, budgets, scenarios, not ratios"),
+        (("near", "--ratios", "20"), "near takes students, budgets, scenarios, not ratios"),
         (("near", "--coordinate", "ln k"), "--coordinate: does not go with near"),
         (("near", "nobody"), "no calibration 'nobody'"),
         (("near", "--scenario", "free"), "unknown scenario 'free'"),

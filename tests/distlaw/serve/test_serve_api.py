@@ -23,7 +23,6 @@ from typer.testing import CliRunner
 
 from distlaw.cli import app as commands
 from distlaw.commands.serve import serve
-from distlaw.options import plain
 from distlaw.serve import connections
 from distlaw.serve.answers import PlanAnswer, thinned
 from distlaw.serve.limits import Hosts, Limits
@@ -31,6 +30,7 @@ from distlaw.serve.memory import Memory, request_key
 from distlaw.serve.workers import Busy, Workers
 from scaling import Calibration, InputError, Question, frontier, hardware, plan, predict, published
 from scaling.planner.teacher_catalogue import parse_catalogue
+from scaling.to_plain import nan_to_none
 
 B100 = "busbridge2025-figure1-runs"
 FEW = thinned(Calibration.load(B100), 20)
@@ -40,7 +40,7 @@ CATALOGUE = "name,params,loss,tokens\nsmall,1B,2.35,\nlarge,8B,,2T\n"
 
 def same(answer):
     """As it comes back from JSON."""
-    return json.loads(json.dumps(plain(answer.to_dict())))
+    return json.loads(json.dumps(nan_to_none(answer.to_dict())))
 
 
 PLANS = {

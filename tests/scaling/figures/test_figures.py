@@ -210,7 +210,7 @@ def test_the_papers_figures_are_of_known_kinds_and_ask_what_these_heed(number):
 
 def test_wrong_wishes_are_refused_by_name():
     for call, message in (
-        (lambda: chart("near", asked(ratios=(3.0,))), "near heeds students, budgets, scenarios, not ratios"),
+        (lambda: chart("near", asked(ratios=(3.0,))), "near takes students, budgets, scenarios, not ratios"),
         (lambda: chart("scenery", asked()), "no figure 'scenery'; there are teacher-loss"),
         (lambda: paper.figure(5, asked()), "no figure 5 of the paper; there are 1, 2, 3, 4, 6"),
         (lambda: chart("shares", asked(scenarios=(BOTH, INFERENCE))), "shows one scenario"),

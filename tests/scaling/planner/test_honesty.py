@@ -81,7 +81,7 @@ def test_a_loss_below_the_floor_is_not_a_verdict():
     assert {way.verdict for way in answer.distillations} == {"no answer, the loss is not credible"}
     assert {way.probability for way in answer.distillations} == {None}
     assert "P(" not in answer.headline
-    assert any("artefact" in warning for warning in answer.warnings)
+    assert any("artifact" in warning for warning in answer.warnings)
 
 
 def test_far_outside_the_fitted_runs_there_is_no_verdict():
