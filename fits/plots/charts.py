@@ -13,7 +13,7 @@ from scipy.stats import chi2, norm
 from fits.checks.design import distinct_levels
 from fits.estimation.profile_likelihood import Profile
 from scaling.figures.chart import Array, Axis, Chart, Mark, Panel, Series, orders
-from scaling.figures.labels import AXES, said
+from scaling.figures.labels import AXES, phrase
 
 if TYPE_CHECKING:
     from fits.fitting import Fit
@@ -41,7 +41,7 @@ def law_chart(fit: Fit, kind: str) -> Chart:
             low, high = np.quantile(distilled.loss(own, tokens, grid, supervised), BAND, axis=0)
             lines.append(
                 Series(
-                    label=said("student_tokens", tokens), x=grid, low=low, high=high, order=order,
+                    label=phrase("student_tokens", tokens), x=grid, low=low, high=high, order=order,
                     y=fit.distillation[kind].loss(own, tokens, grid, fit.supervised),
                     points=(L_T[cell], L_S[cell]),
                 )
@@ -51,7 +51,7 @@ def law_chart(fit: Fit, kind: str) -> Chart:
         diagonal = Series(label="student = teacher", x=grid, y=grid, dash=":")
         panels.append(
             Panel(
-                title=said("student_params", size),
+                title=phrase("student_params", size),
                 x=AXES["teacher_loss"],
                 y=replace(AXES["loss"], limits=(seen.min() - margin, seen.max() + margin)),
                 series=(*lines, diagonal),
@@ -92,7 +92,13 @@ def isoflop_chart(fit: Fit, budgets: int = 5) -> Chart:
         y = fit.supervised.loss(grid, C / (6 * grid))
         lines.append(
             Series(
-                label=said("budget", C), x=grid, y=y, low=low, high=high, order=order, points=(N[mine], moved)
+                label=phrase("budget", C),
+                x=grid,
+                y=y,
+                low=low,
+                high=high,
+                order=order,
+                points=(N[mine], moved),
             )
         )
     best = [int(np.argmin(line.y)) for line in lines]

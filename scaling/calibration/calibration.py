@@ -50,7 +50,7 @@ ANY_SIGN, MAY_VANISH = ("c0",), ("E", "eps")
 """Coefficients that need not be positive."""
 
 WEIGHT_TOLERANCE = 1e-6
-"""By how much the sum of the laws' weights may differ from 1."""
+"""Tolerance of the sum of the laws' weights around 1."""
 
 BETTER_TEACHER = 0.99
 """A teacher is better than any fitted if its loss is less than this share of the lowest of them."""
@@ -86,7 +86,7 @@ class Calibration:
     """Name in plans."""
     supervised: SupervisedLaw
     distillation: Mapping[str, DistillationLaw]
-    """By kind (the keys of ``LAWS``); empty for a calibration of supervised training alone."""
+    """Distillation laws by kind (keys of ``LAWS``); empty for a calibration of supervised training alone."""
     default: str | None = None
     """The kind to use unless asked; the first one if not given."""
     draws: Draws = field(default_factory=dict, repr=False)
@@ -100,7 +100,7 @@ class Calibration:
     residual_sd: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation of observed minus predicted loss, nats/token, by law (``supervised`` or a kind)."""
     architecture: Architecture = field(default_factory=Architecture)
-    """With which its FLOPs are counted."""
+    """Architecture that its FLOPs are counted with."""
     provenance: Provenance
 
     def __post_init__(self) -> None:

@@ -82,5 +82,5 @@ def read_draws(content: object, where: str) -> Draws:
 
 def _fixed(values: list[float]) -> NDArray[np.float64]:
     array = np.array(values, dtype=np.float64)
-    array.flags.writeable = False  # whoever loads a published calibration has the same one
+    array.flags.writeable = False  # a published calibration is loaded once and shared
     return array

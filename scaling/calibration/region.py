@@ -32,14 +32,14 @@ class Region:
     runs: Mapping[str, int] = field(default_factory=dict)
     """Number of fitted runs by kind: ``supervised``, ``distillation``."""
     note: str = ""
-    """What is known beyond it, in words that can be printed."""
+    """Findings beyond it, in words that can be printed."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON; no note if there is none."""
         return {name: value for name, value in asdict(self).items() if name != "note" or value}
 
     def outside(self, values: Mapping[str, float], *, teacher_predicted: bool = False) -> dict[str, float]:
-        """By how many times each value lies outside its range; 1 is inside, unknown ranges are left out.
+        """Return the factor by which each value lies outside its range: 1 inside; none for unknown ranges.
 
         A teacher whose loss is predicted by the supervised law must also lie within that law's runs.
         """

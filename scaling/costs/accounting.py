@@ -37,13 +37,15 @@ class Accounting:
     def __str__(self) -> str:
         if self.rule == "6nd":
             return "FLOPs are 6ND; attention and vocabulary are not counted"
-        said = {name: f"{title} {getattr(self, name):g}" for name, title in COUNTED.items()}
+        values = {name: f"{title} {getattr(self, name):g}" for name, title in COUNTED.items()}
         origins = {name: self._origin(name) for name in COUNTED}
         if len(set(origins.values())) > 1:
-            texts = [f"{said[name]} ({origin})" if origin else said[name] for name, origin in origins.items()]
+            texts = [
+                f"{values[name]} ({origin})" if origin else values[name] for name, origin in origins.items()
+            ]
             return f"FLOPs follow F(N) with {', '.join(texts)}"
         common = origins["vocab"] and f" (all {origins['vocab']})"
-        return f"FLOPs follow F(N) with {', '.join(said.values())}{common}"
+        return f"FLOPs follow F(N) with {', '.join(values.values())}{common}"
 
     def _origin(self, name: str) -> str:
         origin = self.origins.get(name, "")
@@ -105,9 +107,9 @@ def extremes(
 
 def assumption_text(counted: Accounting, names: Sequence[str]) -> str:
     """Return the assumed numbers and their ranges in words: the beginning of ``effect``."""
-    said = [f"{COUNTED[name]} {getattr(counted, name):g}" for name in names]
+    texts = [f"{COUNTED[name]} {getattr(counted, name):g}" for name in names]
     spans = [f"{COUNTED[name]} {PLAUSIBLE[name][0]:g} to {PLAUSIBLE[name][1]:g}" for name in names]
-    return f"Assumed for the FLOPs, as nothing says otherwise: {', '.join(said)}. Over {', '.join(spans)}"
+    return f"Assumed for the FLOPs, as nothing says otherwise: {', '.join(texts)}. Over {', '.join(spans)}"
 
 
 def training_effect(counted: Accounting, architecture: Architecture, params: float) -> str:

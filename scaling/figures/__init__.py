@@ -27,18 +27,18 @@ def draw(
     calibration: Calibration | str | Path = DEFAULT_CALIBRATION,
     *,
     dark: bool = False,
-    **asked: Any,
+    **options: Any,
 ) -> Figure:
     """Draw a figure of a kind of :data:`scaling.figures.registry.KINDS`, or by its number in the paper.
 
-    ``asked`` are fields of :class:`scaling.figures.registry.Asked`: students, teachers, tokens, ratios,
-    budgets, scenarios, law.
+    ``options`` are fields of :class:`scaling.figures.registry.FigureOptions`: students, teachers, tokens,
+    ratios, budgets, scenarios, law.
 
     Raises:
         InputError: For an unknown kind or number, or for settings it does not take.
     """
     from scaling.figures import paper, render
-    from scaling.figures.registry import Asked, chart
+    from scaling.figures.registry import FigureOptions, chart
 
-    wish = Asked(calibration=named(calibration), **asked)
-    return render.draw(paper.figure(kind, wish) if isinstance(kind, int) else chart(kind, wish), dark)
+    wanted = FigureOptions(calibration=named(calibration), **options)
+    return render.draw(paper.figure(kind, wanted) if isinstance(kind, int) else chart(kind, wanted), dark)

@@ -34,7 +34,7 @@ class Series:
     """A line with its 90 % band, and points in the same color."""
 
     label: str = ""
-    """For the legend; left out of it if empty."""
+    """Text in the legend; left out of it if empty."""
     x: Array = field(default_factory=lambda: NOTHING)
     y: Array = field(default_factory=lambda: NOTHING)
     low: Array | None = None

@@ -16,14 +16,14 @@ DPI, NOTEBOOK_DPI = 160, 72
 
 
 class Figure(figure.Figure):
-    """As Matplotlib's, rendered as PNG where the last line of a cell is one, and written in its own style."""
+    """Matplotlib figure that a notebook shows as PNG and that is written in its own style."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.dark = is_dark()
 
     def savefig(self, *arguments: Any, **options: Any) -> None:
-        """As Matplotlib's; what is only made while drawing, ticks for example, has the figure's style too."""
+        """Save the figure; parts made while drawing, such as ticks, have its style too."""
         with style(self.dark):
             super().savefig(*arguments, **options)
 

@@ -16,7 +16,7 @@ from scaling.calibration.calibration import Calibration
 from scaling.costs.scenarios import SCENARIOS, Scenario, scenario_title
 from scaling.errors import InputError
 from scaling.figures.chart import Array, Chart, Mark, Panel, Series
-from scaling.figures.labels import AXES, said
+from scaling.figures.labels import AXES, phrase
 from scaling.frontiers.frontier import Frontier, frontier
 from scaling.planner.plan import FAR, TOO_FAR, Estimate
 from scaling.planner.question import Question
@@ -34,7 +34,7 @@ def over_scenarios(
     found = [_frontier(calibration, scenarios, size, budgets, law) for size in sizes]
     return Chart(
         panels=tuple(
-            replace(frontier_panel(each), title=said("student_params", size))
+            replace(frontier_panel(each), title=phrase("student_params", size))
             for each, size in zip(found, sizes, strict=True)
         ),
         title=f"{calibration.name}, {found[0].law} law",
@@ -45,7 +45,7 @@ def over_scenarios(
 def frontier_chart(found: Frontier) -> Chart:
     """Return the loss over compute for direct training and every scenario."""
     sizes = {size for track in found.tracks.values() for size in track.student_params}
-    student = said("student_params", sizes.pop()) if len(sizes) == 1 else "students of the best size"
+    student = phrase("student_params", sizes.pop()) if len(sizes) == 1 else "students of the best size"
     return Chart(
         panels=(frontier_panel(found),),
         title=f"{student}, {found.calibration}, {found.law} law",

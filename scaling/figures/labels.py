@@ -23,7 +23,7 @@ AXES = {
     "tokens_ratio": Axis(label="tokens, times those of direct training", log=True, sizes=True),
 }
 
-_SAID = {
+_PHRASES = {
     "student_params": "{} student",
     "student_tokens": "{} tokens",
     "student_ratio": "{} tokens per parameter",
@@ -37,7 +37,7 @@ _SAID = {
 }
 
 
-def said(name: str, value: float) -> str:
+def phrase(name: str, value: float) -> str:
     """Return a value of a variable in words: ``300M student``."""
     power = name in ("budget", "student_compute", "teacher_compute")
-    return _SAID[name].format(format_power(value, 2) if power else format_number(value, 3))
+    return _PHRASES[name].format(format_power(value, 2) if power else format_number(value, 3))

@@ -75,7 +75,7 @@ def _tokens(who: str, params: Array, of: Mapping[str, Array], architecture: Arch
 
 def near_runs(calibration: Calibration, at: LawInputs) -> Mask:
     """Return where inputs lie in the fitted region, or at most ``FAR`` times beyond it on any variable."""
-    with np.errstate(invalid="ignore"):  # where a budget does not reach, nothing is known
+    with np.errstate(invalid="ignore"):  # nan where the budget does not reach
         alone = calibration.supervised.loss(at.student_params, at.student_tokens)
     values = {**at._asdict(), "teacher_loss_ratio": at.teacher_loss / alone}
     found = np.ones(np.broadcast_shapes(*(np.shape(each) for each in values.values())), dtype=bool)

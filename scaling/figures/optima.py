@@ -13,7 +13,7 @@ from scaling.calibration.calibration import Calibration
 from scaling.costs.scenarios import Scenario
 from scaling.figures.chart import Array, Chart, Field, Mark, Panel, Series, orders
 from scaling.figures.decisions import BAND_DRAWS, PARTS, decide, redecided
-from scaling.figures.labels import AXES, said
+from scaling.figures.labels import AXES, phrase
 from scaling.figures.law_inputs import law_inputs, near_runs
 from scaling.figures.slices import BAND, BAND_NOTE, HATCH_NOTE, contour_levels, loss
 from scaling.laws import SupervisedLaw
@@ -44,7 +44,7 @@ def over_budgets(
             low, high = _band(drawn, name)
             lines.append(
                 Series(
-                    label=said("student_params", size), x=budgets, y=getattr(found.optima, name),
+                    label=phrase("student_params", size), x=budgets, y=getattr(found.optima, name),
                     low=low, high=high, known=found.known, order=order,
                 )
             )  # fmt: skip
@@ -81,7 +81,7 @@ def by_scenario(
             alone = budgets / calibration.architecture.training_flops(size, 1.0)
             lines.append(Series(label="direct training", x=budgets, y=alone, dash="--"))
         panels.append(
-            Panel(title=said("student_params", size), x=AXES["budget"], y=AXES[name], series=tuple(lines))
+            Panel(title=phrase("student_params", size), x=AXES["budget"], y=AXES[name], series=tuple(lines))
         )
     return Chart(
         panels=tuple(panels), title=f"Optimal {name.replace('_', ' ')} ({calibration.name})", note=BAND_NOTE
@@ -132,7 +132,7 @@ def shares_over_budgets(
             )  # fmt: skip
         share = replace(AXES["loss"], label="share of the compute", limits=(0.0, 1.0))
         panels.append(
-            Panel(title=said("student_params", size), x=AXES["budget"], y=share, series=tuple(lines))
+            Panel(title=phrase("student_params", size), x=AXES["budget"], y=share, series=tuple(lines))
         )
     return Chart(
         panels=tuple(panels),
@@ -232,8 +232,8 @@ def _multiples(
         bands = [_at_goals(goal, drawn.loss, each) for each in times]
     compute, tokens = (
         Series(
-            label=said("student_params", size), x=goal, y=np.where(y > LEAST, y, np.nan), low=low, high=high,
-            known=found.known, order=order,
+            label=phrase("student_params", size), x=goal, y=np.where(y > LEAST, y, np.nan),
+            low=low, high=high, known=found.known, order=order,
         )
         for y, (low, high) in zip(points, bands, strict=True)
     )  # fmt: skip
@@ -294,6 +294,6 @@ def near_optimum(
     )  # fmt: skip
     return Chart(
         panels=(panel,),
-        title=f"{said('student_params', size)}, {said('budget', budget)}, {scenario.title}",
+        title=f"{phrase('student_params', size)}, {phrase('budget', budget)}, {scenario.title}",
         note=f"{calibration.name}; blank: beyond the budget; {HATCH_NOTE}",
     )

@@ -11,7 +11,7 @@ from typing import Any
 from scaling.costs.scenarios import BEST_CASE, BOTH, INFERENCE, PRETRAINING, SCENARIOS
 from scaling.errors import InputError
 from scaling.figures.chart import Chart
-from scaling.figures.registry import Asked, chart
+from scaling.figures.registry import FigureOptions, chart
 
 ISOFLOPS = (3e19, 1e20, 3e20, 1e21)
 TEACHERS = (546e6, 975e6, 1.82e9, 2.72e9, 4.82e9, 7.75e9)
@@ -71,8 +71,8 @@ of other models.
 """
 
 
-def figure(number: int, asked: Asked) -> Chart:
-    """Return the figure of this number, with what is ``asked`` in place of the paper's settings.
+def figure(number: int, opts: FigureOptions) -> Chart:
+    """Return the figure of this number, with what is ``opts`` in place of the paper's settings.
 
     Raises:
         InputError: for a number that is not there.
@@ -81,5 +81,5 @@ def figure(number: int, asked: Asked) -> Chart:
         known = ", ".join(map(str, FIGURES))
         raise InputError(f"no figure {number} of the paper; there are {known}, and others by kind")
     kind, settings = FIGURES[number]
-    own = {name: value for name, value in settings.items() if not getattr(asked, name)}
-    return chart(kind, replace(asked, **own))
+    own = {name: value for name, value in settings.items() if not getattr(opts, name)}
+    return chart(kind, replace(opts, **own))

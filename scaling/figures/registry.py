@@ -18,7 +18,7 @@ from scaling.costs.scenarios import BOTH, INFERENCE, SCENARIOS, Scenario
 from scaling.errors import InputError
 from scaling.figures import frontier, optima
 from scaling.figures.chart import Array, Chart
-from scaling.figures.labels import said
+from scaling.figures.labels import phrase
 from scaling.figures.slices import plane, section
 
 POINTS, SIDE, BUDGETS = 120, 60, 25
@@ -28,7 +28,7 @@ RATIO = 20.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class FigureOptions:
     """Settings of a figure; those that are empty follow from the calibration."""
 
     calibration: Calibration
@@ -90,7 +90,7 @@ class Asked:
         low, high = self._budgets()
         return self.budgets or _spread(((low**3 * high) ** 0.25, (low * high**3) ** 0.25), count)
 
-    def scenario(self, unasked: Scenario = BOTH) -> Scenario:
+    def scenario(self, default: Scenario = BOTH) -> Scenario:
         """Return the one scenario of a figure that shows one.
 
         Raises:
@@ -98,7 +98,7 @@ class Asked:
         """
         if len(self.scenarios) > 1:
             raise InputError("this figure shows one scenario: name one")
-        return self.scenarios[0] if self.scenarios else unasked
+        return self.scenarios[0] if self.scenarios else default
 
     def _students(self) -> Range:
         region = self.calibration.region
@@ -143,100 +143,100 @@ class Kind:
     """One kind of figure."""
 
     words: str
-    chart: Callable[[Asked], Chart]
+    chart: Callable[[FigureOptions], Chart]
     takes: tuple[str, ...]
-    """The fields of :class:`Asked` that it takes, beside the calibration and the law."""
+    """The fields of :class:`FigureOptions` that it takes, beside the calibration and the law."""
 
 
-def _teacher_loss(asked: Asked) -> Chart:
-    lines: Any = ("student_ratio", asked.ratios) if asked.ratios else ("student_tokens", asked.token_levels())
-    panels = ("student_params", asked.sizes(3))
-    return section(asked.calibration, "teacher_loss", asked.loss_axis(), lines, panels, law=asked.law)
+def _teacher_loss(opts: FigureOptions) -> Chart:
+    lines: Any = ("student_ratio", opts.ratios) if opts.ratios else ("student_tokens", opts.token_levels())
+    panels = ("student_params", opts.sizes(3))
+    return section(opts.calibration, "teacher_loss", opts.loss_axis(), lines, panels, law=opts.law)
 
 
-def _student_isoflop(asked: Asked) -> Chart:
+def _student_isoflop(opts: FigureOptions) -> Chart:
     return section(
-        asked.calibration, "student_params", asked.size_axis(), ("student_compute", asked.budget_levels()),
-        ("teacher_params", asked.teacher_levels(3)), {"teacher_ratio": RATIO}, asked.law,
+        opts.calibration, "student_params", opts.size_axis(), ("student_compute", opts.budget_levels()),
+        ("teacher_params", opts.teacher_levels(3)), {"teacher_ratio": RATIO}, opts.law,
     )  # fmt: skip
 
 
-def _teacher_isoflop(asked: Asked) -> Chart:
+def _teacher_isoflop(opts: FigureOptions) -> Chart:
     return section(
-        asked.calibration, "teacher_params", asked.teacher_axis(), ("teacher_compute", asked.budget_levels()),
-        ("student_params", asked.sizes(3)), {"student_ratio": RATIO}, asked.law,
+        opts.calibration, "teacher_params", opts.teacher_axis(), ("teacher_compute", opts.budget_levels()),
+        ("student_params", opts.sizes(3)), {"student_ratio": RATIO}, opts.law,
     )  # fmt: skip
 
 
-def _capacity_gap(asked: Asked) -> Chart:
+def _capacity_gap(opts: FigureOptions) -> Chart:
     return section(
-        asked.calibration, "teacher_params", asked.teacher_axis(),
-        ("student_ratio", asked.ratios or (20.0, 40.0, 80.0, 160.0, 320.0)),
-        ("student_params", asked.sizes(3)), {"teacher_ratio": RATIO}, asked.law,
+        opts.calibration, "teacher_params", opts.teacher_axis(),
+        ("student_ratio", opts.ratios or (20.0, 40.0, 80.0, 160.0, 320.0)),
+        ("student_params", opts.sizes(3)), {"teacher_ratio": RATIO}, opts.law,
     )  # fmt: skip
 
 
-def _gain(asked: Asked) -> Chart:
+def _gain(opts: FigureOptions) -> Chart:
     return plane(
-        asked.calibration, "student_tokens", asked.token_axis(), "student_params", asked.size_axis(),
-        ("teacher_params", asked.teacher_levels()), {"teacher_ratio": RATIO}, asked.law, "gain",
+        opts.calibration, "student_tokens", opts.token_axis(), "student_params", opts.size_axis(),
+        ("teacher_params", opts.teacher_levels()), {"teacher_ratio": RATIO}, opts.law, "gain",
     )  # fmt: skip
 
 
-def _gain_by_compute(asked: Asked) -> Chart:
+def _gain_by_compute(opts: FigureOptions) -> Chart:
     return plane(
-        asked.calibration, "student_compute", asked.budget_axis(SIDE), "student_params", asked.size_axis(),
-        ("teacher_params", asked.teacher_levels()), {"teacher_ratio": RATIO}, asked.law, "gain",
+        opts.calibration, "student_compute", opts.budget_axis(SIDE), "student_params", opts.size_axis(),
+        ("teacher_params", opts.teacher_levels()), {"teacher_ratio": RATIO}, opts.law, "gain",
     )  # fmt: skip
 
 
-def _gain_by_teacher(asked: Asked) -> Chart:
+def _gain_by_teacher(opts: FigureOptions) -> Chart:
     return plane(
-        asked.calibration, "teacher_compute", asked.budget_axis(SIDE), "teacher_params",
-        asked.teacher_axis(SIDE), ("student_params", asked.sizes()), {"student_ratio": RATIO}, asked.law,
+        opts.calibration, "teacher_compute", opts.budget_axis(SIDE), "teacher_params",
+        opts.teacher_axis(SIDE), ("student_params", opts.sizes()), {"student_ratio": RATIO}, opts.law,
         "gain",
     )  # fmt: skip
 
 
-def _best_teacher_by_size(asked: Asked) -> Chart:
+def _best_teacher_by_size(opts: FigureOptions) -> Chart:
     return plane(
-        asked.calibration, "student_params", asked.size_axis(), "teacher_loss", asked.loss_axis(SIDE),
-        ("student_tokens", asked.token_levels()), law=asked.law, ridge=True,
+        opts.calibration, "student_params", opts.size_axis(), "teacher_loss", opts.loss_axis(SIDE),
+        ("student_tokens", opts.token_levels()), law=opts.law, ridge=True,
     )  # fmt: skip
 
 
-def _best_teacher_by_tokens(asked: Asked) -> Chart:
+def _best_teacher_by_tokens(opts: FigureOptions) -> Chart:
     return plane(
-        asked.calibration, "student_tokens", asked.token_axis(), "teacher_loss", asked.loss_axis(SIDE),
-        ("student_params", asked.sizes()), law=asked.law, ridge=True,
+        opts.calibration, "student_tokens", opts.token_axis(), "teacher_loss", opts.loss_axis(SIDE),
+        ("student_params", opts.sizes()), law=opts.law, ridge=True,
     )  # fmt: skip
 
 
-def _teacher_at_a_price(asked: Asked) -> Chart:
+def _teacher_at_a_price(opts: FigureOptions) -> Chart:
     charts = [
         plane(
-            asked.calibration, "teacher_params", asked.teacher_axis(SIDE), "teacher_loss",
-            asked.loss_axis(SIDE), ("student_params", asked.sizes()),
-            {"budget": budget, "logits": 1.0}, asked.law, ridge=True,
+            opts.calibration, "teacher_params", opts.teacher_axis(SIDE), "teacher_loss",
+            opts.loss_axis(SIDE), ("student_params", opts.sizes()),
+            {"budget": budget, "logits": 1.0}, opts.law, ridge=True,
         )
-        for budget in asked.budgets or (_one_budget(asked),)
+        for budget in opts.budgets or (_one_budget(opts),)
     ]  # fmt: skip
     if len(charts) == 1:
         return charts[0]
     return replace(
         charts[0],
         panels=tuple(
-            replace(panel, title=f"{panel.title}, {said('budget', budget)}")
-            for budget, of_budget in zip(asked.budgets, charts, strict=True)
+            replace(panel, title=f"{panel.title}, {phrase('budget', budget)}")
+            for budget, of_budget in zip(opts.budgets, charts, strict=True)
             for panel in of_budget.panels
         ),
-        title=f"{asked.calibration.name}, {asked.law or asked.calibration.default} law",
+        title=f"{opts.calibration.name}, {opts.law or opts.calibration.default} law",
         columns=len(charts[0].panels),
     )
 
 
-def _one_budget(asked: Asked) -> float:
-    return _one(asked.budgets, "budget") or float(np.sqrt(np.prod(asked.budget_axis(2))))
+def _one_budget(opts: FigureOptions) -> float:
+    return _one(opts.budgets, "budget") or float(np.sqrt(np.prod(opts.budget_axis(2))))
 
 
 def _one(values: tuple[float, ...], what: str) -> float | None:
@@ -245,55 +245,51 @@ def _one(values: tuple[float, ...], what: str) -> float | None:
     return values[0] if values else None
 
 
-def _scenarios(asked: Asked) -> Chart:
-    scenarios = asked.scenarios or tuple(SCENARIOS.values())
-    return frontier.over_scenarios(
-        asked.calibration, scenarios, asked.sizes(), asked.budget_axis(), asked.law
-    )
+def _scenarios(opts: FigureOptions) -> Chart:
+    scenarios = opts.scenarios or tuple(SCENARIOS.values())
+    return frontier.over_scenarios(opts.calibration, scenarios, opts.sizes(), opts.budget_axis(), opts.law)
 
 
-def _crossovers(asked: Asked) -> Chart:
-    low, high = asked.budget_axis(2) * (1.0 if asked.budgets else np.array([0.1, 1e3]))
-    return frontier.crossovers(asked.calibration, asked.sizes(9), np.geomspace(low, high, 40), asked.law)
+def _crossovers(opts: FigureOptions) -> Chart:
+    low, high = opts.budget_axis(2) * (1.0 if opts.budgets else np.array([0.1, 1e3]))
+    return frontier.crossovers(opts.calibration, opts.sizes(9), np.geomspace(low, high, 40), opts.law)
 
 
-def _decisions(asked: Asked) -> Chart:
-    return optima.over_budgets(
-        asked.calibration, asked.scenario(), asked.sizes(), asked.budget_axis(), asked.law
-    )
+def _decisions(opts: FigureOptions) -> Chart:
+    return optima.over_budgets(opts.calibration, opts.scenario(), opts.sizes(), opts.budget_axis(), opts.law)
 
 
-def _by_scenario(name: str) -> Callable[[Asked], Chart]:
-    def drawn(asked: Asked) -> Chart:
-        scenarios = asked.scenarios or tuple(SCENARIOS.values())
+def _by_scenario(name: str) -> Callable[[FigureOptions], Chart]:
+    def draw(opts: FigureOptions) -> Chart:
+        scenarios = opts.scenarios or tuple(SCENARIOS.values())
         return optima.by_scenario(
-            asked.calibration, name, scenarios, asked.sizes(3), asked.budget_axis(), asked.law
+            opts.calibration, name, scenarios, opts.sizes(3), opts.budget_axis(), opts.law
         )
 
-    return drawn
+    return draw
 
 
-def _shares(asked: Asked) -> Chart:
+def _shares(opts: FigureOptions) -> Chart:
     return optima.shares_over_budgets(
-        asked.calibration, asked.scenario(), asked.sizes(3), asked.budget_axis(), asked.law
+        opts.calibration, opts.scenario(), opts.sizes(3), opts.budget_axis(), opts.law
     )
 
 
-def _map(asked: Asked) -> Chart:
-    budgets, sizes = asked.budget_axis(SIDE), asked.size_axis()
-    return optima.over_the_plane(asked.calibration, asked.scenario(INFERENCE), sizes, budgets, asked.law)
+def _map(opts: FigureOptions) -> Chart:
+    budgets, sizes = opts.budget_axis(SIDE), opts.size_axis()
+    return optima.over_the_plane(opts.calibration, opts.scenario(INFERENCE), sizes, budgets, opts.law)
 
 
-def _savings(asked: Asked) -> Chart:
+def _savings(opts: FigureOptions) -> Chart:
     free = tuple(scenario for scenario in SCENARIOS.values() if not scenario.pretraining)
     return optima.savings(
-        asked.calibration, asked.scenarios or free, asked.sizes(), asked.budget_axis(40), asked.law
+        opts.calibration, opts.scenarios or free, opts.sizes(), opts.budget_axis(40), opts.law
     )
 
 
-def _near(asked: Asked) -> Chart:
-    size = _one(asked.students, "student") or asked.sizes(3)[1]
-    return optima.near_optimum(asked.calibration, asked.scenario(), size, _one_budget(asked), asked.law)
+def _near(opts: FigureOptions) -> Chart:
+    size = _one(opts.students, "student") or opts.sizes(3)[1]
+    return optima.near_optimum(opts.calibration, opts.scenario(), size, _one_budget(opts), opts.law)
 
 
 BY_SCENARIO = ("students", "budgets", "scenarios")
@@ -371,10 +367,10 @@ KINDS = {
         "what teachers near the best cost in loss", _near, ("students", "budgets", "scenarios")
     ),
 }  # fmt: skip
-"""In brackets the paper's figures of the same kind."""
+"""Kinds of figures by name; in brackets the paper's figures of the same kind."""
 
 
-def chart(kind: str, asked: Asked) -> Chart:
+def chart(kind: str, opts: FigureOptions) -> Chart:
     """Return the figure of this kind.
 
     Raises:
@@ -382,9 +378,9 @@ def chart(kind: str, asked: Asked) -> Chart:
     """
     if kind not in KINDS:
         raise InputError(f"no figure {kind!r}; there are {', '.join(KINDS)}")
-    asked.calibration.law(asked.law)
-    given = [each.name for each in fields(asked) if each.name not in ("calibration", "law")]
-    ignored = [name for name in given if getattr(asked, name) and name not in KINDS[kind].takes]
+    opts.calibration.law(opts.law)
+    given = [each.name for each in fields(opts) if each.name not in ("calibration", "law")]
+    ignored = [name for name in given if getattr(opts, name) and name not in KINDS[kind].takes]
     if ignored:
         raise InputError(f"the figure {kind} takes {', '.join(KINDS[kind].takes)}, not {', '.join(ignored)}")
-    return KINDS[kind].chart(asked)
+    return KINDS[kind].chart(opts)

@@ -111,7 +111,7 @@ def _series(at: Axes, series: Series, marker: str) -> None:
 def _field(figure: Figure, at: Axes, field: Field) -> None:
     values = np.ma.masked_invalid(field.z)
     where = field.x, field.y, values
-    norm = BoundaryNorm(field.levels, 256, extend="both")  # every step looks as large
+    norm = BoundaryNorm(field.levels, 256, extend="both")  # equal color steps between levels
     colors = DIVERGING if field.diverging else ORDERED
     filled = at.contourf(
         *where, levels=field.levels, cmap=colors, norm=norm, extend="both", alpha=0.9, zorder=0

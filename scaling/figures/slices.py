@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from scaling.calibration.calibration import Calibration
 from scaling.figures.chart import Array, Chart, Field, Mask, Panel, Series, orders
-from scaling.figures.labels import AXES, said
+from scaling.figures.labels import AXES, phrase
 from scaling.figures.law_inputs import law_inputs, near_runs
 from scaling.laws import DistillationLaw, SupervisedLaw
 from scaling.planner.uncertainty import COVERAGE
@@ -38,7 +38,7 @@ def section(
     return Chart(
         panels=tuple(
             Panel(
-                title=said(panels[0], level),
+                title=phrase(panels[0], level),
                 x=AXES[over],
                 y=AXES["loss"],
                 series=tuple(
@@ -53,7 +53,7 @@ def section(
 
 
 def _title(calibration: Calibration, law: str | None, held: Mapping[str, float] | None) -> str:
-    words = [said(name, value) for name, value in (held or {}).items() if name in AXES]
+    words = [phrase(name, value) for name, value in (held or {}).items() if name in AXES]
     return "; ".join([f"{calibration.name}, {law or calibration.default} law", *words])
 
 
@@ -76,7 +76,7 @@ def _lines(
         alone = calibration.supervised.loss(at.student_params, at.student_tokens)
         found += [
             Series(
-                label=said(lines[0], level), x=values, y=y, low=low, high=high,
+                label=phrase(lines[0], level), x=values, y=y, low=low, high=high,
                 known=np.broadcast_to(near_runs(calibration, at), y.shape), order=order,
             ),
             Series(x=values, y=np.broadcast_to(alone, y.shape), order=order, dash="--"),
@@ -131,7 +131,7 @@ def plane(
             x=xs, y=ys, z=z, levels=contours, label=AXES[shown].label, diverging=diverging, known=known
         )  # fmt: skip
         best = (_ridge(calibration, x, xs, y, ys, {**held, panels[0]: level}, law),) if ridge else ()
-        title = said(panels[0], level)
+        title = phrase(panels[0], level)
         drawn_panels.append(Panel(title=title, x=AXES[x], y=AXES[y], field=field, series=best))
     marked = "thick line: no gain; " if diverging else ""
     marked += "line: the best teacher, with the band of 90 % of the draws; " if ridge else ""

@@ -69,7 +69,7 @@ class Frontier:
     direct_params: tuple[float, ...]
     direct_tokens: tuple[float, ...]
     tracks: Mapping[str, Track]
-    """By scenario."""
+    """Optima over the budgets, by scenario."""
     outside: tuple[float, ...]
     """Factor by which the farthest way lies outside the fitted region, by budget; 1 is inside."""
     asked: str = ""
@@ -205,12 +205,18 @@ class Frontier:
 def frontier(
     question: Question, budgets: Sequence[float], calibration: Calibration | str | Path = DEFAULT_CALIBRATION
 ) -> Frontier:
-    """The optimum of every scenario at every budget, FLOPs; the question's own budget is not used.
+    """Find the optimum of every scenario at every budget of a range.
 
     Budgets that do not pay for every way are left out, and so are scenarios that no budget pays for;
     ``warnings`` say so. Without a distillation law there is direct training alone.
 
-    Raises :class:`~scaling.errors.InputError` for fewer than two budgets, a family or known teachers.
+    Args:
+        question: A student; its own budget is not used.
+        budgets: FLOPs, in any order.
+        calibration: The fitted laws: a calibration, the path of its file, or the name of a published set.
+
+    Raises:
+        InputError: For fewer than two budgets that pay for the student, a family, or known teachers.
     """
     if question.family or question.teachers:
         raise InputError("a frontier goes with neither a family nor known teachers")

@@ -19,7 +19,7 @@ from scaling.laws.derivatives import Array
 from scaling.laws.supervised import SupervisedLaw
 
 FLOPS_PER_TOKEN = 6.0
-"""Of training, for each parameter."""
+"""FLOPs of training on one token, for each parameter."""
 
 
 class ScalingExponents(NamedTuple):

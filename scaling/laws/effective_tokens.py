@@ -23,8 +23,8 @@ class Shape(NamedTuple):
 
 
 SHAPES = {"simple": Shape(0.0, 0.0), "capacity": Shape(1.0, 0.0), "sharp": Shape(0.5, 0.3)}
-"""By variant. Those of "sharp" were chosen after seeing all 354 runs of Figure 1 of Busbridge et al. 2025 and
-a sweep of small models: how well it predicts those runs is optimistic."""
+"""Constants by variant. Those of "sharp" were chosen after seeing all 354 runs of Figure 1 of Busbridge et
+al. 2025 and a sweep of small models: how well it predicts those runs is optimistic."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

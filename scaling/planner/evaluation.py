@@ -218,7 +218,7 @@ class PlanBuilder:
 
 
 def _weights_text(calibration: Calibration) -> list[str]:
-    """By how much each law counts, where held-out runs said so, in a sentence."""
+    """Return the weights of the laws, where held-out runs gave some, in a sentence."""
     weights = calibration.law_weights
     if not weights:
         return []

@@ -69,7 +69,7 @@ class Direct:
     serving_flops: float = 0.0
     """Forward passes over the tokens it will serve."""
     outside: Mapping[str, float] = field(default_factory=dict)
-    """By how many times each variable lies outside the fitted region; 1 is inside."""
+    """Factor by which each variable lies outside the fitted region; 1 is inside."""
 
     @property
     def flops(self) -> float:
@@ -83,7 +83,7 @@ class Direct:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """As :attr:`Distillation.shares`."""
+        """Shares of the compute, as :attr:`Distillation.shares`."""
         serving = self.serving_flops / self.flops
         return (1 - serving, 0.0, 0.0, serving) if serving else (1.0, 0.0, 0.0)
 
@@ -142,7 +142,7 @@ class Distillation:
     ranges: Mapping[str, Interval] = field(default_factory=dict)
     """90 % of the decisions that would be optimal if a draw were the truth, by variable."""
     outside: Mapping[str, float] = field(default_factory=dict)
-    """By how many times each variable lies outside the fitted region; 1 is inside."""
+    """Factor by which each variable lies outside the fitted region; 1 is inside."""
     dollars: float | None = None
     """Price of the teacher's logits where somebody else serves it, US dollars; ``logits_flops`` are then what
     that money buys, or 0 where that is unknown."""

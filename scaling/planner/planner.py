@@ -90,7 +90,7 @@ def _directs(question: Question, found: Solution) -> tuple[list[tuple[float, flo
 def _candidates(found: Solution, unreachable: dict[str, float]) -> tuple[list[Candidate], list[str]]:
     """Return the ways that can do what is asked, and warnings of others; add those that miss the target."""
     candidates: list[Candidate] = []
-    if found.optima is None or found.spent is None or found.beside is None:
+    if found.optima is None or found.spent is None or found.equal_compute is None:
         return candidates, []
     warnings = list(found.warnings)
     for k, way in enumerate(found.ways):
@@ -98,7 +98,7 @@ def _candidates(found: Solution, unreachable: dict[str, float]) -> tuple[list[Ca
         if not math.isfinite(found.spent[k, 0]):
             unreachable[way.name] = loss
         elif math.isfinite(loss):
-            beside = (float(values[k, 0]) for values in found.beside)
+            beside = (float(values[k, 0]) for values in found.equal_compute)
             candidates.append(_candidate(way, *decided, *beside))
         else:
             warnings.append(f"{way.name}: nothing within the constraints fits the budget")

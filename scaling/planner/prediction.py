@@ -38,7 +38,7 @@ class Prediction:
     losses: Mapping[str, Estimate]
     """nats/token: ``supervised``, ``teacher`` where predicted, and the student under each kind of law."""
     outside: Mapping[str, float]
-    """By how many times each variable lies outside the fitted region; 1 is inside."""
+    """Factor by which each variable lies outside the fitted region; 1 is inside."""
     warnings: tuple[str, ...]
 
     @property
@@ -146,11 +146,11 @@ def _taught(
 
     ``measured`` is the teacher's loss, nats/token; ``None`` where it is predicted from its size and tokens.
     """
-    calibration, alone = judge.calibration, judge.alone(N_S, D_S)
+    calibration, alone = judge.calibration, judge.supervised_loss(N_S, D_S)
     if not calibration.distillation:
         calibration.law()  # says that there is none
     if measured is None:
-        L_T = judge.alone(N_T, D_T)
+        L_T = judge.supervised_loss(N_T, D_T)
         losses["teacher"] = judge.direct(N_T, D_T)
     else:
         check_teacher_loss(calibration, L_T := measured)

@@ -74,7 +74,7 @@ class Question:
     tolerance: float | None = None
     """nats/token; if given, everything within it of the optimum is explored."""
     architecture: Architecture | None = None
-    """For FLOPs; the calibration's if not given."""
+    """Architecture that FLOPs are counted with; the calibration's if not given."""
     extrapolate: bool = False
     """True if a teacher that exists may lie outside the fitted runs where no constraint says."""
 

@@ -59,7 +59,7 @@ class Solution:
     """Arrays of shape (W, C), loss inf where infeasible; ``None`` where nothing can be distilled."""
     spent: Array | None = None
     """FLOPs of every optimum, (W, C); inf where a target is out of reach."""
-    beside: tuple[Array, Array] | None = None
+    equal_compute: tuple[Array, Array] | None = None
     """Parameters and tokens of direct training with as many FLOPs, (W, C) each."""
 
     warnings: tuple[str, ...] = ()
@@ -67,11 +67,11 @@ class Solution:
 
     def decisions(self, ways: Sequence[int], budgets: NDArray[np.bool_]) -> Decisions | None:
         """Return some of the optima, budget by budget and way after way; ``None`` if there are none."""
-        if self.optima is None or self.beside is None or not len(ways):
+        if self.optima is None or self.equal_compute is None or not len(ways):
             return None
         trained = [self.ways[k].teacher_is_trained for k in ways]
         N_S, D_S, N_T, D_T, L_T = (values[ways][:, budgets].ravel() for values in self.optima[:5])
-        params, tokens = (values[ways][:, budgets].ravel() for values in self.beside)
+        params, tokens = (values[ways][:, budgets].ravel() for values in self.equal_compute)
         return Decisions(N_S, D_S, N_T, D_T, L_T, np.repeat(trained, int(budgets.sum())), params, tokens)
 
 
@@ -105,7 +105,7 @@ def solve(question: Question, calibration: Calibration, budgets: Sequence[float]
         optima=Optima(*(values.reshape(shape) for values in optima)),
         spent=spent,
         warnings=source.warnings,
-        beside=same if target is None else _beside(serving, sizes, spent),
+        equal_compute=same if target is None else _equal_compute(serving, sizes, spent),
     )
 
 
@@ -192,7 +192,7 @@ def _direct(serving: Serving, sizes: tuple[float, float], costs: Array, target: 
     return DirectOptima(params[:, 0], tokens[:, 0], spent[:, 0], loss[:, 0])
 
 
-def _beside(serving: Serving, sizes: tuple[float, float], spent: Array) -> tuple[Array, Array]:
+def _equal_compute(serving: Serving, sizes: tuple[float, float], spent: Array) -> tuple[Array, Array]:
     """Return parameters and tokens of direct training with as many FLOPs as each way spends."""
     costs = np.where(np.isfinite(spent), spent, math.exp(LN_LARGEST_BUDGET)).ravel()
     params, _ = choose(serving.direct_loss, len(costs), sizes, costs, None)

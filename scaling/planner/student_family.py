@@ -162,7 +162,7 @@ def _spread(
             assert setting.law is not None
             slope = setting.law.derivatives(sizes, seen, L_T[..., None], setting.supervised).inputs["D_S"]
         returns = np.maximum(-slope * elasticity(tokens, unique) * weights, 1e-12)
-        damping = 1 / (1 + tokens / (unique * REPETITION_CONSTANT))  # epochs bend the returns sharply
+        damping = 1 / (1 + tokens / (unique * REPETITION_CONSTANT))  # over epochs returns fall fast
         share = share ** (1 - damping) * (returns / returns.sum(axis=-1, keepdims=True)) ** damping
         share = share / share.sum(axis=-1, keepdims=True)
     return share * budget[..., None] / rate

@@ -45,7 +45,7 @@ class KnownTeacher:
         for name in COLUMNS[1:]:
             value = getattr(self, name)
             if name == PRICE and value == 0:
-                continue  # served for nothing
+                continue  # a price may be 0
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"teacher {self.name}: {name} must be positive and finite, not {value!r}")
         check_params(self.params, f"teacher {self.name}: params")

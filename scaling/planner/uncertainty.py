@@ -24,6 +24,7 @@ COVERAGE = 0.9
 UNLIMITED_TOKENS = 1e30
 NOISE_SEED = 0
 
+# Not scipy.special.ndtr: importing it takes twice as long as NumPy, and a third more for `distlaw plan`.
 _normal_cdf = np.frompyfunc(lambda z: 0.5 * math.erfc(-z / math.sqrt(2)), 1, 1)
 
 
@@ -84,7 +85,7 @@ class Comparison:
     kind: str
     """The law that decided."""
     outcomes: Mapping[str, Outcome]
-    """By law."""
+    """Losses by law."""
     laws: Sequence[Sequence[str]]
     """Laws that the intervals of each distillation span, its own first."""
     where: Sequence[Mapping[str, float]]
@@ -109,7 +110,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Evaluates decisions under a calibration."""
+    """Evaluation of decisions under a calibration."""
 
     calibration: Calibration
     student_unique_tokens: float = math.inf
@@ -132,7 +133,7 @@ class Judge:
         return Comparison(
             kind=kind,
             outcomes=outcomes,
-            laws=[[kind] if asked else self.spanned(kind, values) for values in where],
+            laws=[[kind] if asked else self.applicable_laws(kind, values) for values in where],
             where=where,
             probabilities=[self.probability(k, chances, at, asked) for k, at in enumerate(where)],
             same_data=same_data,
@@ -152,7 +153,7 @@ class Judge:
         noise, direct_noise = known.get(kind, 0.0), known.get(SUPERVISED, 0.0)
         return Outcome(loss, direct, loss_draws, direct_draws, noise, direct_noise)
 
-    def alone(self, params: float, tokens: float) -> float:
+    def supervised_loss(self, params: float, tokens: float) -> float:
         """Return the point loss of training directly, nats/token."""
         return float(
             self.calibration.supervised.loss(
@@ -170,7 +171,7 @@ class Judge:
         value = float(calibration.supervised.loss(params, seen))
         return estimate(value, draws, calibration.residual_sd.get(SUPERVISED, 0.0))
 
-    def spanned(self, kind: str, where: Mapping[str, float]) -> list[str]:
+    def applicable_laws(self, kind: str, where: Mapping[str, float]) -> list[str]:
         """Return the laws whose losses an interval spans: that of ``kind``, then others that count there."""
         return [kind, *(law for law in self.calibration.votes(**where) if law != kind)]
 

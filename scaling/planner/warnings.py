@@ -62,15 +62,9 @@ def _repetitions(whose: str, seen: Sequence[tuple[str, float]], unique: float) -
         epochs = tokens / unique
         name = f"{title} ({format_number(epochs)})"
         if epochs > TOO_MANY_EPOCHS:
-            yield (
-                name,
-                f"more than {TOO_MANY_EPOCHS:.0f} epochs of {whose} data: another is worth nothing",
-            )
+            yield name, f"over {TOO_MANY_EPOCHS:.0f} epochs of {whose} data, where more are worth nothing"
         elif epochs > MANY_EPOCHS:
-            yield (
-                name,
-                f"more than {MANY_EPOCHS:.0f} epochs of {whose} data: another is worth clearly less",
-            )
+            yield name, f"over {MANY_EPOCHS:.0f} epochs of {whose} data, where more are worth clearly less"
 
 
 def _disagreements(calibration: Calibration, ways: Sequence[Distillation]) -> list[str]:

@@ -17,7 +17,7 @@ from scaling.units import format_number, format_power
 DECIDED = ("flops", "student_params", "student_tokens", "teacher_params", "teacher_tokens")
 BILL = {"GPU-hours": "device_hours", "wall hours": "wall_hours", "$": "dollars"}
 MARKS = {"!": "Warnings", "~": "Ranges", "-": "Assumptions"}
-"""What the first character of a note means."""
+"""Meaning of the first character of a note."""
 Table = tuple[list[str], list[list[str]]]
 Way = Direct | Distillation
 Column = tuple[str, Callable[[Way], str]]

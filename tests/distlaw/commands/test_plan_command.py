@@ -72,7 +72,9 @@ def test_details_hold_what_the_brief_answer_leaves_out():
     header = "way loss (90 %) published gain P(distil) student tokens teacher compute %"
     assert lines[4].split() == header.split()
     assert lines[6].startswith("direct training")
-    assert any(line.startswith("~ teacher and logits free: 90 % of the draws") for line in lines)
+    assert any(
+        line.startswith("~ teacher and logits free: 90 % intervals of the decisions") for line in lines
+    )
     with pytest.raises(InputError, match="--details"):
         run("plan", "--student", "300M", "--budget", "1e21", "--details", "--json")
 

@@ -17,7 +17,7 @@ from scaling.figures import plan as of_plans
 from scaling.figures.chart import Axis, Chart, Panel, Series
 from scaling.figures.decisions import decide, redecided
 from scaling.figures.law_inputs import law_inputs, near_runs
-from scaling.figures.registry import KINDS, Asked, chart
+from scaling.figures.registry import KINDS, FigureOptions, chart
 from scaling.figures.slices import contour_levels
 
 RUNS = Calibration.load("busbridge2025-figure1-runs")
@@ -30,7 +30,7 @@ TOLERANCE = 10.0
 
 
 def asked(**wish):
-    return Asked(calibration=RUNS, **wish)
+    return FigureOptions(calibration=RUNS, **wish)
 
 
 def panel_of(kind, number=0, **wish):
@@ -123,7 +123,7 @@ def test_a_map_shows_every_quantity_that_varies_losses_as_well_as_gains():
 
 def test_savings_say_what_direct_training_would_take():
     """Train the student directly on as many tokens as the figure says, and it has the loss that it says."""
-    figure = chart("savings", Asked(calibration=CURVES, students=(1e9,), budgets=(1e20, 1e22)))
+    figure = chart("savings", FigureOptions(calibration=CURVES, students=(1e9,), budgets=(1e20, 1e22)))
     tokens = next(panel for panel in figure.panels if "tokens" in panel.y.label)
     (line,) = tokens.series
     found = decide(CURVES, registry.SCENARIOS["best_case"], 1e9, np.geomspace(1e20, 1e22, 40))
@@ -195,7 +195,7 @@ def test_contours_are_round_and_cover_the_values():
 def test_every_kind_suits_calibrations_of_any_scale(kind):
     """Models of ten thousand parameters, no draws, and only what a fit to a small sweep knows."""
     small = Calibration.load(Path(__file__).with_name("small_calibration.json"))
-    found = chart(kind, Asked(calibration=small))
+    found = chart(kind, FigureOptions(calibration=small))
     for panel in found.panels:
         drawn = [np.isfinite(series.y).any() for series in panel.series if len(series.x)]
         assert panel.field is not None or any(drawn) or panel.series
@@ -220,7 +220,10 @@ def test_wrong_wishes_are_refused_by_name():
             lambda: chart("scenarios", asked(budgets=(1e21,))),
             "budgets: .* give its two ends, not 1e.21 alone",
         ),
-        (lambda: chart("gain", Asked(calibration=Calibration.load("hoffmann2022"))), "supervised law only"),
+        (
+            lambda: chart("gain", FigureOptions(calibration=Calibration.load("hoffmann2022"))),
+            "supervised law only",
+        ),
         (lambda: chart("gain", asked(law="magic")), "no law 'magic'"),
     ):
         with pytest.raises(InputError, match=message):
