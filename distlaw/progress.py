@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class Progress:
     """Shows a :class:`sweeps.execute.scheduler.State` whenever it is given one."""
 
-    def __init__(self, store: Store, slots: int) -> None:
-        self.store, self.slots = store, slots
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self.console = Console()
         self.live = Live(console=self.console, refresh_per_second=4, transient=True)
         self.told: set[str] = set()
@@ -34,8 +34,6 @@ class Progress:
         self.started = time.monotonic()
 
     def __enter__(self) -> Progress:
-        if self.console.is_terminal:
-            self.live.start()
         return self
 
     def __exit__(
@@ -50,6 +48,7 @@ class Progress:
                 self.console.print(trouble, highlight=False, markup=False, soft_wrap=True)
             self.troubles = len(state.troubles)
             if self.console.is_terminal:
+                self.live.start()  # not before workers are made; again does nothing
                 self.live.update(self._picture(state))
             else:
                 self._lines(state)
@@ -60,7 +59,7 @@ class Progress:
         bar.add_row(
             ProgressBar(total=total, completed=done, width=40),
             f"{done}/{total} steps, {clock(time.monotonic() - self.started)} gone, "
-            f"about {clock(state.seconds_left(self.slots))} left",
+            f"about {clock(state.seconds_left(state.slots))} left",
         )
         steps = Table.grid(padding=(0, 2))
         for running in state.running.values():
@@ -84,7 +83,7 @@ class Progress:
             loss = f"{result['loss']:.4f} nats/token" if result and "loss" in result else "done"
             self.console.print(
                 f"[{len(state.done)}/{len(state.dag.steps)}] {step.label}: {loss}, "
-                f"about {clock(state.seconds_left(self.slots))} left",
+                f"about {clock(state.seconds_left(state.slots))} left",
                 highlight=False,
                 markup=False,
                 soft_wrap=True,

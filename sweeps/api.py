@@ -1,31 +1,103 @@
-"""Sweeps from Python: load a spec, hand it to a cluster, read where a store stands."""
+"""Sweeps from Python: load a spec, plan it, run it here or on a cluster, read where a store stands."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
     from sweeps.dag.expand import Dag
+    from sweeps.dag.resolved import Resolved
+    from sweeps.estimate.plan import SweepPlan
+    from sweeps.execute.state import State
     from sweeps.spec.spec import Sweep
+    from sweeps.store.store import Store
     from sweeps.watch.status import Status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedSweep:
-    """A validated spec and the steps that it stands for."""
+    """A validated spec, what it names looked up, and the steps that it stands for."""
 
-    spec: Sweep
+    resolved: Resolved
     dag: Dag
 
     @property
+    def spec(self) -> Sweep:
+        """The spec, as it was given."""
+        return self.resolved.spec
+
+    @property
     def default_store(self) -> str:
-        """Where results go if no store is named."""
+        """Where results go if no store is named: ``runs/NAME``."""
         return f"runs/{self.spec.name}"
+
+    def plan(self, store: str | Path | None = None, *, devices: int | None = None) -> SweepPlan:
+        """Estimate what the sweep takes, and what the laws will lack; nothing is trained.
+
+        Args:
+            store: Where results will go, a path or URL; what is done there counts. :attr:`default_store` if
+                not given.
+            devices: GPUs where the spec names hardware, else cores; one GPU or all cores if not given.
+
+        Returns:
+            Steps with FLOPs, seconds, memory and money. It prints itself, and has ``to_frame()``,
+            ``to_dict()`` and ``plot``.
+
+        Raises:
+            InputError: If the text cannot be had, or the store is damaged.
+
+        >>> import sweeps
+        >>> plan = sweeps.load("quickstart", read_text=False).plan("memory://plans")
+        >>> len(plan.to_frame()), f"{plan.dag.flops:.3g} FLOPs"
+        (69, '8.77e+12 FLOPs')
+        """
+        from scaling.machine import usable_cores
+        from sweeps.estimate.plan import plan_sweep
+
+        usual = 1 if self.spec.hardware.gpu else usable_cores()
+        return plan_sweep(self.resolved, self.dag, self._store(store), devices or usual)
+
+    def run(
+        self,
+        store: str | Path | None = None,
+        *,
+        executor: str | None = None,
+        cores: int | None = None,
+        address: str | None = None,
+        watch: Callable[[State], None] | None = None,
+        begun: float | None = None,
+    ) -> State:
+        """Run what is missing of the sweep. Interrupted, what is done stays; the same call goes on.
+
+        Args:
+            store: Where results go, a path or URL; :attr:`default_store` if not given.
+            executor: ``"process"``, ``"ray"`` or ``"inline"`` (in this process, one step after the other);
+                Ray where there is an address or a GPU, else processes.
+            cores: Processes, one thread each; all cores if not given.
+            address: Ray cluster: ``local``, ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
+            watch: Called about twice a second with where things stand.
+            begun: When this driver began, by ``time.monotonic()``, for ``caps.hours``; now if not given.
+
+        Returns:
+            Where things stand at the end: ``done``, ``failed`` with reasons, ``blocked``, ``halted``.
+
+        Raises:
+            InputError: If the sweep would pass its caps, its text was not read, or a step could never be
+                placed.
+        """
+        from sweeps.execute.run import Where, run_sweep
+
+        self._needs_its_text()
+        where = Where(executor=executor, cores=cores, address=address)
+        begun = time.monotonic() if begun is None else begun
+        silent: Callable[[State], None] = lambda _: None  # noqa: E731
+        return run_sweep(self.resolved, self.dag, self._store(store), where, watch or silent, begun)
 
     def submit(self, address: str, store: str, *, install: bool = False) -> str:
         """Submit the sweep to a Ray cluster's job server.
@@ -43,15 +115,32 @@ class LoadedSweep:
         """
         from sweeps.execute.submission import submit
 
+        self._needs_its_text()
         return submit(address, self.spec, store, install=install)
 
+    def _store(self, store: str | Path | None) -> Store:
+        from sweeps.store.store import Store
 
-def load(spec: str, changes: Sequence[str] = ()) -> LoadedSweep:
-    """Load a spec and expand it into steps.
+        return Store(self.default_store if store is None else store)
+
+    def _needs_its_text(self) -> None:
+        if self.resolved.text.estimated:
+            raise InputError(
+                f"{self.spec.name}: it was loaded without its text, which is enough for a plan only; load it "
+                "with read_text=True"
+            )
+
+
+def load(
+    spec: str | Path | Mapping[str, Any], changes: Sequence[str] = (), *, read_text: bool = True
+) -> LoadedSweep:
+    """Load a spec, look up what it names, and expand it into steps.
 
     Args:
-        spec: A YAML file, or the name of a preset.
-        changes: Changes of fields, each ``FIELD=VALUE``.
+        spec: A YAML file, the name of a preset, or the fields of a spec as a dictionary.
+        changes: Changes of fields, each ``FIELD=VALUE``, such as ``students[0].params=[10k,30k]``.
+        read_text: Read the text. Without it, the sweep can be planned but not run, from an estimate of its
+            tokens: before the text is there, or where it lies on a cluster only.
 
     Returns:
         The validated spec with its steps; nothing is trained.
@@ -60,15 +149,18 @@ def load(spec: str, changes: Sequence[str] = ()) -> LoadedSweep:
         InputError: Naming the field that is wrong.
 
     >>> import sweeps
-    >>> sweeps.load("quickstart").default_store
-    'runs/quickstart'
+    >>> sweep = sweeps.load("quickstart", ["training.learning_rate=0.02"])
+    >>> sweep.default_store, len(sweep.dag.steps)
+    ('runs/quickstart', 69)
     """
-    from sweeps.resolve import dag_of
+    from sweeps.dag.expand import expand
+    from sweeps.resolve import resolve
     from sweeps.spec.spec import load_sweep, spec_name
 
     sweep = load_sweep(spec, changes)
     try:
-        return LoadedSweep(sweep, dag_of(sweep))
+        resolved = resolve(sweep, read_text=read_text)
+        return LoadedSweep(resolved=resolved, dag=expand(resolved))
     except InputError as error:
         raise InputError(f"{spec_name(spec)}: {error}") from None
 
@@ -79,8 +171,17 @@ def status(store: str | Path) -> Status:
     Args:
         store: A path or URL.
 
+    Returns:
+        Its steps with their states, what is spent, and who drives it. It prints itself, and has
+        ``to_frame()``, ``to_dict()`` and ``plot``.
+
     Raises:
         InputError: If there is no sweep, or what describes it is damaged.
+
+    >>> import sweeps
+    >>> sweeps.status("runs/nowhere")
+    Traceback (most recent call last):
+    scaling.errors.InputError: runs/nowhere: not a sweep store (no sweep.json in it)
     """
     from sweeps.store.store import Store
     from sweeps.watch.status import status as read

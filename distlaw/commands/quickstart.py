@@ -30,17 +30,15 @@ def quickstart(
 
     Example: distlaw quickstart --out quickstart
     """
-    from distlaw.commands.sweep.plan import open_sweep
-    from distlaw.commands.sweep.run import report, run_sweep
-    from scaling.machine import usable_cores
+    import sweeps
+    from distlaw.commands.sweep.run import run_loaded
 
     question = _question(student, budget)
     started = time.monotonic()
     store, calibration = out / "runs", out / "calibration.json"
 
     _command(f"distlaw sweep run {spec} --store {store}")
-    sweep, dag, place = open_sweep(spec, str(store))
-    report(run_sweep(sweep, dag, place, cores=usable_cores()), place)
+    run_loaded(sweeps.load(spec), str(store))
 
     _command(f"distlaw fit {store} --out {calibration} --plots {out / 'figures'}")
     _fit(store, out, calibration)

@@ -52,18 +52,19 @@ def train(
 
     Example: distlaw train quickstart 3f2a --store runs/quickstart
     """
-    from distlaw.commands.sweep.plan import open_sweep
+    import sweeps
+    from sweeps.store.store import Store
 
-    sweep, dag, place = open_sweep(spec, store)
-    chosen = _choose(dag, step)
+    loaded = sweeps.load(spec)
+    place = Store(loaded.default_store if store is None else store)
+    chosen = _choose(loaded.dag, step)
     import torch
 
     from sweeps.execute.provenance import record_sweep
 
     torch.set_num_threads(threads)
-
     place.create()
-    record_sweep(place, sweep, dag)
+    record_sweep(place, loaded.spec, loaded.dag)
     for each in _with_needs(chosen):
         _train(place, each, tracker)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from scaling.costs.flops import ModelShape
 from sweeps.dag.external_shape import ExternalModel
+from sweeps.data.corpus import planned_tokens
+from sweeps.data.text_size import TextSize
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.spec import Sweep
 
@@ -17,6 +19,17 @@ class Text:
 
     corpus: Corpus
     fingerprint: str
+    estimated: TextSize | None = None
+    """Its tokens where it is not to be read; None where they can be counted."""
+
+    @property
+    def size(self) -> TextSize:
+        """Tokens of the text; counting them tokenizes it, once on a machine.
+
+        Raises:
+            InputError: If the text cannot be had, has changed, or is too small.
+        """
+        return self.estimated or TextSize.counted(planned_tokens(self.corpus, self.fingerprint))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +45,10 @@ class Resolved:
     """Sweep with its text and pretrained teachers looked up, the input of
     :func:`~sweeps.dag.expand.expand`."""
 
+    spec: Sweep
+    """As it was given."""
     sweep: Sweep
+    """With its files named from any directory, and the vocabulary of its tokenizer."""
     text: Text
     base: Text | None = None
     """Text that teachers are trained on before they are tuned, if the spec has one."""
@@ -40,3 +56,5 @@ class Resolved:
     """Pretrained teachers by their index in ``sweep.teachers``."""
     reads: tuple[str, ...] = ()
     """Files and hubs that were read, in words."""
+    assumed: tuple[str, ...] = ()
+    """Assumptions in place of what was not read, in sentences."""

@@ -77,3 +77,27 @@ def tokens_of(corpus: Corpus) -> TokenizedCorpus:
         seed=corpus.seed,
         tokenizer=given_tokenizer(corpus),
     )
+
+
+def planned_tokens(corpus: Corpus, fingerprint: str) -> TokenizedCorpus:
+    """Return the tokens of ``corpus``, verified to be those that a sweep was planned on.
+
+    Args:
+        corpus: The corpus of a step, resolved.
+        fingerprint: What identified its tokens when the step was planned.
+
+    Raises:
+        InputError: If the text has changed since, or gives too few tokens for its context.
+    """
+    found = tokens_of(corpus)
+    if found.fingerprint != fingerprint:
+        raise InputError(
+            f"corpus.source: {corpus.source} has changed since this sweep was planned; start it again"
+        )
+    if min(found.train_tokens, found.heldout_tokens) <= 2 * corpus.context:
+        raise InputError(
+            f"corpus.source: {corpus.source} gives {found.train_tokens:,} training tokens and "
+            f"{found.heldout_tokens:,} held-out ones, too few for blocks of {corpus.context}; add text, or "
+            "raise corpus.heldout"
+        )
+    return found

@@ -234,7 +234,7 @@ def store_bytes(dag: Dag, devices: int) -> float:
     return models + KEPT * (trunks + sum(states[:devices]))
 
 
-def disk(dag: Dag, train_tokens: int) -> float:
+def disk(dag: Dag, train_tokens: float) -> float:
     """Bytes that teachers' logits and texts take, over a training text of ``train_tokens`` tokens."""
     from sweeps.distill.generated_text import Tokens
     from sweeps.distill.logit_format import kept

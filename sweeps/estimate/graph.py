@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scaling.errors import InputError
+from scaling.figures.accessor import Plots
 from sweeps.dag.expand import Dag
 
 if TYPE_CHECKING:
     from scaling.figures.figure import Figure
+    from sweeps.estimate.plan import SweepPlan
     from sweeps.watch.status import Status
 
 COLORED_KINDS = ("pretrain", "distil", "trunk")
@@ -32,7 +34,18 @@ class GraphNode:
     done: bool
 
 
-def nodes_of_dag(dag: Dag, done: set[str]) -> list[GraphNode]:
+class SweepPlanPlots(Plots):
+    """The figures of one plan of a sweep."""
+
+    main = "graph"
+    result: SweepPlan
+
+    def graph(self) -> Figure:
+        """Draw the steps in columns, each behind what it needs; filled when done."""
+        return draw_graph(nodes_of_dag(self.result.dag, self.result.done), self.dark)
+
+
+def nodes_of_dag(dag: Dag, done: Set[str]) -> list[GraphNode]:
     """Return the steps of a spec."""
     return [
         GraphNode(
@@ -51,7 +64,7 @@ def nodes_of_status(status: Status) -> list[GraphNode]:
     ]
 
 
-def write_graph(dag: Dag, done: set[str], path: Path) -> None:
+def write_graph(dag: Dag, done: Set[str], path: Path) -> None:
     """Draw ``dag``, or write it as a text tree, by the suffix of ``path``.
 
     Raises:
@@ -68,7 +81,7 @@ def write_graph(dag: Dag, done: set[str], path: Path) -> None:
         raise InputError(f"--graph: {path} cannot be written ({error.strerror or error})") from None
 
 
-def tree_lines(dag: Dag, done: set[str]) -> Iterator[str]:
+def tree_lines(dag: Dag, done: Set[str]) -> Iterator[str]:
     """Yield a line for each step, below the last of its dependencies; done steps are ticked."""
     nodes = nodes_of_dag(dag, done)
     below: dict[str | None, list[GraphNode]] = {}

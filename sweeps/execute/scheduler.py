@@ -82,7 +82,7 @@ class Scheduler:
         self.look_seconds = LOOK_LOCAL if store.local else LOOK_REMOTE
         self.rules = sweep.resources if sweep else []
         found = set(store.results(step.id for step in dag.steps))
-        self.state = State(dag=dag, cost=cost, found=found)
+        self.state = State(dag=dag, cost=cost, found=found, slots=executor.slots)
         caps, devices = (caps_of(sweep), sweep.hardware) if sweep else (Caps(), Devices())
         steps = {step.id: step for step in dag.steps}
         self.ledger = Ledger(store, caps, devices, self.state.seconds, steps, session)

@@ -20,14 +20,16 @@ class Running:
     since: float = field(default_factory=time.monotonic)
 
 
-@dataclass
+@dataclass(repr=False)
 class State:
-    """Where a sweep stands."""
+    """Where a sweep stands; printed, how many of its steps are done and why others are not."""
 
     dag: Dag
     cost: Cost
     found: set[str]
     """Steps whose results were there when the sweep started."""
+    slots: int = 1
+    """Jobs that run side by side here."""
     done: set[str] = field(default_factory=set)
     running: dict[str, Running] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)
@@ -60,6 +62,24 @@ class State:
         self._open = {step for step, needs in self._missing.items() if not needs}
         for found in self.found:
             self.finish(found)
+
+    def __str__(self) -> str:
+        return "\n".join([self.summary, *self.problems()])
+
+    __repr__ = __str__
+
+    @property
+    def summary(self) -> str:
+        """How many steps are done, and how many of them were before."""
+        ran = len(self.done) - len(self.found)
+        kept = f", {len(self.found)} were there already" if self.found else ""
+        return f"{len(self.done)} of {len(self.dag.steps)} steps done ({ran} now{kept})"
+
+    def problems(self) -> list[str]:
+        """Return a line for each reason why steps are not done: a halt, failures, and what they block."""
+        found = [f"stopped: {self.halted}"] if self.halted else []
+        found += [f"failed   {step}  {self._steps[step].label}: {why}" for step, why in self.failed.items()]
+        return found + [f"blocked  {step.id}  {step.label}: a step it needs failed" for step in self.blocked]
 
     @property
     def blocked(self) -> list[Step]:

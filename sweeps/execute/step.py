@@ -18,7 +18,7 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.dag.kind import StepKind
 from sweeps.data import TokenizedCorpus
-from sweeps.data.corpus import tokens_of
+from sweeps.data.corpus import planned_tokens
 from sweeps.estimate.text_warnings import epochs
 from sweeps.execute.provenance import versions
 from sweeps.store.checkpoints import Checkpoints
@@ -90,24 +90,6 @@ def run_steps(
                     yield from _train(store, mine, leases, here, watch, tracker)
 
 
-def corpus_of(step: Step) -> TokenizedCorpus:
-    """The tokenised corpus of a step, verified to be the one it was planned on."""
-    spec = step.corpus
-    corpus = tokens_of(spec)
-    if corpus.fingerprint != step.corpus_fingerprint:
-        raise InputError(
-            f"corpus.source: {spec.source} has changed since this sweep was planned; start it again"
-        )
-    context = spec.context
-    if min(corpus.train_tokens, corpus.heldout_tokens) <= 2 * context:
-        raise InputError(
-            f"corpus.source: {spec.source} gives {corpus.train_tokens:,} training tokens and "
-            f"{corpus.heldout_tokens:,} held-out ones, too few for blocks of {context}; add text, or raise "
-            "corpus.heldout"
-        )
-    return corpus
-
-
 def _train(
     store: Store,
     steps: list[Step],
@@ -124,7 +106,7 @@ def _train(
     from sweeps.train.run import Recipe, Run
 
     first = steps[0]
-    corpus = corpus_of(first)
+    corpus = planned_tokens(first.corpus, first.corpus_fingerprint)
     if not first.kind.trains:
         work = _evaluate if first.foreign else _write_down
         result = work(store, first, corpus, leases.get(first.id))

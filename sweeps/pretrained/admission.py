@@ -17,7 +17,11 @@ from sweeps.spec.spec import Pretrained
 
 
 def admit_teacher(
-    teacher: Pretrained, corpus: Corpus, where: str, precision: Precision = "fp32"
+    teacher: Pretrained,
+    corpus: Corpus,
+    where: str,
+    precision: Precision = "fp32",
+    heldout_tokens: float | None = None,
 ) -> tuple[ModelShape, ExternalModel]:
     """Return the shape of ``teacher`` at the context and vocabulary of ``corpus``, and its identity.
 
@@ -26,6 +30,7 @@ def admit_teacher(
         corpus: the resolved corpus.
         where: its field in the spec, for messages.
         precision: precision of the sweep's runs, used unless the teacher has its own.
+        heldout_tokens: estimate, where the text is not to be read; nor is a tokenizer trained on it then.
 
     Raises:
         InputError: if it cannot be read, supports only shorter contexts, or has another vocabulary.
@@ -40,7 +45,8 @@ def admit_teacher(
         )
     own = ExternalTokenizer.read(folder, where)
     students = given_tokenizer(corpus)
-    if students is None and own.size == corpus.vocab:  # it may be the one trained on this text
+    read_text = heldout_tokens is None
+    if students is None and own.size == corpus.vocab and read_text:  # it may be the one trained on this text
         students = ExternalTokenizer.read(tokens_of(corpus).tokenizer_files)
     require_same_vocabulary(
         own.vocabulary,
@@ -54,11 +60,13 @@ def admit_teacher(
             f"{where}: {teacher.model} has outputs for {card.shape.vocab:,} tokens, fewer than the "
             f"{corpus.vocab:,} of its tokenizer"
         )
+    if heldout_tokens is None:
+        heldout_tokens = tokens_of(corpus).heldout_tokens
     shape = replace(card.shape, vocab=corpus.vocab, context=corpus.context)
     return shape, ExternalModel(
         place=place,
         fingerprint=place.fingerprint,
         tokens=teacher.tokens,
-        heldout_tokens=tokens_of(corpus).heldout_tokens,
+        heldout_tokens=round(heldout_tokens),
         precision=teacher.precision or precision,
     )

@@ -59,7 +59,8 @@ def _with_value(old: Any, parts: list[str | int], value: Any, path: str, field: 
             fields, name = with_canonical_names(field, old or {}), canonical_name(field, first)
         except ValueError as error:
             raise InputError(f"--set {path}: {error}") from None
-        fields[name] = _with_value(fields.get(name), rest, value, path, name)
+        name, *inner = name.split(".")
+        fields[name] = _with_value(fields.get(name), [*inner, *rest], value, path, name)
         return fields
     if not isinstance(old, list | None) or first > len(old or []):
         raise InputError(f"--set {path}: {old!r} has no item [{first}]")

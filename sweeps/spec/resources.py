@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 GPU_SHARE = 0.25
 """Default share of a GPU for a step, as the models of a sweep are small."""
 
+CAP_UNITS = {"flops": "FLOPs", "gpu_hours": "GPU-hours", "dollars": "dollars", "hours": "hours"}
+
 
 class Resources(SpecModel):
     """Resources of a step."""
@@ -104,6 +106,23 @@ class Caps(SpecModel):
     hours: Quantity | None = None
     """Of drivers' wall time, added up: two that work side by side for an hour take two hours."""
 
+    def check(self, **needs: float) -> None:
+        """Refuse a sweep that is expected to need more than a cap.
+
+        Args:
+            needs: What it needs, by the name of the cap.
+
+        Raises:
+            InputError: Naming the cap, what is needed and what would help.
+        """
+        for name, needed in needs.items():
+            cap = getattr(self, name)
+            if cap is not None and needed > cap:
+                raise InputError(
+                    f"caps.{name}: the sweep needs about {needed:.3g} {CAP_UNITS[name]}, above its cap of "
+                    f"{cap:.3g}; raise the cap or shrink a grid"
+                )
+
 
 def resources_of(steps: Sequence[Step], rules: Sequence[Resources], default: Resources) -> Resources:
     """Return the resources of ``steps`` that are trained together, by their largest model."""
@@ -113,7 +132,7 @@ def resources_of(steps: Sequence[Step], rules: Sequence[Resources], default: Res
 
 
 def caps_of(sweep: Sweep) -> Caps:
-    """Return the caps of a spec, in either spelling.
+    """Return the caps of a spec.
 
     Raises:
         InputError: for a cap in dollars without a price.
@@ -123,5 +142,4 @@ def caps_of(sweep: Sweep) -> Caps:
         raise InputError(
             "caps.dollars: no price is known; give hardware.name, such as h100, or hardware.dollars_per_hour"
         )
-    limits = [limit for limit in (caps.flops, sweep.max_flops) if limit is not None]
-    return caps.model_copy(update={"flops": min(limits, default=None)})
+    return caps

@@ -6,10 +6,10 @@ Sizes and tokens are written as people write them (``100k``, ``1.5M``, ``2e6``).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     Discriminator,
@@ -202,7 +202,11 @@ class Tuning(SpecModel):
     """Weights of the data's own labels, for every method."""
 
 
+SpecLike = str | Path | Mapping[str, Any]
+"""A YAML file, the name of a preset, or the fields of a spec."""
 Role = Literal["supervised", "teachers", "students"]
+ROLES: tuple[Role, ...] = get_args(Role)
+"""Fields of a spec that hold grids."""
 
 
 class Sweep(SpecModel):
@@ -235,8 +239,6 @@ class Sweep(SpecModel):
     """What time and money are reckoned with."""
     caps: Caps = Caps()
     """What the sweep may spend."""
-    max_flops: Quantity | None = None
-    """The same as ``caps.flops``."""
     share_prefixes: bool = True
     """Under ``wsd``, train runs that differ only in length as branches of one trunk: same bits, less work."""
     allow_weak_teachers: bool = False
@@ -331,16 +333,18 @@ class Sweep(SpecModel):
                 yield f"{where}[{number}]", method
 
 
-def load_sweep(path_or_preset: str | Path, changes: Sequence[str] = ()) -> Sweep:
-    """Read and validate a spec: a YAML file, or the name of a preset such as ``quickstart``.
+def load_sweep(spec: SpecLike, changes: Sequence[str] = ()) -> Sweep:
+    """Read and validate a spec.
 
-    ``changes`` are applied first, each a ``FIELD=VALUE``.
+    Args:
+        spec: A YAML file, the name of a preset such as ``quickstart``, or a mapping of fields.
+        changes: Applied first, each a ``FIELD=VALUE``.
 
     Raises:
-        InputError: naming the file, every wrong field, what was found and what would be right.
+        InputError: Naming the file, every wrong field, what was found and what would be right.
     """
-    text, where = _read_spec(path_or_preset)
-    data = read_yaml(text, where)
+    where = spec_name(spec)
+    data = dict(spec) if isinstance(spec, Mapping) else read_yaml(_read_spec(spec), where)
     if not isinstance(data, dict):
         raise InputError(f"{where}: expected a mapping of fields at the top, found {type(data).__name__}")
     return parse_sweep(apply_overrides(data, changes), where)
@@ -355,9 +359,11 @@ def parse_sweep(data: dict[str, Any], where: str = "spec") -> Sweep:
         raise InputError("\n  ".join([f"{where}: {len(lines)} wrong", *lines])) from None
 
 
-def spec_name(path_or_preset: str | Path) -> str:
-    """How messages name a spec."""
-    return str(path_or_preset) if Path(path_or_preset).is_file() else f"preset {path_or_preset}"
+def spec_name(spec: SpecLike) -> str:
+    """Return how messages name a spec."""
+    if isinstance(spec, Mapping):
+        return "spec"
+    return str(spec) if Path(spec).is_file() else f"preset {spec}"
 
 
 def presets() -> dict[str, str]:
@@ -370,14 +376,14 @@ def presets() -> dict[str, str]:
     }
 
 
-def _read_spec(path_or_preset: str | Path) -> tuple[str, str]:
-    path = Path(path_or_preset)
+def _read_spec(spec: str | Path) -> str:
+    path = Path(spec)
     if path.is_file():
         try:
-            return path.read_text(encoding="utf-8"), spec_name(path)
+            return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot be read ({error})") from None
     known = presets()
-    if str(path_or_preset) in known:
-        return known[str(path_or_preset)], spec_name(path_or_preset)
+    if str(spec) in known:
+        return known[str(spec)]
     raise InputError(f"{path}: no such file, and no such preset (presets: {', '.join(sorted(known))})")

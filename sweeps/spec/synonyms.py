@@ -9,7 +9,7 @@ _LEARNING_RATE = dict.fromkeys(
     ("lr", "max_lr", "peak_lr", "peak_learning_rate", "peak_rate"), "learning_rate"
 )
 SYNONYMS: dict[str, dict[str, str]] = {
-    "": {"share_trunks": "share_prefixes"},
+    "": {"share_trunks": "share_prefixes", "max_flops": "caps.flops"},
     "training": {
         **_LEARNING_RATE,
         **dict.fromkeys(("final_rate", "min_lr_ratio", "final_lr_ratio"), "final_lr_fraction"),
@@ -18,7 +18,7 @@ SYNONYMS: dict[str, dict[str, str]] = {
     },
     "tuning": _LEARNING_RATE,
 }
-"""Synonyms and their fields, by part of a spec ("" is the spec itself)."""
+"""Synonyms and their fields, by part of a spec ("" is the spec itself); PART.FIELD lies in another."""
 
 
 def canonical_name(part: str, name: str) -> str:
@@ -34,9 +34,30 @@ def with_canonical_names(part: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     names: dict[str, str] = {}
+    inner: dict[str, str] = {}
     for name, value in given.items():
         field = canonical_name(part, name) if isinstance(name, str) else name
+        if "." in str(field):
+            inner[name] = field
+            continue
         if field in found:
-            raise ValueError(f"{names[field]} and {name} are the same field; give only {field}")
+            raise _given_twice(field, names[field], name)
         found[field], names[field] = value, name
+    for name, path in inner.items():
+        _move_inside(found, path, given[name], name)
     return found
+
+
+def _move_inside(fields: dict[str, Any], path: str, value: Any, name: str) -> None:
+    """Put ``value`` where ``path`` (PART.FIELD) says, unless it is null, as stores of 0.1.0 write it."""
+    part, _, field = path.partition(".")
+    inside = fields.get(part) or {}
+    if value is None:
+        return
+    if not isinstance(inside, dict) or inside.get(field) is not None:
+        raise _given_twice(path, path, name)
+    fields[part] = {**inside, field: value}
+
+
+def _given_twice(field: str, first: str, second: str) -> ValueError:
+    return ValueError(f"{first} and {second} are the same field; give only {field}")

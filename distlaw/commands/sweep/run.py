@@ -1,4 +1,4 @@
-"""``distlaw sweep``: plan, run and read sweeps."""
+"""``distlaw sweep run`` and ``results``: run sweeps and read their tables."""
 
 from __future__ import annotations
 
@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distlaw.commands.sweep.plan import (
-    Changes,
-    Cores,
-    Spec,
-    StorePath,
-    estimated_seconds,
-    open_sweep,
-    plan,
-    refuse_above_caps,
-    schema,
-)
+from distlaw.commands.sweep.options import Changes, Cores, Spec, StorePath
+from distlaw.commands.sweep.plan import plan, schema
 from distlaw.tables import echo_left_out
 from scaling.errors import InputError
 from scaling.machine import usable_cores
@@ -26,10 +17,7 @@ from scaling.machine import usable_cores
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sweeps.dag.expand import Dag
-    from sweeps.execute.state import State
-    from sweeps.spec.spec import Sweep
-    from sweeps.store.store import Store
+    from sweeps.api import LoadedSweep
 
 app = typer.Typer(
     help="Train grids of teachers and students and log their cross-entropies.", no_args_is_help=True
@@ -56,9 +44,55 @@ def run(
 
     Example: distlaw sweep run quickstart --store runs/quickstart
     """
-    sweep, dag, place = open_sweep(spec, store, changes)
-    state = run_sweep(sweep, dag, place, cores=cores or usable_cores(), executor=executor, address=address)
-    report(state, place)
+    import sweeps
+
+    run_loaded(sweeps.load(spec, changes or ()), store, cores, executor, address)
+
+
+def run_loaded(
+    loaded: LoadedSweep,
+    store: str | None,
+    cores: int | None = None,
+    executor: str | None = None,
+    address: str | None = None,
+) -> None:
+    """Run a sweep with live progress and say how it ended; exit with 1 if anything failed.
+
+    Ctrl-C leaves what is done in the store.
+    """
+    from distlaw.progress import Progress
+    from sweeps.execute.drivers import process_began
+    from sweeps.store.store import Store
+
+    place = Store(loaded.default_store if store is None else store)
+    if place.root.startswith("memory:"):
+        raise InputError(
+            f"--store: {place.root} would be gone when the command ends; give a path or a bucket"
+        )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, like Ctrl-C
+    try:
+        with Progress(place) as progress:
+            state = loaded.run(
+                store,
+                executor=executor,
+                cores=cores,
+                address=address,
+                watch=progress.show,
+                begun=process_began(),
+            )
+    except KeyboardInterrupt:
+        count = len(place.results(step.id for step in loaded.dag.steps))
+        typer.echo(
+            f"\nstopped: {count} of {len(loaded.dag.steps)} steps are done and kept; the same command goes "
+            "on.",
+            err=True,
+        )
+        raise
+    typer.echo(f"{state.summary} in {place.root}")
+    if not state.complete:
+        for problem in state.problems():
+            typer.echo(problem, err=True)
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -104,65 +138,3 @@ def write_table(table: pd.DataFrame, out: Path) -> None:
             table.to_parquet(out, index=False)
     except OSError as error:
         raise InputError(f"--out: {out} cannot be written ({error.strerror or error})") from None
-
-
-def run_sweep(
-    sweep: Sweep,
-    dag: Dag,
-    store: Store,
-    *,
-    cores: int,
-    executor: str | None = None,
-    address: str | None = None,
-) -> State:
-    """Run what is missing of ``dag`` with live progress; Ctrl-C leaves what is done in the store."""
-    from distlaw.progress import Progress
-    from sweeps.estimate.cost import estimate
-    from sweeps.execute import executors, scheduler
-    from sweeps.execute.drivers import process_began
-    from sweeps.execute.provenance import record_sweep
-
-    if store.root.startswith("memory:"):
-        raise InputError(
-            f"--store: {store.root} would be gone when the command ends; give a path or a bucket"
-        )
-    store.create()
-    store.probe()
-    record_sweep(store, sweep, dag)
-    done = store.results(step.id for step in dag.steps)
-    todo = [step for step in dag.steps if step.id not in done]
-    if not todo:
-        return scheduler.run(dag, store, executors.Inline(store), lambda _: 0.0, lambda _: None)
-    seconds = estimated_seconds(sweep, dag)
-    runner = executors.executor_for(executor, store, cores=min(cores, len(todo)), address=address)
-    try:
-        refuse_above_caps(sweep, estimate(dag, seconds, runner.slots, sweep))
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, like Ctrl-C
-        with Progress(store, runner.slots) as progress:
-            return scheduler.run(dag, store, runner, seconds, progress.show, sweep, process_began())
-    except KeyboardInterrupt:
-        count = len(store.results(step.id for step in dag.steps))
-        typer.echo(
-            f"\nstopped: {count} of {len(dag.steps)} steps are done and kept; the same command goes on.",
-            err=True,
-        )
-        raise
-    finally:
-        runner.close()
-
-
-def report(state: State, store: Store) -> None:
-    """Say how a sweep ended; exit with 1 if anything failed."""
-    ran = len(state.done) - len(state.found)
-    kept = f", {len(state.found)} were there already" if state.found else ""
-    typer.echo(f"{len(state.done)} of {len(state.dag.steps)} steps done ({ran} now{kept}) in {store.root}")
-    if state.complete:
-        return
-    if state.halted:
-        typer.echo(f"stopped: {state.halted}", err=True)
-    labels = {step.id: step.label for step in state.dag.steps}
-    for step, reason in state.failed.items():
-        typer.echo(f"failed   {step}  {labels[step]}: {reason}", err=True)
-    for blocked in state.blocked:
-        typer.echo(f"blocked  {blocked.id}  {blocked.label}: a step it needs failed", err=True)
-    raise typer.Exit(1)

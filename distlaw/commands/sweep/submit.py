@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from distlaw.commands.sweep.plan import Changes, Spec
+from distlaw.commands.sweep.options import Changes, Spec
 
 
 def submit(

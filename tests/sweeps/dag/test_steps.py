@@ -133,7 +133,7 @@ def test_absurd_sizes_are_refused_at_once(small_spec: dict[str, Any]) -> None:
 
 
 def test_a_plan_above_its_cap_is_refused(small_spec: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"max_flops: the sweep needs .* above its cap of 1e\+06"):
+    with pytest.raises(InputError, match=r"caps.flops: the sweep needs .* above its cap of 1e\+06"):
         dag_of(parse_sweep(small_spec | {"max_flops": "1e6"}))
 
 
@@ -185,7 +185,7 @@ def test_steps_follow_from_plain_data_without_reading_a_file() -> None:
         "supervised": [{"params": ["3k", "7k"], "tokens": ["512k"]}],
     }
     sweep = parse_sweep(spec)
-    resolved = Resolved(sweep=sweep, text=Text(corpus=sweep.corpus, fingerprint="f" * 16))
+    resolved = Resolved(spec=sweep, sweep=sweep, text=Text(corpus=sweep.corpus, fingerprint="f" * 16))
     first, second = (expand(resolved).steps for _ in range(2))
     assert [step.id for step in first] == [step.id for step in second]
     assert [step.kind for step in first] == [StepKind.PRETRAIN, StepKind.PRETRAIN]

@@ -17,13 +17,14 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
+from sweeps.data.corpus import planned_tokens
 from sweeps.distill.delta import Shifted, shifted
 from sweeps.distill.divergences import DIVERGENCES, forward_kl
 from sweeps.distill.on_policy import Lesson
 from sweeps.distill.teacher import followed, target_of, trained
 from sweeps.execute.cohorts import cohorts
 from sweeps.execute.provenance import record_sweep
-from sweeps.execute.step import corpus_of, run_step, run_steps
+from sweeps.execute.step import run_step, run_steps
 from sweeps.model.chunked_loss import mean_loss
 from sweeps.model.decoder import Decoder
 from sweeps.model.log_probs import log_probabilities
@@ -272,7 +273,7 @@ def test_a_sweep_of_bases_runs_together_apart_and_from_a_cache(
     together = {step.id: found for step, found in run_steps(again, [delta, light])}
     assert together[delta.id]["loss"] == alone[delta.id]
 
-    corpus = corpus_of(delta)
+    corpus = planned_tokens(delta.corpus, delta.corpus_fingerprint)
     target = target_of(store, delta, corpus)
     assert isinstance(target, Shifted)
     assert delta.init is not None

@@ -16,6 +16,7 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
+from sweeps.data.corpus import planned_tokens
 from sweeps.distill.divergences import decoupled_kl
 from sweeps.distill.knn import Datastore, retrieved
 from sweeps.distill.knn_targets import Nearest, votes
@@ -24,7 +25,6 @@ from sweeps.distill.targets import Cached
 from sweeps.distill.teacher import target_of
 from sweeps.execute.executors import Inline
 from sweeps.execute.scheduler import run
-from sweeps.execute.step import corpus_of
 from sweeps.model.chunked_loss import mean_loss
 from sweeps.model.decoder import Decoder
 from sweeps.model.heldout import heldout_loss
@@ -213,7 +213,10 @@ def test_a_sweep_trains_on_votes(small_spec: dict[str, Any], tmp_path: Path, own
     assert result is not None
     assert result["loss"] < 0.6 * np.log(300)
     assert result["yardsticks"]["forward_kl"] > 0
-    target, corpus = target_of(store, student, corpus_of(student)), corpus_of(student)
+    target, corpus = (
+        target_of(store, student, planned_tokens(student.corpus, student.corpus_fingerprint)),
+        planned_tokens(student.corpus, student.corpus_fingerprint),
+    )
     assert target is not None
     blocks = Batches(corpus.train, context=32, batch=4, seed=0)
     log_p = target.log_probabilities(target.rows(blocks[0][:, :-1], blocks.numbers(0)), 1.0)

@@ -17,13 +17,14 @@ from sweeps import results
 from sweeps.dag import expand as steps_of_sweeps
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches, take_blocks
+from sweeps.data.corpus import planned_tokens
 from sweeps.distill.generated_text import texts
 from sweeps.distill.metrics import READ, SEED, WRITTEN, yardsticks
 from sweeps.distill.on_policy import Lesson, source_of
 from sweeps.distill.sampling import uniform, write
 from sweeps.distill.targets import Online
 from sweeps.execute.provenance import record_sweep
-from sweeps.execute.step import corpus_of, run_step, run_steps
+from sweeps.execute.step import run_step, run_steps
 from sweeps.model.decoder import Decoder
 from sweeps.model.distributed import World
 from sweeps.model.log_probs import cross_entropy, log_probabilities
@@ -306,7 +307,7 @@ def test_text_of_a_teacher_is_written_once_and_mended(
     assert [step.kind for step in dag.steps] == ["pretrain", "generate"] + ["distil"] * 6
     run_step(store, teacher)
     written = run_step(store, generate)["tokens"]
-    corpus = corpus_of(generate)
+    corpus = planned_tokens(generate.corpus, generate.corpus_fingerprint)
     found = texts(store, generate, corpus)
     assert written == len(found.kept.numbers) * 32
     numbers = torch.from_numpy(found.kept.numbers)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from sweeps.data.corpus import planned_tokens
 from sweeps.data.tokens import HeldoutPart, TokenizedCorpus
 from sweeps.estimate import text_warnings
-from sweeps.execute.step import corpus_of
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 
@@ -60,7 +60,7 @@ def test_epochs_are_those_of_the_half_that_a_run_sees(small_spec: dict[str, Any]
     whole = dag_of(parse_sweep(small_spec)).steps[0]
     small_spec["corpus"] |= {"halves": True}
     half = dag_of(parse_sweep(small_spec)).steps[0]
-    corpus = corpus_of(whole)
+    corpus = planned_tokens(whole.corpus, whole.corpus_fingerprint)
     assert text_warnings.epochs(whole, corpus) == whole.tokens / corpus.train_tokens
     assert text_warnings.epochs(half, corpus) == pytest.approx(
         2 * text_warnings.epochs(whole, corpus), rel=1e-3

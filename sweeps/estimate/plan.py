@@ -1,0 +1,244 @@
+"""The plan of a sweep: what it will take, and what its runs will be able to show."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from fits.table.findings import Finding
+from scaling.units import format_number
+from sweeps.dag.expand import Dag, Step
+from sweeps.dag.resolved import Resolved
+from sweeps.data.text_size import TextSize
+from sweeps.estimate.bill import HOUR
+from sweeps.estimate.cost import Cost, Estimate, disk, estimate, measured_throughput, overfull, seconds_on
+from sweeps.estimate.fit_preview import expected_findings
+from sweeps.estimate.precision_probe import PrecisionSpeed, measured_precision
+from sweeps.spec.resources import caps_of
+from sweeps.spec.spec import ROLES, Sweep
+from sweeps.store.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sweeps.estimate.graph import SweepPlanPlots
+
+MANY_EPOCHS = 4
+"""Up to here repeated text is nearly as good as new (Muennighoff et al. 2023)."""
+FAR_FROM_ASKED = 0.15
+SHOWN_OVERFULL = 3
+"""Steps that do not fit, told one by one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """What a sweep will take and show: prints itself, and is a table, a dictionary and figures."""
+
+    sweep: Sweep
+    """The spec, as it was given."""
+    dag: Dag
+    """Its steps, each after those it needs."""
+    store: str
+    """Where results will go: a path or URL."""
+    done: frozenset[str]
+    """Ids of steps whose results are there already."""
+    devices: int
+    """GPUs where the spec names some, else cores."""
+    text: TextSize
+    """Tokens of the corpus, counted or estimated."""
+    seconds: Mapping[str, float]
+    """Estimated seconds of each step, by id."""
+    whole: Estimate
+    """What all steps take."""
+    left: Estimate
+    """What the steps take that are not done."""
+    findings: tuple[Finding, ...]
+    """What ``fits`` will object to in the runs."""
+    precision: PrecisionSpeed | None = None
+    """Which precision trains faster here, where no GPU is named."""
+    reads: tuple[str, ...] = ()
+    """What was read for the plan, in words."""
+    assumed: tuple[str, ...] = ()
+    """What was assumed instead of being read, in sentences."""
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What to mend or to know before it runs, in sentences."""
+        return tuple(_warnings(self))
+
+    @property
+    def epochs(self) -> float:
+        """How often the longest run sees the training text; 0 where its size is not known."""
+        return max(step.tokens_of_its_text for step in self._on_the_corpus) / self.text.train_tokens
+
+    @property
+    def disk_bytes(self) -> tuple[float, float]:
+        """Bytes of the store at its peak, and of those the bytes that teachers write down."""
+        written = disk(self.dag, self.text.train_tokens)
+        return self.whole.store_bytes + written, written
+
+    def check_caps(self) -> None:
+        """Refuse a sweep that is expected to take more than its caps.
+
+        Raises:
+            InputError: Naming the cap, what is needed and what would help.
+        """
+        check_caps(self.sweep, self.whole)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one flat row a step; sizes in parameters and tokens, times in seconds."""
+        return [self._row(step) for step in self.dag.steps]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the steps as a pandas table, one row each."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values for JSON, numbers in full."""
+        steps = [
+            {
+                "id": step.id,
+                "done": step.id in self.done,
+                "flops": step.flops_to_spend,
+                "estimated_seconds": self.seconds[step.id],
+                **step.as_json(),
+            }
+            for step in self.dag.steps
+        ]
+        return {
+            "name": self.sweep.name,
+            "spec": self.sweep.model_dump(mode="json", exclude_unset=True),
+            "asked": self.dag.asked,
+            "done": len(self.done),
+            "flops": self.dag.flops,
+            "estimate": asdict(self.whole),
+            "left": asdict(self.left),
+            "precision": asdict(self.precision) if self.precision else None,
+            "epochs": self.epochs,
+            "findings": [asdict(finding) for finding in self.findings],
+            "cautions": [f"! {warning}" for warning in self.warnings],
+            "reads": list(self.reads),
+            "assumed": list(self.assumed),
+            "steps": steps,
+        }
+
+    @property
+    def plot(self) -> SweepPlanPlots:
+        """The figures of this plan: :class:`sweeps.estimate.graph.SweepPlanPlots` lists them."""
+        from sweeps.estimate.graph import SweepPlanPlots
+
+        return SweepPlanPlots(self)
+
+    def __str__(self) -> str:
+        from sweeps.estimate.plan_text import plan_text
+
+        return plan_text(self)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from sweeps.estimate.plan_text import plan_html
+
+        return plan_html(self)
+
+    @property
+    def _on_the_corpus(self) -> list[Step]:
+        """The steps on the sweep's own text; a base may be another."""
+        fingerprint = self.dag.example.corpus_fingerprint
+        return [step for step in self.dag.steps if step.corpus_fingerprint == fingerprint]
+
+    def _row(self, step: Step) -> dict[str, Any]:
+        return {
+            "step": step.id,
+            "kind": str(step.kind),
+            "params": step.shape.params,
+            "tokens": step.tokens,
+            "teacher": step.teacher.size if step.teacher else None,
+            "method": step.method.name if step.method else None,
+            "seed": step.seed,
+            "flops": step.flops_to_spend,
+            "seconds": self.seconds[step.id],
+            "done": step.id in self.done,
+        }
+
+
+def plan_sweep(resolved: Resolved, dag: Dag, store: Store, devices: int) -> SweepPlan:
+    """Plan a sweep on so many ``devices``: GPUs where the spec names some, else cores of this machine.
+
+    Raises:
+        InputError: If the text cannot be had, or the store is damaged.
+    """
+    sweep, size = resolved.spec, resolved.text.size
+    done = frozenset(store.results(step.id for step in dag.steps)) if store.exists() else frozenset()
+    seconds = step_seconds(sweep, dag, size)
+    todo = replace(dag, steps=tuple(step for step in dag.steps if step.id not in done))
+    whole = estimate(dag, seconds, devices, sweep)
+    return SweepPlan(
+        sweep=sweep,
+        dag=dag,
+        store=store.root,
+        done=done,
+        devices=devices,
+        text=size,
+        seconds={step.id: seconds(step) for step in dag.steps},
+        whole=whole,
+        left=estimate(todo, seconds, devices, sweep) if done else whole,
+        findings=tuple(expected_findings(dag)),
+        precision=None if sweep.hardware.gpu else measured_precision(dag),
+        reads=resolved.reads,
+        assumed=resolved.assumed,
+    )
+
+
+def step_seconds(sweep: Sweep, dag: Dag, text: TextSize) -> Cost:
+    """Estimate seconds of a step, on the spec's hardware or as measured, now or before, on this machine."""
+    if sweep.hardware.gpu:
+        return seconds_on(sweep, None)
+    return seconds_on(sweep, measured_throughput(dag.example, round(text.heldout_tokens)))
+
+
+def check_caps(sweep: Sweep, whole: Estimate) -> None:
+    """Refuse a sweep that is expected to take more than its caps.
+
+    Raises:
+        InputError: Naming the cap, what is needed and what would help.
+    """
+    caps_of(sweep).check(
+        flops=whole.bill.flops,
+        gpu_hours=whole.bill.gpu_hours,
+        dollars=whole.bill.dollars,
+        hours=whole.wall_seconds / HOUR,
+    )
+
+
+def _warnings(plan: SweepPlan) -> Iterator[str]:
+    """Yield what is assumed, slow, repeated, too large, or not on the ladder."""
+    yield from plan.assumed
+    slow = plan.precision and plan.precision.bf16_is_slower
+    if slow and any(step.training.precision == "bf16" for step in plan.dag.steps):
+        yield "precision: bf16 is slower than fp32 on this machine; runs of a law share one precision"
+    if plan.epochs > MANY_EPOCHS:
+        yield f"{plan.epochs:.0f} epochs: repeated text bends the law; use more text or fewer tokens"
+    full = overfull(plan.dag, plan.sweep)
+    yield from map(str, full[:SHOWN_OVERFULL])
+    if (more := len(full) - SHOWN_OVERFULL) > 0:
+        yield f"{more} more steps need more memory than they have"
+    needed = plan.left.memory_bytes / 1e9
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    if needed > here and not plan.sweep.hardware.gpu:
+        yield f"about {needed:.0f} GB needed, {here:.0f} GB here: expect it to be killed"
+    if far := _off_the_ladder(plan):
+        sizes = ", ".join(map(format_number, far))
+        yield f"{sizes} asked for: the ladder's nearest rung is more than {FAR_FROM_ASKED:.0%} away"
+
+
+def _off_the_ladder(plan: SweepPlan) -> list[float]:
+    """Return the sizes that are asked for and are far from all that is trained."""
+    asked = {size for role in ROLES for _, grid in plan.sweep.grids(role) for size in grid.params}
+    rungs = {step.shape.params for step in plan.dag.steps}
+    return sorted(size for size in asked if min(abs(rung / size - 1) for rung in rungs) > FAR_FROM_ASKED)

@@ -1,0 +1,80 @@
+"""Run a sweep: record it in its store, choose an executor, hold it to its caps, and drive it to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scaling.errors import InputError
+from sweeps.dag.expand import Dag
+from sweeps.dag.resolved import Resolved
+from scaling.machine import usable_cores
+from sweeps.estimate.cost import estimate
+from sweeps.estimate.plan import check_caps, step_seconds
+from sweeps.execute import scheduler
+from sweeps.execute.executors import Executor, Inline, executor_for
+from sweeps.execute.provenance import record_sweep
+from sweeps.execute.state import State
+from sweeps.store.store import Store
+
+Watch = Callable[[State], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Where:
+    """Where steps run."""
+
+    executor: str | None = None
+    """process, ray or inline; ray where there is an address or a GPU, else process."""
+    cores: int | None = None
+    """Processes, one thread each; all cores that this process may use, if not given."""
+    address: str | None = None
+    """Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT."""
+
+    def open(self, store: Store, steps: int) -> Executor:
+        """Return the executor for at most so many steps at once.
+
+        Raises:
+            InputError: For an unknown executor, or an address that leads nowhere.
+        """
+        cores = min(self.cores or usable_cores(), steps)
+        return executor_for(self.executor, store, cores=cores, address=self.address)
+
+
+def run_sweep(resolved: Resolved, dag: Dag, store: Store, where: Where, watch: Watch, begun: float) -> State:
+    """Run what is missing of ``dag``; interrupted, what is done stays in the store.
+
+    Args:
+        resolved: The sweep, with what it names looked up.
+        dag: Its steps.
+        store: Where results go; made if it is not there.
+        where: Where steps run.
+        watch: Called about twice a second with where things stand.
+        begun: When this driver began, by ``time.monotonic()``; its hours count from there.
+
+    Returns:
+        Where things stand at the end. Failed steps raise nothing.
+
+    Raises:
+        InputError: If the sweep would pass its caps, or a step could never be placed.
+    """
+    if store.root.startswith("memory:") and where.executor != "inline":
+        raise InputError(
+            f"store: {store.root} is memory of this process, which workers cannot reach; give a path or a "
+            'bucket, or executor="inline"'
+        )
+    store.create()
+    store.probe()
+    sweep = resolved.spec
+    record_sweep(store, sweep, dag)
+    done = store.results(step.id for step in dag.steps)
+    todo = len(dag.steps) - len(done)
+    if not todo:
+        return scheduler.run(dag, store, Inline(store), lambda _: 0.0, lambda _: None)
+    seconds = step_seconds(sweep, dag, resolved.text.size)
+    executor = where.open(store, todo)
+    try:
+        check_caps(sweep, estimate(dag, seconds, executor.slots, sweep))
+        return scheduler.run(dag, store, executor, seconds, watch, sweep, begun)
+    finally:
+        executor.close()
