@@ -13,9 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from distlaw.commands.sweep.monitor import clock
 from scaling.errors import InputError
 from sweeps.store.leases import place
+from sweeps.watch.status_text import clock
 
 if TYPE_CHECKING:
     from sweeps.execute.state import Running, State

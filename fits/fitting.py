@@ -40,7 +40,7 @@ from scaling.laws import DistillationLaw, SupervisedLaw
 
 if TYPE_CHECKING:
     from fits.estimation.profile_likelihood import Profile, Quantity
-    from fits.plots import Plots
+    from fits.plots import FitPlots
 
 MIN_DRAWS = 20
 """Least number of draws with 5 % and 95 % quantiles."""
@@ -139,10 +139,12 @@ class Fit:
         return pd.DataFrame(self.to_dict()["coefficients"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of the report as plain values for JSON; losses in nats/token."""
+        """Return the report as plain values for JSON; losses in nats/token, numbers not finite are None."""
         from fits.reports.text import report_data
+        from scaling.to_plain import nan_to_none
 
-        return report_data(self)
+        content: dict[str, Any] = nan_to_none(report_data(self))
+        return content
 
     def _repr_html_(self) -> str:
         from fits.reports.html import html_fragment
@@ -179,11 +181,11 @@ class Fit:
         return leave_groups_out(self.table, column, self.recipe, self.estimates)
 
     @property
-    def plot(self) -> Plots:
-        """Figures of this fit, listed in :class:`fits.plots.Plots`."""
-        from fits.plots import Plots
+    def plot(self) -> FitPlots:
+        """Figures of this fit, listed in :class:`fits.plots.FitPlots`."""
+        from fits.plots import FitPlots
 
-        return Plots(self)
+        return FitPlots(self)
 
 
 def fit(

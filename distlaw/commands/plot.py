@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fits import Fit
-    from fits.plots import Plots
+    from fits.plots import FitPlots
     from scaling.figures.figure import Figure
 
     ReadTable = Callable[[Path], pd.DataFrame]
 
-OF_A_TABLE: dict[str, tuple[str, Callable[[Plots, str, str | None], Figure]]] = {
+OF_A_TABLE: dict[str, tuple[str, Callable[[FitPlots, str, str | None], Figure]]] = {
     "law": ("the runs and the fitted law over teacher loss", lambda plot, _, law: plot.law(law)),
     "isoflop": ("the runs and the supervised law at fixed compute", lambda plot, *_: plot.isoflop()),
     "predicted": ("predicted against observed losses", lambda plot, *_: plot.predicted()),
@@ -36,7 +36,11 @@ OF_A_TABLE: dict[str, tuple[str, Callable[[Plots, str, str | None], Figure]]] = 
         lambda plot, coordinate, law: plot.profile(coordinate, law=law),
     ),
 }
-OF_A_STORE = {"dag": "the steps of a sweep and what each needs", "timeline": "when each attempt ran"}
+OF_A_STORE = {
+    "dag": ("graph", "the steps of a sweep and what each needs"),
+    "timeline": ("timeline", "when each attempt ran"),
+}
+"""Figures of a sweep: as ``status.plot`` names them, and in words."""
 NUMBERED = re.compile(r"figure-(\d+)")
 
 
@@ -60,7 +64,7 @@ Of a fit to a table (SOURCE is the table, or a sweep's store):
 
 Of a sweep (SOURCE is its store):
 
-{listed(OF_A_STORE)}
+{listed({name: words for name, (_, words) in OF_A_STORE.items()})}
 
 Examples:
 
@@ -182,15 +186,8 @@ def _fitted(kind: str, source: str, read: ReadTable) -> Fit:
 
 
 def _of_a_store(kind: str, source: str, dark: bool) -> Figure:
-    from scaling.figures.render import draw
-    from sweeps.estimate.graph import draw_graph, nodes_of_status
-    from sweeps.store.store import Store
-    from sweeps.watch.status import status
-    from sweeps.watch.timeline import stretches, timeline_chart
+    import sweeps
 
     if not source:
         raise InputError(f"{kind} is a figure of a sweep: name its store")
-    store = Store(source)
-    if kind == "dag":
-        return draw_graph(nodes_of_status(status(store)), dark)
-    return draw(timeline_chart(stretches(store)), dark)
+    return sweeps.status(source).plot(OF_A_STORE[kind][0], dark=dark)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,9 @@ from fits.table.runs import validate
 from scaling.calibration.calibration import Calibration
 from scaling.errors import InputError
 from scaling.laws import SupervisedLaw
+
+if TYPE_CHECKING:
+    from fits.plots.laws import ComparisonPlots
 
 LAWS = ("published", "effective-tokens", "effective-tokens-capacity", "effective-tokens-sharp")
 TABLE_SPLIT = "the table's split"
@@ -88,10 +92,6 @@ class Comparison:
                 table[check] = {s.law: s.held_out[check] for s in self.scores}
         return table
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return the criteria as columns, one row for each law."""
-        return pd.DataFrame(self.criteria()).rename_axis("law")
-
     def to_dict(self) -> dict[str, object]:
         """Return everything as plain values for JSON; values that are not finite are None."""
         bias = {
@@ -104,6 +104,22 @@ class Comparison:
             "evidence": self.evidence.to_dict() if self.evidence else None,
             "notes": list(self.notes),
         }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the criteria as a pandas table: a row a law, a column a criterion; lower is better."""
+        return pd.DataFrame(self.criteria()).rename_axis("law").reset_index()
+
+    @property
+    def plot(self) -> ComparisonPlots:
+        """The figures of this comparison: :class:`fits.plots.laws.ComparisonPlots` lists them."""
+        from fits.plots.laws import ComparisonPlots
+
+        return ComparisonPlots(self)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(str(self))}</pre>"
 
     def wins(self) -> dict[str, list[str]]:
         """Return, for every law, the criteria on which no other is better."""

@@ -34,7 +34,7 @@ from scaling.laws import SupervisedLaw
 from scaling.reports.plan_text import text_table
 
 if TYPE_CHECKING:
-    from scaling.figures.figure import Figure
+    from fits.plots.methods import MethodPlots
 
 MULTIPLIERS = {"tokens": "D", "params": "N", "compute": "D"}
 """Inputs that a multiplier applies to, and the variable of the law. The size of a student is fixed, so that
@@ -77,12 +77,12 @@ class MethodComparison:
             "notes": list(self.notes),
         }
 
-    def plot(self, dark: bool = False) -> Figure:
-        """Draw the multipliers with their intervals, and the differences of loss behind them."""
-        from fits.plots.methods import methods_chart
-        from scaling.figures.render import draw
+    @property
+    def plot(self) -> MethodPlots:
+        """Figures of this comparison, listed in :class:`fits.plots.methods.MethodPlots`."""
+        from fits.plots.methods import MethodPlots
 
-        return draw(methods_chart(self), dark)
+        return MethodPlots(self)
 
     def __str__(self) -> str:
         header = ["method", f"x {self.on}", "95 %", "detectable", "nats/token", "pairs", "configs", "seeds"]

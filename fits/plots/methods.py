@@ -6,10 +6,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scaling.figures.accessor import Plots
 from scaling.figures.chart import Axis, Chart, Mark, Panel, Series
 
 if TYPE_CHECKING:
     from fits.methods.compare import MethodComparison
+    from scaling.figures.figure import Figure
+
+
+class MethodPlots(Plots):
+    """The figures of one comparison of methods."""
+
+    main = "multipliers"
+    result: MethodComparison
+
+    def multipliers(self) -> Figure:
+        """Draw the multipliers with their intervals, and the differences of loss that they come from."""
+        return self._draw(methods_chart(self.result))
 
 
 def methods_chart(found: MethodComparison) -> Chart:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,11 @@ from scaling.laws import (
     SupervisedLaw,
     coefficients,
 )
+
+if TYPE_CHECKING:
+    import pandas
+
+    from scaling.figures.calibration import CalibrationPlots
 
 FORMAT = "distlaw-calibration"
 FORMAT_VERSION = 1
@@ -197,9 +202,36 @@ class Calibration:
 
         return f"<pre>{escape(calibration_text(self))}</pre>"
 
-    def to_json(self) -> str:
-        """Return the file's text; every float in full."""
-        content = {
+    @property
+    def plot(self) -> CalibrationPlots:
+        """The figures of this calibration: :mod:`scaling.figures.registry` lists them."""
+        from scaling.figures.calibration import CalibrationPlots
+
+        return CalibrationPlots(self)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return the coefficients as a pandas table, one row each, with 90 % intervals of the draws."""
+        import pandas
+
+        laws: dict[str, SupervisedLaw | DistillationLaw] = {SUPERVISED: self.supervised}
+        laws |= self.distillation
+        return pandas.DataFrame(
+            [
+                {"law": kind, "name": name, "value": float(value), **self._interval(kind, name)}
+                for kind, law in laws.items()
+                for name, value in coefficients(law).items()
+            ]
+        )
+
+    def _interval(self, kind: str, name: str) -> dict[str, float]:
+        if not self.draws:
+            return {"low": np.nan, "high": np.nan}
+        low, high = np.quantile(self.draws[kind][name], (0.05, 0.95))
+        return {"low": float(low), "high": float(high)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values for JSON, as :meth:`from_dict` reads it."""
+        return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "name": self.name,
@@ -214,12 +246,18 @@ class Calibration:
             "architecture": {k: v for k, v in asdict(self.architecture).items() if k != "origins"},
             "architecture_origins": dict(self.architecture.origins),
             "provenance": asdict(self.provenance),
+            "draws": {
+                kind: {name: list(map(float, v)) for name, v in law.items()}
+                for kind, law in self.draws.items()
+            },
         }
+
+    def to_json(self) -> str:
+        """Return the file's text; every float in full."""
+        content = self.to_dict()
+        draws = json.dumps(content.pop("draws"), allow_nan=False)
         head = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        draws = {
-            kind: {name: list(map(float, v)) for name, v in law.items()} for kind, law in self.draws.items()
-        }
-        return f'{head[:-2]},\n "draws": {json.dumps(draws, allow_nan=False)}\n}}\n'
+        return f'{head[:-2]},\n "draws": {draws}\n}}\n'
 
     @classmethod
     def from_json(cls, text: str, where: str = "calibration") -> Calibration:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from scaling.errors import InputError
 from scaling.figures.chart import Chart
@@ -19,7 +19,7 @@ class Plots:
     axes: a notebook shows them, ``.write("figure.svg")`` saves them.
     """
 
-    main: ClassVar[str]
+    main: str
     """Name of the figure that a call draws."""
     result: Any
     """What is drawn; subclasses narrow its type."""
@@ -38,8 +38,14 @@ class Plots:
         shared = {*dir(Plots), "save"}
         return [name for name in dir(cls) if not name.startswith("_") and name not in shared]
 
-    def __call__(self, name: str = "", *, dark: bool | None = None) -> Figure:
+    def __call__(self, name: str = "", *arguments: Any, dark: bool | None = None, **settings: Any) -> Figure:
         """Draw the figure of a name, the main one if none is given.
+
+        Args:
+            name: One of :meth:`names`.
+            arguments: What the method of that name takes.
+            dark: For a dark page.
+            settings: What the method of that name takes, by name.
 
         Raises:
             InputError: If there is no figure of that name.
@@ -47,7 +53,7 @@ class Plots:
         if name and name not in self.names():
             raise InputError(f"no figure {name!r}; there are {', '.join(self.names())}")
         plots = self if dark is None else type(self)(self.result, dark)
-        figure: Figure = getattr(plots, name or self.main)()
+        figure: Figure = getattr(plots, name or self.main)(*arguments, **settings)
         return figure
 
     def _draw(self, chart: Chart) -> Figure:

@@ -8,19 +8,34 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from scaling.calibration.calibration import Calibration
 from scaling.costs.scenarios import SCENARIOS, Scenario, scenario_title
 from scaling.errors import InputError
+from scaling.figures.accessor import Plots
 from scaling.figures.chart import Array, Chart, Mark, Panel, Series
 from scaling.figures.labels import AXES, phrase
 from scaling.frontiers.frontier import Frontier, frontier
 from scaling.planner.plan import FAR, TOO_FAR, Estimate
 from scaling.planner.question import Question
 from scaling.units import format_times
+
+if TYPE_CHECKING:
+    from scaling.figures.figure import Figure
+
+
+class FrontierPlots(Plots):
+    """The figures of one frontier."""
+
+    main = "losses"
+    result: Frontier
+
+    def losses(self) -> Figure:
+        """Draw loss over compute of direct training and every scenario, with bands and crossovers."""
+        return self._draw(frontier_chart(self.result))
 
 
 def over_scenarios(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scaling.figures.accessor import Plots
 from scaling.figures.chart import Axis, Bars, Chart, Mark, Panel, Series
 from scaling.figures.decisions import PARTS
 from scaling.figures.frontier import sides
@@ -19,33 +20,23 @@ if TYPE_CHECKING:
     from scaling.planner.plan import Plan
 
 
-class PlanPlots:
-    """The figures of one plan. Each method returns a Matplotlib figure with units on its axes."""
+class PlanPlots(Plots):
+    """The figures of one plan."""
 
-    def __init__(self, plan: Plan, dark: bool = False) -> None:
-        self.plan, self.dark = plan, dark
-
-    @property
-    def on_dark(self) -> PlanPlots:
-        """Figures for a dark page."""
-        return PlanPlots(self.plan, dark=True)
+    main = "losses"
+    result: Plan
 
     def losses(self) -> Figure:
-        """Plot the student's loss by every way with its 90 % interval, and the gain over direct training."""
-        return self._draw(losses(self.plan))
+        """Draw the student's loss by every way with its 90 % interval, and the gain over direct training."""
+        return self._draw(losses(self.result))
 
     def shares(self) -> Figure:
-        """Plot the shares of the compute, way by way."""
-        return self._draw(shares(self.plan))
+        """Draw what the compute is spent on, way by way."""
+        return self._draw(shares(self.result))
 
     def decisions(self) -> Figure:
-        """Plot the decisions of every way, and the ranges that hold 90 % of the draws."""
-        return self._draw(decisions(self.plan))
-
-    def _draw(self, chart: Chart) -> Figure:
-        from scaling.figures.render import draw
-
-        return draw(chart, self.dark)
+        """Draw what every way decides, and what 90 % of the draws would."""
+        return self._draw(decisions(self.result))
 
 
 def losses(plan: Plan) -> Chart:

@@ -25,7 +25,7 @@ from scaling.units import format_power, format_times
 if TYPE_CHECKING:
     import pandas
 
-    from scaling.figures.figure import Figure
+    from scaling.figures.frontier import FrontierPlots
 
 Array = NDArray[np.float64]
 
@@ -166,12 +166,12 @@ class Frontier:
 
         return pandas.DataFrame(self.rows())
 
-    def plot(self, dark: bool = False) -> Figure:
-        """Plot the loss over compute for direct training and every scenario, with bands and crossovers."""
-        from scaling.figures.frontier import frontier_chart
-        from scaling.figures.render import draw
+    @property
+    def plot(self) -> FrontierPlots:
+        """The figures of this frontier: :class:`scaling.figures.frontier.FrontierPlots` lists them."""
+        from scaling.figures.frontier import FrontierPlots
 
-        return draw(frontier_chart(self), dark)
+        return FrontierPlots(self)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return header and cells, rounded for a person: the loss of every way at every budget."""

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fits.table.findings import Finding
+from scaling.repeated_data import MANY_EPOCHS
 from scaling.units import format_number
 from sweeps.dag.expand import Dag, Step
 from sweeps.dag.resolved import Resolved
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
     from sweeps.estimate.graph import SweepPlanPlots
 
-MANY_EPOCHS = 4
-"""Up to here repeated text is nearly as good as new (Muennighoff et al. 2023)."""
 FAR_FROM_ASKED = 0.15
 SHOWN_OVERFULL = 3
 """Steps that do not fit, told one by one."""

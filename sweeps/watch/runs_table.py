@@ -105,7 +105,7 @@ def shipped(name: str) -> pd.DataFrame:
     if not path.is_file():
         known = ", ".join(sorted(each.stem for each in PRESETS.glob("*.csv"))) or "none"
         raise InputError(f"no runs of a sweep {name!r} ship with the package; there are {known}")
-    return pd.read_csv(path, dtype=dict.fromkeys(TEXT, "str"), float_precision="round_trip")
+    return pd.read_csv(path, dtype=dict.fromkeys(TEXT, "str"), engine="python")
 
 
 def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -16,6 +16,11 @@ from sweeps.spec.resources import Caps, Devices
 from sweeps.store.history import History
 from sweeps.store.leases import CANCEL, PATIENCE, Attempt, gone, is_here, place
 from sweeps.store.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sweeps.watch.plots import StatusPlots
 
 STATES = ("done", "running", "ready", "waiting", "blocked", "failed")
 
@@ -51,9 +56,11 @@ class StepStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
-    """Where a sweep stands."""
+    """Where a sweep stands: prints itself, and is a table, a dictionary and figures."""
 
     name: str
+    store: str
+    """A path or URL."""
     steps: tuple[StepStatus, ...]
     drivers: tuple[dict[str, Any], ...]
     """The processes that drive it now."""
@@ -65,18 +72,43 @@ class Status:
     cancelled: bool
 
     def of(self, state: str) -> list[StepStatus]:
-        """The steps in one of :data:`STATES`."""
+        """Return the steps in one of :data:`STATES`."""
         return [step for step in self.steps if step.state == state]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a step, as a pandas table."""
+        import pandas as pd
+
+        names = ("id", "kind", "label", "state", "reason", "attempts", "flops", "host")
+        return pd.DataFrame([{name: getattr(step, name) for name in names} for step in self.steps])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values for JSON."""
+        return {**asdict(self), "caps": self.caps.model_dump(), "seconds_left": self.seconds_left}
+
+    @property
+    def plot(self) -> StatusPlots:
+        """The figures of this sweep: :class:`sweeps.watch.plots.StatusPlots` lists them."""
+        from sweeps.watch.plots import StatusPlots
+
+        return StatusPlots(self)
+
+    def __str__(self) -> str:
+        from sweeps.watch.status_text import status_text
+
+        return status_text(self)
+
+    __repr__ = __str__
 
     @property
     def seconds_left(self) -> float | None:
-        """What the driver that knows last has estimated."""
+        """Seconds to the end, as the driver that knows best estimates them."""
         left = [driver["seconds_left"] for driver in self.drivers if "seconds_left" in driver]
         return min(left, default=None)
 
 
 def status(store: Store) -> Status:
-    """Where the sweep last started in ``store`` stands.
+    """Return where the sweep last started in ``store`` stands.
 
     Raises:
         InputError: if there is no sweep, or what describes it is damaged.
@@ -109,6 +141,7 @@ def status(store: Store) -> Status:
         found[step["id"]] = replace(_described(step, history, *known), damaged=step["id"] in faults)
     return Status(
         name=name,
+        store=store.root,
         steps=tuple(found.values()),
         drivers=tuple(alive(store)),
         spent=spent_by(store, histories, devices, {each["id"]: each["flops"] for each in recorded["steps"]}),

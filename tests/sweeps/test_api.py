@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ def test_a_sweep_is_planned_run_and_read(small_spec: dict[str, Any], tmp_path: P
     assert str(state) == "2 of 2 steps done (2 now)"
     assert str(sweep.run(store)) == "2 of 2 steps done (0 now, 2 were there already)"
     assert len(sweeps.results(store)) == 2
+    status = sweeps.status(store)
+    assert str(status).startswith("small: 2 done of 2 steps\nno driver is at work\nspent ")
+    assert list(status.to_frame()["state"]) == ["done", "done"]
+    assert json.loads(json.dumps(status.to_dict()))["store"] == str(store)
+    assert status.plot.names() == ["graph", "timeline"]
+    assert all(status.plot(name).axes for name in status.plot.names())
     again = sweep.plan(store, devices=1)
     assert again.done == {step.id for step in sweep.dag.steps}
     assert again.left.bill.flops == 0

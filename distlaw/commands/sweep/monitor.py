@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distlaw.commands.sweep.options import Json, Place
 from distlaw.number_options import count_from
 from scaling.errors import InputError
 
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from sweeps.store.store import Store
     from sweeps.watch.status import Status, StepStatus
 
-SHOWN = 20
-"""Steps of a kind that are named one by one."""
 WATCH_SECONDS = 5.0
-Place = Annotated[str, typer.Argument(help="A sweep's store: a path or URL.")]
 Names = Annotated[
     list[str] | None, typer.Argument(help="Steps, by the start of their ids. All if none is given.")
 ]
@@ -33,9 +30,7 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def status(
-    store: Place, as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False
-) -> None:
+def status(store: Place, as_json: Json = False) -> None:
     """Where a sweep stands: done, running, waiting, blocked, failed and why; what is spent.
 
     Example: distlaw sweep status runs/quickstart
@@ -44,8 +39,7 @@ def status(
 
     found = _status(store)
     if as_json:
-        told = {**asdict(found), "caps": found.caps.model_dump(), "seconds_left": found.seconds_left}
-        typer.echo(json.dumps(told, indent=1))
+        typer.echo(json.dumps(found.to_dict(), indent=1))
         return
     Console().print(_picture(found), highlight=False)
 
@@ -196,82 +190,18 @@ def _chosen(found: Status, prefixes: list[str]) -> list[StepStatus]:
 
 
 def _picture(found: Status) -> Group:
+    """Draw a status for a terminal."""
     from rich.console import Group
     from rich.table import Column, Table
     from rich.text import Text
 
-    from sweeps.watch.status import STATES
+    from sweeps.watch.status_text import failed_rows, more, running_rows, summary
 
-    counts = ", ".join(f"{len(found.of(state))} {state}" for state in STATES if found.of(state))
-    lines = [
-        Text(f"{found.name}: {counts} of {len(found.steps)} steps"),
-        Text(_drivers(found)),
-        Text(_spent(found)),
-    ]
     running = Table.grid(padding=(0, 2))
-    for step in found.of("running")[:SHOWN]:
-        running.add_row("running", step.id[:8], step.label, *_progress(step), step.host)
+    for row in running_rows(found):
+        running.add_row(*row)
     failed = Table.grid(*(Column(overflow="fold") for _ in range(4)), padding=(0, 2))
-    for step in found.of("failed")[:SHOWN]:
-        failed.add_row("failed", step.id[:8], step.label, _first_line(step.reason))
-    more = [
-        Text(f"... and {len(found.of(state)) - SHOWN} more {state}")
-        for state in ("running", "failed")
-        if len(found.of(state)) > SHOWN
-    ]
-    return Group(*lines, *(table for table in (running, failed) if table.row_count), *more)
-
-
-def _progress(step: StepStatus) -> tuple[str, str, str]:
-    told = step.beat
-    if "steps_done" not in told:
-        return "starting", "", ""
-    loss = told.get("loss")
-    left = step.seconds_left
-    return (
-        f"{told['steps_done']}/{told['steps']}",
-        f"loss {loss:.3f}" if loss is not None else "",
-        f"{clock(left)} left" if left is not None else "",
-    )
-
-
-def _drivers(found: Status) -> str:
-    if found.cancelled:
-        return "cancelled; it goes on when it is started again"
-    if not found.drivers:
-        return "no driver is at work" + (
-            "" if found.of("done") == list(found.steps) else ": start it again to go on"
-        )
-    hosts = ", ".join(f"{driver['host']} ({driver['slots']} slots)" for driver in found.drivers)
-    left = found.seconds_left
-    return f"driven from {hosts}" + (f", about {clock(left)} left" if left is not None else "")
-
-
-def _spent(found: Status) -> str:
-    """What is spent, each against its cap if it has one."""
-    from scaling.units import format_number
-
-    spent, caps = found.spent, found.caps
-    parts = [
-        ("FLOPs", spent.flops, caps.flops),
-        ("GPU-hours", spent.gpu_hours, caps.gpu_hours),
-        ("dollars", spent.dollars, caps.dollars),
-        ("hours", found.hours, caps.hours),
-    ]
-    texts = [
-        f"{value:.3g}{f' of {format_number(cap)}' if cap else ''} {name}"
-        for name, value, cap in parts
-        if value or cap
-    ]
-    return "spent " + ", ".join(texts) if texts else "nothing spent yet"
-
-
-def _first_line(reason: str) -> str:
-    return reason.splitlines()[0] if reason else ""
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds: ``1:02:03`` or ``2:03``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    for row in failed_rows(found):
+        failed.add_row(*row)
+    tables = [table for table in (running, failed) if table.row_count]
+    return Group(*map(Text, summary(found)), *tables, *map(Text, more(found)))
