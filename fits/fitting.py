@@ -50,7 +50,15 @@ OUTLIER_SD = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Laws fitted to a table, with diagnostics."""
+    """Laws fitted to a table, with diagnostics.
+
+    >>> import fits
+    >>> import sweeps
+    >>> runs = sweeps.shipped("permissive").iloc[::2]
+    >>> found = fits.fit(runs, laws=["effective-tokens"], draws=20, starts=2, held_out=False)
+    >>> found.plot.names()
+    ['corner', 'isoflop', 'law', 'predicted', 'profile', 'residuals']
+    """
 
     table: pd.DataFrame
     """The validated table with ``predicted`` (nats/token, default law), ``residual`` (observed - predicted)
@@ -243,6 +251,13 @@ def fit(
 
     Raises:
         InputError: if the table is unusable, its design cannot identify any law, or an option does not apply.
+
+    >>> import fits
+    >>> import sweeps
+    >>> runs = sweeps.shipped("permissive")
+    >>> found = fits.fit(runs, laws=["effective-tokens"], draws=20, starts=2, held_out=False)
+    >>> found.default, found.to_frame()["law"].unique().tolist()
+    ('effective-tokens', ['supervised', 'effective-tokens'])
     """
     began = time.perf_counter()
     if not isinstance(draws, int) or draws < MIN_DRAWS:

@@ -69,7 +69,16 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Scores of several laws on one table."""
+    """Scores of several laws on one table.
+
+    >>> import fits
+    >>> from fits import datasets
+    >>> from scaling import Calibration
+    >>> known = Calibration.load("busbridge2025-figure1-runs")
+    >>> found = fits.compare_laws(datasets.figure1()[::9], ["effective-tokens"], supervised=known, starts=1)
+    >>> list(found.to_frame().columns)[:4], found.plot.names()
+    (['law', 'coefficients', 'rms error, fitted', 'BIC'], ['errors'])
+    """
 
     scores: tuple[Score, ...]
     """Scores, one for each law."""
@@ -197,6 +206,14 @@ def compare_laws(
     Raises:
         InputError: if the table has no distillations, its design cannot identify a law, or an option does
             not apply.
+
+    >>> import fits
+    >>> from fits import datasets
+    >>> from scaling import Calibration
+    >>> known = Calibration.load("busbridge2025-figure1-runs")
+    >>> found = fits.compare_laws(datasets.figure1()[::9], ["effective-tokens"], supervised=known, starts=1)
+    >>> found.runs, list(found.criteria())[:3]
+    (37, ['coefficients', 'rms error, fitted', 'BIC'])
     """
     everything = validate(runs)
     table, out = everything, np.zeros(len(everything), dtype=bool)

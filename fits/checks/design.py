@@ -68,6 +68,12 @@ def check(
 
     Raises:
         InputError: for a coefficient that cannot be fixed here.
+
+    >>> import fits
+    >>> from fits import datasets
+    >>> report = fits.check(fits.validate(datasets.figure1()))
+    >>> report.refused
+    True
     """
     rows, n = Rows.of(table), int((table["excluded"] == "").sum())
     lines = [

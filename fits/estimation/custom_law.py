@@ -36,6 +36,13 @@ def register_law(name: str, function: Callable[..., Any], start: Mapping[str, fl
 
     Raises:
         InputError: for a start value that is not positive.
+
+    >>> from fits import register_law
+    >>> def halfway(N_S, D_S, L_T, supervised, share):
+    ...     return share * L_T + (1 - share) * supervised.loss(N_S, D_S)
+    >>> law = register_law("halfway-example", halfway, {"share": 0.5})(share=0.5)
+    >>> law.share
+    0.5
     """
     if not start or not all(value > 0 for value in start.values()):
         raise InputError(

@@ -40,6 +40,10 @@ class Objective:
 
     Raises:
         InputError: for a ``delta`` or ``asymmetry`` that is not positive.
+
+    >>> from fits import Objective
+    >>> Objective(delta=1e-3).asymmetry
+    1.0
     """
 
     delta: float | str = "auto"

@@ -46,7 +46,16 @@ COMPUTE_NOTE = (
 
 @dataclass(frozen=True, kw_only=True)
 class MethodComparison:
-    """Multipliers of methods against one control, the best first."""
+    """Multipliers of methods against one control, the best first.
+
+    >>> import fits
+    >>> import sweeps
+    >>> runs = sweeps.shipped("methods")
+    >>> runs = runs[runs["method"].isna() | runs["method"].isin(["forward-kl", "taid"])]
+    >>> found = fits.compare_methods(runs, control="supervised", draws=20)
+    >>> found.to_frame()["method"].tolist(), found.plot.names()
+    (['forward-kl', 'taid'], ['multipliers'])
+    """
 
     control: str
     on: str
@@ -133,6 +142,14 @@ def compare_methods(
 
     Raises:
         InputError: for an unusable table, an unknown control, or without any matched pair.
+
+    >>> import fits
+    >>> import sweeps
+    >>> runs = sweeps.shipped("methods")
+    >>> runs = runs[runs["method"].isna() | runs["method"].isin(["forward-kl", "taid"])]
+    >>> found = fits.compare_methods(runs, draws=20)
+    >>> found.control, [each.method for each in found.methods]
+    ('forward-kl', ['taid', 'supervised'])
     """
     if multiplier not in MULTIPLIERS:
         raise InputError(f"multiplier must be one of {', '.join(MULTIPLIERS)}, not {multiplier!r}")

@@ -118,7 +118,7 @@ def read_runs(
     bytes_per_token: float | None = None,
     decimal: str = ".",
 ) -> pd.DataFrame:
-    """Read a runs table from CSV, TSV, JSON, JSON lines or Parquet, and validate it.
+    r"""Read a runs table from CSV, TSV, JSON, JSON lines or Parquet, and validate it.
 
     Args:
         path: The file, compressed (gz, bz2, xz, zst) or not; "-" for standard input; an open binary file; or
@@ -140,6 +140,13 @@ def read_runs(
 
     Raises:
         InputError: for a file that cannot be read, and for anything :func:`validate` refuses.
+
+    >>> import io
+    >>> import fits
+    >>> text = b"Model Size,tokens_seen,val_loss\n1e8,2e9,3.1\n2e8,4e9,2.9\n"
+    >>> runs = fits.read_runs(io.BytesIO(text), {"N": "Model Size"})
+    >>> runs[["kind", "params", "tokens", "loss"]].values.tolist()[0]
+    ['supervised', 100000000.0, 2000000000.0, 3.1]
     """
     if isinstance(path, pd.DataFrame):
         return validate(path, mapping, loss_unit=loss_unit, bytes_per_token=bytes_per_token, decimal=decimal)
@@ -182,6 +189,12 @@ def validate(
     Raises:
         InputError: for a missing column, a value that is not a number, an impossible size or unit, a run that
             contradicts itself, or losses that cannot be compared (other texts, tokenizers, units).
+
+    >>> import fits
+    >>> import pandas as pd
+    >>> runs = fits.validate(pd.DataFrame({"N": [1e8, 2e8], "D": [2e9, 4e9], "L": [3.1, 2.9]}))
+    >>> runs["kind"].tolist(), runs["excluded"].tolist()
+    (['supervised', 'supervised'], ['', ''])
     """
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"runs must be a pandas DataFrame, one row a run, not a {type(frame).__name__}")

@@ -66,7 +66,12 @@ _PUBLISHED = Path(__file__).with_name("published")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:
-    """Sources and circumstances of a calibration, in words that can be printed."""
+    """Sources and circumstances of a calibration, in words that can be printed.
+
+    >>> from scaling import Calibration
+    >>> Calibration.load("hoffmann2022").provenance.date
+    '2022-03-29'
+    """
 
     source: str
     """A citation, or the table that was fitted."""
@@ -85,7 +90,13 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Calibration:
-    """A supervised law, distillation laws fitted on top of it, and how far to trust them."""
+    """A supervised law, distillation laws fitted on top of it, and how far to trust them.
+
+    >>> from scaling import Calibration
+    >>> calibration = Calibration.load("busbridge2025-table6")
+    >>> calibration.default, list(calibration.to_frame().columns)
+    ('published-9', ['law', 'name', 'value', 'low', 'high'])
+    """
 
     name: str
     """Name in plans."""
@@ -330,7 +341,12 @@ def named(calibration: Calibration | str | Path) -> Calibration:
 
 
 def published() -> tuple[str, ...]:
-    """Return the names of the calibrations that ship with the package."""
+    """Return the names of the calibrations that ship with the package.
+
+    >>> from scaling import published
+    >>> "busbridge2025-figure1-runs" in published()
+    True
+    """
     return tuple(sorted(path.stem for path in _PUBLISHED.glob("*.json")))
 
 

@@ -14,7 +14,12 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Region:
-    """The smallest and largest value of each variable among the fitted runs; ``None`` where unknown."""
+    """The smallest and largest value of each variable among the fitted runs; ``None`` where unknown.
+
+    >>> from scaling import Region
+    >>> Region(params=(1e8, 1e10)).outside({"params": 5e10})
+    {'params': 5.0}
+    """
 
     params: Range | None = None
     """Supervised runs: non-embedding parameters."""

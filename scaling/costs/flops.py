@@ -27,7 +27,14 @@ _TABLE_LN_N = np.linspace(0, np.log(1e19), 2048)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelShape:
-    """A concrete decoder: grouped-query attention, gated feed-forward, RMSNorm, no biases."""
+    """A concrete decoder: grouped-query attention, gated feed-forward, RMSNorm, no biases.
+
+    >>> from scaling import ModelShape
+    >>> heads = {"heads": 12, "head_dim": 64, "kv_heads": 12}
+    >>> shape = ModelShape(layers=12, width=768, ffn=2048, vocab=32768, context=1024, **heads)
+    >>> f"{shape.params:,} non-embedding parameters, {shape.training_flops(1e9):.3g} FLOPs for 1e9 tokens"
+    '84,955,392 non-embedding parameters, 7.18e+17 FLOPs for 1e9 tokens'
+    """
 
     layers: int
     width: int
@@ -111,6 +118,12 @@ class Architecture:
     """A family of models of one proportion, so that the cost of a token follows from N alone.
 
     The defaults are the paper's. Only ratios enter, so any N is allowed, not only those a shape can have.
+
+    >>> from scaling import Architecture
+    >>> f"{Architecture().training_flops(1e9, 20e9):.4g} FLOPs"
+    '1.473e+20 FLOPs'
+    >>> f"{Architecture(rule='6nd').training_flops(1e9, 20e9):.4g} FLOPs"
+    '1.2e+20 FLOPs'
     """
 
     aspect_ratio: float = 128.0

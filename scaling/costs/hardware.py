@@ -32,7 +32,13 @@ SECONDS_PER_HOUR = 3600.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hardware:
-    """Devices, how well they are used, and what they cost."""
+    """Devices, how well they are used, and what they cost.
+
+    >>> from scaling import Hardware
+    >>> device = Hardware(name="mine", precision="bf16", peak_flops=1e15, dollars_per_hour=2.0)
+    >>> f"{device.device_hours(1e21):.0f} hours, ${device.dollars(1e21):,.0f}"
+    '694 hours, $1,389'
+    """
 
     name: str
     precision: str
@@ -127,6 +133,9 @@ def hardware(
         count: Devices used at once.
         dollars_per_hour: Price of one device hour in place of the table's.
         peak_flops: Dense FLOP/s of one device in place of the table's.
+
+    Returns:
+        The device, which turns FLOPs into hours and dollars.
 
     Raises:
         InputError: For a device that is not in the table, unless peak and price are given, or for a number

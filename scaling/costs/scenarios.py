@@ -112,6 +112,10 @@ class Scenario:
 
     Raises:
         InputError: For a share outside 0 to 1.
+
+    >>> from scaling import SCENARIOS
+    >>> SCENARIOS["teacher_inference"]
+    Scenario(name='teacher_inference', logits=1.0, pretraining=0.0)
     """
 
     name: str

@@ -35,7 +35,7 @@ class Plots:
     @classmethod
     def names(cls) -> list[str]:
         """Return the names of the figures."""
-        shared = {*dir(Plots), "save"}
+        shared = {*dir(Plots), "main", "result", "save"}
         return [name for name in dir(cls) if not name.startswith("_") and name not in shared]
 
     def __call__(self, name: str = "", *arguments: Any, dark: bool | None = None, **settings: Any) -> Figure:

@@ -57,7 +57,14 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frontier:
-    """The best losses over a range of budgets, of one student or of the best size at every budget."""
+    """The best losses over a range of budgets, of one student or of the best size at every budget.
+
+    >>> from scaling import Question, frontier
+    >>> question = Question(student_params="1B", budget="1e21", scenarios="best_case")
+    >>> found = frontier(question, [1e21, 1e22])
+    >>> len(found.to_frame()), found.plot.names()
+    (4, ['losses'])
+    """
 
     calibration: str
     law: str | None
@@ -205,18 +212,26 @@ class Frontier:
 def frontier(
     question: Question, budgets: Sequence[float], calibration: Calibration | str | Path = DEFAULT_CALIBRATION
 ) -> Frontier:
-    """Find the optimum of every scenario at every budget of a range.
-
-    Budgets that do not pay for every way are left out, and so are scenarios that no budget pays for;
-    ``warnings`` say so. Without a distillation law there is direct training alone.
+    """Plan every scenario at every budget, and find where one way overtakes another.
 
     Args:
-        question: A student; its own budget is not used.
-        budgets: FLOPs, in any order.
-        calibration: The fitted laws: a calibration, the path of its file, or the name of a published set.
+        question: A student and scenarios; its own budget is not used.
+        budgets: FLOPs, at least two. Those that do not pay for every way are left out, and so are scenarios
+            that no budget pays for; ``warnings`` of the result say so.
+        calibration: A calibration, the path of a file, or the name of a published set. Without a distillation
+            law there is direct training alone.
+
+    Returns:
+        The best losses over the budgets with 90 % intervals, the decisions behind them, and the crossovers.
 
     Raises:
-        InputError: For fewer than two budgets that pay for the student, a family, or known teachers.
+        InputError: For fewer than two budgets, a family, or known teachers.
+
+    >>> from scaling import Question, frontier
+    >>> question = Question(student_params="1B", budget="1e21", scenarios="best_case")
+    >>> found = frontier(question, [1e21, 1e22])
+    >>> found.budgets, list(found.tracks)
+    ((1e+21, 1e+22), ['best_case'])
     """
     if question.family or question.teachers:
         raise InputError("a frontier goes with neither a family nor known teachers")

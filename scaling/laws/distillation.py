@@ -14,7 +14,12 @@ from scaling.laws.supervised import SupervisedLaw
 
 @runtime_checkable
 class DistillationLaw(Protocol):
-    """Interface of a law for the student's loss, as the planner and the fit use it."""
+    """Interface of a law for the student's loss, as the planner and the fit use it.
+
+    >>> from scaling import Calibration, DistillationLaw
+    >>> isinstance(Calibration.load("busbridge2025-table6").law(), DistillationLaw)
+    True
+    """
 
     inputs: ClassVar[tuple[str, ...]] = ("N_S", "D_S", "L_T")
 

@@ -21,6 +21,11 @@ class PublishedLaw9:
     ``A .. gamma`` are the paper's primed coefficients. ``c1`` and ``d1`` are not separately identifiable:
     fit :class:`PublishedLaw` instead and convert. The form cannot represent a student better than its
     teacher.
+
+    >>> from scaling import Calibration
+    >>> law = Calibration.load("busbridge2025-table6").law()
+    >>> law.c1, law.d1
+    (522.6, 1.315)
     """
 
     c0: float | Array
@@ -84,6 +89,12 @@ class PublishedLaw:
 
     It is the limit c1 -> inf of the printed form at fixed ``k = d1 (c1 f1)^-f1``; ``k`` is the ratio
     L_T/Ls at which the student's ability to mimic has fallen to 1/e.
+
+    >>> from scaling import PublishedLaw, SupervisedLaw
+    >>> supervised = SupervisedLaw(E=1.8, A=300.0, B=2000.0, alpha=0.35, beta=0.37)
+    >>> law = PublishedLaw(c0=2.5, k=1.4, f1=0.1, A=2.2e3, B=2.5e4, alpha=0.32, beta=0.64, gamma=0.76)
+    >>> float(law.loss(300e6, 10e9, 2.2, supervised).round(3))
+    2.616
     """
 
     c0: float | Array

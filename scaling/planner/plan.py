@@ -45,7 +45,12 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 90 % interval; ``None`` where the calibration carries no uncertainty."""
+    """A number with its 90 % interval; ``None`` where the calibration carries no uncertainty.
+
+    >>> from scaling import Estimate
+    >>> print(Estimate(2.3651, 2.3482, 2.3806), Estimate(2.3651))
+    2.365 [2.348, 2.381] 2.365
+    """
 
     value: float
     low: float | None = None
@@ -229,7 +234,13 @@ class Distillation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """The answer to a question: direct training and the ways to distil."""
+    """The answer to a question: direct training and the ways to distil.
+
+    >>> from scaling import Question, plan
+    >>> answer = plan(Question(student_params="300M", budget="1e21", scenarios="teacher_inference"))
+    >>> answer.to_frame()["way"].tolist(), answer.plot.names()
+    (['direct', 'teacher_inference'], ['decisions', 'losses', 'shares'])
+    """
 
     calibration: str
     """Name of the calibration."""

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """Predicted losses of one student under a calibration."""
+    """Predicted losses of one student under a calibration.
+
+    >>> from scaling import predict
+    >>> sorted(predict(student_params="1B", student_tokens="20:1").losses)
+    ['supervised']
+    """
 
     calibration: str
     student_params: float
@@ -83,21 +88,23 @@ def predict(
 ) -> Prediction:
     """Predict the student's loss alone, and with a teacher if one is given.
 
-    Quantities are numbers or texts such as ``300M``; tokens also ratios such as ``20:1``.
-
     Args:
-        calibration: The fitted laws: a calibration, the path of its file, or the name of a published set.
-        student_params: Non-embedding parameters.
-        student_tokens: Training tokens.
-        teacher_loss: Held-out cross-entropy of the teacher on the student's data, nats/token.
-        teacher_params: Parameters of the teacher; with its tokens they predict its loss if none is given.
-        teacher_tokens: Training tokens of the teacher.
+        calibration: A calibration, the path of a file, or the name of a published set.
+        student_params: Non-embedding parameters, a number or a text such as ``300M``.
+        student_tokens: Training tokens, likewise, or a ratio to the parameters such as ``20:1``.
+        teacher_loss: The teacher's measured held-out loss, nats/token.
+        teacher_params: Its non-embedding parameters, which with its tokens predict its loss.
+        teacher_tokens: Its training tokens.
+
+    Returns:
+        Losses in nats/token with 90 % intervals, and how far outside the fitted runs they lie.
 
     Raises:
         InputError: Where a teacher is half described, and for texts that are no quantities.
 
-    >>> print(predict(student_params="1B", student_tokens="20:1").losses["supervised"])
-    2.375 [2.358, 2.391]
+    >>> from scaling import predict
+    >>> predict(student_params="1B", student_tokens="20:1").asked
+    '1B student, 20B tokens; calibration busbridge2025-figure1-runs.'
     """
     calibration = named(calibration)
     student_params = _size(student_params, "student_params")

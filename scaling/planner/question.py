@@ -42,6 +42,10 @@ class Question:
     """Question for the best way to train a student on a budget or to a target.
 
     What is left open is chosen by the planner: the student's size, the budget (given a target), the teacher.
+
+    >>> from scaling import Question
+    >>> Question(student_params="300M", budget="1e21").describe()
+    '300M student, 1e21 FLOPs (1 ZFLOP)'
     """
 
     student_params: float | None = None

@@ -20,7 +20,13 @@ from scaling.units import check_params, parse_count, parse_quantity, unit_of
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KnownTeacher:
-    """A model one could distil from. Its loss, or its tokens to predict that from, must be known."""
+    """A model one could distil from. Its loss, or its tokens to predict that from, must be known.
+
+    >>> from scaling import KnownTeacher
+    >>> KnownTeacher(name="mine", params=1e9)
+    Traceback (most recent call last):
+    scaling.errors.InputError: teacher mine: give its loss, or the tokens it was trained on
+    """
 
     name: str
     params: float
@@ -163,7 +169,16 @@ def with_vocabulary(
 
 
 def read_catalogue(path: str | Path) -> tuple[KnownTeacher, ...]:
-    """Read teachers from a CSV with the fields of :class:`KnownTeacher`; empty cells are unknown."""
+    r"""Read teachers from a CSV with the fields of :class:`KnownTeacher`; empty cells are unknown.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from scaling import read_catalogue
+    >>> path = Path(tempfile.mkdtemp()) / "teachers.csv"
+    >>> _ = path.write_text("name,params,loss\nours,3B,2.1\n")
+    >>> [(teacher.name, teacher.params) for teacher in read_catalogue(path)]
+    [('ours', 3000000000.0)]
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -46,17 +46,28 @@ class _LeftOut(Exception):
 
 
 def results(root: str | Path, *, everything: bool = False, yardsticks: bool = False) -> pd.DataFrame:
-    """The runs of the store at ``root``, finished and failed, in the columns that ``fits`` reads.
+    """Return the runs of a store, finished and failed, in the columns that ``fits`` reads; also while it
+    runs.
 
-    Losses are held-out nats/token, ``flops`` counts the whole run, training and the teacher's inference, as
-    if it stood alone; ``seconds`` is what its last attempt trained. Only runs that share their ``setting``
-    (text, tokenizer, context, training rules) with the sweep last run there, because a law needs that; with
-    ``everything`` all of this version's making. With ``yardsticks``, also what students are to their teachers
-    by other measures (:mod:`sweeps.distill.metrics`). Can be called while the sweep runs. Runs that are left
-    out are listed in ``attrs["left_out"]``, ids by reason.
+    Args:
+        root: A path or URL.
+        everything: Also runs of other settings (text, tokenizer, context, training rules) than those of the
+            sweep last run there, which share theirs because a law needs that; all of this version's making.
+        yardsticks: Also what students are to their teachers by other measures
+            (:mod:`sweeps.distill.metrics`).
+
+    Returns:
+        One row a run: losses are held-out nats/token; ``flops`` counts the whole run, training and the
+        teacher's inference, as if it stood alone; ``seconds`` is what its last attempt trained. Runs that are
+        left out are listed in ``attrs["left_out"]``, ids by reason.
 
     Raises:
-        InputError: if there is no store at ``root``, or a result in it is damaged.
+        InputError: If there is no store at ``root``, or a result in it is damaged.
+
+    >>> import sweeps
+    >>> sweeps.results("runs/nowhere")
+    Traceback (most recent call last):
+    scaling.errors.InputError: runs/nowhere: not a sweep store (no sweep.json in it)
     """
     import pandas as pd
 
@@ -94,10 +105,18 @@ def left_out_notes(left_out: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def shipped(name: str) -> pd.DataFrame:
-    """The runs of a real sweep that ships with the package, in the same columns; ``name`` is its preset's.
+    """Return the runs of a real sweep that ships with the package, as :func:`results` would.
+
+    Args:
+        name: Its preset's name: ``permissive``, ``methods`` or ``methods-tuned``.
 
     Raises:
-        InputError: if there is no such table.
+        InputError: If there is no such table.
+
+    >>> import sweeps
+    >>> runs = sweeps.shipped("permissive")
+    >>> runs["kind"].value_counts().to_dict()
+    {'distillation': 168, 'supervised': 41}
     """
     import pandas as pd
 
