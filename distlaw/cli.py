@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -18,6 +19,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and stop, if it is wanted."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"distlaw {version('distlaw')}")
+        raise typer.Exit
+
+
+@app.callback()
+def shared(
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Distil or train directly? Which teacher, how many tokens? Ask a distillation scaling law."""
+
+
 plan.register(app)
 fit.register(app)
 compare_methods.register(app)

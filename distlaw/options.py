@@ -98,13 +98,13 @@ _BOUND = re.compile(r"\s*(?P<name>\w+)\s*(?P<sign><=|>=|=)\s*(?P<value>.+)")
 
 
 def parse_optional(text: str, what: str, unit: Unit = "", *, zero: bool = False) -> float | None:
-    """A quantity, or ``None`` for an empty text."""
+    """Return a quantity, or ``None`` for an empty text."""
 
     return parse_quantity(text, what, unit, zero=zero) if text else None
 
 
 def parse_budgets(text: str, device: Hardware | None = None) -> list[Budget]:
-    """No budget, one, or the two ends of a range ``LOW:HIGH``, counted on ``device`` where one is given."""
+    """Return no budget, one, or the two ends of a range ``LOW:HIGH``, counted on ``device`` if given."""
     budgets = [parse_budget(part, "--budget", device) for part in text.split(":")] if text else []
     if len(budgets) > 2 or (len(budgets) == 2 and budgets[0].flops >= budgets[1].flops):
         raise InputError(f"--budget: write one budget, or LOW:HIGH with LOW below HIGH, not {text!r}")
@@ -112,7 +112,7 @@ def parse_budgets(text: str, device: Hardware | None = None) -> list[Budget]:
 
 
 def parse_constraints(texts: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:
-    """Bounds by variable from texts such as ``teacher_params<=70B``; several on one variable combine."""
+    """Return bounds by variable from texts such as ``teacher_params<=70B``; those on one combine."""
 
     bounds: dict[str, tuple[float | None, float | None]] = {}
     for text in texts:
@@ -135,7 +135,7 @@ def counting(
     vocab: int | None,
     aspect_ratio: float | None = None,
 ) -> Architecture | None:
-    """The calibration's architecture with what was asked for changed; ``None`` where nothing was."""
+    """Return the calibration's architecture with the given numbers; ``None`` where none is given."""
     from dataclasses import replace
 
     if (rule, context, vocab, aspect_ratio) == (None,) * 4:
@@ -145,7 +145,11 @@ def counting(
 
 
 def refuse(given: Mapping[str, object], why: str) -> None:
-    """An error that names the options that would have been ignored."""
+    """Reject options that would be ignored, by name.
+
+    Raises:
+        InputError: If any is given.
+    """
 
     ignored = [name for name, value in given.items() if value]
     if ignored:
@@ -153,14 +157,14 @@ def refuse(given: Mapping[str, object], why: str) -> None:
 
 
 def write_json(content: Mapping[str, Any]) -> None:
-    """To stdout; numbers that JSON cannot hold become null."""
+    """Print JSON; numbers that it cannot hold become null."""
     import json
 
     sys.stdout.write(json.dumps(nan_to_none(content), indent=1, allow_nan=False) + "\n")
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
-    """To stdout, with these columns and all others that any row has."""
+    """Print CSV, with these columns and all others that any row has."""
     import csv
 
     names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))

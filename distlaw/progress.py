@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Shows a :class:`sweeps.execute.scheduler.State` whenever it is given one."""
+    """Live display of a :class:`sweeps.execute.state.State`."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -42,7 +42,7 @@ class Progress:
         self.live.stop()
 
     def show(self, state: State) -> None:
-        """Draw or print what is new; nobody listening is no reason to stop training."""
+        """Draw or print what is new; a closed pipe does not stop training."""
         with suppress(BrokenPipeError):
             for trouble in state.troubles[self.troubles :]:
                 self.console.print(trouble, highlight=False, markup=False, soft_wrap=True)

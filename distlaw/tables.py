@@ -47,7 +47,7 @@ Decimal = Annotated[str, typer.Option(help="Decimal mark of the table's numbers:
 
 
 def table_name(path: Path) -> str:
-    """The name of a table's fit: that of its file, without suffixes such as ``.csv.gz``."""
+    """Return the name of a table's fit: that of its file, without suffixes such as ``.csv.gz``."""
     if str(path) == "-":
         return "standard-input"
     packed = path.suffix in (".gz", ".bz2", ".xz", ".zst")

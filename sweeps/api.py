@@ -34,7 +34,7 @@ class LoadedSweep:
 
     @property
     def default_store(self) -> str:
-        """Where results go if no store is named: ``runs/NAME``."""
+        """Store that is used if none is named: ``runs/NAME``."""
         return f"runs/{self.spec.name}"
 
     def plan(self, store: str | Path | None = None, *, devices: int | None = None) -> SweepPlan:

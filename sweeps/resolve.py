@@ -17,7 +17,7 @@ from sweeps.spec.corpus import VOCAB, Corpus
 from sweeps.spec.spec import Pretrained, Sweep
 
 ASSUMED_VOCAB = 32_768
-"""Of a tokenizer that is not read and whose size the spec does not state."""
+"""Vocabulary of a tokenizer that is not read and whose size the spec does not state."""
 
 
 def dag_of(sweep: Sweep) -> Dag:

@@ -15,7 +15,7 @@ from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, Table, load_ta
 
 
 class On(StrEnum):
-    """What a multiplier counts."""
+    """Input that a multiplier applies to."""
 
     TOKENS = "tokens"
     PARAMS = "params"
@@ -37,20 +37,20 @@ def compare_methods_command(
         str,
         typer.Option(
             metavar="METHOD",
-            help="What the others are compared with: a method, or supervised. By default forward-kl, where "
+            help="Method, or supervised, that the others are compared with. By default forward-kl, where "
             "the table has it, else supervised.",
         ),
     ] = "",
-    on: Annotated[On, typer.Option(help="What a method's worth is counted in.")] = On.TOKENS,
+    on: Annotated[On, typer.Option(help="Input that multipliers apply to.")] = On.TOKENS,
     as_json: Json = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Draw it here (.png, .svg or .pdf).")
+        Path | None, typer.Option(metavar="PATH", help="Draw the multipliers (.png, .svg or .pdf).")
     ] = None,
     seed: Annotated[
         int, typer.Option(parser=count_from(), metavar="<int>", help="Random seed of the draws.")
     ] = 0,
 ) -> None:
-    """What is each distillation method worth: how many times the tokens, parameters or compute of a control?
+    """Estimate by how many times the tokens, parameters or compute of a control each method is worth.
 
     Runs are compared with the control's run of the same size, tokens, teacher and (where there is one) seed.
     Compute is the column `flops`: training, and what the teacher read and wrote and the student wrote, but

@@ -23,13 +23,13 @@ Given = Annotated[
     str, typer.Option(help="Take the supervised law of this calibration (file or published name).")
 ]
 Gamma = Annotated[str, typer.Option(help="Outer exponent of the supervised law: auto, free or a number.")]
-Fix = Annotated[str, typer.Option(help="Coefficients to hold: E=1.69,k=1.4.")]
-Tied = Annotated[bool, typer.Option("--tied", help="Hold alpha = beta.")]
+Fix = Annotated[str, typer.Option(help="Coefficients to fix: E=1.69,k=1.4.")]
+Tied = Annotated[bool, typer.Option("--tied", help="Fit one exponent for alpha and beta.")]
 Joint = Annotated[
     bool | None,
     typer.Option(
         "--joint/--separate",
-        help="Fit both laws to all runs, or the supervised law alone; by default what the runs allow.",
+        help="Fit both laws together, or the supervised law alone first; by default what the runs allow.",
     ),
 ]
 Asymmetry = Annotated[
@@ -37,14 +37,15 @@ Asymmetry = Annotated[
     typer.Option(
         parser=number,
         metavar="<float>",
-        help="How much more an over-estimate costs (for rungs not tuned to the end).",
+        help="Cost ratio of over- to under-prediction; above 1 for runs that were not fully tuned.",
     ),
 ]
 Delta = Annotated[
-    str, typer.Option(help="Where Huber's loss turns linear: auto, a number, or inf for least squares.")
+    str,
+    typer.Option(help="Residual where Huber's loss turns linear: auto, a number, or inf for least squares."),
 ]
 Nats = Annotated[bool, typer.Option("--nats", help="Compare losses, not their logarithms.")]
-Priors = Annotated[bool, typer.Option(help="Hold what the runs do not determine by weak priors.")]
+Priors = Annotated[bool, typer.Option(help="Constrain what the runs do not determine by weak priors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -75,7 +76,7 @@ def fit_command(
     asymmetry: Asymmetry = 1.0,
     priors: Priors = True,
     leave_out: Annotated[
-        str, typer.Option(help="Also leave out each value of this column in turn, and predict it.")
+        str, typer.Option(help="Also leave out each value of this column in turn and predict its runs.")
     ] = "",
     isoflop: Annotated[
         bool, typer.Option("--isoflop", help="Also find scaling exponents by IsoFLOP profiles.")
@@ -140,7 +141,7 @@ def fit_command(
 
 
 def _pool(address: str) -> AbstractContextManager[Executor | None]:
-    """Where starts and draws are computed: on Ray if an address is given, else here."""
+    """Return the executor of starts and draws: on Ray if an address is given, else this process."""
     if not address:
         return nullcontext()
     from sweeps.execute.ray_pool import RayPool
@@ -149,7 +150,7 @@ def _pool(address: str) -> AbstractContextManager[Executor | None]:
 
 
 def _architecture(context: int | None, vocab: int | None, aspect_ratio: float | None) -> dict[str, float]:
-    """What was said of the models, for plans to count FLOPs with."""
+    """Return the given numbers of the models, which plans count FLOPs with."""
     said = {"context": context, "vocab": vocab, "aspect_ratio": aspect_ratio}
     return {name: value for name, value in said.items() if value is not None}
 
@@ -206,7 +207,7 @@ def compare_command(
         str,
         typer.Option(
             metavar="L_T,L_T,D",
-            help="Where extrapolations start: train on teachers worse than the first, on better than the "
+            help="Bounds of the extrapolation checks: fit teachers worse than the first, better than the "
             "second, on fewer tokens than the third; by default each leaves out about a third.",
         ),
     ] = "",

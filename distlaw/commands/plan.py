@@ -64,7 +64,7 @@ DEVICE, FAMILY = "Hours and dollars", "Several students"
 """Groups of options in help."""
 FRONTIER_POINTS = 25
 PLOTTED_DECADES = 1.5
-"""How far around a single budget the plotted frontier reaches."""
+"""Reach of the plotted frontier on each side of a single budget, powers of ten."""
 
 NEEDS = """give a budget or a target loss, one of the two, and the student's size if it is settled:
   distlaw plan --student 300M --budget 1e21
@@ -381,7 +381,7 @@ def spanned(question: Question, budgets: list[float], fitted: Fitted) -> Frontie
 def storage(
     answer: Plan, question: Question, fitted: Fitted, kept: str, name: str = "--store-logits"
 ) -> tuple[str, ...]:
-    """What storing the teacher's distributions takes, way by way; ``name`` is how errors call ``kept``."""
+    """Return lines on the storage that the teacher's distributions take; errors call ``kept`` by ``name``."""
     if not kept:
         return ()
 

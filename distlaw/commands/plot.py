@@ -91,7 +91,7 @@ def plot_command(
     out: Annotated[Path, typer.Option(metavar="FILE", help="A .png, .svg or .pdf file.")] = Path(
         "figure.png"
     ),
-    dark: Annotated[bool, typer.Option("--dark", help="For a dark page.")] = False,
+    dark: Annotated[bool, typer.Option("--dark", help="Draw for a dark page.")] = False,
     students: Annotated[
         str, typer.Option(metavar="SIZES", help="300M,1B: lines or panels, or the ends of an axis.")
     ] = "",

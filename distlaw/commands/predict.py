@@ -1,4 +1,4 @@
-"""``distlaw predict``: what the laws say of one student."""
+"""``distlaw predict``: losses of one student under the laws."""
 
 from __future__ import annotations
 

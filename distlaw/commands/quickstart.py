@@ -68,7 +68,7 @@ def _fit(store: Path, out: Path, calibration: Path) -> None:
 
 
 def _question(student: str, budget: str) -> Question:
-    """What the plan will be asked, read before anything is trained."""
+    """Read the question of the plan, before anything is trained."""
     from scaling.planner.question import Question
     from scaling.units import parse_quantity
 

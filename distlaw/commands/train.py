@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from sweeps.train.run import Run
 
 LISTED = 20
-"""Steps named where one must be chosen."""
+"""Steps that are listed where one must be chosen."""
 LINE_SECONDS = 10.0
-"""Between two lines where there is no terminal."""
+"""Seconds between two lines where there is no terminal."""
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 def train(
     spec: Annotated[str, typer.Argument(help="A YAML file, or a preset such as 'quickstart'.")],
     step: Annotated[
-        str | None, typer.Argument(help="Which step: the start of its id. Needed if there are several.")
+        str | None, typer.Argument(help="Step, by the start of its id. Needed if there are several.")
     ] = None,
     store: Annotated[
         str | None, typer.Option(help="Where results go: a path or URL. Default: runs/NAME of the spec.")
@@ -43,7 +43,7 @@ def train(
         typer.Option(
             parser=count_from(1),
             metavar="<int>",
-            help="Of one process; a sweep uses one, others change last digits.",
+            help="Threads of this process; a sweep uses one, and others change the last digits.",
         ),
     ] = 1,
     tracker: Annotated[str | None, typer.Option(help="tensorboard, wandb or mlflow, if installed.")] = None,
@@ -83,7 +83,7 @@ def _choose(dag: Dag, prefix: str | None) -> Step:
 
 
 def _with_needs(step: Step) -> list[Step]:
-    """The step after all that it needs, each once."""
+    """Return all steps that ``step`` needs, each once, and the step last."""
     before = [each for need in step.needs for each in _with_needs(need)]
     return list({each.id: each for each in [*before, step]}.values())
 
@@ -109,7 +109,7 @@ def _loss(result: dict[str, object]) -> str:
 
 
 def _display(step: Step) -> tuple[AbstractContextManager[object], Callable[[Step, Run], None]]:
-    """Something to train inside of, and what to call with the run: a live line, or a line now and then."""
+    """Return a context to train in and a callback that shows a run: a live line, or a line now and then."""
     from rich.console import Console
 
     from sweeps.model.device import matmul_rate
@@ -137,7 +137,7 @@ class Pace:
         self.before: tuple[int, float] | None = None
 
     def line(self, run: Run) -> str:
-        """Where ``run`` stands."""
+        """Return the progress of ``run`` in one line."""
         text = f"{self.step.label}: step {run.done}/{run.recipe.end}, training loss {run.loss:.4f}"
         if self.before and run.seconds > self.before[1] and run.done > self.before[0]:
             steps = (run.done - self.before[0]) / (run.seconds - self.before[1])

@@ -48,7 +48,7 @@ class Table(BaseModel):
 
 
 class Equivalent(BaseModel):
-    """The same question, asked elsewhere."""
+    """Command and Python code that ask the same question."""
 
     command: str
     python: str
@@ -114,19 +114,19 @@ class MapAnswer(BaseModel):
     gain: list[list[float | None]]
     """nats/token; ``null`` where the budget does not pay for the student."""
     probability: list[list[float | None]] | None
-    """That distilling ends below direct training."""
+    """Probability that distilling ends below direct training."""
     answered: list[list[bool]]
-    """Whether a verdict can rest there."""
+    """True where a verdict can be given."""
     why: list[list[str]]
-    """Why none can: ``unpaid`` (the budget is too small), ``far`` (from the fitted runs), ``not credible``
-    (below the loss of unlimited data), ``teacher too good`` (better than any that the
-    law was fitted to); empty where one can."""
+    """Reason why none can be given: ``unpaid`` (the budget is too small), ``far`` (from the fitted runs),
+    ``not credible`` (below the loss of unlimited data), ``teacher too good`` (better than any that the law
+    fitted to); empty where one can."""
     laws: list[list[str]]
-    """Those that the probabilities of a student's size rest on: all that hold there, or the one asked for."""
+    """Laws behind the probabilities of a student's size: all that hold there, or the one asked for."""
 
 
 class CalibrationSummary(BaseModel):
-    """What a calibration holds, in short."""
+    """Summary of a calibration."""
 
     name: str
     source: str
@@ -136,7 +136,7 @@ class CalibrationSummary(BaseModel):
     runs: dict[str, int]
     warnings: list[str]
     region: dict[str, tuple[float, float]]
-    """What the runs cover, by variable: smallest and largest."""
+    """Smallest and largest value of each variable in the runs."""
     budgets: tuple[float, float] | None
     """FLOPs of training the cheapest and the dearest model of that region."""
     losses: tuple[float, float] | None
@@ -146,7 +146,7 @@ class CalibrationSummary(BaseModel):
 
 
 def answer_plan(request: PlanRequest) -> dict[str, Any]:
-    """As :func:`scaling.plan`; a :class:`PlanAnswer`."""
+    """Answer as :func:`scaling.plan` does, with a :class:`PlanAnswer`."""
     fitted = calibrated(request)
     device, spending = request.hardware(), request.spending()
     question = request.asked(fitted)
@@ -167,7 +167,7 @@ def answer_plan(request: PlanRequest) -> dict[str, Any]:
 
 
 def answer_predict(request: PredictRequest) -> dict[str, Any]:
-    """As :func:`scaling.predict`; a :class:`PredictAnswer`."""
+    """Answer as :func:`scaling.predict` does, with a :class:`PredictAnswer`."""
     fitted = calibrated(request)
     found = predict(
         fitted,
@@ -196,7 +196,7 @@ def answer_predict(request: PredictRequest) -> dict[str, Any]:
 
 
 def answer_compare(request: CompareRequest) -> dict[str, Any]:
-    """As ``distlaw compare``; a :class:`CompareAnswer`."""
+    """Answer as ``distlaw compare`` does, with a :class:`CompareAnswer`."""
     question = Question(
         student_params=request.student_params,  # type: ignore[arg-type]
         budget=request.budget,  # type: ignore[arg-type]
@@ -214,7 +214,7 @@ def answer_compare(request: CompareRequest) -> dict[str, Any]:
 
 
 def answer_frontier(request: FrontierRequest) -> dict[str, Any]:
-    """As :func:`scaling.frontiers.frontier`; a :class:`FrontierAnswer`."""
+    """Answer as :func:`scaling.frontier` does, with a :class:`FrontierAnswer`."""
     fitted = calibrated(request)
     low, high = span(request.budgets, "budgets", "FLOPs")
     budgets = list(np.geomspace(low, high, request.points))
@@ -285,7 +285,7 @@ def _cells(line: Frontier | None, budgets: list[float]) -> list[_Cell]:
 
 
 def _why(line: Frontier, track: Track, k: int) -> str:
-    """Why no verdict can rest on this budget; empty where one can."""
+    """Return the reason why no verdict can be given at this budget; empty where one can."""
     if line.outside[k] > TOO_FAR:
         return "far"
     absurd = any(low <= line.budgets[k] <= high for low, high in track.incredible)
@@ -315,7 +315,7 @@ def summary(fitted: Calibration) -> dict[str, Any]:
 
 
 def _covered(fitted: Calibration) -> dict[str, Any]:
-    """What the runs cover: variables, budgets, losses."""
+    """Return the ranges of the runs: variables, budgets, losses."""
     region = fitted.region
     ranges = {name: value for name, value in asdict(region).items() if isinstance(value, tuple)}
     params, tokens = region.params or region.student_params, region.tokens or region.student_tokens
@@ -327,12 +327,12 @@ def _covered(fitted: Calibration) -> dict[str, Any]:
 
 
 def check_upload(content: dict[str, Any]) -> dict[str, Any]:
-    """Whether a calibration's file can be used, and what it holds; nothing is kept."""
+    """Check a calibration's file and summarize it; nothing is kept."""
     return summary(fitted_by(content))
 
 
 def calibrated(request: Asked) -> Calibration:
-    """What answers: without draws and residual spread where points alone were asked for."""
+    """Return the calibration that answers, without draws and residual spread for questions about points."""
     fitted = fitted_by(request.calibration)
     if request.uncertainty:
         return fitted
@@ -340,7 +340,7 @@ def calibrated(request: Asked) -> Calibration:
 
 
 def thinned(fitted: Calibration, most: int) -> Calibration:
-    """The same with at most so many of its draws."""
+    """Return a calibration with at most so many of its draws."""
     every = slice(None, None, -(-max(1, fitted.draw_count) // most))
     draws = {
         law: {name: values[every] for name, values in columns.items()}

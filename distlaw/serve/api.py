@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 class Problem(BaseModel):
-    """Why there is no answer, in a sentence that names the field."""
+    """Reason why there is no answer, in a sentence that names the field."""
 
     detail: str
 
@@ -154,7 +154,7 @@ def _add_calibrations(app: FastAPI, workers: Workers) -> None:
 
     @app.post("/calibrations/check", response_model=answers.CalibrationSummary)
     async def check(content: dict[str, Any]) -> Response:
-        """Whether a calibration's file can be used, and what it holds; nothing is kept."""
+        """Check a calibration's file and summarize it; nothing is kept."""
         return _json(await workers.run(_written, answers.check_upload, content))
 
     @app.get("/hardware")
@@ -208,12 +208,12 @@ def _sentence(problem: dict[str, Any]) -> str:
 
 
 def _is_branch(part: object) -> bool:
-    """Whether a part of a location names an alternative of a union rather than a field."""
+    """Return whether a part of a location names an alternative of a union rather than a field."""
     return (isinstance(part, str) and not part.isidentifier()) or part in ("float", "str", "Teacher")
 
 
 def _is_point(request: PlanRequest) -> bool:
-    """Whether the answer takes milliseconds, so that it needs no process of its own."""
+    """Return whether the answer takes milliseconds, so that it needs no process of its own."""
     longer = request.uncertainty or request.family or request.teachers or request.tolerance is not None
     known = isinstance(request.calibration, str) and None not in (request.student_params, request.budget)
     return known and not longer
@@ -224,7 +224,7 @@ def _written(answer: Callable[[T], object], request: T) -> bytes:
 
 
 def _bytes(content: object) -> bytes:
-    """As JSON, null in place of numbers that it cannot hold."""
+    """Return JSON, with null in place of numbers that it cannot hold."""
     return to_json(content, inf_nan_mode="null")
 
 

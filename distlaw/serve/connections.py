@@ -21,7 +21,7 @@ class Punctual:
     """The request that is answered, or was last."""
     _waiting: asyncio.TimerHandle | None = None
     _begun = False
-    """Whether something of the request that is waited for has come."""
+    """Return whether a part of the expected request has arrived."""
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""

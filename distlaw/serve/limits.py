@@ -1,4 +1,4 @@
-"""What every request must keep to: size, pace, company; and what every answer is sent with."""
+"""Limits of every request (size, rate, origin) and headers of every answer."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def host_of(header: str) -> str:
 
 
 def _canonical(host: str) -> str:
-    """In lower case, and addresses as they are written shortest."""
+    """Return a host in lower case, addresses in their shortest form."""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the API can be asked: the planner's questions, with every list bounded."""
+"""Requests of the API: the planner's questions, with every list bounded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGEST_BODY = 4 << 20
 """Bytes of a request: a calibration of several thousand draws."""
 LONGEST_NAME = 100
 MOST_DRAWS = 4000
-"""Of an uploaded calibration."""
+"""Most draws of an uploaded calibration."""
 FRONTIER_POINTS = 25
 
 Short = Annotated[str, StringConstraints(max_length=100)]
@@ -131,7 +131,7 @@ class Asked(Request):
 
 
 class PredictRequest(Asked):
-    """What a student reaches on these tokens, alone and with a teacher."""
+    """Question about the losses of a student on these tokens, alone and with a teacher."""
 
     student_params: Quantity
     student_tokens: Annotated[Quantity, Field(description="Tokens, or per parameter such as 20:1")]
@@ -141,7 +141,7 @@ class PredictRequest(Asked):
 
 
 class Described(Asked):
-    """What plans, frontiers and maps have in common."""
+    """Fields that plans, frontiers and maps have in common."""
 
     student_params: Quantity | None = None
     scenarios: Annotated[list[Short], Field(min_length=1, max_length=8)] = list(SCENARIOS)

@@ -33,6 +33,10 @@ def plan(question: Question, calibration: Calibration | str | Path = DEFAULT_CAL
         question: A student and a budget or a target.
         calibration: The fitted laws: a calibration, the path of its file, or the name of a published set.
 
+    Returns:
+        Every way with its losses, gains and probabilities. It prints and displays itself, and has
+        ``to_frame()``, ``to_dict()`` and ``plot``.
+
     Raises:
         InputError: For a question that has no answer.
 

@@ -169,7 +169,16 @@ def with_vocabulary(
 
 
 def read_catalogue(path: str | Path) -> tuple[KnownTeacher, ...]:
-    r"""Read teachers from a CSV with the fields of :class:`KnownTeacher`; empty cells are unknown.
+    r"""Read teachers from a table.
+
+    Args:
+        path: A CSV with the fields of :class:`KnownTeacher` as columns; empty cells are unknown.
+
+    Returns:
+        The teachers, in the table's order.
+
+    Raises:
+        InputError: Naming the file, the row and what is wrong with it.
 
     >>> import tempfile
     >>> from pathlib import Path

@@ -1,4 +1,4 @@
-"""``distlaw sweep status`` and the like: see and steer a sweep from any process that reaches its store."""
+"""``distlaw sweep status|watch|logs|cancel|retry|gc``: see and control a sweep through its store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(store: Place, as_json: Json = False) -> None:
-    """Where a sweep stands: done, running, waiting, blocked, failed and why; what is spent.
+    """Show the state of a sweep: done, running, waiting, blocked, failed and why; and what is spent.
 
     Example: distlaw sweep status runs/quickstart
     """
@@ -45,7 +45,7 @@ def status(store: Place, as_json: Json = False) -> None:
 
 
 def watch(store: Place) -> None:
-    """The same, again and again, until nothing is under way. Ctrl-C ends the watching, not the sweep.
+    """Show the state of a sweep again and again until nothing runs. Ctrl-C stops watching, not the sweep.
 
     Example: distlaw sweep watch runs/quickstart
     """
@@ -64,10 +64,10 @@ def logs(
     step: Annotated[str, typer.Argument(help="The step, by the start of its id.")],
     attempt: Annotated[
         int | None,
-        typer.Option(parser=count_from(1), metavar="<int>", help="Which attempt. Default: the last."),
+        typer.Option(parser=count_from(1), metavar="<int>", help="Number of the attempt. Default: the last."),
     ] = None,
 ) -> None:
-    """What an attempt at a step printed; it may still be running.
+    """Print the log of an attempt at a step, which may still be running.
 
     Example: distlaw sweep logs runs/quickstart 3f2a
     """
@@ -77,7 +77,7 @@ def logs(
     (chosen,) = _chosen(_status(store), [step])
     history = {each.number: each for each in attempts(place, chosen.id)}
     if not history:
-        raise InputError(f"{chosen.id}: {chosen.label} was never begun")
+        raise InputError(f"{chosen.id}: {chosen.label} has not started")
     number = attempt or max(history)
     if number not in history:
         raise InputError(f"--attempt: {chosen.id} had attempts 1 to {max(history)}, not {number}")
@@ -114,7 +114,7 @@ def cancel(store: Place, steps: Names = None) -> None:
 
 
 def retry(store: Place, steps: Names = None) -> None:
-    """Have failed or cancelled steps tried again by the drivers at work, or by the next one.
+    """Retry failed or cancelled steps, by the drivers at work or the next one.
 
     Example: distlaw sweep retry runs/quickstart 3f2a
     """
@@ -142,10 +142,11 @@ def retry(store: Place, steps: Names = None) -> None:
 def gc(
     store: Place,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Remove it; without this, only say what would go.")
+        bool, typer.Option("--yes", help="Remove it; without this, only list what would be removed.")
     ] = False,
     models: Annotated[
-        bool, typer.Option("--models", help="Also weights of runs that nothing unfinished learns from.")
+        bool,
+        typer.Option("--models", help="Also remove weights of runs that no unfinished step needs."),
     ] = False,
 ) -> None:
     """Remove what a store no longer needs: leftovers, used checkpoints and caches. Results always stay.
@@ -155,15 +156,15 @@ def gc(
     from sweeps.watch.garbage import garbage
 
     place, found = _open(store), _status(store)
-    rubbish = garbage(place, found, models=models)
+    found_garbage = garbage(place, found, models=models)
     labels = {step.id: step.label for step in found.steps}
-    for each in rubbish:
+    for each in found_garbage:
         step, name = each.place
         typer.echo(f"{each.size / 1e6:9.1f} MB  {step}/{name}  {labels[step]}: {each.why}")
         if yes:
             place.remove_tree(*each.place)
-    total = sum(each.size for each in rubbish)
-    hint = "" if yes or not rubbish else "; --yes removes it"
+    total = sum(each.size for each in found_garbage)
+    hint = "" if yes or not found_garbage else "; --yes removes it"
     typer.echo(f"{total / 1e6:9.1f} MB {'removed' if yes else 'not needed any more'}{hint}")
 
 

@@ -40,7 +40,7 @@ def run(
         str | None, typer.Option(help="Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT.")
     ] = None,
 ) -> None:
-    """Run a sweep, or what is missing of it. Ctrl-C stops it; the same command goes on.
+    """Run a sweep, or what is missing of it. Ctrl-C stops it; the same command continues.
 
     Example: distlaw sweep run quickstart --store runs/quickstart
     """
@@ -100,13 +100,15 @@ def results(
     store: Annotated[str, typer.Argument(help="A sweep's store.")],
     out: Annotated[Path | None, typer.Option(help="Write a .csv or .parquet file.")] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also runs of other texts or training rules than the last sweep's.")
+        bool,
+        typer.Option("--all", help="Also runs of other texts or training rules than the last sweep."),
     ] = False,
     yardsticks: Annotated[
-        bool, typer.Option(help="Also divergences from the teacher, and how either likes the other's text.")
+        bool,
+        typer.Option(help="Also divergences from the teacher and cross-likelihoods of generated text."),
     ] = False,
 ) -> None:
-    """The runs of a store as a table, one row a run; works while the sweep runs.
+    """Print the runs of a store as a table, one row a run; also while the sweep runs.
 
     Example: distlaw sweep results runs/quickstart --out runs.csv
     """

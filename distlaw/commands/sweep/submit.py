@@ -17,14 +17,15 @@ def submit(
     install: Annotated[
         bool,
         typer.Option(
-            "--install", help="Install pinned packages for the job (all but torch and Ray); else the image's."
+            "--install",
+            help="Install pinned packages (all but torch and Ray) instead of using the image's.",
         ),
     ] = False,
 ) -> None:
     """Run a sweep on a Ray cluster: its driver as a job on the head node, with this code and spec sent along.
 
     With token authentication (the default of new clusters): RAY_AUTH_MODE=token and RAY_AUTH_TOKEN. Submitted
-    again, a sweep goes on with what is missing; cancel, status and watch work through the store.
+    again, a sweep continues with what is missing; cancel, status and watch work through the store.
 
     Example: distlaw sweep submit spec.yaml --store s3://bucket/sweep --address http://127.0.0.1:8265
     """

@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 def tune(
-    spec: Annotated[str, typer.Argument(help="A YAML file with a 'tuning' part.")],
-    out: Annotated[Path, typer.Option(help="Where the spec with the chosen values goes, a .yaml file.")],
+    spec: Annotated[str, typer.Argument(help="A YAML file with a 'tuning' part, or a preset.")],
+    out: Annotated[Path, typer.Option(help="Write the spec with the chosen values to this .yaml file.")],
     store: Annotated[
-        str | None, typer.Option(help="The sweep's store; the search lives in its tuning/.")
+        str | None,
+        typer.Option(help="The sweep's store, with the search in tuning/. Default: runs/NAME."),
     ] = None,
     cores: Annotated[
         int,
-        typer.Option(
-            parser=count_from(1), metavar="<int>", help="Trials side by side, a process each, on Ray."
-        ),
+        typer.Option(parser=count_from(1), metavar="<int>", help="Trials at once, a process each, on Ray."),
     ] = 1,
     address: Annotated[str, typer.Option(help="Ray cluster: local, auto, or ray://HOST:PORT.")] = "local",
 ) -> None:
-    """Search learning rate, batch, temperature and lambda as the spec's 'tuning' says; write the tuned spec.
+    """Search learning rate, batch size, temperature and label mixing; write the tuned spec.
 
-    A search that was stopped goes on. The study opens in optuna-dashboard.
+    The spec's 'tuning' says what is searched. A search that was stopped continues. The study opens in
+    optuna-dashboard.
 
     Example: distlaw sweep tune spec.yaml --out tuned.yaml
     """
