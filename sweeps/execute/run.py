@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from scaling.errors import InputError
+from scaling.machine import usable_cores
 from sweeps.dag.expand import Dag
 from sweeps.dag.resolved import Resolved
-from scaling.machine import usable_cores
 from sweeps.estimate.cost import estimate
 from sweeps.estimate.plan import check_caps, step_seconds
 from sweeps.execute import scheduler

@@ -12,7 +12,6 @@ from distlaw.commands.sweep.options import Changes, Cores, Spec, StorePath
 from distlaw.commands.sweep.plan import plan, schema
 from distlaw.tables import echo_left_out
 from scaling.errors import InputError
-from scaling.machine import usable_cores
 
 if TYPE_CHECKING:
     import pandas as pd
