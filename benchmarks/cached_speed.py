@@ -21,11 +21,12 @@ from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.distill.logit_format import Full, TopK
 from sweeps.distill.shard_cache import LogitCache
-from sweeps.distill.targets import Cached, Online, Target
+from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
 from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.model.device import keep_freed_memory
 from sweeps.spec.method import Method
+from sweeps.spec.run_views import TargetReader
 from sweeps.spec.spec import Training
 from sweeps.store.store import Store
 from sweeps.train.run import Recipe, Run
@@ -79,7 +80,7 @@ def compare(teacher_size: float, student_size: float, vocab: int, precision: str
         print(line, flush=True)
 
 
-def stepper(shape: object, rules: Training, data: Batches, target: Target | None) -> Callable[[], None]:
+def stepper(shape: object, rules: Training, data: Batches, target: TargetReader | None) -> Callable[[], None]:
     """Takes the next optimizer step whenever called."""
     run = Run(
         recipe=Recipe(shape=shape, steps=10**6, training=rules, seed=0, method=Method() if target else None)

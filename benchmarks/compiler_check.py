@@ -21,12 +21,12 @@ import torch
 from scaling.errors import InputError
 from scaling.units import parse_quantity
 from sweeps.dag.ladder import shape_for
-from sweeps.distill.divergences import DIVERGENCES
 from sweeps.distill.targets import Online
 from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.model.device import keep_freed_memory, processor
 from sweeps.model.frozen import FrozenBody
 from sweeps.spec.method import Method, named
+from sweeps.spec.registry import divergences
 from sweeps.spec.spec import Training
 from sweeps.train.run import Recipe, Run
 
@@ -37,7 +37,7 @@ def method_of(name: str) -> Method | None:
     """Return the method called ``name``, a divergence or a named method; None for supervised training."""
     if name == "supervised":
         return None
-    return Method(divergence=name) if name in DIVERGENCES else Method(use=name)
+    return Method(divergence=name) if name in divergences() else Method(use=name)
 
 
 def methods() -> list[str]:
@@ -47,7 +47,8 @@ def methods() -> list[str]:
         for name in named()
         if not (found := Method(use=name)).neighbours and not found.delta and found.source.by == "data"
     ]
-    return ["supervised", *DIVERGENCES, *(name for name in followed if name not in DIVERGENCES)]
+    named_ones = divergences()
+    return ["supervised", *named_ones, *(name for name in followed if name not in named_ones)]
 
 
 def compare(params: float, rows: int, precision: str, name: str) -> str:
@@ -61,7 +62,7 @@ def compare(params: float, rows: int, precision: str, name: str) -> str:
         teacher = Decoder(shape)
         teacher.initialise(1)
         teacher.precision = PRECISIONS[precision]
-        target = Online(FrozenBody(teacher.requires_grad_(False)), said=True)
+        target = Online(FrozenBody(teacher.requires_grad_(False)), returns_log_probs=True)
     try:
         read = target.rows(blocks[:, :-1], torch.arange(rows)) if target else None
         run.step(blocks, target, read)

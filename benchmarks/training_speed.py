@@ -122,7 +122,7 @@ def online(of: ModelShape, training: Training) -> Online:
     model.initialise(1)
     model.eval().requires_grad_(False)
     model.precision = torch.bfloat16 if training.precision == "bf16" else torch.float32
-    return Online(FrozenBody(model) if training.compile else model, said=True)
+    return Online(FrozenBody(model) if training.compile else model, returns_log_probs=True)
 
 
 def compare(contestants: dict[str, Callable[[], Step]], tokens: dict[str, int], flops: float) -> None:

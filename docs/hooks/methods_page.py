@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
-from sweeps.dag.passes import passes_of
 from sweeps.spec.method import Method, named
+from sweeps.spec.method_parts import parts_of
 
 _BEGINNINGS = {"data": "on the data", "teacher": "distilled on the data", "base": "on the base text"}
 
@@ -25,7 +25,7 @@ def methods(_: str = "") -> str:
 
 
 def _row(title: str, method: Method) -> str:
-    passes = passes_of(method)
+    passes = parts_of(method).source.passes(method)
     models = 2 if method.delta else 1  # what tuning did is told by the teacher and its base
     student = 3 * passes.trained + passes.written + (passes.read if method.delta else 0)
     each = _sum(student, models * passes.read + passes.written_along)

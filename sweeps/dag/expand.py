@@ -17,7 +17,7 @@ from sweeps.dag.resolved import PretrainedTeacher, Resolved
 from sweeps.dag.step import SCHEMA, Step
 from sweeps.data.tokens import Half
 from sweeps.spec.method import Method
-from sweeps.spec.method_options import Source
+from sweeps.spec.method_parts import parts_of
 from sweeps.spec.spec import MIN_STEPS, Grid, Pretrained, Role, Sweep
 
 __all__ = ["SCHEMA", "Dag", "Step", "expand", "with_caches", "with_preludes", "with_trunks"]
@@ -97,7 +97,7 @@ def _students(sweep: Sweep, teachers: list[list[Step]], fingerprint: str) -> Ite
         for student, teacher, method in itertools.product(
             _runs(sweep, "students", where, grid, fingerprint), own, grid.methods or sweep.methods
         ):
-            yield _distilled(student, teacher, method)
+            yield _distilled(student, teacher, method, _other_teachers(method, teachers))
 
 
 def _check_sizes(sweep: Sweep, where: str, grid: Grid, teachers: list[Step]) -> None:
@@ -112,13 +112,28 @@ def _check_sizes(sweep: Sweep, where: str, grid: Grid, teachers: list[Step]) -> 
             )
 
 
-def _distilled(student: Step, teacher: Step, method: Method) -> Step:
+def _other_teachers(method: Method, teachers: list[list[Step]]) -> tuple[Step, ...]:
+    """Return the teachers that ``method`` asks for besides the one that each run has.
+
+    Raises:
+        InputError: for an entry of the sweep's list that is several models.
+    """
+    for number in method.other_teachers:
+        if (count := len(teachers[number])) != 1:
+            raise InputError(
+                f"methods: {method.name}: other_teachers: teachers[{number}] are {count} models; name "
+                "entries of one model each"
+            )
+    return tuple(teachers[number][0] for number in method.other_teachers)
+
+
+def _distilled(student: Step, teacher: Step, method: Method, others: tuple[Step, ...] = ()) -> Step:
     """``student`` distilled from ``teacher``, after a prelude if the method begins with one.
 
     Raises:
         InputError: if either part is too short.
     """
-    run = replace(student, kind=StepKind.DISTILL, teacher=teacher, method=method)
+    run = replace(student, kind=StepKind.DISTILL, teacher=teacher, method=method, other_teachers=others)
     if method.init is None:
         return run
     before = round(method.init.share * run.steps)
@@ -151,11 +166,11 @@ def with_caches(runs: list[Step]) -> list[Step]:
     """The runs, and before those that read what a teacher left that step: each as long as needed."""
     longest: dict[str, Step] = {}
     for left in (left for run in runs for left in _left_for(run).values()):
-        key = _but_for_its_length(left)
+        key = _key_without_steps(left)
         longest[key] = max(longest.get(key, left), left, key=lambda step: step.steps)
     steps: list[Step] = []
     for run in runs:
-        own = {field: longest[_but_for_its_length(left)] for field, left in _left_for(run).items()}
+        own = {field: longest[_key_without_steps(left)] for field, left in _left_for(run).items()}
         steps += [*own.values(), replace(run, logits=own.get("logits"), texts=own.get("texts"))]
     return _unique(steps)
 
@@ -164,25 +179,17 @@ def _left_for(run: Step) -> dict[str, Step]:
     """What would do for ``run`` alone of what its teacher leaves for it, by the name of its field."""
     if run.teacher is None or run.method is None:
         return {}
-    steps, source = run.first + run.steps, run.method.source
-    of_teacher = replace(run, shape=run.teacher.shape, steps=steps, seed=0, init=None)
-    caching, writing = StepKind.CACHE_LOGITS, StepKind.GENERATE_TEXT
-    if run.method.delta and run.method.logits != "online":
-        moved = {name: getattr(run.method, name) for name in ("delta", "init", "logits", "top")}
-        return {"logits": replace(of_teacher, kind=caching, init=run.init, method=Method(**moved))}
-    if run.method.neighbours:
-        looked_up = Method(divergence="decoupled-kl", neighbours=run.method.neighbours)
-        return {"logits": replace(of_teacher, kind=caching, method=looked_up)}
-    if run.method.logits != "online":
-        kept = Method(logits=run.method.logits, top=run.method.top)
-        return {"logits": replace(of_teacher, kind=caching, method=kept)}
-    if source.by in ("teacher", "both"):
-        asked = Source(by="teacher", prompt_tokens=source.prompt_tokens, temperature=source.temperature)
-        return {"texts": replace(of_teacher, kind=writing, method=Method(source=asked))}
+    method, parts = run.method, parts_of(run.method)
+    of_teacher = replace(run, shape=run.teacher.shape, steps=run.first + run.steps, seed=0, init=None)
+    if written := parts.target.cache_method(method):
+        init = run.init if parts.target.cache_keeps_prelude() else None
+        return {"logits": replace(of_teacher, kind=StepKind.CACHE_LOGITS, init=init, method=written)}
+    if written := parts.source.text_method(method):
+        return {"texts": replace(of_teacher, kind=StepKind.GENERATE_TEXT, method=written)}
     return {}
 
 
-def _but_for_its_length(step: Step) -> str:
+def _key_without_steps(step: Step) -> str:
     return json.dumps(step.config | {"steps": None}, sort_keys=True)
 
 
@@ -194,8 +201,8 @@ def with_trunks(runs: list[Step]) -> list[Step]:
     """
     families: dict[str, list[Step]] = {}
     for run in runs:
-        alone = run.method is not None and run.method.knows_its_length
-        families.setdefault(run.id if alone else _but_for_its_length(run), []).append(run)
+        alone = run.method is not None and parts_of(run.method).depends_on_total_steps
+        families.setdefault(run.id if alone else _key_without_steps(run), []).append(run)
     steps: list[Step] = []
     for family in families.values():
         *shorter, longest = sorted(family, key=lambda run: run.steps)
@@ -219,7 +226,7 @@ def _tuned(resolved: Resolved, teachers: list[Step]) -> Iterator[Step]:
     steps = sweep.training.steps(sweep.base.tuning_tokens)
     if steps < (least := 2 * sweep.training.warmup_steps):
         raise InputError(
-            f"base.tuning_tokens: {format_number(sweep.base.tuning_tokens)} tokens are {steps} optimiser "
+            f"base.tuning_tokens: {format_number(sweep.base.tuning_tokens)} tokens are {steps} optimizer "
             f"steps, of which warm-up takes {least // 2}; at most half may be warm-up: ask for "
             f"{format_number(least * sweep.training.batch_tokens)} or more"
         )
@@ -258,7 +265,7 @@ def _runs(sweep: Sweep, field: Role, where: str, grid: Grid, fingerprint: str) -
             if steps < MIN_STEPS:
                 raise InputError(
                     f"{where}: {format_number(params)} parameters on {format_number(tokens)} tokens are "
-                    f"{steps} optimiser steps of {sweep.training.batch_tokens:g} tokens; at least "
+                    f"{steps} optimizer steps of {sweep.training.batch_tokens:g} tokens; at least "
                     f"{MIN_STEPS} are needed for a loss that measures the data: ask for "
                     f"{format_number(MIN_STEPS * sweep.training.batch_tokens)} tokens or more, or lower "
                     "training.batch_tokens"

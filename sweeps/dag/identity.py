@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from sweeps.spec.method import Method
+from sweeps.spec.method_parts import parts_of
+from sweeps.spec.registry import Use
 from sweeps.spec.spec import Training
 
 TRAINING_0_1_0 = {
@@ -27,9 +29,6 @@ TRAINING_0_1_0 = {
 }
 """Fields of training rules that 0.1.0 had: today's names to those."""
 
-REPLAY_REVISION = 2
-"""Changes when replay as the same spec describes it would train something else."""
-
 
 def training_identity(training: Training) -> dict[str, Any]:
     """Return all fields of 0.1.0, and of those added since the ones that are not at their defaults."""
@@ -39,6 +38,10 @@ def training_identity(training: Training) -> dict[str, Any]:
 
 
 def method_identity(method: Method) -> dict[str, Any]:
-    """Return what of a method changes numbers, however it was spelled: the fields not at their defaults."""
-    revision = {"replay_revision": REPLAY_REVISION} if method.source.replay else {}
-    return method.model_dump(exclude={"use"}, exclude_defaults=True) | revision
+    """Return what of a method changes numbers, however it was spelled: the fields not at their defaults.
+
+    A part of another module is there by its name, its options and its version or the hash of its source.
+    Other teachers are steps of their own, whose ids the step has.
+    """
+    own = {} if isinstance(method.source, Use) else parts_of(method).source.identity()
+    return method.model_dump(exclude={"use", "other_teachers"}, exclude_defaults=True) | own

@@ -13,11 +13,12 @@ from scaling.units import format_number
 from sweeps.dag.external_shape import CountedShape, ExternalModel
 from sweeps.dag.identity import method_identity, training_identity
 from sweeps.dag.kind import StepKind
-from sweeps.dag.passes import Passes, passes_of
 from sweeps.data.model_dir import ModelLocation
 from sweeps.data.tokens import Half
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.method import Method
+from sweeps.spec.method_parts import MethodParts, parts_of
+from sweeps.spec.run_views import Passes
 from sweeps.spec.spec import Training
 
 SCHEMA = 5
@@ -45,6 +46,8 @@ class Step:
     training: Training
     teacher: Step | None = None
     method: Method | None = None
+    other_teachers: tuple[Step, ...] = ()
+    """More teachers that parts of its method read."""
     start: Step | None = None
     """The trunk it begins from. Saves compute and changes no bit, so it is no part of the identity."""
     logits: Step | None = None
@@ -60,13 +63,13 @@ class Step:
     @property
     def needs(self) -> tuple[Step, ...]:
         """The steps that must be done before this one."""
-        bases = (self.teacher.init,) if self.teacher and self.method and self.method.delta else ()
-        needed = (*bases, self.teacher, self.init, self.start, self.logits, self.texts)
+        bases = self.parts.target.needs(self) if self.parts else ()
+        needed = (*bases, self.teacher, *self.other_teachers, self.init, self.start, self.logits, self.texts)
         return tuple(step for step in needed if step)
 
     @property
     def ends(self) -> int:
-        """The optimiser step it ends at."""
+        """The optimizer step it ends at."""
         return self.training.stable_steps(self.steps) if self.kind is StepKind.SHARED_PREFIX else self.steps
 
     @property
@@ -106,11 +109,17 @@ class Step:
         """FLOPs a token of each pass over a text that its target takes."""
         if self.teacher is None or self.method is None:
             return ()
-        forward, near = self.teacher.shape.forward_flops, self.method.neighbours
-        if self.method.delta:
-            assert self.init is not None
-            return forward, forward, self.init.shape.forward_flops
-        return (forward + (near.search_flops(self.teacher.shape.width) if near else 0.0),)
+        return parts_of(self.method).target.forward_flops(self)
+
+    @property
+    def parts(self) -> MethodParts | None:
+        """Parts of its method."""
+        return parts_of(self.method) if self.method else None
+
+    @property
+    def teachers(self) -> tuple[Step, ...]:
+        """Its own teacher, then the others."""
+        return (self.teacher, *self.other_teachers) if self.teacher else ()
 
     @property
     def tokens_to_write(self) -> tuple[float, float]:
@@ -126,7 +135,9 @@ class Step:
             return Passes(trained=0.0, read=1.0)
         if self.kind is StepKind.GENERATE_TEXT:
             return Passes(trained=0.0, read=0.0, written_before=1.0)
-        return Passes(trained=0.0) if self.kind is StepKind.EVALUATE else passes_of(self.method)
+        if self.kind is StepKind.EVALUATE:
+            return Passes(trained=0.0)
+        return parts_of(self.method).source.passes(self.method) if self.method else Passes()
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -153,6 +164,7 @@ class Step:
             "teacher": self.teacher.id if self.teacher else None,
             "method": method_identity(self.method) if self.method else None,
             **({"init": self.init.id} if self.init else {}),
+            **({"other_teachers": [each.id for each in self.other_teachers]} if self.other_teachers else {}),
         }
 
     @cached_property
@@ -212,11 +224,12 @@ class Step:
         over = self.passes
         along = over.written_along / over.written if over.written else 0.0
         written = tokens * over.written if written is None else written
+        heads, hidden = self._auxiliary_flops()
         return {
             "prelude": self.init.flops if self.init else 0.0,
-            "training": self.shape.training_flops(tokens * over.trained),
+            "training": self.shape.training_flops(tokens * over.trained) + heads * tokens,
             "writing": own * written,
-            "teacher_reading": self._reading_flops(tokens * over.read),
+            "teacher_reading": self._reading_flops(tokens * over.read) + hidden * tokens,
             "teacher_writing": teacher * (tokens * over.written_before + along * written),
         }
 
@@ -228,11 +241,14 @@ class Step:
     def flops_by_precision(self) -> dict[str, float]:
         """Those of :attr:`flops_to_spend`, by the precision in which matrices are multiplied."""
         own, along = self.tokens_to_write
+        heads, hidden = self._auxiliary_flops()
         training = self.shape.training_flops(self.tokens_to_train * self.passes.trained)
+        training += heads * self.tokens_to_train
         measured = self.foreign.heldout_tokens if self.foreign else 0
         found = {self.precision: training + self.shape.forward_flops * (own + measured)}
         if self.teacher:
             teaching = self._reading_flops(self.tokens_to_teach) + self.teacher.shape.forward_flops * along
+            teaching += hidden * self.tokens_to_train
             precision = self.teacher.precision
             found[precision] = found.get(precision, 0.0) + teaching
         return found
@@ -246,8 +262,17 @@ class Step:
         """FLOPs of all that its target takes over ``tokens`` tokens, and of a datastore's keys."""
         if self.teacher is None or not tokens:
             return 0.0
-        near = self.method.neighbours if self.method else None
-        return sum(self.reading) * tokens + self.teacher.shape.forward_flops * (near.keys if near else 0.0)
+        setup = self.parts.target.setup_flops(self) if self.parts else 0.0
+        return sum(self.reading) * tokens + setup
+
+    def _auxiliary_flops(self) -> tuple[float, float]:
+        """FLOPs a trained token of heads beside the model, and of teachers' passes for hidden states."""
+        if not (self.kind.trains and self.method and self.method.auxiliary_losses):
+            return 0.0, 0.0
+        losses = parts_of(self.method).auxiliary_losses.values()
+        shapes = [teacher.shape for teacher in self.teachers]
+        heads = sum(loss.flops_per_token(self.shape, shapes) for loss in losses)
+        return heads, sum(loss.reading_flops(shapes) for loss in losses)
 
     def as_json(self) -> dict[str, Any]:
         """Everything needed to run the step elsewhere, its teacher, trunk and cache included."""
@@ -259,7 +284,7 @@ class Step:
             "data_seed": self.data_seed,
             "half": self.half,
             "training": self.training.model_dump(),
-            "method": self.method.model_dump() if self.method else None,
+            "method": self.method.model_dump(mode="json") if self.method else None,
             "foreign": asdict(self.foreign) if self.foreign else None,
             "aspect_ratio": self.aspect_ratio,
             "start": self.start.as_json() if self.start else None,
@@ -268,6 +293,7 @@ class Step:
             "init": self.init.as_json() if self.init else None,
             "corpus": {**self.corpus.model_dump(), "fingerprint": self.corpus_fingerprint},
             "teacher": self.teacher.as_json() if self.teacher else None,
+            "other_teachers": [each.as_json() for each in self.other_teachers],
         }
 
     @classmethod
@@ -293,7 +319,8 @@ class Step:
             corpus_fingerprint=fingerprint,
             training=Training(**data["training"]),
             teacher=cls.from_json(data["teacher"]) if data["teacher"] else None,
-            method=Method(**data["method"]) if data["method"] else None,
+            method=Method.from_record(data["method"]) if data["method"] else None,
+            other_teachers=tuple(cls.from_json(each) for each in data.get("other_teachers", [])),
             start=cls.from_json(data["start"]) if data["start"] else None,
             logits=cls.from_json(found) if (found := data.get("logits")) else None,
             texts=cls.from_json(found) if (found := data.get("texts")) else None,

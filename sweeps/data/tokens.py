@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from scaling.errors import InputError
 from sweeps.data.cache import atomic_directory, cache_dir, locked
@@ -77,6 +78,11 @@ class TokenizedCorpus:
     def tokenizer_files(self) -> Path:
         """A directory that ``AutoTokenizer.from_pretrained`` reads."""
         return self.path / "tokenizer"
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of ``text``, without an end-of-text token."""
+        tokenizer = Tokenizer.from_file(str(self.tokenizer_files / "tokenizer.json"))
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
     @property
     def heldout_tokens(self) -> int:

@@ -28,7 +28,7 @@ from sweeps.spec.method_options import Delta
 
 
 def shifted(s_0: Tensor, t_0: Tensor, t_1: Tensor, strength: float = 1.0, tail: float = 0.0) -> Tensor:
-    """log pi* of log-probabilities of the student's base, the teacher's base and the tuned teacher.
+    """Return log pi* of log-probabilities of the student's base, the teacher's base and the tuned teacher.
 
     Tokens below ``tail`` times the likeliest, both in ``t_1`` and in ``s_0``, are not shifted, nor are those
     that ``t_0`` excludes: their ratio is unknown.
@@ -50,23 +50,23 @@ class Shifted:
     teacher_base: LanguageModel
     tuned: LanguageModel
     rules: Delta
-    said: bool = False
-    """Whether its rows are what it says, for batches whose logits can be held, or features that say it."""
+    returns_log_probs: bool = False
+    """True if its rows are log-probabilities, for batches whose logits can be held; else features."""
 
     @torch.no_grad()
     def rows(self, inputs: Tensor, numbers: Tensor) -> Tensor:  # noqa: ARG002
-        """Of each token of ``inputs`` ``(batch, time)``: the target, or features side by side."""
+        """Return for each token of ``inputs`` ``(batch, time)`` the target, or features side by side."""
         features = torch.cat([model.model(inputs).flatten(0, 1) for model in self._models], -1)
-        return self._target(features) if self.said else features
+        return self._target(features) if self.returns_log_probs else features
 
     @torch.no_grad()
     def log_probabilities(self, rows: Tensor, temperature: float) -> Tensor:
-        """From its rows, ``(rows, vocab)``; the whole is softened, not its parts."""
-        log_p = rows if self.said else self._target(rows)
+        """Return log-probabilities of rows, ``(rows, vocab)``; the whole is softened, not its parts."""
+        log_p = rows if self.returns_log_probs else self._target(rows)
         return log_p if temperature == 1 else log_probabilities(log_p, temperature)
 
     def outcomes(self, log_q: Tensor, rows: Tensor) -> Tensor:  # noqa: ARG002
-        """Every token is one."""
+        """Return ``log_q``: every token is an outcome."""
         return log_q
 
     @property

@@ -1,4 +1,4 @@
-"""What a model is pulled towards: the data, a teacher, or both. Losses are in nats, one value a token.
+"""Losses of a model against the data, a teacher, or both, in nats: one value a token.
 
 All take log-probabilities of the student, ``log_q``, and of the teacher, ``log_p``, with the vocabulary last.
 """
@@ -6,14 +6,15 @@ All take log-probabilities of the student, ``log_q``, and of the teacher, ``log_
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from sweeps.model.log_probs import at_least_float32
+from sweeps.spec.method import Method
 
 
 def label_loss(logits: Tensor, labels: Tensor, weight: float = 1.0, z_loss: float = 0.0) -> Tensor:
@@ -160,43 +161,46 @@ def mixture(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
     return torch.logaddexp(log_p + math.log(share), log_q + math.log1p(-share))
 
 
-class Divergence(NamedTuple):
-    """A divergence between distributions, and how temperature scales it."""
-
-    per_token: Callable[..., Tensor]
-    """Of ``log_p``, ``log_q`` and its own parameters."""
-    temperature_power: int
-    """The power of tau that keeps gradients of the same size as tau grows: 2, but 1 for total variation."""
-    reads_labels: bool = False
-    """Whether the data's own tokens are among its parameters."""
-    needs_every_token: bool = False
-    """Whether it is infinite where the teacher gives a token no probability at all."""
-
-
-DIVERGENCES = {
-    "forward-kl": Divergence(forward_kl, 2),
-    "reverse-kl": Divergence(reverse_kl, 2, needs_every_token=True),
-    "jensen-shannon": Divergence(jensen_shannon, 2),
-    "total-variation": Divergence(total_variation, 1),
-    "skew-kl": Divergence(skew_kl, 2),
-    "reverse-skew-kl": Divergence(reverse_skew_kl, 2),
-    "decoupled-kl": Divergence(decoupled_kl, 2, reads_labels=True),
-}
-
-
-def distillation(
-    name: str,
+def halves_loss(
+    method: Method,
     log_p: Tensor,
     log_q: Tensor,
-    labels: Tensor,
-    temperature: float = 1.0,
-    **parameters: float,
+    teachers: Tensor,
+    students: Tensor,
+    share: Tensor | None = None,
 ) -> Tensor:
-    """tau^power D(p, q) of log-probabilities that are at this temperature already.
+    """Return the loss of each token, on text of the teacher or of the student (Wen et al. 2023).
 
-    With forward KL this is the loss of Busbridge et al. 2025 (Eqs. 4-7) less the teacher's entropy, which has
-    the same gradient.
+    Args:
+        method: With jensen-shannon or total-variation.
+        log_p: Log-probabilities of the teacher, ``(rows, vocab)``.
+        log_q: Those of the student.
+        teachers: Weights of tokens of the teacher's text, ``(rows,)``, zero elsewhere.
+        students: Those of the student's.
+        share: The teacher's share in the mixture m at each token, ``(rows,)``; ``beta`` if not given.
     """
-    divergence = DIVERGENCES[name]
-    read = (log_p, log_q, labels) if divergence.reads_labels else (log_p, log_q)
-    return divergence.per_token(*read, **parameters) * temperature**divergence.temperature_power
+    tau = method.temperature
+    if method.divergence == "total-variation":
+        return (teachers + students) / 2 * total_variation(log_p, log_q) * tau
+    w = torch.full_like(teachers, method.beta) if share is None else share
+    students_share = (-w).log1p().clamp(min=math.log(torch.finfo(w.dtype).tiny))
+    log_m = torch.logaddexp(log_p + w.log()[:, None], log_q + students_share[:, None])
+    of_teacher = teachers * method.beta * forward_kl(log_p, log_m)
+    return tau**2 * (of_teacher + students * (1 - method.beta) * forward_kl(log_q, log_m))
+
+
+@torch.no_grad()
+def teacher_share(beta: float, difference: Tensor, blocks: int) -> Tensor:
+    """Return the teacher's share in the next token of the mixture of whole sequences: ``(rows,)``.
+
+    The conditionals of beta P + (1 - beta) Q mix those of P and Q by how likely each finds the text so far:
+    with these the divergence is that of sequences, where fixed shares bound it from above.
+
+    Args:
+        beta: The teacher's share in the mixture of sequences.
+        difference: log p - log q of each token, ``(rows,)``, block after block.
+        blocks: How many blocks there are.
+    """
+    by_block = difference.unflatten(0, (blocks, -1))
+    before = F.pad(by_block[:, :-1].cumsum(1), (1, 0))
+    return (before + math.log(beta) - math.log1p(-beta)).sigmoid().flatten()

@@ -1,13 +1,12 @@
-"""What a teacher writes after the prompts of a token stream: once, for all students that learn from it.
+"""Text that a source writes before training: once, for all students that learn from it.
 
-What comes after a prompt depends on the teacher, the prompt and numbers drawn for its block, so that whoever
-writes a part that is missing or damaged writes the same.
+A block of it depends on the models, the block of the data and numbers drawn for it, so that whoever writes a
+part that is missing or damaged writes the same.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache as once
 
 import numpy as np
 import torch
@@ -18,11 +17,14 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.data import TokenizedCorpus
 from sweeps.data.batches import Batches
+from sweeps.distill.models import Models
 from sweeps.distill.sampling import uniform, write
 from sweeps.distill.shard_cache import LogitCache, Logits, Numbers, Wrote
-from sweeps.distill.targets import Online, no_numbers
-from sweeps.distill.teacher import online, stream_of
+from sweeps.distill.targets import Online, nonfinite_teacher_error
+from sweeps.distill.teacher import stream_of
 from sweeps.model.device import device
+from sweeps.spec.method import Method
+from sweeps.spec.method_parts import parts_of
 from sweeps.store.store import Store
 
 AT_ONCE = 64
@@ -31,36 +33,63 @@ AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """How text is kept: two bytes a token, or four."""
+    """Format of text on disk: two bytes a token, or four, and twice that without prompts."""
 
     vocab: int
+    prompted: bool = True
+    """True if blocks begin with the data's first token, which then is not kept."""
+
+    @property
+    def token(self) -> str:
+        """Type of a token."""
+        return "<u2" if self.vocab <= 2**16 else "<u4"
 
     @property
     def dtype(self) -> np.dtype:
-        """Of one token on disk."""
-        return np.dtype([("token", "<u2" if self.vocab <= 2**16 else "<u4")])
+        """Layout of one token on disk."""
+        return np.dtype(
+            [("token", self.token)] if self.prompted else [("token", self.token), ("before", self.token)]
+        )
+
+    def pack(self, blocks: NDArray[np.int64]) -> NDArray[np.void]:
+        """Return what is written of ``blocks`` ``(blocks, context + 1)``: ``(blocks, context)``."""
+        packed = np.empty((len(blocks), blocks.shape[1] - 1), self.dtype)
+        packed["token"] = blocks[:, 1:]
+        if not self.prompted:
+            packed["before"] = blocks[:, :-1]
+        return packed
+
+
+def text_format(method: Method, vocab: int) -> Tokens:
+    """Return how text of the source of ``method`` is kept on disk."""
+    return Tokens(vocab, parts_of(method).source.prompt_tokens(2) > 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The blocks of a stream, as a teacher went on from their prompts."""
+    """Text in the place of the blocks of a stream."""
 
     data: Batches
     kept: Logits
 
     def read(self, numbers: Tensor) -> Tensor:
-        """The given blocks, ``(len(numbers), context + 1)``."""
-        tokens = self.kept.of(numbers.numpy())["token"].astype(np.int64)
-        return torch.cat([self.data.read(numbers)[:, :1], torch.from_numpy(tokens)], 1)
+        """Return the given blocks, ``(len(numbers), context + 1)``."""
+        packed = self.kept.of(numbers.numpy())
+        tokens = torch.from_numpy(packed["token"].astype(np.int64))
+        if "before" in (packed.dtype.names or ()):
+            first = torch.from_numpy(packed["before"][:, :1].astype(np.int64))
+        else:
+            first = self.data.read(numbers)[:, :1]
+        return torch.cat([first, tokens], 1)
 
 
 def texts_of(store: Store, step: Step, corpus: TokenizedCorpus) -> Texts | None:
-    """What ``step`` learns from, if that is text of its teacher.
+    """Return what ``step`` learns from, if that was written before.
 
     Raises:
         InputError: if no step generates it.
     """
-    if step.method is None or step.method.source.by not in ("teacher", "both"):
+    if step.method is None or not parts_of(step.method).source.writes_before:
         return None
     if step.texts is None:
         raise InputError(
@@ -71,40 +100,42 @@ def texts_of(store: Store, step: Step, corpus: TokenizedCorpus) -> Texts | None:
 
 
 def texts(store: Store, step: Step, corpus: TokenizedCorpus, wrote: Wrote | None = None) -> Texts:
-    """What ``step`` has its teacher write; what of it is missing or damaged is written first.
+    """Return what the source of ``step`` writes; what of it is missing or damaged is written first.
 
     Raises:
-        InputError: if there is no room for it.
+        InputError: if there is no room for it, or the source writes something else than blocks of tokens.
     """
-    of = step.teacher
-    assert of is not None
     assert step.method is not None
-    source, vocab = step.method.source, step.shape.vocab
-    data = stream_of(step, corpus)
-    teacher = once(lambda: online(store, of))
+    source, vocab = parts_of(step.method).source, step.shape.vocab
+    data, models = stream_of(step, corpus), Models(store, step)
 
     def teach(numbers: Numbers) -> NDArray[np.void]:
-        return written(teacher(), data, numbers, source.prompt(data.context), source.temperature, vocab)
+        blocks = source.write(models, data, torch.from_numpy(numbers))
+        shape = len(numbers), data.context + 1
+        if tuple(blocks.shape) != shape or not 0 <= int(blocks.min()) <= int(blocks.max()) < vocab:
+            raise InputError(
+                f"source: {type(source).__name__}.write returned {tuple(blocks.shape)}, tokens "
+                f"{int(blocks.min())} to {int(blocks.max())}; it must be {shape}, tokens 0 to {vocab - 1}"
+            )
+        return storage.pack(blocks.cpu().numpy())
 
-    kept = LogitCache(store, step.id, Tokens(vocab), data.context, data.seen(step.steps), "texts")
-    return Texts(data, kept.ready(teach, wrote))
+    storage = text_format(step.method, vocab)
+    shards = LogitCache(store, step.id, storage, data.context, data.seen(step.steps), "texts")
+    return Texts(data, shards.ready(teach, wrote))
 
 
-def written(
-    teacher: Online, data: Batches, numbers: Numbers, prompt: int, temperature: float, vocab: int
-) -> NDArray[np.void]:
-    """The given blocks of ``data`` but for their first tokens, as ``teacher`` goes on from their prompts.
+def continued(teacher: Online, data: Batches, numbers: Tensor, prompt: int, temperature: float) -> Tensor:
+    """Return the given blocks of ``data`` as ``teacher`` continues their prompts, ``(blocks, context + 1)``.
 
     Raises:
         InputError: if it gives no token a probability.
     """
     found = []
-    for some in torch.from_numpy(numbers).split(AT_ONCE):
+    for some in numbers.split(AT_ONCE):
         draws = [uniform(1, data.context + 1 - prompt, data.seed, int(number)) for number in some]
         prompts = data.read(some)[:, :prompt].to(device())
         text = write([teacher.teacher], prompts, torch.cat(draws), temperature=temperature)
         if not text.drawn.isfinite().all():
-            raise no_numbers()
-        found.append(text.blocks[:, 1:].cpu().numpy())
-    tokens = np.concatenate(found)
-    return tokens.astype(Tokens(vocab).dtype["token"]).view(Tokens(vocab).dtype)
+            raise nonfinite_teacher_error()
+        found.append(text.blocks.cpu())
+    return torch.cat(found)

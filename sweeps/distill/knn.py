@@ -1,4 +1,4 @@
-"""A teacher that looks up: which tokens followed, in the training text, where its features were like these.
+"""Datastore of kNN distillation: which tokens followed where the teacher's features were like these.
 
 The datastore of kNN distillation (Yang et al. 2022), which is DNKD's only teacher (Zhang et al. 2023, arXiv
 2304.10295): for each of some tokens of the training text a key, the teacher's features there, and as value
@@ -8,8 +8,9 @@ and the student would follow the data.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache as once
 
 import numpy as np
 import torch
@@ -18,20 +19,67 @@ from torch import Tensor
 
 from scaling.errors import InputError
 from sweeps.data.batches import Batches
-from sweeps.distill.knn_targets import Nearest
 from sweeps.distill.shard_cache import Numbers
-from sweeps.distill.targets import no_numbers
+from sweeps.distill.targets import nonfinite_teacher_error
 from sweeps.model.device import device
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import at_least_float32
 from sweeps.spec.method_options import Neighbours
 
 BLOCKS_AT_ONCE, DISTANCES_AT_ONCE = 16, 2**23
-"""Of a stream that are read, and distances that are held, at most, at a time."""
+"""Blocks of a stream that are read, and distances that are held, at most, at a time."""
 PROBED = 1024
 """Keys whose neighbours say how far apart keys are."""
 TINY = 1e-30
 """The least unit of distances, for features that are all the same."""
+
+
+def neighbor_log_probs(distances: Tensor, tokens: Tensor, vocab: int, temperature: float = 1.0) -> Tensor:
+    """Return log P with P(v) the sum of softmax(-distance / temperature) over neighbours whose token is v.
+
+    Args:
+        distances: squared, ``(rows, count)``.
+        tokens: of the neighbours, ``(rows, count)``; several may be equal.
+        vocab: tokens there are; those of no neighbour get -inf.
+        temperature: in the unit of distances.
+    """
+    shares = (-at_least_float32(distances) / temperature).softmax(-1)
+    return shares.new_zeros(len(shares), vocab).scatter_add(-1, tokens, shares).log()
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """Neighbors on disk: squared distances and tokens."""
+
+    vocab: int
+    rules: Neighbours
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Layout of one token on disk."""
+        token, count = "<u2" if self.vocab <= 2**16 else "<u4", self.rules.count
+        return np.dtype([("distances", "<f4", count), ("tokens", token, count)])
+
+    def pack(self, distances: Tensor, tokens: Tensor) -> NDArray[np.void]:
+        """Return what is written of neighbours, ``(rows, count)`` each: ``(rows,)`` of :attr:`dtype`."""
+        packed = np.empty(len(distances), self.dtype)
+        packed["distances"], packed["tokens"] = distances.cpu().numpy(), tokens.cpu().numpy()
+        return packed
+
+    def rows(self, packed: NDArray[np.void]) -> Tensor:
+        """Return distances, then tokens, side by side; float32 holds every token below 2^24."""
+        both = [packed["distances"], packed["tokens"].astype(np.float32)]
+        return torch.from_numpy(np.concatenate(both, axis=-1))
+
+    def log_probabilities(self, rows: Tensor, temperature: float) -> Tensor:
+        """Return log-probabilities, ``(rows, vocab)``."""
+        assert temperature == 1, "votes are softened by the temperature of distances"
+        distances, tokens = rows.split(self.rules.count, -1)
+        return neighbor_log_probs(distances, tokens.long(), self.vocab, self.rules.temperature)
+
+    def outcomes(self, log_q: Tensor, rows: Tensor) -> Tensor:  # noqa: ARG002
+        """Return ``log_q``: every token is an outcome."""
+        return log_q
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +91,13 @@ class Datastore:
     values: Tensor
     """Tokens, ``(size,)``."""
     places: Tensor
-    """Of the keys in the stream, ``(size,)``."""
+    """Positions of the keys in the stream, ``(size,)``."""
     scale: float = 1.0
     """The unit of distances."""
 
     @classmethod
     def of(cls, teacher: LanguageModel, data: Batches, rules: Neighbours) -> Datastore:
-        """That of the first blocks of ``data``, as ``teacher`` reads them: the same for runs of every length.
+        """Build the datastore of the first blocks of ``data``, the same for runs of every length.
 
         Its distances are in medians of that of the farthest neighbour.
 
@@ -69,9 +117,9 @@ class Datastore:
         return replace(found, scale=max(float(distances[:, -1].median()), TINY))
 
     def nearest(self, features: Tensor, places: Tensor, rules: Neighbours) -> tuple[Tensor, Tensor]:
-        """Squared distances and tokens of the neighbours of ``features`` ``(rows, width)``, nearest first.
+        """Return squared distances and tokens of the neighbors of ``features`` ``(rows, width)``.
 
-        ``places`` ``(rows,)`` are those of the features in the stream.
+        The nearest come first; ``places`` ``(rows,)`` are those of the features in the stream.
         """
         found: list[Tensor] = []
         lengths = self.keys.square().sum(-1)
@@ -89,10 +137,26 @@ class Datastore:
         return torch.cat(distances) / self.scale, self.values[near]
 
 
+def retriever(
+    teacher: Callable[[], LanguageModel], data: Batches, storage: Nearest
+) -> Callable[[Numbers], NDArray[np.void]]:
+    """Return the function from blocks of ``data`` to their neighbors; the datastore is made when it is used.
+
+    Raises:
+        InputError: when used, if the teacher's features are not all finite.
+    """
+    datastore = once(lambda: Datastore.of(teacher(), data, storage.rules))
+
+    def retrieve(numbers: Numbers) -> NDArray[np.void]:
+        return retrieved(teacher(), datastore(), data, numbers, storage)
+
+    return retrieve
+
+
 def retrieved(
     teacher: LanguageModel, store: Datastore, data: Batches, numbers: Numbers, how: Nearest
 ) -> NDArray[np.void]:
-    """The neighbours of the given blocks of ``data``, to be kept: ``(blocks, context)``.
+    """Return the neighbours of the given blocks of ``data``, packed: ``(blocks, context)``.
 
     Raises:
         InputError: if the teacher's features are not all finite.
@@ -100,7 +164,7 @@ def retrieved(
     packed = []
     for features, _, places in _read(teacher, data, torch.from_numpy(numbers)):
         if not features.isfinite().all():
-            raise no_numbers()
+            raise nonfinite_teacher_error()
         distances, tokens = store.nearest(features, places, how.rules)
         packed.append(how.pack(distances, tokens))
     return np.concatenate(packed).reshape(len(numbers), data.context)
@@ -108,7 +172,7 @@ def retrieved(
 
 @torch.no_grad()
 def _read(teacher: LanguageModel, data: Batches, numbers: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Features, next tokens and places of the given blocks, some at a time."""
+    """Yield features, next tokens and places of the given blocks, some at a time."""
     for some in numbers.split(BLOCKS_AT_ONCE):
         blocks = data.read(some).to(device())
         places = some[:, None] * data.context + torch.arange(data.context)

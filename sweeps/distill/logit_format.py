@@ -1,4 +1,4 @@
-"""How a teacher's distribution over the next token is kept: in full, or as its likeliest tokens and a tail.
+"""Formats of a teacher's distributions on disk: in full, or as the likeliest tokens and a tail.
 
 Log-probabilities are kept in half precision, and normalised again when they are read. Rounding then costs
 least where the probability is: at most 2^-11 of log p, hence 2^-11 p |log p| < 2e-4 of a probability.
@@ -7,7 +7,7 @@ least where the probability is: at most 2^-11 of log p, hence 2^-11 p |log p| < 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,35 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sweeps.distill.divergences import with_rest
-from sweeps.distill.knn_targets import Nearest
 from sweeps.model.log_probs import log_probabilities
+from sweeps.spec.method_parts import parts_of
+from sweeps.spec.run_views import ShardFormat
 
 if TYPE_CHECKING:
     from sweeps.spec.method import Method
 
 FLOOR = float(np.finfo(np.float16).min)
-"""What is less likely is kept as this likely; what is excluded, log p = -inf, as that."""
-
-
-class Kept(Protocol):
-    """A way to keep distributions."""
-
-    @property
-    def vocab(self) -> int:
-        """Tokens there are."""
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of one token on disk."""
-
-    def rows(self, packed: NDArray[np.void]) -> Tensor:
-        """What a loss needs of what was read, ``(tokens, ...)``."""
-
-    def log_probabilities(self, rows: Tensor, temperature: float) -> Tensor:
-        """The teacher's, ``(tokens, outcomes)``."""
-
-    def outcomes(self, log_q: Tensor, rows: Tensor) -> Tensor:
-        """The student's ``log_q`` ``(tokens, vocab)`` on the same outcomes."""
+"""Lowest log-probability that is kept; excluded tokens, log p = -inf, stay excluded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +37,7 @@ class Full:
         return np.dtype([("log_p", "<f2", self.vocab)])
 
     def pack(self, log_p: Tensor) -> NDArray[np.void]:
-        """What is written of ``log_p`` ``(tokens, vocab)``: ``(tokens,)`` of :attr:`dtype`."""
+        """Return what is written of ``log_p`` ``(tokens, vocab)``: ``(tokens,)`` of :attr:`dtype`."""
         packed = np.empty(len(log_p), self.dtype)
         packed["log_p"] = _halved(log_p)
         return packed
@@ -113,11 +93,10 @@ class TopK:
         return torch.cat(with_rest(log_q, rows[:, self.top + 1 :].long()), -1)
 
 
-def kept(method: Method, vocab: int) -> TopK | Full | Nearest:
-    """How ``method`` keeps its teacher's distributions."""
-    if method.neighbours:
-        return Nearest(vocab, method.neighbours)
-    return TopK(vocab, method.top) if method.logits == "top-k" else Full(vocab)
+def kept(method: Method, vocab: int) -> ShardFormat:
+    """Return how the target of ``method`` is kept on disk."""
+    own = parts_of(method).target.storage(method, vocab)
+    return own or (TopK(vocab, method.top) if method.logits == "top-k" else Full(vocab))
 
 
 def _halved(log_p: Tensor) -> NDArray[np.float16]:

@@ -1,4 +1,4 @@
-"""What is measured of every distilled student beside its loss, the same for every method.
+"""Metrics of every distilled student beside its loss, the same for every method.
 
 Methods that follow their own divergence may be best by it and worse by others: fit, and compare, by several.
 """
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from scaling.errors import InputError
 from sweeps.data.batches import take_blocks
 from sweeps.distill.divergences import expectation, forward_kl, reverse_kl
 from sweeps.distill.sampling import uniform, write
@@ -22,54 +23,86 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import cross_entropy, log_probabilities
+from sweeps.spec.method import Method
+from sweeps.spec.method_parts import parts_of
+from sweeps.spec.run_views import Evaluation
 
 READ, WRITTEN, AT_ONCE = 32, 16, 2**23
 """Blocks that are read, and that are written; elements of their logits, at most, at a time."""
 SEED = 20230608
 
 
-def yardsticks(
+@torch.no_grad()
+def divergences(
     student: Decoder, teacher: LanguageModel, tokens: NDArray[np.integer], context: int
 ) -> dict[str, float]:
-    """``student`` against ``teacher``, in nats/token and in float32, on some blocks of held-out ``tokens``.
+    """Measure ``student`` against ``teacher`` on some blocks of held-out ``tokens``, nats/token, in float32.
 
-    - ``forward_kl``, ``reverse_kl``: KL(p || q) and KL(q || p) on the text itself;
-    - ``entropy``: the student's, there;
-    - ``likelihood_risk``: -log p of what the student writes: how unlikely the teacher finds it;
-    - ``coverage_risk``: -log q of what the teacher writes: how little of that the student would.
-
-    Both write after the same prompts, a quarter of the context, by the same numbers.
+    Returns:
+        ``forward_kl`` and ``reverse_kl``, KL(p || q) and KL(q || p), and ``entropy``, the student's.
     """
     teacher = uncompiled(teacher)
-    count = (len(tokens) - 1) // context
-    blocks = take_blocks(tokens, sorted({n * count // READ for n in range(READ)}), context).to(device())
-    prompts = blocks[:WRITTEN, : max(1, context // 4)]
-    numbers = uniform(len(prompts), context + 1 - prompts.shape[1], SEED)
-    with torch.no_grad(), _in_full(student), _in_full(teacher):
+    blocks = _blocks(tokens, context)
+    with _in_full(student), _in_full(teacher):
         size = max(1, AT_ONCE // len(student.head) // context)
-        read = torch.cat([_apart(student, teacher, some[:, :-1]) for some in blocks.split(size)])
+        read = torch.cat([_both_read(student, teacher, some[:, :-1]) for some in blocks.split(size)])
+    forward, reverse, entropy = read.double().mean(0).tolist()
+    return {"forward_kl": forward, "reverse_kl": reverse, "entropy": entropy}
+
+
+@torch.no_grad()
+def cross_likelihood(
+    student: Decoder, teacher: LanguageModel, tokens: NDArray[np.integer], context: int
+) -> dict[str, float]:
+    """Measure how likely each finds what the other writes, nats/token, in float32.
+
+    Both write after the same prompts, a quarter of the context, by the same numbers.
+
+    Returns:
+        ``likelihood_risk``, -log p of the student's text, and ``coverage_risk``, -log q of the teacher's.
+    """
+    teacher = uncompiled(teacher)
+    prompts = _blocks(tokens, context)[:WRITTEN, : max(1, context // 4)]
+    numbers = uniform(len(prompts), context + 1 - prompts.shape[1], SEED)
+    with _in_full(student), _in_full(teacher):
         likelihood, coverage = (
             _risk(reader, write([writer], prompts, numbers).blocks, numbers.shape[1])
             for writer, reader in ((student, teacher), (teacher, student))
         )
-    forward, reverse, entropy = read.double().mean(0).tolist()
-    return {
-        "forward_kl": forward,
-        "reverse_kl": reverse,
-        "entropy": entropy,
-        "likelihood_risk": likelihood,
-        "coverage_risk": coverage,
-    }
+    return {"likelihood_risk": likelihood, "coverage_risk": coverage}
+
+
+def measured(method: Method, evaluation: Evaluation) -> dict[str, float]:
+    """Return all metrics of a run with ``method``, by name.
+
+    Raises:
+        InputError: if two metrics have one name, or one is not a number.
+    """
+    found: dict[str, float] = {}
+    for metric in parts_of(method).metrics:
+        for name, value in metric.measure(evaluation).items():
+            if name in found:
+                raise InputError(f"metrics: {type(metric).__name__}: {name} is the name of another metric")
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InputError(f"metrics: {type(metric).__name__}: {name} is {value!r}, not a number")
+            found[name] = float(value)
+    return found
+
+
+def _blocks(tokens: NDArray[np.integer], context: int) -> Tensor:
+    """Return blocks spread evenly over ``tokens``, ``(blocks, context + 1)``."""
+    count = (len(tokens) - 1) // context
+    return take_blocks(tokens, sorted({n * count // READ for n in range(READ)}), context).to(device())
 
 
 def _risk(reader: LanguageModel, blocks: Tensor, written: int) -> float:
-    """What the last ``written`` tokens of ``blocks`` cost ``reader``, nats/token."""
+    """Return the cross-entropy of ``reader`` on the last ``written`` tokens of ``blocks``, nats/token."""
     log_p = log_probabilities(F.linear(reader.model(blocks[:, :-1])[:, -written:], reader.head))
     return cross_entropy(log_p, blocks[:, -written:]).mean().item()
 
 
-def _apart(student: LanguageModel, teacher: LanguageModel, inputs: Tensor) -> Tensor:
-    """Both divergences and the student's entropy, at each token: ``(batch * time, 3)``."""
+def _both_read(student: LanguageModel, teacher: LanguageModel, inputs: Tensor) -> Tensor:
+    """Return both divergences and the student's entropy at each token: ``(batch * time, 3)``."""
     log_q, log_p = (
         log_probabilities(F.linear(model.model(inputs), model.head)).flatten(0, 1)
         for model in (student, teacher)
@@ -80,7 +113,7 @@ def _apart(student: LanguageModel, teacher: LanguageModel, inputs: Tensor) -> Te
 
 @contextmanager
 def _in_full(model: LanguageModel) -> Iterator[None]:
-    """Within this, ``model`` multiplies in float32."""
+    """Let ``model`` multiply in float32 within this."""
     before = model.precision if isinstance(model, Decoder) else None
     if isinstance(model, Decoder):
         model.precision = torch.float32

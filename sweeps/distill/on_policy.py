@@ -1,4 +1,4 @@
-"""Whose text an optimiser step is about, where the student has a part in writing it.
+"""On-policy batches: text that the student writes as it learns, or has a part in writing.
 
 Which prompts, and which tokens after them, is a function of the student's weights, its seed and the step:
 what a run goes on from are its weights, and what it keeps of earlier text.
@@ -7,7 +7,6 @@ what a run goes on from are its weights, and what it keeps of earlier text.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,87 +17,64 @@ from torch import Tensor
 from scaling.errors import InputError
 from sweeps.data.batches import Batches
 from sweeps.distill.policy_gradient import advantages
-from sweeps.distill.sampling import Written, uniform, write
-from sweeps.distill.targets import Online, Target
+from sweeps.distill.sampling import GeneratedText, uniform, write
+from sweeps.distill.targets import Online
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 from sweeps.model.distributed import World
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import cross_entropy, log_probabilities
+from sweeps.spec.interfaces import SequenceSource
 from sweeps.spec.method import Method
-from sweeps.spec.method_options import Credit, Replay
+from sweeps.spec.method_options import Credit, Replay, Source
+from sweeps.spec.method_parts import parts_of
+from sweeps.spec.run_views import BatchSource, RunSetting, State, TargetReader, TrainingBatch
 
 WRITE, CHOOSE, RECALL = range(3)
-"""What numbers are drawn for."""
+"""Purposes of random numbers, each with a stream of its own."""
 WATCHED = 16
 """Blocks of the data on which replay watches the loss."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """What one optimiser step learns from."""
-
-    blocks: Tensor
-    """``(batch, context + 1)``"""
-    rows: Tensor | None
-    """The target's, of every token but the last: ``(batch * context, ...)``."""
-    of_tokens: tuple[Tensor, ...] = ()
-    """What else the loss needs of each token after the prompts: ``(batch, written)`` each."""
-    beside: Tensor | None = None
-    """Blocks of the data whose cross-entropy is learnt beside it."""
-
-    def pieces(self, size: int) -> Iterator[Lesson]:
-        """The same in parts of ``size`` blocks, the last of what is left."""
-        batch = len(self.blocks)
-        rows = None if self.rows is None else self.rows.unflatten(0, (batch, -1))
-        for first in range(0, batch, size):
-            part = slice(first, first + size)
-            yield Lesson(
-                self.blocks[part],
-                None if rows is None else rows[part].flatten(0, 1),
-                tuple(each[part] for each in self.of_tokens),
-                None if self.beside is None else self.beside[part],
-            )
-
-
 @dataclass(kw_only=True, eq=False)
-class Student:
+class StudentBatches:
     """Batches that the student writes, or a share of them; the others are the data's."""
 
     method: Method
+    rules: Source
     context: int
     seed: int
     steps: int
-    """Optimiser steps of the whole run."""
+    """Optimizer steps of the whole run."""
     world: World = field(default_factory=World)
     sequences: int = field(init=False, default=0)
-    """That the student has written."""
+    """Sequences that the student has written."""
 
-    def lesson(self, student: Decoder, step: int, data: Tensor, target: Target) -> Lesson:
-        """What optimiser step ``step`` learns from, given its batch of the data."""
+    def batch(self, student: Decoder, step: int, data: Tensor, target: TargetReader | None) -> TrainingBatch:
+        """Return what optimizer step ``step`` learns from, given its batch of the data."""
         blocks = self._blocks(student, step, data, target)
         beside = data if self.method.pretraining else None
-        return Lesson(blocks, _rows(target, blocks), beside=beside)
+        return TrainingBatch(blocks, _rows(target, blocks), pretraining_blocks=beside)
 
     def watch(self, data: Batches) -> None:
         """Take note of the data that batches come from."""
 
-    def state(self) -> dict[str, Tensor]:
-        """What the next lessons depend on, besides the student."""
+    def state(self) -> State:
+        """Return what the next batches depend on, besides the student."""
         return {"/sequences": torch.tensor(self.sequences)}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """The inverse of :meth:`state`."""
+    def load_state(self, state: State) -> None:
+        """Restore what :meth:`state` returned."""
         self.sequences = int(state["/sequences"])
 
-    def _blocks(self, student: Decoder, step: int, data: Tensor, target: Target) -> Tensor:
-        if self._chosen(step) < self.method.source.fraction:
+    def _blocks(self, student: Decoder, step: int, data: Tensor, target: TargetReader | None) -> Tensor:
+        if self._chosen(step) < self.rules.fraction:
             return self._write(student, step, data, target).blocks
         return data
 
-    def _write(self, student: Decoder, step: int, data: Tensor, target: Target) -> Written:
-        """What the student puts after the prompts of ``data``, with the teacher if its method says so."""
-        source = self.method.source
+    def _write(self, student: Decoder, step: int, data: Tensor, target: TargetReader | None) -> GeneratedText:
+        """Return the student's continuation of the prompts of ``data``, with the teacher if asked for."""
+        source = self.rules
         self.sequences += len(data)
         prompt = source.prompt(self.context)
         numbers = uniform(len(data) * self.world.size, self.context + 1 - prompt, self.seed, step, WRITE)
@@ -115,14 +91,14 @@ class Student:
         )
 
     def _chosen(self, step: int) -> float:
-        """A number in [0, 1) that decides whose batch it is."""
+        """Return a number in [0, 1) that decides whose batch it is."""
         return float(uniform(1, 1, self.seed, step, CHOOSE))
 
 
-class Both(Student):
+class HalfBatches(StudentBatches):
     """Batches of which one half is text that the teacher wrote before, and the other the student's."""
 
-    def lesson(self, student: Decoder, step: int, data: Tensor, target: Target) -> Lesson:
+    def batch(self, student: Decoder, step: int, data: Tensor, target: TargetReader | None) -> TrainingBatch:
         half = len(data) // 2
         if not half:
             raise InputError(
@@ -130,16 +106,16 @@ class Both(Student):
                 f"but each of {self.world.size} processes has one block; use fewer, or larger batches"
             )
         blocks = torch.cat([data[:half], self._write(student, step, data[half:], target).blocks])
-        written = self.context + 1 - self.method.source.prompt(self.context)
+        written = self.context + 1 - self.rules.prompt(self.context)
         teachers = torch.zeros(len(data), written, device=data.device)
         teachers[:half] = len(data) / half
         students = torch.zeros_like(teachers)
         students[half:] = len(data) / (len(data) - half)
-        return Lesson(blocks, _rows(target, blocks), (teachers, students))
+        return TrainingBatch(blocks, _rows(target, blocks), (teachers, students))
 
 
 @dataclass(kw_only=True, eq=False)
-class Replayed(Student):
+class ReplayedBatches(StudentBatches):
     """Batches of the data at first; the student writes more of them as its loss on the data rises.
 
     A share of batches is not the data's. The loss on some blocks of the data is compared with a baseline,
@@ -149,7 +125,7 @@ class Replayed(Student):
     The blocks are those that come last in the first epoch: never trained on in a run of less than that.
     """
 
-    rules: Replay
+    replay: Replay
     share: float = field(init=False)
     baseline: float = field(init=False, default=math.nan)
     """The loss that a rise is measured from, nats/token; NaN before the first look."""
@@ -157,30 +133,30 @@ class Replayed(Student):
     """The newest sequences, ``(kept, context + 1)``."""
 
     def __post_init__(self) -> None:
-        self.share = self.rules.start
+        self.share = self.replay.start
         self.kept = torch.empty(0, self.context + 1, dtype=torch.int64)
 
     def watch(self, data: Batches) -> None:
         self.watched = data.read(data.last(WATCHED))
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         numbers = torch.tensor([self.share, self.baseline], dtype=torch.float64)
         return super().state() | {"/kept": self.kept, "/share and baseline": numbers}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: State) -> None:
         super().load_state(state)
         self.kept = state["/kept"]
         self.share, self.baseline = state["/share and baseline"].tolist()
 
-    def _blocks(self, student: Decoder, step: int, data: Tensor, target: Target) -> Tensor:
-        if step * self.rules.looks % self.steps < self.rules.looks:
+    def _blocks(self, student: Decoder, step: int, data: Tensor, target: TargetReader | None) -> Tensor:
+        if step * self.replay.looks % self.steps < self.replay.looks:
             self._look(student)
-        number, full = self._chosen(step), len(self.kept) == self.rules.capacity
+        number, full = self._chosen(step), len(self.kept) == self.replay.capacity
         if number >= self.share:
             return data
         if number < self.share * (1 - step / self.steps) or not full:
             blocks = self._write(student, step, data, target).blocks
-            self.kept = torch.cat([self.kept, blocks.cpu()])[-self.rules.capacity :]
+            self.kept = torch.cat([self.kept, blocks.cpu()])[-self.replay.capacity :]
             return blocks
         draw = np.random.default_rng((self.seed, step, RECALL))
         few = len(data) > len(self.kept)
@@ -196,68 +172,125 @@ class Replayed(Student):
         """Let the share grow if ``loss`` (nats/token) is at least the tolerance above the baseline."""
         if math.isnan(self.baseline):
             self.baseline = loss
-        elif loss >= self.baseline + self.rules.tolerance:
-            self.share = min(1.0, self.share + self.rules.rise)
+        elif loss >= self.baseline + self.replay.tolerance:
+            self.share = min(1.0, self.share + self.replay.rise)
             self.baseline = loss
 
 
 @dataclass(kw_only=True, eq=False)
-class Credited(Student):
-    """What student and teacher wrote together, with the credit of each token: for several optimiser steps."""
+class CreditedBatches(StudentBatches):
+    """Text of student and teacher with the advantage of each token, for several optimizer steps."""
 
-    rules: Credit
-    lesson_kept: Lesson | None = field(init=False, default=None)
+    credit: Credit
+    kept: TrainingBatch | None = field(init=False, default=None)
 
-    def lesson(self, student: Decoder, step: int, data: Tensor, target: Target) -> Lesson:
-        if step % self.rules.updates == 0:
+    def batch(self, student: Decoder, step: int, data: Tensor, target: TargetReader | None) -> TrainingBatch:
+        if step % self.credit.updates == 0:
             written = self._write(student, step, data, target)
-            found = Lesson(written.blocks, None, (advantages(written, self.rules), written.drawn))
+            found = TrainingBatch(written.blocks, None, (advantages(written, self.credit), written.drawn))
         else:
-            assert self.lesson_kept is not None
-            found = self.lesson_kept
+            assert self.kept is not None
+            found = self.kept
         if found.rows is None:
             found = replace(found, rows=_rows(target, found.blocks))
-        self.lesson_kept = found
-        return replace(found, beside=data if self.method.pretraining else None)
+        self.kept = found
+        return replace(found, pretraining_blocks=data if self.method.pretraining else None)
 
-    def state(self) -> dict[str, Tensor]:
-        if self.lesson_kept is None:
+    def state(self) -> State:
+        if self.kept is None:
             return super().state()
-        advantage, drawn = self.lesson_kept.of_tokens
+        advantage, drawn = self.kept.token_inputs
         return super().state() | {
-            "/blocks": self.lesson_kept.blocks,
+            "/blocks": self.kept.blocks,
             "/credit": torch.stack([advantage, drawn]),
         }
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: State) -> None:
         super().load_state(state)
         if "/blocks" in state:
             advantage, drawn = state["/credit"].to(device())
-            self.lesson_kept = Lesson(state["/blocks"].to(device()), None, (advantage, drawn))
+            self.kept = TrainingBatch(state["/blocks"].to(device()), None, (advantage, drawn))
 
 
-def source_of(method: Method | None, context: int, seed: int, steps: int, world: World) -> Student | None:
-    """What writes for a run, if its method has the student write.
+def on_policy_source(rules: Source, setting: RunSetting) -> StudentBatches:
+    """Return the source of a run whose student writes.
 
     Raises:
         InputError: if what it keeps is more than one of several processes could go on from.
     """
-    if method is None or method.source.by not in ("student", "both"):
-        return None
-    if world.size > 1 and (method.source.replay or method.credit):
+    method = setting.method
+    given: dict[str, Any] = {
+        "method": method, "rules": rules, "context": setting.context, "seed": setting.seed,
+        "steps": setting.steps, "world": setting.world,
+    }  # fmt: skip
+    if setting.world.size > 1 and (rules.replay or method.credit):
         raise InputError(
-            f"method {method.name}: text is kept from one optimiser step to the next, and a checkpoint holds "
+            f"method {method.name}: text is kept from one optimizer step to the next, and a checkpoint holds "
             "that of one process; let it run on one process"
         )
-    given: dict[str, Any] = {
-        "method": method, "context": context, "seed": seed, "steps": steps, "world": world,
-    }  # fmt: skip
-    if method.source.by == "both":
-        return Both(**given)
-    if method.source.replay:
-        return Replayed(rules=method.source.replay, **given)
-    return Credited(rules=method.credit, **given) if method.credit else Student(**given)
+    if rules.by == "both":
+        return HalfBatches(**given)
+    if rules.replay:
+        return ReplayedBatches(replay=rules.replay, **given)
+    return CreditedBatches(credit=method.credit, **given) if method.credit else StudentBatches(**given)
 
 
-def _rows(target: Target, blocks: Tensor) -> Tensor:
+class StatefulSource:
+    """A source that is one function of its state, at work in one run."""
+
+    def __init__(self, part: SequenceSource, setting: RunSetting) -> None:
+        self.part, self.setting = part, setting
+        self.remembered: State = part.initial_state(setting)
+        self.writes = part.passes(setting.method).written > 0
+        self.sequences = 0
+        if self.remembered and setting.world.size > 1:
+            raise InputError(
+                f"source: {type(part).__name__} remembers something from one step to the next, and a "
+                "checkpoint holds that of one process; let it run on one process"
+            )
+
+    def batch(self, student: Decoder, step: int, data: Tensor, target: TargetReader | None) -> TrainingBatch:
+        """Return what optimizer step ``step`` learns from, with the target's rows."""
+        with torch.no_grad():
+            made = self.part.batch(self.setting, student, step, data, self.remembered)
+        if made.blocks.shape != data.shape:
+            raise InputError(
+                f"source: {type(self.part).__name__}.batch returned blocks of {tuple(made.blocks.shape)}; "
+                f"they must be {tuple(data.shape)}, as the batch of the data"
+            )
+        self.sequences += len(data) if self.writes else 0
+        return (
+            made
+            if made.rows is not None or target is None
+            else replace(made, rows=_rows(target, made.blocks))
+        )
+
+    def watch(self, data: Batches) -> None:
+        """Take no note: batches of the data are handed over one by one."""
+
+    def state(self) -> State:
+        """Return what the next batches depend on, besides the student."""
+        own = {f"/source/{name}": tensor for name, tensor in self.remembered.items()}
+        return own | {"/sequences": torch.tensor(self.sequences)}
+
+    def load_state(self, state: State) -> None:
+        """Restore what :meth:`state` returned."""
+        self.sequences = int(state["/sequences"])
+        prefix = "/source/"
+        self.remembered = {
+            name.removeprefix(prefix): tensor.to(device())
+            for name, tensor in state.items()
+            if name.startswith(prefix)
+        }
+
+
+def source_of(setting: RunSetting | None) -> BatchSource | None:
+    """Return what makes the batches of a run, if its method's source does so during the run."""
+    if setting is None or not (part := parts_of(setting.method).source).writes_along:
+        return None
+    return part.start(setting) or StatefulSource(part, setting)
+
+
+def _rows(target: TargetReader | None, blocks: Tensor) -> Tensor:
+    assert target is not None, "on-policy text needs a target"
     return target.rows(blocks[:, :-1], torch.empty(0))

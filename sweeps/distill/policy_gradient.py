@@ -1,4 +1,4 @@
-"""Credit for what comes after a token: the gradient of a divergence between whole sequences.
+"""Policy gradient of a divergence between whole sequences.
 
 The reverse KL of sequences, KL(Q || P), has the gradient (Gu et al. 2024, section 2.2)::
 
@@ -13,12 +13,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sweeps.distill.sampling import Written
+from sweeps.distill.sampling import GeneratedText
 from sweeps.spec.method_options import Credit
 
 
-def advantages(written: Written, rules: Credit) -> Tensor:
-    """What each token of text by student and teacher, in this order, is credited: ``(batch, written)``."""
+def advantages(written: GeneratedText, rules: Credit) -> Tensor:
+    """Return the advantage of each token of text by student and teacher: ``(batch, written)``."""
     if rules.rewards == "expected":
         rewards = -written.reverse_kl
     else:
@@ -30,7 +30,7 @@ def advantages(written: Written, rules: Credit) -> Tensor:
 def returns(
     rewards: Tensor, discount: float = 1.0, normalise: bool = True, include_current: bool = False
 ) -> Tensor:
-    """Sum of the ``rewards`` ``(batch, time)`` that come after each, those k later worth discount^(k-1).
+    """Return the discounted sum of the ``rewards`` ``(batch, time)`` after each: discount^(k-1) for k later.
 
     Normalised it is their mean, with those weights; after the last comes nothing, and that is zero. (Equation
     6 of the paper divides by one too few.)
@@ -44,7 +44,7 @@ def returns(
 
 
 def clipped(log_q: Tensor, drawn: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """The loss whose gradient credits a token, by the ratio of its probability to that it was ``drawn`` with.
+    """Return the clipped surrogate loss of tokens ``drawn`` with these log-probabilities, ``(rows,)``.
 
     Its value is no divergence. Beyond 1 +- ``clip`` a ratio that credit would drive further has no gradient
     (Schulman et al. 2017), be it that the student has moved or that a teacher had a share in drawing.

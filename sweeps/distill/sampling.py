@@ -1,4 +1,4 @@
-"""Text that models write: token by token after a prompt, every token read once.
+"""Generation of text: token by token after a prompt, every token read once.
 
 What is written is a function of the models, the prompts and numbers drawn beforehand, so that nothing but
 those needs saving. Tokens are drawn from whole distributions: leaving out the unlikely (top-k, top-p) would
@@ -23,15 +23,15 @@ from sweeps.model.log_probs import log_probabilities
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """Sequences, and how likely each of their tokens was to those who wrote them."""
+class GeneratedText:
+    """Sequences that models wrote, with the log-probabilities of their tokens."""
 
     blocks: Tensor
     """Prompts and what was written after them, ``(batch, prompt + written)``."""
     by_writer: Tensor
-    """Each writer's log-probability of each token that was drawn, ``(writers, batch, written)``."""
+    """Log-probability of each drawn token under each writer, ``(writers, batch, written)``."""
     drawn: Tensor
-    """Those of the mixture that it was drawn from, ``(batch, written)``."""
+    """Log-probabilities under the mixture that tokens were drawn from, ``(batch, written)``."""
     reverse_kl: Tensor
     """KL(first || last) of the writers' whole distributions there, ``(batch, written)``."""
 
@@ -44,8 +44,8 @@ def write(
     *,
     shares: Sequence[float] = (1.0,),
     temperature: float = 1.0,
-) -> Written:
-    """Go on after ``prompts`` ``(batch, prompt)``, each token drawn from a mixture of the ``writers``.
+) -> GeneratedText:
+    """Continue ``prompts`` ``(batch, prompt)``, each token drawn from a mixture of the ``writers``.
 
     Args:
         writers: models of one vocabulary.
@@ -56,14 +56,14 @@ def write(
         temperature: of every writer.
     """
     bodies = [_body(writer) for writer in writers]
-    past = [body.nothing_read() for body in bodies]
+    caches = [body.empty_cache() for body in bodies]
     weights = torch.tensor(shares, dtype=torch.float64).log().to(prompts.device)[:, None, None]
     tokens, new = [prompts], prompts
     by_writer, drawn, apart = [], [], []
     for u in numbers.to(prompts.device).unbind(1):
         each = [
             log_probabilities(F.linear(body(new, read)[:, -1], writer.head), temperature).double()
-            for writer, body, read in zip(writers, bodies, past, strict=True)
+            for writer, body, read in zip(writers, bodies, caches, strict=True)
         ]
         mixed = each[0] if len(each) == 1 else (torch.stack(each) + weights).logsumexp(0)
         new = inverse(mixed, u)[:, None]
@@ -71,7 +71,7 @@ def write(
         by_writer.append(torch.cat([log_p.gather(-1, new) for log_p in each], -1))
         drawn.append(mixed.gather(-1, new))
         apart.append(reverse_kl(each[-1], each[0]) if len(each) > 1 else torch.zeros_like(u))
-    return Written(
+    return GeneratedText(
         torch.cat(tokens, 1),
         torch.stack(by_writer).permute(2, 1, 0).float(),
         torch.cat(drawn, 1).float(),
@@ -80,17 +80,17 @@ def write(
 
 
 def inverse(log_p: Tensor, u: Tensor) -> Tensor:
-    """The outcome at ``u`` ``(batch,)`` of the cumulative distribution: ``(batch,)``."""
+    """Return the outcome at ``u`` ``(batch,)`` of the cumulative distribution: ``(batch,)``."""
     cumulative = log_p.double().exp().cumsum(-1)
     at = (u[:, None] * cumulative[:, -1:]).contiguous()
     return torch.searchsorted(cumulative, at, right=True).squeeze(-1).clamp(max=log_p.shape[-1] - 1)
 
 
 def uniform(batch: int, length: int, *seed: int) -> Tensor:
-    """Numbers for :func:`write`, ``(batch, length)``: a function of ``seed``, the same on every device."""
+    """Return uniform numbers ``(batch, length)``: a function of ``seed``, the same on every device."""
     return torch.from_numpy(np.random.default_rng(seed).random((batch, length)))
 
 
 def _body(writer: LanguageModel) -> Any:
-    """What computes features, and can go on from what it has read; compiled it could not."""
+    """Return the module that computes features with a cache; a compiled one has none."""
     return uncompiled(writer).model

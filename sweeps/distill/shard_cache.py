@@ -1,4 +1,4 @@
-"""A teacher's distributions over a token stream, or its texts: written once, mapped by every student.
+"""Shards of a teacher's distributions or texts over a token stream: written once, mapped by every student.
 
 ::
 
@@ -29,26 +29,26 @@ SHARD_BYTES = 2**26
 CHECKSUM_BYTES = 32
 
 Numbers = NDArray[np.int64]
-"""Of blocks of the stream."""
+"""Numbers of blocks of the stream."""
 Teach = Callable[[Numbers], NDArray[np.void]]
-"""What is kept of the given blocks, ``(blocks, context)``."""
+"""Function from numbers of blocks to what is kept of them, ``(blocks, context)``."""
 Wrote = Callable[[int, int], None]
 """Told how many blocks are there, of how many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Logits:
-    """What a teacher says about some blocks of a token stream, mapped into memory."""
+    """Shards over some blocks of a token stream, mapped into memory."""
 
     numbers: Numbers
-    """Which blocks, ascending."""
+    """Numbers of the blocks, ascending."""
     each: int
     """Blocks in a shard."""
     shards: list[NDArray[np.void]]
     """Each ``(blocks, context)``."""
 
     def of(self, numbers: Numbers) -> NDArray[np.void]:
-        """What is kept of the given blocks, ``(blocks, context)``."""
+        """Return what is kept of the given blocks, ``(blocks, context)``."""
         places = np.searchsorted(self.numbers, numbers)
         assert np.array_equal(self.numbers[places], numbers), "the cache was made for other blocks"
         return np.stack([self.shards[place // self.each][place % self.each] for place in places.tolist()])
@@ -59,7 +59,7 @@ class Recorded(Protocol):
 
     @property
     def dtype(self) -> np.dtype:
-        """Of one token on disk."""
+        """Layout of one token on disk."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class LogitCache:
     kept: Recorded
     context: int
     numbers: Numbers
-    """Which blocks, ascending."""
+    """Numbers of the blocks, ascending."""
     what: Literal["logits", "texts"] = "logits"
 
     def ready(self, teach: Teach, wrote: Wrote | None = None) -> Logits:
@@ -102,7 +102,7 @@ class LogitCache:
 
     @property
     def shards(self) -> int:
-        """How many there are."""
+        """Number of shards."""
         return -(-len(self.numbers) // self.each)
 
     @property
@@ -111,7 +111,7 @@ class LogitCache:
 
     @cached_property
     def _here(self) -> Store:
-        """Where shards are mapped from: the store itself, or copies of it on this machine."""
+        """Store that shards are mapped from: the store itself, or copies of it on this machine."""
         return self.store if self.store.local else Store(cache_dir() / "logits")
 
     def _numbers(self, shard: int) -> Numbers:
@@ -124,7 +124,7 @@ class LogitCache:
         return Path(self._here.path, *self._place(shard))
 
     def _intact(self, shard: int) -> bool:
-        """Whether the shard is here and whole; from a store elsewhere it is fetched."""
+        """Return True if the shard is here and whole; from a store elsewhere it is fetched."""
         if (as_it_is := _identity(self._path(shard))) and as_it_is in _VERIFIED:
             return True
         whole = self._whole(shard, self._here.read_bytes(*self._place(shard)))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def between(log_p: Tensor, log_q: Tensor, t: Tensor | float) -> Tensor:
-    """log p_t: the teacher at t = 1, at t = 0 the student, of which no gradient is taken.
+    """Return log p_t: the teacher at t = 1, at t = 0 the student, of which no gradient is taken.
 
     A token that the teacher excludes (log p = -inf) is excluded at every t, at 0 as in the limit.
     """
@@ -28,8 +28,8 @@ def between(log_p: Tensor, log_q: Tensor, t: Tensor | float) -> Tensor:
     return log_probabilities((1 - t) * log_q.detach() + t * log_p)
 
 
-def followed(log_p: Tensor, log_q: Tensor, t: Tensor | float) -> Tensor:
-    """The cross-entropy of p_t and q, one value a token; its gradient by the student's logits is q - p_t.
+def interpolated_cross_entropy(log_p: Tensor, log_q: Tensor, t: Tensor | float) -> Tensor:
+    """Return the cross-entropy of p_t and q, one value a token; its gradient by the logits is q - p_t.
 
     That is KL(p_t || q) plus the entropy of p_t, which moves with t and has no gradient. The authors' code
     watches the cross-entropy, so that is what sets the pace here.
@@ -38,10 +38,10 @@ def followed(log_p: Tensor, log_q: Tensor, t: Tensor | float) -> Tensor:
 
 
 @dataclass
-class Pace:
-    """How far the teacher has moved: a part of what a run goes on from.
+class TaidSchedule:
+    """Distance t that the target has moved to the teacher: a part of checkpoints.
 
-    After each optimiser step, with the batch's training loss J over all processes::
+    After each optimizer step, with the batch's training loss J over all processes::
 
         m <- beta m + (1 - beta) (J_before - J) / J_before
         t <- min(end, max(start + (end - start) n / N, t + pace / N sigmoid(m) (1 - t)))
@@ -61,12 +61,12 @@ class Pace:
         self.state = torch.tensor([self.rules.start, 0.0, 0.0], dtype=torch.float64)
 
     @property
-    def t(self) -> Tensor:
-        """Of the next optimiser step."""
+    def value(self) -> Tensor:
+        """Return t of the next optimizer step."""
         return self.state[0]
 
     def update(self, step: int, loss: Tensor) -> None:
-        """Take note of the loss of optimiser step ``step``, counted from 0; the first has none before it."""
+        """Move on after optimizer step ``step``, counted from 0; the first has no loss before it."""
         rules, loss = self.rules, loss.double()
         t, before, momentum = self.state.to(loss.device)
         if step > 0:

@@ -1,4 +1,4 @@
-"""The distribution that a student is pulled towards, and how a loss gets at it.
+"""Targets at work: how a loss gets at the distribution that a student is pulled to.
 
 A target gives, once a batch, the rows that a loss over blocks of rows needs; and from such rows the teacher's
 log-probabilities. Students that share a teacher and the order of the data share the first.
@@ -7,57 +7,54 @@ log-probabilities. Students that share a teacher and the order of the data share
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from scaling.errors import InputError
-from sweeps.distill.divergences import DIVERGENCES
-from sweeps.distill.logit_format import Kept
 from sweeps.distill.shard_cache import Logits
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import log_probabilities
+from sweeps.spec.interfaces import Target
+from sweeps.spec.method import Method
+from sweeps.spec.method_parts import parts_of
+from sweeps.spec.registry import divergences
+from sweeps.spec.run_views import ShardFormat, TargetReader
+
+if TYPE_CHECKING:
+    from sweeps.distill.models import Models
 
 ROWS_AT_ONCE = 1024
 """Rows whose log-probabilities are held while a fault is looked for."""
 
 
-def no_numbers() -> InputError:
-    """For a teacher whose outputs are not all finite."""
+def nonfinite_teacher_error() -> InputError:
+    """Return the error for a teacher whose outputs are not all finite."""
     return InputError("the teacher: its outputs are not all finite numbers; distil from another")
 
 
-class Target(Protocol):
-    """A teacher's distribution over the next token."""
-
-    def rows(self, inputs: Tensor, numbers: Tensor) -> Tensor:
-        """What a loss needs of each token of ``inputs`` ``(batch, time)``: ``(batch * time, ...)``.
-
-        ``numbers`` ``(batch,)`` say which blocks of the stream the inputs are.
-        """
-
-    def log_probabilities(self, rows: Tensor, temperature: float) -> Tensor:
-        """The teacher's, softened by ``temperature``: ``(rows, outcomes)``."""
-
-    def outcomes(self, log_q: Tensor, rows: Tensor) -> Tensor:
-        """The student's ``log_q`` ``(rows, vocab)`` on the outcomes that the target tells apart."""
-
-
-def fault(target: Target, rows: Tensor, divergence: str) -> InputError | None:
+def target_fault(target: TargetReader, rows: Tensor, method: Method) -> InputError | None:
     """Return the error of the teacher that explains a loss or gradient that is not finite, or None."""
+    needs_every_token = parts_of(method).divergence.needs_every_token
+    finite = [name for name, kind in divergences().items() if not kind.needs_every_token]
     for some in rows.split(ROWS_AT_ONCE):
         log_p = target.log_probabilities(some, 1.0)
         if some.isnan().any() or log_p.isnan().any():
-            return no_numbers()
-        if DIVERGENCES[divergence].needs_every_token and log_p.isneginf().any():
-            others = ", ".join(name for name, each in DIVERGENCES.items() if not each.needs_every_token)
+            return nonfinite_teacher_error()
+        if needs_every_token and log_p.isneginf().any():
             return InputError(
-                f"divergence: {divergence} is infinite where a teacher gives a token no probability, as this "
-                f"one does; choose one that is not ({others}), or distil from another"
+                f"divergence: {method.divergence_label} is infinite where a teacher gives a token no "
+                f"probability, as this one does; choose one that is not ({', '.join(finite)}), "
+                "or distil from another"
             )
     return None
+
+
+def opened(target: Target, models: Models) -> TargetReader:
+    """Return ``target`` at work on a step's models."""
+    return target.open(models) or Dense(target, models)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,43 +62,76 @@ class Online:
     """A frozen teacher that reads every batch itself."""
 
     teacher: LanguageModel
-    said: bool = False
-    """Whether its rows are what it says, for batches whose logits can be held, or features that say it."""
+    returns_log_probs: bool = False
+    """True if its rows are log-probabilities, for batches whose logits can be held; else features."""
 
     @torch.no_grad()
     def rows(self, inputs: Tensor, numbers: Tensor) -> Tensor:  # noqa: ARG002
-        """The teacher's log-probabilities, or features."""
+        """Return the teacher's log-probabilities, or features."""
         features = self.teacher.model(inputs).flatten(0, 1)
-        return log_probabilities(F.linear(features, self.teacher.head)) if self.said else features
+        return (
+            log_probabilities(F.linear(features, self.teacher.head)) if self.returns_log_probs else features
+        )
 
     @torch.no_grad()
     def log_probabilities(self, rows: Tensor, temperature: float) -> Tensor:
-        """From its rows, ``(rows, vocab)``."""
-        if not self.said:
+        """Return log-probabilities of rows, ``(rows, vocab)``."""
+        if not self.returns_log_probs:
             return log_probabilities(F.linear(rows, self.teacher.head), temperature)
         return rows if temperature == 1 else log_probabilities(rows, temperature)
 
     def outcomes(self, log_q: Tensor, rows: Tensor) -> Tensor:  # noqa: ARG002
-        """Every token is one."""
+        """Return ``log_q``: every token is an outcome."""
         return log_q
 
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """A teacher whose distributions were written down before."""
+    """Distributions that a teacher wrote down before."""
 
-    kept: Kept
+    kept: ShardFormat
     logits: Logits
 
     def rows(self, inputs: Tensor, numbers: Tensor) -> Tensor:
-        """What was written down."""
+        """Return what was written down."""
         packed = self.logits.of(numbers.numpy()).reshape(-1)
         return self.kept.rows(packed).to(inputs.device)
 
     def log_probabilities(self, rows: Tensor, temperature: float) -> Tensor:
-        """As they were kept."""
+        """Return log-probabilities of the outcomes that were kept."""
         return self.kept.log_probabilities(rows, temperature)
 
     def outcomes(self, log_q: Tensor, rows: Tensor) -> Tensor:
-        """Those that were kept."""
+        """Return ``log_q`` on the outcomes that were kept."""
         return self.kept.outcomes(log_q, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """A target that says all by its function ``log_p``."""
+
+    target: Target
+    models: Models
+
+    @torch.no_grad()
+    def rows(self, inputs: Tensor, numbers: Tensor) -> Tensor:
+        """Return log-probabilities ``(batch * time, vocab)``.
+
+        Raises:
+            InputError: if they have another shape.
+        """
+        log_p = self.target.log_p(self.models, inputs, numbers)
+        if log_p.shape[:-1] != inputs.shape:
+            raise InputError(
+                f"target: {type(self.target).__name__}.log_p returned {tuple(log_p.shape)} for inputs of "
+                f"{tuple(inputs.shape)}; it must be (batch, time, vocab)"
+            )
+        return log_p.flatten(0, 1)
+
+    def log_probabilities(self, rows: Tensor, temperature: float) -> Tensor:
+        """Return them softened by ``temperature``."""
+        return rows if temperature == 1 else log_probabilities(rows, temperature)
+
+    def outcomes(self, log_q: Tensor, rows: Tensor) -> Tensor:  # noqa: ARG002
+        """Return ``log_q``: every token is an outcome."""
+        return log_q

@@ -236,14 +236,15 @@ def store_bytes(dag: Dag, devices: int) -> float:
 
 def disk(dag: Dag, train_tokens: float) -> float:
     """Bytes that teachers' logits and texts take, over a training text of ``train_tokens`` tokens."""
-    from sweeps.distill.generated_text import Tokens
+    from sweeps.distill.generated_text import text_format
     from sweeps.distill.logit_format import kept
 
     total = 0.0
     for step in dag.steps:
         if step.method and not step.kind.trains:
             vocab = step.shape.vocab
-            how = kept(step.method, vocab) if step.kind is StepKind.CACHE_LOGITS else Tokens(vocab)
+            layout = kept if step.kind is StepKind.CACHE_LOGITS else text_format
+            how = layout(step.method, vocab)
             total += min(step.tokens, train_tokens) * how.dtype.itemsize
     return total
 
@@ -302,7 +303,7 @@ def _probe(step: Step) -> Throughput:
 
         flops.append(model.shape.forward_flops)
         tokens = batch * step.shape.context
-        training.append(_seconds(train) / tokens * 1.15)  # the optimiser's share
+        training.append(_seconds(train) / tokens * 1.15)  # the optimizer's share
         inference.append(_seconds(infer) / tokens)
         writing.append(_seconds(partial(go_on, blocks[:, :prompt])) / tokens)
         many = _seconds(partial(go_on, blocks[:1, :prompt].expand(AT_ONCE, -1)))

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from sweeps.dag.expand import Step
+from sweeps.spec.method_parts import parts_of
 
 MOST = 8
 """Members of a cohort: with eight, the teacher's pass is an eighth of what it was."""
@@ -53,13 +54,13 @@ def _shared(step: Step) -> tuple[object, ...]:
         or not method.reads_teacher
     ):
         return (step.id,)
-    if method.source.by in ("student", "both"):
+    parts = parts_of(method)
+    if parts.source.writes_along:
         return (step.id,)
     begins = step.start.ends if step.start else 0
     rules = step.training.batch_tokens, step.shape.context, step.texts and step.texts.id
-    moved = (method.delta, step.init.id) if method.delta and step.init else None
     order = step.corpus_fingerprint, step.half, step.data_seed, step.first, begins
-    return step.teacher.id, moved, *order, *rules
+    return step.teacher.id, parts.target.sharing_key(step), *order, *rules
 
 
 def _fewest(group: list[Step]) -> int:

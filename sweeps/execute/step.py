@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cache as once
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from sweeps.train.run import Run
 
 Done = tuple[Step, dict[str, Any] | Exception]
-Teacher = Callable[[], "LanguageModel"]
 Watch = Callable[[Step, "Run"], None]
 """Called now and then with a step and its run."""
 
@@ -99,11 +97,9 @@ def _train(
     tracker: str | None,
 ) -> Iterator[Done]:
     from sweeps.distill.generated_text import texts_of
-    from sweeps.distill.targets import Online
-    from sweeps.distill.teacher import online, target_of, trained
+    from sweeps.distill.teacher import target_of
     from sweeps.execute.trackers import Tracking
     from sweeps.train.loop import train_together
-    from sweeps.train.run import Recipe, Run
 
     first = steps[0]
     corpus = planned_tokens(first.corpus, first.corpus_fingerprint)
@@ -114,32 +110,10 @@ def _train(
             leases[first.id].conclude(result if isinstance(result, Exception) else None)
         yield first, result
         return
-    runs = {}
-    for step in steps:
-        if world.leads:
-            store.write(step.as_json(), step.id, "step.json")
-        recipe = Recipe(
-            shape=step.shape,
-            steps=step.steps,
-            training=step.training,
-            seed=step.seed,
-            method=step.method,
-            stop=step.ends if step.kind is StepKind.SHARED_PREFIX else None,
-        )
-        start = Checkpoints(store, step.start.id) if step.start else None
-        checkpoints = Checkpoints(store, step.id, leases.get(step.id))
-        init = trained(store, step.init).state_dict() if step.init else None
-        runs[step.id] = Run(recipe=recipe, checkpoints=checkpoints, start=start, init=init, world=world)
-        if world.leads:
-            leases[step.id].progress = _progress(runs[step.id])
-    of = {id(run): step for step in steps for run in [runs[step.id]]}
-
-    target = target_of(store, first, corpus)
-
-    @once
-    def teacher() -> LanguageModel:
-        assert first.teacher is not None
-        return (target if isinstance(target, Online) else online(store, first.teacher)).teacher
+    runs = _runs(store, steps, leases, world)
+    of = {id(runs[step.id]): step for step in steps}
+    models = runs[first.id].models
+    assert models is not None
 
     with ExitStack() as stack:
         tracking = stack.enter_context(closing(Tracking(store, tracker)))
@@ -158,16 +132,47 @@ def _train(
             data_seed=first.data_seed,
             first=first.first,
             texts=texts_of(store, first, corpus),
-            target=target,
+            target=target_of(store, first, corpus, models),
             report=report,
         ):
             step = of[id(run)]
-            result = error or _finish(store, step, run, corpus, teacher, leases.get(step.id))
+            result = error or _finish(store, step, run, corpus, leases.get(step.id))
             if isinstance(result, dict) and "loss" in result:
                 tracking.log(step, run.done, {"heldout/loss": result["loss"]})
             if world.leads:
                 leases[step.id].conclude(result if isinstance(result, Exception) else None)
             yield step, result
+
+
+def _runs(store: Store, steps: list[Step], leases: Mapping[str, Lease], world: World) -> dict[str, Run]:
+    """Return the runs of ``steps`` by id, each where its newest checkpoint left it."""
+    from sweeps.distill.models import Models, trained
+    from sweeps.distill.targets import Online
+    from sweeps.train.run import Recipe, Run
+
+    runs, loaded = dict[str, Run](), dict[str, Online]()
+    for step in steps:
+        if world.leads:
+            store.write(step.as_json(), step.id, "step.json")
+        recipe = Recipe(
+            shape=step.shape,
+            steps=step.steps,
+            training=step.training,
+            seed=step.seed,
+            method=step.method,
+            stop=step.ends if step.kind is StepKind.SHARED_PREFIX else None,
+        )
+        run = runs[step.id] = Run(
+            recipe=recipe,
+            checkpoints=Checkpoints(store, step.id, leases.get(step.id)),
+            start=Checkpoints(store, step.start.id) if step.start else None,
+            init=trained(store, step.init).state_dict() if step.init else None,
+            world=world,
+            models=Models(store, step, loaded),
+        )
+        if world.leads:
+            leases[step.id].progress = _progress(run)
+    return runs
 
 
 def _write_down(
@@ -205,7 +210,7 @@ def _evaluate(
     store: Store, step: Step, corpus: TokenizedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
     """Measure a model that was not trained here; the process that leads does."""
-    from sweeps.distill.teacher import load_foreign
+    from sweeps.distill.models import load_foreign
 
     if not lease:
         return {}
@@ -236,7 +241,7 @@ def _progress(run: Run) -> dict[str, Any]:
 
 
 def _finish(
-    store: Store, step: Step, run: Run, corpus: TokenizedCorpus, teacher: Teacher, lease: Lease | None
+    store: Store, step: Step, run: Run, corpus: TokenizedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
     """Measure what was trained and commit its result; the process that leads does, the others have none."""
     from sweeps.train.run import Diverged
@@ -248,7 +253,7 @@ def _finish(
         result["compiled"] = run.used_options.provenance()
     if step.kind is not StepKind.SHARED_PREFIX:
         try:
-            result |= _measured(store, step, run, corpus, teacher, lease)
+            result |= _measured(store, step, run, corpus, lease)
         except Diverged as error:
             return error
     try:
@@ -272,9 +277,7 @@ def _commit(store: Store, step: Step, measured: dict[str, Any]) -> dict[str, Any
     return result
 
 
-def _measured(
-    store: Store, step: Step, run: Run, corpus: TokenizedCorpus, teacher: Teacher, lease: Lease
-) -> dict[str, Any]:
+def _measured(store: Store, step: Step, run: Run, corpus: TokenizedCorpus, lease: Lease) -> dict[str, Any]:
     """Evaluate a trained model and put it into the store."""
     from sweeps.model.model_files import save_model
     from sweeps.train.run import Diverged
@@ -284,7 +287,7 @@ def _measured(
     if not math.isfinite(heldout["loss"]):
         raise Diverged(f"the held-out loss is {heldout['loss']} after the last step; lower learning_rate")
     if step.kind is StepKind.DISTILL:
-        heldout |= _distilled(step, run, corpus, teacher())
+        heldout |= _distilled(step, run, corpus)
     evaluated = time.monotonic() - started
     with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
         weights_sha256 = save_model(run.model, corpus.tokenizer_files, Path(scratch))
@@ -297,13 +300,25 @@ def _measured(
     }
 
 
-def _distilled(step: Step, run: Run, corpus: TokenizedCorpus, teacher: LanguageModel) -> dict[str, Any]:
-    """What a student and its teacher are to each other, and what was spent on that, part by part."""
-    from sweeps.distill.metrics import yardsticks
+def _distilled(step: Step, run: Run, corpus: TokenizedCorpus) -> dict[str, Any]:
+    """Return the metrics of a student beside its loss, and what was spent on it, part by part."""
+    from sweeps.distill.metrics import measured
+    from sweeps.spec.run_views import Evaluation
 
+    assert step.method is not None
+    assert run.models is not None
     written = run.source.sequences * run.world.size * step.shape.context if run.source else 0
     parts = step.flops_by_part(written)
-    found = yardsticks(run.model, teacher, corpus.heldout, step.shape.context)
+    evaluation = Evaluation(
+        student=run.model,
+        models=run.models,
+        heldout=corpus.heldout,
+        context=step.shape.context,
+        heads=run.method.heads,
+        states=run.method.states,
+        encode=corpus.encode,
+    )
+    found = measured(step.method, evaluation)
     return {
         "yardsticks": {name: value if math.isfinite(value) else None for name, value in found.items()},
         "tokens_written": written,

@@ -24,7 +24,7 @@ class Tracker(Protocol):
     """Where the numbers of one step go."""
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
-        """Record ``numbers`` after so many optimiser steps."""
+        """Record ``numbers`` after so many optimizer steps."""
 
     def close(self) -> None:
         """Write what is buffered."""
@@ -106,7 +106,7 @@ class Tracking:
         self.open: dict[str, Tracker] = {}
 
     def log(self, step: Step, done: int, numbers: dict[str, float]) -> None:
-        """Record ``numbers`` of ``step`` after ``done`` optimiser steps."""
+        """Record ``numbers`` of ``step`` after ``done`` optimizer steps."""
         if not self.name:
             return
         if step.id not in self.open:

@@ -23,7 +23,7 @@ from scaling.costs.flops import ModelShape
 ROPE_BASE = 500_000.0  # Busbridge et al. 2025, section 2.3
 NORM_EPS = 1e-6
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-"""In which matrices may be multiplied, by the names that a spec has for them."""
+"""Precisions of matrix products, by the names that a spec has for them."""
 
 
 class RMSNorm(nn.Module):
@@ -37,14 +37,14 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), self.weight.shape, self.weight, NORM_EPS)
 
 
-class Past:
-    """Keys and values of one layer for the tokens read so far: first a prompt, then token by token."""
+class KVCache:
+    """Key-value cache of one layer."""
 
     def __init__(self, context: int) -> None:
         self.context, self.length = context, 0
 
     def extended(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of all tokens, given those of the next ones, ``(batch, heads, time, head_dim)``."""
+        """Add keys and values of the next tokens, ``(batch, heads, time, head_dim)``; return those of all."""
         if not self.length:
             batch, heads, _, dim = k.shape
             self.both = k.new_empty(2, batch, heads, self.context, dim)
@@ -69,7 +69,7 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(shape.head_dim)
 
     def forward(
-        self, x: Tensor, positions: tuple[Tensor, Tensor], mask: Tensor, past: Past | None = None
+        self, x: Tensor, positions: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None = None
     ) -> Tensor:
         batch, time, _ = x.shape
         mixed = project(x, self.q_proj, self.k_proj, self.v_proj)
@@ -77,8 +77,8 @@ class Attention(nn.Module):
         q = rotate(self.q_norm(q), positions) * (1 / math.sqrt(self.head_dim))
         k = rotate(self.k_norm(k), positions)
         q, k, v = (each.to(x.dtype).transpose(1, 2) for each in (q, k, v))
-        if past is not None:
-            k, v = past.extended(k, v)
+        if cache is not None:
+            k, v = cache.extended(k, v)
         if x.is_cuda:
             out = F.scaled_dot_product_attention(q, k, v, is_causal=time > 1, scale=1.0)
         else:
@@ -116,20 +116,20 @@ class Block(nn.Module):
         positions: tuple[Tensor, Tensor],
         mask: Tensor,
         precision: torch.dtype,
-        past: Past | None = None,
+        cache: KVCache | None = None,
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x).to(precision), positions, mask, past)
+        x = x + self.self_attn(self.input_layernorm(x).to(precision), positions, mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x).to(precision))
 
 
-class Trunk(nn.Module):
+class DecoderBody(nn.Module):
     """Embedding, blocks and final norm: tokens ``(batch, time)`` to features ``(batch, time, width)``."""
 
     cosines: Tensor
     sines: Tensor
     mask: Tensor
     precision: torch.dtype
-    """In which matrices are multiplied, and features are returned."""
+    """Precision in which matrices are multiplied and features are returned."""
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
@@ -142,9 +142,15 @@ class Trunk(nn.Module):
         for name, value in (("cosines", cosines), ("sines", sines), ("mask", mask)):
             self.register_buffer(name, value, persistent=False)
 
-    def forward(self, tokens: Tensor, pasts: list[Past] | None = None) -> Tensor:
-        """The features of ``tokens``; with ``pasts``, which they join, of those that come after them."""
-        start = pasts[0].length if pasts else 0
+    def forward(
+        self, tokens: Tensor, caches: list[KVCache] | None = None, hidden: list[Tensor] | None = None
+    ) -> Tensor:
+        """Return the features of ``tokens``; with ``caches``, which they join, after those that are there.
+
+        Hidden states are added to ``hidden``: the embedding, what each block but the last returns, and the
+        features.
+        """
+        start = caches[0].length if caches else 0
         end = start + tokens.shape[1]
         positions, mask = (
             (self.cosines[start:end, None], self.sines[start:end, None]),
@@ -152,12 +158,17 @@ class Trunk(nn.Module):
         )
         x = self.embed_tokens(tokens)
         for number, layer in enumerate(self.layers):
-            x = layer(x, positions, mask, self.precision, pasts[number] if pasts else None)
-        return self.norm(x).to(self.precision)
+            if hidden is not None:
+                hidden.append(x)
+            x = layer(x, positions, mask, self.precision, caches[number] if caches else None)
+        features = self.norm(x).to(self.precision)
+        if hidden is not None:
+            hidden.append(features)
+        return features
 
-    def nothing_read(self) -> list[Past]:
-        """For :meth:`forward`, at the beginning of a sequence."""
-        return [Past(len(self.cosines)) for _ in self.layers]
+    def empty_cache(self) -> list[KVCache]:
+        """Return caches for :meth:`forward` at the beginning of a sequence, one a layer."""
+        return [KVCache(len(self.cosines)) for _ in self.layers]
 
 
 class Decoder(nn.Module):
@@ -166,11 +177,11 @@ class Decoder(nn.Module):
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.shape = shape
-        self.model = Trunk(shape)
+        self.model = DecoderBody(shape)
 
     @property
     def precision(self) -> torch.dtype:
-        """In which matrices are multiplied. Parameters are float32, whatever it is."""
+        """Precision in which matrices are multiplied; parameters are float32, whatever it is."""
         return self.model.precision
 
     @precision.setter

@@ -25,20 +25,27 @@ CHECKED = 32
 
 
 class Features(nn.Module):
-    """What a model gives its output projection: hidden states, scaled; a one after them meets the bias."""
+    """Features of a model of transformers: hidden states, scaled; a one after them meets the bias."""
 
     def __init__(self, body: nn.Module, scale: float, bias: bool) -> None:
         super().__init__()
         self.body, self.scale, self.bias = body, scale, bias
 
-    def forward(self, tokens: Tensor, past: Any = None) -> Tensor:
-        read = self.body(input_ids=tokens, past_key_values=past, use_cache=past is not None)
-        hidden: Tensor = read.last_hidden_state
-        hidden = hidden if self.scale == 1 else hidden * self.scale
-        return torch.cat((hidden, hidden.new_ones(*hidden.shape[:-1], 1)), -1) if self.bias else hidden
+    def forward(self, tokens: Tensor, cache: Any = None, hidden: list[Tensor] | None = None) -> Tensor:
+        read = self.body(
+            input_ids=tokens,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **({} if hidden is None else {"output_hidden_states": True}),
+        )
+        if hidden is not None:
+            hidden += read.hidden_states
+        last: Tensor = read.last_hidden_state
+        last = last if self.scale == 1 else last * self.scale
+        return torch.cat((last, last.new_ones(*last.shape[:-1], 1)), -1) if self.bias else last
 
-    def nothing_read(self) -> Any:
-        """Where keys and values of what it reads are kept, for it to go on from."""
+    def empty_cache(self) -> Any:
+        """Return an empty key-value cache."""
         from transformers import DynamicCache
 
         return DynamicCache(config=self.body.config)

@@ -5,20 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import CoreSchema
 
-from sweeps.spec.compatibility import PARAMETERS, objection
+from sweeps.spec.compatibility import objection
 from sweeps.spec.fields import Count, Number, SpecModel
 from sweeps.spec.method_options import Credit, Delta, Init, Neighbours, Source, Taid
+from sweeps.spec.method_parts import parts_of
+from sweeps.spec.registry import Use, load
 from sweeps.spec.yaml_text import read_yaml
 
-SHORT = {"temperature": "tau", "cross_entropy": "ce"}
+SHORT_NAMES = {"temperature": "tau", "cross_entropy": "ce", "token_loss_weight": "token-loss"}
 """Names of a method's fields in tables."""
-WORDS = {"credit": "long-horizon"}
-"""Names of its parts, where a method has them and its like do not; the others are as they are called."""
+PART_NAMES = {"credit": "long-horizon"}
+"""Names in tables of parts that a method has and its like does not; others go by their fields."""
 
 DivergenceName = Literal[
     "forward-kl",
@@ -31,13 +41,27 @@ DivergenceName = Literal[
 ]
 
 
+def _shipped_or_used(given: Any) -> str:
+    return "used" if isinstance(given, Use) or (isinstance(given, dict) and "use" in given) else "shipped"
+
+
+_Choice = Discriminator(_shipped_or_used)
+DivergenceField = Annotated[Annotated[DivergenceName, Tag("shipped")] | Annotated[Use, Tag("used")], _Choice]
+SourceField = Annotated[Annotated[Source, Tag("shipped")] | Annotated[Use, Tag("used")], _Choice]
+WeightsField = Annotated[
+    Annotated[Literal["teacher-copy"], Tag("shipped")] | Annotated[Use, Tag("used")], _Choice
+]
+VARIANTS: dict[str, type[SpecModel]] = {"shipped": Source, "used": Use}
+"""Members of unions of parts, by the tags that Pydantic puts into the paths of errors."""
+
+
 class Method(SpecModel):
-    """How a student is distilled: (1 - cross_entropy) tau^power D(p_T, p_S) + cross_entropy CE."""
+    """Distillation method: (1 - cross_entropy) tau^power D(p_T, p_S) + cross_entropy CE."""
 
     use: str | None = None
     """The named method that this is, but for what else is given here."""
-    divergence: DivergenceName = "forward-kl"
-    """Forward KL is the paper's; :mod:`sweeps.distill.divergences` defines them all."""
+    divergence: DivergenceField = "forward-kl"
+    """Forward KL is the paper's; :mod:`sweeps.distill.divergences` defines them all. Or one of your own."""
     beta: Number = Field(0.5, gt=0, lt=1)
     """The teacher's share of the mixture in ``jensen-shannon``; one half is the symmetric one."""
     skew: Number = Field(0.1, gt=0, lt=1)
@@ -62,17 +86,32 @@ class Method(SpecModel):
     :mod:`sweeps.distill.logit_format`."""
     top: Count = Field(32, ge=1)
     """Tokens kept by ``logits: top-k``."""
-    source: Source = Source()
-    """Whose text it is trained on."""
+    source: SourceField = Source()
+    """Source of the text that it is trained on, or one of your own."""
     midpoint: Literal["naive", "exact"] = "naive"
-    """In ``jensen-shannon`` on text of both: mix the next tokens half and half, or as the mixture of whole
-    sequences does. It knows after some tokens who wrote the text, and nothing is learnt from the rest."""
+    """Mixture in ``jensen-shannon`` on text of both: of next tokens half and half, or as the mixture of
+    whole sequences has it. That knows after some tokens who wrote the text, and learns nothing from the
+    rest."""
     credit: Credit | None = None
     """Credit tokens of the student's text for what came after them too, not only for the divergence there."""
     pretraining: Number = Field(0.0, ge=0)
     """Weight of the cross-entropy of the data itself, beside what the student learns from its own text."""
     init: Init | None = None
     """Begin with another method."""
+    target: Use | None = None
+    """A target of your own in the place of the teacher's distribution."""
+    token_loss_weight: Number = Field(1.0, ge=0)
+    """Weight of all of the above beside auxiliary losses; at 0 those train the student alone."""
+    auxiliary_losses: tuple[Use, ...] = ()
+    """Losses beside it, on hidden states of student and teachers."""
+    hooks: tuple[Use, ...] = ()
+    """Hooks after every update of the optimizer, in this order."""
+    metrics: tuple[Use, ...] = ()
+    """Metrics beside those of every student."""
+    initial_weights: WeightsField | None = None
+    """Weights that the student begins with, if not drawn ones: the teacher's, or of your own making."""
+    other_teachers: tuple[Annotated[Count, Field(ge=0)], ...] = ()
+    """Further teachers for parts of your own, by their numbers in the sweep's list; one model each."""
 
     @model_validator(mode="before")
     @classmethod
@@ -84,6 +123,14 @@ class Method(SpecModel):
             raise ValueError("a method is a name, such as taid, or a mapping of fields")
         return _merged(_fragment(name), given) if isinstance(name := given.get("use"), str) else given
 
+    @classmethod
+    def from_record(cls, data: dict[str, Any]) -> Method:
+        """Return the method that a store's record describes; modules of others need not be importable."""
+        recorded = {**data, "use": None}
+        return cls.model_validate(recorded, context={"recorded": True}).model_copy(
+            update={"use": data.get("use")}
+        )
+
     @field_validator("beta", mode="before")
     @classmethod
     def _mixes(cls, given: Any) -> Any:
@@ -93,8 +140,9 @@ class Method(SpecModel):
         return given
 
     @model_validator(mode="after")
-    def _legal(self) -> Method:
-        if reason := objection(self):
+    def _legal(self, info: ValidationInfo) -> Method:
+        recorded = bool(info.context and info.context.get("recorded"))
+        if not (recorded and self.uses_modules) and (reason := objection(self)):
             raise ValueError(reason)
         return self
 
@@ -106,43 +154,72 @@ class Method(SpecModel):
         return {"anyOf": [{"enum": named()}, handler(schema)]}
 
     @property
-    def parameters(self) -> dict[str, float]:
-        """The divergence's own parameters."""
-        return {name: getattr(self, name) for name in PARAMETERS.get(self.divergence, ())}
-
-    @property
     def reads_teacher(self) -> bool:
-        """Whether the teacher's distributions are asked for."""
-        return self.cross_entropy < 1
+        """True if the target's distributions are asked for."""
+        return self.cross_entropy < 1 and self.token_loss_weight > 0
 
     @property
-    def knows_its_length(self) -> bool:
-        """Whether a run's first steps depend on how long it will be, so that it shares no trunk."""
-        return self.taid is not None or self.source.replay is not None
+    def reads_data(self) -> bool:
+        """True if it is trained on the data itself."""
+        return parts_of(self).source.is_data
+
+    @property
+    def uses_modules(self) -> bool:
+        """True if other modules define some of its parts."""
+        one = (self.divergence, self.source, self.target, self.initial_weights)
+        return any(isinstance(each, Use) for each in one) or bool(
+            self.auxiliary_losses or self.hooks or self.metrics
+        )
+
+    @property
+    def divergence_label(self) -> str:
+        """Name of its divergence in messages."""
+        return self.divergence.use if isinstance(self.divergence, Use) else self.divergence
+
+    @property
+    def source_label(self) -> str:
+        """Name of its source in messages."""
+        return self.source.use if isinstance(self.source, Use) else self.source.by
 
     @property
     def name(self) -> str:
         """A short name for tables: its own or its divergence's, and whatever is not as that has it."""
-        like = Method(use=self.use) if self.use else Method(divergence=self.divergence)
-        return " ".join([self.use or self.divergence, *_differences(self, like)])
+        own = self.divergence.label if isinstance(self.divergence, Use) else self.divergence
+        return " ".join([self.use.rpartition(":")[2] if self.use else own, *_differences(self, self._like)])
+
+    @property
+    def _like(self) -> Method:
+        """The method that its name alone stands for; itself, where that module is not importable here."""
+        if self.use is None:
+            return Method().model_copy(update={"divergence": self.divergence})
+        try:
+            return Method(use=self.use)
+        except ValueError:
+            return self
 
 
 def _differences(part: SpecModel, like: SpecModel) -> Iterator[str]:
-    """What tells ``part`` from ``like``, a word a field."""
+    """Yield the differences of ``part`` from ``like``, a word a field."""
     for name in type(part).model_fields:
         value, other = getattr(part, name), getattr(like, name)
-        if value == other or (name == "top" and part.logits != like.logits):  # type: ignore[attr-defined]
+        if name == "use" or value == other:
             continue
-        if isinstance(value, SpecModel):
+        if name == "top" and part.logits != like.logits:  # type: ignore[attr-defined]
+            continue
+        if isinstance(value, Use):
+            yield value.label
+        elif isinstance(value, tuple):
+            yield from (each.label if isinstance(each, Use) else f"teacher-{each}" for each in value)
+        elif isinstance(value, SpecModel):
             if other is None:
-                yield WORDS.get(name, name)
+                yield PART_NAMES.get(name, name)
             yield from _differences(value, other or type(value)())
         elif value is None or value is False:
-            yield f"no {WORDS.get(name, name)}"
+            yield f"no {PART_NAMES.get(name, name)}"
         elif isinstance(value, str):
             yield f"top-{part.top}" if value == "top-k" else value  # type: ignore[attr-defined]
         else:
-            word = SHORT.get(name, name) if isinstance(part, Method) else name
+            word = SHORT_NAMES.get(name, name) if isinstance(part, Method) else name
             yield word if value is True else f"{word}={value:g}"
 
 
@@ -157,6 +234,8 @@ def _folder() -> Iterator[Any]:
 
 @cache
 def _fragment(name: str) -> dict[str, Any]:
+    if ":" in name:
+        return _fragment_of_module(name)
     if name not in named():
         raise ValueError(f"no method is called {name!r}; known: {', '.join(named())}")
     found: dict[str, Any] = read_yaml(files("sweeps.methods").joinpath(f"{name}.yaml").read_text(), name)
@@ -168,6 +247,15 @@ def _merged(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     parts = {
         name: _merged(base[name], value)
         for name, value in given.items()
-        if isinstance(value, dict) and isinstance(base.get(name), dict)
+        if isinstance(value, dict) and isinstance(base.get(name), dict) and "use" not in value
     }
     return base | given | parts
+
+
+def _fragment_of_module(place: str) -> dict[str, Any]:
+    found = load(place)
+    if not isinstance(found, dict):
+        slot = getattr(found, "slot", None)
+        instead = f"write {slot}: {{use: {place}}}" if slot else "define one there"
+        raise ValueError(f"use: {place} is not a dictionary of a method's fields; {instead}")
+    return found

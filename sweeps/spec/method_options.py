@@ -20,9 +20,9 @@ class Taid(SpecModel):
     end: Number = Field(1.0, gt=0, le=1)
     """t at the end."""
     pace: Number = Field(8.0, ge=0)
-    """How much faster than linearly t may rise, over the whole run; 0 leaves it linear."""
+    """Speed beyond linear at which t may rise, over the whole run; 0 leaves it linear."""
     momentum: Number = Field(0.99, ge=0, lt=1)
-    """Memory of how the loss fell, per optimiser step."""
+    """Memory of how the loss fell, per optimizer step."""
 
     @model_validator(mode="after")
     def _rises(self) -> Taid:
@@ -38,7 +38,7 @@ class Delta(SpecModel):
     """
 
     strength: Number = Field(1.0, ge=0)
-    """Of the shift: 0 is the student's base, 1 the teacher's whole tuning."""
+    """Strength of the shift: 0 is the student's base, 1 the teacher's whole tuning."""
     tail: Number = Field(1e-3, ge=0, lt=1)
     """Shift no token less likely than this share of the likeliest, for tuned teacher and student's base."""
 
@@ -54,7 +54,7 @@ class Neighbours(SpecModel):
     keys: Quantity = 2.0**15
     """Tokens of the training text that can be neighbours, whole blocks of it; every one is searched."""
     temperature: Number = Field(1.0, gt=0)
-    """Of votes, in medians of the squared distance of the farthest neighbour."""
+    """Temperature of votes, in medians of the squared distance of the farthest neighbour."""
     itself: bool = False
     """Let a token of the text be its own neighbour, as the reference code does: the label then wins."""
 
@@ -71,16 +71,16 @@ class Replay(SpecModel):
     start: Number = Field(0.0, ge=0, le=1)
     """Share of batches that the student wrote, at first; the others are the data's."""
     rise: Number = Field(0.1, gt=0, le=1)
-    """What is added to that share each time the loss is found to have risen."""
+    """Increment of that share each time the loss is found to have risen."""
     tolerance: Number = Field(0.1, ge=0)
     """Rise of the loss on the data from its baseline that counts, nats/token. The baseline is the loss at the
     first step, and after each rise that counted the loss found then."""
     looks: Count = Field(20, ge=1)
-    """At that loss, evenly spaced over the run from its first step on; a shorter run looks at every step."""
+    """Looks at that loss, evenly spaced from the first step on; a shorter run looks at every step."""
 
 
 class Source(SpecModel):
-    """Whose text a student is trained on. Prompts are the data's, and only what comes after them counts."""
+    """Text that a student is trained on. Prompts are the data's, and only what comes after them counts."""
 
     by: Literal["data", "teacher", "student", "both"] = "data"
     """The data itself, all of which counts; or what the teacher wrote, once, before; or what the student
@@ -88,11 +88,11 @@ class Source(SpecModel):
     prompt_tokens: Count | None = Field(None, ge=1)
     """Tokens of each block of the data that are kept as a prompt; a quarter of the context if not given."""
     temperature: Number = Field(1.0, gt=0)
-    """At which text is written."""
+    """Temperature at which text is written."""
     fraction: Number = Field(1.0, gt=0, le=1)
-    """Of batches that the student writes; the others are the data's."""
+    """Share of batches that the student writes; the others are the data's."""
     teacher_share: Number = Field(0.0, ge=0, lt=1)
-    """Of the teacher in the mixture that the student's text is drawn from, token by token."""
+    """Share of the teacher in the mixture that the student's text is drawn from, token by token."""
     replay: Replay | None = None
     """Let the student write more as its loss rises, and keep what it wrote."""
 
@@ -112,7 +112,7 @@ class Credit(SpecModel):
     normalise: bool = True
     """Divide by how much comes after: the mean of rewards, not their sum."""
     clip: Number = Field(0.2, gt=0)
-    """How far from one the ratio of new to old probability still counts."""
+    """Distance from one up to which the ratio of new to old probability counts."""
     updates: Count = Field(4, ge=1)
     """Optimiser steps on what was written once."""
     rewards: Literal["sampled", "expected"] = "sampled"
@@ -122,10 +122,10 @@ class Credit(SpecModel):
 
 
 class Init(SpecModel):
-    """How a run begins before its method: as one of its own, a part of its tokens and of its FLOPs."""
+    """First part of a run, before its method, with a part of its tokens and FLOPs."""
 
     share: Number = Field(0.25, gt=0, lt=1)
-    """Of the student's tokens."""
+    """Share of the student's tokens."""
     by: Literal["data", "teacher", "base"] = "data"
     """Trained on the data; or distilled on it, with forward KL, from the same teacher; or trained on the text
     that the teacher's base was trained on."""

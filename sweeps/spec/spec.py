@@ -23,8 +23,8 @@ from scaling.errors import InputError
 from sweeps.spec.corpus import Base, Corpus
 from sweeps.spec.fields import Count, Number, Quantity, Ratio, Seed, SpecModel
 from sweeps.spec.messages import explain_problem
-from sweeps.spec.method import Method
-from sweeps.spec.method_options import Neighbours
+from sweeps.spec.method import VARIANTS, Method
+from sweeps.spec.method_parts import parts_of
 from sweeps.spec.overrides import apply_overrides
 from sweeps.spec.protocols import ProtocolName, protocol_violation
 from sweeps.spec.resources import Caps, Devices, Resources
@@ -34,7 +34,7 @@ MOST_CELLS = 250_000
 """Runs that a spec may ask for, equal ones counted each time."""
 WARMUP_STEPS = 50
 MIN_STEPS = 500
-"""Runs of fewer optimiser steps measure the number of steps, not the data."""
+"""Runs of fewer optimizer steps measure the number of steps, not the data."""
 
 
 Seeds = Annotated[list[Seed], Field(min_length=1)]
@@ -46,9 +46,9 @@ class Training(SpecModel):
     part = "training"
 
     batch_tokens: Quantity = 512.0
-    """Tokens per optimiser step, a multiple of the context."""
+    """Tokens per optimizer step, a multiple of the context."""
     warmup_tokens: Quantity | None = None
-    """Tokens of linear warm-up; 50 optimiser steps if not given."""
+    """Tokens of linear warm-up; 50 optimizer steps if not given."""
     learning_rate: Number = Field(0.01, gt=0)
     """Peak learning rate at the base width; mu-P (simple) carries it to other widths."""
     schedule: Literal["cosine", "wsd"] = "cosine"
@@ -270,15 +270,8 @@ class Sweep(SpecModel):
         if found := protocol_violation(self):
             raise ValueError(found)
         for where, method in self.methods_given():
-            if method.logits == "top-k" and method.top >= self.corpus.vocab:
-                raise ValueError(
-                    f"{where}.top: {method.top} of {self.corpus.vocab} tokens are all of them; "
-                    "set logits: cached"
-                )
-            if method.neighbours:
-                self._check_datastore(method.neighbours, f"{where}.neighbours")
-            if method.source.by != "data":
-                self._check_prompts(method, f"{where}.source")
+            if found := next(self._objections(method), None):
+                raise ValueError(f"{where}.{found}")
         return self
 
     def _cells(self) -> int:
@@ -295,27 +288,22 @@ class Sweep(SpecModel):
         places = [(f"tuning.batch_tokens[{number}]", size) for number, size in enumerate(tried)]
         return [("training.batch_tokens", self.training.batch_tokens), *places]
 
-    def _check_datastore(self, rules: Neighbours, where: str) -> None:
-        context = self.corpus.context
-        if (size := int(rules.keys) // context * context) <= rules.count:
-            raise ValueError(
-                f"{where}.keys: {rules.keys:g} tokens are {size} in whole blocks of {context}, too few for "
-                f"{rules.count} neighbours; give more"
-            )
+    @property
+    def smallest_batch(self) -> int:
+        """Blocks of the smallest batch that may be trained on."""
+        return min(round(size / self.corpus.context) for _, size in self._batches())
 
-    def _check_prompts(self, method: Method, where: str) -> None:
-        context = self.corpus.context
-        batch = min(round(size / context) for _, size in self._batches())
-        if (prompt := method.source.prompt(context)) >= context:
-            raise ValueError(
-                f"{where}.prompt_tokens: prompts of {prompt} tokens leave nothing of a context of {context} "
-                "to be written; give fewer, or raise corpus.context"
-            )
-        if method.source.by == "both" and batch < 2:
-            raise ValueError(
-                f"{where}.by: of each batch one half is text of the teacher, one of the student, but a batch "
-                f"is {batch} block; raise training.batch_tokens to {2 * context} or more"
-            )
+    def _objections(self, method: Method) -> Iterator[str]:
+        """Yield why ``method`` cannot be run in this sweep, with the field of the method."""
+        if method.logits == "top-k" and method.top >= self.corpus.vocab:
+            yield f"top: {method.top} of {self.corpus.vocab} tokens are all of them; set logits: cached"
+        last = len(self.teachers) - 1
+        if (asked := max(method.other_teachers, default=last)) > last:
+            yield f"other_teachers: no teacher has number {asked}; the last is {last}"
+        if self.training.compile and method.auxiliary_losses:
+            yield "auxiliary_losses: heads and hidden states are not compiled; set training.compile: false"
+        for part in parts_of(method):
+            yield from part.sweep_objections(self, method)
 
     def grids(self, field: Role) -> Iterator[tuple[str, Grid]]:
         """The grids of ``field``, each with its place in the spec."""
@@ -355,7 +343,7 @@ def parse_sweep(data: dict[str, Any], where: str = "spec") -> Sweep:
     try:
         return Sweep.model_validate(data)
     except ValidationError as error:
-        lines = [explain_problem(problem, Sweep, TEACHERS) for problem in error.errors()]
+        lines = [explain_problem(problem, Sweep, TEACHERS | VARIANTS) for problem in error.errors()]
         raise InputError("\n  ".join([f"{where}: {len(lines)} wrong", *lines])) from None
 
 

@@ -41,7 +41,7 @@ class Checkpoints:
             self.lease.look()
 
     def save(self, steps_done: int, tensors: dict[str, Tensor]) -> None:
-        """Write the state after ``steps_done`` optimiser steps, then drop all but the newest.
+        """Write the state after ``steps_done`` optimizer steps, then drop all but the newest.
 
         Raises:
             Stopped: if the step is no longer this process's to work on.

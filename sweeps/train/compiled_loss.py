@@ -13,8 +13,6 @@ from pathlib import Path
 from torch import Tensor
 
 from sweeps.data.cache import locked
-from sweeps.distill.on_policy import Lesson
-from sweeps.distill.targets import Target
 from sweeps.model.aot import sources_digest
 from sweeps.model.compiled import compile_cache_dir
 from sweeps.model.compiler_check import (
@@ -28,9 +26,10 @@ from sweeps.model.compiler_check import (
 )
 from sweeps.model.decoder import Decoder
 from sweeps.model.optimizer import Optimizer
+from sweeps.spec.run_views import TargetReader, TrainingBatch
 
-LossOf = Callable[[Lesson, Target | None, Tensor | None], Tensor]
-"""Loss of a lesson, of whom the model follows, and under TAID of how far the way there."""
+LossOf = Callable[[TrainingBatch, TargetReader | None, Tensor | None], Tensor]
+"""Loss of a batch, its target, and the number of the divergence's schedule."""
 
 
 class CompiledLoss:
@@ -49,28 +48,32 @@ class CompiledLoss:
         plain: LossOf,
         key: str,
         model: Decoder,
-        optimiser: Optimizer,
+        optimizer: Optimizer,
         noted: Callable[[str, Verdict], None],
     ) -> None:
         self.build, self.plain, self.key, self.noted = build, plain, key, noted
-        self.model, self.optimiser = model, optimiser
+        self.model, self.optimizer = model, optimizer
         self._losses: dict[str, LossOf] = {}
         self._levels: dict[tuple[object, ...], str] = {}
 
-    def __call__(self, lesson: Lesson, target: Target | None, t: Tensor | None, share: float) -> Tensor:
+    def __call__(
+        self, batch: TrainingBatch, target: TargetReader | None, schedule: Tensor | None, share: float
+    ) -> Tensor:
         """Add the gradient of ``share`` of the loss to the model's, and return that share."""
-        parts = (lesson.blocks, lesson.rows, lesson.beside, t, *lesson.of_tokens)
+        parts = (schedule, *batch.tensors())
         kinds = tuple(part is not None and (part.shape, part.dtype) for part in parts)
         if kinds not in self._levels:
-            self._levels[kinds] = self._first(lesson, target, t, f"{kinds} {type(target).__name__}")
-        return self._backward(self._levels[kinds], lesson, target, t, share)
+            self._levels[kinds] = self._first(batch, target, schedule, f"{kinds} {type(target).__name__}")
+        return self._backward(self._levels[kinds], batch, target, schedule, share)
 
-    def _first(self, lesson: Lesson, target: Target | None, t: Tensor | None, kinds: str) -> str:
+    def _first(
+        self, batch: TrainingBatch, target: TargetReader | None, schedule: Tensor | None, kinds: str
+    ) -> str:
         name = hashlib.sha256(f"{sources_digest()} {self.key} {kinds}".encode()).hexdigest()[:32]
         file = compile_cache_dir() / f"{name}.json"
         verdict = read_verdict(file)
         if verdict is None:
-            compute = partial(self._results, lesson, target, t)
+            compute = partial(self._results, batch, target, schedule)
             with locked(file):
                 verdict = read_verdict(file) or self._compare(compute, file)
         if verdict.options is None:
@@ -80,43 +83,48 @@ class CompiledLoss:
 
     def _compare(self, compute: Callable[[str | None], NamedTensors], file: Path) -> Verdict:
         """Compare from gradients of zero, and put back what there was and what the weights were."""
-        before, weights = self.optimiser.gradients.clone(), self.optimiser.weights.clone()
+        before, weights = self.optimizer.gradients.clone(), self.optimizer.weights.clone()
 
         def plain(change: float) -> NamedTensors:
-            self.optimiser.weights.copy_(perturbed(weights, change))
+            self.optimizer.weights.copy_(perturbed(weights, change))
             try:
                 return compute(None)
             finally:
-                self.optimiser.weights.copy_(weights)
+                self.optimizer.weights.copy_(weights)
 
         try:
             return find_options(compute, plain, self.model.precision, file)
         finally:
-            self.optimiser.gradients.copy_(before)
+            self.optimizer.gradients.copy_(before)
 
     def _results(
-        self, lesson: Lesson, target: Target | None, t: Tensor | None, level: str | None
+        self, batch: TrainingBatch, target: TargetReader | None, schedule: Tensor | None, level: str | None
     ) -> NamedTensors:
-        self.optimiser.clear()
-        loss = self._backward(level, lesson, target, t, 1.0)
-        gradient = self.optimiser.gradients.clone()
+        self.optimizer.clear()
+        loss = self._backward(level, batch, target, schedule, 1.0)
+        gradient = self.optimizer.gradients.clone()
         return loss_and_gradient(loss.clone(), gradient, self._by_weight(gradient))
 
     def _by_weight(self, gradient: Tensor) -> Mapping[str, Tensor]:
         names = {id(weight): name for name, weight in self.model.named_parameters()}
-        views = self.optimiser.views(gradient)
-        return {names[id(own)]: view for own, view in zip(self.optimiser.members, views, strict=True)}
+        views = self.optimizer.views(gradient)
+        return {names[id(own)]: view for own, view in zip(self.optimizer.members, views, strict=True)}
 
     def _backward(
-        self, level: str | None, lesson: Lesson, target: Target | None, t: Tensor | None, share: float
+        self,
+        level: str | None,
+        batch: TrainingBatch,
+        target: TargetReader | None,
+        schedule: Tensor | None,
+        share: float,
     ) -> Tensor:
         if level is None:
-            loss = self.plain(lesson, target, t) * share
+            loss = self.plain(batch, target, schedule) * share
             loss.backward()
             return loss.detach()
         with compiling_with(level):
             if level not in self._losses:
                 self._losses[level] = self.build()
-            loss = self._losses[level](lesson, target, t) * share
+            loss = self._losses[level](batch, target, schedule) * share
             loss.backward()
         return loss.detach()

@@ -1,4 +1,4 @@
-"""The loop. Runs that share a teacher and the order of their data train side by side, its pass paid once."""
+"""Training loop. Runs of one teacher and order of the data train side by side, its pass paid once."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from scaling.errors import InputError
 from sweeps import environment
 from sweeps.data.batches import Batches
 from sweeps.distill.generated_text import Texts
-from sweeps.distill.targets import Target
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device, keep_freed_memory, use_deterministic_kernels
+from sweeps.spec.run_views import TargetReader
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.outcomes import Ending, Stopped
 from sweeps.train.run import Diverged, Recipe, Run
 
 REPORT_SECONDS = 1.0
-"""Between two reports of progress."""
+"""Seconds between two reports of progress."""
 CHECKPOINT_SECONDS = environment.CHECKPOINT_SECONDS
-"""Between two checkpoints: the most that a kill can cost."""
+"""Seconds between two checkpoints: the most that a kill can cost."""
 
 Report = Callable[[Run], None]
 Ended = tuple[Run, Exception | None]
@@ -36,7 +36,7 @@ def train_together(
     *,
     data_seed: int,
     first: int = 0,
-    target: Target | None = None,
+    target: TargetReader | None = None,
     texts: Texts | None = None,
     report: Report | None = None,
     checkpoint_seconds: float | None = None,
@@ -80,7 +80,7 @@ def train_together(
         save, show = save_due(), report_due()
         for run in active:
             run.seconds += shared
-            error = _step(run, blocks, target, rows, save)
+            error = _step(run, blocks, target, rows, numbers, save)
             if report and not error and (show or not run.active):
                 report(run)
             if error or not run.active:
@@ -95,11 +95,11 @@ def train(
     tokens: NDArray[np.integer],
     *,
     data_seed: int | None = None,
-    target: Target | None = None,
+    target: TargetReader | None = None,
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float | None = None,
 ) -> Decoder:
-    """The model of one run; its seed orders the data too, unless ``data_seed`` is given.
+    """Return the model of one run; its seed orders the data too, unless ``data_seed`` is given.
 
     Raises:
         Diverged: if loss or gradient are no longer finite, naming the step.
@@ -115,10 +115,15 @@ def train(
 
 
 def _step(
-    run: Run, blocks: Tensor, target: Target | None, rows: Tensor | None, save: bool
+    run: Run,
+    blocks: Tensor,
+    target: TargetReader | None,
+    rows: Tensor | None,
+    numbers: Tensor,
+    save: bool,
 ) -> Exception | None:
     try:
-        run.step(blocks, target, rows)
+        run.step(blocks, target, rows, numbers)
         if save if run.active else run.recipe.stop is not None:
             run.save()
     except Stopped as stopped:

@@ -1,36 +1,40 @@
-"""A run under way: a model, its optimiser, how far it has come, and one step of it."""
+"""A run under way: a model, its optimizer, how far it has come, and one step of it."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from scaling.costs.flops import ModelShape
-from sweeps.distill.generated_loss import written_loss
-from sweeps.distill.loss import batch_loss
-from sweeps.distill.on_policy import Lesson, source_of
-from sweeps.distill.taid import Pace
-from sweeps.distill.targets import Target, fault
+from sweeps.distill.active_method import ActiveMethod
+from sweeps.distill.loss import LossRules, token_loss
+from sweeps.distill.targets import target_fault
 from sweeps.model.chunked_loss import logits_fit
 from sweeps.model.compiled import CompiledBody, compile_function
 from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.model.device import device, is_out_of_memory
 from sweeps.model.distributed import World
 from sweeps.model.frozen import FrozenBody
+from sweeps.model.hidden_states import hidden_states
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.optimizer import Optimizer, learning_rate, parameter_groups
 from sweeps.model.used_options import UsedOptions
 from sweeps.spec.method import Method
+from sweeps.spec.run_views import BatchSource, RunSetting, TargetReader, TrainingBatch
 from sweeps.spec.spec import Training
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.train.compiled_loss import CompiledLoss, LossOf
-from sweeps.train.compiled_step import Gradient
+from sweeps.train.compiled_step import CompiledLossAndGrad
+
+if TYPE_CHECKING:
+    from sweeps.distill.models import Models
 
 EXPLODED = 10.0
 """Times the loss of a uniform guess, above which a loss is no longer training."""
@@ -40,13 +44,13 @@ OF_THE_OPTIMISER = {
     "batch_tokens", "warmup_tokens", "learning_rate", "schedule", "decay_fraction", "final_lr_fraction",
     "weight_decay", "max_grad_norm",
 }  # fmt: skip
-"""Of the rules of training, those that a loss does not depend on."""
+"""Rules of training that a loss does not depend on."""
 COMPILER_AT_FAULT = (
     "plain PyTorch's is finite on this batch, so the compiler of this machine is at fault: set "
     "training.compile: false for all runs of the law"
 )
-PIECES_AND_SECONDS, PACE, OPTIONS = "/pieces and seconds", "/pace", "/compiler options"
-"""In a checkpoint, beside weights and moments."""
+PIECES_AND_SECONDS, OPTIONS = "/pieces and seconds", "/compiler options"
+"""Names in a checkpoint beside weights and moments."""
 
 
 class Diverged(RuntimeError):
@@ -55,22 +59,22 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """What is trained: on one device the run is a function of this and its data, bit for bit."""
+    """Recipe of a run, of which with its data it is a function on one device, bit for bit."""
 
     shape: ModelShape
     steps: int
     """Optimiser steps of the whole schedule."""
     training: Training
     seed: int
-    """Of the initialisation."""
+    """Seed of the initialization."""
     method: Method | None = None
-    """How it follows the target, if it has one."""
+    """Method by which it follows a target, if it has one."""
     stop: int | None = None
-    """Where to end in the midst of the schedule, for others to go on from."""
+    """Optimizer step to end at in the midst of the schedule, for others to go on from."""
 
     @property
     def end(self) -> int:
-        """The optimiser step it ends at."""
+        """The optimizer step it ends at."""
         return self.steps if self.stop is None else self.stop
 
 
@@ -84,11 +88,13 @@ class Run:
     init: dict[str, Tensor] | None = None
     """Weights that it begins with, if not with drawn ones."""
     world: World = field(default_factory=World)
+    models: Models | None = None
+    """Frozen models that parts of the method read."""
     model: Decoder = field(init=False)
     done: int = field(init=False)
     """Optimiser steps taken."""
     began: int = field(init=False)
-    """Of these, taken before this process."""
+    """Optimizer steps taken before this process."""
     loss: float = field(init=False, default=math.nan)
     """nats/token, of the last batch that was looked at."""
     seconds: float = field(init=False, default=0.0)
@@ -97,30 +103,41 @@ class Run:
     """Parts that a batch is worked through in; more than one where memory is short."""
 
     def __post_init__(self) -> None:
-        self.model = Decoder(self.recipe.shape)
+        recipe = self.recipe
+        self.method = ActiveMethod(self._setting())
+        self.rules = LossRules.of(recipe.training, recipe.method, recipe.shape.context)
+        self.model = Decoder(recipe.shape)
         if self.init:
             self.model.load_state_dict(self.init)
         else:
-            self.model.initialise(self.recipe.seed)
+            self.model.initialise(recipe.seed)
+        self.model.load_state_dict(self.method.initial_weights(self.model.state_dict()))
         self.model.to(device()).train()
-        self.model.precision = PRECISIONS[self.recipe.training.precision]
-        self.optimiser = Optimizer(parameter_groups(self.model, self.recipe.training))
-        moving = self.recipe.method and self.recipe.method.taid
-        self.pace = Pace(moving, self.recipe.steps) if moving else None
-        recipe = self.recipe
-        self.source = source_of(recipe.method, recipe.shape.context, recipe.seed, recipe.steps, self.world)
+        self.model.precision = PRECISIONS[recipe.training.precision]
+        modules = (self.model, *self.method.heads.values())
+        groups = (group for module in modules for group in parameter_groups(module, recipe.training))
+        self.optimizer = Optimizer(tuple(groups))
         self.used_options = UsedOptions()
         self._translate()
         self.done = self.began = self._restore()
-        self._last: tuple[int, Tensor, Tensor, Target | None, Lesson] | None = None
+        self._last: tuple[int, Tensor, Tensor, TargetReader | None, TrainingBatch] | None = None
 
     @property
     def active(self) -> bool:
-        """Whether there are steps left."""
+        """True if there are steps left."""
         return self.done < self.recipe.end
 
-    def step(self, blocks: Tensor, target: Target | None, rows: Tensor | None) -> None:
-        """One optimiser step on ``blocks`` ``(batch, context + 1)``; ``rows`` are the target's.
+    @property
+    def source(self) -> BatchSource | None:
+        """Source of its batches, if its method makes them during the run."""
+        return self.method.source
+
+    def step(
+        self, blocks: Tensor, target: TargetReader | None, rows: Tensor | None, numbers: Tensor | None = None
+    ) -> None:
+        """Take one optimizer step on ``blocks`` ``(batch, context + 1)`` of the data.
+
+        ``rows`` are the target's, and ``numbers`` ``(batch,)`` say which blocks of the stream they are.
 
         Raises:
             Stopped: if this process has to leave the step.
@@ -133,24 +150,23 @@ class Run:
         started = time.perf_counter()
         recipe = self.recipe
         self._note_teacher(target)
-        lesson = Lesson(blocks, rows)
-        if self.source:
-            assert target is not None, "who follows nobody writes nothing"
-            lesson = self.source.lesson(self.model, self.done, blocks, target)
-        loss = self._backward(lesson, target)
-        self.world.total(self.optimiser.gradients)
-        norm = self.optimiser.clip(recipe.training.max_grad_norm)
-        self._last = self.done + 1, self.world.total(loss), norm, target, lesson
+        batch = self.method.batch(self.model, self.done, blocks, rows, target)
+        numbers = torch.empty(0) if numbers is None or self.source else numbers
+        batch = self.method.weighted(batch, numbers, self.rules.first)
+        loss = self._backward(batch, target)
+        self.world.total(self.optimizer.gradients)
+        norm = self.optimizer.clip(recipe.training.max_grad_norm)
+        self._last = self.done + 1, self.world.total(loss), norm, target, batch
         if not loss.is_cuda or self.done % LOOK_EVERY == 0 or self.done + 1 == recipe.end:
             self.look()
-        self.optimiser.step(learning_rate(self.done, recipe.steps, recipe.training))
-        if self.pace:
-            self.pace.update(self.done, self._last[1])
+        rate = learning_rate(self.done, recipe.steps, recipe.training)
+        self.optimizer.step(rate)
+        self.method.after_step(self.done, self.model, self._last[1], rate)
         self.done += 1
         self.seconds += time.perf_counter() - started
 
     def numbers(self) -> dict[str, float]:
-        """What can be said of it now, by the names that experiment trackers group by."""
+        """Return the state of training by the names that experiment trackers group by."""
         rules = self.recipe.training
         return {
             "train/loss": self.loss,
@@ -160,21 +176,21 @@ class Run:
         }
 
     def look(self) -> None:
-        """See whether the last step went well: at once on a CPU; on a GPU looking means waiting for it."""
+        """Check that the last step went well: at once on a CPU; on a GPU looking means waiting for it."""
         if self._last is None:
             return
-        step, loss, norm, target, lesson = self._last
-        rows = lesson.rows
+        step, loss, norm, target, batch = self._last
+        rows = batch.rows
         self.loss = loss.item()
         limit = EXPLODED * math.log(self.recipe.shape.vocab)
         if self.loss < limit and math.isfinite(norm.item()):
             return
         method = self.recipe.method
-        if method and target and rows is not None and (found := fault(target, rows, method.divergence)):
+        if method and target and rows is not None and (found := target_fault(target, rows, method)):
             raise found
         what = "the gradient is not finite" if self.loss < limit else f"the training loss is {self.loss:.4g}"
         advice = (
-            COMPILER_AT_FAULT if self._plain_is_finite(step, lesson, target, limit) else "lower learning_rate"
+            COMPILER_AT_FAULT if self._plain_is_finite(step, batch, target, limit) else "lower learning_rate"
         )
         raise Diverged(f"{what} at step {step} of {self.recipe.steps}; {advice}")
 
@@ -185,72 +201,81 @@ class Run:
             self.checkpoints.save(self.done, self.state())
 
     def state(self) -> dict[str, Tensor]:
-        """Everything the next step depends on: weights, moments, pace, how batches are split."""
+        """Return all that the next step depends on: weights, moments, the method's state, pieces."""
         own = {PIECES_AND_SECONDS: torch.tensor([self.pieces, self.seconds], dtype=torch.float64)}
-        if self.pace:
-            own[PACE] = self.pace.state
         if self.used_options.names:
             own[OPTIONS] = self.used_options.state()
-        if self.source:
-            own |= self.source.state()
-        moments = {f"/{name}": tensor for name, tensor in self.optimiser.state().items()}
+        own |= self.method.state()
+        moments = {f"/{name}": tensor for name, tensor in self.optimizer.state().items()}
         return self.model.state_dict() | moments | own
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """The inverse of :meth:`state`."""
+        """Restore what :meth:`state` returned."""
         pieces, self.seconds = state[PIECES_AND_SECONDS].tolist()
         self.pieces = int(pieces)
-        if self.pace:
-            self.pace.state = state[PACE]
         if OPTIONS in state:
             self.used_options.load_state(state[OPTIONS])
-        if self.source:
-            self.source.load_state(state)
+        self.method.load_state(state)
         self.model.load_state_dict({name: tensor for name, tensor in state.items() if "/" not in name})
-        self.optimiser.load_state({name[1:]: tensor for name, tensor in state.items() if name[0] == "/"})
+        self.optimizer.load_state({name[1:]: tensor for name, tensor in state.items() if name[0] == "/"})
+
+    def _setting(self) -> RunSetting | None:
+        recipe = self.recipe
+        if recipe.method is None:
+            return None
+        return RunSetting(
+            method=recipe.method,
+            shape=recipe.shape,
+            seed=recipe.seed,
+            steps=recipe.steps,
+            world=self.world,
+            models=self.models,
+        )
 
     def _translate(self) -> None:
-        """Where the recipe says so, compile the loss, or if it goes over blocks of logits what is before."""
+        """Compile the loss if the recipe says so; of a loss over blocks of logits, what comes before."""
         rules, shape = self.recipe.training, self.recipe.shape
-        self.gradient: Gradient | None = None
+        self.gradient: CompiledLossAndGrad | None = None
         self.compiled_loss: CompiledLoss | None = None
         if not rules.compile:
             return
         note = self.used_options.note
         if device().type == "cpu" and logits_fit(round(rules.batch_tokens), shape.vocab):
-            self.gradient = Gradient(self._loss, self._key, self.model, self.optimiser, note)
+            self.gradient = CompiledLossAndGrad(self._loss, self._key, self.model, self.optimizer, note)
             return
         self.compiled_loss = CompiledLoss(
-            self._compiled, self._plain_loss, self._key, self.model, self.optimiser, note
+            self._compiled, self._plain_loss, self._key, self.model, self.optimizer, note
         )
 
     def _compiled(self) -> LossOf:
         """Return the loss as ``torch.compile`` makes it: all of it, or with blocks of logits the model."""
         if logits_fit(round(self.recipe.training.batch_tokens), self.recipe.shape.vocab):
-            return partial(
-                self._loss, self.model, losses=(compile_function(batch_loss), compile_function(written_loss))
-            )
+            return partial(self._loss, self.model, on_tokens=compile_function(token_loss))
         return partial(self._loss, CompiledBody(self.model))
 
-    def _plain_loss(self, lesson: Lesson, target: Target | None, t: Tensor | None) -> Tensor:
+    def _plain_loss(
+        self, batch: TrainingBatch, target: TargetReader | None, schedule: Tensor | None
+    ) -> Tensor:
         training = self.recipe.training.model_copy(update={"compile": False})
-        return self._loss(self.model, lesson, target, t, training=training)
+        return self._loss(self.model, batch, target, schedule, rules=replace(self.rules, training=training))
 
-    def _plain_is_finite(self, step: int, lesson: Lesson, target: Target | None, limit: float) -> bool:
+    def _plain_is_finite(
+        self, step: int, batch: TrainingBatch, target: TargetReader | None, limit: float
+    ) -> bool:
         """Return whether a compiled run's step, the one under way, would not have diverged uncompiled."""
         if not self.recipe.training.compile or self.done + 1 != step:
             return False
-        self.optimiser.clear()
+        self.optimizer.clear()
         try:
-            loss = self._plain_loss(lesson, target, self.pace.t if self.pace else None)
+            loss = self._plain_loss(batch, target, self.method.scheduled)
             loss.backward()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             return False
-        return loss.item() < limit and bool(torch.isfinite(self.optimiser.gradients).all())
+        return loss.item() < limit and bool(torch.isfinite(self.optimizer.gradients).all())
 
-    def _note_teacher(self, target: Target | None) -> None:
+    def _note_teacher(self, target: TargetReader | None) -> None:
         """Note the options that the teacher's pass over batches is compiled with."""
         teacher = getattr(target, "teacher", None)
         if isinstance(teacher, FrozenBody) and teacher.library:
@@ -267,54 +292,60 @@ class Run:
             return found[0]
         return 0
 
-    def _backward(self, lesson: Lesson, target: Target | None) -> Tensor:
+    def _backward(self, batch: TrainingBatch, target: TargetReader | None) -> Tensor:
         """Leave the gradients of this process's share of the mean loss in the model; return that share."""
+        before = self.method.copied_states()
         try:
-            return self._backward_in_pieces(lesson, target)
+            return self._backward_in_pieces(batch, target)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or self.pieces > 1 or len(lesson.blocks) == 1:
+            if not is_out_of_memory(error) or self.pieces > 1 or len(batch.blocks) == 1:
                 raise
         self.pieces = 2  # once; whoever needs more asked for too large a batch
-        self.optimiser.clear()
-        return self._backward_in_pieces(lesson, target)
+        self.optimizer.clear()
+        self.method.states = before
+        return self._backward_in_pieces(batch, target)
 
-    def _backward_in_pieces(self, lesson: Lesson, target: Target | None) -> Tensor:
-        batch = len(lesson.blocks)
-        total = torch.zeros((), device=lesson.blocks.device)
-        for piece in lesson.pieces(math.ceil(batch / self.pieces)):
-            total += self._learnt(piece, target, len(piece.blocks) / batch / self.world.size)
+    def _backward_in_pieces(self, batch: TrainingBatch, target: TargetReader | None) -> Tensor:
+        size = len(batch.blocks)
+        total = torch.zeros((), device=batch.blocks.device)
+        for piece in batch.pieces(math.ceil(size / self.pieces)):
+            total += self._add_gradient(piece, target, len(piece.blocks) / size / self.world.size)
         return total
 
-    def _learnt(self, lesson: Lesson, target: Target | None, share: float) -> Tensor:
+    def _add_gradient(self, batch: TrainingBatch, target: TargetReader | None, share: float) -> Tensor:
         """Add the gradient of ``share`` of the loss to the model's; return that share."""
-        t = self.pace.t if self.pace else None
+        schedule = self.method.scheduled
         if self.gradient:
-            loss, gradient = self.gradient(lesson, target, t)
-            self.optimiser.gradients.add_(gradient, alpha=share)
+            loss, gradient = self.gradient(batch, target, schedule)
+            self.optimizer.gradients.add_(gradient, alpha=share)
             return loss * share
         if self.compiled_loss:
-            return self.compiled_loss(lesson, target, t, share)
-        loss = self._loss(self.model, lesson, target, t) * share
+            return self.compiled_loss(batch, target, schedule, share)
+        loss = self._loss(self.model, batch, target, schedule) * share
         loss.backward()
         return loss.detach()
 
     def _loss(
         self,
         model: LanguageModel,
-        lesson: Lesson,
-        target: Target | None,
-        t: Tensor | None,
+        batch: TrainingBatch,
+        target: TargetReader | None,
+        schedule: Tensor | None,
         *,
-        losses: tuple[Callable[..., Tensor], Callable[..., Tensor]] = (batch_loss, written_loss),
-        training: Training | None = None,
+        on_tokens: Callable[..., Tensor] = token_loss,
+        rules: LossRules | None = None,
     ) -> Tensor:
-        training, method = training or self.recipe.training, self.recipe.method
-        of_data, of_text = losses
-        if method is None or method.source.by == "data":
-            return of_data(model, lesson.blocks, training, method, target, lesson.rows, t)
-        loss = of_text(model, lesson.blocks, training, method, target, lesson.rows, *lesson.of_tokens)
-        if lesson.beside is not None:
-            loss = loss + method.pretraining * of_data(model, lesson.beside, training)
+        rules = rules or self.rules
+        features = hidden = None
+        if self.method.losses:
+            features, hidden = hidden_states(model, batch.blocks[:, :-1], self.method.layers(self.model))
+        given = (target, batch.rows, schedule, batch.token_inputs, batch.weights, features)
+        loss = on_tokens(model, batch.blocks, rules, *given)
+        if batch.pretraining_blocks is not None and rules.method:
+            supervised = on_tokens(model, batch.pretraining_blocks, LossRules(rules.training))
+            loss = loss + rules.method.pretraining * supervised
+        if hidden is not None:
+            loss = loss + self.method.auxiliary_loss(hidden, batch, rules.first)
         return loss
 
     @property

@@ -54,7 +54,7 @@ def results(root: str | Path, *, everything: bool = False, yardsticks: bool = Fa
         everything: Also runs of other settings (text, tokenizer, context, training rules) than those of the
             sweep last run there, which share theirs because a law needs that; all of this version's making.
         yardsticks: Also what students are to their teachers by other measures
-            (:mod:`sweeps.distill.metrics`).
+            (:mod:`sweeps.distill.metrics`), and the metrics of methods' own.
 
     Returns:
         One row a run: losses are held-out nats/token; ``flops`` counts the whole run, training and the
@@ -89,7 +89,8 @@ def results(root: str | Path, *, everything: bool = False, yardsticks: bool = Fa
     if not rows:
         notes = "".join(f"; {note}" for note in left_out_notes(left_out))
         raise InputError(f"{root}: this store has no finished run of this version's making yet{notes}")
-    table = pd.DataFrame(rows, columns=[*COLUMNS, *(YARDSTICKS if yardsticks else [])])
+    own = sorted({name for row in rows for name in row} - {*COLUMNS, *YARDSTICKS})
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *([*YARDSTICKS, *own] if yardsticks else [])])
     table = table.sort_values(["kind", "params", "tokens", "teacher_loss", "seed"], ignore_index=True)
     table.attrs[LEFT_OUT] = left_out
     return table
@@ -162,7 +163,6 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
         "method": run.method.name if run.method else None,
         "seed": run.seed,
         "data_seed": run.data_seed,
-        "flops": run.flops,
         "vocab": run.shape.vocab,
         "context": run.shape.context,
         "aspect_ratio": run.aspect_ratio,
@@ -170,7 +170,7 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
         "setting": run.setting,
     }
     if failure is not None:
-        return row | {"status": "failed", "reason": failure.get("reason", "")}
+        return row | {"flops": _flops(run), "status": "failed", "reason": failure.get("reason", "")}
     assert result is not None
     try:
         return row | _measured(result) | {"status": "done"}
@@ -179,6 +179,14 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
             f"{store.root}/{step}/result.json: a run without {error}, as another version of distlaw may have "
             "written it; delete it, and its step runs again"
         ) from None
+
+
+def _flops(run: Step) -> float:
+    """Return the FLOPs of a run that failed; NaN where a module of its method is not importable here."""
+    try:
+        return run.flops
+    except InputError:
+        return math.nan
 
 
 def _damaged(store: Store, step: str, why: str) -> InputError:

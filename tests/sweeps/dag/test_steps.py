@@ -95,7 +95,7 @@ def test_tokens_per_parameter(small_spec: dict[str, Any]) -> None:
 def test_short_runs_and_small_models_are_refused(small_spec: dict[str, Any]) -> None:
     small_spec["supervised"] = [{"params": ["7k"], "tokens": ["10k"]}]
     with pytest.raises(
-        InputError, match=r"supervised\[0\]: 7K parameters on 10K tokens are 156 optimiser steps"
+        InputError, match=r"supervised\[0\]: 7K parameters on 10K tokens are 156 optimizer steps"
     ):
         dag_of(parse_sweep(small_spec))
     small_spec["supervised"] = [{"params": [50], "tokens": ["32k"]}]

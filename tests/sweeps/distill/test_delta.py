@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from named_divergences import DIVERGENCES
 from torch import Tensor
 
 import sweeps.dag.expand as steps_of_sweeps
@@ -19,9 +20,9 @@ from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.data.corpus import planned_tokens
 from sweeps.distill.delta import Shifted, shifted
-from sweeps.distill.divergences import DIVERGENCES, forward_kl
-from sweeps.distill.on_policy import Lesson
-from sweeps.distill.teacher import followed, target_of, trained
+from sweeps.distill.divergences import forward_kl
+from sweeps.distill.models import Models, trained
+from sweeps.distill.teacher import followed, target_of
 from sweeps.execute.cohorts import cohorts
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.step import run_step, run_steps
@@ -31,6 +32,7 @@ from sweeps.model.log_probs import log_probabilities
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Delta
+from sweeps.spec.run_views import TrainingBatch
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
@@ -132,16 +134,16 @@ def models(seeds: tuple[int, int, int], context: int = 8) -> list[Decoder]:
 def test_in_blocks_it_is_what_it_is_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Value and gradient of the fused loss from features, and of the plain one from what was said."""
     inputs = torch.randint(V, (4, 8), generator=torch.Generator().manual_seed(0))
-    said = Shifted(*models((0, 1, 2)), Delta(), said=True)
+    said = Shifted(*models((0, 1, 2)), Delta(), returns_log_probs=True)
     student = models((5, 6, 7))[0]
     found = []
-    for target in (said, replace(said, said=False)):
+    for target in (said, replace(said, returns_log_probs=False)):
         rows = target.rows(inputs, torch.empty(0))
         head = student.head.detach().clone().requires_grad_()
 
         def per_token(logits: Tensor, rows: Tensor, target: Shifted = target) -> Tensor:
             log_p = target.log_probabilities(rows, 2.0)
-            return DIVERGENCES[name].per_token(log_p, log_probabilities(logits, 2.0))
+            return DIVERGENCES[name]().per_token(log_p, log_probabilities(logits, 2.0), torch.empty(0))
 
         loss = mean_loss(per_token, student.model(inputs).flatten(0, 1).detach(), head, rows)
         found.append((loss.detach(), *torch.autograd.grad(loss, head)))
@@ -175,8 +177,8 @@ def test_at_its_base_a_student_is_taught_the_shift_alone() -> None:
         Shifted(student, base, tuned, Delta()),
     ):
         run = run_of(target, method)
-        run._backward(Lesson(DATA[0], target.rows(DATA[0][:, :-1], DATA.numbers(0))), target)
-        most = run.optimiser.gradients.abs().max()
+        run._backward(TrainingBatch(DATA[0], target.rows(DATA[0][:, :-1], DATA.numbers(0))), target)
+        most = run.optimizer.gradients.abs().max()
         assert most > 1e-3 if target.rules.strength == 1 and target.tuned is tuned else most < 1e-6
 
 
@@ -188,7 +190,7 @@ def test_killed_and_resumed_it_ends_in_the_same_bits(tmp_path: Path) -> None:
             return super().rows(inputs, numbers)
 
     method = Method(use="delta-kd")
-    target, killed = (made(*models((0, 1, 2)), Delta(), said=True) for made in (Shifted, Killed))
+    target, killed = (made(*models((0, 1, 2)), Delta(), returns_log_probs=True) for made in (Shifted, Killed))
     whole, again = run_of(target, method), Checkpoints(Store(tmp_path), "run")
     with pytest.raises(KeyboardInterrupt):
         list(
@@ -274,7 +276,7 @@ def test_a_sweep_of_bases_runs_together_apart_and_from_a_cache(
     assert together[delta.id]["loss"] == alone[delta.id]
 
     corpus = planned_tokens(delta.corpus, delta.corpus_fingerprint)
-    target = target_of(store, delta, corpus)
+    target = target_of(store, delta, corpus, Models(store, delta))
     assert isinstance(target, Shifted)
     assert delta.init is not None
     base = trained(store, delta.init).state_dict()
@@ -282,7 +284,7 @@ def test_a_sweep_of_bases_runs_together_apart_and_from_a_cache(
     read = store.result(stays.id)
     assert read is not None
     inputs = torch.from_numpy(corpus.heldout[: 8 * 32].astype("int64")).view(8, 32)
-    own = followed(store, stays)
+    own = followed(stays, Models(store, stays))
     with torch.no_grad():
         expected = log_probabilities(target.student_base(inputs)).flatten(0, 1)
     assert torch.allclose(own.log_probabilities(own.rows(inputs, torch.empty(0)), 1.0), expected, atol=1e-5)
@@ -318,7 +320,7 @@ def test_a_sweep_of_bases_runs_together_apart_and_from_a_cache(
         ({"base": {"source": "nowhere.txt", "tuning_tokens": 6400}}, "nowhere.txt"),
         (
             {"base": {"source": "kjv", "tuning_tokens": 576}},
-            "base.tuning_tokens: 576 tokens are 9 optimiser steps, of which warm-up takes 5",
+            "base.tuning_tokens: 576 tokens are 9 optimizer steps, of which warm-up takes 5",
         ),
         ({"base": {"source": "kjv"}}, "base.tuning_tokens: missing"),
     ],

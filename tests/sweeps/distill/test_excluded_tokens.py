@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from named_divergences import DIVERGENCES, distillation
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,15 +17,13 @@ from scaling.errors import InputError
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.distill.delta import shifted
-from sweeps.distill.divergences import DIVERGENCES, distillation
-from sweeps.distill.generated_loss import written_loss
 from sweeps.distill.logit_format import Full, TopK
 from sweeps.distill.loss import batch_loss
-from sweeps.distill.metrics import yardsticks
+from sweeps.distill.metrics import divergences
 from sweeps.distill.on_policy import source_of
 from sweeps.distill.sampling import uniform, write
 from sweeps.distill.shard_cache import LogitCache, Recorded
-from sweeps.distill.targets import Cached, Online, Target
+from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
 from sweeps.model import chunked_loss
 from sweeps.model.aot import CompiledLibrary
@@ -33,6 +32,7 @@ from sweeps.model.distributed import World
 from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Taid
+from sweeps.spec.run_views import RunSetting, TargetReader
 from sweeps.spec.spec import Training
 from sweeps.store.store import Store
 from sweeps.train.loop import train
@@ -59,8 +59,8 @@ class Body(nn.Module):
         features = self.model(tokens) if past is None else self.model(tokens, past)
         return F.pad(features, (0, 1), value=1.0)
 
-    def nothing_read(self) -> object:
-        return self.model.nothing_read()
+    def empty_cache(self) -> object:
+        return self.model.empty_cache()
 
 
 class Teacher(nn.Module):
@@ -83,16 +83,16 @@ def student() -> Decoder:
     return model
 
 
-def online(bias: float) -> Target:
+def online(bias: float) -> TargetReader:
     return Online(Teacher(bias))
 
 
-def at_once(bias: float) -> Target:
-    return Online(Teacher(bias), said=True)
+def at_once(bias: float) -> TargetReader:
+    return Online(Teacher(bias), returns_log_probs=True)
 
 
-def kept(how: Recorded) -> Callable[[float], Target]:
-    def target(bias: float) -> Target:
+def kept(how: Recorded) -> Callable[[float], TargetReader]:
+    def target(bias: float) -> TargetReader:
         numbers = np.unique(DATA.numbers(0).numpy())
         cache = LogitCache(Store("memory://excluded"), f"{bias} {how}", how, CONTEXT, numbers)
         logits = cache.ready(lambda some: distributions(online(bias), DATA, some, how))  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ def kept(how: Recorded) -> Callable[[float], Target]:
 TARGETS = {"online": online, "at once": at_once, "cached": kept(Full(V)), "top": kept(TopK(V, 55))}
 
 
-def loss_and_gradient(method: Method, target: Target, compiled: bool = False) -> tuple[Tensor, Tensor]:
+def loss_and_gradient(method: Method, target: TargetReader, compiled: bool = False) -> tuple[Tensor, Tensor]:
     model, blocks = student(), DATA[0]
     rows = target.rows(blocks[:, :-1], DATA.numbers(0))
     training = RULES.model_copy(update={"compile": compiled})
@@ -175,7 +175,7 @@ def test_reverse_kl_is_refused_in_a_sentence(how: str, own_cache: Path) -> None:
 def test_students_of_it_learn(method: Method) -> None:
     recipe = Recipe(shape=SHAPE, steps=30, training=RULES, seed=0, method=method)
     model = train(recipe, TOKENS, data_seed=0, target=Online(Teacher(-math.inf)))
-    found = yardsticks(model, Teacher(-math.inf), TOKENS, CONTEXT)
+    found = divergences(model, Teacher(-math.inf), TOKENS, CONTEXT)
     assert math.isfinite(found["forward_kl"])
     assert math.isinf(found["reverse_kl"])
 
@@ -191,12 +191,12 @@ def test_the_exact_midpoint_is_finite_where_only_one_can_have_written_the_text()
     """The teacher's share of the mixture is then one in float32, and the token excluded has none of it."""
     method = Method(use="f-distill-js", midpoint="exact", init=None)
     target, model = Online(Teacher(-math.inf)), student()
-    source = source_of(method, CONTEXT, 0, 10, World())
+    source = source_of(RunSetting(method=method, shape=SHAPE, seed=0, steps=10, world=World()))
     assert source is not None
     with torch.no_grad():
         model.model.embed_tokens.weight.mul_(20)  # sure, and wrong
-    lesson = source.lesson(model, 0, DATA[0], target)
-    loss = written_loss(model, lesson.blocks, RULES, method, target, lesson.rows, *lesson.of_tokens)
+    batch = source.batch(model, 0, DATA[0], target)
+    loss = batch_loss(model, batch.blocks, RULES, method, target, batch.rows, None, batch.token_inputs)
     loss.backward()
     assert loss.isfinite()
     assert all(each.grad.isfinite().all() for each in model.parameters() if each.grad is not None)

@@ -18,7 +18,7 @@ from sweeps import results
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.distill import shard_cache
-from sweeps.distill.logit_format import Full, Kept, TopK
+from sweeps.distill.logit_format import Full, TopK
 from sweeps.distill.shard_cache import LogitCache, Numbers
 from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
@@ -28,6 +28,7 @@ from sweeps.execute.scheduler import run as run_dag
 from sweeps.model.decoder import Decoder
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
+from sweeps.spec.run_views import ShardFormat
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
@@ -60,7 +61,7 @@ def teacher() -> Online:
 class Counting:
     """Asks the teacher, and counts the blocks it was asked about."""
 
-    def __init__(self, how: Kept) -> None:
+    def __init__(self, how: ShardFormat) -> None:
         self.how, self.asked = how, 0
 
     def __call__(self, numbers: Numbers) -> Any:
@@ -68,11 +69,11 @@ class Counting:
         return distributions(teacher(), DATA, numbers, self.how)
 
 
-def cache(store: Store, how: Kept | None = None, steps: int = STEPS) -> LogitCache:
+def cache(store: Store, how: ShardFormat | None = None, steps: int = STEPS) -> LogitCache:
     return LogitCache(store, "key", how or Full(V), CONTEXT, DATA.seen(steps))
 
 
-def target(store: Store, how: Kept) -> Cached:
+def target(store: Store, how: ShardFormat) -> Cached:
     return Cached(how, cache(store, how).ready(Counting(how)))
 
 
@@ -83,7 +84,7 @@ def weights(model: Decoder) -> Tensor:
 class Rounded:
     """The teacher online, its log-probabilities rounded as a cache rounds them."""
 
-    def __init__(self, how: Kept) -> None:
+    def __init__(self, how: ShardFormat) -> None:
         self.online, self.how = teacher(), how
 
     def rows(self, inputs: Tensor, numbers: Tensor) -> Tensor:
@@ -98,7 +99,7 @@ class Rounded:
 
 
 @pytest.mark.parametrize("how", [Full(V), TopK(V, 16)], ids=["full", "top"])
-def test_a_cache_teaches_what_its_teacher_says_but_for_the_rounding(tmp_path: Path, how: Kept) -> None:
+def test_a_cache_teaches_what_its_teacher_says_but_for_the_rounding(tmp_path: Path, how: ShardFormat) -> None:
     """Into the next epoch: every block finds its own distributions."""
     assert STEPS * BATCH < DATA.blocks < 2 * STEPS * BATCH
     longer = replace(RECIPE, steps=2 * STEPS)

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from named_divergences import DIVERGENCES, distillation
 from torch import Tensor
 
-from sweeps.distill.divergences import DIVERGENCES, distillation, forward_kl
+from sweeps.distill.divergences import forward_kl
 from sweeps.distill.logit_format import Full, TopK
 from sweeps.model.log_probs import log_probabilities
 

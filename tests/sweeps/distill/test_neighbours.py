@@ -18,8 +18,8 @@ from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.data.corpus import planned_tokens
 from sweeps.distill.divergences import decoupled_kl
-from sweeps.distill.knn import Datastore, retrieved
-from sweeps.distill.knn_targets import Nearest, votes
+from sweeps.distill.knn import Datastore, Nearest, neighbor_log_probs, retrieved
+from sweeps.distill.models import Models
 from sweeps.distill.shard_cache import LogitCache
 from sweeps.distill.targets import Cached
 from sweeps.distill.teacher import target_of
@@ -58,7 +58,7 @@ def data() -> Batches:
 
 def test_known_votes() -> None:
     distances, tokens = torch.tensor([[0.0, 10.0, 20.0, 20.0]]), torch.tensor([[2, 1, 1, 0]])
-    log_p = votes(distances.double(), tokens, 5, 10.0)
+    log_p = neighbor_log_probs(distances.double(), tokens, 5, 10.0)
     expected = torch.tensor([0.0825945, 0.3071098, 0.6102957, 0.0, 0.0]).double()
     assert torch.allclose(log_p.exp()[0], expected, atol=1e-7)
     assert log_p[0, 3].isneginf()
@@ -68,16 +68,16 @@ def test_votes_have_their_limits_and_symmetries() -> None:
     draw = torch.Generator().manual_seed(0)
     distances = torch.rand(6, 8, generator=draw, dtype=torch.float64) * 30
     tokens = torch.randint(0, 5, (6, 8), generator=draw)
-    log_p = votes(distances, tokens, 5, 7.0)
+    log_p = neighbor_log_probs(distances, tokens, 5, 7.0)
     assert torch.allclose(log_p.exp().sum(-1), torch.ones(6).double(), atol=1e-12)
     order = torch.randperm(8, generator=draw)
-    moved = votes(distances[:, order] + 1000, tokens[:, order], 5, 7.0)
+    moved = neighbor_log_probs(distances[:, order] + 1000, tokens[:, order], 5, 7.0)
     assert torch.allclose(moved.exp(), log_p.exp(), atol=1e-12)
     counts = torch.nn.functional.one_hot(tokens, 5).double().mean(1)
-    assert torch.allclose(votes(distances, tokens, 5, 1e12).exp(), counts, atol=1e-10)
+    assert torch.allclose(neighbor_log_probs(distances, tokens, 5, 1e12).exp(), counts, atol=1e-10)
     nearest = tokens.gather(1, distances.argmin(1, keepdim=True))[:, 0]
-    assert torch.equal(votes(distances, tokens, 5, 1e-9).argmax(-1), nearest)
-    two = votes(torch.tensor([[3.0, 8.0]]).double(), torch.tensor([[0, 1]]), 2, 2.0).exp()
+    assert torch.equal(neighbor_log_probs(distances, tokens, 5, 1e-9).argmax(-1), nearest)
+    two = neighbor_log_probs(torch.tensor([[3.0, 8.0]]).double(), torch.tensor([[0, 1]]), 2, 2.0).exp()
     assert float(two[0, 0]) == pytest.approx(1 / (1 + np.exp((3 - 8) / 2)), abs=1e-12)
 
 
@@ -139,7 +139,9 @@ def test_with_itself_and_cold_the_votes_are_the_data() -> None:
     """Then the decoupled loss is the text's cross-entropy, but for the tokens that nobody voted for."""
     log_q = log_probabilities(torch.randn(7, 9, dtype=torch.float64))
     labels = torch.arange(7)
-    log_p = votes(torch.tensor([[0.0, 1.0]]).double().expand(7, -1), torch.stack([labels, labels], 1), 9)
+    log_p = neighbor_log_probs(
+        torch.tensor([[0.0, 1.0]]).double().expand(7, -1), torch.stack([labels, labels], 1), 9
+    )
     loss = decoupled_kl(log_p, log_q, labels)
     assert torch.allclose(loss, -log_q[torch.arange(7), labels], atol=1e-12)
 
@@ -149,7 +151,9 @@ def test_what_got_no_vote_teaches_nothing(hits: int) -> None:
     """With the label among the neighbours' tokens, all of them, or not: finite, and the gradient of 6.2."""
     z = torch.randn(1, 6, dtype=torch.float64, requires_grad=True)
     label = torch.tensor([0])
-    log_p = votes(torch.tensor([[1.0, 2.0]]).double(), torch.tensor([[[1, 3], [0, 3], [0, 0]][hits]]), 6)
+    log_p = neighbor_log_probs(
+        torch.tensor([[1.0, 2.0]]).double(), torch.tensor([[[1, 3], [0, 3], [0, 0]][hits]]), 6
+    )
     loss = decoupled_kl(log_p, log_probabilities(z), label, gold=1.0, others=0.7)
     (gradient,) = torch.autograd.grad(loss.sum(), z)
     q, p = z.detach().softmax(-1)[0], log_p.exp()[0]
@@ -213,10 +217,8 @@ def test_a_sweep_trains_on_votes(small_spec: dict[str, Any], tmp_path: Path, own
     assert result is not None
     assert result["loss"] < 0.6 * np.log(300)
     assert result["yardsticks"]["forward_kl"] > 0
-    target, corpus = (
-        target_of(store, student, planned_tokens(student.corpus, student.corpus_fingerprint)),
-        planned_tokens(student.corpus, student.corpus_fingerprint),
-    )
+    corpus = planned_tokens(student.corpus, student.corpus_fingerprint)
+    target = target_of(store, student, corpus, Models(store, student))
     assert target is not None
     blocks = Batches(corpus.train, context=32, batch=4, seed=0)
     log_p = target.log_probabilities(target.rows(blocks[0][:, :-1], blocks.numbers(0)), 1.0)

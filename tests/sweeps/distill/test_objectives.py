@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import named_divergences
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sweeps.distill import divergences
 from sweeps.distill.divergences import (
-    DIVERGENCES,
     forward_kl,
     guided_loss,
     jensen_shannon,
@@ -24,7 +23,7 @@ from sweeps.model import chunked_loss
 from sweeps.model.chunked_loss import mean_loss
 from sweeps.model.log_probs import cross_entropy, log_probabilities
 
-NAMES = sorted(DIVERGENCES)
+NAMES = sorted(named_divergences.DIVERGENCES)
 P = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
 Q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
 
@@ -33,7 +32,7 @@ def distillation(name: str, student: Tensor, teacher: Tensor, tau: float = 1.0, 
     """From logits, as training calls it; every label is token 0."""
     labels = torch.zeros(student.shape[:-1], dtype=torch.long)
     log_p, log_q = log_probabilities(teacher, tau), log_probabilities(student, tau)
-    return divergences.distillation(name, log_p, log_q, labels, tau, **own)
+    return named_divergences.distillation(name, log_p, log_q, labels, tau, **own)
 
 
 def logits(seed: int, *shape: int) -> Tensor:

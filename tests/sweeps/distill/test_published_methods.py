@@ -13,14 +13,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from named_divergences import DIVERGENCES, distillation
 from torch import Tensor, nn
 
-from sweeps.distill.divergences import DIVERGENCES, distillation, guided_loss, label_loss, reverse_kl
-from sweeps.distill.generated_loss import written_loss
-from sweeps.distill.on_policy import Replayed
+from sweeps.distill.divergences import guided_loss, label_loss, reverse_kl
+from sweeps.distill.loss import batch_loss
+from sweeps.distill.on_policy import ReplayedBatches
 from sweeps.distill.policy_gradient import advantages
-from sweeps.distill.sampling import Written
-from sweeps.distill.taid import Pace, between, followed
+from sweeps.distill.sampling import GeneratedText
+from sweeps.distill.taid import TaidSchedule, between, interpolated_cross_entropy
 from sweeps.distill.targets import Online
 from sweeps.model import chunked_loss
 from sweeps.model.chunked_loss import mean_loss
@@ -260,7 +261,7 @@ def test_taid_interpolates_logits(t: float, p_t: Vector, value: float, gradient:
     """Shing et al. 2025, Eqs. 3 and 4; the loss is the cross-entropy, its gradient q - p_t."""
     log_p, log_q = log_probabilities(TEACHER), log_probabilities(STUDENT)
     assert between(log_p, log_q, t).exp().flatten().tolist() == pytest.approx(p_t, abs=1e-12)
-    found = value_and_gradient(lambda z: followed(log_p, log_probabilities(z), t), STUDENT)
+    found = value_and_gradient(lambda z: interpolated_cross_entropy(log_p, log_probabilities(z), t), STUDENT)
     assert found[0] == pytest.approx(value, abs=1e-11)
     assert found[1] == pytest.approx(gradient, abs=1e-11)
 
@@ -274,7 +275,9 @@ def test_taid_follows_a_teacher_that_excludes_a_token(t: float) -> None:
     found = between(log_p, log_q, t).exp()
     torch.testing.assert_close(found[:, kept], mixed, rtol=0, atol=1e-14)
     assert found[0, 2] == 0
-    value, gradient = value_and_gradient(lambda z: followed(log_p, log_probabilities(z), t), STUDENT)
+    value, gradient = value_and_gradient(
+        lambda z: interpolated_cross_entropy(log_p, log_probabilities(z), t), STUDENT
+    )
     assert value == pytest.approx(-(mixed * log_q[:, kept]).sum().item(), abs=1e-13)
     assert gradient == pytest.approx((log_q.exp() - found).flatten().tolist(), abs=1e-13)
 
@@ -295,9 +298,9 @@ def test_taid_follows_a_teacher_that_excludes_a_token(t: float) -> None:
     ],
 )
 def test_taid_moves_as_the_authors_code_does(rules: Taid, steps: int, series: Vector) -> None:
-    pace, used = Pace(rules, steps), []
+    pace, used = TaidSchedule(rules, steps), []
     for step, loss in enumerate((5.0, 4.0, 4.5, 3.0, 2.5, 2.4, 2.6)):
-        used.append(pace.t.item())
+        used.append(pace.value.item())
         pace.update(step, torch.tensor(loss, dtype=torch.float64))
     assert used == pytest.approx(series, abs=1e-12)
 
@@ -332,12 +335,12 @@ def test_minillm_has_the_gradient_of_the_divergence_of_sequences() -> None:
 
     rules = Credit(discount=1.0, normalise=False, clip=1e9)
     how = Method(divergence="reverse-kl", source=Source(by="student", prompt_tokens=1), credit=rules)
-    credit = advantages(Written(blocks, by, by[0], reverse_kl(log_p, log_q.detach())), rules)
+    credit = advantages(GeneratedText(blocks, by, by[0], reverse_kl(log_p, log_q.detach())), rules)
     target, training = Online(teacher), Training(z_loss=0.0)
     loss = torch.zeros((), dtype=torch.float64)
     for number, block in enumerate(blocks.split(1)):
         rows, own = target.rows(block[:, :-1], torch.empty(0)), slice(number, number + 1)
-        one = written_loss(student, block, training, how, target, rows, credit[own], by[0, own])
+        one = batch_loss(student, block, training, how, target, rows, None, (credit[own], by[0, own]))
         loss = loss + of_sequences[number] * 2 * one  # a mean over two tokens
     (gradient,) = torch.autograd.grad(loss, student.logits)
     assert gradient[:, 0].tolist() == pytest.approx(
@@ -369,7 +372,7 @@ def test_distillm_looks_twenty_times_evenly(steps: int, monkeypatch: pytest.Monk
     source, looks = replayed(Replay(), steps), []
     data = torch.zeros(1, 5, dtype=torch.long)
     for step in range(steps):
-        monkeypatch.setattr(Replayed, "_look", lambda *_, step=step: looks.append(step))
+        monkeypatch.setattr(ReplayedBatches, "_look", lambda *_, step=step: looks.append(step))
         source._blocks(None, step, data, None)  # type: ignore[arg-type]
     assert looks == [math.ceil(n * steps / 20) for n in range(20)]
 
@@ -377,14 +380,14 @@ def test_distillm_looks_twenty_times_evenly(steps: int, monkeypatch: pytest.Monk
 def test_distillm_looks_at_every_step_of_a_shorter_run(monkeypatch: pytest.MonkeyPatch) -> None:
     source, looks = replayed(Replay(), 7), []
     for step in range(7):
-        monkeypatch.setattr(Replayed, "_look", lambda *_, step=step: looks.append(step))
+        monkeypatch.setattr(ReplayedBatches, "_look", lambda *_, step=step: looks.append(step))
         source._blocks(None, step, torch.zeros(1, 5, dtype=torch.long), None)  # type: ignore[arg-type]
     assert looks == list(range(7))
 
 
-def replayed(rules: Replay, steps: int) -> Replayed:
+def replayed(rules: Replay, steps: int) -> ReplayedBatches:
     method = Method(source=Source(by="student", replay=rules))
-    return Replayed(method=method, context=4, seed=0, steps=steps, rules=rules)
+    return ReplayedBatches(method=method, rules=method.source, context=4, seed=0, steps=steps, replay=rules)
 
 
 def test_hand_written_derivatives_are_those_of_what_they_compute() -> None:

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from named_divergences import DIVERGENCES
 from torch import Tensor, nn
 
-from sweeps.distill.divergences import DIVERGENCES, forward_kl, jensen_shannon, reverse_kl
-from sweeps.distill.generated_loss import written_loss
+from sweeps.distill.divergences import forward_kl, jensen_shannon, reverse_kl
+from sweeps.distill.loss import batch_loss
 from sweeps.distill.policy_gradient import advantages, clipped, returns
-from sweeps.distill.sampling import Written, uniform, write
+from sweeps.distill.sampling import GeneratedText, uniform, write
 from sweeps.distill.taid import between
 from sweeps.distill.targets import Online
 from sweeps.spec.method import Method
@@ -47,7 +48,7 @@ class Table(nn.Module):
             places.append(place)
         return self.logits[torch.stack(places, 1)]
 
-    def nothing_read(self) -> list[Tensor]:
+    def empty_cache(self) -> list[Tensor]:
         return []
 
     @property
@@ -85,7 +86,9 @@ def each_loss(
     for number, block in enumerate(blocks.split(1)):
         rows = target.rows(block[:, :-1], torch.empty(0))
         given = [each[number : number + 1] for each in of_tokens]
-        found.append((block.shape[1] - 1) * written_loss(student, block, RULES, how, target, rows, *given))
+        found.append(
+            (block.shape[1] - 1) * batch_loss(student, block, RULES, how, target, rows, None, tuple(given))
+        )
     return found
 
 
@@ -93,13 +96,13 @@ def gradient(loss: Tensor, student: Table) -> Tensor:
     return torch.autograd.grad(loss, student.logits, retain_graph=True)[0]
 
 
-def as_written(student: Table, teacher: Table, blocks: Tensor, alpha: float = 0.0) -> Written:
+def as_written(student: Table, teacher: Table, blocks: Tensor, alpha: float = 0.0) -> GeneratedText:
     """What :func:`write` would say of ``blocks``."""
     with torch.no_grad():
         log_q, log_p = student.log_probabilities(blocks), teacher.log_probabilities(blocks)
         by = torch.stack([_of(log_q, blocks), _of(log_p, blocks)])
         drawn = by[0] if alpha == 0 else torch.logaddexp(by[0] + math.log1p(-alpha), by[1] + math.log(alpha))
-        return Written(blocks, by, drawn, reverse_kl(log_p, log_q))
+        return GeneratedText(blocks, by, drawn, reverse_kl(log_p, log_q))
 
 
 PLAIN = Credit(discount=1.0, normalise=False, clip=1e9)
@@ -356,7 +359,7 @@ def loss_and_gradient(
     target = Online(teacher)
     how = how.model_copy(update={"source": how.source.model_copy(update={"prompt_tokens": prompt})})
     rows = target.rows(blocks[:, :-1], torch.empty(0)) if how.reads_teacher else None
-    loss = written_loss(student, blocks, RULES, how, target, rows, *told)
+    loss = batch_loss(student, blocks, RULES, how, target, rows, None, tuple(told))
     return loss, gradient(loss, student)
 
 
@@ -420,7 +423,7 @@ def found_by(blocks: Tensor, log_p: Tensor, seed: int, objective: str) -> Found:
     of_teacher = _of(log_p, blocks).sum(1)
     likeliest = of_teacher.argmax()
     student = Markov(seed + 100, 1)
-    optimiser = torch.optim.Adam([student.logits], lr=0.1)
+    optimizer = torch.optim.Adam([student.logits], lr=0.1)
     for _ in range(250):
         log_q = student(blocks)
         of = _of(log_q, blocks).sum(1)
@@ -435,9 +438,9 @@ def found_by(blocks: Tensor, log_p: Tensor, seed: int, objective: str) -> Found:
             loss = reverse_kl(of_teacher, of)
         else:
             loss = -of[likeliest]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     of = _of(student(blocks), blocks).sum(1).detach()
     return Found(
         likelihood=-(of.exp() * of_teacher).sum().item(),

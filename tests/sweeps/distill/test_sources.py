@@ -19,8 +19,8 @@ from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches, take_blocks
 from sweeps.data.corpus import planned_tokens
 from sweeps.distill.generated_text import texts
-from sweeps.distill.metrics import READ, SEED, WRITTEN, yardsticks
-from sweeps.distill.on_policy import Lesson, source_of
+from sweeps.distill.metrics import READ, SEED, WRITTEN, cross_likelihood, divergences
+from sweeps.distill.on_policy import source_of
 from sweeps.distill.sampling import uniform, write
 from sweeps.distill.targets import Online
 from sweeps.execute.provenance import record_sweep
@@ -31,6 +31,7 @@ from sweeps.model.log_probs import cross_entropy, log_probabilities
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method, named
 from sweeps.spec.method_options import Credit, Replay, Source
+from sweeps.spec.run_views import RunSetting, TrainingBatch
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
@@ -101,10 +102,10 @@ def test_killed_and_resumed_a_run_ends_in_the_same_bits(
     assert found.source.sequences == whole.source.sequences > 0
 
 
-def lesson(run: Run, step: int, target: Online) -> Lesson:
+def batch_of(run: Run, step: int, target: Online) -> TrainingBatch:
     assert run.source is not None
     run.source.watch(DATA)
-    return run.source.lesson(run.model, step, DATA[step], target)
+    return run.source.batch(run.model, step, DATA[step], target)
 
 
 @pytest.mark.parametrize("name", WRITING)
@@ -114,8 +115,8 @@ def test_a_batch_in_pieces_has_the_loss_and_gradient_of_the_whole(name: str) -> 
     for pieces in (1, 2, 3):
         run = Run(recipe=recipe(Method(use=name)))
         run.pieces = pieces
-        loss = run._backward(lesson(run, 0, target), target)
-        found.append((loss, run.optimiser.gradients.clone()))
+        loss = run._backward(batch_of(run, 0, target), target)
+        found.append((loss, run.optimizer.gradients.clone()))
     for loss, gradient in found[1:]:
         torch.testing.assert_close(loss, found[0][0], rtol=1e-6, atol=1e-7)
         torch.testing.assert_close(gradient, found[0][1], rtol=1e-5, atol=1e-7)
@@ -129,12 +130,12 @@ def test_from_its_own_like_a_student_learns_nothing(name: str) -> None:
     twin = Decoder(SHAPE)
     twin.load_state_dict(run.model.state_dict())
     target = Online(twin.requires_grad_(False))
-    run._backward(lesson(run, 0, target), target)
-    assert run.optimiser.gradients.abs().max() < 1e-6
+    run._backward(batch_of(run, 0, target), target)
+    assert run.optimizer.gradients.abs().max() < 1e-6
     other = Online(model(7))
-    run.optimiser.clear()
-    run._backward(lesson(run, 0, other), other)
-    assert run.optimiser.gradients.abs().max() > 1e-4
+    run.optimizer.clear()
+    run._backward(batch_of(run, 0, other), other)
+    assert run.optimizer.gradients.abs().max() > 1e-4
 
 
 def test_methods_become_each_other_where_they_should() -> None:
@@ -148,13 +149,13 @@ def test_methods_become_each_other_where_they_should() -> None:
     found = []
     for method in methods:
         run = Run(recipe=recipe(method))
-        given = lesson(run, 0, target)
+        given = batch_of(run, 0, target)
         if method.credit:
-            advantage, drawn = given.of_tokens
+            advantage, drawn = given.token_inputs
             assert advantage.abs().max() > 0.1
-            given = replace(given, of_tokens=(advantage * 0, drawn))
+            given = replace(given, token_inputs=(advantage * 0, drawn))
         run._backward(given, target)
-        found.append((given.blocks, run.optimiser.gradients.clone()))
+        found.append((given.blocks, run.optimizer.gradients.clone()))
     for blocks, gradient in found[1:]:
         assert torch.equal(blocks, found[0][0])
         torch.testing.assert_close(gradient, found[0][1], rtol=1e-5, atol=1e-8)
@@ -162,12 +163,11 @@ def test_methods_become_each_other_where_they_should() -> None:
 
 def test_only_what_was_written_counts() -> None:
     """A student of its teacher's text minimises that text's cross-entropy, after the prompts."""
-    run, blocks = Run(recipe=recipe(Method(use="seqkd"))), DATA[0]
     rules = RULES.model_copy(update={"z_loss": 0.0})
-    run.recipe = replace(run.recipe, training=rules)
+    run, blocks = Run(recipe=replace(recipe(Method(use="seqkd")), training=rules)), DATA[0]
     log_q = log_probabilities(run.model(blocks[:, :-1]))
     expected = cross_entropy(log_q, blocks[:, 1:])[:, PROMPT - 1 :].mean()
-    torch.testing.assert_close(run._loss(run.model, Lesson(blocks, None), None, None), expected)
+    torch.testing.assert_close(run._loss(run.model, TrainingBatch(blocks, None), None, None), expected)
 
 
 def test_text_of_the_teacher_and_of_the_student_weigh_the_same() -> None:
@@ -178,7 +178,7 @@ def test_text_of_the_teacher_and_of_the_student_weigh_the_same() -> None:
         Online(model(7)),
     )
     assert run.source is not None
-    given = run.source.lesson(run.model, 0, DATA[0][:3], target)
+    given = run.source.batch(run.model, 0, DATA[0][:3], target)
     assert torch.equal(given.blocks[0], DATA[0][0])
     assert not torch.equal(given.blocks[1:], DATA[0][1:3])
     p, q = (
@@ -192,32 +192,38 @@ def test_text_of_the_teacher_and_of_the_student_weigh_the_same() -> None:
 
 def test_a_share_of_batches_is_the_student_s_and_the_others_are_the_data() -> None:
     run, target = Run(recipe=recipe(Method(source=Source(by="student", fraction=0.3)))), Online(model(7))
-    own = [not torch.equal(lesson(run, step, target).blocks, DATA[step]) for step in range(60)]
+    own = [not torch.equal(batch_of(run, step, target).blocks, DATA[step]) for step in range(60)]
     assert 0.15 < sum(own) / 60 < 0.45
     assert run.source is not None
     assert run.source.sequences == BATCH * sum(own)
     for step in range(5):
-        assert torch.equal(lesson(run, step, target).blocks[:, :PROMPT], DATA[step][:, :PROMPT])
+        assert torch.equal(batch_of(run, step, target).blocks[:, :PROMPT], DATA[step][:, :PROMPT])
 
 
 def test_processes_write_their_shares_of_what_one_would_write() -> None:
     target, data = Online(model(7)), DATA[0]
     run = Run(recipe=recipe(Method(source=Source(by="student"))))
-    whole = lesson(run, 0, target).blocks
+    whole = batch_of(run, 0, target).blocks
     shares = []
     for rank in range(2):
         world = World(rank, 2)
-        source = source_of(run.recipe.method, CONTEXT, 0, STEPS, world)
+        source = source_of(
+            RunSetting(method=run.recipe.method, shape=SHAPE, seed=0, steps=STEPS, world=world)
+        )
         assert source is not None
-        shares.append(source.lesson(run.model, 0, world.share(data), target).blocks)
+        shares.append(source.batch(run.model, 0, world.share(data), target).blocks)
     assert torch.equal(torch.cat(shares), whole)
     for name in ("distillm", "minillm"):
         with pytest.raises(InputError, match=f"method {name}: text is kept .* let it run on one process"):
-            source_of(Method(use=name), CONTEXT, 0, STEPS, World(0, 2))
-    both = source_of(Method(use="f-distill-js"), CONTEXT, 0, STEPS, World(0, 4))
+            source_of(
+                RunSetting(method=Method(use=name), shape=SHAPE, seed=0, steps=STEPS, world=World(0, 2))
+            )
+    both = source_of(
+        RunSetting(method=Method(use="f-distill-js"), shape=SHAPE, seed=0, steps=STEPS, world=World(0, 4))
+    )
     assert both is not None
     with pytest.raises(InputError, match="but each of 4 processes has one block; use fewer, or larger"):
-        both.lesson(run.model, 0, data[:1], target)
+        both.batch(run.model, 0, data[:1], target)
 
 
 def test_replay_asks_the_student_more_as_its_loss_rises() -> None:
@@ -227,12 +233,12 @@ def test_replay_asks_the_student_more_as_its_loss_rises() -> None:
     run = Run(recipe=replace(recipe(Method()), method=method, steps=40))
     target, source = Online(model(7)), run.source
     assert source is not None
-    seen = [lesson(run, step, target).blocks for step in range(10)]
+    seen = [batch_of(run, step, target).blocks for step in range(10)]
     assert all(torch.equal(blocks, DATA[step]) for step, blocks in enumerate(seen))
     assert source.sequences == 0
     for parameter in run.model.parameters():
         parameter.data.mul_(3)  # surer than it can be
-    found = [lesson(run, step, target).blocks for step in range(10, 40)]
+    found = [batch_of(run, step, target).blocks for step in range(10, 40)]
     assert source.state()["/share and baseline"][0] == 0.5
     kept = source.state()["/kept"]
     assert len(kept) == 10
@@ -240,7 +246,7 @@ def test_replay_asks_the_student_more_as_its_loss_rises() -> None:
     assert 8 < len(own) < 22
     assert 0 < source.sequences < BATCH * len(own)
     assert all((row == kept).all(1).any() for row in own[-1])
-    again = source_of(method, CONTEXT, 0, 40, World())
+    again = source_of(RunSetting(method=method, shape=SHAPE, seed=0, steps=40, world=World()))
     assert again is not None
     again.load_state(source.state())
     for name, tensor in source.state().items():
@@ -250,10 +256,10 @@ def test_replay_asks_the_student_more_as_its_loss_rises() -> None:
 def test_what_was_written_serves_several_steps() -> None:
     method = Method(use="minillm", credit=Credit(updates=3))
     run, target = Run(recipe=recipe(method)), Online(model(7))
-    found = [lesson(run, step, target) for step in range(7)]
+    found = [batch_of(run, step, target) for step in range(7)]
     for a, b in itertools.pairwise(range(7)):
         assert torch.equal(found[a].blocks, found[b].blocks) == (b % 3 != 0)
-        assert not torch.equal(found[a].beside, found[b].beside)  # type: ignore[arg-type]
+        assert not torch.equal(found[a].pretraining_blocks, found[b].pretraining_blocks)  # type: ignore[arg-type]
     assert run.source is not None
     assert run.source.sequences == 3 * BATCH
 
@@ -337,10 +343,15 @@ def test_text_of_a_teacher_is_written_once_and_mended(
         run_step(alone, replace(students[0], texts=None))
 
 
-def test_yardsticks_are_what_they_say() -> None:
+def metrics(*given: Any) -> dict[str, float]:
+    """Return the metrics of every distilled student."""
+    return divergences(*given) | cross_likelihood(*given)
+
+
+def test_metrics_are_what_they_say() -> None:
     student, teacher = model(0, 3e3), model(7)
-    found = yardsticks(student, teacher, TOKENS, CONTEXT)
-    assert found == yardsticks(student, teacher, TOKENS, CONTEXT)
+    found = metrics(student, teacher, TOKENS, CONTEXT)
+    assert found == metrics(student, teacher, TOKENS, CONTEXT)
     count = (len(TOKENS) - 1) // CONTEXT
     blocks = take_blocks(TOKENS, [n * count // READ for n in range(READ)], CONTEXT)
     q, p = (reader(blocks[:, :-1]).double().log_softmax(-1) for reader in (student, teacher))
@@ -355,8 +366,8 @@ def test_yardsticks_are_what_they_say() -> None:
     assert found["likelihood_risk"] > found["entropy"]
 
     student.precision = teacher.precision = torch.bfloat16
-    assert yardsticks(student, teacher, TOKENS, CONTEXT) == found
+    assert metrics(student, teacher, TOKENS, CONTEXT) == found
     assert student.precision == teacher.precision == torch.bfloat16
-    same = yardsticks(teacher, teacher, TOKENS, CONTEXT)
+    same = metrics(teacher, teacher, TOKENS, CONTEXT)
     assert same["forward_kl"] == same["reverse_kl"] == 0
     assert same["likelihood_risk"] == same["coverage_risk"]

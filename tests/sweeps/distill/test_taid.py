@@ -16,7 +16,7 @@ from torch import Tensor
 from sweeps.dag.ladder import shape_for
 from sweeps.distill.divergences import forward_kl
 from sweeps.distill.loss import batch_loss
-from sweeps.distill.taid import Pace, between, followed
+from sweeps.distill.taid import TaidSchedule, between, interpolated_cross_entropy
 from sweeps.distill.targets import Online
 from sweeps.model.decoder import Decoder
 from sweeps.model.heldout import heldout_loss
@@ -47,7 +47,7 @@ def test_known_values(t: float, expected: tuple[float, ...], divergence: float) 
     assert log_p.exp().tolist() == pytest.approx(expected, abs=1e-7)
     assert forward_kl(log_p, Q).item() == pytest.approx(divergence, abs=1e-7)
     entropy = -(log_p.exp() * log_p).sum()
-    assert followed(P, Q, t).item() == pytest.approx(divergence + entropy.item(), abs=1e-7)
+    assert interpolated_cross_entropy(P, Q, t).item() == pytest.approx(divergence + entropy.item(), abs=1e-7)
 
 
 def logits(seed: int) -> Tensor:
@@ -58,7 +58,7 @@ def logits(seed: int) -> Tensor:
 def test_the_gradient_leads_to_the_distribution_in_between(t: float) -> None:
     """And to it alone: at t = 0 nowhere, at t = 1 to the teacher, as forward KL does."""
     z, log_p = logits(1).requires_grad_(), log_probabilities(logits(2))
-    (found,) = torch.autograd.grad(followed(log_p, log_probabilities(z), t).sum(), z)
+    (found,) = torch.autograd.grad(interpolated_cross_entropy(log_p, log_probabilities(z), t).sum(), z)
     q = z.detach().softmax(-1)
     p_t = ((1 - t) * z.detach() + t * log_p).softmax(-1)
     torch.testing.assert_close(found, q - p_t, rtol=0, atol=1e-14)
@@ -104,9 +104,9 @@ def test_the_distance_has_its_closed_form_and_grows() -> None:
 
 def path(rules: Taid, steps: int, losses: list[float]) -> list[float]:
     """t as it is used at each step."""
-    pace, used = Pace(rules, steps), []
+    pace, used = TaidSchedule(rules, steps), []
     for step, loss in enumerate(losses):
-        used.append(pace.t.item())
+        used.append(pace.value.item())
         pace.update(step, torch.tensor(loss))
     return used
 
@@ -176,21 +176,21 @@ def test_a_killed_run_goes_on_with_its_pace_and_evaluation_leaves_that_alone(
 ) -> None:
     whole = Run(recipe=RECIPE)
     list(train_together([whole], TOKENS, data_seed=0, target=target))
-    assert whole.pace is not None
-    assert 0.5 < whole.pace.t.item() <= 1
+    assert whole.method.schedule is not None
+    assert 0.5 < whole.method.schedule.value.item() <= 1
     checkpoints = Checkpoints(Store(tmp_path), "run")
     half = Run(recipe=replace(RECIPE, stop=30), checkpoints=checkpoints)
     list(train_together([half], TOKENS, data_seed=0, target=target))
-    assert half.pace is not None
-    before = half.pace.state.clone()
+    assert half.method.schedule is not None
+    before = half.method.schedule.state.clone()
     heldout_loss(half.model, TOKENS, context=32)
-    assert torch.equal(half.pace.state, before)
+    assert torch.equal(half.method.schedule.state, before)
     again = Run(recipe=RECIPE, checkpoints=checkpoints)
-    assert again.pace is not None
+    assert again.method.schedule is not None
     assert again.done == 30
-    assert torch.equal(again.pace.state, before)
+    assert torch.equal(again.method.schedule.state, before)
     list(train_together([again], TOKENS, data_seed=0, target=target))
-    assert torch.equal(again.pace.state, whole.pace.state)
+    assert torch.equal(again.method.schedule.state, whole.method.schedule.state)
     assert torch.equal(weights(again.model), weights(whole.model))
 
 

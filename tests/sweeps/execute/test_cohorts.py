@@ -14,7 +14,6 @@ import torch
 from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.dag.ladder import shape_for
-from sweeps.distill.on_policy import Lesson
 from sweeps.distill.targets import Online
 from sweeps.execute.cohorts import cohorts
 from sweeps.execute.step import run_step, run_steps
@@ -23,6 +22,7 @@ from sweeps.model.device import is_out_of_memory
 from sweeps.model.heldout import heldout_loss
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
+from sweeps.spec.run_views import TrainingBatch
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
@@ -136,7 +136,7 @@ def test_a_batch_in_pieces_has_the_loss_and_gradient_of_the_whole(teacher: Decod
     runs = [Run(recipe=students()[2]) for _ in range(2)]
     runs[1].pieces = pieces
     rows = target.rows(blocks[:, :-1], numbers)
-    whole, parts = (run._backward(Lesson(blocks, rows), target) for run in runs)
+    whole, parts = (run._backward(TrainingBatch(blocks, rows), target) for run in runs)
     assert parts.item() == pytest.approx(whole.item(), rel=1e-6)
     for one, other in zip(runs[0].model.parameters(), runs[1].model.parameters(), strict=True):
         assert one.grad is not None

@@ -136,7 +136,7 @@ def test_a_run_trains_on_right_gradients_whatever_the_compiler_does(
         file.unlink()
     run = run_of(precision=precision)
     run.step(BLOCKS, None, None)
-    assert torch.equal(run.optimiser.weights, right.optimiser.weights)
+    assert torch.equal(run.optimizer.weights, right.optimizer.weights)
     (found,) = run.used_options.provenance()
     assert found["options"] == SAFER
     assert "gradient" in found["rejected"][STANDARD]
@@ -167,7 +167,7 @@ def test_a_student_equal_to_its_teacher_is_not_refused_for_rounding(compiler: Co
     run, teacher = Run(recipe=recipe), Decoder(SHAPE)
     teacher.initialise(0)
     teacher.precision = torch.bfloat16
-    target = Online(teacher.requires_grad_(False), said=True)
+    target = Online(teacher.requires_grad_(False), returns_log_probs=True)
     run.step(BLOCKS, target, target.rows(BLOCKS[:, :-1], torch.arange(4)))
     assert set(run.used_options.names.values()) == {STANDARD}
 
@@ -208,7 +208,7 @@ def test_divergence_names_the_compiler_if_plain_pytorch_does_not_diverge(compile
     compiler.wrong = {}
     run = run_of()
     run.step(BLOCKS, None, None)
-    run.optimiser.weights[0] = torch.nan
+    run.optimizer.weights[0] = torch.nan
     with pytest.raises(Diverged, match="lower learning_rate"):
         run.step(BLOCKS, None, None)
 
@@ -232,7 +232,7 @@ def test_a_loss_over_blocks_of_logits_is_compared_too(
             run.step(BLOCKS, None, None)
         return
     run.step(BLOCKS, None, None)
-    torch.testing.assert_close(run.optimiser.weights, plain.optimiser.weights)
+    torch.testing.assert_close(run.optimizer.weights, plain.optimizer.weights)
     assert list(run.used_options.names.values()) == [SAFER if wrong else STANDARD]
 
 

@@ -33,11 +33,11 @@ def changes(width: int, *, by_fan_in: bool) -> dict[str, float]:
         model = Decoder(shape)
         model.initialise(seed)
         groups = parameter_groups(model, rules)
-        optimiser = Optimizer(groups if by_fan_in else tuple(replace(group, scale=1.0) for group in groups))
+        optimizer = Optimizer(groups if by_fan_in else tuple(replace(group, scale=1.0) for group in groups))
         before = outputs(model, probe)
         for _ in range(STEPS):
             batch_loss(model, blocks, rules).backward()
-            optimiser.step(0.01)
+            optimizer.step(0.01)
         for name, after in outputs(model, probe).items():
             total[name] += (after - before[name]).square().mean().sqrt().item() / 3
     return total

@@ -82,7 +82,7 @@ def test_a_teacher_says_the_same_at_once_and_from_its_features(temperature: floa
     inputs = torch.from_numpy(TOKENS[: 32 * 4].astype(np.int64)).view(4, 32)
     later, at_once = (
         target.log_probabilities(target.rows(inputs, torch.arange(4)), temperature)
-        for target in (Online(teacher), Online(teacher, said=True))
+        for target in (Online(teacher), Online(teacher, returns_log_probs=True))
     )
     torch.testing.assert_close(at_once, later)
 
@@ -139,13 +139,13 @@ def test_traced_for_translation_every_method_has_its_loss_and_gradient(
     method = Method(use=name) if name else Method() if name == "" else None
     runs, steps = [], []
     for compile_it in (False, True):
-        target = Online(FrozenBody(teacher) if compile_it else teacher, said=True)
+        target = Online(FrozenBody(teacher) if compile_it else teacher, returns_log_probs=True)
         rules = Training(**RULES, compile=compile_it)
         runs.append(run := Run(recipe=Recipe(shape=SHAPE, steps=9, training=rules, seed=0, method=method)))
         if run.source:
             run.source.watch(data)
         run.step(data[0], target, target.rows(data[0][:, :-1], torch.arange(4)) if method else None)
-        steps.append((run.loss, run.optimiser.first))
+        steps.append((run.loss, run.optimizer.first))
     assert (runs[0].gradient, runs[1].gradient is None) == (None, False)
     torch.testing.assert_close(steps[1], steps[0], rtol=1e-4, atol=1e-7)
 

@@ -83,7 +83,7 @@ def test_the_optimiser_is_adamw_on_a_clipped_gradient() -> None:
     for model in models:
         model.initialise(0)
     ours, theirs = models
-    optimiser = Optimizer(parameter_groups(ours, RULES))
+    optimizer = Optimizer(parameter_groups(ours, RULES))
     groups = [
         {"params": group.members, "lr": 0.01 * group.scale, "weight_decay": group.decay}
         for group in parameter_groups(theirs, RULES)
@@ -94,8 +94,8 @@ def test_the_optimiser_is_adamw_on_a_clipped_gradient() -> None:
         batch_loss(ours, block, RULES).backward()
         batch_loss(theirs, block, RULES).backward()
         norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.3)
-        assert optimiser.clip(0.3).item() == pytest.approx(norm.item(), rel=1e-5)
-        optimiser.step(0.01)
+        assert optimizer.clip(0.3).item() == pytest.approx(norm.item(), rel=1e-5)
+        optimizer.step(0.01)
         reference.step()
         reference.zero_grad()
     for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):

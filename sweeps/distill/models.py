@@ -1,0 +1,119 @@
+"""Frozen models of a step: its teacher and other teachers, and the bases that targets are moved from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from scaling.costs.flops import ModelShape
+from scaling.errors import InputError
+from sweeps.dag.expand import Step
+from sweeps.distill.targets import Online
+from sweeps.model.chunked_loss import logits_fit
+from sweeps.model.compiled import uncompiled
+from sweeps.model.decoder import PRECISIONS, Decoder
+from sweeps.model.device import device
+from sweeps.model.frozen import FrozenBody
+from sweeps.model.hidden_states import hidden_states
+from sweeps.model.language_model import LanguageModel
+from sweeps.model.model_files import load_model
+from sweeps.store.store import Store
+
+if TYPE_CHECKING:
+    from sweeps.pretrained.load import Foreign
+
+
+class Models:
+    """Models that a step reads, each loaded when it is first asked for."""
+
+    def __init__(self, store: Store, step: Step, loaded: dict[str, Online] | None = None) -> None:
+        self.store, self.step = store, step
+        self.loaded = {} if loaded is None else loaded
+        """Models by their steps, which those who share this dictionary load once."""
+
+    @property
+    def online_teacher(self) -> Online:
+        """The step's teacher as a target that reads every batch."""
+        return self._online(self.step.teacher)
+
+    @property
+    def teacher(self) -> LanguageModel:
+        """The step's teacher."""
+        return self.online_teacher.teacher
+
+    @property
+    def teachers(self) -> tuple[LanguageModel, ...]:
+        """The step's teacher, then the others that its method names."""
+        return tuple(self._online(each).teacher for each in self.step.teachers)
+
+    @property
+    def teacher_shapes(self) -> list[ModelShape]:
+        """Shapes of :attr:`teachers`."""
+        return [each.shape for each in self.step.teachers]
+
+    @property
+    def student_base(self) -> LanguageModel:
+        """The model that the student began as: its prelude's."""
+        return self._online(self.step.init).teacher
+
+    @property
+    def teacher_base(self) -> LanguageModel:
+        """The model that the teacher was tuned from."""
+        return self._online(self.step.teacher and self.step.teacher.init).teacher
+
+    def hidden_states(self, inputs: Tensor, number: int, layers: Sequence[int]) -> tuple[Tensor, ...]:
+        """Return hidden states of teacher ``number`` at ``layers``, ``(batch, time, width)`` each.
+
+        Layers are numbered as in transformers' ``hidden_states``.
+        """
+        with torch.no_grad():
+            return hidden_states(uncompiled(self.teachers[number]), inputs, layers)[1]
+
+    @property
+    def teacher_module(self) -> nn.Module:
+        """The step's teacher as a module, for its weights."""
+        model = uncompiled(self.teacher)
+        assert isinstance(model, nn.Module)
+        return model
+
+    def _online(self, step: Step | None) -> Online:
+        assert step is not None, "the step has no such model"
+        if step.id not in self.loaded:
+            self.loaded[step.id] = online(self.store, step)
+        return self.loaded[step.id]
+
+
+def online(store: Store, teacher: Step) -> Online:
+    """Return the model that ``teacher`` trained, or measured, as a target."""
+    model = load_foreign(teacher) if teacher.foreign else trained(store, teacher).to(device())
+    returns_log_probs = logits_fit(round(teacher.training.batch_tokens), teacher.shape.vocab)
+    if not isinstance(model, Decoder):
+        return Online(model, returns_log_probs)
+    model.precision = PRECISIONS[teacher.precision]
+    return Online(FrozenBody(model) if teacher.training.compile else model, returns_log_probs)
+
+
+def trained(store: Store, step: Step) -> Decoder:
+    """Return the model that ``step`` trained."""
+    found = store.result(step.id) or {}
+    with store.model(step.id) as folder:
+        return load_model(folder, step.shape, found.get("weights_sha256", ""))
+
+
+def load_foreign(step: Step) -> Decoder | Foreign:
+    """Return the model that ``step`` measures, on this machine's device.
+
+    Raises:
+        InputError: if it has changed since the sweep was planned, or cannot teach.
+    """
+    from sweeps.pretrained.load import load
+
+    assert step.foreign is not None
+    place = step.foreign.place
+    if place.fingerprint != step.foreign.fingerprint:
+        raise InputError(f"teacher: {place.model} has changed since this sweep was planned; start it again")
+    where = f"teacher {place.model}"
+    return load(place.folder(), step.shape.vocab, where, step.foreign.precision).to(device())
