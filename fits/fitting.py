@@ -28,6 +28,7 @@ from fits.estimation.estimate import Estimate, Objective
 from fits.estimation.joint import SUPERVISED, Recipe, draw_laws
 from fits.estimation.levenberg_marquardt import Array
 from fits.estimation.model import Rows, law_names
+from fits.estimation.repetition import fit_repetition, repeats_data
 from fits.estimation.replicates import average_replicates
 from fits.estimation.settings import check_options, decide_gamma, fit_jointly_or_separately, fix_gamma
 from fits.table.findings import Finding
@@ -37,6 +38,7 @@ from fits.table.runs import validate
 from scaling.calibration.calibration import Calibration
 from scaling.errors import InputError
 from scaling.laws import DistillationLaw, SupervisedLaw
+from scaling.repeated_data import Repetition
 
 if TYPE_CHECKING:
     from fits.estimation.profile_likelihood import Profile, Quantity
@@ -89,6 +91,8 @@ class Fit:
     given: str
     """Source of the given supervised law; empty if it was fitted."""
     seconds: float
+    repetition: Repetition | None = None
+    """Constants of repeated data, where enough supervised runs repeat theirs."""
     isoflop: IsoflopProfiles | None = None
     """Scaling exponents by IsoFLOP profiles, where they were asked for."""
     architecture: Mapping[str, float] = field(default_factory=dict)
@@ -271,6 +275,10 @@ def fit(
     check_options(rows, recipe, laws=laws, gamma=gamma, joint=joint, given=given)
     findings = design_findings(table, rows, recipe.given, fix_gamma(recipe, gamma).free())
     raise_refusals(findings)
+    repetition = None
+    if recipe.given is None and repeats_data(table):
+        table, repetition = fit_repetition(table, fix_gamma(recipe, gamma))
+        rows = Rows.of(table)
     rows, repeated = average_replicates(rows, recipe)
     recipe, decided = decide_gamma(rows, recipe, gamma)
     recipe, estimates, evidence, more = _fit_and_weigh(table, rows, recipe, joint, executor)
@@ -287,6 +295,7 @@ def fit(
         distillation={name: estimates[name].distilled for name in chosen},
         draws=draw_laws(estimates, recipe, draws, resample, executor),
         evidence=evidence,
+        repetition=repetition,
         isoflop=isoflop_profiles(table, seed) if isoflop else None,
         held_out=extrapolations(table, rows, recipe, estimates) if held_out else (),
         findings=tuple(dict.fromkeys(findings)),

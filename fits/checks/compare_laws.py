@@ -24,6 +24,7 @@ from fits.checks.heldout import hold_out, predictions
 from fits.estimation.estimate import Estimate, Objective
 from fits.estimation.joint import Recipe
 from fits.estimation.model import Rows, law_names
+from fits.estimation.repetition import fit_repetition, repeats_data
 from fits.estimation.replicates import average_replicates
 from fits.estimation.settings import check_options, decide_gamma, fit_jointly_or_separately, fix_gamma
 from fits.table.runs import validate
@@ -232,6 +233,11 @@ def compare_laws(
     laws, notes = _choose_laws(rows, laws)
     everywhere = replace(base, laws=tuple(laws))
     raise_refusals(design_findings(table, rows, given, fix_gamma(everywhere, gamma).free()))
+    if given is None and repeats_data(table):
+        effective, _ = fit_repetition(table, fix_gamma(everywhere, gamma))
+        columns = effective[["effective_params", "effective_tokens"]]
+        table, everything = table.join(columns), everything.join(columns)
+        rows = Rows.of(table)
     rows, repeated = average_replicates(rows, everywhere)
     base, decided = decide_gamma(rows, base, gamma)
     folds = {check: list(masks) for check, masks in cross_validation_folds(table, thresholds).items()}

@@ -54,15 +54,18 @@ class Rows:
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> Rows:
-        """Return the rows of a validated table that are not excluded."""
+        """Return the rows of a validated table that are not excluded.
+
+        Where :mod:`fits.estimation.repetition` valued repeated data, N and D are effective ones.
+        """
         position = np.flatnonzero((table["excluded"] == "").to_numpy())
         kind = table["kind"].to_numpy()[position]
         position = position[np.argsort(kind == "distillation", kind="stable")]
         used, count = table.iloc[position], int(np.sum(kind == "supervised"))
         L = used["loss"].to_numpy(np.float64)
         return cls(
-            N=used["params"].to_numpy(np.float64),
-            D=used["tokens"].to_numpy(np.float64),
+            N=_effective(used, "params"),
+            D=_effective(used, "tokens"),
             L=L,
             L_T=used["teacher_loss"].to_numpy(np.float64)[count:],
             loss_se=used["loss_se"].fillna(0.0).to_numpy(np.float64) if "loss_se" in used else 0.0 * L,
@@ -122,6 +125,11 @@ class Rows:
             ln_L=float(np.mean(np.log(self.L_T))) if len(self.L_T) else 0.0,
             lowest_loss=float(min(self.L.min(), self.L_T.min(initial=np.inf))),
         )
+
+
+def _effective(table: pd.DataFrame, name: str) -> Array:
+    """Return a column of counts, or what they are worth where data repeat."""
+    return table[f"effective_{name}" if f"effective_{name}" in table else name].to_numpy(np.float64)
 
 
 class Model:

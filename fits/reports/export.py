@@ -34,6 +34,7 @@ def to_calibration(fit: Fit) -> Calibration:
         law_weights=fit.evidence.weights if fit.evidence else {},
         draws={law: dict(columns) for law, columns in fit.draws.items()},
         region=region(fit),
+        repetition=fit.repetition,
         residual_sd=residual_sd(fit),
         architecture=table_architecture(fit.table, fit.architecture),
         provenance=Provenance(

@@ -88,7 +88,8 @@ def _evidence_section(fit: Fit) -> list[str]:
 
 
 def _exponents_section(fit: Fit) -> list[str]:
-    parts = [fit.exponents.lines()] if fit.exponents else []
+    parts = [["Repeated data", str(fit.repetition)]] if fit.repetition else []
+    parts += [fit.exponents.lines()] if fit.exponents else []
     parts += [fit.isoflop.lines(fit.exponents)] if fit.isoflop and fit.exponents else []
     return [_section(head, lines) for head, *lines in parts]
 

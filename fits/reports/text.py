@@ -50,6 +50,7 @@ def report_data(fit: Fit) -> dict[str, Any]:
             for h in fit.held_out
         ],
         "evidence": fit.evidence.to_dict() if fit.evidence else None,
+        "repetition": fit.repetition.to_dict() if fit.repetition else None,
         "exponents": fit.exponents.to_dict() if fit.exponents else None,
         "isoflop": fit.isoflop.to_dict() if fit.isoflop else None,
         "disagreement": disagreement(fit),
@@ -121,6 +122,7 @@ def text_report(fit: Fit) -> str:
 def derived_lines(fit: Fit) -> list[list[str]]:
     """Return the text on the weights of the laws, on scaling exponents and on IsoFLOP profiles."""
     parts = [fit.evidence.lines()] if fit.evidence else []
+    parts += [[str(fit.repetition)]] if fit.repetition else []
     parts += [fit.exponents.lines()] if fit.exponents else []
     parts += [fit.isoflop.lines(fit.exponents)] if fit.isoflop and fit.exponents else []
     return parts

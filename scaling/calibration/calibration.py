@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from scaling.calibration.parsing import Draws, mapping, parse, read, read_draws, read_numbers
 from scaling.calibration.region import Region, read_region
+from scaling.calibration.repetition import read_repetition
 from scaling.costs.accounting import COUNTED, UNRECORDED
 from scaling.costs.flops import Architecture
 from scaling.errors import InputError
@@ -29,6 +30,7 @@ from scaling.laws import (
     SupervisedLaw,
     coefficients,
 )
+from scaling.repeated_data import REPETITION_CONSTANT, Repetition
 
 if TYPE_CHECKING:
     import pandas
@@ -113,6 +115,8 @@ class Calibration:
     law_weights: Mapping[str, float] = field(default_factory=dict)
     """Evidence for each kind of law, summing to 1: stacking weights from held-out runs, zero where they
     refute a law. Without any, all kinds count the same."""
+    repetition: Repetition | None = None
+    """Constants of repeated data, where the runs determined them."""
     residual_sd: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation of observed minus predicted loss, nats/token, by law (``supervised`` or a kind)."""
     architecture: Architecture = field(default_factory=Architecture)
@@ -185,6 +189,11 @@ class Calibration:
         return dict.fromkeys(equal, 1 / len(equal)) if equal else {}
 
     @property
+    def repetition_constant(self) -> float:
+        """R_D* of repeated tokens: fitted, or that of Muennighoff et al. 2023."""
+        return REPETITION_CONSTANT if self.repetition is None else self.repetition.tokens
+
+    @property
     def draw_count(self) -> int:
         """Number of draws; 0 where the source gives none."""
         return len(self.draws[SUPERVISED]["E"]) if self.draws else 0
@@ -252,6 +261,7 @@ class Calibration:
             "default": self.default,
             "law_weights": dict(self.law_weights),
             "residual_sd": dict(self.residual_sd),
+            "repetition": self.repetition.to_dict() if self.repetition else None,
             "region": self.region.to_dict(),
             "law_regions": {kind: region.to_dict() for kind, region in self.law_regions.items()},
             "architecture": {k: v for k, v in asdict(self.architecture).items() if k != "origins"},
@@ -308,6 +318,7 @@ class Calibration:
                 kind: read_region(region, f"{where}: law_regions.{kind}") for kind, region in regions.items()
             },
             law_weights=read_numbers(content.get("law_weights", {}), f"{where}: law_weights", least=0.0),
+            repetition=read_repetition(content.get("repetition"), f"{where}: repetition"),
             residual_sd=read_numbers(content.get("residual_sd", {}), f"{where}: residual_sd", least=0.0),
             architecture=_read_architecture(content, where),
             provenance=_read_provenance(content.get("provenance"), f"{where}: provenance"),

@@ -30,6 +30,8 @@ class TeacherBox(NamedTuple):
     tokens: tuple[float | Array, float | Array]
     unique_tokens: float = np.inf
     """Distinct tokens there are for a teacher; more are repetitions."""
+    repetition: float = REPETITION_CONSTANT
+    """R_D* of :mod:`scaling.repeated_data`."""
 
 
 class Teacher(NamedTuple):
@@ -117,7 +119,7 @@ class _Balance(NamedTuple):
 
         Also price/(price - logits) and d ln F/d ln N.
         """
-        s, unique = self.supervised, self.box.unique_tokens
+        s, unique, constant = self.supervised, self.box.unique_tokens, self.box.repetition
         F, slope_F = self.architecture.forward_flops_and_slope(ln_N)
         tokens_and_logits = self.price / F
         trained = np.maximum(tokens_and_logits - self.logit_tokens, 1e-12 * tokens_and_logits)
@@ -126,11 +128,9 @@ class _Balance(NamedTuple):
         response: Array | float = 1.0
         saturation: Array | float = 0.0
         if np.isfinite(unique):
-            response = elasticity(D, unique)
-            saturation = np.where(
-                np.greater(D, unique), D / (unique * REPETITION_CONSTANT) + response - 1, 0.0
-            )
-            D = repeated_tokens_value(D, unique)
+            response = elasticity(D, unique, constant)
+            saturation = np.where(np.greater(D, unique), D / (unique * constant) + response - 1, 0.0)
+            D = repeated_tokens_value(D, unique, constant)
         data = np.log(s.beta * s.B * np.maximum(response, 1e-300)) - s.beta * np.log(D)
         capacity = np.log(s.alpha * s.A) - s.alpha * ln_N
         value = data + np.log(slope_F * leverage) - capacity
@@ -155,5 +155,5 @@ def _teacher(
     slack = -1e-9 * (left + logit_tokens)
     feasible = np.where(charged, tokens >= fewest * (1 - 1e-6), left >= slack)
     tokens = np.where(feasible, tokens, fewest)
-    loss = supervised.loss(params, repeated_tokens_value(tokens, box.unique_tokens))
+    loss = supervised.loss(params, repeated_tokens_value(tokens, box.unique_tokens, box.repetition))
     return Teacher(params, tokens, np.where(feasible, loss, np.inf))

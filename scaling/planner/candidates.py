@@ -167,14 +167,14 @@ class CatalogueTeachers:
     def losses(self) -> Array:
         """Return the teachers' losses, (P, 1), nats/token: measured where known, predicted otherwise."""
         setting = self.serving.setting
-        unique = setting.bounds.teacher_unique_tokens
+        unique, constant = setting.bounds.teacher_unique_tokens, setting.bounds.repetition
         return np.array(
             [
                 [
                     teacher.loss
                     if teacher.loss is not None
                     else setting.supervised.loss(
-                        teacher.params, repeated_tokens_value(teacher.tokens or 1.0, unique)
+                        teacher.params, repeated_tokens_value(teacher.tokens or 1.0, unique, constant)
                     )
                 ]
                 for teacher in self.teachers
@@ -209,7 +209,8 @@ class CatalogueTeachers:
         L_T = np.broadcast_to(self.losses(), shape).reshape(-1, 1)
 
         def loss(ln_tokens: Array) -> Array:
-            seen = repeated_tokens_value(np.exp(ln_tokens), bounds.student_unique_tokens)
+            tokens = np.exp(ln_tokens)
+            seen = repeated_tokens_value(tokens, bounds.student_unique_tokens, bounds.repetition)
             assert setting.law is not None
             return setting.law.loss(N, seen, L_T, setting.supervised)
 

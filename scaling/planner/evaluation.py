@@ -212,7 +212,7 @@ class PlanBuilder:
         if math.isfinite(min(question.student_unique_tokens, question.teacher_unique_tokens)):
             texts.append(
                 "Repeated tokens are worth what the data-constrained law of Muennighoff et al. 2023 gives "
-                f"(R* = {REPETITION_CONSTANT:.1f}), which was fitted to supervised training on C4."
+                f"({_repetition_text(self.calibration)})."
             )
         return tuple(texts)
 
@@ -227,3 +227,12 @@ def _weights_text(calibration: Calibration) -> list[str]:
     silent = [law for law in ordered if weights[law] == 0]
     said = f"Laws count by how well they predict runs left out of the fit: {shown}"
     return [f"{said}; {', '.join(silent)} without a say where another holds." if silent else f"{said}."]
+
+
+def _repetition_text(calibration: Calibration) -> str:
+    """Return the constant of repeated tokens and where it comes from."""
+    fitted = calibration.repetition
+    if fitted is None:
+        return f"R* = {REPETITION_CONSTANT:.1f}, fitted to supervised training on C4"
+    low, high = fitted.tokens_interval
+    return f"R* = {fitted.tokens:.1f} [{low:.1f}, {high:.1f}], fitted to {fitted.runs} runs that repeat"

@@ -19,7 +19,7 @@ from scaling.costs.scenarios import cost, rates, teacher_is_free
 from scaling.grid_search import minimize_on_grid
 from scaling.laws import DistillationLaw, SupervisedLaw
 from scaling.planner.best_teacher import TeacherBox, best_teacher
-from scaling.repeated_data import repeated_tokens_value
+from scaling.repeated_data import REPETITION_CONSTANT, repeated_tokens_value
 
 Array = NDArray[np.float64]
 T = TypeVar("T")
@@ -41,6 +41,8 @@ class Bounds:
     student_unique_tokens: float = np.inf
     """Distinct tokens for the student; more are repetitions, valued by :mod:`scaling.repeated_data`."""
     teacher_unique_tokens: float = np.inf
+    repetition: float = REPETITION_CONSTANT
+    """R_D* of :mod:`scaling.repeated_data`."""
 
 
 def stacked(bounds: Sequence[Bounds]) -> Bounds:
@@ -190,7 +192,8 @@ def distil(setting: Setting, problems: Problems, split: Array, floor: Array) -> 
     fewest, most = bounds.student_tokens
     tokens = np.minimum(student_budget / architecture.training_flops(problems.student_params), most)
     short, long = bounds.teacher_tokens
-    box = TeacherBox(bounds.teacher_params, (short, long * tokens_left), bounds.teacher_unique_tokens)
+    trained_tokens = short, long * tokens_left
+    box = TeacherBox(bounds.teacher_params, trained_tokens, bounds.teacher_unique_tokens, bounds.repetition)
     teacher = best_teacher(
         price,
         _with_a_price(problems),
@@ -203,7 +206,7 @@ def distil(setting: Setting, problems: Problems, split: Array, floor: Array) -> 
     L_T = np.maximum(teacher.loss, best_known)
     feasible = np.isfinite(L_T) & np.less_equal(L_T, worst * (1 + 1e-12)) & (tokens >= fewest * (1 - 1e-9))
     L_T = np.where(feasible, L_T, 2.0 * setting.supervised.E)
-    seen = repeated_tokens_value(tokens, bounds.student_unique_tokens)
+    seen = repeated_tokens_value(tokens, bounds.student_unique_tokens, bounds.repetition)
     assert setting.law is not None
     loss = setting.law.loss(problems.student_params, seen, L_T, setting.supervised)
     loss = np.where(feasible, loss, np.inf)
@@ -220,8 +223,9 @@ def distil(setting: Setting, problems: Problems, split: Array, floor: Array) -> 
 def direct(setting: Setting, student_params: ArrayLike, budget: ArrayLike) -> tuple[Array, Array]:
     """Return tokens and loss of the student trained directly, without a teacher, on the whole budget."""
     step_flops = setting.architecture.training_flops(student_params)
-    tokens = np.minimum(np.asarray(budget) / step_flops, setting.bounds.student_tokens[1])
-    seen = repeated_tokens_value(tokens, setting.bounds.student_unique_tokens)
+    bounds = setting.bounds
+    tokens = np.minimum(np.asarray(budget) / step_flops, bounds.student_tokens[1])
+    seen = repeated_tokens_value(tokens, bounds.student_unique_tokens, bounds.repetition)
     return tokens, setting.supervised.loss(student_params, seen)
 
 

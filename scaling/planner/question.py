@@ -239,6 +239,7 @@ class Question:
             **asked,
             student_unique_tokens=self.student_unique_tokens,
             teacher_unique_tokens=self.teacher_unique_tokens,
+            repetition=calibration.repetition_constant,
         )
 
     def keeps_to_runs(self, scenario: Scenario) -> bool:

@@ -21,7 +21,7 @@ from scaling.planner.best_teacher import TeacherBox, best_teacher
 from scaling.planner.evaluation import Candidate
 from scaling.planner.optimizer import Setting
 from scaling.planner.question import Question
-from scaling.repeated_data import REPETITION_CONSTANT, elasticity, repeated_tokens_value
+from scaling.repeated_data import elasticity, repeated_tokens_value
 from scaling.units import format_number
 
 Array = NDArray[np.float64]
@@ -103,7 +103,8 @@ def _best(setting: Setting, scenario: Scenario, sizes: Array, weights: Array, bu
         return best.reshape(ln_N.shape)
 
     def costing(ln_price: Array) -> _Shared:
-        box = TeacherBox(params, tokens, setting.bounds.teacher_unique_tokens)
+        bounds = setting.bounds
+        box = TeacherBox(params, tokens, bounds.teacher_unique_tokens, bounds.repetition)
         price = np.exp(ln_price)
         found = best_teacher(price, PRETRAINING, 0.0, box, setting.supervised, setting.architecture)
         return at(np.log(found.params), np.log(found.tokens))
@@ -131,7 +132,7 @@ def _shared(
     """Return the students that this teacher lets be trained; their loss is inf where it costs too much."""
     params, tokens = np.broadcast_arrays(params, tokens)
     bounds, F = setting.bounds, setting.architecture.forward_flops
-    taught = repeated_tokens_value(tokens, bounds.teacher_unique_tokens)
+    taught = repeated_tokens_value(tokens, bounds.teacher_unique_tokens, bounds.repetition)
     L_T = np.maximum(setting.supervised.loss(params, taught), bounds.teacher_loss[0])
     F_T = F(params)[..., None]
     left = budget - cost(scenario, 0.0, 0.0, F_T[..., 0], tokens).teacher
@@ -140,7 +141,7 @@ def _shared(
     feasible = (left >= rate.sum(axis=-1)) & np.less_equal(L_T, bounds.teacher_loss[1])
     left = np.where(feasible, left, rate.sum(axis=-1))
     student_tokens = _spread(setting, sizes, weights, rate, left, L_T)
-    seen = repeated_tokens_value(student_tokens, bounds.student_unique_tokens)
+    seen = repeated_tokens_value(student_tokens, bounds.student_unique_tokens, bounds.repetition)
     assert setting.law is not None
     losses = setting.law.loss(sizes, seen, L_T[..., None], setting.supervised)
     weighted = np.where(feasible, losses @ weights, np.inf)
@@ -151,18 +152,18 @@ def _spread(
     setting: Setting, sizes: Array, weights: Array, rate: Array, budget: Array, L_T: Array | None
 ) -> Array:
     """Return each student's tokens, (..., S), that spend ``budget``, (...), at ``rate``, FLOPs a token."""
-    unique = setting.bounds.student_unique_tokens
+    unique, constant = setting.bounds.student_unique_tokens, setting.bounds.repetition
     share = np.broadcast_to(weights, rate.shape)
     for _ in range(SHARING_STEPS):
         tokens = share * budget[..., None] / rate
-        seen = repeated_tokens_value(tokens, unique)
+        seen = repeated_tokens_value(tokens, unique, constant)
         if L_T is None:
             slope = setting.supervised.derivatives(sizes, seen).inputs["D"]
         else:
             assert setting.law is not None
             slope = setting.law.derivatives(sizes, seen, L_T[..., None], setting.supervised).inputs["D_S"]
-        returns = np.maximum(-slope * elasticity(tokens, unique) * weights, 1e-12)
-        damping = 1 / (1 + tokens / (unique * REPETITION_CONSTANT))  # over epochs returns fall fast
+        returns = np.maximum(-slope * elasticity(tokens, unique, constant) * weights, 1e-12)
+        damping = 1 / (1 + tokens / (unique * constant))  # over epochs returns fall fast
         share = share ** (1 - damping) * (returns / returns.sum(axis=-1, keepdims=True)) ** damping
         share = share / share.sum(axis=-1, keepdims=True)
     return share * budget[..., None] / rate

@@ -125,7 +125,7 @@ class Judge:
             asked: The law that was asked for; intervals and probabilities then rest on no other.
         """
         laws, supervised = self.calibration.distillation, self.calibration.supervised
-        seen = repeated_tokens_value(decisions.student_tokens, self.student_unique_tokens)
+        seen = repeated_tokens_value(decisions.student_tokens, self.student_unique_tokens, self._repetition)
         same_data = supervised.loss(decisions.student_params, seen)
         where = [region_values(*values) for values in zip(*decisions[:5], same_data, strict=True)]
         outcomes = {law: self.outcome(decisions, law) for law in laws}
@@ -143,6 +143,10 @@ class Judge:
             ),
         )
 
+    @property
+    def _repetition(self) -> float:
+        return self.calibration.repetition_constant
+
     def outcome(self, decisions: Decisions, kind: str) -> Outcome:
         """Return the losses of the decisions under the law of this kind and the supervised law."""
         known = self.calibration.residual_sd
@@ -157,14 +161,14 @@ class Judge:
         """Return the point loss of training directly, nats/token."""
         return float(
             self.calibration.supervised.loss(
-                params, repeated_tokens_value(tokens, self.student_unique_tokens)
+                params, repeated_tokens_value(tokens, self.student_unique_tokens, self._repetition)
             )
         )
 
     def direct(self, params: float, tokens: float) -> Estimate:
         """Return the loss of training directly under the supervised law."""
         calibration = self.calibration
-        seen = repeated_tokens_value(tokens, self.student_unique_tokens)
+        seen = repeated_tokens_value(tokens, self.student_unique_tokens, self._repetition)
         draws = None
         if calibration.draw_count:
             draws = calibration.sampled_supervised().loss(params, seen)[:, 0]
@@ -191,12 +195,12 @@ class Judge:
         calibration = self.calibration
         supervised = calibration.sampled_supervised() if sampled else calibration.supervised
         law = calibration.sampled_law(kind) if sampled else calibration.law(kind)
-        taught = repeated_tokens_value(of.teacher_tokens, self.teacher_unique_tokens)
+        taught = repeated_tokens_value(of.teacher_tokens, self.teacher_unique_tokens, self._repetition)
         with np.errstate(invalid="ignore"):
             trained = supervised.loss(of.teacher_params, taught)
         L_T = np.where(of.teacher_is_trained, trained, of.teacher_loss)
-        seen = repeated_tokens_value(of.student_tokens, self.student_unique_tokens)
-        alone = repeated_tokens_value(of.direct_tokens, self.student_unique_tokens)
+        seen = repeated_tokens_value(of.student_tokens, self.student_unique_tokens, self._repetition)
+        alone = repeated_tokens_value(of.direct_tokens, self.student_unique_tokens, self._repetition)
         return law.loss(of.student_params, seen, L_T, supervised), supervised.loss(of.direct_params, alone)
 
 
