@@ -18,7 +18,7 @@ import torch
 
 from sweeps import results
 from sweeps.distill.logit_format import kept
-from sweeps.execute.executors import Inline
+from sweeps.execute.executors import InlineExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
 from sweeps.resolve import dag_of
@@ -56,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="distlaw-") as folder:
         store = Store(folder)
         record_sweep(store, sweep, dag)
-        run(dag, store, Inline(store), lambda step: step.flops, lambda _: None)
+        run(dag, store, InlineExecutor(store), lambda step: step.flops, lambda _: None)
         report(results(folder))
     for method in sweep.methods[1 : len(ways)]:
         print(f"{method.name}: {kept(method, 512).dtype.itemsize} bytes a token")

@@ -20,7 +20,7 @@ import torch
 from scaling.units import parse_quantity
 from sweeps import results
 from sweeps.dag.expand import Dag
-from sweeps.execute.executors import Inline
+from sweeps.execute.executors import InlineExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
 from sweeps.resolve import dag_of
@@ -70,7 +70,7 @@ def losses(runs: dict[str, Any], schedule: str) -> pd.Series:
     with tempfile.TemporaryDirectory(prefix="distlaw-") as folder:
         store = Store(folder)
         record_sweep(store, sweep, dag)
-        run(dag, store, Inline(store), lambda step: step.flops, lambda _: None)
+        run(dag, store, InlineExecutor(store), lambda step: step.flops, lambda _: None)
         return results(folder).set_index(["params", "tokens", "seed"])["loss"]
 
 

@@ -62,9 +62,9 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("DISTLAW_DEBUG"):
             raise
-        from sweeps.store.faults import explain
+        from sweeps.store.faults import explain_store_error
 
-        if found := explain(error):
+        if found := explain_store_error(error):
             _fail(*found)
         _fail(f"{type(error).__name__}: {error}\n(DISTLAW_DEBUG=1 shows the traceback)", 1)
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scaling.errors import InputError
-from sweeps.store.leases import place
+from sweeps.store.leases import attempt_path
 from sweeps.watch.status_text import clock
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Progress:
 
     def _progress(self, running: Running) -> str:
         with suppress(InputError, KeyError, TypeError, ValueError):  # damaged: only the picture suffers
-            if found := self.store.read(*place(running.step.id, running.number, "beat")):
+            if found := self.store.read(*attempt_path(running.step.id, running.number, "beat")):
                 loss = f"  loss {found['loss']:.3f}" if "loss" in found else ""
                 return f"{found['steps_done']}/{found['steps']}{loss}"
         return "starting"

@@ -1,4 +1,4 @@
-"""What is spent in a store and what its drivers may still spend, all of them together.
+"""Budget of a store: cost of all attempts, reservations, and caps, over all drivers.
 
 Spent is what the attempts in the store tell, of all its sweeps, so that no restart and no other driver is
 forgotten. A job is reserved before it is submitted, and what may be spent unseen is counted ahead; a job
@@ -19,41 +19,41 @@ from sweeps.execute.fork_server import GRACE_SECONDS
 from sweeps.execute.jobs import Job
 from sweeps.execute.reservations import Reservation, Reservations
 from sweeps.spec.resources import Caps, Devices
-from sweeps.store.history import History
-from sweeps.store.leases import Attempt, attempts, gone
+from sweeps.store.history import AttemptHistory
+from sweeps.store.leases import Attempt, attempts, has_exited
 from sweeps.store.store import Store
 
 STOPPING_SECONDS = 2.0
-"""In which a process that is asked to stop has done so, unless its optimizer steps take longer."""
+"""Seconds in which a process stops when asked to, unless its optimizer steps take longer."""
 
-TAKEN = "another driver is about to begin it"
+ALREADY_RESERVED = "another driver is about to begin it"
 
 
 @dataclass
-class Ledger:
-    """What is spent and reserved, against the caps."""
+class BudgetLedger:
+    """Cost spent and reserved, compared with the caps."""
 
     store: Store
     caps: Caps
     devices: Devices
     seconds: Callable[[Step], float]
-    """Estimated, of a step."""
+    """Estimated seconds of a step."""
     steps: Mapping[str, Step]
-    """Of this driver's DAG, by id."""
+    """Steps of this driver's DAG by id."""
     session: Session
-    """This driver; it knows the others."""
+    """This driver, with its view of the others."""
     settled: Bill = field(default_factory=Bill)
-    """Of steps that are done."""
+    """Cost of finished steps."""
     under_way: dict[str, list[tuple[Attempt, Bill]]] = field(default_factory=dict)
-    """Of other steps."""
+    """Attempts and costs of other steps."""
 
     def __post_init__(self) -> None:
-        self.history, self.reservations = History(self.store), Reservations(self.store)
+        self.history, self.reservations = AttemptHistory(self.store), Reservations(self.store)
         caps = self.caps
         self.capped = (caps.flops, caps.gpu_hours, caps.dollars) != (None, None, None)
 
     def look(self) -> None:
-        """Read what all attempts in the store have cost so far."""
+        """Read the cost of all attempts in the store so far."""
         if not self.capped:
             return
         for step, history in self.history.read().items():
@@ -64,12 +64,12 @@ class Ledger:
                 self.under_way[step] = list(zip(history, self._bills(step, history), strict=True))
 
     def observe(self, step: str, history: Sequence[Attempt]) -> None:
-        """Account for what the attempts at one step have cost, before the next look."""
+        """Update the cost of the attempts at one step, before the next look."""
         if self.capped and step not in self.history.over:
             self.under_way[step] = list(zip(history, self._bills(step, history), strict=True))
 
     def reserve(self, job: Job) -> str | None:
-        """Reserve what ``job`` will take; or which cap it would break, and nothing is reserved."""
+        """Reserve the estimated cost of ``job``; or return the cap it would exceed, and reserve nothing."""
         if not self.capped:
             return None
         asked = [
@@ -79,7 +79,7 @@ class Ledger:
         while True:
             self.reservations.read()
             if any(self.taken(each.step, each.number) for each in asked):
-                return TAKEN
+                return ALREADY_RESERVED
             if why := self._beyond(sum((each.bill for each in asked), self._committed())):
                 return f"{why} with {job.steps[0].label}"
             if self.reservations.add(asked):
@@ -87,32 +87,32 @@ class Ledger:
                 return None
 
     def bound(self, job: Job) -> float | None:
-        """Seconds after which ``job`` ends if its driver is gone or silent; None where no cap counts time."""
+        """Return the seconds after which ``job`` ends without its driver; None if no cap counts time."""
         caps = self.caps
         if (caps.gpu_hours, caps.dollars, caps.hours) == (None, None, None):
             return None
         return sum(self.seconds(step) for step in job.steps)
 
     def taken(self, step: str, number: int) -> bool:
-        """Whether another driver has reserved an attempt, which is not claimed yet."""
+        """Return True if another driver has reserved an attempt that is not claimed yet."""
         return any(
             each.step == step and each.number == number and each.driver != self.session.name
             for each in self._unclaimed()
         )
 
     def broken(self, ahead: float) -> str | None:
-        """Which cap will be broken within ``ahead`` seconds by what is spent and what runs, if any."""
+        """Return the cap that running attempts will exceed within ``ahead`` seconds, if any."""
         coming = Bill()
         for history in self.under_way.values():
             last = history[-1][0] if history else None
-            if last and not last.ending and not gone(last.told):
+            if last and not last.ending and not has_exited(last.told):
                 seconds = (ahead + stopping_seconds(last)) / last.told.get("members", 1)
                 coming += Bill.of(0.0, seconds, reported_resources(last), self.devices)
         return self._beyond(self.spent + coming) or self._beyond_hours(ahead)
 
     @property
     def spent(self) -> Bill:
-        """By all attempts so far."""
+        """Cost of all attempts so far."""
         return sum((bill for history in self.under_way.values() for _, bill in history), self.settled)
 
     def _beyond_hours(self, ahead: float) -> str | None:
@@ -122,7 +122,7 @@ class Ledger:
         spent, working = self.session.all_seconds()
         if spent + working * (ahead + STOPPING_SECONDS) <= cap * HOUR:
             return None
-        return f"caps.hours: {spent / HOUR:.3g} of {cap:.3g} hours of drivers' wall time are over"
+        return f"caps.hours: {spent / HOUR:.3g} of {cap:.3g} hours of drivers' wall time are used"
 
     def _estimate(self, step: Step, job: Job) -> Bill:
         return Bill.of(step.flops_to_spend, self.seconds(step), job.resources, self.devices)
@@ -131,22 +131,22 @@ class Ledger:
         return attempt_bills(self._flops(step), history, self.devices)
 
     def _flops(self, step: str) -> float:
-        """Of a whole step, also of one of another sweep."""
+        """Return the FLOPs of a step, also of another sweep."""
         if step in self.steps:
             return self.steps[step].flops_to_spend
         return flops_recorded(self.store, step)
 
     def _committed(self) -> Bill:
-        """What is spent, and what attempts that are under way or about to begin have reserved."""
+        """Return the cost spent, and that reserved by running and planned attempts."""
         total = sum((each.bill for each in self._unclaimed()), self.settled)
         for step, history in self.under_way.items():
             for attempt, bill in history:
-                running = attempt is history[-1][0] and not attempt.ending and not gone(attempt.told)
+                running = attempt is history[-1][0] and not attempt.ending and not has_exited(attempt.told)
                 total += bill.at_least(self._reserved(step, attempt)) if running else bill
         return total
 
     def _reserved(self, step: str, attempt: Attempt) -> Bill:
-        """What an attempt under way has reserved; by our own estimate if it was started without."""
+        """Return the cost reserved by a running attempt, or its estimate if it has no reservation."""
         if made := self.reservations.of_job.get((attempt.job or "", step)):
             return made.bill
         if step not in self.steps:
@@ -155,9 +155,9 @@ class Ledger:
         return Bill.of(whole.flops_to_spend, self.seconds(whole), reported_resources(attempt), self.devices)
 
     def _unclaimed(self) -> list[Reservation]:
-        """Reservations of drivers at work for attempts that nobody has claimed yet.
+        """Return the reservations of active drivers for attempts that are not claimed yet.
 
-        An attempt of a driver that is gone may have begun and ended since the last look; it is read first.
+        An attempt of a driver that has exited may have begun and ended since the last look; it is read first.
         """
         newest = self.reservations.newest
         for key, each in list(newest.items()):
@@ -178,7 +178,7 @@ class Ledger:
 
 
 def stopping_seconds(attempt: Attempt) -> float:
-    """Seconds in which an attempt stops when asked: at its next step, with a checkpoint; then it is ended."""
+    """Return the seconds in which an attempt stops when asked: after its next step, with a checkpoint."""
     pace = attempt.told.get("seconds", 0.0) / max(1, attempt.done)
     return min(GRACE_SECONDS, max(STOPPING_SECONDS, 2 * pace))
 
@@ -186,7 +186,7 @@ def stopping_seconds(attempt: Attempt) -> float:
 def spent_by(
     store: Store, histories: Mapping[str, Sequence[Attempt]], devices: Devices, flops: Mapping[str, float]
 ) -> Bill:
-    """What attempts by step have cost together; ``flops`` are those of known steps."""
+    """Return the total cost of attempts by step; ``flops`` are those of known steps."""
     return sum(
         (
             bill
@@ -198,10 +198,10 @@ def spent_by(
 
 
 def flops_recorded(store: Store, step: str) -> float:
-    """FLOPs of a step by its own record in the store, or by its result if another version made it.
+    """Return the FLOPs of a step from its record in the store, or from its result if of another version.
 
     Raises:
-        InputError: if the record is damaged: what was spent on it would be forgotten.
+        InputError: if the record is damaged, as its cost would be lost.
     """
     record = store.read(step, "step.json")
     if record is None or record.get("schema", 0) != SCHEMA:

@@ -1,6 +1,6 @@
-"""Which steps train side by side: those that would otherwise each pay for the same teacher's pass.
+"""Cohorts: steps that are trained together in one process, to share forward passes of their teacher.
 
-A cohort is a way to run steps, and no part of what they are: each member has its own checkpoints and result.
+A cohort does not change the results of its members, each of which has separate checkpoints and results.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Callable, Sequence
 from sweeps.dag.expand import Step
 from sweeps.spec.method_parts import parts_of
 
-MOST = 8
-"""Members of a cohort: with eight, the teacher's pass is an eighth of what it was."""
-MOST_PARAMS = 5e8
-"""Parameters of all members together: their weights, gradients and moments share one process's memory."""
+MAX_MEMBERS = 8
+"""Largest number of members, with which the teacher's cost per student is an eighth."""
+MAX_PARAMS = 5e8
+"""Largest number of parameters of all members, whose training states share the memory of a process."""
 
 Cohort = tuple[Step, ...]
 
 
-def cohorts(ready: Sequence[Step], slots: int, cost: Callable[[Step], float]) -> list[Cohort]:
-    """``ready`` steps grouped into cohorts, in the order of their first members.
+def group_into_cohorts(ready: Sequence[Step], slots: int, cost: Callable[[Step], float]) -> list[Cohort]:
+    """Group ``ready`` steps into cohorts, in the order of their first members.
 
-    Steps may be grouped if they follow one teacher over the same batches from the same step on. A group is
-    split no further than its size demands, or than it takes to give each of the ``slots`` something to do.
+    Steps may be grouped if they are distilled from one teacher on the same batches, from the same step on. A
+    group is split only if its size requires it, or to occupy all ``slots``.
     """
     groups: dict[tuple[object, ...], list[Step]] = {}
     for step in ready:
@@ -41,9 +41,9 @@ def cohorts(ready: Sequence[Step], slots: int, cost: Callable[[Step], float]) ->
 
 
 def _shared(step: Step) -> tuple[object, ...]:
-    """What steps must have in common to share a teacher's pass.
+    """Return the key that steps must have in common to share a teacher's forward pass.
 
-    Alone are those that need none, and students that write: a teacher reads the text of each by itself.
+    It is unique for steps without a teacher, and for students that generate text, each read separately.
     """
     method = step.method
     if (
@@ -64,13 +64,13 @@ def _shared(step: Step) -> tuple[object, ...]:
 
 
 def _fewest(group: list[Step]) -> int:
-    """The least number of cohorts that ``group`` must be split into."""
+    """Return the least number of cohorts of ``group``."""
     params = sum(step.shape.total_params for step in group)
-    return min(len(group), max(math.ceil(len(group) / MOST), math.ceil(params / MOST_PARAMS)))
+    return min(len(group), max(math.ceil(len(group) / MAX_MEMBERS), math.ceil(params / MAX_PARAMS)))
 
 
 def _split(group: list[Step], parts: int, cost: Callable[[Step], float]) -> list[Cohort]:
-    """``group`` in ``parts`` of about equal cost: the dearest first, each to the cheapest part so far."""
+    """Split ``group`` into ``parts`` of about equal cost: greedily, the most expensive step first."""
     members: list[list[Step]] = [[] for _ in range(parts)]
     for step in sorted(group, key=cost, reverse=True):
         min(members, key=lambda part: sum(map(cost, part))).append(step)

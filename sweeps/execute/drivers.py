@@ -1,8 +1,8 @@
-"""The processes that drive a sweep: each leaves a record of where, since when and for how long.
+"""Drivers, the processes that run a scheduler: each keeps a record of its host and time.
 
 ::
 
-    store/drivers/<id>.json     rewritten while it lives; sweeps.store.driver_watch reads it
+    store/drivers/<id>.json     rewritten while it runs; sweeps.store.driver_watch reads it
 """
 
 from __future__ import annotations
@@ -18,68 +18,68 @@ from typing import Any
 
 from sweeps.execute.state import State
 from sweeps.store.driver_watch import DRIVERS
-from sweeps.store.leases import _started, gone, now, this_process
+from sweeps.store.leases import has_exited, process_start_ticks, this_process, timestamp
 from sweeps.store.store import Store
 
 FIRST_BEAT = 0.5
-"""Seconds to the first beat; doubled each time, up to the usual time between two."""
+"""Seconds to the first heartbeat; doubled each time, up to the usual interval."""
 BEATS_LOCAL, BEATS_REMOTE = 2.0, 10.0
-"""Seconds between two beats, on a disk and on an object store, where each costs money."""
+"""Seconds between two heartbeats, on a disk and on an object store, where each costs money."""
 SILENT_SECONDS = 60.0
-"""After which a driver that could not say goodbye is taken for gone."""
+"""Seconds without a heartbeat after which a driver counts as exited."""
 
 
 class Drivers:
-    """All drivers that ever worked on a store, followed: those that are gone are read once."""
+    """Records of all drivers of a store, read incrementally: those of exited ones once."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.over: dict[str, float] = {}
-        """Seconds that each took that has ended, or is known to be gone."""
+        """Seconds of each driver that has exited."""
         self.seen: dict[str, tuple[dict[str, Any], float]] = {}
-        """The last record of each other, and when it was first seen, by our clock."""
+        """Last record of each other driver, and when it was first seen, by this clock."""
 
     def look(self) -> None:
-        """Read the records of those that may have changed."""
+        """Read the records that may have changed."""
         for name in self.store.names(DRIVERS):
             if name in self.over or not name.endswith(".json"):
                 continue
             asked, record = time.monotonic(), self.store.read(DRIVERS, name)
             if not record:
                 continue
-            if record["ended"] or gone(record):
+            if record["ended"] or has_exited(record):
                 self.over[name] = _seconds(record)
                 self.seen.pop(name, None)
             elif name not in self.seen or self.seen[name][0] != record:
                 self.seen[name] = record, asked
 
     def works(self, name: str) -> bool:
-        """Whether a driver may be at work: it is not known to be gone, and has not been silent for long."""
+        """Return True if a driver may be active: not known to have exited, and not silent for long."""
         if name not in self.over and name not in self.seen:
             self.look()
         return name in self.seen and time.monotonic() - self.seen[name][1] < SILENT_SECONDS
 
     def seconds(self, but: str = "") -> float:
-        """Seconds that drivers were at work, at most, added up; one of them may be left out."""
+        """Return the sum of the drivers' seconds, an upper bound, without driver ``but``."""
         others = (_seconds(record) for name, (record, _) in self.seen.items() if name != but)
         return float(sum(self.over.values()) + sum(others))
 
 
 def _seconds(record: dict[str, Any]) -> float:
-    """How long a driver worked, at most: up to the words that it did not say, if it could not say goodbye."""
+    """Return the seconds of a driver: up to its next heartbeat, if it did not record its end."""
     return float(record["seconds"] + (0.0 if record["ended"] else record.get("due", BEATS_REMOTE)))
 
 
 class Session:
-    """The record of this process as a driver of the sweep, and what it knows of the others."""
+    """Record of this process as a driver of the sweep, with its view of the others."""
 
     def __init__(self, store: Store, slots: int, begun: float | None = None) -> None:
-        """Time counts from ``begun`` on, by ``time.monotonic()``; by default from now on."""
+        """Start a session; its time counts from ``begun``, by ``time.monotonic()``, by default from now."""
         self.store, self.slots = store, slots
         self.drivers = Drivers(store)
         self.name = f"{uuid.uuid4().hex[:12]}.json"
         self.since = begun or time.monotonic()
-        self.record: dict[str, Any] = {**this_process(), "started": now(), "slots": slots}
+        self.record: dict[str, Any] = {**this_process(), "started": timestamp(), "slots": slots}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="driver", daemon=True)
 
@@ -93,23 +93,23 @@ class Session:
     ) -> None:
         self._over.set()
         self._thread.join()
-        self._write(ended=now())
+        self._write(ended=timestamp())
 
     @property
     def seconds(self) -> float:
-        """How long it has been at work."""
+        """Seconds of this session so far."""
         return time.monotonic() - self.since
 
     def tell(self, state: State) -> None:
-        """Have the next beat say how long it may take."""
+        """Record the estimated time left with the next heartbeat."""
         self.record["seconds_left"] = state.seconds_left(self.slots)
 
     def works(self, driver: str) -> bool:
-        """Whether a driver may be at work, this one or another."""
+        """Return True if a driver, this one or another, may be active."""
         return driver == self.name or self.drivers.works(driver)
 
     def all_seconds(self) -> tuple[float, int]:
-        """Seconds that all drivers were at work so far, added up, and how many are now."""
+        """Return the sum of all drivers' seconds so far, and the number of active ones."""
         self.drivers.look()
         others = [name for name in self.drivers.seen if name != self.name and self.drivers.works(name)]
         return self.drivers.seconds(but=self.name) + self.seconds, 1 + len(others)
@@ -121,38 +121,43 @@ class Session:
             self._write(ended=None, due=wait)
 
     def _write(self, ended: str | None, due: float = 0.0) -> None:
-        with suppress(Exception):  # a store that is away or full; the others see that it is silent
+        with suppress(Exception):  # the store is unavailable or full; others see that this driver is silent
             record = {**self.record, "seconds": self.seconds, "ended": ended, "due": due}
             self.store.write(record, DRIVERS, self.name, durable=False)
 
 
 def process_began() -> float:
-    """Return when this process began, by ``time.monotonic()``; now, where the system does not say."""
+    """Return the start of this process, by ``time.monotonic()``; now, if the system does not tell."""
     age = 0.0
-    if sys.platform == "linux" and (ticks := _started(os.getpid())):
+    if sys.platform == "linux" and (ticks := process_start_ticks(os.getpid())):
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     return time.monotonic() - max(0.0, age)
 
 
-def drivers(store: Store) -> list[dict[str, Any]]:
-    """The records of all drivers that ever worked here."""
+def driver_records(store: Store) -> list[dict[str, Any]]:
+    """Return the records of all drivers of a store."""
     found = (store.read(DRIVERS, name) for name in store.names(DRIVERS) if name.endswith(".json"))
     return [record for record in found if record]
 
 
-def alive(store: Store) -> list[dict[str, Any]]:
-    """Those at work now: as their process says on this machine, as the age of their record does elsewhere."""
+def active_drivers(store: Store) -> list[dict[str, Any]]:
+    """Return the records of active drivers, by their process on this machine or the age of their record."""
     names = [name for name in store.names(DRIVERS) if name.endswith(".json")]
     found = []
     for name in names:
         record = store.read(DRIVERS, name)
-        if record and not record["ended"] and not gone(record) and store.age(DRIVERS, name) < SILENT_SECONDS:
+        if (
+            record
+            and not record["ended"]
+            and not has_exited(record)
+            and store.age(DRIVERS, name) < SILENT_SECONDS
+        ):
             found.append(record)
     return found
 
 
 def wall_seconds(store: Store) -> float:
-    """Seconds that drivers were at work, one after the other or side by side, added up."""
+    """Return the sum of the seconds of all drivers of a store."""
     found = Drivers(store)
     found.look()
     return found.seconds()

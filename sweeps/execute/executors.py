@@ -1,4 +1,4 @@
-"""Where jobs run: in this process, in fresh ones beside it, on Ray. Executors launch; the store remembers."""
+"""Executors of jobs: in this process, in new processes, or on Ray. All state is in the store."""
 
 from __future__ import annotations
 
@@ -9,65 +9,65 @@ from pathlib import Path
 from typing import Protocol
 
 from scaling.errors import InputError
-from sweeps.execute.fork_server import GRACE_SECONDS, Forker
-from sweeps.execute.jobs import Job, Outcome, run_job
+from sweeps.execute.fork_server import GRACE_SECONDS, ForkServer
+from sweeps.execute.jobs import AttemptOutcome, Job, run_job
 from sweeps.spec.resources import Resources
 from sweeps.store.store import Store
 
 
 class Executor(Protocol):
-    """Runs jobs whose teachers are in the store."""
+    """Executor of jobs whose dependencies are in the store."""
 
     slots: int
-    """Jobs of the usual size that run side by side."""
+    """Number of default-size jobs that run at once."""
     usual: Resources
-    """What a job runs on where the spec does not say."""
+    """Default resources of a job."""
 
     def misfit(self, resources: Resources) -> str | None:
-        """Why ``resources`` can never be had here; None if they can."""
+        """Describe why ``resources`` are never available here; None if they can be."""
 
     def room(self, resources: Resources) -> bool:
-        """Whether a job may be submitted that runs on ``resources``."""
+        """Return True if a job with ``resources`` may be submitted now."""
 
     def submit(self, job: Job) -> None:
         """Start ``job`` as soon as there is room."""
 
-    def wait(self, seconds: float) -> list[Outcome]:
-        """How steps ended since the last call: returns when one has, after ``seconds`` at the latest."""
+    def wait(self, seconds: float) -> list[AttemptOutcome]:
+        """Return attempts that ended since the last call; wait for one for up to ``seconds``."""
 
     def drop(self, job: Job) -> None:
-        """Forget a job that others will do, and end it if it can be reached."""
+        """Drop a job that others take over, and end it if possible."""
 
     def close(self) -> None:
-        """Stop everything that still runs."""
+        """Stop all running jobs."""
 
 
 def executor_for(name: str | None, store: Store, *, cores: int, address: str | None) -> Executor:
-    """The executor of a name; if none is given, Ray where an address or a GPU asks for it, else processes.
+    """Return the executor of a name; by default Ray with an address or a GPU, else processes.
 
     Raises:
-        InputError: for an unknown name, or an address that leads nowhere.
+        InputError: for an unknown name, or an address without a cluster.
     """
     if name is None:
         name = "ray" if address or _gpus() else "process"
     if name == "inline":
-        return Inline(store)
+        return InlineExecutor(store)
     if name == "process":
-        return Processes(store, cores)
+        return ProcessExecutor(store, cores)
     if name == "ray":
-        from sweeps.execute.ray_executor import Ray
+        from sweeps.execute.ray_executor import RayExecutor
 
-        return Ray(store, address=address or "local", cores=None if address else cores)
+        return RayExecutor(store, address=address or "local", cores=None if address else cores)
     raise InputError(f"--executor: process, ray or inline, not {name!r}")
 
 
 def _gpus() -> bool:
-    """Whether this machine has a GPU, without importing torch."""
+    """Return True if this machine has a GPU, without importing torch."""
     return Path("/proc/driver/nvidia/gpus").is_dir() or Path("/dev/kfd").exists()
 
 
-class Inline:
-    """Runs each job in this process when waited for."""
+class InlineExecutor:
+    """Executor that runs each job in this process, in :meth:`wait`."""
 
     slots, usual = 1, Resources()
 
@@ -76,7 +76,7 @@ class Inline:
         self.queue: list[Job] = []
 
     def misfit(self, resources: Resources) -> str | None:
-        return "one process cannot be several" if resources.gang else None
+        return "the inline executor has only one process" if resources.gang else None
 
     def room(self, resources: Resources) -> bool:  # noqa: ARG002
         return not self.queue
@@ -84,7 +84,7 @@ class Inline:
     def submit(self, job: Job) -> None:
         self.queue.append(job)
 
-    def wait(self, seconds: float) -> list[Outcome]:
+    def wait(self, seconds: float) -> list[AttemptOutcome]:
         if not self.queue:
             time.sleep(seconds)
             return []
@@ -98,22 +98,22 @@ class Inline:
         self.queue.clear()
 
 
-class Processes:
-    """Runs each job in a fresh process of its own on this machine."""
+class ProcessExecutor:
+    """Executor that runs each job in a new process on this machine."""
 
     usual = Resources()
 
     def __init__(self, store: Store, cores: int) -> None:
         self.store, self.slots = store, cores
-        self.idle = [Forker() for _ in range(cores)]
-        """Ready, or getting there while the sweep is looked at."""
-        self.busy: list[Forker] = []
+        self.idle = [ForkServer() for _ in range(cores)]
+        """Fork servers that are ready, or starting."""
+        self.busy: list[ForkServer] = []
 
     def misfit(self, resources: Resources) -> str | None:
         if resources.gpus or resources.nodes > 1:
-            return "processes of this machine share its GPUs unasked; use --executor ray"
+            return "the process executor does not assign GPUs; use --executor ray"
         if resources.cpus > self.slots:
-            return f"there are {self.slots} cores here"
+            return f"this machine has {self.slots} cores for the sweep"
         return None
 
     def room(self, resources: Resources) -> bool:
@@ -121,12 +121,12 @@ class Processes:
         return taken + resources.cpus <= self.slots
 
     def submit(self, job: Job) -> None:
-        forker = self.idle.pop() if self.idle else Forker()
+        forker = self.idle.pop() if self.idle else ForkServer()
         self.busy.append(forker)
         forker.start(self.store, job)
 
-    def wait(self, seconds: float) -> list[Outcome]:
-        found: list[Outcome] = []
+    def wait(self, seconds: float) -> list[AttemptOutcome]:
+        found: list[AttemptOutcome] = []
         for forker in select.select(self.busy, [], [], seconds)[0]:
             found += forker.outcomes()
             if forker.job is None:
@@ -140,7 +140,7 @@ class Processes:
             forker.close()
 
     def close(self) -> None:
-        """Ask all to stop, so that they write a checkpoint; after a while, end them."""
+        """Ask all jobs to stop with a checkpoint; kill those that do not after a while."""
         self.wait(0.0)
         for forker in self.busy:
             forker.stop(signal.SIGTERM)
@@ -151,7 +151,7 @@ class Processes:
             forker.close()
         self.busy, self.idle = [], []
 
-    def _keep(self, forker: Forker) -> None:
+    def _keep(self, forker: ForkServer) -> None:
         if forker.alive:
             self.idle.append(forker)
         else:

@@ -1,7 +1,7 @@
-"""A process that has imported torch once and forks a fresh one for every job: 20 ms instead of 2 s.
+"""Fork server: a process that has imported torch and forks a new one for every job, in 20 ms instead of 2 s.
 
-So every attempt has a process of its own: its memory, on a GPU too, is given back for certain, its exit says
-what happened to it, what it prints goes to its own log, and it dies with whoever started it.
+So every attempt has a separate process: its memory, on a GPU too, is always released, its exit status tells
+how it ended, its output goes to a separate log, and it exits with its parent.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from sweeps.execute.jobs import Job, Outcome, failure, run_job
-from sweeps.store.leases import end_name, latest, log_place, place
-from sweeps.store.outcomes import Ending, ending_of_process, oom_kills, told_by
+from sweeps.execute.jobs import AttemptOutcome, Job, failed_attempt, run_job
+from sweeps.store.leases import attempt_path, end_name, latest_number, log_path
+from sweeps.store.outcomes import Ending, ending_of_process, last_error_line, oom_kills
 from sweeps.store.store import Store
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""One process a core with one thread each is a quarter faster than one process with all threads."""
+"""Environment of one thread per process, a quarter faster than one process with all threads."""
 GRACE_SECONDS = 10.0
-"""For a process that was asked to stop to write a checkpoint."""
+"""Seconds in which a process that was asked to stop may write a checkpoint."""
 LOOK_SECONDS = 10.0
-"""Between two looks, while a job is silent, at whether it still has a reason to run."""
+"""Seconds between two checks that a silent job still has to run."""
 SHIPPING_SECONDS = 30.0
-"""Between two copies of a log to an object store."""
+"""Seconds between two copies of a log to an object store."""
 
 
-class Forker:
-    """The starting side: one process, and one job at a time."""
+class ForkServer:
+    """Client of a fork server, which runs one job at a time."""
 
     def __init__(self) -> None:
         self.printed = _scratch()
-        """What it prints; its jobs have logs of their own."""
+        """Output of the server; jobs have separate logs."""
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sweeps.execute.fork_server"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self.printed,
-                start_new_session=True,  # Ctrl-C is for who started us
+                start_new_session=True,  # Ctrl-C is handled by the parent
                 env={**os.environ, **ONE_THREAD},
             )
         except OSError:
@@ -59,19 +59,19 @@ class Forker:
             raise
         self.job: Job | None = None
         self.waiting: dict[str, int] = {}
-        self.ended: list[Outcome] = []
-        """Said by the job's process, which has not ended yet."""
+        self.ended: list[AttemptOutcome] = []
+        """Attempts that ended in the job's process, which has not exited yet."""
         self.pids: list[int] = []
         self.started = False
         self._unread = b""
 
     def fileno(self) -> int:
-        """Readable when there is something for :meth:`outcomes` to read."""
+        """Return a file descriptor that is readable when :meth:`outcomes` has something to read."""
         assert self.process.stdout is not None
         return self.process.stdout.fileno()
 
     def start(self, store: Store, job: Job, ranks: Sequence[dict[str, str]] = ({},)) -> None:
-        """Run ``job`` in one fresh process for each of ``ranks``, which are added to its environment."""
+        """Start ``job`` in a new process for each of ``ranks``, which are added to its environment."""
         leads = any(rank.get("RANK", "0") == "0" for rank in ranks)
         self.job, self.waiting, self.pids = job, job.attempts if leads else {}, []
         self.store, self.leads = store, leads
@@ -81,13 +81,13 @@ class Forker:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
 
-    def outcomes(self) -> list[Outcome]:
-        """Read what was said; how the steps ended whose process is gone. Blocks if nothing was said."""
+    def outcomes(self) -> list[AttemptOutcome]:
+        """Read messages, and return the attempts whose process has exited; blocks if there are none."""
         data = os.read(self.fileno(), 2**16)
         if not data:
             return self._died()
         *lines, self._unread = (self._unread + data).split(b"\n")
-        found: list[Outcome] = []
+        found: list[AttemptOutcome] = []
         for message in map(json.loads, lines):
             self.started = True
             if "pids" in message:
@@ -95,7 +95,7 @@ class Forker:
             elif "ended" in message:
                 step, number, ending, reason = message["ended"]
                 self.waiting.pop(step, None)
-                self.ended.append(Outcome(step, number, Ending(ending), reason))
+                self.ended.append(AttemptOutcome(step, number, Ending(ending), reason))
             elif "exit" in message:
                 if self.job and self.leads:
                     _tell_life(self.store, self.job, message["lived"])
@@ -103,10 +103,10 @@ class Forker:
                 self.job, self.pids = None, []
         return found
 
-    def run(self, store: Store, job: Job, ranks: Sequence[dict[str, str]] = ({},)) -> list[Outcome]:
-        """Start ``job``, and wait until all its steps have ended. Interrupted, this cannot be used again."""
+    def run(self, store: Store, job: Job, ranks: Sequence[dict[str, str]] = ({},)) -> list[AttemptOutcome]:
+        """Run ``job`` until all its steps have ended; if interrupted, the client cannot be used again."""
         self.start(store, job, ranks)
-        found: list[Outcome] = []
+        found: list[AttemptOutcome] = []
         try:
             while self.job:
                 if select.select([self], [], [], LOOK_SECONDS)[0]:
@@ -127,11 +127,11 @@ class Forker:
         return found
 
     def _is_over(self, store: Store, job: Job) -> bool:
-        """Whether others have taken all steps over, or the leader elsewhere has ended."""
+        """Return True if others have taken over all steps, or the leader on another node has ended."""
         with suppress(OSError):
             for step, number in job.attempts.items():
                 names = store.names(step, "attempts")
-                if latest(names) <= number and (self.waiting or end_name(number) not in names):
+                if latest_number(names) <= number and (self.waiting or end_name(number) not in names):
                     return False
             return True
         return False
@@ -143,7 +143,7 @@ class Forker:
                 os.killpg(pid, number)
 
     def close(self) -> None:
-        """End everything, at once."""
+        """Kill all processes."""
         self.stop(signal.SIGKILL)
         self.process.kill()
         self.process.wait()
@@ -156,10 +156,10 @@ class Forker:
 
     @property
     def alive(self) -> bool:
-        """Whether it can take another job."""
+        """True if the server can run another job."""
         return self.process.poll() is None
 
-    def _died(self) -> list[Outcome]:
+    def _died(self) -> list[AttemptOutcome]:
         code = self.process.wait()
         ending, reason = ending_of_process(code)
         if not self.started and ending is not Ending.LOST:
@@ -167,39 +167,39 @@ class Forker:
             reason = f"a worker could not be started on {socket.gethostname()}, it exited with {code}"
         if self.printed and ending is not Ending.LOST:
             self.printed.seek(0)
-            words = told_by(self.printed.read())
+            words = last_error_line(self.printed.read())
             reason += f": {words}" if words else ""
         rest = self._rest(ending, reason)
         self.job, self.pids = None, []
         return rest
 
-    def _rest(self, ending: Ending, reason: str) -> list[Outcome]:
-        rest = [Outcome(step, number, ending, reason) for step, number in self.waiting.items()]
+    def _rest(self, ending: Ending, reason: str) -> list[AttemptOutcome]:
+        rest = [AttemptOutcome(step, number, ending, reason) for step, number in self.waiting.items()]
         found, self.waiting, self.ended = self.ended + rest, {}, []
         return found
 
 
 def _tell_life(store: Store, job: Job, seconds: float) -> None:
-    """Add to the ends of a job's attempts how long its process lived, which is over."""
+    """Add the lifetime of a job's process to the ends of its attempts."""
     for step, number in job.attempts.items():
-        with suppress(Exception):  # at most a little too much is counted then
-            end = store.read(*place(step, number, "end"))
+        with suppress(Exception):  # slightly more time is counted then
+            end = store.read(*attempt_path(step, number, "end"))
             if end and end.get("job") == job.name:
-                store.write(end | {"lived": seconds}, *place(step, number, "end"), durable=False)
+                store.write(end | {"lived": seconds}, *attempt_path(step, number, "end"), durable=False)
 
 
 def _scratch() -> IO[bytes] | None:
-    """A file for what a process prints; None, and it prints where we do, if there is no room for one."""
+    """Return a file for the output of a process; None, to inherit this one's, if it cannot be created."""
     with suppress(OSError):
         return tempfile.TemporaryFile()
     return None
 
 
 def main() -> None:
-    """The forking side: a request a line on stdin, what happens a line each on stdout."""
+    """Serve requests: one JSON line each on stdin, events as JSON lines on stdout."""
     _die_with_parent()
     wire = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # whatever prints must not reach the wire
+    os.dup2(2, 1)  # output must not mix with messages
     import sweeps.model.heldout
     import sweeps.model.model_files
     import sweeps.train.loop  # noqa: F401
@@ -220,7 +220,7 @@ def main() -> None:
 
 
 def _wait(pids: list[int]) -> int:
-    """Wait for the leader to end, or for the first to fail, and end the others with it; the exit code."""
+    """Wait for the leader to exit, or for a process to fail, kill the others, and return the exit code."""
     left, code = set(pids), 0
     while pids[0] in left and not code:
         pid, status = os.wait()
@@ -234,7 +234,7 @@ def _wait(pids: list[int]) -> int:
 
 
 def _child(request: dict[str, Any], rank: dict[str, str], wire: IO[bytes], parent: int) -> None:
-    """Run a job in this fresh process, and end with it."""
+    """Run a job in this forked process, and exit."""
     code, begun = 1, time.monotonic()
     try:
         os.setsid()
@@ -255,22 +255,22 @@ def _child(request: dict[str, Any], rank: dict[str, str], wire: IO[bytes], paren
         os._exit(code)
 
 
-def _outcomes(request: dict[str, Any], *, leads: bool, begun: float) -> Iterator[Outcome]:
-    """Run a job; where not even its log can be opened, nothing is tried."""
+def _outcomes(request: dict[str, Any], *, leads: bool, begun: float) -> Iterator[AttemptOutcome]:
+    """Run a job; if its log cannot be opened, fail all its attempts."""
     store, job = Store(request["store"]), Job.from_json(request["job"])
     with ExitStack() as stack:
         try:
             log = stack.enter_context(_logging(store, job, leads))
         except Exception as error:
-            yield from (failure(store, step, number, error) for step, number in job.attempts.items())
+            yield from (failed_attempt(store, step, number, error) for step, number in job.attempts.items())
             return
         yield from run_job(store, job, log=log, begun=begun)
 
 
 @contextmanager
 def _logging(store: Store, job: Job, leads: bool) -> Iterator[str]:
-    """Have everything that this process prints in the log of the job's first attempt; where that lies."""
-    place = log_place(job.steps[0].id, job.numbers[0])
+    """Redirect output of this process to the log of the job's first attempt; yield the path of the log."""
+    place = log_path(job.steps[0].id, job.numbers[0])
     with nullcontext(store.path) if store.local else tempfile.TemporaryDirectory() as folder:
         path = Path(folder, *place)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -286,12 +286,12 @@ def _logging(store: Store, job: Job, leads: bool) -> Iterator[str]:
 
 @contextmanager
 def _shipping(store: Store, place: Sequence[str], path: Path) -> Iterator[None]:
-    """Copy a file into the store now and then, and at the end."""
+    """Copy a file to the store periodically, and at the end."""
     over = threading.Event()
 
     def ship() -> None:
         while not over.wait(SHIPPING_SECONDS):
-            with suppress(Exception):  # only for the eye
+            with suppress(Exception):  # logs are informative only
                 store.write_bytes(path.read_bytes(), *place)
 
     thread = threading.Thread(target=ship, name="log", daemon=True)
@@ -306,12 +306,12 @@ def _shipping(store: Store, place: Sequence[str], path: Path) -> Iterator[None]:
 
 
 def _say(wire: IO[bytes], **message: Any) -> None:
-    """One line, short enough to be written in one piece beside those of other processes."""
+    """Write a message as one line, short enough to be atomic among several processes."""
     wire.write(json.dumps(message).encode() + b"\n")
 
 
 def _die_with_parent(parent: int | None = None) -> None:
-    """Have the kernel kill this process when the one that started it dies, where it can."""
+    """Have the kernel kill this process when its parent exits, on Linux."""
     parent = os.getppid() if parent is None else parent
     if sys.platform == "linux":
         pr_set_pdeathsig = 1

@@ -1,4 +1,4 @@
-"""A job: steps that one process, or gang of processes, works on together, and how each of them ends."""
+"""Jobs: steps that one process, or gang of processes, runs together, and the outcomes of their attempts."""
 
 from __future__ import annotations
 
@@ -16,57 +16,57 @@ from sweeps.execute.step import run_steps
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Resources
 from sweeps.spec.spec import Sweep
-from sweeps.store.faults import explain
-from sweeps.store.leases import Watch
-from sweeps.store.outcomes import Ending, ending_of, is_transient, reason_of
+from sweeps.store.faults import explain_store_error
+from sweeps.store.leases import LeaseWatch
+from sweeps.store.outcomes import Ending, ending_of, error_line, is_transient
 from sweeps.store.store import Store
 
 LOG = logging.getLogger("distlaw")
-LONGEST_REASON = 2000
+MAX_REASON_CHARACTERS = 2000
 TRY_LATER = 75
-"""Exit code by which batch systems know that a job may be started again (EX_TEMPFAIL)."""
+"""Exit code that tells batch systems to start a job again (EX_TEMPFAIL)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How one attempt at a step ended."""
+class AttemptOutcome:
+    """Outcome of one attempt at a step."""
 
     step: str
-    """Its id."""
+    """Id of the step."""
     number: int
-    """Of the attempt."""
+    """Number of the attempt."""
     ending: Ending
     reason: str = ""
-    """One line; empty if its result is in the store."""
+    """Reason in one line; empty if its result is in the store."""
     gone: bool = True
-    """Whether its process is known to have ended."""
+    """True if its process is known to have exited."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Steps of one cohort, the attempts that they become, and what they run on."""
+    """Steps of one cohort, the numbers of their attempts, and their resources."""
 
     steps: tuple[Step, ...]
     numbers: tuple[int, ...]
     resources: Resources
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Told with each claim, so that whoever started the job knows its own attempts from those of others."""
+    """Recorded with each claim, so that a driver recognizes the attempts of its jobs."""
     driver: str = ""
-    """The driver that started it; empty if none did."""
+    """Driver that started it; empty if none did."""
     bound: float | None = None
-    """Seconds after which it ends if its driver is gone or silent; None if it may finish all the same."""
+    """Seconds after which it stops if its driver has exited or is silent; None if it may finish."""
 
     @property
     def attempts(self) -> dict[str, int]:
-        """The number of each attempt by the step's id."""
+        """Numbers of the attempts by step."""
         return {step.id: number for step, number in zip(self.steps, self.numbers, strict=True)}
 
-    def all_ended(self, ending: Ending, reason: str, *, gone: bool = True) -> list[Outcome]:
-        """One outcome for every step."""
-        return [Outcome(step, number, ending, reason, gone) for step, number in self.attempts.items()]
+    def all_ended(self, ending: Ending, reason: str, *, gone: bool = True) -> list[AttemptOutcome]:
+        """Return the same outcome for every step."""
+        return [AttemptOutcome(step, number, ending, reason, gone) for step, number in self.attempts.items()]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything needed to run the job elsewhere."""
+        """Return the job as JSON, to run it in another process."""
         return {
             "steps": [step.as_json() for step in self.steps],
             "numbers": self.numbers,
@@ -78,7 +78,7 @@ class Job:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Job:
-        """The inverse of :meth:`as_json`."""
+        """Build a job from :meth:`as_json`."""
         return cls(
             steps=tuple(Step.from_json(step) for step in data["steps"]),
             numbers=tuple(data["numbers"]),
@@ -89,8 +89,8 @@ class Job:
         )
 
 
-def run_job(store: Store, job: Job, **about: Any) -> Iterator[Outcome]:
-    """Run a job in this process; what goes wrong is told and logged, never raised."""
+def run_job(store: Store, job: Job, **about: Any) -> Iterator[AttemptOutcome]:
+    """Run a job in this process; errors are yielded as outcomes and logged, never raised."""
     import torch
 
     torch.set_num_threads(job.resources.cpus)
@@ -105,22 +105,24 @@ def run_job(store: Store, job: Job, **about: Any) -> Iterator[Outcome]:
         for step, result in run_steps(store, job.steps, numbers=job.attempts, **about):
             number = waiting.pop(step.id)
             if isinstance(result, Exception):
-                yield failure(store, step.id, number, result)
+                yield failed_attempt(store, step.id, number, result)
             else:
-                yield Outcome(step.id, number, Ending.DONE)
+                yield AttemptOutcome(step.id, number, Ending.DONE)
     except Exception as error:
         for step_id, number in waiting.items():
-            yield failure(store, step_id, number, error)
+            yield failed_attempt(store, step_id, number, error)
 
 
-def failure(store: Store, step: str, number: int, error: BaseException) -> Outcome:
-    """The outcome that an exception is; it is logged."""
+def failed_attempt(store: Store, step: str, number: int, error: BaseException) -> AttemptOutcome:
+    """Log an exception, and return the outcome of its attempt."""
     LOG.info("%s failed", step, exc_info=error)
-    return Outcome(step, number, ending_of(error, store.path), reason_of(error)[:LONGEST_REASON])
+    return AttemptOutcome(
+        step, number, ending_of(error, store.path), error_line(error)[:MAX_REASON_CHARACTERS]
+    )
 
 
-def record_failure(store: Store, step: Step, outcome: Outcome, reason: str) -> None:
-    """Say in the store that a step is given up, and why."""
+def record_failure(store: Store, step: Step, outcome: AttemptOutcome, reason: str) -> None:
+    """Record in the store that a step is given up, and why."""
     record = {"reason": reason, "ending": outcome.ending, "attempt": outcome.number, "step": step.as_json()}
     with suppress(Exception):  # the store itself may be what failed
         store.write(record, step.id, "failure.json")
@@ -141,7 +143,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"error: {hint}\n")
         return 2
     except Exception as error:
-        if (found := explain(error)) is None:
+        if (found := explain_store_error(error)) is None:
             raise
         sys.stderr.write(f"error: {found[0]}\n")
         return TRY_LATER if is_transient(error) else found[1]
@@ -164,7 +166,7 @@ def _recorded(store: Store, prefix: str) -> Step:
 
 
 def _run_alone(store: Store, step: Step) -> int:
-    number = Watch(store).wait(step.id)
+    number = LeaseWatch(store).wait(step.id)
     if number is None:
         LOG.info("%s: another process works on it", step.id)
         return TRY_LATER

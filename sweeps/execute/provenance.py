@@ -1,4 +1,4 @@
-"""What was asked of a store, and with which software."""
+"""Provenance of a store: the spec, its steps, and versions of the software."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECORDED = ("distlaw", "torch", "numpy", "ray", "tokenizers", "safetensors", "tr
 
 
 def record_sweep(store: Store, sweep: Sweep, dag: Dag) -> None:
-    """Write ``sweep.json``, the resolved spec, versions and the git commit if any, and what its steps are."""
+    """Write ``sweep.json`` (resolved spec, versions, git commit if any) and ``steps.json``."""
     record: dict[str, Any] = {
         "spec": sweep.model_dump(),
         "steps": [step.id for step in dag.steps],
@@ -45,7 +45,7 @@ def record_sweep(store: Store, sweep: Sweep, dag: Dag) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a number."""
+    """Return the versions of Python and of packages that can change results."""
     found = {"python": platform.python_version()}
     for name in RECORDED:
         try:
@@ -56,7 +56,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of the working tree this code runs from, or None outside one."""
+    """Return the git commit of the working tree of this code, or None outside one."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)  # noqa: S603

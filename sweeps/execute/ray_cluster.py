@@ -1,4 +1,4 @@
-"""A Ray cluster: connecting to one, and what its nodes offer."""
+"""Connection to a Ray cluster, and the resources of its nodes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sweeps.spec.resources import Resources
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """A machine of a cluster, or a kind of machine that it may add."""
+class ClusterNode:
+    """Node of a cluster, or a kind of node that its autoscaler may add."""
 
     cpus: float
     gpus: float
     count: int = 1
 
     def holds(self, resources: Resources) -> int:
-        """How many shares of ``resources`` fit on one of them."""
+        """Return how often ``resources`` fit on one node."""
         fits = self.cpus / resources.cpus
         if resources.gpus >= 1 or not resources.gpus:
             return int(min(fits, self.gpus / resources.gpus if resources.gpus else fits))
@@ -33,11 +33,11 @@ class Node:
 
 
 def start_ray(address: str, cores: int | None) -> Any:
-    """The ray module, connected: to a cluster, or to a silent one of its own with ``cores`` processes.
+    """Connect to a cluster, or start a local one with ``cores`` processes; return the ray module.
 
     Raises:
-        InputError: if nobody answers at ``address``, or lets us in, or the directory for temporary files has
-            too long a name for sockets.
+        InputError: if there is no cluster at ``address``, it denies access, or the path for temporary files
+            is too long for sockets.
     """
     import ray
 
@@ -48,7 +48,7 @@ def start_ray(address: str, cores: int | None) -> Any:
     if address == "local":
         local = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": 100 * 2**20}
     try:
-        with errors_held_back():
+        with hold_back_stderr():
             ray.init(
                 address=address,
                 log_to_driver=False,
@@ -58,7 +58,7 @@ def start_ray(address: str, cores: int | None) -> Any:
             )
     except (ValueError, ConnectionError) as error:
         raise InputError(
-            f"--address {address}: no Ray cluster lets us in there ({error}); with token authentication, "
+            f"--address {address}: the Ray cluster cannot be joined ({error}); with token authentication, "
             "start it and this command with RAY_AUTH_MODE=token and the same token"
         ) from None
     except OSError as error:
@@ -72,10 +72,10 @@ def start_ray(address: str, cores: int | None) -> Any:
 
 
 @contextmanager
-def errors_held_back() -> Iterator[None]:
-    """Hold back standard error of this process, Ray's C++ too, which repeats a refusal 20 times.
+def hold_back_stderr() -> Iterator[None]:
+    """Hold back standard error of this process and Ray's C++, which repeats a refusal 20 times.
 
-    It is printed after the block, unless that ends in an error that says what was wrong.
+    It is printed after the block, unless the block raises an error with the reason.
     """
     sys.stderr.flush()
     kept = os.dup(2)
@@ -96,10 +96,10 @@ def errors_held_back() -> Iterator[None]:
                 os.write(2, printed)
 
 
-def nodes(ray: Any) -> list[Node]:
-    """The machines that are there, and the kinds that an autoscaler may add."""
+def cluster_nodes(ray: Any) -> list[ClusterNode]:
+    """Return the nodes of the cluster, and the kinds that its autoscaler may add."""
     found = [
-        Node(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        ClusterNode(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
         for node in ray.nodes()
         if node["Alive"]
     ]
@@ -108,18 +108,18 @@ def nodes(ray: Any) -> list[Node]:
         each = group.resources
         count = group.max_count if group.max_count >= 0 else 10**6
         if count:
-            found.append(Node(each.get("CPU", 0), each.get("GPU", 0), count))
+            found.append(ClusterNode(each.get("CPU", 0), each.get("GPU", 0), count))
     return found
 
 
 def lost_own_process(ray: Any) -> bool:
-    """Whether a part of the cluster that this process has started is dead; Ray itself would then end us."""
+    """Return True if a process of the local cluster has died, on which Ray would exit this process."""
     node = ray._private.worker._global_node
     return any(name in ("gcs_server", "raylet") for name, _ in node.dead_processes())
 
 
-def misfit(found: list[Node], resources: Resources) -> str | None:
-    """Why no set of ``found`` nodes can ever give ``resources``; None if one can."""
+def cluster_misfit(found: list[ClusterNode], resources: Resources) -> str | None:
+    """Describe why no set of ``found`` nodes has ``resources``; None if one has."""
     able = sum(node.count for node in found if node.holds(resources))
     if able >= resources.nodes:
         return None
@@ -129,10 +129,10 @@ def misfit(found: list[Node], resources: Resources) -> str | None:
 
 
 def _check_address(address: str) -> None:
-    """Refuse at once an address where nobody listens; Ray itself would try for minutes.
+    """Reject at once an address where nothing listens; Ray would try for minutes.
 
     Raises:
-        InputError: naming what was wrong with it.
+        InputError: with the problem.
     """
     if address in ("local", "auto"):
         return
@@ -142,4 +142,4 @@ def _check_address(address: str) -> None:
     except (ValueError, OverflowError):
         raise InputError(f"--address: local, auto, HOST:PORT or ray://HOST:PORT, not {address!r}") from None
     except OSError as error:
-        raise InputError(f"--address {address}: nobody answers there ({error})") from None
+        raise InputError(f"--address {address}: no answer ({error})") from None

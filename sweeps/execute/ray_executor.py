@@ -1,4 +1,4 @@
-"""Jobs on Ray: a task a node, in which a fresh process works; steps of several nodes run as gangs."""
+"""Executor of jobs on Ray: one task per node, which starts a new process; multi-node steps run as gangs."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from sweeps.execute.fork_server import GRACE_SECONDS, Forker
-from sweeps.execute.jobs import Job, Outcome
-from sweeps.execute.ray_cluster import lost_own_process, misfit, nodes, start_ray
+from sweeps.execute.fork_server import GRACE_SECONDS, ForkServer
+from sweeps.execute.jobs import AttemptOutcome, Job
+from sweeps.execute.ray_cluster import cluster_misfit, cluster_nodes, lost_own_process, start_ray
 from sweeps.spec.resources import GPU_SHARE, Resources
-from sweeps.store.outcomes import Ending, ending_of, reason_of
+from sweeps.store.outcomes import Ending, ending_of, error_line
 from sweeps.store.store import Store
 
 LIVENESS_SECONDS = 3.0
-"""Between two looks at whether the cluster lives and what nodes it has."""
+"""Seconds between two checks of the cluster and its nodes."""
 SURPLUS = 0.25
-"""Share of a cluster's resources that is asked for beyond what it has, so that an autoscaler adds some."""
+"""Share of a cluster's resources that is requested in excess, so that an autoscaler adds nodes."""
 
 
 class ClusterLostError(RuntimeError):
-    """No node is left to run anything on."""
+    """Raised if no node is left."""
 
 
-class Ray:
-    """Runs each job as plain Ray tasks, never retried by Ray: the sweep itself decides about that."""
+class RayExecutor:
+    """Executor that runs each job as Ray tasks without retries, which the scheduler decides."""
 
     def __init__(self, store: Store, *, address: str = "local", cores: int | None = None) -> None:
         self.ray, self.store = start_ray(address, cores), store
         self.local, self.lost = address == "local", False
         self.running: dict[Any, Job | Gang] = {}
-        """What each outstanding reference is about."""
-        self.nodes, self.seen = nodes(self.ray), time.monotonic()
+        """Job or gang of each outstanding reference."""
+        self.nodes, self.seen = cluster_nodes(self.ray), time.monotonic()
         self.usual = Resources(gpus=GPU_SHARE if any(node.gpus for node in self.nodes) else 0)
         there = sum(node.holds(self.usual) for node in self.nodes if node.count == 1)
         self.slots = max(1, min(cores or there, there))
 
     def misfit(self, resources: Resources) -> str | None:
-        return misfit(self.nodes, resources)
+        return cluster_misfit(self.nodes, resources)
 
     def room(self, resources: Resources) -> bool:
         self._look()
@@ -63,7 +63,7 @@ class Ray:
         task = self.ray.remote(max_retries=0, num_cpus=job.resources.cpus, num_gpus=job.resources.gpus)
         self.running[task(_run_elsewhere).remote(self.store.url, job.as_json())] = job
 
-    def wait(self, seconds: float) -> list[Outcome]:
+    def wait(self, seconds: float) -> list[AttemptOutcome]:
         self._look()
         if not self.running:
             time.sleep(seconds)
@@ -74,7 +74,7 @@ class Ray:
         return [outcome for reference in ready for outcome in self._outcomes(reference)]
 
     def drop(self, job: Job) -> None:
-        """Forget it. Its process finds out by itself: to cancel a task that is just ending can abort Ray."""
+        """Drop it; its process stops by itself, as canceling a task that is just ending can abort Ray."""
         for owner in list(self.running.values()):
             if owner is job or (isinstance(owner, Gang) and owner.job is job):
                 self._forget(owner)
@@ -85,10 +85,10 @@ class Ray:
             owner.end()
 
     def close(self) -> None:
-        """Ask all to stop, so that they write a checkpoint; after a while, end them."""
+        """Ask all jobs to stop with a checkpoint; end those that do not after a while."""
         if self.lost:
-            return  # nobody would answer
-        with suppress(Exception):  # a cluster that is no more
+            return  # the cluster does not answer
+        with suppress(Exception):  # the cluster may have gone
             for reference in self.running:
                 self.ray.cancel(reference)
             if self.running:
@@ -100,23 +100,22 @@ class Ray:
         return [owner.job if isinstance(owner, Gang) else owner for owner in owners.values()]
 
     def _look(self) -> None:
-        """See now and then what nodes there are.
+        """Update the nodes of the cluster periodically.
 
         Raises:
-            ClusterLostError: if none is left, or a cluster of our own is broken; Ray cannot be mended from
-                inside a process that uses it.
+            ClusterLostError: if none is left, or the local cluster has died, which a process cannot restart.
         """
         if time.monotonic() - self.seen < LIVENESS_SECONDS:
             return
         self.seen = time.monotonic()
         if not (self.local and lost_own_process(self.ray)):
-            self.nodes = nodes(self.ray)
+            self.nodes = cluster_nodes(self.ray)
             if any(node.count == 1 for node in self.nodes):
                 return
         self.lost = True
-        raise ClusterLostError("Ray has died; what is done is kept, the same command goes on")
+        raise ClusterLostError("Ray has died; finished steps are kept, and the same command continues")
 
-    def _outcomes(self, reference: Any) -> list[Outcome]:
+    def _outcomes(self, reference: Any) -> list[AttemptOutcome]:
         owner = self.running.get(reference)
         if owner is None:  # dropped with its gang a moment ago
             return []
@@ -129,28 +128,28 @@ class Ray:
                 return []
         except self.ray.exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
-            found = job.all_ended(ending_of(cause), reason_of(cause))
+            found = job.all_ended(ending_of(cause), error_line(cause))
         except self.ray.exceptions.OutOfMemoryError as error:
-            found = job.all_ended(Ending.MEMORY, reason_of(error))
+            found = job.all_ended(Ending.MEMORY, error_line(error))
         except self.ray.exceptions.RuntimeEnvSetupError as error:
-            found = job.all_ended(Ending.UNSTARTED, reason_of(error))
+            found = job.all_ended(Ending.UNSTARTED, error_line(error))
         except self.ray.exceptions.RayError as error:
             found = job.all_ended(
-                Ending.LOST, f"its process or node is gone ({reason_of(error)})", gone=False
+                Ending.LOST, f"its process or node was lost ({error_line(error)})", gone=False
             )
         self._forget(owner)
         return list(found)
 
 
 class Gang:
-    """A job on several processes: a place for all of them at once, then a meeting point, then the work."""
+    """Job on several processes: a placement group, then a rendezvous address, then the work."""
 
     def __init__(self, ray: Any, store: Store, job: Job) -> None:
         self.ray, self.store, self.job = ray, store, job
         self.stage = 0
 
     def begin(self) -> list[Any]:
-        """Ask for the place."""
+        """Request the placement group."""
         from ray.util import placement_group
 
         resources = self.job.resources
@@ -160,7 +159,7 @@ class Gang:
         return [self.group.ready()]
 
     def go_on(self, found: Any) -> list[Any]:
-        """What to wait for next, after ``found``: nothing more once the work itself is under way."""
+        """Return the references of the next stage, after ``found``; none once the work is running."""
         self.stage += 1
         if self.stage == 1:
             return [self._task(0)(_meeting_point).remote()]
@@ -172,7 +171,7 @@ class Gang:
         return []
 
     def end(self) -> None:
-        """Give the place back."""
+        """Remove the placement group."""
         from ray.util import remove_placement_group
 
         with suppress(Exception):
@@ -192,7 +191,7 @@ class Gang:
 
 
 def ranks_of(resources: Resources, host: str, port: int) -> list[list[dict[str, str]]]:
-    """What the processes of each node are told, in the variables of ``torchrun``."""
+    """Return the environment of the processes of each node, with the variables of ``torchrun``."""
     each, size = resources.processes, resources.nodes * resources.processes
     return [
         [
@@ -210,7 +209,7 @@ def ranks_of(resources: Resources, host: str, port: int) -> list[list[dict[str, 
 
 
 def _meeting_point() -> tuple[str, int]:
-    """The address of this node, and a port that is free on it."""
+    """Return the address of this node, and a free port on it."""
     import ray
 
     with socket.socket() as probe:
@@ -220,8 +219,8 @@ def _meeting_point() -> tuple[str, int]:
 
 def _run_elsewhere(
     root: str, job: dict[str, Any], ranks: list[dict[str, str]] | None = None
-) -> list[Outcome]:
-    """The body of a Ray task. Its process is used again; what it starts is fresh."""
+) -> list[AttemptOutcome]:
+    """Run a job in a Ray task, whose process is reused; the processes it starts are new."""
     if not _forker().alive:
         _forker.cache_clear()
     devices = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES",) if name in os.environ}
@@ -229,5 +228,5 @@ def _run_elsewhere(
 
 
 @cache
-def _forker() -> Forker:
-    return Forker()
+def _forker() -> ForkServer:
+    return ForkServer()

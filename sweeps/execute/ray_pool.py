@@ -1,4 +1,4 @@
-"""A pool of Ray tasks with the face of :mod:`concurrent.futures`, for work that takes such an executor."""
+"""Pool of Ray tasks with the interface of :mod:`concurrent.futures`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sweeps.execute.ray_cluster import start_ray
 
 
 class RayPool(Executor):
-    """Runs every call as a Ray task on one core, locally or on a cluster.
+    """Executor that runs every call as a Ray task on one core, locally or on a cluster.
 
-    ``fits.fit(runs, executor=RayPool())`` spreads the draws of a fit over it.
+    ``fits.fit(runs, executor=RayPool())`` runs the draws of a fit on it.
     """
 
     def __init__(self, address: str = "local", cores: int | None = None) -> None:
@@ -20,12 +20,12 @@ class RayPool(Executor):
         self.task = self.ray.remote(num_cpus=1)(_call)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Start ``fn(*args, **kwargs)`` somewhere."""
+        """Start ``fn(*args, **kwargs)`` as a task."""
         future: Future[Any] = self.task.remote(fn, args, kwargs).future()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
-        """Leave Ray; a local one ends."""
+        """Disconnect from Ray; a local cluster is stopped."""
         self.ray.shutdown()
 
 

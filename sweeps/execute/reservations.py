@@ -1,11 +1,11 @@
-"""What drivers mean to spend, in one order that all of them see.
+"""Reservations of cost by drivers, in one order that all of them see.
 
 ::
 
-    store/reservations/00000001.json    attempts that one driver is about to begin, and what they may cost
+    store/reservations/00000001.json    attempts that one driver is about to start, with their estimated cost
 
-Entry n is created at most once, and only by who has read all before it: so of two drivers that want the last
-of a budget at the same moment, the second finds what the first took, on any store that creates a file once.
+Entry n is created at most once, by a driver that has read all before it. So if two drivers want the rest of a
+budget at the same time, the second finds the reservation of the first, on any store that creates a file once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from sweeps.estimate.bill import Bill
-from sweeps.store.leases import create
+from sweeps.store.leases import create_once
 from sweeps.store.store import Store
 
 FOLDER = "reservations"
@@ -21,7 +21,7 @@ FOLDER = "reservations"
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What one attempt may cost."""
+    """Reserved cost of one attempt."""
 
     driver: str
     job: str
@@ -31,17 +31,17 @@ class Reservation:
 
 
 class Reservations:
-    """All reservations ever made in a store, read as they come."""
+    """Reservations of a store, read incrementally."""
 
     def __init__(self, store: Store) -> None:
         self.store, self.read_to = store, 0
         self.of_job: dict[tuple[str, str], Reservation] = {}
-        """By job and step."""
+        """Reservations by job and step."""
         self.newest: dict[tuple[str, str], Reservation] = {}
-        """By driver and step: a driver that reserves again has given up what it reserved before."""
+        """Reservations by driver and step; a new one replaces that before."""
 
     def read(self) -> None:
-        """Read those made since the last time."""
+        """Read the new reservations."""
         while entry := self.store.read(FOLDER, _name(self.read_to + 1)):
             self.read_to += 1
             for told in entry["attempts"]:
@@ -49,9 +49,9 @@ class Reservations:
                 self.of_job[made.job, made.step] = self.newest[made.driver, made.step] = made
 
     def add(self, made: list[Reservation]) -> bool:
-        """Make reservations; False if others were made since the last reading, and none of these is."""
+        """Add reservations; False, without adding any, if others were added since the last reading."""
         entry = {"attempts": [asdict(each) for each in made]}
-        return create(self.store, entry, FOLDER, _name(self.read_to + 1))
+        return create_once(self.store, entry, FOLDER, _name(self.read_to + 1))
 
 
 def _name(number: int) -> str:

@@ -12,7 +12,7 @@ from sweeps.dag.resolved import Resolved
 from sweeps.estimate.cost import estimate
 from sweeps.estimate.plan import check_caps, step_seconds
 from sweeps.execute import scheduler
-from sweeps.execute.executors import Executor, Inline, executor_for
+from sweeps.execute.executors import Executor, InlineExecutor, executor_for
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.state import State
 from sweeps.store.store import Store
@@ -70,7 +70,7 @@ def run_sweep(resolved: Resolved, dag: Dag, store: Store, where: Where, watch: W
     done = store.results(step.id for step in dag.steps)
     todo = len(dag.steps) - len(done)
     if not todo:
-        return scheduler.run(dag, store, Inline(store), lambda _: 0.0, lambda _: None)
+        return scheduler.run(dag, store, InlineExecutor(store), lambda _: 0.0, lambda _: None)
     seconds = step_seconds(sweep, dag, resolved.text.size)
     executor = where.open(store, todo)
     try:

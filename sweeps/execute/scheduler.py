@@ -1,7 +1,7 @@
-"""The sweep itself: submit what is ready, release students when their teacher is done, name what failed.
+"""Scheduler of a sweep: submits ready steps, releases their dependents, retries and records failures.
 
-Everything is decided from the store, so that a driver may be killed and started again, and several may share
-the work. What executors report comes first; what the store says counts, also where an executor falls silent.
+All decisions are based on the store, so that a driver may be killed and restarted, and several may share the
+work. Executors report endings first, but the store decides, also if an executor is silent.
 """
 
 from __future__ import annotations
@@ -16,28 +16,45 @@ from typing import Any
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step
 from sweeps.estimate.cost import Cost
-from sweeps.execute.budget import Ledger
-from sweeps.execute.cohorts import cohorts
+from sweeps.execute.budget import BudgetLedger
+from sweeps.execute.cohorts import group_into_cohorts
 from sweeps.execute.drivers import Session
 from sweeps.execute.executors import Executor
-from sweeps.execute.jobs import Job, Outcome, record_failure
+from sweeps.execute.jobs import AttemptOutcome, Job, record_failure
 from sweeps.execute.state import Running, State
 from sweeps.spec.resources import Caps, Devices, Resources, caps_of, resources_of
 from sweeps.spec.spec import Sweep
-from sweeps.store.history import fruitless
-from sweeps.store.leases import CANCEL, Attempt, Watch, attempts, create, latest, now, place
-from sweeps.store.outcomes import OF_THE_STORE, RETRIES, Ending, backoff, ending_of, is_transient, reason_of
+from sweeps.store.history import count_failures
+from sweeps.store.leases import (
+    CANCEL,
+    Attempt,
+    LeaseWatch,
+    attempt_path,
+    attempts,
+    create_once,
+    latest_number,
+    timestamp,
+)
+from sweeps.store.outcomes import (
+    RETRIES,
+    STORE_ENDINGS,
+    Ending,
+    backoff_seconds,
+    ending_of,
+    error_line,
+    is_transient,
+)
 from sweeps.store.store import Store
 
 POLL_SECONDS = 0.5
 LOOK_LOCAL, LOOK_REMOTE = 2.0, 10.0
-"""Seconds between two looks at the store, on a disk and on an object store."""
-FAILURES_BORNE = 20
-"""Times in a row that the store may not answer, over a quarter of an hour."""
+"""Seconds between two reads of the store, on a disk and on an object store."""
+MAX_STORE_FAILURES = 20
+"""Failures of the store in a row that are tolerated, over a quarter of an hour."""
 UNCLAIMED_SECONDS = 900.0
-"""After which a job that nobody has begun is submitted again; begun twice, one of them is told so."""
-UNSTARTED_BORNE = 3
-"""Workers one after the other that could not begin, after which no more are started."""
+"""Seconds after which a job that no worker has started is submitted again; a duplicate stops itself."""
+MAX_UNSTARTED_WORKERS = 3
+"""Number of workers in a row that could not start, after which no more are started."""
 CANCELLED = "it was cancelled"
 
 
@@ -50,14 +67,14 @@ def run(
     sweep: Sweep | None = None,
     begun: float | None = None,
 ) -> State:
-    """Run every step of ``dag`` that has no result; return where things stand at the end.
+    """Run every step of ``dag`` without a result, and return the final state.
 
-    A failed step does not stop the others; its students are blocked. ``watch`` is called about twice a
-    second. Interrupting leaves every finished result in the store: the same call goes on from there. This
-    driver's hours count from ``begun`` on, by ``time.monotonic()``; by default from now on.
+    A failed step does not stop the others; its dependents are blocked. ``watch`` is called about twice a
+    second. If interrupted, finished results are kept, and the same call continues. The driver's time counts
+    from ``begun``, by ``time.monotonic()``, by default from now.
 
     Raises:
-        InputError: if a step could never be placed, naming it.
+        InputError: with the step, if the executor never has its resources.
     """
     store.remove(CANCEL)
     session = Session(store, executor.slots, begun)
@@ -85,32 +102,32 @@ class Scheduler:
         self.state = State(dag=dag, cost=cost, found=found, slots=executor.slots)
         caps, devices = (caps_of(sweep), sweep.hardware) if sweep else (Caps(), Devices())
         steps = {step.id: step for step in dag.steps}
-        self.ledger = Ledger(store, caps, devices, self.state.seconds, steps, session)
-        self.watch = Watch(store)
-        self.pardoned: dict[str, int] = {}
-        """Attempts up to this, by step, are forgiven: it was given up after them, and is tried again."""
+        self.ledger = BudgetLedger(store, caps, devices, self.state.seconds, steps, session)
+        self.watch = LeaseWatch(store)
+        self.retry_baseline: dict[str, int] = {}
+        """By step, the last attempt that does not count for retries, as it was given up before."""
         self.suspected: set[str] = set()
-        """Steps whose attempt looked dead at the last look; its executor may still say how it died."""
+        """Steps whose attempt seemed dead at the last look; the executor may still report its ending."""
         self.refused: str | None = None
-        """Which cap a job would have broken, when jobs were last looked for."""
+        """Cap that a job would have exceeded at the last attempt to submit."""
         self.broken = False
-        """Whether not even what runs may go on: a cap is broken, or the store takes nothing any more."""
+        """True if running jobs must stop too: a cap is exceeded, or the store is not writable."""
         self.unrecorded: dict[str, list[Attempt]] = {}
-        """Attempts by step that ended here and of which the store could not be told."""
+        """Attempts by step whose ending could not be recorded in the store."""
         self.unstarted: set[str] = set()
-        """Jobs one after the other whose workers could not begin."""
-        self.outcomes: list[Outcome] = []
-        """Still to be settled."""
+        """Jobs in a row whose workers could not start."""
+        self.outcomes: list[AttemptOutcome] = []
+        """Outcomes still to be processed."""
         self.look_due = 0.0
         self.looked = time.monotonic()
-        """When the last look began."""
+        """Start of the last look."""
         self.unseen: deque[float] = deque(maxlen=3)
-        """Seconds from the beginning of a look to the end of the next: a slow store makes them long."""
+        """Seconds from the start of a look to the end of the next, longer with a slow store."""
         self._check_resources()
         self._read_history()
 
     def run(self, watch: Callable[[State], None]) -> State:
-        """See :func:`run`."""
+        """Run the sweep; see :func:`run`."""
         state, failures = self.state, 0
         while True:
             try:
@@ -131,23 +148,23 @@ class Scheduler:
                     self.outcomes.pop(0)
                 failures = 0
             except Exception as error:
-                if (ending := ending_of(error, self.store.path)) in OF_THE_STORE:
-                    self._stop(OF_THE_STORE[ending].format(reason_of(error)))
+                if (ending := ending_of(error, self.store.path)) in STORE_ENDINGS:
+                    self._stop(STORE_ENDINGS[ending].format(error_line(error)))
                     return state
-                failures += 1  # whatever was missed is found in the store, once that answers again
-                if failures == FAILURES_BORNE or not is_transient(error):
+                failures += 1  # missed endings are found in the store once it answers again
+                if failures == MAX_STORE_FAILURES or not is_transient(error):
                     raise
-                time.sleep(backoff(failures))
+                time.sleep(backoff_seconds(failures))
 
     def _submit(self) -> None:
         if self.refused or not self.executor.room(Resources()):
-            return  # what a cap refuses is asked for again when more is known
-        waiting = deque(cohorts(self.state.ready(), self.executor.slots, self.state.seconds))
+            return  # retried after the next look
+        waiting = deque(group_into_cohorts(self.state.ready(), self.executor.slots, self.state.seconds))
         while waiting:
             cohort = waiting.popleft()
             resources = self._resources(*cohort)
             if not self.executor.room(resources):
-                return  # what is first in line is not overtaken, or it would wait for ever
+                return  # the first cohort is not overtaken, so that it does not starve
             claims = [(step, number) for step in cohort if (number := self._claimable(step))]
             if not claims:
                 continue
@@ -158,7 +175,7 @@ class Scheduler:
                 taken = [step.id for step, number in claims if self.ledger.taken(step.id, number)]
                 self.state.elsewhere.update(taken)
                 self.refused = self.refused if taken else refused
-                if len(cohort) > 1 and not taken:  # one of them alone may fit
+                if len(cohort) > 1 and not taken:  # a single member may fit
                     waiting.extendleft((step,) for step in reversed(cohort))
                 continue
             for step, number in claims:
@@ -170,9 +187,11 @@ class Scheduler:
                     self._settle(outcome)
 
     def _claimable(self, step: Step) -> int | None:
-        """The attempt that ``step`` may become now, unless it is done, cancelled or worked on elsewhere."""
+        """Return the number of the next attempt, unless the step is done, canceled or run elsewhere."""
         number = self.watch.claimable(step.id)
-        if self.store.result(step.id):  # asked after: an attempt ends after its result is there
+        if self.store.result(
+            step.id
+        ):  # read after the claim, as an attempt ends after its result is committed
             self.state.finish(step.id)
             return None
         if CANCEL in self.store.names(step.id, "attempts"):
@@ -183,11 +202,11 @@ class Scheduler:
             return None
         return number
 
-    def _settle(self, outcome: Outcome) -> None:
-        """Account for one ended attempt."""
+    def _settle(self, outcome: AttemptOutcome) -> None:
+        """Process the outcome of one attempt."""
         running = self.state.running.get(outcome.step)
         if running is None or running.number != outcome.number:
-            return  # known already
+            return  # processed already
         step, history = running.step, attempts(self.store, outcome.step)
         if outcome.ending is not Ending.HELD:
             self._record_end(outcome, running, {each.number: each for each in history}.get(outcome.number))
@@ -206,25 +225,25 @@ class Scheduler:
                 self.state.halted = CANCELLED
             elif CANCEL in self.store.names(step.id, "attempts"):
                 self.state.fail(step.id, outcome.reason, cancelled=True)
-        elif outcome.ending in OF_THE_STORE:
-            self._stop(OF_THE_STORE[outcome.ending].format(outcome.reason))
+        elif outcome.ending in STORE_ENDINGS:
+            self._stop(STORE_ENDINGS[outcome.ending].format(outcome.reason))
         else:
             self._retry_or_give_up(step, outcome, history)
 
     def _stop(self, why: str) -> None:
-        """Start nothing more, and end what runs."""
+        """Submit no more jobs, and end running ones."""
         self.state.halted, self.broken = why, True
 
-    def _retry_or_give_up(self, step: Step, outcome: Outcome, history: list[Attempt]) -> None:
-        if len(self.unstarted) >= UNSTARTED_BORNE:
+    def _retry_or_give_up(self, step: Step, outcome: AttemptOutcome, history: list[Attempt]) -> None:
+        if len(self.unstarted) >= MAX_UNSTARTED_WORKERS:
             self._stop(f"no worker can be started: {outcome.reason}")
             return
-        pardoned = self.pardoned.get(step.id, 0)
-        since = [each for each in history if each.number > pardoned] + self.unrecorded.get(step.id, [])
-        spent = max(1, fruitless(since, outcome.ending))
+        baseline = self.retry_baseline.get(step.id, 0)
+        since = [each for each in history if each.number > baseline] + self.unrecorded.get(step.id, [])
+        spent = max(1, count_failures(since, outcome.ending))
         if spent <= RETRIES.get(outcome.ending, 0):
             self.state.retried += 1
-            wait = backoff(spent)
+            wait = backoff_seconds(spent)
             self.state.resting[step.id] = time.monotonic() + wait
             self.state.troubles.append(f"{step.label}: {outcome.reason}; tried again in {wait:.0f} s")
             return
@@ -232,17 +251,17 @@ class Scheduler:
         self.state.fail(step.id, outcome.reason + tries)
         record_failure(self.store, step, outcome, outcome.reason + tries)
 
-    def _record_end(self, outcome: Outcome, running: Running, known: Attempt | None) -> None:
-        """Say in the store how an attempt ended that could not say so itself, if it is ours and gone.
+    def _record_end(self, outcome: AttemptOutcome, running: Running, known: Attempt | None) -> None:
+        """Record the ending of an attempt that could not record it, if it is ours and has exited.
 
-        Nobody else's end is ours to tell. One that never began is claimed for it: its number is spent, and
-        its process, should it come late, finds it taken.
+        An attempt that never started is claimed first, so that its process, if it starts late, finds its
+        number taken.
         """
-        told: dict[str, Any] = {"ending": outcome.ending, "reason": outcome.reason, "ended": now()}
+        told: dict[str, Any] = {"ending": outcome.ending, "reason": outcome.reason, "ended": timestamp()}
         try:
             if known is None:
-                claim = {"job": running.job.name, "started": now(), "elapsed": 0.0}
-                if not create(self.store, claim, *place(outcome.step, outcome.number)):
+                claim = {"job": running.job.name, "started": timestamp(), "elapsed": 0.0}
+                if not create_once(self.store, claim, *attempt_path(outcome.step, outcome.number)):
                     return
                 told = claim | told
             elif known.ending or not outcome.gone or known.job != running.job.name:
@@ -251,14 +270,14 @@ class Scheduler:
                 heard = known.told.get("elapsed", 0.0)
                 most = max(0.0, time.monotonic() - running.since - heard)
                 told = known.told | told | {"unheard": min(known.unheard, most)}
-            self.store.put_new(told, *place(outcome.step, outcome.number, "end"), durable=False)
+            self.store.put_new(told, *attempt_path(outcome.step, outcome.number, "end"), durable=False)
         except Exception as error:
             if is_transient(error):
-                raise  # it is settled once the store answers again
+                raise  # processed again once the store answers
             self.unrecorded.setdefault(outcome.step, []).append(Attempt(outcome.number, told))
 
     def _look(self) -> None:
-        """See what the store says of steps that are under way, here and elsewhere."""
+        """Read the state of running steps, here and elsewhere, from the store."""
         if time.monotonic() < self.look_due:
             return
         before, self.looked = self.looked, time.monotonic()
@@ -278,20 +297,23 @@ class Scheduler:
 
     @property
     def _ahead(self) -> float:
-        """Seconds in which money may be spent unseen, as measured: one look that slept makes no rule."""
+        """Seconds in which cost may be spent unseen: the median of measured looks, so that one slow look does
+        not count."""
         return max(self.look_seconds, median(self.unseen))
 
     def _look_at(self, running: Running) -> None:
         step, number = running.step.id, running.number
         names = self.store.names(step, "attempts")
-        last = latest(names)
-        if end := self.store.read(*place(step, number, "end")) if last >= number else None:
-            self._settle(Outcome(step, number, Ending(end["ending"]), end.get("reason") or ""))
+        last = latest_number(names)
+        if end := self.store.read(*attempt_path(step, number, "end")) if last >= number else None:
+            self._settle(AttemptOutcome(step, number, Ending(end["ending"]), end.get("reason") or ""))
         elif last > number:
-            self._settle(Outcome(step, number, Ending.HELD, "another process has taken over", gone=False))
+            self._settle(
+                AttemptOutcome(step, number, Ending.HELD, "another process has taken over", gone=False)
+            )
         elif last < number:
             if time.monotonic() - running.since > UNCLAIMED_SECONDS:
-                self._give_up_on(running, "nobody began it")
+                self._give_up_on(running, "no worker started it")
         elif self.watch.claimable(step) is None:
             self.suspected.discard(step)
         elif step in self.suspected:
@@ -302,17 +324,17 @@ class Scheduler:
     def _give_up_on(self, running: Running, why: str) -> None:
         self.executor.drop(running.job)
         for step, number in running.job.attempts.items():
-            self._settle(Outcome(step, number, Ending.LOST, why, gone=False))
+            self._settle(AttemptOutcome(step, number, Ending.LOST, why, gone=False))
 
     def _wanted_again(self) -> bool:
-        """Look at what is given up; whether others want any of it tried again, or have done it."""
+        """Check if other drivers want failed steps tried again, or have finished them; True if so."""
         before = len(self.state.failed)
         for step in list(self.state.failed):
             self._look_at_failed(step)
         return len(self.state.failed) < before
 
     def _look_at_failed(self, step: str) -> None:
-        """See whether a step that is given up here was wanted again, and maybe done, by others."""
+        """Check if another driver wants a failed step tried again, or has finished it."""
         if self.store.result(step):
             self.state.take_up(step)
             self.state.finish(step)
@@ -320,7 +342,7 @@ class Scheduler:
             if CANCEL not in self.store.names(step, "attempts"):
                 self.state.take_up(step)
         elif (failure := self.store.read(step, "failure.json") or {}).get("pardoned"):
-            self.pardoned[step] = failure["attempt"]
+            self.retry_baseline[step] = failure["attempt"]
             self.unrecorded.pop(step, None)
             self.state.take_up(step)
 
@@ -329,19 +351,19 @@ class Scheduler:
             self.state.finish(step)
             return
         failure = self.store.read(step, "failure.json") or {}
-        if failure.get("attempt", 0) > self.pardoned.get(step, 0) and not failure.get("pardoned"):
+        if failure.get("attempt", 0) > self.retry_baseline.get(step, 0) and not failure.get("pardoned"):
             self.state.fail(step, failure["reason"])
         elif self.watch.claimable(step):
             self.state.elsewhere.discard(step)
 
     def _read_history(self) -> None:
-        """Which steps were given up before, and are tried again."""
+        """Read which steps were given up before, and are tried again."""
         files = self.store.contents()
         for step in self.state.dag.steps:
             names = files.get(step.id, set())
             if "failure.json" in names and step.id not in self.state.done:
                 failure = self.store.read(step.id, "failure.json") or {}
-                self.pardoned[step.id] = failure.get("attempt", 0)
+                self.retry_baseline[step.id] = failure.get("attempt", 0)
 
     def _resources(self, *steps: Step) -> Resources:
         return resources_of(steps, self.rules, self.executor.usual)
@@ -353,5 +375,5 @@ class Scheduler:
             if step.id in self.state.done or resources in checked:
                 continue
             if why := self.executor.misfit(resources):
-                raise InputError(f"resources: {step.label} can never be placed on {resources}: {why}")
+                raise InputError(f"resources: {step.label} cannot run on {resources}: {why}")
             checked.add(resources)

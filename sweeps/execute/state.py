@@ -1,4 +1,4 @@
-"""Where a sweep stands: what is done, under way, waiting, failed, and what could start now."""
+"""State of a sweep: steps that are done, running, waiting or failed, and those that can start now."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sweeps.execute.jobs import Job
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An attempt that was submitted."""
+    """Submitted attempt."""
 
     step: Step
     number: int
@@ -27,25 +27,25 @@ class State:
     dag: Dag
     cost: Cost
     found: set[str]
-    """Steps whose results were there when the sweep started."""
+    """Steps that had results when the sweep started."""
     slots: int = 1
     """Jobs that run side by side here."""
     done: set[str] = field(default_factory=set)
     running: dict[str, Running] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)
-    """Steps that other processes work on."""
+    """Steps that other drivers run."""
     resting: dict[str, float] = field(default_factory=dict)
-    """Steps that wait before another attempt, and until when."""
+    """Steps that wait before a retry, with the time of the retry."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Reason by id."""
+    """Reasons of failed steps by id."""
     cancelled: set[str] = field(default_factory=set)
-    """Those that failed because somebody asked for it."""
+    """Failed steps that were canceled."""
     retried: int = 0
-    """Attempts that were made again."""
+    """Number of retries."""
     troubles: list[str] = field(default_factory=list)
-    """Why each of them was, and when it is."""
+    """Messages about retries, with their reasons."""
     halted: str | None = None
-    """Why nothing more is started."""
+    """Reason why no more steps are started."""
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ class State:
 
     @property
     def blocked(self) -> list[Step]:
-        """Steps that can never run because a step they need failed, or is blocked itself."""
+        """Steps that cannot run because a dependency failed or is blocked."""
         lost: set[str] = set()
         new = list(self.failed)
         while new:
@@ -94,16 +94,16 @@ class State:
 
     @property
     def complete(self) -> bool:
-        """Whether every step has its result."""
+        """True if every step has a result."""
         return len(self.done) == len(self.dag.steps)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way, here or elsewhere, or about to be tried again."""
+        """True if no step is running, here or elsewhere, or waits for a retry."""
         return not (self.running or self.elsewhere or self.resting)
 
     def ready(self) -> list[Step]:
-        """Steps that could start now, those with the longest chain of work behind them first."""
+        """Return the steps that can start now, those with the longest critical path first."""
         now = time.monotonic()
         self.resting = {step: until for step, until in self.resting.items() if until > now}
         kept = (self.running, self.elsewhere, self.failed, self.resting)
@@ -111,7 +111,7 @@ class State:
         return [self._steps[step] for step in sorted(ready, key=self._priority.__getitem__, reverse=True)]
 
     def finish(self, step: str) -> None:
-        """Note that a step has its result, and release those that waited for it."""
+        """Mark a step as done, and release its dependents."""
         if step in self.done:
             return
         self.done.add(step)
@@ -123,27 +123,27 @@ class State:
                 self._open.add(child)
 
     def fail(self, step: str, reason: str, *, cancelled: bool = False) -> None:
-        """Note that a step is given up."""
+        """Mark a step as failed."""
         self.elsewhere.discard(step)
         self.failed[step] = reason
         if cancelled:
             self.cancelled.add(step)
 
     def take_up(self, step: str) -> None:
-        """Note that a step is to be tried after all."""
+        """Unmark a failed step, which is tried again."""
         self.failed.pop(step, None)
         self.cancelled.discard(step)
 
     def step(self, step: str) -> Step:
-        """The step of an id."""
+        """Return the step of an id."""
         return self._steps[step]
 
     def seconds(self, step: Step) -> float:
-        """Estimated, of a step of the DAG."""
+        """Return the estimated seconds of a step of the DAG."""
         return self._costs[step.id]
 
     def seconds_left(self, slots: int) -> float:
-        """Estimated seconds to the end: the costs left, corrected by how this session's steps compare."""
+        """Estimate the seconds left: the estimates of the remaining steps, scaled by the pace so far."""
         todo = [s for s in self.dag.steps if s.id not in self.done and s.id not in self.failed]
         left = sum(self._costs[step.id] for step in todo)
         finished = sum(self._costs[step] for step in self.done - self.found)
@@ -153,7 +153,7 @@ class State:
         return max(0.0, (left - ran) * pace / slots)
 
     def _chains(self) -> dict[str, float]:
-        """Seconds of the longest chain of work that begins with each step; needs come first in the DAG."""
+        """Return the seconds of the critical path from each step; dependencies come first in the DAG."""
         chains: dict[str, float] = {}
         for step in reversed(self.dag.steps):
             behind = max((chains[child] for child in self._children[step.id]), default=0.0)

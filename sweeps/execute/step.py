@@ -1,4 +1,4 @@
-"""Run one step, or a cohort of steps: the work that executors launch. What happened is in the store after."""
+"""Execution of a step or a cohort of steps, the work that executors launch; results go to the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sweeps.data.corpus import planned_tokens
 from sweeps.estimate.text_warnings import epochs
 from sweeps.execute.provenance import versions
 from sweeps.store.checkpoints import Checkpoints
-from sweeps.store.leases import Lease, leased
+from sweeps.store.leases import Lease, hold_leases
 from sweeps.store.outcomes import Ending, Stopped
 from sweeps.store.store import Store
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 Done = tuple[Step, dict[str, Any] | Exception]
 Watch = Callable[[Step, "Run"], None]
-"""Called now and then with a step and its run."""
+"""Function that is called periodically with a step and its run."""
 
 
 def run_step(store: Store, step: Step) -> dict[str, Any]:
     """Train and evaluate the model of ``step`` unless the store has its result; return the result.
 
     Raises:
-        InputError: if the corpus is no longer the one the step was planned on.
-        Diverged: if training does.
-        OSError: if the store cannot be written; no result is committed then.
+        InputError: if the corpus has changed since the step was planned.
+        Diverged: if training diverges.
+        OSError: if the store cannot be written; no result is committed.
     """
     ((_, result),) = run_steps(store, [step])
     if isinstance(result, Exception):
@@ -57,15 +57,20 @@ def run_steps(
     numbers: Mapping[str, int] | None = None,
     **about: Any,
 ) -> Iterator[Done]:
-    """Run ``steps`` of one cohort side by side; yield each with its result, or why it failed, when it ends.
+    """Run ``steps`` of one cohort together; yield each with its result or error when it ends.
 
-    Their progress goes to ``watch``, and to an experiment ``tracker`` if one is named here or in the
-    environment (:mod:`sweeps.execute.trackers`). Each becomes the attempt that ``numbers`` says, by id, or
-    the next one; what is known ``about`` it is told with the claim. A step that another process works on is
-    yielded with :class:`~sweeps.store.outcomes.Stopped`.
+    A step that another process works on is yielded with :class:`~sweeps.store.outcomes.Stopped`.
+
+    Args:
+        store: the store.
+        steps: the steps.
+        watch: called with their progress.
+        tracker: experiment tracker, by default that of the environment (:mod:`sweeps.execute.trackers`).
+        numbers: numbers of the attempts by step; by default the next ones.
+        about: recorded with the claims.
 
     Raises:
-        InputError, OSError: what concerns them all.
+        InputError, OSError: errors that concern all steps.
     """
     from sweeps.model.distributed import world
 
@@ -80,7 +85,7 @@ def run_steps(
             if not here.leads:
                 yield from _train(store, missing, {}, here, watch, tracker)
                 return
-            with leased(store, [step.id for step in missing], numbers, **about) as leases:
+            with hold_leases(store, [step.id for step in missing], numbers, **about) as leases:
                 for step in missing:
                     if step.id not in leases:
                         yield step, Stopped(Ending.HELD, "another process works on it")
@@ -178,7 +183,7 @@ def _runs(store: Store, steps: list[Step], leases: Mapping[str, Lease], world: W
 def _write_down(
     store: Store, step: Step, corpus: TokenizedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
-    """Have the step's teacher write down what it says of texts, or texts; the process that leads does."""
+    """Write a teacher's logits or generated text to the store, in the leading process."""
     from sweeps.distill.generated_text import texts
     from sweeps.distill.teacher import cached
 
@@ -209,7 +214,7 @@ def _write_down(
 def _evaluate(
     store: Store, step: Step, corpus: TokenizedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
-    """Measure a model that was not trained here; the process that leads does."""
+    """Evaluate a pretrained model, in the leading process."""
     from sweeps.distill.models import load_foreign
 
     if not lease:
@@ -243,7 +248,7 @@ def _progress(run: Run) -> dict[str, Any]:
 def _finish(
     store: Store, step: Step, run: Run, corpus: TokenizedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
-    """Measure what was trained and commit its result; the process that leads does, the others have none."""
+    """Evaluate a trained model and commit its result, in the leading process."""
     from sweeps.train.run import Diverged
 
     if not lease:
@@ -267,7 +272,7 @@ def _finish(
 
 
 def _commit(store: Store, step: Step, measured: dict[str, Any]) -> dict[str, Any]:
-    """The result of ``step``: this one, or another process's if that was first."""
+    """Commit the result of ``step``; return it, or that of another process that was first."""
     result = _provenance(step) | measured
     if not store.commit(step.id, result):
         found = store.result(step.id)
@@ -278,7 +283,7 @@ def _commit(store: Store, step: Step, measured: dict[str, Any]) -> dict[str, Any
 
 
 def _measured(store: Store, step: Step, run: Run, corpus: TokenizedCorpus, lease: Lease) -> dict[str, Any]:
-    """Evaluate a trained model and put it into the store."""
+    """Evaluate a trained model and copy it to the store."""
     from sweeps.model.model_files import save_model
     from sweeps.train.run import Diverged
 
@@ -327,7 +332,7 @@ def _distilled(step: Step, run: Run, corpus: TokenizedCorpus) -> dict[str, Any]:
 
 
 def _heldout(model: LanguageModel, step: Step, corpus: TokenizedCorpus) -> dict[str, Any]:
-    """The loss of ``model`` on held-out text, of every part and of all."""
+    """Evaluate ``model`` on held-out text, in total and by part."""
     from sweeps.model.heldout import heldout_loss
 
     parts = [part.heldout_tokens for part in corpus.parts]
@@ -350,7 +355,7 @@ def _heldout(model: LanguageModel, step: Step, corpus: TokenizedCorpus) -> dict[
 
 
 def _provenance(step: Step) -> dict[str, Any]:
-    """What every result says of its step, and of where and with what it ran."""
+    """Return the fields of every result: its step, device and versions."""
     from sweeps.model.device import device
 
     return {

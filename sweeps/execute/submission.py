@@ -1,7 +1,7 @@
-"""A sweep as a job on a Ray cluster: what is sent along, and how the job server is talked to.
+"""Submission of a sweep as a job to a Ray cluster.
 
-The job runs the sweep's driver on the head node. What it needs is sent as its working directory: the resolved
-spec, text files that it names, and the packages of this checkout, so that the cluster runs the same code.
+The job runs the sweep's driver on the head node. Its working directory is uploaded: the resolved spec, text
+files that it names, and the packages of this checkout, so that the cluster runs the same code.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from sweeps.spec.spec import Sweep
 
 PACKAGES = ("scaling", "fits", "sweeps", "distlaw")
 SPEC = "sweep.yaml"
-MOST_BYTES = 100e6
-"""Of text files that are sent along; Ray keeps them in the memory of the head node."""
+MAX_BYTES = 100e6
+"""Largest size of uploaded text files, which Ray keeps in the memory of the head node."""
 STARTING_SECONDS = 60.0
-"""For a head that has just started to be ready for jobs."""
+"""Seconds to wait for a new head node to accept jobs."""
 NOT_SENT = ("ray", "torch", "distlaw")
-"""Never installed for a job: those of the cluster's image match its hardware and each other."""
+"""Packages that are never installed for a job, as those of the cluster's image match its hardware."""
 
 
 @contextmanager
 def working_directory(sweep: Sweep) -> Iterator[Path]:
-    """A directory with all that the job needs.
+    """Yield a working directory for the job.
 
     Raises:
-        InputError: for text files that are too large to send.
+        InputError: for text files that are too large to upload.
     """
     with TemporaryDirectory(prefix="distlaw-job-") as scratch:
         folder = Path(scratch)
@@ -61,21 +61,21 @@ def working_directory(sweep: Sweep) -> Iterator[Path]:
         yield folder
 
 
-def pinned() -> list[str]:
-    """What a job needs beyond torch and Ray, in the versions installed here."""
+def pinned_requirements() -> list[str]:
+    """Return the requirements of a job besides torch and Ray, in the versions installed here."""
     ours = [text for text in requires("distlaw") or () if "extra" not in text or '"sweeps"' in text]
     names = set(map(_name, ours))
     return [f"{name}=={version(name)}" for name in sorted(names - set(NOT_SENT))]
 
 
 def submit(address: str, sweep: Sweep, store: str, *, install: bool = False) -> str:
-    """Submit the sweep to the job server at ``address``; the job's name.
+    """Submit the sweep to the job server at ``address``; return the name of the job.
 
-    ``install`` has the job's environment made with :func:`pinned` packages, which needs a network; without
-    it, the cluster's own are used.
+    With ``install`` the job's environment has the packages of :func:`pinned_requirements`, which needs a
+    network; without it, those of the cluster are used.
 
     Raises:
-        InputError: if nobody answers there, we are not let in, or the store could not be reached by all.
+        InputError: if there is no answer, access is denied, or not all nodes can reach the store.
     """
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
@@ -93,7 +93,7 @@ def submit(address: str, sweep: Sweep, store: str, *, install: bool = False) -> 
             command = ["python", "-m", "distlaw", "sweep", "run", SPEC, "--store", store, "--address", "auto"]
             environment: dict[str, Any] = {"working_dir": str(folder)}
             if install:
-                environment["pip"] = pinned()
+                environment["pip"] = pinned_requirements()
             about = {"sweep": sweep.name, "store": store}
             return _patiently(
                 lambda: client.submit_job(
@@ -103,13 +103,14 @@ def submit(address: str, sweep: Sweep, store: str, *, install: bool = False) -> 
     except AuthenticationError as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"--address {address}: the job server does not let us in ({reason}); copy the cluster's token "
+            f"--address {address}: the job server denies access ({reason}); copy the cluster's token "
             "into RAY_AUTH_TOKEN, or a file named by RAY_AUTH_TOKEN_PATH, and set RAY_AUTH_MODE=token"
         ) from None
     except ConnectionError:
         raise InputError(
-            f"--address {address}: no job server answers there; is the head node up, and its dashboard port "
-            "reachable (kubectl port-forward, ssh -L 8265:localhost:8265, or ray dashboard cluster.yaml)?"
+            f"--address {address}: no job server answers; check that the head node runs, and that its "
+            "dashboard port is reachable (kubectl port-forward, ssh -L 8265:localhost:8265, or ray dashboard "
+            "cluster.yaml)"
         ) from None
     except ValueError as error:
         raise InputError(f"--address {address}: {error}; such as http://127.0.0.1:8265") from None
@@ -118,7 +119,7 @@ def submit(address: str, sweep: Sweep, store: str, *, install: bool = False) -> 
 
 
 def _patiently(submit: Callable[[], str]) -> str:
-    """Submit, again and again while a server that has just started says that it will be ready later."""
+    """Submit, repeatedly while a server that has just started is not ready."""
     deadline = time.monotonic() + STARTING_SECONDS
     while True:
         try:
@@ -130,15 +131,15 @@ def _patiently(submit: Callable[[], str]) -> str:
 
 
 def _copy_texts(source: str, folder: Path) -> str:
-    """Copy the files that ``source`` names; what names the copies inside ``folder``."""
+    """Copy the files that ``source`` names to ``folder``; return a pattern of the copies."""
     files = [Path(name) for name in sorted(glob(source, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
     size = sum(file.stat().st_size for file in files)
     if not files:
         raise InputError(f"corpus.source: no file at {source}")
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         raise InputError(
-            f"corpus.source: {source} is {size / 1e6:.0f} MB, too much to send (at most "
-            f"{MOST_BYTES / 1e6:.0f} MB); name a corpus, or hf:OWNER/NAME, which every node fetches itself"
+            f"corpus.source: {source} is {size / 1e6:.0f} MB, too large to upload (at most "
+            f"{MAX_BYTES / 1e6:.0f} MB); name a corpus, or hf:OWNER/NAME, which every node downloads"
         )
     texts = folder / "texts"
     texts.mkdir()

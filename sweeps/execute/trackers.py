@@ -1,8 +1,8 @@
-"""Experiment trackers, for those who ask: what a run reports goes to TensorBoard, W&B or MLflow too.
+"""Optional experiment trackers: TensorBoard, W&B or MLflow.
 
-``DISTLAW_TRACKER=tensorboard`` (or ``wandb``, ``mlflow``) in the environment switches one on for every step,
-wherever it runs. The trackers' own settings hold: WANDB_MODE=offline, MLFLOW_TRACKING_URI and so on. The
-store stays the only truth; nothing is ever read back from a tracker.
+``DISTLAW_TRACKER=tensorboard`` (or ``wandb``, ``mlflow``) in the environment enables one for every step. The
+tracker's own settings apply: WANDB_MODE=offline, MLFLOW_TRACKING_URI and so on. Nothing is read back from a
+tracker.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ PROJECT = "distlaw"
 
 
 class Tracker(Protocol):
-    """Where the numbers of one step go."""
+    """Tracker of one step."""
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
         """Record ``numbers`` after so many optimizer steps."""
 
     def close(self) -> None:
-        """Write what is buffered."""
+        """Flush and close."""
 
 
 class TensorBoard:
-    """Event files in ``tensorboard/`` of the store, one directory a step."""
+    """Event files in ``tensorboard/`` of the store, one directory per step."""
 
     def __init__(self, store: Store, step: Step) -> None:
         summaries = _load("torch.utils.tensorboard", "tensorboard")
@@ -46,7 +46,7 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of Weights & Biases; started again, it goes on."""
+    """Run of Weights & Biases, which is resumed."""
 
     def __init__(self, store: Store, step: Step) -> None:
         folder = store.url if store.local else None
@@ -69,7 +69,7 @@ class WandB:
 
 
 class MLflow:
-    """A run of MLflow, in an experiment named after the store."""
+    """Run of MLflow, in an experiment named after the store."""
 
     def __init__(self, store: Store, step: Step) -> None:
         self.client = _load("mlflow").MlflowClient()
@@ -96,7 +96,7 @@ TRACKERS: dict[str, Callable[[Store, Step], Tracker]] = {
 
 
 class Tracking:
-    """The trackers of all steps of a cohort, opened when a step first reports."""
+    """Trackers of the steps of a cohort, opened at the first report of each."""
 
     def __init__(self, store: Store, name: str | None = None) -> None:
         self.store = store

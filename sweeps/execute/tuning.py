@@ -1,8 +1,8 @@
-"""Learning rate, batch and method settings, chosen at a proxy size before a sweep; mu-P carries them up.
+"""Tuning of learning rate, batch size and method settings at a proxy size, which mu-P transfers.
 
-Optuna proposes, plain steps answer: a trial is a run or three in a store of its own beside the sweep's, so a
-search that was killed repeats nothing. Under ``wsd`` a trial is first judged by short branches of its own
-trunk, and only the better half goes on to the next length. Optuna's journal is kept beside the runs.
+Optuna proposes trials, which are runs in a separate store, so that a search that was killed repeats nothing.
+Under ``wsd`` a trial is first evaluated on short branches of its shared prefix, and only the better half
+continues to the next length. Optuna's journal is kept beside the runs.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from sweeps.store.store import Store
 
 JOURNAL = "study.journal"
 JOURNAL_NAMES = {"learning_rate": "peak_rate"}
-"""Names of parameters in the journal, where 0.1.0 called them otherwise."""
+"""Names of parameters in the journal, which are those of 0.1.0."""
 RUNGS = 3
-"""Lengths at which a trial is judged, each twice the one before."""
-EDGE = 0.05
+"""Number of lengths at which a trial is evaluated, each twice the one before."""
+EDGE_SHARE = 0.05
 """Share of a range that counts as its edge."""
-CLOSE = 0.01
-"""Of the best loss: nearer than seeds of small models differ."""
+NEAR_BEST = 0.01
+"""Relative difference from the best loss that is within the noise of seeds of small models."""
 
 Rules = TypeVar("Rules", Training, Method)
 RunAll = Callable[[Dag, Store], None]
-"""Runs what is missing of a DAG in a store."""
+"""Function that runs the missing steps of a DAG in a store."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a search over one thing found."""
+class TuningResult:
+    """Result of one search."""
 
     name: str
     values: dict[str, Any]
     loss: float
-    """nats/token, of the best trial, held out, a mean over seeds"""
+    """Held-out loss of the best trial, mean over seeds, nats/token."""
     trials: int
     pruned: int
     cautions: tuple[str, ...]
@@ -58,7 +58,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where and how trials run."""
+    """Store and functions with which trials run."""
 
     store: Store
     run: RunAll
@@ -68,27 +68,35 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """One study: what a trial changes, and the runs that judge it."""
+    """Study: the parameters of a trial, and the runs that evaluate it."""
 
     name: str
     ranges: dict[str, Range | list[float]]
     runs: Callable[[dict[str, Any], float], Sweep]
-    """From a trial's values and a length in tokens to the sweep that judges it."""
+    """Function from a trial's values and a length in tokens to the sweep that evaluates it."""
 
 
-def tuned(
+def tune(
     sweep: Sweep, store: Store, run: RunAll, watch: Callable[[str], None], together: int = 1
-) -> tuple[Sweep, list[Found]]:
-    """``sweep`` with the training rules, then the methods, that did best at its proxy size; and the findings.
+) -> tuple[Sweep, list[TuningResult]]:
+    """Tune the training rules, then the methods, of ``sweep`` at its proxy size.
 
-    ``run`` gets the runs of ``together`` trials at a time; ``watch`` is told of every trial in a line.
+    Args:
+        sweep: the sweep.
+        store: store of the trials.
+        run: runs the steps of ``together`` trials at a time.
+        watch: called with a line about every trial.
+        together: number of concurrent trials.
+
+    Returns:
+        The sweep with the best values, and the results of the searches.
 
     Raises:
-        InputError: if the sweep has no ``tuning``, or its budget is spent before a single trial is done.
+        InputError: if the sweep has no ``tuning``, or its budget is spent before any trial is complete.
     """
     tuning = sweep.tuning
     if tuning is None:
-        raise InputError("tuning: missing; say what to tune, e.g. tuning: {params: 13k, tokens: 262k}")
+        raise InputError("tuning: missing; add it, such as tuning: {params: 13k, tokens: 262k}")
     store.create()
     place = _Place(store, run, watch, together)
     found = []
@@ -101,7 +109,7 @@ def tuned(
         for method in dict.fromkeys(method for _, method in sweep.methods_given()):
             own = {name: among for name, among in ranges.items() if _takes(method, name, among)}
             if not own:
-                watch(f"{method.name}: nothing to search, it takes no other {' or '.join(ranges)}")
+                watch(f"{method.name}: nothing to tune, as it allows no other {' or '.join(ranges)}")
                 continue
             search = _Search(method.name, own, _distilled(sweep, method))
             found.append(_best(search, tuning, place))
@@ -111,7 +119,7 @@ def tuned(
 
 
 def _with_methods(sweep: Sweep, chosen: dict[Method, Method]) -> Sweep:
-    """``sweep`` with what was chosen in the place of its methods."""
+    """Return ``sweep`` with the chosen methods instead of its methods."""
 
     def changed(methods: list[Method]) -> list[Method]:
         return [chosen.get(method, method) for method in methods]
@@ -136,7 +144,7 @@ def _changed(part: Rules, values: dict[str, Any]) -> Rules:
 
 
 def _takes(method: Method, name: str, among: Range | list[float]) -> bool:
-    """Whether ``method`` is legal at the ends of a range of one of its settings."""
+    """Return True if ``method`` is valid at both ends of a range of one of its settings."""
     ends = (among.low, among.high) if isinstance(among, Range) else (min(among), max(among))
     try:
         return all(_changed(method, {name: end}) for end in ends)
@@ -145,14 +153,14 @@ def _takes(method: Method, name: str, among: Range | list[float]) -> bool:
 
 
 def _supervised(sweep: Sweep, values: dict[str, Any], tokens: float) -> Sweep:
-    """The proxy, trained on the data alone."""
+    """Return the sweep of the proxy, trained on the data alone."""
     none: dict[str, Any] = {"teachers": [], "students": [], "protocol": None}
     rules = {"training": _training(sweep, values), "supervised": [_proxy(sweep, tokens)]}
     return sweep.model_copy(update=none | rules)
 
 
 def _distilled(sweep: Sweep, method: Method) -> Callable[[dict[str, Any], float], Sweep]:
-    """The proxy, distilled from the sweep's first teacher."""
+    """Return a function to the sweep of the proxy, distilled from the first teacher."""
     teacher = sweep.teachers[0]
     if isinstance(teacher, Grid):
         several = ("params", "seeds", "tokens", "tokens_per_param", "flops")
@@ -179,7 +187,7 @@ def _proxy(sweep: Sweep, tokens: float) -> Grid:
     return Grid(params=[sweep.tuning.params], tokens=[tokens], seeds=sweep.tuning.seeds)
 
 
-def _best(search: _Search, tuning: Tuning, place: _Place) -> Found:
+def _best(search: _Search, tuning: Tuning, place: _Place) -> TuningResult:
     study = _study(search.name, place.store)
     _requeue(study)
     spent = sum(trial.user_attrs.get("flops", 0.0) for trial in study.trials)
@@ -216,10 +224,10 @@ def _study(name: str, store: Store) -> optuna.Study:
 
 
 def _drop_torn_record(path: Path, lock: JournalFileOpenLock) -> None:
-    """Cut off a last record that a killed process left half written; the records before it are whole.
+    """Truncate an incomplete last record, left by a killed process.
 
     Raises:
-        InputError: for a record that is damaged and not the last.
+        InputError: for a damaged record before the last.
     """
     if not path.exists():
         return
@@ -229,8 +237,8 @@ def _drop_torn_record(path: Path, lock: JournalFileOpenLock) -> None:
         damaged = [number for number, line in enumerate(lines) if not _is_record(line)]
         if damaged and damaged[0] < len(lines) - 1:
             raise InputError(
-                f"{path}: line {damaged[0] + 1} is no record of a study; restore the file, or move it away "
-                "to search anew (runs that are in the store are not repeated)"
+                f"{path}: line {damaged[0] + 1} is not a record of a study; restore the file, or move it "
+                "away to start again (runs in the store are not repeated)"
             )
         if damaged:
             os.truncate(path, sum(map(len, lines[:-1])))
@@ -246,14 +254,14 @@ def _is_record(line: bytes) -> bool:
 
 
 def _requeue(study: optuna.Study) -> None:
-    """Ask again what an earlier process was asked and never told: its runs so far are in the store."""
+    """Enqueue again the trials that an earlier process did not finish; their runs are in the store."""
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
         study.enqueue_trial(trial.params)
 
 
 def _judge(study: optuna.Study, trials: list[Trial], search: _Search, tuning: Tuning, place: _Place) -> float:
-    """Run trials side by side, each as far as it deserves, and tell the study; return the FLOPs they took."""
+    """Run trials together, pruning the worse ones, and tell the study; return the FLOPs spent."""
     values = {
         trial.number: {name: _suggested(trial, name, among) for name, among in search.ranges.items()}
         for trial in trials
@@ -275,7 +283,7 @@ def _judge(study: optuna.Study, trials: list[Trial], search: _Search, tuning: Tu
             losses = list(_losses(dags[trial.number], place.store, tuning))
             if losses:
                 trial.report(fmean(losses), 2**rung)
-            if not losses or trial.should_prune():  # what failed was no good choice either
+            if not losses or trial.should_prune():  # a failed trial is pruned too
                 alive.remove(trial)
                 study.tell(trial, state=TrialState.PRUNED)
     for trial in alive:
@@ -285,7 +293,7 @@ def _judge(study: optuna.Study, trials: list[Trial], search: _Search, tuning: Tu
 
 
 def _together(dags: Iterable[Dag]) -> Dag:
-    """One DAG of all their steps, each once."""
+    """Merge DAGs into one, with each step once."""
     steps = [step for dag in dags for step in dag.steps]
     return Dag(steps=tuple({step.id: step for step in steps}.values()), asked=len(steps))
 
@@ -298,13 +306,13 @@ def _suggested(trial: Trial, name: str, among: Range | list[float]) -> float:
 
 
 def _values(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    """Return the values of a trial under today's names."""
+    """Return the values of a trial under current names."""
     today = {old: name for name, old in JOURNAL_NAMES.items()}
     return {today.get(name, name): value for name, value in trial.params.items()}
 
 
 def _lengths(sweep: Sweep, tokens: float) -> list[float]:
-    """The lengths a trial is judged at; short ones cost little only where they branch off a trunk."""
+    """Return the lengths of a trial; short ones are cheap only if they share a prefix."""
     if sweep.training.schedule != "wsd":
         return [tokens]
     least = MIN_STEPS * sweep.training.batch_tokens
@@ -313,7 +321,7 @@ def _lengths(sweep: Sweep, tokens: float) -> list[float]:
 
 
 def _losses(dag: Dag, store: Store, tuning: Tuning) -> Iterator[float]:
-    """Held-out losses of the proxies; nothing if one is missing."""
+    """Yield the held-out losses of the proxies; none if one is missing."""
     proxies = [step for step in dag.steps if step.kind.is_run and _is_proxy(step, dag)]
     results = [store.result(step.id) for step in proxies]
     if len(results) == len(tuning.seeds) and all(results):
@@ -331,15 +339,15 @@ def _line(name: str, trial: optuna.trial.FrozenTrial) -> str:
     return f"{name} {trial.number}: {values}: {heights or 'no loss'}{ending}"
 
 
-def _finding(search: _Search, study: optuna.Study) -> Found:
+def _finding(search: _Search, study: optuna.Study) -> TuningResult:
     done = study.get_trials(states=(TrialState.COMPLETE,))
     if not done:
         raise InputError(
-            f"tuning: no trial of {search.name} was completed; raise max_flops, or look at what failed"
+            f"tuning: no trial of {search.name} was completed; raise max_flops, or check the failures"
         )
     best = min(done, key=lambda trial: trial.value or math.inf)
     assert best.value is not None
-    return Found(
+    return TuningResult(
         search.name,
         _values(best),
         best.value,
@@ -354,12 +362,12 @@ def _cautions(
 ) -> Iterator[str]:
     for name, among in search.ranges.items():
         value = _values(best)[name]
-        if isinstance(among, Range) and (edge := among.edge(value, EDGE)):
+        if isinstance(among, Range) and (edge := among.edge(value, EDGE_SHARE)):
             yield f"{name} {value:.4g} lies at the {edge} edge of its range; widen it"
         close = [_values(trial)[name] for trial in done if _close(trial, best)]
         if min(close) < max(close):
-            yield f"{name} from {min(close):.4g} to {max(close):.4g} is within {CLOSE:.0%} of the best"
+            yield f"{name} from {min(close):.4g} to {max(close):.4g} is within {NEAR_BEST:.0%} of the best"
 
 
 def _close(trial: optuna.trial.FrozenTrial, best: optuna.trial.FrozenTrial) -> bool:
-    return trial.value is not None and best.value is not None and trial.value < best.value * (1 + CLOSE)
+    return trial.value is not None and best.value is not None and trial.value < best.value * (1 + NEAR_BEST)

@@ -1,4 +1,4 @@
-"""The directory that holds all truth: results, checkpoints, and attempts with their leases and outcomes.
+"""The store of a sweep: results, checkpoints, and attempts with their leases and outcomes.
 
 May import ``sweeps.spec`` and ``sweeps.data``.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints of a run under way: written aside, verified when read, so that a killed run goes on exactly.
+"""Checkpoints of a run: written atomically and verified when read, so that a killed run resumes exactly.
 
 ::
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KEPT = 2
-"""The newest, and one to fall back on if that is damaged."""
+"""Number of checkpoints kept: the newest, and one more in case it is damaged."""
 
 
 class Checkpoints:
-    """The checkpoints of one step in a store."""
+    """Checkpoints of one step in a store."""
 
     def __init__(self, store: Store, step: str, lease: Lease | None = None) -> None:
         self.store, self.step, self.lease = store, step, lease
         self.attempt = f"{lease.number:04d}" if lease else uuid.uuid4().hex[:8]
 
     def look(self) -> None:
-        """Stop if the step is no longer this process's to work on, or a stop was asked for; costs nothing.
+        """Stop if this process has lost the lease, or was asked to stop; reads no file.
 
         Raises:
-            Stopped: if so.
+            Stopped: in these cases.
         """
         if self.lease:
             self.lease.look()
@@ -58,7 +58,7 @@ class Checkpoints:
         self._drop_all_but_the_newest()
 
     def latest(self) -> tuple[int, dict[str, Tensor]] | None:
-        """The newest whole checkpoint, or None; damaged and unfinished ones are passed over."""
+        """Return steps and state of the newest complete checkpoint, or None; damaged ones are skipped."""
         from safetensors.torch import load
 
         for name in self._newest_first():
@@ -69,7 +69,7 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Remove all checkpoints: the run is done."""
+        """Remove all checkpoints."""
         self.store.remove_tree(self.step, "checkpoints")
 
     def _drop_all_but_the_newest(self) -> None:

@@ -1,8 +1,8 @@
-"""A worker's watch over the driver that started it: under a cap, nobody else stops what runs too long.
+"""Supervision of a worker's driver: under a cap, a worker stops by itself if its driver cannot stop it.
 
-A driver that is killed takes its workers with it where the system can do that. One that is suspended, or cut
-off from them, cannot stop them. So a job under a cap has a bound, the seconds that were reserved for it;
-beyond that it goes on only while the record of its driver changes.
+If a driver is killed, its workers are killed too where the system allows it. A driver that is suspended or
+disconnected cannot stop them. So a job under a cap has a bound, the seconds reserved for it; beyond the bound
+it continues only while the record of its driver changes.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from sweeps.store.store import Store
 DRIVERS = "drivers"
 """Directory of the records of drivers, which they rewrite while they live."""
 MARGIN_SECONDS = 0.5
-"""By which a record may be late, besides half as long again as it was due in."""
+"""Seconds by which a record may be late, in addition to half of its interval."""
 USUAL_DUE = 10.0
-"""Seconds in which a record is taken to be due that was not read yet."""
+"""Assumed interval of a record before it was first read, seconds."""
 
 
 @dataclass
 class DriverWatch:
-    """What one process knows of its driver."""
+    """Watch over the driver of one process."""
 
     store: Store
     driver: str
     """Name of the driver's record."""
     bound: float
-    """Seconds that the process may take, whatever becomes of its driver."""
+    """Seconds that the process may run without its driver."""
     seen: dict[str, Any] | None = None
     since: float = field(default_factory=time.monotonic)
-    """When the record was first seen as it is, by ``time.monotonic()``."""
+    """Time at which the current record was first seen, by ``time.monotonic()``."""
 
     @classmethod
     def of(cls, store: Store, about: Mapping[str, Any]) -> DriverWatch | None:
@@ -44,10 +44,14 @@ class DriverWatch:
         return cls(store, about["driver"], about["bound"])
 
     def look(self, elapsed: float, due: float) -> None:
-        """Read the driver's record once the bound is near; ``due`` is in how many seconds the next look is.
+        """Read the driver's record if the bound is near.
+
+        Args:
+            elapsed: seconds that this process has run.
+            due: seconds until the next look.
 
         Raises:
-            Stopped: if the bound is passed and the driver is gone or silent.
+            Stopped: if the bound is exceeded and the driver has exited or is silent.
         """
         if elapsed + self._patience + due < self.bound:
             return
@@ -56,9 +60,10 @@ class DriverWatch:
             self.seen, self.since = record, asked
         over = not record or bool(record["ended"])
         if elapsed > self.bound and (over or asked - self.since > self._patience):
-            why = "is gone" if over else "has fallen silent"
+            why = "has exited" if over else "is silent"
             raise Stopped(
-                Ending.LOST, f"its driver {why}, and the {self.bound:.3g} s reserved under the cap are over"
+                Ending.LOST,
+                f"its driver {why}, and the {self.bound:.3g} s reserved under the cap are used up",
             )
 
     @property

@@ -1,4 +1,4 @@
-"""Sentences about stores that cannot be reached or may not be used, whatever their clients raise."""
+"""Messages about stores that cannot be reached or used, for the errors of any client."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from sweeps.store.outcomes import is_transient
 
 CREDENTIALS = "check the URL, and that credentials are in the environment or where the client looks for them"
-MARK = "store "
-"""How a note on an exception begins that names the store it is about."""
-OF_THE_ASKER = {
+NOTE_PREFIX = "store "
+"""Prefix of a note on an exception that names its store."""
+USER_ERRNOS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
     *(errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST),
 }
-"""What a file system says where a path or its permissions are wrong, and not the system."""
+"""Error numbers of a wrong path or permissions, as opposed to a failing system."""
 
 
-class Named:
-    """A file system whose exceptions carry a note that names the store."""
+class NotedFileSystem:
+    """File system whose exceptions carry a note with the name of the store."""
 
     def __init__(self, files: Any, root: str) -> None:
         self._files, self._root = files, root
@@ -35,37 +35,37 @@ class Named:
             try:
                 return function(*arguments, **named)
             except Exception as error:
-                error.add_note(f"{MARK}{self._root}")
+                error.add_note(f"{NOTE_PREFIX}{self._root}")
                 raise
 
         return call
 
 
-def explain(error: BaseException) -> tuple[str, int] | None:
-    """Return what to say about an error of a store or a file, and the exit code; None for other errors."""
-    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(MARK)]
+def explain_store_error(error: BaseException) -> tuple[str, int] | None:
+    """Return the message and exit code for an error of a store or a file; None for other errors."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(NOTE_PREFIX)]
     if notes:
-        return f"{notes[0]}: {of_client(error)}", 2
+        return f"{notes[0]}: {client_error_message(error)}", 2
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}", 2 if error.errno in OF_THE_ASKER else 1
+        return f"{where}{error.strerror}", 2 if error.errno in USER_ERRNOS else 1
     return None
 
 
-def of_client(error: BaseException) -> str:
-    """Return what a client's error means for the store, with what to check."""
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+def client_error_message(error: BaseException) -> str:
+    """Describe a client's error, with the things to check."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if isinstance(error, PermissionError):
-        return f"access is denied ({said}); {CREDENTIALS}"
+        return f"access is denied ({reason}); {CREDENTIALS}"
     if isinstance(error, FileNotFoundError):
-        return f"not found ({said}); check the URL"
+        return f"not found ({reason}); check the URL"
     if is_transient(error):
-        return f"cannot be reached ({said}); check the URL and the network"
-    return f"cannot be used ({said}); {CREDENTIALS}"
+        return f"cannot be reached ({reason}); check the URL and the network"
+    return f"cannot be used ({reason}); {CREDENTIALS}"
 
 
 def remedy(error: BaseException) -> str:
-    """Return what to do where a directory cannot hold a store."""
+    """Return a remedy for a directory that cannot hold a store."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.EACCES, errno.EROFS):
         return "its permissions must let you create files there; change them, or give another path"

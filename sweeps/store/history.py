@@ -1,33 +1,34 @@
-"""All attempts of a store, followed as they come and end: what can no longer change is read once."""
+"""Attempts of a store, read incrementally: records that cannot change are read once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from sweeps.store.leases import Attempt, assembled, parts
+from sweeps.store.leases import Attempt, assemble_attempts, attempt_files
 from sweeps.store.outcomes import Ending
 from sweeps.store.store import Store
 
 
-class History:
-    """The attempts at every step that was ever begun in a store, of whatever sweep."""
+class AttemptHistory:
+    """Attempts at every step ever started in a store, of any sweep."""
 
     def __init__(self, store: Store, contents: Mapping[str, Iterable[str]] | None = None) -> None:
         self.store, self._contents = store, contents
         self.over: set[str] = set()
-        """Steps that are done: no more attempts are made at them."""
+        """Steps that are done, without further attempts."""
         self._ended: dict[str, dict[int, Attempt]] = {}
         self._read_before = False
 
     def read(self) -> dict[str, list[Attempt]]:
-        """Attempts by step, oldest first; from the second time on, only of steps that were not over."""
+        """Read attempts by step, oldest first; after the first call, only those of unfinished steps."""
         listed = {step: names for step, names in self._listing() if names}
-        wanted = {step: parts(names, self._ended.get(step, {})) for step, names in listed.items()}
+        wanted = {step: attempt_files(names, self._ended.get(step, {})) for step, names in listed.items()}
         files = self.store.read_all(
             (step, "attempts", name) for step, names in wanted.items() for name in names
         )
         found = {
-            step: assembled(step, names, files, self._ended.get(step, {})) for step, names in listed.items()
+            step: assemble_attempts(step, names, files, self._ended.get(step, {}))
+            for step, names in listed.items()
         }
         for step, history in found.items():
             self._ended[step] = {each.number: each for each in history if each.ending}
@@ -37,7 +38,7 @@ class History:
         return found
 
     def _listing(self) -> Iterator[tuple[str, list[str]]]:
-        """The files of ``attempts`` of steps that are not over: all at once at first, then those alone."""
+        """Yield the files in ``attempts`` of unfinished steps; at the first call with one listing."""
         if not self._read_before:
             self._read_before = True
             for step, names in (self._contents or self.store.contents()).items():
@@ -51,8 +52,8 @@ class History:
                 yield step, self.store.names(step, "attempts")
 
 
-def fruitless(history: Iterable[Attempt], ending: Ending) -> int:
-    """How many attempts ended so; those that were lost but had got further than any before do not count."""
+def count_failures(history: Iterable[Attempt], ending: Ending) -> int:
+    """Count attempts with this ending, except lost ones that progressed further than all before."""
     count, furthest = 0, 0
     for attempt in history:
         further = attempt.done > furthest

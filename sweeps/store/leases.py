@@ -1,16 +1,17 @@
-"""Who works on a step: numbered attempts, each claimed once, alive while it beats, fenced off by the next.
+"""Leases on steps: numbered attempts, each claimed once, kept alive by a heartbeat, fenced by the next.
 
 ::
 
-    store/<id>/attempts/0001.json        who claimed the first attempt; created at most once
-    store/<id>/attempts/0001.beat.json   changes while its process lives, and says how far it has come
-    store/<id>/attempts/0001.end.json    how it ended; written by its process, or by who knows that it is gone
-    store/<id>/attempts/0001.log         what it printed
-    store/<id>/attempts/cancel.json      a request to stop
+    store/<id>/attempts/0001.json        claim of the first attempt; created at most once
+    store/<id>/attempts/0001.beat.json   heartbeat with progress, rewritten while its process lives
+    store/<id>/attempts/0001.end.json    outcome; written by its process, or by one that knows it has exited
+    store/<id>/attempts/0001.log         output
+    store/<id>/attempts/cancel.json      request to stop
 
-The next number may be claimed once the last attempt has ended, its process is known to be gone, or its beat
-has not changed for as long as its claim says, by the clock of whoever watches: two clocks are never compared.
-Whoever was only asleep finds the higher number before it writes anything that counts, and stops.
+The next number may be claimed once the last attempt has ended, its process is known to have exited, or its
+heartbeat has not changed for the timeout in its claim, by the clock of the observer: clocks of two machines
+are never compared. A process that was only suspended finds the higher number before it commits anything, and
+stops.
 """
 
 from __future__ import annotations
@@ -30,70 +31,70 @@ from typing import Any
 
 from sweeps.environment import LEASE_SECONDS
 from sweeps.store.driver_watch import DriverWatch
-from sweeps.store.outcomes import Ending, Stopped, ending_of, reason_of
+from sweeps.store.outcomes import Ending, Stopped, ending_of, error_line
 from sweeps.store.store import Store
 
-PATIENCE = LEASE_SECONDS
-"""Seconds without a beat after which others may take a step over; every claim says its own."""
+LEASE_TIMEOUT = LEASE_SECONDS
+"""Seconds without a heartbeat after which others may take over a step; every claim records its own."""
 BEATS_LOCAL, BEATS_REMOTE = 20, 5
-"""Beats in that time, on a disk and on an object store, where each costs money."""
+"""Heartbeats in that time, on a disk and on an object store, where each costs money."""
 FIRST_BEAT = 0.5
-"""Seconds to the first beat; doubled each time, up to the usual time between two."""
+"""Seconds to the first heartbeat; doubled each time, up to the usual interval."""
 LEAVING_SECONDS = 0.5
-"""From a process's last words to its end, until whoever started it has told how long it lived."""
+"""Assumed seconds between a process's last record and its exit, until its parent records its lifetime."""
 CANCEL = "cancel.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at a step, as the store tells it."""
+    """Attempt at a step, as recorded in the store."""
 
     number: int
     told: dict[str, Any]
-    """What it told last: its claim, then its beats, then its end."""
+    """Merged records: its claim, heartbeat and end."""
 
     @property
     def ending(self) -> Ending | None:
-        """How it ended; None while it has not, or could not say so."""
+        """Ending; None if it has not ended, or could not record it."""
         return Ending(self.told["ending"]) if "ending" in self.told else None
 
     @property
     def job(self) -> str | None:
-        """The job that it was claimed for, if a driver had it claimed."""
+        """Job that it was claimed for, if a driver started it."""
         return self.told.get("job")
 
     @property
     def unheard(self) -> float:
-        """Seconds after its last words in which it may have gone on: until the next were due."""
+        """Seconds after its last record in which it may have continued: until the next was due."""
         if self.ending:
             return float(self.told.get("unheard", 0.0))
         return float(self.told.get("due", self.told.get("patience", 0.0) / BEATS_LOCAL))
 
     @property
     def seconds(self) -> float:
-        """Seconds that its process lived: as whoever started it has measured, or else at most."""
+        """Lifetime of its process in seconds: measured by its parent, or else an upper bound."""
         told = self.told
         return float(told.get("lived", told.get("elapsed", 0.0) + self.unheard + told.get("leaving", 0.0)))
 
     @property
     def done(self) -> int:
-        """Optimiser steps of the run that were taken, in earlier attempts too."""
+        """Optimizer steps of the run so far, earlier attempts included."""
         return int(self.told.get("steps_done", 0))
 
 
 @dataclass(eq=False)
 class Lease:
-    """The right of this process to work on a step."""
+    """Exclusive right of this process to work on a step."""
 
     store: Store
     step: str
     number: int
     about: dict[str, Any] = field(default_factory=dict)
-    """What it runs on."""
+    """Resources it runs on, recorded with the claim and the end."""
     progress: dict[str, Any] = field(default_factory=dict)
-    """How far it has come; told with the next beat."""
+    """Progress, recorded with the next heartbeat."""
     lost: Stopped | None = None
-    """Why it has to stop, once the beats found out."""
+    """Reason to stop, found by the heartbeat."""
     ended: bool = False
     started: float = field(default_factory=time.monotonic)
 
@@ -104,30 +105,36 @@ class Lease:
     def claim(
         cls, store: Store, step: str, number: int, *, begun: float | None = None, **about: Any
     ) -> Lease | None:
-        """Claim attempt ``number``; None if somebody else was first. ``about`` is told with the claim.
+        """Claim attempt ``number``; None if another process was first. ``about`` is recorded with the claim.
 
-        What it takes counts from ``begun`` on, by ``time.monotonic()``: its process ran before it claimed.
+        Its time counts from ``begun``, by ``time.monotonic()``, as its process started before the claim.
         """
         begun = begun or time.monotonic()
-        claim = {"started": now(), "patience": PATIENCE, "due": FIRST_BEAT, **this_process(), **about}
+        claim = {
+            "started": timestamp(),
+            "patience": LEASE_TIMEOUT,
+            "due": FIRST_BEAT,
+            **this_process(),
+            **about,
+        }
         claim["elapsed"] = time.monotonic() - begun
-        won = create(store, claim, *place(step, number))
+        won = create_once(store, claim, *attempt_path(step, number))
         return cls(store, step, number, about, started=begun) if won else None
 
     def fence(self) -> None:
-        """Make sure that nobody has taken the step over, before writing what others rely on.
+        """Check that no other process has taken over the step, before committing anything.
 
         Raises:
-            Stopped: if somebody has.
+            Stopped: if one has.
         """
         self._fence(self.store.names(self.step, "attempts"))
 
     def _fence(self, names: list[str]) -> None:
-        if (other := latest(names)) > self.number:
+        if (other := latest_number(names)) > self.number:
             raise Stopped(Ending.HELD, f"attempt {other} has taken over from attempt {self.number}")
 
     def look(self) -> None:
-        """Stop if the beats have found, or a signal has said, that this process should; costs nothing.
+        """Stop if the heartbeat or a signal has asked this process to; reads no file.
 
         Raises:
             Stopped: if so.
@@ -136,11 +143,11 @@ class Lease:
             raise self.lost
 
     def beat(self, count: int, due: float = 0.0) -> None:
-        """Say that this process lives and will again in ``due`` seconds; find out whether it should."""
+        """Write a heartbeat, with the next due in ``due`` seconds, and check for reasons to stop."""
         try:
             elapsed = time.monotonic() - self.started
             beat = {"beat": count, "elapsed": elapsed, "due": due, **self.progress}
-            self.store.write(beat, *place(self.step, self.number, "beat"), durable=False)
+            self.store.write(beat, *attempt_path(self.step, self.number, "beat"), durable=False)
             names = self.store.names(self.step, "attempts")
             self._fence(names)
             if CANCEL in names or self.store.read(CANCEL) is not None:
@@ -149,44 +156,49 @@ class Lease:
                 self._driver.look(elapsed, due)
         except Stopped as stopped:
             self.lost = stopped
-        except Exception:  # noqa: S110  (a store that is away for a moment; for longer, others take over)
+        except Exception:  # noqa: S110  (the store is unavailable; if it stays so, others take over)
             pass
 
     def conclude(self, error: BaseException | None) -> None:
-        """End the attempt as done, or by ``error``."""
+        """Record the end of the attempt: done, or failed by ``error``."""
         if error is None:
             self.end(Ending.DONE)
         else:
-            self.end(ending_of(error), reason_of(error))
+            self.end(ending_of(error), error_line(error))
 
     def end(self, ending: Ending, reason: str | None = None) -> None:
-        """Record how the attempt ended, once."""
+        """Record the ending of the attempt, once."""
         if self.ended:
             return
         self.ended = True
-        record = {"ending": ending, "reason": reason, "ended": now(), **self.about, **self.progress}
+        record = {"ending": ending, "reason": reason, "ended": timestamp(), **self.about, **self.progress}
         with suppress(Exception):  # the store itself may be what failed
             record |= {"elapsed": time.monotonic() - self.started, "leaving": LEAVING_SECONDS}
-            self.store.write(record, *place(self.step, self.number, "end"), durable=False)
+            self.store.write(record, *attempt_path(self.step, self.number, "end"), durable=False)
 
 
 @contextmanager
-def leased(
+def hold_leases(
     store: Store, steps: Iterable[str], numbers: Mapping[str, int] | None = None, **about: Any
 ) -> Iterator[dict[str, Lease]]:
     """Claim attempts at ``steps`` and keep them alive while the block runs.
 
-    Which attempts is said by ``numbers``, if the caller has watched the steps, and else found out. Steps that
-    somebody else works on are missing from what is given. Attempts that the block has not concluded end with
-    it: by the exception that it raises, or as lost.
+    Yields the leases by step, without steps that another process works on. Attempts that the block has not
+    concluded end with it: by the exception that it raises, or as lost.
+
+    Args:
+        store: the store.
+        steps: ids of the steps.
+        numbers: numbers of the attempts by step, if the caller has determined them.
+        about: recorded with the claims.
     """
     leases: dict[str, Lease] = {}
     for step in steps:
-        number = numbers[step] if numbers else Watch(store).wait(step)
+        number = numbers[step] if numbers else LeaseWatch(store).wait(step)
         if number and (lease := Lease.claim(store, step, number, **about)):
             leases[step] = lease
     try:
-        with _beating(list(leases.values())), _heeding_signals(list(leases.values())):
+        with _beating(list(leases.values())), _stopping_on_sigterm(list(leases.values())):
             yield leases
     except BaseException as error:
         for lease in leases.values():
@@ -201,7 +213,7 @@ def _beating(leases: list[Lease]) -> Iterator[None]:
     over = threading.Event()
 
     def beat() -> None:
-        longest = PATIENCE / (BEATS_LOCAL if leases[0].store.local else BEATS_REMOTE)
+        longest = LEASE_TIMEOUT / (BEATS_LOCAL if leases[0].store.local else BEATS_REMOTE)
         count, wait = 0, min(FIRST_BEAT, longest)
         while not over.wait(wait):
             count, wait = count + 1, min(2 * wait, longest)
@@ -221,8 +233,8 @@ def _beating(leases: list[Lease]) -> Iterator[None]:
 
 
 @contextmanager
-def _heeding_signals(leases: list[Lease]) -> Iterator[None]:
-    """Let SIGTERM, which schedulers send before they take a machine away, stop the work at its next step."""
+def _stopping_on_sigterm(leases: list[Lease]) -> Iterator[None]:
+    """Stop the work at its next step on SIGTERM, which schedulers send before preemption."""
 
     def stop(number: int, _: object) -> None:
         for lease in leases:
@@ -238,37 +250,37 @@ def _heeding_signals(leases: list[Lease]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class Watch:
-    """Judges from outside which attempts are still alive, by what changes while it watches."""
+class LeaseWatch:
+    """Observer that determines which attempts are alive, by changes of their heartbeats."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.seen: dict[str, tuple[tuple[int, bytes | None], float]] = {}
-        """By step: the last attempt with its beat, and when this was first seen, by our clock."""
+        """By step: the last attempt with its heartbeat, and when it was first seen, by this clock."""
         self.changed: set[str] = set()
-        """Steps that have been seen to beat."""
+        """Steps whose heartbeat was seen to change."""
 
     def claimable(self, step: str) -> int | None:
-        """The number of the attempt that may be claimed now; None while the last one may be alive."""
+        """Return the number of the attempt that may be claimed now; None if the last one may be alive."""
         names = self.store.names(step, "attempts")
-        number = latest(names)
+        number = latest_number(names)
         if not number or _name(number, "end") in names:
             self.seen.pop(step, None)
             return number + 1
-        claim = self.store.read(*place(step, number)) or {}
-        asked = time.monotonic()  # not later: this process may sleep, or the store be slow, before it knows
-        state = number, self.store.read_bytes(*place(step, number, "beat"))
+        claim = self.store.read(*attempt_path(step, number)) or {}
+        asked = time.monotonic()  # before reading, as this process may be suspended, or the store slow
+        state = number, self.store.read_bytes(*attempt_path(step, number, "beat"))
         then, since = self.seen.get(step, (None, 0.0))
         if then != state:
             if then:
                 self.changed.add(step)
             self.seen[step] = state, since = state, time.monotonic()
-        if gone(claim) or asked - since > claim.get("patience", PATIENCE):
+        if has_exited(claim) or asked - since > claim.get("patience", LEASE_TIMEOUT):
             return number + 1
         return None
 
     def wait(self, step: str) -> int | None:
-        """Like :meth:`claimable`, but watch until that is certain; None if the last attempt is alive."""
+        """Wait until :meth:`claimable` is certain; None if the last attempt is alive."""
         while not (number := self.claimable(step)):
             if step in self.changed:
                 return None
@@ -277,17 +289,17 @@ class Watch:
 
 
 def attempts(store: Store, step: str, names: Iterable[str] | None = None) -> list[Attempt]:
-    """All attempts at a step, oldest first; ``names`` are its files under ``attempts``, if known."""
+    """Return all attempts at a step, oldest first; ``names`` are its files in ``attempts``, if known."""
     names = list(store.names(step, "attempts") if names is None else names)
-    files = store.read_all((step, "attempts", name) for name in parts(names))
-    return assembled(step, names, files)
+    files = store.read_all((step, "attempts", name) for name in attempt_files(names))
+    return assemble_attempts(step, names, files)
 
 
-def parts(names: Iterable[str], known: Container[int] = ()) -> list[str]:
-    """The files of ``attempts`` that tell of all attempts but those that are ``known``."""
+def attempt_files(names: Iterable[str], known: Container[int] = ()) -> list[str]:
+    """Return the files of ``attempts`` with the records of all attempts that are not ``known``."""
     there = set(names)
     found = []
-    for number in range(1, latest(there) + 1):
+    for number in range(1, latest_number(there) + 1):
         if number not in known:
             end = _name(number, "end")
             asked = [end] if end in there else [_name(number), _name(number, "beat")]
@@ -295,30 +307,30 @@ def parts(names: Iterable[str], known: Container[int] = ()) -> list[str]:
     return found
 
 
-def assembled(
+def assemble_attempts(
     step: str,
     names: Iterable[str],
     files: Mapping[tuple[str, ...], dict[str, Any]],
     known: Mapping[int, Attempt] | None = None,
 ) -> list[Attempt]:
-    """All attempts at a step, by the content of the files that :func:`parts` named."""
+    """Return all attempts at a step, from the content of the files of :func:`attempt_files`."""
     found = []
-    for number in range(1, latest(names) + 1):
+    for number in range(1, latest_number(names) + 1):
         if known and number in known:
             found.append(known[number])
             continue
         told: dict[str, Any] = {}
         for part in ("", "beat", "end"):
-            content = files.get(place(step, number, part), {})
+            content = files.get(attempt_path(step, number, part), {})
             told = content if part == "end" and content else told | content
         found.append(Attempt(number, told))
     return found
 
 
-def create(store: Store, record: dict[str, Any], *where: str) -> bool:
-    """Create a file that is not there yet; False if another process was first.
+def create_once(store: Store, record: dict[str, Any], *where: str) -> bool:
+    """Create a file that does not exist; False if another process was first.
 
-    A network may lose the answer and the client ask again: then this very process was first.
+    If the network loses the answer and the client retries, this process itself may have been first.
     """
     record = {**record, "created_by": uuid.uuid4().hex}
     if store.put_new(record, *where, durable=False):
@@ -326,25 +338,25 @@ def create(store: Store, record: dict[str, Any], *where: str) -> bool:
     return (store.read(*where) or {}).get("created_by") == record["created_by"]
 
 
-def latest(names: Iterable[str]) -> int:
-    """The highest number claimed among the files of ``attempts``; 0 if there is none."""
+def latest_number(names: Iterable[str]) -> int:
+    """Return the highest number among the files of ``attempts``; 0 if there is none."""
     return max(
         (int(name[:-5]) for name in names if name[:-5].isdigit() and name.endswith(".json")), default=0
     )
 
 
-def place(step: str, number: int, part: str = "") -> tuple[str, str, str]:
-    """Where in the store an attempt's claim, ``beat`` or ``end`` lies."""
+def attempt_path(step: str, number: int, part: str = "") -> tuple[str, str, str]:
+    """Return the path in the store of an attempt's claim, ``beat`` or ``end``."""
     return step, "attempts", _name(number, part)
 
 
-def log_place(step: str, number: int) -> tuple[str, str, str]:
-    """Where in the store an attempt's log lies."""
+def log_path(step: str, number: int) -> tuple[str, str, str]:
+    """Return the path in the store of an attempt's log."""
     return step, "attempts", f"{number:04d}.log"
 
 
 def end_name(number: int) -> str:
-    """The file that says how an attempt ended, among those of ``attempts``."""
+    """Return the name of the file with the ending of an attempt."""
     return _name(number, "end")
 
 
@@ -352,33 +364,33 @@ def _name(number: int, part: str = "") -> str:
     return f"{number:04d}.{part}.json" if part else f"{number:04d}.json"
 
 
-def now() -> str:
-    """The time, for people."""
+def timestamp() -> str:
+    """Return the current time, UTC, in ISO format."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def this_process() -> dict[str, Any]:
-    """Names this process so that others on the same machine can tell when it is gone."""
+    """Identify this process, so that others on this machine can determine that it has exited."""
     return {
         "host": socket.gethostname(),
         "machine": _machine(),
         "pid": os.getpid(),
-        "since": _started(os.getpid()),
+        "since": process_start_ticks(os.getpid()),
     }
 
 
-def is_here(holder: dict[str, Any]) -> bool:
-    """Whether a process is one of this machine, so that it can be seen from here."""
+def is_on_this_machine(holder: dict[str, Any]) -> bool:
+    """Return True if a process runs on this machine, so that it is visible from here."""
     return bool(holder.get("machine")) and holder["machine"] == _machine()
 
 
-def gone(holder: dict[str, Any]) -> bool:
-    """Whether a process is known to have ended; False where that cannot be known from here."""
-    return is_here(holder) and _started(holder["pid"]) != holder["since"]
+def has_exited(holder: dict[str, Any]) -> bool:
+    """Return True if a process is known to have exited; False if that cannot be known from here."""
+    return is_on_this_machine(holder) and process_start_ticks(holder["pid"]) != holder["since"]
 
 
 def _machine() -> str:
-    """This boot of this machine, its space of process ids and its clock; empty if the kernel does not say."""
+    """Return an id of this boot, its pid and time namespaces; empty if the kernel gives none."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         spaces = [Path("/proc/self/ns", name) for name in ("pid", "time")]
@@ -387,8 +399,8 @@ def _machine() -> str:
         return ""
 
 
-def _started(pid: int) -> int | None:
-    """When a process began, in ticks since boot; None if it is no more."""
+def process_start_ticks(pid: int) -> int | None:
+    """Return the start of a process, in ticks since boot; None if it has exited."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Fields of the records in a store, checked where they are read: damage is named, not computed with."""
+"""Validation of the records in a store when they are read."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from sweeps.store.outcomes import Ending
 
 WITHOUT_LOSS = ("trunk", "cache", "generate")
-"""Kinds of steps whose results say nothing about a model."""
+"""Kinds of steps whose results have no loss."""
 Check = Callable[[Any], str | None]
-"""Returns what a value should be, or None if it is that."""
+"""Function that returns what a value should be, or None if it is valid."""
 
 
 def _number(at_least: float = 0.0) -> Check:
@@ -81,7 +81,7 @@ def _texts(value: Any) -> str | None:
 
 
 ROW: dict[str, Check] = {"id": _text, "kind": _text, "label": _text, "needs": _texts, "flops": _number()}
-"""Of a step in ``steps.json``."""
+"""Fields of a step in ``steps.json``."""
 ATTEMPT: dict[str, Check] = {
     **dict.fromkeys(("steps_done", "steps", "began", "elapsed", "seconds", "beat", "gpus", "due"), _number()),
     **dict.fromkeys(("lived", "leaving", "unheard", "bound"), _number()),
@@ -93,7 +93,7 @@ ATTEMPT: dict[str, Check] = {
     **dict.fromkeys(("host", "machine", "started", "ended", "job", "driver"), _or_null(_text)),
     "log": _or_null(_place),
 }
-"""Of a claim, a beat and an end."""
+"""Fields of a claim, a heartbeat and an end."""
 RESULT: dict[str, Check] = {
     "loss": _loss,
     "loss_se": _or_null(_number()),
@@ -116,17 +116,17 @@ DRIVER: dict[str, Check] = {
 }
 SWEEP: dict[str, Check] = {"spec": _object, "steps": _list, "caps": _object}
 STEPS: dict[str, Check] = {"steps": _rows}
-NEEDED = {"sweep.json": ("spec",), "steps.json": ("steps",), "driver": ("seconds", "ended")}
-"""Fields that a record cannot do without."""
+REQUIRED_FIELDS = {"sweep.json": ("spec",), "steps.json": ("steps",), "driver": ("seconds", "ended")}
+"""Required fields of records."""
 
 
-def fault(record: Mapping[str, Any], place: tuple[str, ...]) -> str | None:
-    """Return what is wrong with a record at ``place`` of a store, in a few words, or None.
+def record_fault(record: Mapping[str, Any], place: tuple[str, ...]) -> str | None:
+    """Describe the first fault of a record at ``place`` of a store; None if it is valid.
 
-    Fields that no rule is about may be anything; what other versions leave out is their readers' to miss.
+    Fields without a rule are not checked; fields that other versions leave out are checked by their readers.
     """
     kind = _kind(place)
-    for name in NEEDED.get(kind, ()):
+    for name in REQUIRED_FIELDS.get(kind, ()):
         if name not in record:
             return f"{name} is missing"
     for name, check in _CHECKS.get(kind, {}).items():

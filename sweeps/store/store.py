@@ -1,18 +1,18 @@
-"""The store: one directory a step, and a step is done when its ``result.json`` exists.
+"""Store of a sweep: one directory for each step, which is done if its ``result.json`` exists.
 
 ::
 
     store/sweep.json            the resolved spec of the last sweep run here, with versions
-    store/steps.json            its steps in short: what each is, needs and costs
-    store/drivers/              the processes that drove it (sweeps.execute.drivers)
-    store/<id>/step.json        what the step is
-    store/<id>/attempts/        who worked on it when, how far each came, how it ended (sweeps.store.leases)
-    store/<id>/failure.json     why it was given up
-    store/<id>/checkpoints/     where it goes on after an interruption; gone when it is done
+    store/steps.json            its steps in short: kind, dependencies and FLOPs
+    store/drivers/              records of the processes that drove it (sweeps.execute.drivers)
+    store/<id>/step.json        the step
+    store/<id>/attempts/        attempts at it, with progress and endings (sweeps.store.leases)
+    store/<id>/failure.json     reason why it was given up
+    store/<id>/checkpoints/     checkpoints to resume from; removed when it is done
     store/<id>/model-<attempt>/ weights (safetensors), config, tokenizer: loads in transformers
-    store/<id>/result.json      its losses, and which model is its; written last, created at most once
+    store/<id>/result.json      its losses and the name of its model; written last, created at most once
 
-Nothing else is remembered anywhere: what is done, and what is missing, is read from here.
+There is no other state: the steps that are done and missing are determined from the store.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from scaling.errors import InputError
-from sweeps.store.faults import CREDENTIALS, Named, of_client, remedy
+from sweeps.store.faults import CREDENTIALS, NotedFileSystem, client_error_message, remedy
 from sweeps.store.outcomes import is_transient
-from sweeps.store.records import fault
+from sweeps.store.records import record_fault
 
 CLIENTS = {"s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20}}}
-"""Options of file systems: a network that is cut must be noticed before a lease runs out."""
+"""Options of file systems: a lost connection must be noticed before a lease expires."""
 BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"}
-"""Protocols whose paths begin with a bucket, which a sweep never creates: its name may be mistyped."""
+"""Protocols whose paths begin with a bucket, which a sweep never creates, as its name may be mistyped."""
 RECORDS = ("step.json", "result.json", "failure.json")
-"""Files of which a step that was ever started has one at least."""
+"""Files of which every step that was started has at least one."""
 
 
 class Store:
-    """A store at a path or URL that fsspec understands (``./runs``, ``s3://bucket/sweep``)."""
+    """Store at a path or URL of fsspec (``./runs``, ``s3://bucket/sweep``)."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
@@ -57,15 +57,15 @@ class Store:
             raise InputError(f"store {self.root}: cannot be opened ({error})") from None
         self.path = str(path).rstrip("/")
         self.local = isinstance(files, LocalFileSystem)
-        self.files: Any = files if self.local else Named(files, self.root)
+        self.files: Any = files if self.local else NotedFileSystem(files, self.root)
         self.url = self.path if self.local else self.root
-        """Names the store from any directory."""
+        """Path or URL of the store, valid in any directory."""
 
     def create(self) -> None:
-        """Make the store's directory; a bucket must exist.
+        """Create the directory of the store; a bucket must exist.
 
         Raises:
-            InputError: if it cannot be made or written, or there is no such bucket.
+            InputError: if it cannot be created or written, or the bucket does not exist.
         """
         self._refuse_dangling()
         try:
@@ -77,7 +77,7 @@ class Store:
             raise
         except OSError as error:
             raise InputError(f"store {self.root}: cannot be created ({error.strerror or error})") from None
-        except Exception as error:  # each remote file system has its own
+        except Exception as error:  # each remote file system has other types
             raise InputError(f"store {self.root}: cannot be used ({error}); {CREDENTIALS}") from None
 
     @property
@@ -99,17 +99,17 @@ class Store:
         if self.files.exists(bucket):
             return
         with suppress(FileNotFoundError):
-            self.files.ls(bucket)  # raises where the bucket is forbidden, or nobody answers
+            self.files.ls(bucket)  # raises if access is denied, or there is no answer
         raise InputError(
-            f"store {self.root}: there is no bucket {bucket!r}; check its name, or create it first (a sweep "
-            "creates no buckets)"
+            f"store {self.root}: no bucket {bucket!r}; check its name, or create it first (a sweep creates "
+            "no buckets)"
         )
 
     def probe(self) -> None:
-        """Try whether a file can be created here at most once: everything rests on that.
+        """Check that a file can be created at most once, on which leases and results depend.
 
         Raises:
-            InputError: if it cannot, with advice.
+            InputError: if it cannot, with a remedy.
         """
         name = f".probe-{uuid.uuid4().hex}"
         try:
@@ -129,15 +129,15 @@ class Store:
             )
 
     def exists(self) -> bool:
-        """Whether this is a store that a sweep has used."""
+        """Return True if a sweep has used this store."""
         self._refuse_dangling("sweep.json")
         return bool(self.files.exists(f"{self.path}/sweep.json"))
 
     def read(self, *place: str) -> dict[str, Any] | None:
-        """The JSON object at ``place``, or None if it is not there.
+        """Read the JSON object at ``place``, or None if it does not exist.
 
         Raises:
-            InputError: if something is there that is not a JSON object.
+            InputError: if the file is not a valid record.
         """
         raw = self.read_bytes(*place)
         return None if raw is None else self._parse(raw, *place)
@@ -151,7 +151,7 @@ class Store:
             raise self._damaged(str(error), *place) from None
         if not isinstance(data, dict):
             raise self._damaged("not a JSON object", *place)
-        if why := fault(data, place):
+        if why := record_fault(data, place):
             raise self._damaged(why, *place)
         return data
 
@@ -159,10 +159,10 @@ class Store:
         return InputError(f"{self._path(*place)}: damaged ({why}); {_mend(place[-1])}")
 
     def read_all(self, places: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], dict[str, Any]]:
-        """The JSON objects at ``places`` that are there; an object store is asked for all at once.
+        """Read the JSON objects at ``places`` that exist; from an object store in one request.
 
         Raises:
-            InputError: if something is there that is not a JSON object.
+            InputError: if a file is not a valid record.
         """
         if self.local:
             found = {place: self.read(*place) for place in places}
@@ -172,14 +172,14 @@ class Store:
         return {place: self._parse(raw[path], *place) for path, place in paths.items() if path in raw}
 
     def write(self, data: dict[str, Any], *place: str, durable: bool = True) -> None:
-        """Write a JSON object at ``place``, replacing what is there in one move."""
+        """Write a JSON object at ``place``, replacing the file atomically."""
         self.write_bytes(_encode(data), *place, durable=durable)
 
     def read_bytes(self, *place: str) -> bytes | None:
-        """The content of a file, or None if it is not there.
+        """Read the content of a file, or None if it does not exist.
 
         Raises:
-            InputError: if something is there that cannot be read.
+            InputError: if it cannot be read.
         """
         path = self._path(*place)
         try:
@@ -191,14 +191,14 @@ class Store:
             if is_transient(error):
                 raise
             if not self.local:
-                raise InputError(f"store {self.root}: {of_client(error)}") from None
+                raise InputError(f"store {self.root}: {client_error_message(error)}") from None
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
     def _refuse_dangling(self, *place: str) -> None:
-        """Refuse to take for missing what lies behind a link whose target is away.
+        """Reject a link without its target, behind which files would seem to be missing.
 
         Raises:
-            InputError: naming the link and its target.
+            InputError: with the link and its target.
         """
         if not self.local:
             return
@@ -206,14 +206,14 @@ class Store:
             path = Path(self.path, *place[:depth])
             if path.is_symlink() and not path.exists():
                 raise InputError(
-                    f"{path}: is a link to {path.readlink()}, which is not there; bring that back, or remove "
+                    f"{path}: is a link to {path.readlink()}, which does not exist; restore that, or remove "
                     "the link"
                 )
 
     def write_bytes(self, data: bytes, *place: str, durable: bool = True) -> None:
-        """Write a file, replacing what is there in one move.
+        """Write a file, replacing it atomically.
 
-        What is not ``durable`` may be lost with the machine's power, though never half of it.
+        A file that is not ``durable`` may be lost in a power failure, but is never incomplete.
         """
         path = self._path(*place)
         if not self.local:
@@ -223,7 +223,7 @@ class Store:
             scratch.replace(path)
 
     def names(self, *place: str) -> list[str]:
-        """Names of what lies in a directory, none if it is not there."""
+        """Return the names in a directory, none if it does not exist."""
         path = self._path(*place)
         try:
             entries = list(Path(path).iterdir()) if self.local else self.files.ls(path, detail=False)
@@ -233,13 +233,13 @@ class Store:
         return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
 
     def remove(self, *place: str) -> None:
-        """Remove a file if it is there."""
+        """Remove a file if it exists."""
         path = self._path(*place)
         if self.files.exists(path):
             self.files.rm_file(path)
 
     def remove_tree(self, *place: str) -> None:
-        """Remove a directory with all it holds, if it is there."""
+        """Remove a directory and its content, if it exists."""
         path = self._path(*place)
         if self.files.exists(path):
             self.files.rm(path, recursive=True)
@@ -248,11 +248,11 @@ class Store:
         return "/".join((self.path, *place))
 
     def commit(self, step: str, result: dict[str, Any]) -> bool:
-        """Create the step's result; False if another process was first, whose result then stands."""
+        """Create the step's result; False if another process was first, whose result is kept."""
         return self.put_new(result, step, "result.json")
 
     def put_new(self, content: dict[str, Any], *place: str, durable: bool = True) -> bool:
-        """Create a file that is not there yet; False if it is, or another process was first."""
+        """Create a file; False if it exists, or another process was first."""
         path, data = self._path(*place), _encode(content)
         try:
             if self.local:
@@ -265,10 +265,10 @@ class Store:
         return True
 
     def result(self, step: str) -> dict[str, Any] | None:
-        """The result of a step, or None if it has none yet.
+        """Read the result of a step, or None if it has none yet.
 
         Raises:
-            InputError: if what is there is not the result of this step.
+            InputError: if the file is not a result of this step.
         """
         raw = self.read_bytes(step, "result.json")
         return None if raw is None else self._parse(raw, step, "result.json")
@@ -276,14 +276,14 @@ class Store:
     def results(
         self, steps: Iterable[str], faults: dict[str, str] | None = None
     ) -> dict[str, dict[str, Any]]:
-        """The results that are there, by step; an object store is asked for all at once.
+        """Read existing results by step; from an object store in one request.
 
         Args:
-            steps: ids.
-            faults: takes what is wrong with those that are damaged, by step, if it is given.
+            steps: ids of the steps.
+            faults: if given, receives the faults of damaged results by step.
 
         Raises:
-            InputError: if one is damaged, and no ``faults`` are given.
+            InputError: if a result is damaged and ``faults`` is not given.
         """
         steps = list(steps)
         raw = None if self.local else self._raw_results(steps)
@@ -309,7 +309,7 @@ class Store:
         return {step: raw[path] for path, step in paths.items()}
 
     def contents(self) -> dict[str, set[str]]:
-        """The files of every step, by name, and those of its attempts as ``attempts/<name>``."""
+        """Return the names of the files of every step, and those of its attempts as ``attempts/<name>``."""
         found: dict[str, set[str]] = {}
         if self.local:
             for folder in Path(self.path).iterdir():
@@ -326,11 +326,11 @@ class Store:
         return found
 
     def size(self, *place: str) -> int:
-        """Bytes of a file, or of all files below a directory."""
+        """Return the bytes of a file, or of all files below a directory."""
         return int(self.files.du(self._path(*place)))
 
     def age(self, *place: str) -> float:
-        """Seconds since a file was written, by the store's own clock; infinity if it is not there."""
+        """Return the seconds since a file was written, by the store's clock; infinity without a file."""
         clock = f".clock-{uuid.uuid4().hex}"
         try:
             self.write({}, clock)
@@ -342,17 +342,17 @@ class Store:
         return float((now - written).total_seconds())
 
     def steps(self) -> Iterator[str]:
-        """Ids of all steps that were ever started here."""
+        """Yield the ids of all steps that were ever started here."""
         for name in self.names():
             self._refuse_dangling(name, "step.json")
             if any(self.files.exists(self._path(name, file)) for file in RECORDS):
                 yield name
 
     def put_model(self, step: str, folder: Path, name: str = "model") -> None:
-        """Copy a model's directory into the store, under a name that no other attempt uses.
+        """Copy a model's directory to the store, under a name that no other attempt uses.
 
         Raises:
-            OSError: naming the place, with nothing left there, if it cannot be written.
+            OSError: with the path, if it cannot be written; nothing is left there.
         """
         target = self._path(step, name)
         self.remove_tree(step, name)
@@ -366,7 +366,7 @@ class Store:
 
     @contextmanager
     def model(self, step: str) -> Iterator[Path]:
-        """The directory of the model that a step's result names, on local disk."""
+        """Yield the directory of the model that a step's result names, on local disk."""
         name = (self.result(step) or {}).get("model", "model")
         path = self._path(step, name)
         if self.local:
@@ -382,15 +382,15 @@ def _listed(folder: Path) -> set[str]:
 
 
 def _mend(name: str) -> str:
-    """What to do about a damaged file."""
+    """Return a remedy for a damaged file."""
     if name in ("sweep.json", "steps.json"):
-        return "run the sweep again to write it anew"
-    return "delete it, and its step runs again" if name in ("result.json", "failure.json") else "delete it"
+        return "run the sweep again to rewrite it"
+    return "delete it to run its step again" if name in ("result.json", "failure.json") else "delete it"
 
 
 @contextmanager
 def _written_beside(path: Path, data: bytes, durable: bool) -> Iterator[Path]:
-    """The data in a finished file beside ``path``, on disk; removed afterwards if it is still there."""
+    """Yield a complete temporary file beside ``path`` with the data; it is removed afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:

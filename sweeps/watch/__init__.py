@@ -1,4 +1,4 @@
-"""Looking at a store: status, timeline, the runs table, and what can be deleted.
+"""Views of a store: status, timeline, the runs table, and files that can be deleted.
 
 The highest room of ``sweeps``: may import every other.
 """

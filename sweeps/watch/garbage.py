@@ -1,4 +1,4 @@
-"""What a store no longer needs: leftovers of lost attempts, what steps kept for others that are done."""
+"""Files that a store no longer needs: leftovers of lost attempts, and inputs of finished steps."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from sweeps.store.store import Store
 from sweeps.watch.status import Status, StepStatus
 
 KEPT = {"result.json", "step.json", "failure.json", "attempts"}
-"""What every step keeps: small, and the truth."""
+"""Files of a step that are always kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """A directory or file that may go."""
+    """Directory or file that may be deleted."""
 
     place: tuple[str, str]
     size: int
-    """Bytes."""
+    """Size in bytes."""
     why: str
 
 
-def garbage(store: Store, status: Status, *, models: bool = False) -> list[Garbage]:
-    """What may go; with ``models``, also the weights of finished runs that no unfinished step learns from.
+def find_garbage(store: Store, status: Status, *, models: bool = False) -> list[Garbage]:
+    """Find files that may be deleted; with ``models``, also weights that no unfinished step needs.
 
-    Nothing here changes what a sweep would do, only how long: a checkpoint or cache that is wanted again is
-    made again, and so is a teacher, by deleting its result.
+    Deleting them does not change what a sweep does, only its time: a checkpoint or cache that is needed again
+    is recomputed, and so is a teacher whose result is deleted.
     """
     readers: dict[str, list[str]] = {step.id: [] for step in status.steps}
     for step in status.steps:
@@ -49,15 +49,15 @@ def _of_step(store: Store, step: StepStatus, *, over: bool, models: bool) -> Ite
         if name in KEPT:
             continue
         if name.startswith("model") and name != result.get("model", "model"):
-            yield name, "of an attempt that was lost"
+            yield name, "left by a lost attempt"
         elif name == "checkpoints" and (over or step.kind != StepKind.SHARED_PREFIX):
             yield (
                 name,
-                "all that branch from it are done"
+                "all runs that share this prefix are done"
                 if step.kind == StepKind.SHARED_PREFIX
                 else "the run is done",
             )
         elif name.startswith("model") and models and over:
-            yield name, "the run is done, and all that learn from it"
+            yield name, "the run and all its students are done"
         elif name in ("logits", "texts") and over:
-            yield name, "all that read it are done"
+            yield name, "all steps that read it are done"

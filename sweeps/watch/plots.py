@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from scaling.figures.accessor import Plots
 from sweeps.estimate.graph import draw_graph, nodes_of_status
 from sweeps.store.store import Store
-from sweeps.watch.timeline import stretches, timeline_chart
+from sweeps.watch.timeline import attempt_spans, timeline_chart
 
 if TYPE_CHECKING:
     from scaling.figures.figure import Figure
@@ -30,4 +30,4 @@ class StatusPlots(Plots):
         Raises:
             InputError: If no step has begun.
         """
-        return self._draw(timeline_chart(stretches(Store(self.result.store))))
+        return self._draw(timeline_chart(attempt_spans(Store(self.result.store))))

@@ -1,4 +1,4 @@
-"""The runs table of a store: one row a run, derived from its results and never stored itself."""
+"""Runs table of a store: one row for each run, derived from the results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sweeps.store.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-NO_RUNS = frozenset(kind for kind in StepKind if not kind.is_run)
+NOT_RUNS = frozenset(kind for kind in StepKind if not kind.is_run)
 PRESETS = Path(__file__).parents[1] / "presets"
 COLUMNS = [
     *("run", "kind", "params", "tokens", "loss", "loss_se", "bits_per_byte"),
@@ -24,25 +24,25 @@ COLUMNS = [
     *("vocab", "context", "aspect_ratio", "corpus", "setting", "status", "reason"),
 ]
 TEXT = ["run", "kind", "teacher", "method", "corpus", "setting", "status"]
-"""Columns of text: the ids among them may look like numbers."""
+"""Columns of text, as ids may look like numbers."""
 LEFT_OUT = "left_out"
-"""Attribute of a table that has the ids of runs that are not in it, by reason."""
-OF_ANOTHER_SETTING = (
+"""Attribute of a table with the ids of runs left out, by reason."""
+ANOTHER_SETTING = (
     "of another text, tokenizer, context or training rules than the sweep last run there; --all has them"
 )
-OF_OTHER_MAKING = (
+ANOTHER_VERSION = (
     "the step that the record describes has another id: another version trained it under other rules, or the "
     "record was changed"
 )
 NAMED = 5
-"""Runs left out that are named one by one."""
+"""Largest number of runs left out that are named."""
 YARDSTICKS = [
     *("forward_kl", "reverse_kl", "entropy", "likelihood_risk", "coverage_risk", "tokens_written"),
 ]
 
 
 class _LeftOut(Exception):
-    """A run is no row of the table; the message says why."""
+    """Raised with the reason if a run is left out of the table."""
 
 
 def results(root: str | Path, *, everything: bool = False, yardsticks: bool = False) -> pd.DataFrame:
@@ -81,7 +81,7 @@ def results(root: str | Path, *, everything: bool = False, yardsticks: bool = Fa
         try:
             row = _row(store, step, asked.get("steps", []))
             if row and not everything and row["setting"] != setting:
-                raise _LeftOut(OF_ANOTHER_SETTING)
+                raise _LeftOut(ANOTHER_SETTING)
         except _LeftOut as why:
             left_out.setdefault(str(why), []).append(step)
             continue
@@ -124,21 +124,21 @@ def shipped(name: str) -> pd.DataFrame:
     path = PRESETS / f"{name}.csv"
     if not path.is_file():
         known = ", ".join(sorted(each.stem for each in PRESETS.glob("*.csv"))) or "none"
-        raise InputError(f"no runs of a sweep {name!r} ship with the package; there are {known}")
+        raise InputError(f"no runs of a sweep {name!r} ship with the package; available: {known}")
     return pd.read_csv(path, dtype=dict.fromkeys(TEXT, "str"), engine="python")
 
 
 def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
-    """A row for a finished run, or for one that failed and is still asked for.
+    """Return the row of a finished run, or of a failed run of the last sweep; None for other steps.
 
     Raises:
-        _LeftOut: if it is a run, but not one of this version's making.
+        _LeftOut: if it is a run of another version.
         InputError: if its record is damaged.
     """
     result = store.result(step)
     failure = store.read(step, "failure.json") if result is None and step in asked else None
     spec = (result or failure or {}).get("step")
-    if spec is None or spec.get("kind") in NO_RUNS:
+    if spec is None or spec.get("kind") in NOT_RUNS:
         return None
     if isinstance(schema := spec.get("schema", 0), int) and schema != SCHEMA:
         raise _LeftOut(f"written by another version (schema {schema}, this one has {SCHEMA})")
@@ -153,7 +153,7 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
     if not isinstance(schema, int):
         raise _damaged(store, step, f"schema is {schema!r:.60}, expected {SCHEMA}")
     if known != step:
-        raise _LeftOut(OF_OTHER_MAKING)
+        raise _LeftOut(ANOTHER_VERSION)
     row = {
         "run": step,
         "kind": "distillation" if run.teacher else "supervised",
@@ -177,7 +177,7 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
     except KeyError as error:
         raise InputError(
             f"{store.root}/{step}/result.json: a run without {error}, as another version of distlaw may have "
-            "written it; delete it, and its step runs again"
+            "written it; delete it to run its step again"
         ) from None
 
 
@@ -192,7 +192,7 @@ def _flops(run: Step) -> float:
 def _damaged(store: Store, step: str, why: str) -> InputError:
     return InputError(
         f"{store.root}/{step}: its record of the step is damaged ({why}); delete its result.json or "
-        "failure.json, and the step runs again"
+        "failure.json to run the step again"
     )
 
 

@@ -1,4 +1,4 @@
-"""Where a sweep stands, read from its store alone: from another process or another machine."""
+"""Status of a sweep, read from its store, from any process or machine that reaches it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from scaling.errors import InputError
 from sweeps.estimate.bill import Bill
 from sweeps.execute.budget import spent_by
-from sweeps.execute.drivers import alive, wall_seconds
+from sweeps.execute.drivers import active_drivers, wall_seconds
 from sweeps.execute.provenance import STEPS
 from sweeps.spec.resources import Caps, Devices
-from sweeps.store.history import History
-from sweeps.store.leases import CANCEL, PATIENCE, Attempt, gone, is_here, place
+from sweeps.store.history import AttemptHistory
+from sweeps.store.leases import CANCEL, LEASE_TIMEOUT, Attempt, attempt_path, has_exited, is_on_this_machine
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ STATES = ("done", "running", "ready", "waiting", "blocked", "failed")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepStatus:
-    """Where one step stands."""
+    """Status of one step."""
 
     id: str
     kind: str
@@ -35,20 +35,20 @@ class StepStatus:
     needs: tuple[str, ...]
     flops: float
     state: str
-    """One of :data:`STATES`: ready to start, waiting for what it needs, or blocked by what failed."""
+    """One of :data:`STATES`: ready to start, waiting for dependencies, or blocked by failed ones."""
     reason: str = ""
-    """Why it failed, in one line."""
+    """Reason of a failure, in one line."""
     damaged: bool = False
-    """Whether there is a result that cannot be read, which has to be mended or deleted."""
+    """True if its result is damaged and has to be repaired or deleted."""
     attempts: int = 0
     beat: dict[str, Any] = field(default_factory=dict)
-    """How far a running step has come."""
+    """Last heartbeat of a running step, with its progress."""
     host: str = ""
-    """Where it runs."""
+    """Host that runs it."""
 
     @property
     def seconds_left(self) -> float | None:
-        """By the pace so far; None if nothing is known."""
+        """Estimated seconds left at the pace so far; None if unknown."""
         done, steps, took = (self.beat.get(name, 0) for name in ("steps_done", "steps", "seconds"))
         trained = done - self.beat.get("first", 0)
         return took / trained * (steps - done) if took and trained else None
@@ -63,11 +63,11 @@ class Status:
     """A path or URL."""
     steps: tuple[StepStatus, ...]
     drivers: tuple[dict[str, Any], ...]
-    """The processes that drive it now."""
+    """Records of its active drivers."""
     spent: Bill
-    """By all attempts in the store, of this sweep or another."""
+    """Cost of all attempts in the store, of any sweep."""
     hours: float
-    """Of wall time, over all drivers so far."""
+    """Wall-clock hours of all drivers so far."""
     caps: Caps
     cancelled: bool
 
@@ -121,12 +121,12 @@ def status(store: Store) -> Status:
         name = sweep["spec"]["name"]
     except (KeyError, TypeError, ValidationError) as error:
         raise InputError(
-            f"{store.root}/sweep.json: no spec of this version's making ({_first_line(error)}); run the "
-            "sweep again to write it anew"
+            f"{store.root}/sweep.json: not a spec of this version ({_first_line(error)}); run the "
+            "sweep again to rewrite it"
         ) from None
     files, faults = store.contents(), dict[str, str]()
     done = store.results((step["id"] for step in recorded["steps"]), faults)
-    histories = History(store, files).read()
+    histories = AttemptHistory(store, files).read()
     found: dict[str, StepStatus] = {}
     for step in recorded["steps"]:
         names = files.get(step["id"], set())
@@ -143,7 +143,7 @@ def status(store: Store) -> Status:
         name=name,
         store=store.root,
         steps=tuple(found.values()),
-        drivers=tuple(alive(store)),
+        drivers=tuple(active_drivers(store)),
         spent=spent_by(store, histories, devices, {each["id"]: each["flops"] for each in recorded["steps"]}),
         hours=wall_seconds(store) / 3600,
         caps=caps,
@@ -185,9 +185,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _alive(store: Store, step: str, attempt: Attempt) -> bool:
-    """Whether an attempt is alive, by its process on this machine, by the age of its beat elsewhere."""
-    if gone(attempt.told):
+    """Return True if an attempt is alive, by its process on this machine or the age of its heartbeat."""
+    if has_exited(attempt.told):
         return False
-    here = is_here(attempt.told)
+    here = is_on_this_machine(attempt.told)
     part = "beat" if "beat" in attempt.told else ""
-    return here or store.age(*place(step, attempt.number, part)) < attempt.told.get("patience", PATIENCE)
+    return here or store.age(*attempt_path(step, attempt.number, part)) < attempt.told.get(
+        "patience", LEASE_TIMEOUT
+    )

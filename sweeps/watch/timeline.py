@@ -1,4 +1,4 @@
-"""When each attempt at a step ran, and how it ended: the timeline of a sweep, from its store alone."""
+"""Timeline of the attempts of a sweep, from its store."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from sweeps.store.outcomes import Ending
 from sweeps.store.store import Store
 
 HOUR, MINUTE = 3600.0, 60.0
-LANES = 40
-"""Rows that a figure can show; more overlap in the last."""
+MAX_LANES = 40
+"""Largest number of rows of a figure; more overlap in the last."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stretch:
-    """One attempt: seconds since the first began."""
+class Span:
+    """Time span of one attempt, in seconds since the first began."""
 
     step: str
     kind: str
-    """Of step."""
+    """Kind of the step."""
     start: float
     end: float
     ended_well: bool
-    """Whether it is done, or still runs."""
+    """True if it is done, or still running."""
 
 
-def stretches(store: Store) -> list[Stretch]:
-    """All attempts at the steps of the sweep last started in ``store``, by their beginning.
+def attempt_spans(store: Store) -> list[Span]:
+    """Return the attempts at the steps of the sweep last started in ``store``, ordered by start.
 
-    Attempts at a cohort's members run together, and each counts. One that could not say how it ended, lasts
-    as long as it was heard of.
+    Members of a cohort run together, and each has a span. An attempt without an end lasts until its last
+    heartbeat.
 
     Raises:
-        InputError: if there is no sweep, or nothing of it has begun.
+        InputError: if there is no sweep, or no step has begun.
     """
     recorded = store.read(STEPS)
     if recorded is None:
@@ -57,7 +57,7 @@ def stretches(store: Store) -> list[Stretch]:
     first = min(start for _, _, start, _, _ in found)
     return sorted(
         (
-            Stretch(step=step, kind=kind, start=start - first, end=end - first, ended_well=well)
+            Span(step=step, kind=kind, start=start - first, end=end - first, ended_well=well)
             for step, kind, start, end, well in found
         ),
         key=lambda stretch: (stretch.start, stretch.end),
@@ -65,7 +65,7 @@ def stretches(store: Store) -> list[Stretch]:
 
 
 def _span(told: dict[str, object]) -> tuple[float, float] | None:
-    """When an attempt began and ended, seconds since the epoch."""
+    """Return start and end of an attempt, seconds since the epoch."""
     elapsed = float(str(told.get("elapsed", 0.0)))
     if "ended" in told:
         end = datetime.fromisoformat(str(told["ended"])).timestamp()
@@ -76,8 +76,8 @@ def _span(told: dict[str, object]) -> tuple[float, float] | None:
     return None
 
 
-def lanes(found: Sequence[Stretch]) -> list[int]:
-    """A lane for every stretch so that none overlap within it: as few as run at once."""
+def assign_lanes(found: Sequence[Span]) -> list[int]:
+    """Assign every span to a lane without overlaps, with as few lanes as attempts at once."""
     free: list[float] = []
     chosen = []
     for stretch in found:
@@ -89,11 +89,11 @@ def lanes(found: Sequence[Stretch]) -> list[int]:
     return chosen
 
 
-def timeline_chart(found: Sequence[Stretch]) -> Chart:
-    """Bars of attempts over time, a row for each that runs at once; those that ended badly stand out."""
+def timeline_chart(found: Sequence[Span]) -> Chart:
+    """Chart attempts over time, one row for each that runs at once; failed ones are highlighted."""
     length = max(stretch.end for stretch in found)
     unit, name = (HOUR, "hours") if length > 2 * HOUR else (MINUTE, "minutes")
-    rows = np.minimum(lanes(found), LANES - 1)
+    rows = np.minimum(assign_lanes(found), MAX_LANES - 1)
     kinds = sorted({stretch.kind for stretch in found})
     groups = {
         kind: [k for k, each in enumerate(found) if each.kind == kind and each.ended_well] for kind in kinds

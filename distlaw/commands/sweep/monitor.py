@@ -97,11 +97,11 @@ def cancel(store: Place, steps: Names = None) -> None:
 
     Example: distlaw sweep cancel runs/quickstart 3f2a
     """
-    from sweeps.store.leases import CANCEL, now
+    from sweeps.store.leases import CANCEL, timestamp
 
     place, found = _open(store), _status(store)
     if not steps:
-        place.write({"asked": now()}, CANCEL)
+        place.write({"asked": timestamp()}, CANCEL)
         running = len(found.of("running"))
         typer.echo(f"{found.name}: asked {running} running steps to stop, and nothing more to start")
         return
@@ -109,7 +109,7 @@ def cancel(store: Place, steps: Names = None) -> None:
         if step.state == "done":
             typer.echo(f"{step.id}  {step.label}: done already")
             continue
-        place.write({"asked": now()}, step.id, "attempts", CANCEL)
+        place.write({"asked": timestamp()}, step.id, "attempts", CANCEL)
         typer.echo(f"{step.id}  {step.label}: cancelled")
 
 
@@ -153,10 +153,10 @@ def gc(
 
     Example: distlaw sweep gc runs/quickstart --yes
     """
-    from sweeps.watch.garbage import garbage
+    from sweeps.watch.garbage import find_garbage
 
     place, found = _open(store), _status(store)
-    found_garbage = garbage(place, found, models=models)
+    found_garbage = find_garbage(place, found, models=models)
     labels = {step.id: step.label for step in found.steps}
     for each in found_garbage:
         step, name = each.place

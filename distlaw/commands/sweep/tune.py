@@ -39,7 +39,7 @@ def tune(
     """
     import yaml
 
-    from sweeps.execute.tuning import JOURNAL, tuned
+    from sweeps.execute.tuning import JOURNAL, tune
     from sweeps.spec.spec import load_sweep
     from sweeps.store.store import Store
 
@@ -51,7 +51,7 @@ def tune(
     place.create()
     runner = _runner(place, cores, address)
     try:
-        chosen, found = tuned(sweep, place, _run_on(runner), typer.echo, together=runner.slots)
+        chosen, found = tune(sweep, place, _run_on(runner), typer.echo, together=runner.slots)
     finally:
         runner.close()
     heading = [f"# {spec}, tuned at {sweep.tuning.params:g} parameters:" if sweep.tuning else ""]
@@ -68,10 +68,14 @@ def tune(
 
 
 def _runner(store: Store, cores: int, address: str) -> Executor:
-    from sweeps.execute.executors import Inline
-    from sweeps.execute.ray_executor import Ray
+    from sweeps.execute.executors import InlineExecutor
+    from sweeps.execute.ray_executor import RayExecutor
 
-    return Inline(store) if cores == 1 and address == "local" else Ray(store, address=address, cores=cores)
+    return (
+        InlineExecutor(store)
+        if cores == 1 and address == "local"
+        else RayExecutor(store, address=address, cores=cores)
+    )
 
 
 def _run_on(runner: Executor) -> Callable[[Dag, Store], None]:

@@ -17,7 +17,7 @@ import yaml
 
 from distlaw import cli
 from scaling.errors import InputError
-from sweeps.execute.executors import Inline
+from sweeps.execute.executors import InlineExecutor
 from sweeps.execute.jobs import main as run_step
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
@@ -51,7 +51,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dag = dag_of(sweep)
         store.create()
         record_sweep(store, sweep, dag)
-        assert run(dag, store, Inline(store), lambda _: 1.0, lambda _: None, sweep).complete
+        assert run(dag, store, InlineExecutor(store), lambda _: 1.0, lambda _: None, sweep).complete
     return place
 
 
@@ -479,10 +479,10 @@ def test_a_mistyped_bucket_is_refused_and_not_created(
     for place in ("s3://sweep/first", "s3://sweep"):
         code, _, complaint = call("sweep", "run", "spec.yaml", "--store", place)
         assert code == 2
-        assert "there is no bucket 'sweep'; check its name, or create it first" in complaint
+        assert "no bucket 'sweep'; check its name, or create it first" in complaint
         for verb in (("sweep", "status"), ("sweep", "results"), ("sweep", "gc"), ("fit",)):
             code, _, complaint = call(*verb, place)
-            assert (code, "there is no bucket 'sweep'; check its name" in complaint) == (2, True), complaint
+            assert (code, "no bucket 'sweep'; check its name" in complaint) == (2, True), complaint
     code, _, complaint = call("sweep", "status", "s3://sweeps/nothing")
     assert (code, "not a sweep store (no sweep.json in it)" in complaint) == (2, True)
     assert buckets.ls("") == ["sweeps"]

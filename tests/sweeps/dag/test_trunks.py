@@ -10,7 +10,7 @@ import pytest
 
 from sweeps import results
 from sweeps.dag.expand import Dag
-from sweeps.execute.executors import Inline
+from sweeps.execute.executors import InlineExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
 from sweeps.execute.state import State
@@ -80,7 +80,7 @@ def test_branches_end_in_the_bits_of_separate_runs(
         dag, store = dag_of(sweep), Store(tmp_path / str(sharing))
         store.create()
         record_sweep(store, sweep, dag)
-        assert run(dag, store, Inline(store), lambda step: step.flops, lambda _: None).complete
+        assert run(dag, store, InlineExecutor(store), lambda step: step.flops, lambda _: None).complete
         tables.append(results(store.root).drop(columns="seconds"))
     assert len(tables[0]) == 8
     assert tables[0].equals(tables[1])

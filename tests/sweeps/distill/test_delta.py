@@ -23,7 +23,7 @@ from sweeps.distill.delta import Shifted, shifted
 from sweeps.distill.divergences import forward_kl
 from sweeps.distill.models import Models, trained
 from sweeps.distill.teacher import followed, target_of
-from sweeps.execute.cohorts import cohorts
+from sweeps.execute.cohorts import group_into_cohorts
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.step import run_step, run_steps
 from sweeps.model.chunked_loss import mean_loss
@@ -242,13 +242,13 @@ def test_a_teacher_is_tuned_from_its_base_and_the_student_begins_where_that_did(
         reading = 2 * teacher + own if passes == 3 else teacher
         assert run.flops_to_spend == pytest.approx(150 * 64 * (3 * own + reading))
         assert run.flops == pytest.approx(run.flops_to_spend + student_base.flops)
-    assert len(cohorts(runs, 1, lambda step: step.flops)) == 2
+    assert len(group_into_cohorts(runs, 1, lambda step: step.flops)) == 2
     (cache,) = (s for s in steps_of(spec, {"use": "delta-kd", "logits": "cached"}).steps if s.kind == "cache")
     assert (cache.tokens, cache.init) == (150 * 64, student_base)
     own, teacher = student_base.shape.forward_flops, tuned.shape.forward_flops
     assert cache.flops_to_spend == pytest.approx(150 * 64 * (2 * teacher + own))
     several = steps_of(spec, "delta-kd", {"use": "delta-kd", "cross_entropy": 0.1}).steps
-    assert len(cohorts(several[-2:], 1, lambda step: step.flops)) == 1
+    assert len(group_into_cohorts(several[-2:], 1, lambda step: step.flops)) == 1
 
 
 def test_a_sweep_of_bases_runs_together_apart_and_from_a_cache(

@@ -22,7 +22,7 @@ from sweeps.distill.logit_format import Full, TopK
 from sweeps.distill.shard_cache import LogitCache, Numbers
 from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
-from sweeps.execute.executors import Inline
+from sweeps.execute.executors import InlineExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run as run_dag
 from sweeps.model.decoder import Decoder
@@ -280,7 +280,7 @@ def test_a_sweep_writes_caches_as_steps_and_students_read_them(
     assert dag.steps[2].flops_to_spend == online.teacher_flops
     store.create()
     record_sweep(store, sweep, dag)
-    assert run_dag(dag, store, Inline(store), lambda step: 1.0, lambda _: None).complete
+    assert run_dag(dag, store, InlineExecutor(store), lambda step: 1.0, lambda _: None).complete
     table = results(store.root).set_index("method")
     assert len(table) == 4
     loss = table["loss"]

@@ -23,7 +23,7 @@ from sweeps.distill.models import Models
 from sweeps.distill.shard_cache import LogitCache
 from sweeps.distill.targets import Cached
 from sweeps.distill.teacher import target_of
-from sweeps.execute.executors import Inline
+from sweeps.execute.executors import InlineExecutor
 from sweeps.execute.scheduler import run
 from sweeps.model.chunked_loss import mean_loss
 from sweeps.model.decoder import Decoder
@@ -211,7 +211,7 @@ def test_a_sweep_trains_on_votes(small_spec: dict[str, Any], tmp_path: Path, own
     dag = steps_of(small_spec, DNKD, students=students, teachers=[{"params": ["7k"], "tokens": ["32k"]}])
     store = Store(tmp_path / "store")
     store.create()
-    assert not run(dag, store, Inline(store), lambda _: 1.0, lambda _: None).failed
+    assert not run(dag, store, InlineExecutor(store), lambda _: 1.0, lambda _: None).failed
     *_, student = dag.steps
     result = store.result(student.id)
     assert result is not None

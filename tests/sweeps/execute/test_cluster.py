@@ -21,9 +21,9 @@ import yaml
 from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.execute import submission
-from sweeps.execute.executors import Inline
-from sweeps.execute.ray_cluster import Node, misfit
-from sweeps.execute.ray_executor import Ray, ranks_of
+from sweeps.execute.executors import InlineExecutor
+from sweeps.execute.ray_cluster import ClusterNode, cluster_misfit
+from sweeps.execute.ray_executor import RayExecutor, ranks_of
 from sweeps.execute.scheduler import run
 from sweeps.execute.state import State
 from sweeps.resolve import dag_of
@@ -54,17 +54,17 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.fixture
-def executor(cluster: str, tmp_path: Path, own_cache: Path) -> Iterator[Ray]:
+def executor(cluster: str, tmp_path: Path, own_cache: Path) -> Iterator[RayExecutor]:
     store = Store(tmp_path / "store")
     store.create()
-    executor = Ray(store, address=cluster)
+    executor = RayExecutor(store, address=cluster)
     yield executor
     executor.close()
 
 
 @pytest.mark.ray
 def test_shares_of_gpus_and_gangs_over_nodes(
-    small_spec: dict[str, Any], executor: Ray, tmp_path: Path
+    small_spec: dict[str, Any], executor: RayExecutor, tmp_path: Path
 ) -> None:
     """Small steps share GPUs; the larger model trains on both nodes at once, and to the same loss as on one."""
     rules = [{"gpus": 0.5}, {"from_params": "5k", "gpus": 1, "nodes": 2}]
@@ -87,7 +87,7 @@ def test_shares_of_gpus_and_gangs_over_nodes(
     assert max(together) >= 2
     alone = Store(tmp_path / "alone")
     alone.create()
-    assert run(dag, alone, Inline(alone), flops, lambda _: None).complete
+    assert run(dag, alone, InlineExecutor(alone), flops, lambda _: None).complete
     for step in dag.steps:
         ours, theirs = executor.store.result(step.id), alone.result(step.id)
         assert ours
@@ -98,21 +98,21 @@ def test_shares_of_gpus_and_gangs_over_nodes(
             assert ours["loss"] == theirs["loss"]
 
     impossible = parse_sweep(small_spec | {"resources": [{"gpus": 2}]})
-    with pytest.raises(
-        InputError, match=r"can never be placed on 1 cpu and 2 gpus: 0 of the cluster's nodes"
-    ):
+    with pytest.raises(InputError, match=r"cannot run on 1 cpu and 2 gpus: 0 of the cluster's nodes"):
         run(dag_of(impossible), Store(tmp_path / "never"), executor, flops, lambda _: None, impossible)
 
 
 def test_what_fits_is_reckoned_by_node_not_in_all() -> None:
-    two = [Node(4, 1), Node(4, 1)]
-    assert misfit(two, Resources(gpus=1, nodes=2)) is None
-    assert misfit(two, Resources(gpus=2)) is not None
-    assert misfit(two, Resources(cpus=5)) is not None
-    assert misfit([Node(0, 0), Node(8, 4, count=3)], Resources(gpus=4, nodes=3)) is None  # an autoscaler's
-    assert Node(8, 1).holds(Resources(gpus=0.25)) == 4
-    assert Node(8, 2).holds(Resources(gpus=0.4)) == 4  # no share spans two
-    assert Node(3, 1).holds(Resources(gpus=0.25)) == 3
+    two = [ClusterNode(4, 1), ClusterNode(4, 1)]
+    assert cluster_misfit(two, Resources(gpus=1, nodes=2)) is None
+    assert cluster_misfit(two, Resources(gpus=2)) is not None
+    assert cluster_misfit(two, Resources(cpus=5)) is not None
+    assert (
+        cluster_misfit([ClusterNode(0, 0), ClusterNode(8, 4, count=3)], Resources(gpus=4, nodes=3)) is None
+    )  # an autoscaler's
+    assert ClusterNode(8, 1).holds(Resources(gpus=0.25)) == 4
+    assert ClusterNode(8, 2).holds(Resources(gpus=0.4)) == 4  # no share spans two
+    assert ClusterNode(3, 1).holds(Resources(gpus=0.25)) == 3
 
 
 def test_every_process_of_a_gang_has_its_rank() -> None:
@@ -174,7 +174,7 @@ def test_a_sweep_runs_as_a_job(
     without = {name: value for name, value in environment.items() if not name.startswith("RAY_AUTH")}
     refused = submit(str(store), without | {"HOME": str(tmp_path)})
     assert refused.returncode == 2
-    assert "does not let us in" in refused.stderr
+    assert "denies access" in refused.stderr
     assert "RAY_AUTH_MODE=token" in refused.stderr
     relative = submit("runs/here", environment)
     assert relative.returncode == 2
@@ -190,7 +190,7 @@ def test_a_sweep_runs_as_a_job(
 
 def test_nobody_at_the_address_is_said_at_once(small_spec: dict[str, Any], tmp_path: Path) -> None:
     sweep = parse_sweep(small_spec)
-    with pytest.raises(InputError, match=r"--address http://127.0.0.1:1: no job server answers there"):
+    with pytest.raises(InputError, match=r"--address http://127.0.0.1:1: no job server answers"):
         submission.submit("http://127.0.0.1:1", sweep, str(tmp_path))
     with pytest.raises(InputError, match=r"--address nonsense: Invalid address format"):
         submission.submit("nonsense", sweep, str(tmp_path))
@@ -208,8 +208,8 @@ def test_a_job_takes_along_what_it_needs(small_spec: dict[str, Any], monkeypatch
         assert {step.id for step in dag_of(parse_sweep(sent)).steps} == {
             step.id for step in dag_of(sweep).steps
         }
-    monkeypatch.setattr(submission, "MOST_BYTES", 1000)
-    with pytest.raises(InputError, match="too much to send"), submission.working_directory(sweep):
+    monkeypatch.setattr(submission, "MAX_BYTES", 1000)
+    with pytest.raises(InputError, match="too large to upload"), submission.working_directory(sweep):
         pass
-    assert "numpy" in "".join(submission.pinned())
-    assert not any(pin.startswith(("torch", "ray")) for pin in submission.pinned())
+    assert "numpy" in "".join(submission.pinned_requirements())
+    assert not any(pin.startswith(("torch", "ray")) for pin in submission.pinned_requirements())

@@ -15,7 +15,7 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.dag.ladder import shape_for
 from sweeps.distill.targets import Online
-from sweeps.execute.cohorts import cohorts
+from sweeps.execute.cohorts import group_into_cohorts
 from sweeps.execute.step import run_step, run_steps
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import is_out_of_memory
@@ -213,7 +213,7 @@ def ready(small_spec: dict[str, Any]) -> list[Step]:
 def test_students_of_one_teacher_share_its_pass_unless_a_core_would_idle(
     ready: list[Step], slots: int, sizes: list[int]
 ) -> None:
-    found = cohorts(ready, slots, lambda step: step.flops)
+    found = group_into_cohorts(ready, slots, lambda step: step.flops)
     assert sorted(len(cohort) for cohort in found) == sizes
     assert {step.id for cohort in found for step in cohort} == {step.id for step in ready}
     assert all(len({step.teacher.id for step in cohort if step.teacher}) == 1 for cohort in found)
@@ -223,13 +223,13 @@ def test_students_of_one_teacher_share_its_pass_unless_a_core_would_idle(
 def test_nothing_is_shared_where_batches_differ(ready: list[Step]) -> None:
     first = ready[0]
     for other in (replace(first, seed=9), replace(first, data_seed=1), replace(first, half="first")):
-        together = len(cohorts([first, other], 1, lambda step: step.flops)) == 1
+        together = len(group_into_cohorts([first, other], 1, lambda step: step.flops)) == 1
         assert together == (other.data_seed == first.data_seed and other.half == first.half)
 
 
 def test_cohorts_stay_small_enough_for_one_process(ready: list[Step]) -> None:
     many = [replace(ready[0], seed=seed) for seed in range(20)]
-    assert sorted(len(cohort) for cohort in cohorts(many, 1, lambda step: 1.0)) == [6, 7, 7]
+    assert sorted(len(cohort) for cohort in group_into_cohorts(many, 1, lambda step: 1.0)) == [6, 7, 7]
 
 
 def test_a_cohort_commits_each_member_and_names_the_one_that_failed(

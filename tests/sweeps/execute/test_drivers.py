@@ -30,7 +30,7 @@ from sweeps.dag.expand import Dag
 from sweeps.estimate.cost import Throughput, _machine_key
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
-from sweeps.store.leases import Attempt, _started, attempts, place
+from sweeps.store.leases import Attempt, attempt_path, attempts, process_start_ticks
 from sweeps.store.store import Store
 from sweeps.watch.status import status as read_status
 
@@ -116,7 +116,7 @@ class Harm:
                 self._hit(self.draw.choice(found), what)
 
     def _hit(self, pid: int, what: str) -> None:
-        self.hurt |= {(each, _started(each)) for each in [pid, *below(pid)]}
+        self.hurt |= {(each, process_start_ticks(each)) for each in [pid, *below(pid)]}
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP if what == "sleep" else signal.SIGKILL)
             self.left -= 1
@@ -134,7 +134,7 @@ class Clock:
     def look(self, parts: list[Part]) -> None:
         now = time.time()
         for pid in forked([pid for part in parts for pid in part.pids()]):
-            if started := _started(pid):
+            if started := process_start_ticks(pid):
                 first, _ = self.lives.get((pid, started), (now, now))
                 self.lives[pid, started] = first, now
 
@@ -237,7 +237,7 @@ def stolen(store: Store, dag: Dag, *phases: tuple[Harm, Clock]) -> list[tuple[st
     lives = {process: last for _, clock in phases for process, (_, last) in clock.lives.items()}
 
     def taken(step: str, attempt: Attempt) -> bool:
-        claim, after = (store.read(*place(step, attempt.number + more)) or {} for more in (0, 1))
+        claim, after = (store.read(*attempt_path(step, attempt.number + more)) or {} for more in (0, 1))
         process = claim.get("pid"), claim.get("since")
         seen_after = lives.get(process, 0.0) > datetime.fromisoformat(after["started"]).timestamp() + 1.5
         return process not in hurt and (attempt.ending == "held" or seen_after)

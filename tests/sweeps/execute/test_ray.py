@@ -17,10 +17,10 @@ import fits
 from scaling.errors import InputError
 from sweeps import results
 from sweeps.dag.expand import Dag, Step
-from sweeps.execute.executors import Inline, Processes
+from sweeps.execute.executors import InlineExecutor, ProcessExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.ray_cluster import start_ray
-from sweeps.execute.ray_executor import Ray
+from sweeps.execute.ray_executor import RayExecutor
 from sweeps.execute.ray_pool import RayPool
 from sweeps.execute.scheduler import run
 from sweeps.resolve import dag_of
@@ -36,10 +36,10 @@ def dag(small_spec: dict[str, Any], own_cache: Path) -> Dag:
 
 
 @pytest.fixture
-def executor(tmp_path: Path, own_cache: Path) -> Iterator[Ray]:
+def executor(tmp_path: Path, own_cache: Path) -> Iterator[RayExecutor]:
     store = Store(tmp_path / "on-ray")
     store.create()
-    ray = Ray(store, cores=2)
+    ray = RayExecutor(store, cores=2)
     yield ray
     ray.close()
 
@@ -49,12 +49,12 @@ def flops(step: Step) -> float:
 
 
 def test_all_executors_give_the_same_losses(
-    small_spec: dict[str, Any], dag: Dag, executor: Ray, tmp_path: Path
+    small_spec: dict[str, Any], dag: Dag, executor: RayExecutor, tmp_path: Path
 ) -> None:
     here, beside = Store(tmp_path / "inline"), Store(tmp_path / "processes")
-    processes = Processes(beside, cores=2)
+    processes = ProcessExecutor(beside, cores=2)
     tables = []
-    for store, runner in ((here, Inline(here)), (beside, processes), (executor.store, executor)):
+    for store, runner in ((here, InlineExecutor(here)), (beside, processes), (executor.store, executor)):
         store.create()
         record_sweep(store, parse_sweep(small_spec), dag)
         assert run(dag, store, runner, flops, lambda _: None).complete
@@ -70,7 +70,7 @@ def test_all_executors_give_the_same_losses(
     assert (students["method"] == "forward-kl").all()
 
 
-def test_a_killed_worker_costs_only_its_own_attempt(dag: Dag, executor: Ray) -> None:
+def test_a_killed_worker_costs_only_its_own_attempt(dag: Dag, executor: RayExecutor) -> None:
     """SIGKILL the process of a running step as soon as it reports progress."""
     killed: list[int] = []
 
@@ -96,7 +96,7 @@ def test_a_killed_worker_costs_only_its_own_attempt(dag: Dag, executor: Ray) -> 
     assert not state.failed
 
 
-def test_an_error_in_a_worker_is_told_in_one_line(dag: Dag, executor: Ray, text_file: Path) -> None:
+def test_an_error_in_a_worker_is_told_in_one_line(dag: Dag, executor: RayExecutor, text_file: Path) -> None:
     """The text changes under a planned sweep: every step fails for that reason, none crashes."""
     text_file.write_text(text_file.read_text() + "\n\nOne more paragraph.")
     state = run(dag, executor.store, executor, flops, lambda _: None)
@@ -122,14 +122,14 @@ def test_the_draws_of_a_fit_spread_over_ray() -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("127.0.0.1:1", r"--address 127.0.0.1:1: nobody answers there"),
-        ("ray://127.0.0.1:1", r"--address ray://127.0.0.1:1: nobody answers there"),
+        ("127.0.0.1:1", r"--address 127.0.0.1:1: no answer"),
+        ("ray://127.0.0.1:1", r"--address ray://127.0.0.1:1: no answer"),
         ("nonsense", r"--address: local, auto, HOST:PORT or ray://HOST:PORT, not 'nonsense'"),
     ],
 )
 def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path: Path, address: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Ray(Store(tmp_path), address=address)
+        RayExecutor(Store(tmp_path), address=address)
 
 
 def ray_workers() -> list[int]:

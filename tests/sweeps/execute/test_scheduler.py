@@ -18,16 +18,16 @@ import pytest
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step
 from sweeps.execute import scheduler
-from sweeps.execute.budget import TAKEN, Ledger
+from sweeps.execute.budget import ALREADY_RESERVED, BudgetLedger
 from sweeps.execute.drivers import Session
-from sweeps.execute.jobs import Job, Outcome
+from sweeps.execute.jobs import AttemptOutcome, Job
 from sweeps.execute.scheduler import run
 from sweeps.execute.state import State
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Caps, Devices, Resources
 from sweeps.spec.spec import parse_sweep
 from sweeps.store import leases, outcomes
-from sweeps.store.leases import Lease, latest
+from sweeps.store.leases import Lease, latest_number
 from sweeps.store.outcomes import RETRIES, Ending
 from sweeps.store.store import Store
 
@@ -59,13 +59,13 @@ class Pretend:
         self.queue.append(job)
         self.attempts += [step.id for step in job.steps]
 
-    def wait(self, seconds: float) -> list[Outcome]:
+    def wait(self, seconds: float) -> list[AttemptOutcome]:
         if not self.queue:
             return []
         job = self.queue.pop(0)
         return [self._run(job, step, number) for step, number in zip(job.steps, job.numbers, strict=True)]
 
-    def _run(self, job: Job, step: Step, number: int) -> Outcome:
+    def _run(self, job: Job, step: Step, number: int) -> AttemptOutcome:
         lease = Lease.claim(self.store, step.id, number, cpus=1, job=job.name)
         assert lease
         lease.progress = {"began": 0, "steps_done": step.ends, "steps": step.ends}
@@ -74,7 +74,7 @@ class Pretend:
             self.store.commit(step.id, {"id": step.id, "step": {"kind": step.kind}, "loss": 1.0})
         if ending is not Ending.LOST:
             lease.end(ending, reason)
-        return Outcome(step.id, number, ending, reason)
+        return AttemptOutcome(step.id, number, ending, reason)
 
     def drop(self, job: Job) -> None:
         self.dropped.append(job)
@@ -260,7 +260,7 @@ def test_what_a_silent_process_held_is_taken_over(
     dag: Dag, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process on another machine, as far as can be seen from here, that never beats again."""
-    monkeypatch.setattr(leases, "PATIENCE", 0.2)
+    monkeypatch.setattr(leases, "LEASE_TIMEOUT", 0.2)
     theirs = dag.steps[0]
     with monkeypatch.context() as there:
         there.setattr(leases, "_machine", lambda: "another")
@@ -274,11 +274,11 @@ def test_a_job_that_falls_silent_is_dropped_and_done_again(
     dag: Dag, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The executor never reports the attempt, like a node cut off from the network."""
-    monkeypatch.setattr(leases, "PATIENCE", 0.2)
-    monkeypatch.setattr(leases, "gone", lambda holder: False)
+    monkeypatch.setattr(leases, "LEASE_TIMEOUT", 0.2)
+    monkeypatch.setattr(leases, "has_exited", lambda holder: False)
 
     class CutOff(Pretend):
-        def wait(self, seconds: float) -> list[Outcome]:
+        def wait(self, seconds: float) -> list[AttemptOutcome]:
             if len(self.attempts) == 1:
                 (job,) = self.queue
                 if not store.names(job.steps[0].id, "attempts"):
@@ -320,12 +320,12 @@ def test_the_end_of_an_attempt_is_not_told_by_who_lost_the_race_for_it(dag: Dag,
     winner: list[Lease] = []
 
     class Beaten(Pretend):
-        def _run(self, job: Job, step: Step, number: int) -> Outcome:
+        def _run(self, job: Job, step: Step, number: int) -> AttemptOutcome:
             if step.id == theirs and not winner:
                 lease = Lease.claim(self.store, step.id, number, job="another")
                 assert lease
                 winner.append(lease)
-                return Outcome(step.id, number, Ending.HELD, "another process works on it")
+                return AttemptOutcome(step.id, number, Ending.HELD, "another process works on it")
             return super()._run(job, step, number)
 
     def finish_there(state: State) -> None:
@@ -347,10 +347,10 @@ def test_only_our_own_attempts_are_told_to_be_lost(dag: Dag, store: Store) -> No
     theirs = dag.steps[0].id
 
     class Late(Pretend):
-        def _run(self, job: Job, step: Step, number: int) -> Outcome:
+        def _run(self, job: Job, step: Step, number: int) -> AttemptOutcome:
             if step.id == theirs and number == 1:
                 assert Lease.claim(self.store, step.id, 1, job="another")
-                return Outcome(step.id, 1, Ending.LOST, "its process was stopped by SIGKILL")
+                return AttemptOutcome(step.id, 1, Ending.LOST, "its process was stopped by SIGKILL")
             return super()._run(job, step, number)
 
     def look(state: State) -> None:
@@ -365,11 +365,11 @@ def test_only_our_own_attempts_are_told_to_be_lost(dag: Dag, store: Store) -> No
 class Unheard(Pretend):
     """Jobs end before they say anything in the store."""
 
-    def _run(self, job: Job, step: Step, number: int) -> Outcome:
+    def _run(self, job: Job, step: Step, number: int) -> AttemptOutcome:
         ending, reason = self.verdict(step) or (Ending.DONE, "")
         if ending is Ending.DONE:
             return super()._run(job, step, number)
-        return Outcome(step.id, number, ending, reason)
+        return AttemptOutcome(step.id, number, ending, reason)
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def test_attempts_that_leave_no_record_count_too(
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(store, "put_new", full)
-    monkeypatch.setattr(scheduler, "UNSTARTED_BORNE", 99)
+    monkeypatch.setattr(scheduler, "MAX_UNSTARTED_WORKERS", 99)
     executor = Unheard(store, lambda _: (ending, "bad luck"))
     state = run(only, store, executor, seconds, ignore)
     assert len(executor.attempts) == 1 + RETRIES.get(ending, 0)
@@ -405,13 +405,13 @@ def test_attempts_that_leave_no_record_count_too(
 def test_no_worker_that_can_be_started_stops_the_sweep_with_what_it_said(dag: Dag, store: Store) -> None:
     executor = Unheard(store, lambda _: (Ending.UNSTARTED, "exit 1: no module named torch"), slots=1)
     state = run(dag, store, executor, seconds, ignore)
-    assert len(executor.attempts) == scheduler.UNSTARTED_BORNE
+    assert len(executor.attempts) == scheduler.MAX_UNSTARTED_WORKERS
     assert state.halted == "no worker can be started: exit 1: no module named torch"
 
 
 def test_an_attempt_always_waits_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcomes, "BACKOFF_LIMIT", 60.0)
-    waits = [outcomes.backoff(retries) for retries in range(40)]
+    waits = [outcomes.backoff_seconds(retries) for retries in range(40)]
     assert waits[0] == waits[1] == 1.0
     assert waits == sorted(waits)
     assert waits[-1] == 60.0
@@ -424,7 +424,7 @@ def test_a_store_that_takes_nothing_ends_what_runs_at_once_unrecorded_too(
     executor = Unheard(store, lambda s: (ending, "it broke") if s.id != dag.steps[0].id else None, slots=2)
     state = run(dag, store, executor, seconds, ignore)
     assert len(executor.attempts) <= 3
-    assert state.halted == outcomes.OF_THE_STORE[ending].format("it broke")
+    assert state.halted == outcomes.STORE_ENDINGS[ending].format("it broke")
     assert not state.failed
 
 
@@ -508,10 +508,10 @@ def test_a_cap_is_kept_over_restarts(small_spec: dict[str, Any], dag: Dag, store
 class Racing(Pretend):
     """Ledger of one of several drivers on a store."""
 
-    def _run(self, job: Job, step: Step, number: int) -> Outcome:
+    def _run(self, job: Job, step: Step, number: int) -> AttemptOutcome:
         time.sleep(0.02)
-        if self.store.result(step.id) or latest(self.store.names(step.id, "attempts")) >= number:
-            return Outcome(step.id, number, Ending.HELD, "another process works on it")
+        if self.store.result(step.id) or latest_number(self.store.names(step.id, "attempts")) >= number:
+            return AttemptOutcome(step.id, number, Ending.HELD, "another process works on it")
         return super()._run(job, step, number)
 
 
@@ -553,7 +553,7 @@ def test_of_drivers_that_want_the_last_of_a_budget_one_has_it(
         with Session(store, 1) as session:
             step = replace(steps[number % len(steps)], seed=number)
             known = {step.id: step}
-            ledger = Ledger(store, Caps(flops=most), Devices(), seconds, known, session)
+            ledger = BudgetLedger(store, Caps(flops=most), Devices(), seconds, known, session)
             ledger.look()
             job = Job(steps=(step,), numbers=(1,), resources=Resources())
             barrier.wait()
@@ -575,11 +575,11 @@ def test_what_a_driver_spent_counts_when_it_has_gone_between_two_looks(dag: Dag,
     known = {each.id: each for each in dag.steps}
     most = Caps(flops=1.5 * max(step.flops_to_spend, other.flops_to_spend))
     with Session(store, 1) as second:
-        late = Ledger(store, most, Devices(), seconds, known, second)
+        late = BudgetLedger(store, most, Devices(), seconds, known, second)
         late.look()
         with Session(store, 1) as first:
             job = Job(steps=(step,), numbers=(1,), resources=Resources())
-            assert Ledger(store, most, Devices(), seconds, known, first).reserve(job) is None
+            assert BudgetLedger(store, most, Devices(), seconds, known, first).reserve(job) is None
             lease = Lease.claim(store, step.id, 1, cpus=1, job=job.name)
             assert lease is not None
             lease.progress = {"began": 0, "steps_done": step.steps, "steps": step.steps}
@@ -593,15 +593,15 @@ def test_what_a_driver_reserved_is_free_again_once_it_is_gone(dag: Dag, store: S
     step = dag.steps[0]
     job = Job(steps=(step,), numbers=(1,), resources=Resources())
 
-    def ledger(session: Session) -> Ledger:
+    def ledger(session: Session) -> BudgetLedger:
         known = {each.id: each for each in dag.steps}
-        return Ledger(store, Caps(flops=1.5 * step.flops_to_spend), Devices(), seconds, known, session)
+        return BudgetLedger(store, Caps(flops=1.5 * step.flops_to_spend), Devices(), seconds, known, session)
 
     with Session(store, 1) as first:
         assert ledger(first).reserve(job) is None
         with Session(store, 1) as second:
             assert ledger(second).taken(step.id, 1) is False  # it has not looked yet
-            assert ledger(second).reserve(job) == TAKEN
+            assert ledger(second).reserve(job) == ALREADY_RESERVED
             other = Job(steps=(dag.steps[1],), numbers=(1,), resources=Resources())
             assert "caps.flops: 0 of " in (ledger(second).reserve(other) or "")
     with Session(store, 1) as third:
@@ -625,7 +625,7 @@ def test_a_cap_that_would_be_broken_before_the_next_look_is_broken(dag: Dag, sto
     step = dag.steps[0]
     with Session(store, 1) as session:
         known, devices = {each.id: each for each in dag.steps}, Devices(dollars_per_hour=3600.0)
-        ledger = Ledger(store, Caps(dollars=20.0), devices, seconds, known, session)
+        ledger = BudgetLedger(store, Caps(dollars=20.0), devices, seconds, known, session)
         lease = Lease.claim(store, step.id, 1, cpus=1, members=1, begun=time.monotonic() - 10.0)
         assert lease
         ledger.look()
@@ -645,7 +645,7 @@ def test_a_cap_that_would_be_broken_before_the_next_look_is_broken(dag: Dag, sto
 )
 def test_jobs_under_caps_of_time_have_a_bound(cap: str, bound: float | None, dag: Dag, store: Store) -> None:
     with Session(store, 1) as session:
-        ledger = Ledger(store, Caps(**{cap: 1e30}), Devices(), lambda _: 1.5, {}, session)
+        ledger = BudgetLedger(store, Caps(**{cap: 1e30}), Devices(), lambda _: 1.5, {}, session)
         job = Job(steps=dag.steps[:2], numbers=(1, 1), resources=Resources())
         assert ledger.bound(job) == bound
 
@@ -686,7 +686,7 @@ def test_hours_of_drivers_that_are_killed_every_moment_count(
 
 def test_hours_are_those_of_all_drivers_and_of_what_is_ahead(store: Store) -> None:
     with Session(store, 1, time.monotonic() - 100.0) as first:
-        ledger = Ledger(store, Caps(hours=116 / 3600), Devices(), seconds, {}, first)
+        ledger = BudgetLedger(store, Caps(hours=116 / 3600), Devices(), seconds, {}, first)
         assert ledger.broken(2.0) is None
         assert "of 0.0322 hours of drivers' wall time" in (ledger.broken(20.0) or "")
         with Session(store, 1, time.monotonic() - 4.0):
@@ -716,7 +716,7 @@ def test_a_step_that_can_never_be_placed_is_named_before_anything_runs(
     executor = Pretend(store)
     with pytest.raises(
         InputError,
-        match=r"resources: pretrain 7.\d+K on 32K can never be placed on 1 cpu and 8 gpus: it has no",
+        match=r"resources: pretrain 7.\d+K on 32K cannot run on 1 cpu and 8 gpus: it has no",
     ):
         run(dag, store, executor, seconds, ignore, parse_sweep(small_spec | {"resources": rules}))
     assert not executor.attempts

@@ -10,9 +10,9 @@ import pytest
 
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag
-from sweeps.execute.executors import Inline
+from sweeps.execute.executors import InlineExecutor
 from sweeps.execute.scheduler import run
-from sweeps.execute.tuning import JOURNAL, Found, tuned
+from sweeps.execute.tuning import JOURNAL, TuningResult, tune
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Sweep, parse_sweep
 from sweeps.store.store import Store
@@ -40,12 +40,14 @@ class Search:
         allowed = todo[: self.kill_after - len(self.ran)]
         steps = tuple(step for step in dag.steps if step.id not in todo or step.id in allowed)
         self.ran += allowed
-        assert not run(Dag(steps=steps, asked=0), store, Inline(store), lambda _: 1.0, lambda _: None).failed
+        assert not run(
+            Dag(steps=steps, asked=0), store, InlineExecutor(store), lambda _: 1.0, lambda _: None
+        ).failed
         if allowed != todo:
             raise KeyboardInterrupt
 
-    def __call__(self) -> tuple[Sweep, list[Found]]:
-        return tuned(self.sweep, self.store, self.run, self.told.append, self.together)
+    def __call__(self) -> tuple[Sweep, list[TuningResult]]:
+        return tune(self.sweep, self.store, self.run, self.told.append, self.together)
 
 
 def test_the_best_rate_is_chosen_and_the_worse_half_is_pruned(spec: dict[str, Any], tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_a_journal_damaged_elsewhere_is_named(spec: dict[str, Any], tmp_path: Pa
     search = Search(spec, tmp_path / "t")
     search.store.create()
     (tmp_path / "t" / JOURNAL).write_bytes(b"{}\n\0\0\n{}\n")
-    with pytest.raises(InputError, match=r"study.journal: line 2 is no record of a study"):
+    with pytest.raises(InputError, match=r"study.journal: line 2 is not a record of a study"):
         search()
 
 
@@ -113,7 +115,7 @@ def test_each_method_gets_its_own_temperature_under_the_tuned_rate(
     searched, unsearched = chosen.methods[:2], chosen.methods[2]
     assert [m.temperature for m in searched] == [each.values["temperature"] for each in found[1:]]
     assert unsearched == search.sweep.methods[2]
-    assert "minillm: nothing to search, it takes no other temperature" in search.told
+    assert "minillm: nothing to tune, as it allows no other temperature" in search.told
     rates = {
         result["step"]["training"]["learning_rate"]
         for step in search.store.steps()
@@ -165,7 +167,7 @@ def test_a_method_is_never_tried_at_a_temperature_that_it_cannot_have(
         chosen, found = search()
         assert (found, search.ran) == ([], [])
         assert chosen.methods == search.sweep.methods
-        assert "nothing to search, it takes no other temperature" in search.told[0]
+        assert "nothing to tune, as it allows no other temperature" in search.told[0]
 
 
 def test_methods_of_some_students_are_tuned_in_their_place(spec: dict[str, Any], tmp_path: Path) -> None:
@@ -182,5 +184,5 @@ def test_methods_of_some_students_are_tuned_in_their_place(spec: dict[str, Any],
 
 
 def test_nothing_to_tune_is_said(small_spec: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"tuning: missing; say what to tune"):
+    with pytest.raises(InputError, match=r"tuning: missing; add it"):
         Search(small_spec, tmp_path)()

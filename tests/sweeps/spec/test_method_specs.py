@@ -12,7 +12,7 @@ import pytest
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step, with_trunks
 from sweeps.dag.identity import method_identity
-from sweeps.execute.cohorts import cohorts
+from sweeps.execute.cohorts import group_into_cohorts
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method, named
 from sweeps.spec.method_options import Init, Source
@@ -222,9 +222,9 @@ def test_students_that_learn_from_the_same_text_train_side_by_side(small_spec: d
     for how, sizes in ((kl, [2]), ("seqkd", [1, 1]), ({"use": "gkd", "init": None}, [1, 1]), ("gkd", [1, 1])):
         dag = sweep(small_spec, how, students=grids, teachers=teachers)
         runs = [step for step in dag.steps if step.kind == "distil"]
-        assert [len(cohort) for cohort in cohorts(runs, 1, lambda step: step.flops)] == sizes
+        assert [len(cohort) for cohort in group_into_cohorts(runs, 1, lambda step: step.flops)] == sizes
     mixed = [s for s in sweep(small_spec, kl, {}, teachers=teachers).steps if s.kind == "distil"]
-    assert [len(cohort) for cohort in cohorts(mixed, 1, lambda step: step.flops)] == [2, 2]
+    assert [len(cohort) for cohort in group_into_cohorts(mixed, 1, lambda step: step.flops)] == [2, 2]
 
 
 # methods on the data aside; FLOPs a token of a batch, of student and teacher, in forward passes: a step of training is three

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from sweeps.dag.expand import Dag
-from sweeps.execute.executors import Processes
+from sweeps.execute.executors import ProcessExecutor
 from sweeps.execute.scheduler import run
 from sweeps.execute.state import State
 from sweeps.resolve import dag_of
@@ -49,7 +49,7 @@ def dag(small_spec: dict[str, Any], own_cache: Path) -> Dag:
 
 def drive(dag: Dag, store: Store, cores: int = 2, seconds: float = 60.0) -> State:
     """Run a sweep on processes; it must end by itself, and soon."""
-    processes, started = Processes(store, cores), time.monotonic()
+    processes, started = ProcessExecutor(store, cores), time.monotonic()
 
     def watch(state: State) -> None:
         assert time.monotonic() - started < seconds, (state.halted, state.failed, state.troubles[-3:])
@@ -156,7 +156,7 @@ def test_a_python_that_is_not_there_stops_the_sweep(
 ) -> None:
     store = Store(tmp_path / "store")
     store.create()
-    processes = Processes(store, 1)
+    processes = ProcessExecutor(store, 1)
     for forker in processes.idle:
         forker.close()
     processes.idle = []

@@ -50,9 +50,7 @@ def test_a_silent_driver_s_worker_ends_with_its_reservation(
         clock(float(second))
         watch.look(float(second), due=1.0)
     clock(51.0)
-    with pytest.raises(
-        Stopped, match="has fallen silent, and the 50 s reserved under the cap are over"
-    ) as end:
+    with pytest.raises(Stopped, match="is silent, and the 50 s reserved under the cap are used up") as end:
         watch.look(51.0, due=1.0)
     assert end.value.ending is Ending.LOST
 
@@ -81,7 +79,7 @@ def test_a_driver_that_is_gone_is_not_waited_for(
     clock(9.0)
     watch.look(9.0, due=1.0)
     clock(11.0)
-    with pytest.raises(Stopped, match="its driver is gone"):
+    with pytest.raises(Stopped, match="its driver has exited"):
         watch.look(11.0, due=1.0)
 
 

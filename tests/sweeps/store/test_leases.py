@@ -20,17 +20,17 @@ from botocore.exceptions import EndpointConnectionError
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag
 from sweeps.execute.drivers import BEATS_LOCAL, wall_seconds
-from sweeps.execute.fork_server import Forker
-from sweeps.execute.jobs import TRY_LATER, Job, Outcome, main
+from sweeps.execute.fork_server import ForkServer
+from sweeps.execute.jobs import TRY_LATER, AttemptOutcome, Job, main
 from sweeps.execute.provenance import record_sweep
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Resources
 from sweeps.spec.spec import parse_sweep
 from sweeps.store import leases
 from sweeps.store.checkpoints import Checkpoints
-from sweeps.store.history import fruitless
-from sweeps.store.leases import Lease, Watch, attempts, latest, leased
-from sweeps.store.outcomes import Ending, Stopped, ending_of, ending_of_process, reason_of
+from sweeps.store.history import count_failures
+from sweeps.store.leases import Lease, LeaseWatch, attempts, hold_leases, latest_number
+from sweeps.store.outcomes import Ending, Stopped, ending_of, ending_of_process, error_line
 from sweeps.store.store import Store
 
 ELSEWHERE = {"machine": "another", "pid": 1, "since": 1, "host": "there", "patience": 0.3}
@@ -52,9 +52,9 @@ def dag(small_spec: dict[str, Any], store: Store, own_cache: Path) -> Dag:
 
 
 @pytest.fixture
-def forker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Forker]:
+def forker(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkServer]:
     monkeypatch.setenv("DISTLAW_LEASE_SECONDS", "4")  # beats often
-    forker = Forker()
+    forker = ForkServer()
     yield forker
     forker.close()
 
@@ -78,7 +78,7 @@ def test_of_many_claims_one_holds(store: Store) -> None:
 def test_a_silent_holder_is_taken_over_after_its_patience_by_our_own_clock(store: Store) -> None:
     """Whatever time the other machine believes it is."""
     store.write(ELSEWHERE | {"started": "2999-01-01"}, "a", "attempts", "0001.json")
-    watch = Watch(store)
+    watch = LeaseWatch(store)
     started = time.monotonic()
     while (number := watch.claimable("a")) is None:
         time.sleep(0.01)
@@ -89,7 +89,7 @@ def test_a_silent_holder_is_taken_over_after_its_patience_by_our_own_clock(store
 def test_a_beating_holder_is_left_alone_even_with_its_clock_an_hour_off(store: Store) -> None:
     store.write(ELSEWHERE, "a", "attempts", "0001.json")
     beat = Path(store.path, "a", "attempts", "0001.beat.json")
-    watch, until = Watch(store), time.monotonic() + 1.0
+    watch, until = LeaseWatch(store), time.monotonic() + 1.0
     count = 0
     while time.monotonic() < until:
         count += 1
@@ -103,23 +103,28 @@ def test_a_beating_holder_is_left_alone_even_with_its_clock_an_hour_off(store: S
 
 def test_a_process_known_to_be_gone_is_taken_over_at_once(store: Store) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    holder = {**leases.this_process(), "pid": child.pid, "since": leases._started(child.pid), "patience": 999}
+    holder = {
+        **leases.this_process(),
+        "pid": child.pid,
+        "since": leases.process_start_ticks(child.pid),
+        "patience": 999,
+    }
     store.write(holder, "a", "attempts", "0001.json")
-    assert Watch(store).claimable("a") is None
+    assert LeaseWatch(store).claimable("a") is None
     child.kill()
     child.wait()
     assert child.stdin
     child.stdin.close()
-    assert Watch(store).claimable("a") == 2
+    assert LeaseWatch(store).claimable("a") == 2
 
 
 def test_an_ended_attempt_frees_its_step(store: Store) -> None:
     lease = Lease.claim(store, "a", 1)
     assert lease
-    assert Watch(store).claimable("a") is None
+    assert LeaseWatch(store).claimable("a") is None
     lease.end(Ending.FAILED, "it broke")
     lease.end(Ending.DONE)  # the first word counts
-    assert Watch(store).claimable("a") == 2
+    assert LeaseWatch(store).claimable("a") == 2
     (attempt,) = attempts(store, "a")
     assert (attempt.ending, attempt.told["reason"]) == (Ending.FAILED, "it broke")
 
@@ -144,10 +149,10 @@ def test_whoever_was_taken_over_writes_nothing_more(store: Store) -> None:
 def test_leases_beat_by_themselves_and_end_with_their_block(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "PATIENCE", 0.4)
-    with pytest.raises(ZeroDivisionError), leased(store, ["a", "b"]) as held:
+    monkeypatch.setattr(leases, "LEASE_TIMEOUT", 0.4)
+    with pytest.raises(ZeroDivisionError), hold_leases(store, ["a", "b"]) as held:
         assert set(held) == {"a", "b"}
-        watch, until = Watch(store), time.monotonic() + 1.2
+        watch, until = LeaseWatch(store), time.monotonic() + 1.2
         while time.monotonic() < until:
             assert watch.claimable("a") is None
             time.sleep(0.05)
@@ -191,7 +196,7 @@ def test_a_store_that_fails_for_a_while_does_not_stop_the_beats(
 )
 def test_errors_are_told_apart(error: BaseException, ending: Ending) -> None:
     assert ending_of(error) is ending
-    assert "\n" not in reason_of(error)
+    assert "\n" not in error_line(error)
 
 
 def test_exits_are_told_apart() -> None:
@@ -208,15 +213,17 @@ def test_lost_attempts_that_got_further_are_not_held_against_a_step(store: Store
         assert lease
         lease.progress = {"steps_done": done}
         lease.end(Ending.LOST)
-    assert fruitless(attempts(store, "a"), Ending.LOST) == 2
-    assert fruitless(attempts(store, "a"), Ending.CRASHED) == 0
+    assert count_failures(attempts(store, "a"), Ending.LOST) == 2
+    assert count_failures(attempts(store, "a"), Ending.CRASHED) == 0
 
 
 def job(dag: Dag, number: int = 1) -> Job:
     return Job(steps=dag.steps[:1], numbers=(number,), resources=Resources())
 
 
-def test_every_job_has_a_process_of_its_own_with_its_own_log(dag: Dag, store: Store, forker: Forker) -> None:
+def test_every_job_has_a_process_of_its_own_with_its_own_log(
+    dag: Dag, store: Store, forker: ForkServer
+) -> None:
     step = dag.steps[0].id
     assert [outcome.ending for outcome in forker.run(store, job(dag))] == [Ending.DONE]
     assert [outcome.ending for outcome in forker.run(store, job(dag, 2))] == [Ending.DONE]  # already there
@@ -228,7 +235,7 @@ def test_every_job_has_a_process_of_its_own_with_its_own_log(dag: Dag, store: St
 
 
 def test_an_attempt_counts_to_the_end_of_its_process(
-    dag: Dag, store: Store, forker: Forker, monkeypatch: pytest.MonkeyPatch
+    dag: Dag, store: Store, forker: ForkServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever started it tells how long it lived; until then a little more than it said itself counts."""
     step = dag.steps[0].id
@@ -236,8 +243,8 @@ def test_an_attempt_counts_to_the_end_of_its_process(
     while not forker.pids:
         forker.outcomes()
     first, (pid,) = time.monotonic(), forker.pids
-    started, last = leases._started(pid), first
-    while leases._started(pid) == started:
+    started, last = leases.process_start_ticks(pid), first
+    while leases.process_start_ticks(pid) == started:
         last = time.monotonic()
         time.sleep(0.005)
     ended = attempts(store, step)[0]
@@ -257,7 +264,7 @@ def test_an_attempt_counts_to_the_end_of_its_process(
     [(signal.SIGKILL, Ending.LOST), (signal.SIGSEGV, Ending.CRASHED), (signal.SIGTERM, Ending.LOST)],
 )
 def test_a_process_that_dies_is_reported_and_the_next_goes_on(
-    dag: Dag, store: Store, forker: Forker, number: signal.Signals, ending: Ending
+    dag: Dag, store: Store, forker: ForkServer, number: signal.Signals, ending: Ending
 ) -> None:
     """At once: nobody has to wait for its lease to run out."""
     step = dag.steps[0].id
@@ -270,11 +277,11 @@ def test_a_process_that_dies_is_reported_and_the_next_goes_on(
     while forker.job:
         found += forker.outcomes()
     assert [outcome.ending for outcome in found] == [ending]
-    assert Watch(store).claimable(step) == 2
+    assert LeaseWatch(store).claimable(step) == 2
     assert [outcome.ending for outcome in forker.run(store, job(dag, 2))] == [Ending.DONE]
 
 
-def test_children_die_with_their_parents(dag: Dag, store: Store, forker: Forker) -> None:
+def test_children_die_with_their_parents(dag: Dag, store: Store, forker: ForkServer) -> None:
     forker.start(store, job(dag))
     while not forker.pids:
         forker.outcomes()
@@ -283,13 +290,13 @@ def test_children_die_with_their_parents(dag: Dag, store: Store, forker: Forker)
     while forker.job:
         forker.outcomes()
     deadline = time.monotonic() + 5
-    while leases._started(child) and time.monotonic() < deadline:
+    while leases.process_start_ticks(child) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert leases._started(child) is None
+    assert leases.process_start_ticks(child) is None
 
 
 def test_a_process_that_slept_through_its_lease_stops_without_harm(
-    dag: Dag, store: Store, forker: Forker, monkeypatch: pytest.MonkeyPatch
+    dag: Dag, store: Store, forker: ForkServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGSTOP, another takes over and finishes, SIGCONT: the first finds out, and the result is untouched."""
     step = dag.steps[0].id
@@ -298,7 +305,7 @@ def test_a_process_that_slept_through_its_lease_stops_without_harm(
         if select_readable(forker):
             forker.outcomes()
     forker.stop(signal.SIGSTOP)
-    second = Forker()
+    second = ForkServer()
     try:
         assert [outcome.ending for outcome in second.run(store, job(dag, 2))] == [Ending.DONE]
     finally:
@@ -352,24 +359,24 @@ def _files(store: Store, step: str) -> list[Path]:
     return [path for path in Path(store.path, step).rglob("*") if path.is_file()]
 
 
-def select_readable(forker: Forker) -> bool:
+def select_readable(forker: ForkServer) -> bool:
     import select
 
     return bool(select.select([forker], [], [], 0.02)[0])
 
 
 def test_the_last_number_is_that_of_a_claim() -> None:
-    assert latest(["0001.json", "0001.beat.json", "0001.end.json", "0002.log", "cancel.json"]) == 1
-    assert latest([]) == 0
+    assert latest_number(["0001.json", "0001.beat.json", "0001.end.json", "0002.log", "cancel.json"]) == 1
+    assert latest_number([]) == 0
 
 
 def test_whoever_never_wakes_up_is_ended_once_others_have_taken_over(
-    dag: Dag, store: Store, forker: Forker, monkeypatch: pytest.MonkeyPatch
+    dag: Dag, store: Store, forker: ForkServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stopped process would hold its core for ever; the one that waits for it sees to that."""
     monkeypatch.setattr("sweeps.execute.fork_server.LOOK_SECONDS", 0.2)
     step = dag.steps[0].id
-    found: list[Outcome] = []
+    found: list[AttemptOutcome] = []
     waiting = threading.Thread(target=lambda: found.extend(forker.run(store, job(dag))))
     waiting.start()
     while "steps_done" not in _told(store, step):
@@ -416,7 +423,7 @@ def test_what_a_killed_process_did_is_counted_to_the_beat_that_it_did_not_give(s
 def test_a_watcher_that_slept_takes_nobody_for_dead(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is stopped, or waits for the store, just after it has read the last beat that it will compare."""
     store.write(ELSEWHERE, "a", "attempts", "0001.json")
-    watch, read, slow = Watch(store), store.read_bytes, [0.0]
+    watch, read, slow = LeaseWatch(store), store.read_bytes, [0.0]
 
     def read_slowly(*place: str) -> bytes | None:
         found = read(*place)

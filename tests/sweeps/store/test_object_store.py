@@ -13,14 +13,14 @@ import pytest
 
 from scaling.errors import InputError
 from sweeps import results
-from sweeps.execute.executors import Inline, Processes
+from sweeps.execute.executors import InlineExecutor, ProcessExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store import leases
 from sweeps.store.store import Store
-from sweeps.watch.garbage import garbage
+from sweeps.watch.garbage import find_garbage
 from sweeps.watch.status import status
 
 moto = pytest.importorskip("moto.server")
@@ -61,7 +61,7 @@ def test_a_bucket_creates_a_file_once(bucket: str) -> None:
     assert store.put_new({"n": 1}, "a", "attempts", "0001.json")
     assert not store.put_new({"n": 2}, "a", "attempts", "0001.json")
     assert store.read("a", "attempts", "0001.json") == {"n": 1}
-    assert leases.Watch(store).claimable("a") is None
+    assert leases.LeaseWatch(store).claimable("a") is None
     assert 0 <= store.age("a", "attempts", "0001.json") < 60
 
 
@@ -72,10 +72,10 @@ def test_a_sweep_on_a_bucket_gives_the_losses_of_one_on_a_disk(
     sweep = parse_sweep(small_spec | {"students": [{"params": ["3k"], "tokens": ["32k"]}]})
     dag = dag_of(sweep)
     here, there = Store(tmp_path / "store"), Store(f"s3://{bucket}/deep/sweep")
-    processes = Processes(there, cores=2)
+    processes = ProcessExecutor(there, cores=2)
     tables = []
     try:
-        for store, executor in ((here, Inline(here)), (there, processes)):
+        for store, executor in ((here, InlineExecutor(here)), (there, processes)):
             store.create()
             record_sweep(store, sweep, dag)
             assert run(dag, store, executor, lambda step: step.flops, lambda _: None).complete
@@ -88,7 +88,7 @@ def test_a_sweep_on_a_bucket_gives_the_losses_of_one_on_a_disk(
     found = status(there)
     assert len(found.of("done")) == 2
     assert found.spent.flops > 0
-    assert not garbage(there, found)
+    assert not find_garbage(there, found)
     told = leases.attempts(there, dag.steps[0].id)[-1].told
     log = (there.read_bytes(*told["log"].split("/")) or b"").decode()
     assert dag.steps[0].label in log

@@ -13,7 +13,7 @@ import pytest
 
 from scaling.errors import InputError
 from sweeps.dag.expand import Step
-from sweeps.execute.executors import Inline
+from sweeps.execute.executors import InlineExecutor
 from sweeps.execute.scheduler import run
 from sweeps.execute.step import run_step
 from sweeps.resolve import dag_of
@@ -84,7 +84,7 @@ def test_a_damaged_result_is_named(tmp_path: Path, damage: bytes) -> None:
 def test_what_is_not_this_step_s_result_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:
     store = Store(tmp_path)
     store.write(content, "a", "result.json")
-    with pytest.raises(InputError, match=r"a/result.json: damaged .* delete it, and its step runs again"):
+    with pytest.raises(InputError, match=r"a/result.json: damaged .* delete it to run its step again"):
         store.result("a")
 
 
@@ -146,7 +146,7 @@ def test_a_link_to_nowhere_is_not_an_empty_directory(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "attempts").symlink_to("/nowhere/x")
     for look in (lambda: Store(tmp_path).names("a", "attempts"), Store(tmp_path).contents):
-        with pytest.raises(InputError, match=r"a/attempts: is a link to /nowhere/x, which is not there"):
+        with pytest.raises(InputError, match=r"a/attempts: is a link to /nowhere/x, which does not exist"):
             look()
 
 
@@ -175,7 +175,7 @@ def test_a_full_disk_loses_nothing_and_is_reported(
     with monkeypatch.context() as patch:
         patch.setattr(store.files, "put_file", full)
         dag = dag_of(parse_sweep(small_spec | {"teachers": [], "students": []}))
-        state = run(dag, store, Inline(store), lambda _: 1.0, lambda _: None)
+        state = run(dag, store, InlineExecutor(store), lambda _: 1.0, lambda _: None)
     assert not state.failed  # it is the store that is at fault, and no step
     assert state.halted
     assert state.halted.startswith("the store is full: No space left on device: /")

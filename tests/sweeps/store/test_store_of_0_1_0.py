@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from distlaw.cli import app
 from sweeps import results
 from sweeps.dag.expand import Dag
-from sweeps.execute.executors import Inline
+from sweeps.execute.executors import InlineExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
 from sweeps.resolve import dag_of
@@ -84,10 +84,10 @@ def test_it_is_continued_and_nothing_is_run_again(place: Path, store: Store, swe
     before = {path: path.read_bytes() for path in Path(store.path).glob("*/result.json")}
     record_sweep(store, sweep, dag)
     assert said("status", store.root)
-    state = run(dag, store, Inline(store), lambda _: 1.0, lambda _: None, sweep)
+    state = run(dag, store, InlineExecutor(store), lambda _: 1.0, lambda _: None, sweep)
     assert state.failed == {CANCELLED: "it was cancelled"}
     assert said("retry", store.root)
-    state = run(dag, store, Inline(store), lambda _: 1.0, lambda _: None, sweep)
+    state = run(dag, store, InlineExecutor(store), lambda _: 1.0, lambda _: None, sweep)
     assert state.complete
     assert {path: path.read_bytes() for path in before} == before
     assert {step.id: len(attempts(store, step.id)) for step in dag.steps if step.id in DONE} == dict.fromkeys(

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from distlaw.cli import app
 from scaling.errors import InputError
 from sweeps import results
-from sweeps.execute.executors import Inline
+from sweeps.execute.executors import InlineExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
-from sweeps.watch.runs_table import OF_ANOTHER_SETTING, OF_OTHER_MAKING
+from sweeps.watch.runs_table import ANOTHER_SETTING, ANOTHER_VERSION
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def sweep_into(store: Store, spec: dict[str, Any]) -> None:
     dag = dag_of(sweep)
     store.create()
     record_sweep(store, sweep, dag)
-    assert run(dag, store, Inline(store), lambda _: 1.0, lambda _: None).complete
+    assert run(dag, store, InlineExecutor(store), lambda _: 1.0, lambda _: None).complete
 
 
 def rewrite(store: Store, run: str, **fields: object) -> None:
@@ -120,9 +120,9 @@ def test_what_is_left_out_is_told_with_the_reason(
     table = results(store.root)
     assert list(table["run"]) == [kept]
     assert table.attrs["left_out"] == {
-        OF_ANOTHER_SETTING: [slower],
+        ANOTHER_SETTING: [slower],
         "written by another version (schema 4, this one has 5)": [old],
-        OF_OTHER_MAKING: [changed],
+        ANOTHER_VERSION: [changed],
     }
     json.dumps(table.attrs)  # as a Parquet file keeps them
     done = CliRunner().invoke(app, ["sweep", "results", store.root])
@@ -132,7 +132,7 @@ def test_what_is_left_out_is_told_with_the_reason(
         assert step not in done.stdout
     assert list(results(store.root, everything=True).attrs["left_out"]) == [
         "written by another version (schema 4, this one has 5)",
-        OF_OTHER_MAKING,
+        ANOTHER_VERSION,
     ]
 
 

@@ -11,7 +11,7 @@ from sweeps.estimate.graph import draw_graph, nodes_of_status
 from sweeps.execute.provenance import STEPS
 from sweeps.store.store import Store
 from sweeps.watch.status import StepStatus
-from sweeps.watch.timeline import Stretch, lanes, stretches, timeline_chart
+from sweeps.watch.timeline import Span, assign_lanes, attempt_spans, timeline_chart
 
 
 def store_of(place: Path, attempts: dict[str, list[dict[str, object]]]) -> Store:
@@ -30,7 +30,7 @@ def test_attempts_lie_where_they_ran(tmp_path: Path) -> None:
     """An end says when and how long; what still runs, or was lost, lasts as long as it was heard of."""
     ended = {"ending": "done", "ended": "2026-01-01T00:10:00+00:00", "elapsed": 300.0}
     failed = {"ending": "lost", "ended": "2026-01-01T00:04:00+00:00", "elapsed": 60.0}
-    found = stretches(store_of(tmp_path, {"a": [failed, ended], "b": [{"beat": 3, "elapsed": 90.0}]}))
+    found = attempt_spans(store_of(tmp_path, {"a": [failed, ended], "b": [{"beat": 3, "elapsed": 90.0}]}))
     assert [(each.step, each.start, each.end, each.ended_well) for each in found] == [
         ("b", 0.0, 90.0, True),
         ("a", 180.0, 240.0, False),
@@ -45,15 +45,15 @@ def test_attempts_lie_where_they_ran(tmp_path: Path) -> None:
 def test_lanes_are_as_few_as_run_at_once() -> None:
     spans = [(0, 10), (1, 5), (2, 3), (4, 9), (6, 8), (11, 12)]
     found = [
-        Stretch(step=str(k), kind="distil", start=10.0 * a, end=10.0 * b, ended_well=True)
+        Span(step=str(k), kind="distil", start=10.0 * a, end=10.0 * b, ended_well=True)
         for k, (a, b) in enumerate(spans)
     ]
-    assert lanes(found) == [0, 1, 2, 2, 1, 0]
+    assert assign_lanes(found) == [0, 1, 2, 2, 1, 0]
 
 
 def test_a_sweep_that_has_not_begun_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no step of this sweep has begun yet"):
-        stretches(store_of(tmp_path, {"a": []}))
+        attempt_spans(store_of(tmp_path, {"a": []}))
 
 
 def test_the_graph_fills_what_is_done() -> None:

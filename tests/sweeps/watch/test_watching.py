@@ -22,7 +22,7 @@ from sweeps.store import leases
 from sweeps.store.leases import Lease, attempts
 from sweeps.store.outcomes import Ending
 from sweeps.store.store import Store
-from sweeps.watch.garbage import garbage
+from sweeps.watch.garbage import find_garbage
 from sweeps.watch.status import status
 
 
@@ -75,14 +75,14 @@ def test_a_step_whose_process_is_gone_is_not_running(
 ) -> None:
     assert Lease.claim(store, dag.steps[0].id, 1)
     assert status(store).of("running")
-    monkeypatch.setattr(leases, "_started", lambda pid: None)
+    monkeypatch.setattr(leases, "process_start_ticks", lambda pid: None)
     assert not status(store).of("running")
 
 
 def test_of_another_machine_s_process_only_the_age_of_its_beat_is_known(
     dag: Dag, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "PATIENCE", 0.5)
+    monkeypatch.setattr(leases, "LEASE_TIMEOUT", 0.5)
     with monkeypatch.context() as there:
         there.setattr(leases, "_machine", lambda: "another")
         lease = Lease.claim(store, dag.steps[0].id, 1)
@@ -131,7 +131,7 @@ def test_steps_are_cancelled_and_retried_by_the_start_of_their_ids(dag: Dag, sto
 def test_logs_are_those_of_the_attempt_asked_for(dag: Dag, store: Store) -> None:
     step = dag.steps[0].id
     for number in (1, 2):
-        place = leases.log_place(step, number)
+        place = leases.log_path(step, number)
         lease = Lease.claim(store, step, number, log="/".join(place))
         assert lease
         store.write_bytes(f"attempt {number}\n".encode(), *place)
@@ -153,13 +153,13 @@ def test_garbage_is_what_nothing_unfinished_needs(small_spec: dict[str, Any], tm
         finish(store, step.id)
     store.write_bytes(b"12345", branches[1].id, "model-0001", "model.safetensors")
     store.write_bytes(b"1", branches[1].id, "model-0002", "model.safetensors")
-    assert [each.place for each in garbage(store, status(store))] == [(branches[1].id, "model-0002")]
+    assert [each.place for each in find_garbage(store, status(store))] == [(branches[1].id, "model-0002")]
     finish(store, branches[0].id)
-    sizes = {each.place: each.size for each in garbage(store, status(store))}
+    sizes = {each.place: each.size for each in find_garbage(store, status(store))}
     assert sizes == {(branches[1].id, "model-0002"): 1, (trunk.id, "checkpoints"): 3}
     assert "--yes removes it" in command("gc", store.root)
     assert "removed" in command("gc", store.root, "--yes")
-    assert not garbage(store, status(store))
+    assert not find_garbage(store, status(store))
     assert store.result(trunk.id)
 
 
