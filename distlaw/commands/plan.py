@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Annotated, Any
@@ -12,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from distlaw.commands import calibrations, compare, predict
+from distlaw.commands.plan_bill import asked_device, billed, given_numbers, priced_answer
 from distlaw.commands.teachers import (
     Active,
     Catalogue,
@@ -47,17 +46,17 @@ from distlaw.options import (
 )
 from scaling.calibration.calibration import DEFAULT_CALIBRATION
 from scaling.calibration.calibration import Calibration as Fitted
-from scaling.costs.budget import Budget, device_named
-from scaling.costs.hardware import UTILISATION, Hardware, hardware, stored_bytes_per_token
+from scaling.costs.budget import Budget
+from scaling.costs.hardware import Hardware, stored_bytes_per_token
 from scaling.costs.scenarios import SCENARIOS
 from scaling.costs.scenarios import scenario as named
 from scaling.errors import InputError
 from scaling.frontiers.frontier import Frontier, frontier
-from scaling.planner.plan import Direct, Distillation, Plan
+from scaling.planner.plan import Plan
 from scaling.planner.planner import plan
 from scaling.planner.question import Question
 from scaling.reports.plan_brief import plan_brief
-from scaling.reports.plan_text import bill, plan_text, text_table
+from scaling.reports.plan_text import plan_text, text_table
 from scaling.units import format_number, parse_list, parse_quantity
 
 DEVICE, FAMILY = "Hours and dollars", "Several students"
@@ -254,14 +253,7 @@ def plan_command(
     if not budget and not target_loss:
         raise InputError(NEEDS)
     fitted = Fitted.load(calibration)
-    priced = {
-        "--precision": precision,
-        "--mfu": parse_optional(mfu, "--mfu"),
-        "--count": count,
-        "--price": parse_optional(price, "--price"),
-        "--peak": parse_optional(peak, "--peak", "FLOP/s"),
-    }
-    given = {name: value for name, value in priced.items() if value is not None}
+    given = given_numbers(precision, mfu, count, price, peak)
     device = asked_device(gpu, budget, given)
     spending = parse_budgets(budget, device)
     device = spending[-1].hardware if spending else device
@@ -300,54 +292,39 @@ def plan_command(
         text = frontier_text(answer)
     else:
         answer = plan(question, fitted)
-        extra = [
+        remarks = [
             *teacher_notes(teacher or (), teacher_vocab),
             *storage(answer, question, fitted, store_logits),
         ]
-        if spending and device:
-            extra.insert(0, f"- budget: {spending[0].describe()}")
-        shown = partial(plan_brief, width=get_terminal_size().columns) if not details else plan_text
-        text = shown(answer, device, extra)
+        text = words(answer, device, spending, remarks, details)
     if plot is not None:
         draw(question, budgets, fitted, plot)
-    bills = billed(answer, device) if isinstance(answer, Plan) and device else []
-    if json:
-        write_json(answer.to_dict() | priced_answer(bills, spending))
-    elif csv:
-        costs = bills or [{}] * len(answer.rows())
-        rows = [row | cost for row, cost in zip(answer.rows(), costs, strict=True)]
-        write_csv(rows)
+    if json or csv:
+        bills = billed(answer, device) if isinstance(answer, Plan) and device else []
+        write_numbers(answer, bills, spending, as_json=json)
     else:
         sys.stdout.write(text)
 
 
-def asked_device(gpu: str, budget: str, given: Mapping[str, Any]) -> Hardware | None:
-    """Return the device of ``--gpu`` or of the budget, with the user's numbers; None if none is named."""
-    named = {name for part in budget.split(":") if (name := device_named(part))}
-    if not gpu and len(named) != 1:
-        refuse(given, "goes with --gpu")
-        return None
-    return hardware(
-        gpu or named.pop(),
-        precision=given.get("--precision"),
-        utilisation=given.get("--mfu", UTILISATION),
-        count=given.get("--count", 1),
-        dollars_per_hour=given.get("--price"),
-        peak_flops=given.get("--peak"),
-    )
+def words(
+    answer: Plan, device: Hardware | None, spending: list[Budget], remarks: list[str], details: bool
+) -> str:
+    """Return a plan for the terminal, in brief or with everything."""
+    budget = [f"- budget: {spending[0].describe()}"] if spending and device else []
+    if details:
+        return plan_text(answer, device, [*budget, *remarks])
+    return plan_brief(answer, device, [*budget, *remarks], get_terminal_size().columns)
 
 
-def priced_answer(bills: list[dict[str, Any]], spending: list[Budget]) -> dict[str, Any]:
-    """Return what JSON says of hours and dollars; nothing where no device counts them."""
-    budget = {"spending": spending[0].to_dict()} if len(spending) == 1 else {}
-    return {"bills": bills} | budget if bills else {}
-
-
-def billed(answer: Plan, device: Hardware) -> list[dict[str, Any]]:
-    """Device hours and dollars of every way."""
-
-    ways: list[Direct | Distillation] = [*answer.direct, *answer.distillations]
-    return [{"way": row["way"], **bill(way, device)} for row, way in zip(answer.rows(), ways, strict=True)]
+def write_numbers(
+    answer: Plan | Frontier, bills: list[dict[str, Any]], spending: list[Budget], *, as_json: bool
+) -> None:
+    """Write an answer in full as JSON or, a row for each way, as CSV."""
+    if as_json:
+        write_json(answer.to_dict() | priced_answer(bills, spending))
+        return
+    costs = bills or [{}] * len(answer.rows())
+    write_csv([row | cost for row, cost in zip(answer.rows(), costs, strict=True)])
 
 
 def print_plan(answer: Plan) -> None:

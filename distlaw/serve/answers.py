@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 from distlaw.commands.compare import NOTE, compared, findings
 from distlaw.commands.compare import table as compared_table
-from distlaw.commands.plan import billed, storage
+from distlaw.commands.plan import storage
+from distlaw.commands.plan_bill import billed
 from distlaw.serve import equivalents
 from distlaw.serve.requests import (
     Asked,

@@ -1,0 +1,55 @@
+"""Hours and dollars of a plan: the device asked for, the bill of every way, and what JSON says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distlaw.options import parse_optional, refuse
+from scaling.costs.budget import Budget, device_named
+from scaling.costs.hardware import UTILISATION, Hardware, hardware
+from scaling.planner.plan import Direct, Distillation, Plan
+from scaling.reports.plan_text import bill
+
+
+def given_numbers(
+    precision: str | None, mfu: str, count: int | None, price: str, peak: str
+) -> dict[str, Any]:
+    """Return the numbers of a device that were given, by their options."""
+    numbers = {
+        "--precision": precision,
+        "--mfu": parse_optional(mfu, "--mfu"),
+        "--count": count,
+        "--price": parse_optional(price, "--price"),
+        "--peak": parse_optional(peak, "--peak", "FLOP/s"),
+    }
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def asked_device(gpu: str, budget: str, given: Mapping[str, Any]) -> Hardware | None:
+    """Return the device of ``--gpu`` or of the budget, with the user's numbers; None if none is named."""
+    named = {name for part in budget.split(":") if (name := device_named(part))}
+    if not gpu and len(named) != 1:
+        refuse(given, "goes with --gpu")
+        return None
+    return hardware(
+        gpu or named.pop(),
+        precision=given.get("--precision"),
+        utilisation=given.get("--mfu", UTILISATION),
+        count=given.get("--count", 1),
+        dollars_per_hour=given.get("--price"),
+        peak_flops=given.get("--peak"),
+    )
+
+
+def priced_answer(bills: list[dict[str, Any]], spending: list[Budget]) -> dict[str, Any]:
+    """Return what JSON says of hours and dollars; nothing where no device counts them."""
+    budget = {"spending": spending[0].to_dict()} if len(spending) == 1 else {}
+    return {"bills": bills} | budget if bills else {}
+
+
+def billed(answer: Plan, device: Hardware) -> list[dict[str, Any]]:
+    """Device hours and dollars of every way."""
+
+    ways: list[Direct | Distillation] = [*answer.direct, *answer.distillations]
+    return [{"way": row["way"], **bill(way, device)} for row, way in zip(answer.rows(), ways, strict=True)]
