@@ -22,14 +22,14 @@ class Plots:
     main: str
     """Name of the figure that a call draws."""
     result: Any
-    """What is drawn; subclasses narrow its type."""
+    """Object that is drawn; subclasses narrow its type."""
 
     def __init__(self, result: Any, dark: bool = False) -> None:
         self.result, self.dark = result, dark
 
     @property
     def on_dark(self) -> Self:
-        """The same figures for a dark page."""
+        """Return these figures for a dark page."""
         return type(self)(self.result, dark=True)
 
     @classmethod
