@@ -48,13 +48,13 @@ COLUMNS = ("law", "held-out score", "below the best (se)", "weight", "best on")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LawEvidence:
-    """What the runs say for one law."""
+    """Evidence of the runs for one law."""
 
     law: str
     score: float
     """Mean logarithm of the predictive density of runs left out, on the scale of the fit; more is better."""
     deficit: float
-    """How far the score lies below the best."""
+    """Difference of the score from the best."""
     deficit_se: float
     """Standard error of that, over cells."""
     refuted: bool
@@ -65,7 +65,7 @@ class LawEvidence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
-    """What the runs say for each of several laws."""
+    """Evidence of the runs for each of several laws."""
 
     laws: tuple[LawEvidence, ...]
     checks: Mapping[str, int]

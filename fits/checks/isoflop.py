@@ -60,7 +60,7 @@ class IsoflopProfiles:
     """Standard deviation of ln L of a run, from the profiles themselves."""
     profiles: tuple[Profile, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
-    """Why a compute has no minimum, by compute."""
+    """Reasons why a compute has no minimum, by compute."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON."""

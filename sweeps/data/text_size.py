@@ -29,7 +29,7 @@ class TextSize:
     heldout_tokens: float
     """Held-out tokens, all of which every run is evaluated on."""
     estimated: bool = False
-    """Whether the text was not read, so that both are about right only."""
+    """True if the text was not read, so that both are approximate."""
 
     @classmethod
     def counted(cls, corpus: TokenizedCorpus) -> TextSize:
@@ -38,7 +38,7 @@ class TextSize:
 
     @property
     def known(self) -> bool:
-        """Whether there is a number of training tokens, counted or estimated."""
+        """True if there is a number of training tokens, counted or estimated."""
         return math.isfinite(self.train_tokens)
 
 

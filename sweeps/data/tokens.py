@@ -103,7 +103,7 @@ def corpus_fingerprint(
     seed: int,
     tokenizer: ExternalTokenizer | None = None,
 ) -> str:
-    """What identifies the tokens: known before anything is parsed."""
+    """Return the hash that identifies the tokens, without parsing the text."""
     key: dict[str, Any] = {"source": source.fingerprint, "heldout": heldout, "seed": seed, "layout": LAYOUT}
     key |= {"tokenizer": tokenizer.sha256, "end": tokenizer.end_of_text} if tokenizer else {"vocab": vocab}
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]

@@ -22,7 +22,7 @@ Watch = Callable[[State], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Where:
-    """Where steps run."""
+    """Place where steps run."""
 
     executor: str | None = None
     """process, ray or inline; ray where there is an address or a GPU, else process."""
@@ -48,7 +48,7 @@ def run_sweep(resolved: Resolved, dag: Dag, store: Store, where: Where, watch: W
         resolved: The sweep, with what it names looked up.
         dag: Its steps.
         store: Where results go; made if it is not there.
-        where: Where steps run.
+        where: Place where steps run.
         watch: Called about twice a second with where things stand.
         begun: When this driver began, by ``time.monotonic()``; its hours count from there.
 

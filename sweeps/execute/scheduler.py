@@ -105,7 +105,7 @@ class Scheduler:
         self.ledger = BudgetLedger(store, caps, devices, self.state.seconds, steps, session)
         self.watch = LeaseWatch(store)
         self.retry_baseline: dict[str, int] = {}
-        """By step, the last attempt that does not count for retries, as it was given up before."""
+        """Last attempt, by step, that does not count for retries, as it was given up before."""
         self.suspected: set[str] = set()
         """Steps whose attempt seemed dead at the last look; the executor may still report its ending."""
         self.refused: str | None = None

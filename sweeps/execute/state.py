@@ -22,7 +22,7 @@ class Running:
 
 @dataclass(repr=False)
 class State:
-    """Where a sweep stands; printed, how many of its steps are done and why others are not."""
+    """State of a sweep; printed, how many of its steps are done and why others are not."""
 
     dag: Dag
     cost: Cost
@@ -70,7 +70,7 @@ class State:
 
     @property
     def summary(self) -> str:
-        """How many steps are done, and how many of them were before."""
+        """Number of steps that are done, and of those done before."""
         ran = len(self.done) - len(self.found)
         kept = f", {len(self.found)} were there already" if self.found else ""
         return f"{len(self.done)} of {len(self.dag.steps)} steps done ({ran} now{kept})"

@@ -180,7 +180,7 @@ class _Count(TorchDispatchMode):
 
 
 def _window(allows: Callable[..., Any] | None, config: Any) -> Window | None:
-    """What a mask lets a late token see; None if later ones are among it."""
+    """Return the window of a mask for a late token; None if it includes later ones."""
 
     def sees(query: int, key: int) -> bool:
         where = [torch.tensor(number, device="cpu") for number in (0, 0, query, key)]

@@ -159,7 +159,7 @@ def wrap(causal: Any, vocab: int, where: str = "teacher") -> Foreign:
 
 
 def _are_logits(logits: Tensor) -> bool:
-    """Whether they are numbers, or -inf for some tokens, but not for all."""
+    """Return True if logits are finite, or -inf for some tokens, but not for all."""
     return bool(logits.amax(-1).isfinite().all())
 
 

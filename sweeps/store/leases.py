@@ -256,7 +256,7 @@ class LeaseWatch:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.seen: dict[str, tuple[tuple[int, bytes | None], float]] = {}
-        """By step: the last attempt with its heartbeat, and when it was first seen, by this clock."""
+        """Last attempt, by step, with its heartbeat, and when it was first seen, by this clock."""
         self.changed: set[str] = set()
         """Steps whose heartbeat was seen to change."""
 

@@ -56,7 +56,7 @@ class StepStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
-    """Where a sweep stands: prints itself, and is a table, a dictionary and figures."""
+    """Status of a sweep, with text, table, dictionary and figures."""
 
     name: str
     store: str

@@ -1,4 +1,4 @@
-"""Where a sweep stands, for people."""
+"""Status of a sweep as text."""
 
 from __future__ import annotations
 
