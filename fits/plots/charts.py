@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 BAND = (0.05, 0.95)
 """Quantiles of the draws that a band shows."""
 DEVIATION = Axis(label="(observed \u2212 predicted) / noise")
-BAND_NOTE = "bands: 90 % of the draws"
+KINDS = {"supervised": 1, "distillation": 2}
+"""Color of the runs of each kind."""
+BAND_NOTE = "bands: 90 % of fitted curves"
 
 
 def law_chart(fit: Fit, kind: str) -> Chart:
@@ -31,32 +33,38 @@ def law_chart(fit: Fit, kind: str) -> Chart:
     L_T, L_S = used["teacher_loss"].to_numpy(np.float64), used["loss"].to_numpy(np.float64)
     grid = np.linspace(0.97 * L_T.min(), 1.03 * L_T.max(), 160)
     supervised, distilled = fit.calibration.sampled_supervised(), fit.calibration.sampled_law(kind)
+    order = orders(len(cells := list(_by_level(D))))
     panels: list[Panel] = []
     for size, of_size in _by_level(N):
-        cells = list(_by_level(D[of_size]))
         lines: list[Series] = []
-        for order, (tokens, here) in zip(orders(len(cells)), cells, strict=True):
-            cell = np.flatnonzero(of_size)[here]
+        for number, (tokens, of_tokens) in enumerate(cells):
+            cell = np.flatnonzero(of_size & of_tokens)
+            if not len(cell):
+                continue
             own = float(np.exp(np.mean(np.log(N[cell]))))
             low, high = np.quantile(distilled.loss(own, tokens, grid, supervised), BAND, axis=0)
             lines.append(
                 Series(
-                    label=phrase("student_tokens", tokens), x=grid, low=low, high=high, order=order,
+                    label=phrase("student_tokens", tokens), x=grid, low=low, high=high,
+                    order=order[number], marker=number,
                     y=fit.distillation[kind].loss(own, tokens, grid, fit.supervised),
                     points=(L_T[cell], L_S[cell]),
                 )
             )  # fmt: skip
-        seen = np.concatenate([np.concatenate([line.y, line.points[1]]) for line in lines])
-        margin = 0.04 * np.ptp(seen)
         diagonal = Series(label="student = teacher", x=grid, y=grid, dash=":")
         panels.append(
             Panel(
                 title=phrase("student_params", size),
                 x=AXES["teacher_loss"],
-                y=replace(AXES["loss"], limits=(seen.min() - margin, seen.max() + margin)),
+                y=AXES["loss"],
                 series=(*lines, diagonal),
             )
         )
+    drawn = [line for panel in panels for line in panel.series if line.low is not None]
+    seen = np.concatenate([np.concatenate([line.y, line.points[1]]) for line in drawn])
+    margin = 0.04 * np.ptp(seen)
+    axis = replace(AXES["loss"], limits=(float(seen.min() - margin), float(seen.max() + margin)))
+    panels = [replace(panel, y=axis) for panel in panels]
     return Chart(panels=tuple(panels), title=f"{kind} law", note=BAND_NOTE)
 
 
@@ -115,33 +123,37 @@ def isoflop_chart(fit: Fit, budgets: int = 5) -> Chart:
 
 
 def predicted_chart(fit: Fit) -> Chart:
-    """Chart predicted against observed losses, by kind of run and by hold-out rule."""
+    """Chart predicted against observed losses, and residuals, by kind of run and by hold-out rule."""
     used = fit.table[fit.table["excluded"] == ""]
+    fitted = {kind: used[used["kind"] == kind] for kind in KINDS}
     found = [
-        (f"{kind}, fitted", rows["loss"].to_numpy(np.float64), rows["predicted"].to_numpy(np.float64))
-        for kind, rows in used.groupby("kind", sort=False)
+        (kind, "fitted", rows["loss"].to_numpy(np.float64), rows["predicted"].to_numpy(np.float64))
+        for kind, rows in fitted.items()
+        if len(rows)
     ]
     found += [
-        (f"{held.kind}, {held.rule} left out", np.array(held.observed), np.array(held.predicted))
+        (held.kind, f"{held.rule} left out", np.array(held.observed), np.array(held.predicted))
         for held in fit.held_out
         if held.law in ("supervised", fit.default)
     ]
     points, errors = [], []
-    for kind, (words, observed, predicted) in enumerate(found, start=1):
+    for kind, rule, observed, predicted in found:
         rms = float(np.sqrt(np.mean((predicted - observed) ** 2)))
-        label = f"{words} (n {len(observed)}, rms {rms:.4f})"
-        hollow = "left out" in words
-        points.append(Series(label=label, points=(observed, predicted), kind=kind, hollow=hollow))
-        errors.append(Series(points=(observed, predicted - observed), kind=kind, hollow=hollow))
-    every = np.concatenate([np.concatenate([observed, predicted]) for _, observed, predicted in found])
+        label = f"{kind}, {rule} (n {len(observed)}, rms {rms:.4f})"
+        look: dict[str, Any] = {"kind": KINDS[kind], "hollow": rule != "fitted"}
+        if not look["hollow"]:
+            look["marker"] = KINDS[kind] - 1
+        points.append(Series(label=label, points=(predicted, observed), **look))
+        errors.append(Series(points=(predicted, observed - predicted), **look))
+    every = np.concatenate([np.concatenate([observed, predicted]) for *_, observed, predicted in found])
     ends = np.array([every.min(), every.max()])
-    observed_axis = Axis(label="observed loss (nats/token)")
+    predicted_axis = Axis(label="predicted loss (nats/token)")
     equal = Series(x=ends, y=ends, dash=":")
     return Chart(
         panels=(
-            Panel(x=observed_axis, y=Axis(label="predicted loss (nats/token)"), series=(*points, equal)),
+            Panel(x=predicted_axis, y=Axis(label="observed loss (nats/token)"), series=(*points, equal)),
             Panel(
-                x=observed_axis, y=Axis(label="predicted \u2212 observed (nats)"),
+                x=predicted_axis, y=Axis(label="observed \u2212 predicted (nats/token)"),
                 series=tuple(errors), marks=(Mark(at=0.0, across="y"),),
             ),
         )
@@ -151,12 +163,13 @@ def predicted_chart(fit: Fit) -> Chart:
 def residuals_chart(fit: Fit) -> Chart:
     """Chart residuals in units of the estimated noise: over the predicted loss, and as a normal Q-Q plot."""
     over, quantiles = [], []
-    for kind, (label, predicted, deviation) in enumerate(_residuals(fit), start=1):
+    for kind, predicted, deviation in _residuals(fit):
         order, rank = np.argsort(deviation), np.arange(1, len(deviation) + 1)
         expected = np.asarray(norm.ppf((rank - 0.375) / (len(deviation) + 0.25)))
-        words = f"{label} (n {len(deviation)})"
-        over.append(Series(label=words, points=(predicted[order], deviation[order]), kind=kind))
-        quantiles.append(Series(points=(expected, deviation[order]), kind=kind))
+        look: dict[str, Any] = {"kind": KINDS[kind], "marker": KINDS[kind] - 1}
+        label = f"{kind} (n {len(deviation)})"
+        over.append(Series(label=label, points=(predicted[order], deviation[order]), **look))
+        quantiles.append(Series(points=(expected, deviation[order]), **look))
     most = max(float(np.abs(series.points[0]).max()) for series in quantiles)
     ends = np.array([-most, most])
     return Chart(
@@ -177,7 +190,7 @@ def _residuals(fit: Fit) -> Iterator[tuple[str, Array, Array]]:
     """Yield kind of run, predicted losses and deviations of the supervised and the default law."""
     for law, estimate in fit.estimates.items():
         kinds = estimate.model.rows.kind
-        for number, kind in enumerate(("supervised", "distillation")):
+        for number, kind in enumerate(KINDS):
             mine = np.flatnonzero(kinds == number)
             if len(mine) and (number == 0 or law == fit.default):
                 yield kind, estimate.losses[mine], (estimate.residual / estimate.sigma)[mine]

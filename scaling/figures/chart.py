@@ -52,6 +52,8 @@ class Series:
     """Number among unordered kinds, where there is no order; 0 is the color of text."""
     dash: Literal["-", "--", ":"] = "-"
     hollow: bool = False
+    marker: int | None = None
+    """Number of the marker of its points; by default its place in the panel."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +69,7 @@ class Field:
     """Name of ``z``, with its unit."""
     sizes: bool = False
     diverging: bool = False
-    """True if zero divides good from bad."""
+    """True if zero divides good from bad; it is then one of the levels."""
     known: Mask | None = None
     """True where the fitted runs reach, (len(y), len(x)); the rest is hatched."""
 

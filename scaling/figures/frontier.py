@@ -142,7 +142,7 @@ def crossovers(
     return Chart(
         panels=(Panel(x=AXES["student_params"], y=y, series=tuple(series)),),
         title=f"Where distilling stops paying ({calibration.name})",
-        note="bands: 90 % of the draws that cross; no point: no crossing within the budgets",
+        note="bands: 90 % of fitted curves that cross; no point: no crossing within the budgets",
     )
 
 

@@ -15,7 +15,7 @@ from scaling.figures.chart import Array, Chart, Field, Mark, Panel, Series, orde
 from scaling.figures.decisions import BAND_DRAWS, PARTS, decide, redecided
 from scaling.figures.labels import AXES, phrase
 from scaling.figures.law_inputs import law_inputs, near_runs
-from scaling.figures.slices import BAND, BAND_NOTE, HATCH_NOTE, contour_levels, loss
+from scaling.figures.slices import BAND, BAND_NOTE, HATCH_NOTE, contour_levels, loss, zero_note
 from scaling.laws import SupervisedLaw
 from scaling.planner.optimizer import Optima
 from scaling.planner.uncertainty import COVERAGE
@@ -24,8 +24,12 @@ DECIDED = ("student_tokens", "teacher_params", "teacher_tokens", "teacher_loss")
 """Decisions of a plan, where the student's size is given."""
 LEAST = 1e-3
 """The multiple of direct training that stands for none, where direct training never gets there."""
-NEAR = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+NEAR = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """nats/token above the optimum that a map of its neighborhood shows."""
+REACH, CELLS = 10.0, 150
+"""How many times beyond the best teacher that map reaches, and its cells on a side."""
+FLAT = 0.8
+"""Share of a map above which a decision that is held at a bound is not shown."""
 
 
 def over_budgets(
@@ -84,7 +88,9 @@ def by_scenario(
             Panel(title=phrase("student_params", size), x=AXES["budget"], y=AXES[name], series=tuple(lines))
         )
     return Chart(
-        panels=tuple(panels), title=f"Optimal {name.replace('_', ' ')} ({calibration.name})", note=BAND_NOTE
+        panels=tuple(panels),
+        title=f"Optimal {name.replace('_', ' ').replace('params', 'parameters')} ({calibration.name})",
+        note=BAND_NOTE,
     )
 
 
@@ -152,15 +158,16 @@ def over_the_plane(
     """Return the optimum over compute and student size, a panel a quantity."""
     rows = [decide(calibration, scenario, float(size), budgets, law) for size in sizes]
     known = np.stack([row.known for row in rows])
-    panels = []
+    note, panels = "", []
     for name in shown:
         z = np.stack(
             [row.direct - row.optima.loss if name == "gain" else getattr(row.optima, name) for row in rows]
         )
         z = np.where(np.isfinite(z), z, np.nan)
-        if name != "gain" and np.nanmax(z) < 1.05 * np.nanmin(z):
-            continue  # held at a bound everywhere
+        note += zero_note(z) if name == "gain" else ""
         size = AXES[name].sizes
+        if size and _is_flat(z):
+            continue
         panels.append(
             Panel(
                 x=AXES["budget"],
@@ -175,8 +182,14 @@ def over_the_plane(
     return Chart(
         panels=tuple(panels),
         title=f"The optimum, {scenario.title} ({calibration.name})",
-        note=f"thick line: no gain; {HATCH_NOTE}",
+        note=note + HATCH_NOTE,
     )
+
+
+def _is_flat(z: Array) -> bool:
+    """Return whether a decision is held at a bound nearly everywhere."""
+    ends = np.nanmin(z), np.nanmax(z)
+    return any(np.mean(np.abs(z[np.isfinite(z)] / end - 1) < 0.05) > FLAT for end in ends)
 
 
 def savings(
@@ -200,7 +213,7 @@ def savings(
     return Chart(
         panels=tuple(
             Panel(
-                title=scenario.title, x=AXES["loss"], y=replace(AXES[ratio], limits=(0.1, 10.0)),
+                title=scenario.title, x=AXES["loss"], y=replace(AXES[ratio], limits=_limits(pairs, row)),
                 series=tuple(pair[row] for pair in of_scenario), marks=(Mark(at=1.0, across="y"),),
             )
             for row, ratio in enumerate(("compute_ratio", "tokens_ratio"))
@@ -210,6 +223,12 @@ def savings(
         title=f"What a loss takes, against direct training ({calibration.name})",
         note=f"no line: direct training never gets there; {BAND_NOTE}",
     )  # fmt: skip
+
+
+def _limits(pairs: Sequence[Sequence[tuple[Series, Series]]], row: int) -> tuple[float, float]:
+    """Return limits of an axis of multiples around 1 and what is drawn, from a tenth to ten times at most."""
+    seen = np.concatenate([pair[row].y for of_scenario in pairs for pair in of_scenario])
+    return max(0.1, min(0.8, 0.9 * np.nanmin(seen))), min(10.0, max(1.25, 1.1 * np.nanmax(seen)))
 
 
 def _multiples(
@@ -272,8 +291,8 @@ def near_optimum(
 ) -> Chart:
     """Return the loss above the optimum with teachers of other sizes and tokens than the best."""
     best = decide(calibration, scenario, size, [budget], law).optima
-    N_T = float(best.teacher_params[0]) * np.geomspace(1 / 30, 30, 90)
-    D_T = float(best.teacher_tokens[0]) * np.geomspace(1 / 30, 30, 90)
+    N_T = float(best.teacher_params[0]) * np.geomspace(1 / REACH, REACH, CELLS)
+    D_T = float(best.teacher_tokens[0]) * np.geomspace(1 / REACH, REACH, CELLS)
     given = {
         "student_params": size,
         "budget": budget,
@@ -287,8 +306,8 @@ def near_optimum(
         x=AXES["teacher_params"],
         y=AXES["teacher_tokens"],
         field=Field(
-            x=N_T, y=D_T, z=np.broadcast_to(excess, (90, 90)), levels=NEAR, label=AXES["excess"].label,
-            known=np.broadcast_to(near_runs(calibration, at), (90, 90)),
+            x=N_T, y=D_T, z=np.broadcast_to(excess, (CELLS, CELLS)), levels=NEAR, label=AXES["excess"].label,
+            known=np.broadcast_to(near_runs(calibration, at), (CELLS, CELLS)),
         ),
         series=(Series(label="optimum", points=(best.teacher_params, best.teacher_tokens)),),
     )  # fmt: skip

@@ -88,7 +88,7 @@ def decisions(plan: Plan) -> Chart:
                 found = Estimate(value, *way.ranges.get(name, (value, value)))
                 series.append(_row(row, found, kind=row + 1))
         panels.append(Panel(x=AXES[name], y=_rows(names, shown=column % 2 == 0), series=tuple(series)))
-    return Chart(panels=tuple(panels), title=asked(plan), note="lines: what 90 % of the draws would decide")
+    return Chart(panels=tuple(panels), title=asked(plan), note="lines: decisions under 90 % of fitted curves")
 
 
 def _rows(names: tuple[str, ...], shown: bool = True) -> Axis:

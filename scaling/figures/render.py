@@ -3,77 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from textwrap import fill
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm
+from matplotlib.contour import QuadContourSet
+from matplotlib.figure import SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from scaling.figures.chart import Axis, Bars, Chart, Field, Panel, Series
 from scaling.figures.figure import Figure
-from scaling.figures.style import DIVERGING, MARKERS, ORDERED, faint, of_kind, of_order, style
+from scaling.figures.style import MARKERS, faint, of_contours, of_kind, of_order, style
 from scaling.units import format_number, format_power
 
-LETTERS = 9
+LETTERS = 11.0
 """Letters of a title per inch."""
-LEGEND = 2.0
-"""Inches that a legend beside several panels may take."""
+ENTRY_LETTERS, ENTRY_MARGIN, ENTRY_HEIGHT = 16.0, 0.6, 0.17
+"""Letters of a legend per inch, and inches of what stands beside them and of a line."""
 PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.2
 ROW_HEIGHT = 0.42
 """Inches: of a panel, and of a row where an axis counts rows."""
 CONTOUR = "#222222"
 """Contours lie on colors, not on the page."""
+Sharing = Literal["all", "row", "col"] | bool
 
 
 def draw(chart: Chart, dark: bool = False) -> Figure:
-    """The chart as a figure, for print or for a dark page."""
+    """Return the chart as a figure, for print or for a dark page."""
     columns = 2 if len(chart.panels) == 4 else min(len(chart.panels), chart.columns)
     rows = -(-len(chart.panels) // columns)
     named = max(len(panel.y.names) for panel in chart.panels)
     height = 1.3 + ROW_HEIGHT * named if named else PANEL_HEIGHT
-    width = PANEL_WIDTH if len(chart.panels) > 1 else 1.4 * PANEL_WIDTH
+    width = (PANEL_WIDTH if len(chart.panels) > 1 else 1.4 * PANEL_WIDTH) * columns
     if len(chart.panels) == 1 and not named:
         height *= 1.25
+    height = height * rows + 0.35 * bool(chart.title) + 0.2 * bool(chart.note)
     with style(dark):
-        figure = Figure(
-            figsize=(width * columns, height * rows + 0.35 * bool(chart.title) + 0.2 * bool(chart.note)),
-            layout="constrained",
-        )
+        figure = Figure(figsize=(width, height), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)  # type: ignore[union-attr,call-arg]
-        axes = figure.subplots(rows, columns, squeeze=False)
-        for at, panel in zip(axes.flat, chart.panels, strict=False):
-            _panel(figure, at, panel)
-        for at in axes.flat[len(chart.panels) :]:
-            at.set_axis_off()
-        _legends(figure, list(axes.flat[: len(chart.panels)]), chart)
+        inside = figure.add_subfigure(
+            figure.add_gridspec()[0]
+        )  # its legend stands above the note, which is the figure's
+        _panels(inside, chart, rows, columns)
+        lines = _legend(inside, chart, width)
+        figure.set_size_inches(width, height + ENTRY_HEIGHT * lines)
         if chart.title:
-            room = width * columns - (LEGEND if columns > 1 else 0.0)
-            figure.suptitle(fill(chart.title, round(LETTERS * room)))
+            figure.suptitle(fill(chart.title, round(LETTERS * width)))
         if chart.note:
-            note = fill(chart.note, round(1.6 * LETTERS * width * columns))
+            note = fill(chart.note, round(1.5 * LETTERS * width))
             figure.supxlabel(note, fontsize=7.5, color=faint())
     return figure
 
 
-def _panel(figure: Figure, at: Axes, panel: Panel) -> None:
+def _panels(figure: SubFigure, chart: Chart, rows: int, columns: int) -> None:
+    """Draw every panel; axes that show the same are shared, and labeled once."""
+    share_x, share_y = _shared([panel.x for panel in chart.panels], 1), _shared_rows(chart.panels, columns)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=share_x, sharey=share_y)
+    axes = list(grid.flat)
+    for at in axes[len(chart.panels) :]:
+        at.set_axis_off()
+    drawn = [_panel(at, panel) for at, panel in zip(axes, chart.panels, strict=False)]
+    for number, (at, panel) in enumerate(zip(axes, chart.panels, strict=False)):
+        lowest = not share_x or number + columns >= len(chart.panels)
+        _axis(at, panel.x, "x", lowest)
+        _axis(at, panel.y, "y", not share_y or number % columns == 0)
+    _color_bars(figure, axes, chart.panels, drawn)
+
+
+def _shared(axes: Sequence[Axis], least: int) -> Sharing:
+    return "all" if len(axes) > least and len(set(axes)) == 1 and not axes[0].names else False
+
+
+def _shared_rows(panels: Sequence[Panel], columns: int) -> Sharing:
+    y = [panel.y for panel in panels]
+    each = [_shared(y[k : k + columns], 0) for k in range(0, len(y), columns)]
+    return _shared(y, 1) or ("row" if columns > 1 and all(each) else False)
+
+
+def _panel(at: Axes, panel: Panel) -> QuadContourSet | None:
     for number, (low, high) in enumerate(panel.beyond):
         label = "too far beyond the fitted runs" if not number else None
         at.axvspan(low, high, color=faint(), alpha=0.12, linewidth=0, zorder=0, label=label)
-    if panel.field is not None:
-        _field(figure, at, panel.field)
+    filled = None if panel.field is None else _field(at, panel.field)
     if panel.bars is not None:
         _bars(at, panel.bars)
     for number, series in enumerate(panel.series):
-        _series(at, series, MARKERS[number % len(MARKERS)])
+        _series(at, series, MARKERS[(number if series.marker is None else series.marker) % len(MARKERS)])
     for mark in panel.marks:
         line = at.axvline if mark.across == "x" else at.axhline
         color = of_kind(mark.kind) if mark.kind else faint()
         line(mark.at, color=color, linewidth=0.9, linestyle=":", zorder=1, label=mark.label or None)
     at.set_title(panel.title)
-    _axis(at, panel.x, "x")
-    _axis(at, panel.y, "y")
+    return filled
 
 
 def _series(at: Axes, series: Series, marker: str) -> None:
@@ -108,28 +131,44 @@ def _series(at: Axes, series: Series, marker: str) -> None:
         )  # fmt: skip
 
 
-def _field(figure: Figure, at: Axes, field: Field) -> None:
+def _field(at: Axes, field: Field) -> QuadContourSet:
     values = np.ma.masked_invalid(field.z)
     where = field.x, field.y, values
-    norm = BoundaryNorm(field.levels, 256, extend="both")  # equal color steps between levels
-    colors = DIVERGING if field.diverging else ORDERED
-    filled = at.contourf(
-        *where, levels=field.levels, cmap=colors, norm=norm, extend="both", alpha=0.9, zorder=0
-    )
+    colors = of_contours(field.levels, field.diverging)  # every step looks as large
+    filled = at.contourf(*where, levels=field.levels, colors=colors, extend="both", alpha=0.9, zorder=0)
     lines: dict[str, Any] = {"colors": [CONTOUR], "linestyles": "solid", "zorder": 1}
     at.contour(*where, levels=field.levels, linewidths=0.5, alpha=0.6, **lines)
-    if field.diverging:
-        at.contour(*where, levels=[0.0], linewidths=1.6, **lines)
+    if field.diverging and values.min() < 0 < values.max():
+        at.contour(*where, levels=[0.0], linewidths=1.8, **lines)
     if field.known is not None and not field.known.all():
         outside = np.where(field.known, 0.0, 1.0)
         at.contourf(field.x, field.y, outside, levels=[0.5, 1.5], colors="none", hatches=["////"], zorder=1)
-    bar = figure.colorbar(filled, ax=at, pad=0.02, aspect=28)
+    at.grid(visible=False)
+    return filled
+
+
+def _color_bars(
+    figure: SubFigure, axes: Sequence[Axes], panels: Sequence[Panel], drawn: Sequence[QuadContourSet | None]
+) -> None:
+    """Draw one color bar for all panels where they show the same on one scale, or else one for each."""
+    scales = {(panel.field.levels, panel.field.label) for panel in panels if panel.field is not None}
+    if len(scales) == 1 and len(panels) > 1 and drawn[0] is not None and panels[0].field is not None:
+        _color_bar(figure, list(axes), panels[0].field, drawn[0])
+        return
+    for at, panel, filled in zip(axes, panels, drawn, strict=False):
+        if panel.field is not None and filled is not None:
+            _color_bar(figure, [at], panel.field, filled)
+
+
+def _color_bar(figure: SubFigure, axes: list[Axes], field: Field, filled: QuadContourSet) -> None:
+    bar = figure.colorbar(filled, ax=axes, pad=0.02, aspect=28)
     bar.set_label(field.label, fontsize=8)
     bar.ax.tick_params(labelsize=7, which="both", length=0)
     bar.set_ticks(list(field.levels), minor=False)
     bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(_size if field.sizes else lambda value, _: f"{value:g}"))
-    at.grid(visible=False)
+    write = "{:+g}" if field.diverging else "{:g}"
+    plain = FuncFormatter(lambda value, _: write.format(value).replace("-", "\u2212") if value else "0")
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(_size) if field.sizes else plain)
 
 
 def _bars(at: Axes, bars: Bars) -> None:
@@ -143,14 +182,15 @@ def _bars(at: Axes, bars: Bars) -> None:
         left += part
 
 
-def _axis(at: Axes, axis: Axis, which: str) -> None:
+def _axis(at: Axes, axis: Axis, which: Literal["x", "y"], labeled: bool) -> None:
     if axis.names:
         at.set_yticks(range(len(axis.names)), list(axis.names))
         at.set_ylim(len(axis.names) - 0.4, -0.6)
         at.grid(visible=False, axis="y")
         return
     own = at.xaxis if which == "x" else at.yaxis
-    own.set_label_text(axis.label)
+    own.set_label_text(axis.label if labeled else "")
+    own.set_tick_params(which="both", **{"labelbottom" if which == "x" else "labelleft": labeled})
     if axis.log:
         getattr(at, f"set_{which}scale")("log")
     if axis.limits is not None:
@@ -175,19 +215,22 @@ def _size(value: float, _: object = None) -> str:
     return format_number(value, 2) if value < 1e15 else format_power(value, 2)
 
 
-def _legends(figure: Figure, axes: Sequence[Axes], chart: Chart) -> None:
-    """One legend for all panels where they show the same, or where one panel has any; else each its own."""
-    each = [at.get_legend_handles_labels() for at in axes]
-    labelled = [found for found in each if found[1]]
-    alike = len({tuple(texts) for _, texts in labelled}) == 1
-    if alike and len(axes) > 1:
-        if len(labelled) > 1:
-            figure.legend(*labelled[0], loc="outside right upper")
-        else:
-            figure.legend(*labelled[0], loc="outside lower center", ncols=2)
-        return
-    for at, panel, (handles, texts) in zip(axes, chart.panels, each, strict=True):
-        if texts and panel.y.names:
-            at.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(texts), 3))
-        elif texts:
-            at.legend(handles, texts)
+def _legend(figure: SubFigure, chart: Chart, width: float) -> int:
+    """Draw one legend for all panels, in an empty place of the grid or below; return its lines below."""
+    panels, spare = figure.axes[: len(chart.panels)], figure.axes[len(chart.panels) :]
+    each = chain.from_iterable(zip(*at.get_legend_handles_labels(), strict=True) for at in panels)
+    found: dict[str, Any] = {}
+    for handle, text in each:
+        found.setdefault(text, handle)
+    if not found:
+        return 0
+    empty = next((at for at in spare if not at.axison), None)
+    if empty is not None:
+        empty.legend(found.values(), found, loc="center left")
+        return 0
+    entry = ENTRY_MARGIN + max(map(len, found)) / ENTRY_LETTERS
+    columns = max(1, min(len(found), int(width / entry)))
+    lines = -(-len(found) // columns)
+    columns = -(-len(found) // lines)
+    figure.legend(found.values(), found, loc="outside lower center", ncols=columns)
+    return lines

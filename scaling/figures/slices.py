@@ -20,9 +20,18 @@ Levels = tuple[str, Sequence[float]]
 DRAWS = 200
 """Draws that a band is taken from."""
 BAND = (1 - COVERAGE) / 2, (1 + COVERAGE) / 2
-BAND_NOTE = "bands: 90 % of the draws; thin lines: more than 1.5 times beyond the fitted runs"
+BAND_NOTE = "bands: 90 % of fitted curves; thin lines: more than 1.5 times beyond the fitted runs"
 HATCH_NOTE = "hatched: more than 1.5 times beyond the fitted runs"
 CONTOURS = 10
+SIDE_LEVELS = 5
+"""Levels on either side of zero, where contours diverge."""
+LOG_STEPS = (
+    (7.0, (1.0,)),
+    (2.5, (1.0, 3.0)),
+    (1.0, (1.0, 2.0, 5.0)),
+    (-np.inf, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)),
+)
+"""Steps of levels within a decade, by the decades that the values span more than."""
 
 
 def section(
@@ -48,7 +57,7 @@ def section(
             for level in panels[1]
         ),
         title=_title(calibration, law, held),
-        note=f"dashed: the student alone on the same tokens; {BAND_NOTE}",
+        note=f"dashed: direct training on the same tokens; {BAND_NOTE}",
     )
 
 
@@ -133,8 +142,8 @@ def plane(
         best = (_ridge(calibration, x, xs, y, ys, {**held, panels[0]: level}, law),) if ridge else ()
         title = phrase(panels[0], level)
         drawn_panels.append(Panel(title=title, x=AXES[x], y=AXES[y], field=field, series=best))
-    marked = "thick line: no gain; " if diverging else ""
-    marked += "line: the best teacher, with the band of 90 % of the draws; " if ridge else ""
+    marked = zero_note(np.stack(values)) if diverging else ""
+    marked += "line: the best teacher, with a band of 90 % of fitted curves; " if ridge else ""
     return Chart(
         panels=tuple(drawn_panels),
         title=_title(calibration, law, held),
@@ -185,23 +194,45 @@ def _lowest(ys: Array, losses: Array) -> Array:
 
 
 def contour_levels(values: Array, diverging: bool = False, log: bool = False) -> tuple[float, ...]:
-    """Return about ``CONTOURS`` round levels across the values; symmetric around zero where that divides."""
+    """Return about ``CONTOURS`` round levels across the values.
+
+    Those that diverge from zero lie closest beside it, and reach as far as the values on either side.
+    """
     finite = values[np.isfinite(values)]
     if log:
         low, high = float(finite.min()), float(finite.max())
         decades = np.log10(high / low)
-        steps = (1.0,) if decades > 7 else (1.0, 3.0) if decades > 2.5 else (1.0, 2.0, 5.0)
+        steps = next(steps for least, steps in LOG_STEPS if decades > least)
         powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
         found = [float(f"{step * power:.1g}") for power in powers for step in steps]
         inside = tuple(each for each in found if low <= each <= high)
         return inside if len(inside) > 2 else tuple(np.geomspace(low, high, 5))
     low, high = (float(np.quantile(finite, share)) for share in (0.01, 0.99))
     if diverging:
-        high = float(np.quantile(np.abs(finite), 0.8))
-        low = -high
+        return _signed_levels(low, high)
     step = _round_step((high - low) / CONTOURS)
     first, last = np.floor(low / step), np.ceil(high / step)
     return tuple(float(f"{step * k:.6g}") for k in np.arange(first, last + 1))
+
+
+def _signed_levels(low: float, high: float) -> tuple[float, ...]:
+    """Return zero, and on either side round levels up to that end, the same in both directions."""
+    most = max(abs(low), abs(high), 1e-12)
+    decade = np.floor(np.log10(most))
+    ladder = [float(f"{step:g}e{decade - down:.0f}") for down in range(3) for step in (5, 2, 1)]
+    sizes = [size for size in ladder if size <= most][:SIDE_LEVELS]
+    return (
+        *(-size for size in sizes if size <= -low),
+        0.0,
+        *(size for size in reversed(sizes) if size <= high),
+    )
+
+
+def zero_note(gains: Array) -> str:
+    """Return the beginning of a note that says where the line of no gain is, if it is drawn."""
+    if np.nanmin(gains) < 0 < np.nanmax(gains):
+        return "thick line: no gain; "
+    return f"distilling gains {'everywhere' if np.nanmin(gains) >= 0 else 'nowhere'} here; "
 
 
 def _round_step(rough: float) -> float:

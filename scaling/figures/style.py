@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 
 _HERE = Path(__file__).parent
 MARKERS = "osD^vPX*<>"
 """Marker of every member of a family, so that nothing rests on color alone."""
-ORDERED, DIVERGING = "viridis", "PuOr"
-"""Color maps that are legible with every common form of color blindness; viridis also in grayscale."""
+ORDERED = "viridis"
+"""Color map of ordered families and of contours, legible in grayscale and with color blindness."""
+DIVERGING = ("#c66a1b", "#f3efe6", "#2b7bb5")
+"""Colors of gains as on the page: training directly is better, even, distilling is better."""
+FAINTEST = 0.15
+"""Share of the color of an end that the contour next to zero has."""
 
 
 @contextmanager
@@ -46,6 +51,19 @@ def of_kind(kind: int) -> Any:
     """Return the color of a kind; 0 is that of text."""
     colors = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
     return colors[(kind - 1) % len(colors)] if kind else ink()
+
+
+def of_contours(levels: Sequence[float], diverging: bool) -> list[Any]:
+    """Return a color for each interval between levels, and for what is below and above them all.
+
+    Those that diverge go from either end to the neutral color at zero, which must be one of the levels.
+    """
+    if not diverging:
+        return list(mpl.colormaps[ORDERED](np.linspace(0.0, 1.0, len(levels) + 1)))
+    above = np.arange(len(levels) + 1) - list(levels).index(0.0) - 0.5
+    share = (np.abs(above) - 0.5) / max(np.abs(above).max() - 0.5, 1.0)
+    place = 0.5 + 0.5 * np.sign(above) * (FAINTEST + (1 - FAINTEST) * share)
+    return list(mpl.colors.LinearSegmentedColormap.from_list("gain", DIVERGING)(place))
 
 
 def of_order(order: float) -> Any:

@@ -1,8 +1,8 @@
-"""Graph of a sweep's steps, drawn or written as a text tree."""
+"""Graph of a sweep's steps: its layout, and as a text tree; ``graph_figure.py`` draws it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +16,7 @@ if TYPE_CHECKING:
     from sweeps.estimate.plan import SweepPlan
     from sweeps.watch.status import Status
 
-COLORED_KINDS = ("pretrain", "distil", "trunk")
-"""Kinds of steps with their own color, in the order of colors; all others share the next."""
 SUFFIXES = (".png", ".svg", ".pdf", ".txt")
-MAX_LABELS = 300
-"""Largest number of steps that are drawn with labels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +38,8 @@ class SweepPlanPlots(Plots):
 
     def graph(self) -> Figure:
         """Draw the steps in columns, each behind what it needs; filled when done."""
+        from sweeps.estimate.graph_figure import draw_graph
+
         return draw_graph(nodes_of_dag(self.result.dag, self.result.done), self.dark)
 
 
@@ -73,6 +71,8 @@ def write_graph(dag: Dag, done: Set[str], path: Path) -> None:
     if path.suffix not in SUFFIXES:
         raise InputError(f"--graph: {path} must end in {', '.join(SUFFIXES)}")
     if path.suffix != ".txt":
+        from sweeps.estimate.graph_figure import draw_graph
+
         draw_graph(nodes_of_dag(dag, done)).write(path, "--graph:")
         return
     try:
@@ -99,46 +99,21 @@ def tree_lines(dag: Dag, done: Set[str]) -> Iterator[str]:
 
 
 def layout(nodes: Iterable[GraphNode]) -> dict[str, tuple[int, int]]:
-    """Return column and row of each step; the column is one right of its dependencies."""
-    found: dict[str, tuple[int, int]] = {}
-    heights: dict[int, int] = {}
-    for node in nodes:
-        column = 1 + max((found[need][0] for need in node.needs if need in found), default=-1)
-        heights[column] = heights.get(column, 0) + 1
-        found[node.id] = column, heights[column]
+    """Return column and row of each step; the column is one right of its dependencies.
+
+    Within a column, steps stand in the order of what they need, so that few lines cross.
+    """
+    each, found = list(nodes), dict[str, tuple[int, int]]()
+    column: dict[str, int] = {}
+    for node in each:
+        column[node.id] = 1 + max((column[need] for need in node.needs if need in column), default=-1)
+    for k in range(1 + max(column.values(), default=-1)):
+        own = [node for node in each if column[node.id] == k]
+        of_column = sorted(own, key=lambda node: _mean_row(node, found))
+        found |= {node.id: (k, row) for row, node in enumerate(of_column, start=1)}
     return found
 
 
-def draw_graph(nodes: Sequence[GraphNode], dark: bool = False) -> Figure:
-    """Draw the steps in columns, each right of its dependencies; filled if done."""
-    from matplotlib.collections import LineCollection
-
-    from scaling.figures.figure import Figure
-    from scaling.figures.style import MARKERS, faint, of_kind, style
-
-    places = layout(nodes)
-    last, rows = (max(place[side] for place in places.values()) for side in (0, 1))
-    with style(dark):
-        figure = Figure(figsize=(2 + 2.8 * (1 + last), max(2.5, 0.26 * rows + 0.6)), layout="constrained")
-        axes = figure.add_subplot()
-        lines = [(places[need], places[node.id]) for node in nodes for need in node.needs if need in places]
-        axes.add_collection(LineCollection(lines, colors=faint(), alpha=0.3, linewidths=0.6, zorder=1))
-        for kind in sorted({node.kind for node in nodes}):
-            number = COLORED_KINDS.index(kind) if kind in COLORED_KINDS else len(COLORED_KINDS)
-            color, marker = of_kind(number + 1), MARKERS[number]
-            own = [node for node in nodes if node.kind == kind]
-            faces = [color if node.done else "none" for node in own]
-            x, y = zip(*(places[node.id] for node in own), strict=True)
-            axes.scatter(x, y, s=26, c=faces, edgecolors=color, marker=marker, zorder=2)
-            axes.scatter([], [], s=26, c=color, marker=marker, label=kind)
-        if len(nodes) <= MAX_LABELS:
-            for node in nodes:
-                axes.annotate(
-                    node.label, places[node.id], (6, 0), textcoords="offset points", va="center", fontsize=7
-                )
-        done = sum(node.done for node in nodes)
-        axes.set(title=f"{len(nodes)} steps, {done} done (filled)", xlim=(-0.3, last + 0.9))
-        axes.invert_yaxis()
-        axes.set_axis_off()
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return figure
+def _mean_row(node: GraphNode, found: Mapping[str, tuple[int, int]]) -> float:
+    rows = [found[need][1] for need in node.needs if need in found]
+    return sum(rows) / len(rows) if rows else 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scaling.figures.accessor import Plots
-from sweeps.estimate.graph import draw_graph, nodes_of_status
+from sweeps.estimate.graph import nodes_of_status
 from sweeps.store.store import Store
 from sweeps.watch.timeline import attempt_spans, timeline_chart
 
@@ -22,6 +22,8 @@ class StatusPlots(Plots):
 
     def graph(self) -> Figure:
         """Draw the steps in columns, each behind what it needs; filled when done."""
+        from sweeps.estimate.graph_figure import draw_graph
+
         return draw_graph(nodes_of_status(self.result), self.dark)
 
     def timeline(self) -> Figure:

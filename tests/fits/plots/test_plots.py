@@ -57,11 +57,46 @@ def test_residuals_are_each_kinds_own_in_units_of_the_noise(found: Fit) -> None:
     assert np.array_equal(diagonal.x, diagonal.y)
 
 
+def test_residuals_have_one_sign_and_each_kind_one_look(found: Fit) -> None:
+    """Above zero is a run worse than predicted, in both figures; color and marker tell the kind."""
+    observed, errors = charts.predicted_chart(found).panels
+    over, _ = charts.residuals_chart(found).panels
+    assert errors.y.label.startswith("observed \u2212 predicted")
+    assert over.y.label.startswith("(observed \u2212 predicted)")
+    for both, error in zip(observed.series, errors.series, strict=False):
+        predicted, measured = both.points
+        assert error.points[1] == pytest.approx(measured - predicted)
+    looks = [[(line.kind, line.marker) for line in panel.series[:2]] for panel in (observed, errors, over)]
+    assert looks == [[(1, 0), (2, 1)]] * 3
+
+
+def test_a_token_count_has_one_color_in_every_panel(found: Fit) -> None:
+    panels = charts.law_chart(found, "effective-tokens").panels
+    looks = {(line.label, line.order, line.marker) for panel in panels for line in panel.series}
+    assert len(looks) == len({label for label, *_ in looks})
+    assert len({panel.y for panel in panels}) == 1
+
+
+def test_nothing_overlaps_in_a_corner_plot(found: Fit) -> None:
+    corner = found.plot.corner("supervised")
+    corner.draw_without_rendering()
+    for axis in corner.axes:
+        for which in (axis.xaxis, axis.yaxis):
+            boxes = [
+                label.get_window_extent()
+                for label in which.get_ticklabels()
+                if label.get_visible() and label.get_text() and axis.axison
+            ]
+            pairs = [(a, b) for k, a in enumerate(boxes) for b in boxes[k + 1 :]]
+            assert not any(a.overlaps(b) for a, b in pairs if a.width and b.width)
+
+
 def test_the_profile_and_the_corner_show_what_varies(found: Fit) -> None:
     """gamma is pinned here, so it has no column; the interval ends where the deviance crosses."""
     corner = found.plot.corner("supervised")
     assert len(corner.axes) == 5**2
-    assert {axis.get_xlabel().split()[-1] for axis in corner.axes[-5:]} == {"E", "A", "B", "alpha", "beta"}
+    shown = {axis.get_xlabel() for axis in corner.axes[-5:]}
+    assert shown == {f"$\\log_{{10}}\\,{symbol}$" for symbol in ("E", "A", "B", r"\alpha", r"\beta")}
     figure, profile = found.plot.profile("ln k"), found.profile("ln k")
     assert f"{profile.low:.4g} to {profile.high:.4g}" in figure.get_suptitle()
     for draw in (found.plot.corner, found.plot.law):

@@ -11,7 +11,7 @@ import pytest
 
 from scaling import Calibration, InputError, Question, frontier, plan
 from scaling.costs.scenarios import BOTH, INFERENCE
-from scaling.figures import draw, paper, registry, render
+from scaling.figures import draw, paper, registry, render, style
 from scaling.figures import frontier as frontier_figures
 from scaling.figures import plan as of_plans
 from scaling.figures.chart import Axis, Chart, Panel, Series
@@ -179,7 +179,8 @@ def test_crossings_are_the_frontiers_and_none_are_said():
 def test_the_neighbourhood_of_an_optimum_is_above_it():
     field = panel_of("near", students=(1e9,), budgets=(1e21,)).field
     assert np.nanmin(field.z) > -1e-9
-    middle = field.z[44:46, 44:46]
+    center = len(field.x) // 2
+    middle = field.z[center - 1 : center + 1, center - 1 : center + 1]
     assert np.max(middle) < 0.003
     assert np.isnan(field.z[-1, -1])  # more than the budget
 
@@ -187,8 +188,50 @@ def test_the_neighbourhood_of_an_optimum_is_above_it():
 def test_contours_are_round_and_cover_the_values():
     assert contour_levels(np.linspace(1.83, 2.71, 99)) == tuple(np.round(np.arange(1.8, 2.85, 0.1), 6))
     assert contour_levels(np.array([2e9, 3e11]), log=True) == (2e9, 5e9, 1e10, 2e10, 5e10, 1e11, 2e11)
-    signed = contour_levels(np.linspace(-0.1, 0.3, 99), diverging=True)
-    assert signed == tuple(-level for level in reversed(signed)) and 0.0 in signed
+    signed = contour_levels(np.linspace(-0.06, 0.3, 99), diverging=True)
+    assert signed == (-0.05, -0.02, -0.01, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
+    assert contour_levels(np.linspace(0.001, 0.3, 99), diverging=True)[0] == 0.0
+
+
+def test_gains_and_losses_of_one_size_have_colors_of_one_strength():
+    """Zero is even however far either side reaches, and no contour beside it looks even."""
+    levels = (-0.2, -0.1, -0.05, 0.0, 0.05)
+    colors = np.array(style.of_contours(levels, diverging=True))[:, :3]
+    even = np.array(mpl.colors.to_rgb(style.DIVERGING[1]))
+    strength = np.abs(colors - even).sum(axis=1)
+    assert len(colors) == len(levels) + 1
+    assert strength[2] > strength[3] > 0 and np.all(np.diff(strength[:4]) < 0)
+    assert colors[3][0] > colors[3][2] and colors[4][2] > colors[4][0]  # orange below zero, blue above
+    assert np.allclose(colors[0], mpl.colors.to_rgb(style.DIVERGING[0]), atol=0.01)
+
+
+def test_panels_share_axes_legend_and_color_bar():
+    """What several panels have in common is written once, and nothing stands beside the panels."""
+    lines = draw("capacity-gap", RUNS)
+    left, *others = lines.axes
+    assert len({at.get_ylim() for at in lines.axes}) == 1
+    assert left.get_ylabel() and not any(at.get_ylabel() for at in others)
+    (legend,) = lines.subfigs[0].legends
+    lines.draw_without_rendering()
+    below = legend.get_window_extent().y1
+    assert all(below <= at.get_tightbbox().y0 + 1 for at in lines.axes)
+    assert legend.get_window_extent().y0 >= lines._supxlabel.get_window_extent().y1 - 1
+    maps = draw("gain", RUNS)
+    assert len(maps.axes) == 4 + 1
+    assert [at.get_xlabel() != "" for at in maps.axes[:4]] == [False, False, True, True]
+
+
+def test_files_are_for_print_and_notebooks_show_sharp_pictures(tmp_path):
+    figure = draw("near", RUNS, students=(1e9,), budgets=(1e21,))
+    width, height = figure.get_size_inches()
+    written = mpl.image.imread(figure.write(tmp_path / "a.png"))
+    assert written.shape[:2] == pytest.approx((300 * height, 300 * width), abs=1)
+    png, shown = figure._repr_png_()
+    (tmp_path / "b.png").write_bytes(png)
+    sharp = mpl.image.imread(tmp_path / "b.png")
+    assert sharp.shape[:2] == pytest.approx((144 * height, 144 * width), abs=1)
+    assert (shown["height"], shown["width"]) == pytest.approx((72 * height, 72 * width), abs=1)
+    assert "<svg" in figure._repr_svg_()
 
 
 @pytest.mark.parametrize("kind", KINDS)

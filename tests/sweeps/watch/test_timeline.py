@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from scaling import InputError
-from sweeps.estimate.graph import draw_graph, nodes_of_status
+from sweeps.estimate.graph import GraphNode, nodes_of_status
+from sweeps.estimate.graph_figure import direct_needs, draw_graph, folded
 from sweeps.execute.provenance import STEPS
 from sweeps.store.store import Store
 from sweeps.watch.status import StepStatus
@@ -72,3 +73,54 @@ def test_the_graph_fills_what_is_done() -> None:
     (axes,) = draw_graph(nodes).axes
     assert axes.get_title() == "3 steps, 1 done (filled)"
     assert [text.get_text() for text in axes.texts] == ["t", "s", "c"]
+
+
+def test_a_graph_of_hundreds_of_steps_is_folded() -> None:
+    """Steps that differ in tokens and seed alone are one; groups stand behind what they need."""
+    teachers = [
+        GraphNode(id=f"t{k}", kind="pretrain", label=f"pretrain 1M on {k}M", needs=(), done=k < 40)
+        for k in range(60)
+    ]
+    students = [
+        GraphNode(
+            id=f"s{k}", kind="distil", label=f"distil {1 + k % 2}K on {k}M, from 1M on 2M, seed {k}",
+            needs=(f"t{k % 60}",), done=k % 2 == 0,
+        )
+        for k in range(640)
+    ]  # fmt: skip
+    (axes,) = draw_graph([*teachers, *students]).axes
+    assert axes.get_title() == "700 steps in 3 groups, 360 done (filled)"
+    assert [text.get_text() for text in axes.texts] == [
+        "pretrain 1M: 40 of 60",
+        "distil 1K, from 1M: 320 of 320",
+        "distil 2K, from 1M: 0 of 320",
+    ]
+    shown, _ = folded([*teachers, *students])
+    assert [node.needs for node in shown] == [(), ("t0",), ("t0",)]
+    sizes = [
+        GraphNode(id=f"{k}", kind="pretrain", label=f"pretrain {k}K on 1M", needs=(), done=False)
+        for k in range(300)
+    ]
+    assert [node.label for node in folded(sizes)[0]] == ["pretrain"]
+
+
+def test_labels_of_a_graph_do_not_overlap() -> None:
+    nodes = [
+        GraphNode(
+            id=str(k), kind="distil", label=f"distil {k}K on 1.05M, from 107K on 1.44M",
+            needs=(str(k - 10),) if k >= 10 else (), done=False,
+        )
+        for k in range(70)
+    ]  # fmt: skip
+    figure = draw_graph(nodes)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[k + 1 :])
+
+
+def test_needs_behind_another_need_have_no_line_of_their_own() -> None:
+    chain = {
+        name: GraphNode(id=name, kind="distil", label=name, needs=needs, done=False)
+        for name, needs in {"a": (), "b": ("a",), "c": ("a", "b", "elsewhere")}.items()
+    }
+    assert direct_needs(chain["c"], chain) == ["b"]
