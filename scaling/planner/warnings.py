@@ -81,17 +81,18 @@ def _disagreements(calibration: Calibration, ways: Sequence[Distillation]) -> li
         return []
     texts = [f"the laws ({', '.join(laws)}) disagree by up to {most:.3f} nats"]
     for law in laws:
+        region = calibration.law_regions.get(law)
         out = [way.title for way in ways if not calibration.trusts(law, student_params=way.params)]
-        if out:
+        if out and not (region and region.note):  # a region with a note has a warning of its own
             texts.append(f"{law} is outside its region for {'; '.join(out)}")
     return [f"model uncertainty: {', and '.join(texts)}"]
 
 
 def _beyond_law(calibration: Calibration, ways: Sequence[Distillation]) -> list[str]:
-    """Ways outside the region of a law that counts elsewhere, with what is known there."""
+    """Return the ways outside the region of a law that counts elsewhere, with what is known there."""
     doubts = []
     for law, region in calibration.law_regions.items():
         if region.note and calibration.law_weights.get(law, 1.0) > 0:
             out = [way.title for way in ways if not calibration.trusts(law, student_params=way.params)]
-            doubts += [(title, f"beyond the region of the {law} law, {region.note}") for title in out]
+            doubts += [(title, f"outside the region of the {law} law, {region.note}") for title in out]
     return _once(doubts)

@@ -224,6 +224,10 @@ def calibration_text(calibration: Calibration) -> str:
     lines += [f"  {kind} runs: {count}" for kind, count in calibration.region.runs.items()]
     lines.append(str(accounting(calibration.architecture, calibration.architecture)))
     lines += [f"residual sd, {law}: {sd:.4f} nats/token" for law, sd in calibration.residual_sd.items()]
+    lines += [
+        f"weight of {law} by held-out runs: {weight:.2f}" for law, weight in calibration.law_weights.items()
+    ]
+    lines += [str(calibration.repetition)] if calibration.repetition else []
     lines += [f"! {warning}" for warning in provenance.warnings]
     lines += [f"- {note}" for note in provenance.notes]
     made = [f"date {provenance.date}", f"made by {provenance.command}" if provenance.command else ""]
