@@ -1,4 +1,4 @@
-"""How often do the weights of laws find the law that made the runs, and what do they say of real ones?
+"""Measure how often the weights of laws find the law that made the runs, and weigh laws on real runs.
 
     python benchmarks/law_evidence.py [--tables 30] [--noise 0.004]
 

@@ -75,7 +75,7 @@ def losses(runs: dict[str, Any], schedule: str) -> pd.Series:
 
 
 def report(wsd: pd.Series, cosine: pd.Series) -> None:
-    """By size and tokens: both losses, and their difference over seeds."""
+    """Print both losses by size and tokens, and their difference over seeds."""
     table = pd.DataFrame({"wsd": wsd, "cosine": cosine})
     table["difference"] = table["wsd"] - table["cosine"]
     for (params, tokens), group in table.groupby(level=["params", "tokens"]):

@@ -1,4 +1,4 @@
-"""From a declarative spec to runs: corpora, models, training, distillation, the store, execution on Ray."""
+"""Sweeps of runs from a declarative spec: corpora, models, training, distillation, store, execution."""
 
 from importlib.util import find_spec
 

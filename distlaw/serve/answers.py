@@ -1,4 +1,4 @@
-"""From a request to its answer: the planner's own, with its table and notes as a person reads them.
+"""Answers to requests: the planner's own, with table and notes as a person reads them.
 
 An answer is a pure function of its request, calibration included, so no user's upload can reach another's.
 """

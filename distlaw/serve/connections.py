@@ -9,7 +9,7 @@ from typing import Any
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 SECONDS_FOR_HEADERS = 10.0
-"""From the connection, or the first byte of a further request on it, to the end of the headers."""
+"""Limit from the connection, or the first byte of a further request on it, to the end of the headers."""
 
 
 class Punctual:

@@ -1,4 +1,4 @@
-"""From a spec to the DAG of steps: what is trained once, what depends on what, and each step's identity."""
+"""Expansion of a spec into the DAG of steps: what is trained once, and what depends on what."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Dag:
 
     @cached_property
     def waiting_for(self) -> dict[str, int]:
-        """How many steps wait for a step, by its id."""
+        """Number of steps that wait for a step, by its id."""
         counts = dict.fromkeys((step.id for step in self.steps), 0)
         for step in self.steps:
             for need in step.needs:
@@ -176,7 +176,7 @@ def with_caches(runs: list[Step]) -> list[Step]:
 
 
 def _left_for(run: Step) -> dict[str, Step]:
-    """What would do for ``run`` alone of what its teacher leaves for it, by the name of its field."""
+    """Return the steps that prepare logits or texts of its teacher for ``run`` alone, by its field."""
     if run.teacher is None or run.method is None:
         return {}
     method, parts = run.method, parts_of(run.method)
@@ -194,10 +194,10 @@ def _key_without_steps(step: Step) -> str:
 
 
 def with_trunks(runs: list[Step]) -> list[Step]:
-    """The runs, those that differ only in length as branches of one trunk, and the trunks before them.
+    """Return the runs, with a shared prefix before those that differ only in length.
 
-    The trunk of a length begins where that of the next shorter one ended; the longest run needs none of its
-    own. One whose method knows from the first step how long it is stands alone.
+    The prefix of a length begins where that of the next shorter one ended; the longest run needs none of its
+    own. A run whose method depends on its total steps shares none.
     """
     families: dict[str, list[Step]] = {}
     for run in runs:

@@ -20,7 +20,7 @@ class Text:
     corpus: Corpus
     fingerprint: str
     estimated: TextSize | None = None
-    """Its tokens where it is not to be read; None where they can be counted."""
+    """Estimated tokens, if the text is not to be read; None if they can be counted."""
 
     @property
     def size(self) -> TextSize:
@@ -46,9 +46,9 @@ class Resolved:
     :func:`~sweeps.dag.expand.expand`."""
 
     spec: Sweep
-    """As it was given."""
+    """The spec, as it was given."""
     sweep: Sweep
-    """With its files named from any directory, and the vocabulary of its tokenizer."""
+    """The spec with absolute paths of files, and the vocabulary of its tokenizer."""
     text: Text
     base: Text | None = None
     """Text that teachers are trained on before they are tuned, if the spec has one."""

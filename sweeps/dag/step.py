@@ -32,13 +32,13 @@ class Step:
     kind: StepKind
     shape: ModelShape
     aspect_ratio: float
-    """Of the ladder that the shape is a rung of; for the FLOP accounting, and no part of the identity."""
+    """Aspect ratio of the shape's ladder; for the FLOP accounting, and no part of the identity."""
     steps: int
-    """Optimiser steps."""
+    """Optimizer steps."""
     seed: int
-    """Of the initialisation."""
+    """Seed of the initialization."""
     data_seed: int
-    """Of the order of the data."""
+    """Seed of the order of the data."""
     half: Half
     """The half of the training documents it sees; None for all."""
     corpus: Corpus
@@ -49,7 +49,7 @@ class Step:
     other_teachers: tuple[Step, ...] = ()
     """More teachers that parts of its method read."""
     start: Step | None = None
-    """The trunk it begins from. Saves compute and changes no bit, so it is no part of the identity."""
+    """Shared prefix it begins from. Saves compute and changes no bit, so it is no part of the identity."""
     logits: Step | None = None
     """The cache that its teacher is read from, if its method says so; any that is long enough will do, so it
     is no part of the identity."""
@@ -86,7 +86,7 @@ class Step:
 
     @property
     def tokens_of_its_text(self) -> int:
-        """Those of its own corpus; a prelude may have been trained on another."""
+        """Tokens of its own corpus; a prelude may have been trained on another."""
         return round((self.first + self.ends) * self.training.batch_tokens)
 
     @property
@@ -118,7 +118,7 @@ class Step:
 
     @property
     def teachers(self) -> tuple[Step, ...]:
-        """Its own teacher, then the others."""
+        """The run's own teacher, then the others."""
         return (self.teacher, *self.other_teachers) if self.teacher else ()
 
     @property
@@ -141,7 +141,7 @@ class Step:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What the identity is made of, as plain JSON: the teacher by its id, no paths, no names."""
+        """Content of the identity, as plain JSON: the teacher by its id, no paths, no names."""
         if self.foreign:
             return {
                 "schema": SCHEMA,
@@ -181,7 +181,7 @@ class Step:
 
     @property
     def label(self) -> str:
-        """For people: ``distil 13.4K on 524K, from 107K on 1.05M``."""
+        """Short description for people: ``distil 13.4K on 524K, from 107K on 1.05M``."""
         if self.kind in (StepKind.CACHE_LOGITS, StepKind.GENERATE_TEXT):
             assert self.teacher is not None
             return f"{self.kind} {format_number(self.tokens)} tokens of {self.teacher.size}"
@@ -215,9 +215,9 @@ class Step:
         return sum(self.flops_by_part().values())
 
     def flops_by_part(self, written: float | None = None) -> dict[str, float]:
-        """Those of the prelude, and of all that student and teacher read and write after it.
+        """Return FLOPs of the prelude, of training, and of what student and teacher read and write.
 
-        ``written`` are the tokens that the student wrote, where that is known better than beforehand.
+        ``written`` is the number of tokens that the student wrote, if it was counted; else it is estimated.
         """
         tokens = self.tokens - (self.init.tokens if self.init else 0)
         own, teacher = self.shape.forward_flops, self.teacher.shape.forward_flops if self.teacher else 0.0
@@ -239,7 +239,7 @@ class Step:
         return sum(self.flops_by_precision().values())
 
     def flops_by_precision(self) -> dict[str, float]:
-        """Those of :attr:`flops_to_spend`, by the precision in which matrices are multiplied."""
+        """Return :attr:`flops_to_spend` by the precision in which matrices are multiplied."""
         own, along = self.tokens_to_write
         heads, hidden = self._auxiliary_flops()
         training = self.shape.training_flops(self.tokens_to_train * self.passes.trained)
@@ -275,7 +275,7 @@ class Step:
         return heads, sum(loss.reading_flops(shapes) for loss in losses)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything needed to run the step elsewhere, its teacher, trunk and cache included."""
+        """Everything needed to run the step elsewhere, its teacher, shared prefix and cache included."""
         return {
             **self.config,
             "shape": asdict(self.shape),

@@ -35,9 +35,9 @@ class Bill:
 
 
 def attempt_bills(flops: float, history: Sequence[Attempt], devices: Devices) -> list[Bill]:
-    """What each attempt at a step that takes ``flops`` has cost so far, at most, by what it told.
+    """Return the cost of each attempt at a step of ``flops`` FLOPs so far, at most, from its reports.
 
-    One that has not ended, or could not say so, may have gone on until its next words were due.
+    An attempt without a reported end may have run until its next report was due.
     """
     first = min((each.told["began"] for each in history if "began" in each.told), default=0)
     found = []

@@ -1,4 +1,4 @@
-"""What a sweep will take before it runs: seconds from a short measured probe, or from a named GPU's peak."""
+"""Estimated cost of a sweep before it runs, from a short measured probe or a named GPU's peak."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Throughput:
     writing: list[float]
     """Seconds a token of text written, its prompt included: one token after the other, a batch at a time."""
     texts: list[float]
-    """The same where a teacher writes for its students, many texts at a time."""
+    """Seconds a token of text that a teacher writes for its students, many texts at a time."""
     heldout_tokens: int = 0
     """Tokens of an evaluation."""
 
@@ -89,7 +89,7 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a DAG will take."""
+    """Estimated time, memory and money of a DAG."""
 
     device_seconds: float
     """Seconds of one device: a GPU, or where steps use none, a core."""
@@ -130,7 +130,7 @@ def estimate(dag: Dag, seconds: Cost, devices: int, sweep: Sweep | None = None) 
 
 
 def planned_resources(step: Step, sweep: Sweep | None) -> Resources:
-    """What a step runs on, as far as can be said before there is a cluster."""
+    """Return the resources of a step, as far as the spec determines them before there is a cluster."""
     usual = Resources(gpus=GPU_SHARE if sweep and sweep.hardware.gpu else 0)
     return resources_of([step], sweep.resources if sweep else [], usual)
 
@@ -171,7 +171,7 @@ class Overfull:
     needed: float
     """Bytes on each device."""
     share: float
-    """Of a device; 1 where it has whole ones."""
+    """Fraction of a device that the step has; 1 if it has whole ones."""
     gpu: Hardware
 
     def __str__(self) -> str:
@@ -218,7 +218,7 @@ def overfull(dag: Dag, sweep: Sweep) -> list[Overfull]:
 
 
 def _peak_memory(dag: Dag, devices: int, sweep: Sweep | None) -> float:
-    """Of one GPU with all that share it, where steps use GPUs; else of the machine."""
+    """Return the peak bytes of one GPU with all that share it, if steps use GPUs; else of the machine."""
     needs = [memory_on(step, sweep) for step in dag.steps]
     shares = [planned_resources(step, sweep).gpus for step in dag.steps]
     slots = devices if not any(shares) else max(1, int(1 / min(share for share in shares if share)))
@@ -226,7 +226,7 @@ def _peak_memory(dag: Dag, devices: int, sweep: Sweep | None) -> float:
 
 
 def store_bytes(dag: Dag, devices: int) -> float:
-    """Bytes of all models, trunks' checkpoints, and those of the largest steps under way."""
+    """Bytes of all models, of checkpoints of shared prefixes, and of the largest steps under way."""
     trained = [step for step in dag.steps if step.tokens_to_train]
     states = sorted((12.0 * step.shape.total_params for step in trained), reverse=True)
     models = sum(4.0 * step.shape.total_params for step in trained if step.kind is not StepKind.SHARED_PREFIX)

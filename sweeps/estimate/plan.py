@@ -34,14 +34,14 @@ SHOWN_OVERFULL = 3
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPlan:
-    """What a sweep will take and show: prints itself, and is a table, a dictionary and figures."""
+    """Estimated cost of a sweep and findings about its design; prints itself, has table, JSON and figures."""
 
     sweep: Sweep
     """The spec, as it was given."""
     dag: Dag
-    """Its steps, each after those it needs."""
+    """Steps of the sweep, each after those it needs."""
     store: str
-    """Where results will go: a path or URL."""
+    """Store of the results: a path or URL."""
     done: frozenset[str]
     """Ids of steps whose results are there already."""
     devices: int
@@ -51,26 +51,26 @@ class SweepPlan:
     seconds: Mapping[str, float]
     """Estimated seconds of each step, by id."""
     whole: Estimate
-    """What all steps take."""
+    """Estimate for all steps."""
     left: Estimate
-    """What the steps take that are not done."""
+    """Estimate for the steps that are not done."""
     findings: tuple[Finding, ...]
-    """What ``fits`` will object to in the runs."""
+    """Objections of ``fits`` to the design of the runs."""
     precision: PrecisionSpeed | None = None
-    """Which precision trains faster here, where no GPU is named."""
+    """The precision that trains faster on this machine, if no GPU is named."""
     reads: tuple[str, ...] = ()
-    """What was read for the plan, in words."""
+    """Files and hubs that were read for the plan, in words."""
     assumed: tuple[str, ...] = ()
-    """What was assumed instead of being read, in sentences."""
+    """Assumptions in place of what was not read, in sentences."""
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """What to mend or to know before it runs, in sentences."""
+        """Warnings about the sweep, in sentences."""
         return tuple(_warnings(self))
 
     @property
     def epochs(self) -> float:
-        """How often the longest run sees the training text; 0 where its size is not known."""
+        """Passes of the longest run over the training text; 0 if its size is not known."""
         return max(step.tokens_of_its_text for step in self._on_the_corpus) / self.text.train_tokens
 
     @property

@@ -13,7 +13,7 @@ class Base(SpecModel):
     """Text on which teachers are trained before they are tuned on the corpus."""
 
     source: str = Field(min_length=1)
-    """As ``corpus.source``; tokenized with the vocabulary of the corpus."""
+    """Text, written as in ``corpus.source``; tokenized with the vocabulary of the corpus."""
     text_field: str = "text"
     """Field (.jsonl) or column (.parquet, datasets) that holds the text."""
     tuning_tokens: Quantity

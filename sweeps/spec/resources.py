@@ -94,7 +94,7 @@ class Devices(SpecModel):
 
 
 class Caps(SpecModel):
-    """What all attempts in a store may spend, over all interruptions and by all drivers together.
+    """Caps on what all attempts in a store spend, over all interruptions and by all drivers together.
 
     A plan above a cap is refused. At work, a cap is meant to be passed by at most 5 %, or by what one step
     reserves if that is more; ``docs/explanation/sweeps.md`` says what may spend more.
@@ -104,7 +104,7 @@ class Caps(SpecModel):
     gpu_hours: Quantity | None = None
     dollars: Quantity | None = None
     hours: Quantity | None = None
-    """Of drivers' wall time, added up: two that work side by side for an hour take two hours."""
+    """Wall time of all drivers, added up: two that work side by side for an hour take two hours."""
 
     def check(self, **needs: float) -> None:
         """Refuse a sweep that is expected to need more than a cap.

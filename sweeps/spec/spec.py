@@ -1,4 +1,4 @@
-"""What a sweep is: a declarative spec, validated when it is read, in which every field has a unit.
+"""Declarative spec of a sweep, validated when it is read; every field has a unit.
 
 Sizes and tokens are written as people write them (``100k``, ``1.5M``, ``2e6``).
 """
@@ -41,7 +41,7 @@ Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
 class Training(SpecModel):
-    """How every model is trained. All of it is stated in tokens, so that a longer run is only longer."""
+    """Training rules of every model, in tokens, so that a longer run is only longer."""
 
     part = "training"
 
@@ -52,7 +52,7 @@ class Training(SpecModel):
     learning_rate: Number = Field(0.01, gt=0)
     """Peak learning rate at the base width; mu-P (simple) carries it to other widths."""
     schedule: Literal["cosine", "wsd"] = "cosine"
-    """After warm-up: a cosine to the end, or warm-up-stable-decay, whose runs of one size share a trunk."""
+    """After warm-up: a cosine to the end, or warm-up-stable-decay, whose runs of one size share a prefix."""
     decay_fraction: Number = Field(0.2, gt=0, le=0.9)
     """Share of a run over which ``wsd`` decays, linearly; the rate is constant before."""
     final_lr_fraction: Number = Field(0.001, ge=0, le=1)
@@ -123,7 +123,7 @@ class Students(Grid):
     methods: list[Method] | None = Field(None, min_length=1)
     """The methods of these, if they are not the sweep's."""
     teachers: list[Annotated[Count, Field(ge=0)]] | None = Field(None, min_length=1)
-    """Which of the sweep's teachers these have, by their numbers in its list, from 0; all if not given."""
+    """Teachers of these students, by their index in the sweep's list, from 0; all if not given."""
 
 
 class Pretrained(SpecModel):
@@ -178,7 +178,7 @@ class Range(SpecModel):
 
 
 class Tuning(SpecModel):
-    """What to choose before the sweep, at which size and length, and for how much."""
+    """Search of hyperparameters before the sweep: ranges, proxy size and length, and cap."""
 
     part = "tuning"
 
@@ -189,7 +189,7 @@ class Tuning(SpecModel):
     seeds: Seeds = [0]
     """A trial is judged by the mean over these."""
     trials: Count = Field(16, ge=1)
-    """Of the training rules, and again of each method."""
+    """Trials of the training rules, and again of each method."""
     max_flops: Quantity | None = None
     """Cap on the FLOPs of each search."""
     learning_rate: Range | None = Range(low=0.002, high=0.05, log=True)
@@ -230,17 +230,17 @@ class Sweep(SpecModel):
     students: list[Students] = []
     """Students; each is distilled from every teacher with every method."""
     methods: list[Method] = Field([Method()], min_length=1)
-    """How students are distilled, unless they have methods of their own."""
+    """Distillation methods of all students that have none of their own."""
     tuning: Tuning | None = None
-    """What ``distlaw sweep tune`` chooses before the sweep."""
+    """Hyperparameters that ``distlaw sweep tune`` searches before the sweep."""
     resources: list[Resources] = []
-    """What steps run on, by size; one core, or a quarter of a GPU where there are GPUs, if not given."""
+    """Resources of steps, by size; one core, or a quarter of a GPU if there are GPUs, if not given."""
     hardware: Devices = Devices()
-    """What time and money are reckoned with."""
+    """Hardware and price from which time and money are estimated."""
     caps: Caps = Caps()
-    """What the sweep may spend."""
+    """Caps on what the sweep may spend."""
     share_prefixes: bool = True
-    """Under ``wsd``, train runs that differ only in length as branches of one trunk: same bits, less work."""
+    """Under ``wsd``, train runs that differ only in length from a shared prefix: same bits, less work."""
     allow_weak_teachers: bool = False
     """Accept students larger than every teacher."""
 

@@ -45,7 +45,7 @@ def train_together(
 
     A run that fails is yielded with its error, and the others go on. Each run's numbers are those it would
     have alone: on one device they are a function of its recipe, the tokens, their order and the target, bit
-    for bit, however often it was killed and went on, and whether or not it began at another's trunk.
+    for bit, however often it was killed and went on, and whether or not it began from a shared prefix.
 
     Args:
         runs: with shapes of one context and vocabulary, and batches of one size.

@@ -288,7 +288,7 @@ class Run:
             return found[0]
         if self.start and (found := self.start.latest()):
             self.load_state(found[1])
-            self.seconds = 0.0  # those were the trunk's
+            self.seconds = 0.0  # those were the shared prefix's
             return found[0]
         return 0
 
