@@ -395,11 +395,11 @@ def test_what_a_killed_process_did_is_counted_to_the_beat_that_it_did_not_give(s
     code = (
         "import sys, time\n"
         "from sweeps.execute.drivers import Session, process_began\n"
-        "from sweeps.store.leases import leased\n"
+        "from sweeps.store.leases import hold_leases\n"
         "from sweeps.store.store import Store\n"
         "store = Store(sys.argv[1])\n"
         "session = Session(store, 1, process_began())\n"
-        "with session, leased(store, ['a'], {'a': int(sys.argv[2])}):\n"
+        "with session, hold_leases(store, ['a'], {'a': int(sys.argv[2])}):\n"
         "    print('at work', flush=True)\n"
         "    time.sleep(60)\n"
     )
