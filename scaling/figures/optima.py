@@ -27,7 +27,7 @@ LEAST = 1e-3
 NEAR = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """nats/token above the optimum that a map of its neighborhood shows."""
 REACH, CELLS = 10.0, 150
-"""How many times beyond the best teacher that map reaches, and its cells on a side."""
+"""Factor beyond the best teacher that the map reaches, and its number of cells on a side."""
 FLAT = 0.8
 """Share of a map above which a decision that is held at a bound is not shown."""
 
