@@ -219,7 +219,7 @@ def main() -> None:
     )
     parser.add_argument("directory", type=Path)
     parser.add_argument("--out", type=Path, default=Path("honesty.jsonl"))
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default="bootstrap,default")
     parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--details", action="store_true", help="print every case")

@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from fits import fit
+from fits import Objective, fit
+from fits.estimation.estimate import fit_model
+from fits.estimation.model import Model, Rows
+from fits.estimation.parametrization import Center, SupervisedCoordinates
+from fits.table.runs import validate
 from scaling.calibration.calibration import SUPERVISED, Calibration
+from scaling.planner.uncertainty import Decisions, Judge
 
 Array = NDArray[np.float64]
 NORMAL = ndtri((np.arange(41) + 0.5) / 41)
 """Quantiles of a standard normal, with which draws are blurred."""
+_TODAY = SupervisedCoordinates.__init__
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Predictions of rows, as a point and as draws (draws, rows), in nats/token."""
+    """Predictions of rows, as a point and as draws (draws, rows) of each law with a say, in nats/token."""
 
     center: Array
-    draws: Array
+    draws: list[Array]
 
     def interval(self, level: float) -> tuple[Array, Array]:
-        """The central interval of each row, two arrays (rows,)."""
-        low, high = np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        return low, high
+        """The central interval of each row, two arrays (rows,), over all laws."""
+        ends = [np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0) for draws in self.draws]
+        return np.min([low for low, _ in ends], axis=0), np.max([high for _, high in ends], axis=0)
 
 
 def bootstrap(kept: pd.DataFrame, left: pd.DataFrame, supervised: Calibration | None, draws: int) -> Forecast:
-    """The intervals before block cross-validation: draws of the coefficients and the residual spread."""
-    found = fit(kept, supervised=supervised, draws=draws, held_out=False).calibration
+    """The intervals of 0.1.0: draws of the coefficients and the residual spread; gamma decided by BIC."""
+    with mock.patch.object(SupervisedCoordinates, "__init__", _as_in_0_1_0):
+        gamma = "auto" if supervised is not None else _gamma_by_bic(Rows.of(validate(kept)))
+        found = fit(kept, supervised=supervised, gamma=gamma, draws=draws, held_out=False).calibration
     N, D = (left[column].to_numpy(np.float64) for column in ("params", "tokens"))
     center, sampled = found.supervised.loss(N, D), found.sampled_supervised()
     spread, noise = sampled.loss(N, D), np.full(len(left), found.residual_sd.get(SUPERVISED, 0.0))
@@ -43,8 +52,77 @@ def bootstrap(kept: pd.DataFrame, left: pd.DataFrame, supervised: Calibration | 
         center[taught] = found.law().loss(*at, found.supervised)
         spread[:, taught] = found.sampled_law().loss(*at, sampled)
         noise[taught] = found.residual_sd[found.default or ""]
-    blurred = spread[:, None, :] + noise * NORMAL[:, None]
-    return Forecast(center, blurred.reshape(-1, len(left)))
+    return Forecast(center, [_blurred(spread, np.broadcast_to(noise, len(left)))])
 
 
-METHODS: dict[str, Callable[..., Forecast]] = {"bootstrap": bootstrap}
+def default(kept: pd.DataFrame, left: pd.DataFrame, supervised: Calibration | None, draws: int) -> Forecast:
+    """The intervals that a plan shows under every default, which span the laws with a say."""
+    return _planned(fit(kept, supervised=supervised, draws=draws).calibration, left)
+
+
+def first_law(kept: pd.DataFrame, left: pd.DataFrame, supervised: Calibration | None, draws: int) -> Forecast:
+    """The default law's own intervals, as ``predict`` shows them."""
+    return _planned(fit(kept, supervised=supervised, draws=draws).calibration, left, span=False)
+
+
+def gamma_one(kept: pd.DataFrame, left: pd.DataFrame, supervised: Calibration | None, draws: int) -> Forecast:
+    """The default with gamma fixed at 1."""
+    gamma = "auto" if supervised is not None else 1.0
+    return _planned(fit(kept, supervised=supervised, gamma=gamma, draws=draws).calibration, left)
+
+
+def _planned(found: Calibration, left: pd.DataFrame, span: bool = True) -> Forecast:
+    judge, rows = Judge(found), left.reset_index(drop=True)
+    N, D = (rows[column].to_numpy(np.float64) for column in ("params", "tokens"))
+    center = found.supervised.loss(N, D)
+    noise = found.run_sd(SUPERVISED, center, N, D)
+    first = _blurred(found.sampled_supervised().loss(N, D), noise)
+    taught = np.flatnonzero(rows["kind"] == "distillation")
+    if not len(taught):
+        return Forecast(center, [first])
+    L_T, nothing = rows["teacher_loss"].to_numpy(np.float64)[taught], np.full(len(taught), np.nan)
+    at = N[taught], D[taught], nothing, nothing, L_T, np.zeros(len(taught), bool), N[taught], D[taught]
+    outcomes = {law: judge.outcome(Decisions(*at), law) for law in found.distillation}
+    center[taught] = outcomes[found.default or ""].loss
+    layers = {law: first.copy() for law in outcomes}
+    for law, outcome in outcomes.items():
+        assert outcome.loss_draws is not None
+        layers[law][:, taught] = _blurred(outcome.loss_draws, outcome.noise)
+    for k, row in enumerate(taught):
+        where = {"student_params": N[row], "student_tokens": D[row], "teacher_loss": L_T[k]}
+        heard = judge.spanned(found.default or "", where) if span else [found.default]
+        for law in outcomes:
+            if law not in heard:
+                layers[law][:, row] = layers[found.default or ""][:, row]
+    return Forecast(center, list(layers.values()))
+
+
+def _blurred(draws: Array, noise: Array) -> Array:
+    """Draws (draws, rows), each spread by normal noise (rows,): (draws * 41, rows)."""
+    return np.asarray((draws[:, None, :] + noise * NORMAL[:, None]).reshape(-1, draws.shape[1]))
+
+
+def _as_in_0_1_0(self: SupervisedCoordinates, center: Center) -> None:
+    """The coordinates with the prior of gamma centered at 1."""
+    _TODAY(self, center)
+    *others, gamma = self.space
+    self.space = (*others, replace(gamma, prior=0.0, prior_sd=0.7))
+
+
+def _gamma_by_bic(rows: Rows) -> str | float:
+    """Free from 12 supervised runs on, where that lowers BIC by over 2; else 1."""
+    alone, count = rows.of_kind(0), rows.n_supervised
+    if count < 12:
+        return 1.0
+    free = fit_model(Model(alone, None), Objective())
+    pinned = fit_model(Model(alone, None, fixed={"supervised ln gamma": 0.0}), Objective(), sigma=free.sigma)
+    gain = 2 * (pinned.objective - free.objective) * alone.independence
+    return "free" if gain - np.log(count * alone.independence) > 2.0 else 1.0
+
+
+METHODS: dict[str, Callable[..., Forecast]] = {
+    "bootstrap": bootstrap,
+    "default": default,
+    "first law": first_law,
+    "gamma=1": gamma_one,
+}

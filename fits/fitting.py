@@ -22,20 +22,22 @@ from fits.checks.design import (
 )
 from fits.checks.evidence import Evidence, weigh_laws
 from fits.checks.exponents import Exponents, exponents, largest_compute
-from fits.checks.heldout import HeldOut, extrapolations, leave_groups_out
+from fits.checks.heldout import HeldOut, leave_blocks_out, leave_groups_out
 from fits.checks.isoflop import IsoflopProfiles, isoflop_profiles
+from fits.checks.misfit import held_out_of, measure_misfits
 from fits.estimation.estimate import Estimate, Objective
 from fits.estimation.joint import SUPERVISED, Recipe, draw_laws
 from fits.estimation.levenberg_marquardt import Array
 from fits.estimation.model import Rows, law_names
 from fits.estimation.repetition import fit_repetition, repeats_data
 from fits.estimation.replicates import average_replicates
-from fits.estimation.settings import check_options, decide_gamma, fit_jointly_or_separately, fix_gamma
+from fits.estimation.settings import check_options, fit_jointly_or_separately, fix_gamma
 from fits.table.findings import Finding
 from fits.table.flops import table_accounting
 from fits.table.row_groups import check_replicates
 from fits.table.runs import validate
 from scaling.calibration.calibration import Calibration
+from scaling.calibration.misfit import Misfit
 from scaling.errors import InputError
 from scaling.laws import DistillationLaw, SupervisedLaw
 from scaling.repeated_data import Repetition
@@ -78,6 +80,8 @@ class Fit:
     """Weights of the laws from runs left out; None for one law, or where the table is too small."""
     held_out: tuple[HeldOut, ...]
     """Errors of predictions of runs that were left out of a refit."""
+    misfit: Mapping[str, Misfit]
+    """Errors of each law on runs it was not fitted to; empty if no blocks were left out."""
     findings: tuple[Finding, ...]
     """Design findings."""
     notes: tuple[str, ...]
@@ -228,7 +232,8 @@ def fit(
         laws: Distillation laws; the first is fitted jointly with the supervised law and becomes the default.
             By default "effective-tokens", and "published" where the design identifies it.
         supervised: A supervised law that is used instead of fitting one; a calibration brings its draws.
-        gamma: 1, another number, "free", or "auto" (free only if that lowers BIC).
+        gamma: 1, another number, or "free"; "auto" is free under its prior, ln gamma ~ N(ln 0.55, 0.4), and
+            1 where the objective has no priors.
         fixed: Values of coefficients that are not fitted: E and gamma of the supervised law, k, q, eps, c0
             or f1 of the distillation law.
         tied: Fit one exponent for alpha and beta.
@@ -240,7 +245,8 @@ def fit(
         draws: Number of bootstrap refits, which carry the uncertainty.
         resample: Resampling scheme of the draws, "runs" by default;
             :func:`fits.estimation.bootstrap.resample_rows` lists the others.
-        held_out: Also leave out the largest runs and the best teachers, refit, and predict them.
+        held_out: Also leave out blocks (the largest runs, the best and the weakest teachers), refit, and
+            predict them. Without that the misfit of the laws is unknown, and intervals are too narrow.
         isoflop: Also find scaling exponents by IsoFLOP profiles, beside those of the law.
         seed: Seed of starts and draws.
         executor: Any :class:`concurrent.futures.Executor`, which runs starts and draws in threads, processes
@@ -273,20 +279,22 @@ def fit(
     options = {"tied": tied, "objective": objective or Objective(), "starts": starts, "seed": seed}
     recipe, given = _recipe(supervised, draws, laws=tuple(chosen), pins=dict(fixed or {}), **options)
     check_options(rows, recipe, laws=laws, gamma=gamma, joint=joint, given=given)
-    findings = design_findings(table, rows, recipe.given, fix_gamma(recipe, gamma).free())
+    recipe, decided = fix_gamma(recipe, gamma)
+    findings = design_findings(table, rows, recipe.given, recipe.free())
     raise_refusals(findings)
     repetition = None
     if recipe.given is None and repeats_data(table):
-        table, repetition = fit_repetition(table, fix_gamma(recipe, gamma))
+        table, repetition = fit_repetition(table, recipe)
         rows = Rows.of(table)
     rows, repeated = average_replicates(rows, recipe)
-    recipe, decided = decide_gamma(rows, recipe, gamma)
     recipe, estimates, evidence, more = _fit_and_weigh(table, rows, recipe, joint, executor)
     default = evidence.preferred if evidence else next(iter(chosen), None)
     chosen.sort(key=lambda name: name != default)
     law = next(iter(estimates.values())).supervised
     table = _annotated(table, estimates, default)
     findings += _fit_findings(table, rows, law, recipe)
+    blocks = leave_blocks_out(table, rows, recipe, estimates) if held_out else ()
+    misfits = measure_misfits(estimates, blocks) if held_out else {}
     return Fit(
         table=table,
         recipe=recipe,
@@ -297,7 +305,8 @@ def fit(
         evidence=evidence,
         repetition=repetition,
         isoflop=isoflop_profiles(table, seed) if isoflop else None,
-        held_out=extrapolations(table, rows, recipe, estimates) if held_out else (),
+        held_out=held_out_of(table, blocks, misfits),
+        misfit=misfits,
         findings=tuple(dict.fromkeys(findings)),
         notes=(*table_notes(table), *repeated, *decided, *more, *notes),
         resample=resample,

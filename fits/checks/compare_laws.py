@@ -26,7 +26,7 @@ from fits.estimation.joint import Recipe
 from fits.estimation.model import Rows, law_names
 from fits.estimation.repetition import fit_repetition, repeats_data
 from fits.estimation.replicates import average_replicates
-from fits.estimation.settings import check_options, decide_gamma, fit_jointly_or_separately, fix_gamma
+from fits.estimation.settings import check_options, fit_jointly_or_separately, fix_gamma
 from fits.table.runs import validate
 from scaling.calibration.calibration import Calibration
 from scaling.errors import InputError
@@ -232,14 +232,14 @@ def compare_laws(
     check_options(rows, base, laws=laws, gamma=gamma, joint=joint, given="the supervised law given")
     laws, notes = _choose_laws(rows, laws)
     everywhere = replace(base, laws=tuple(laws))
-    raise_refusals(design_findings(table, rows, given, fix_gamma(everywhere, gamma).free()))
+    raise_refusals(design_findings(table, rows, given, fix_gamma(everywhere, gamma)[0].free()))
     if given is None and repeats_data(table):
-        effective, _ = fit_repetition(table, fix_gamma(everywhere, gamma))
+        effective, _ = fit_repetition(table, fix_gamma(everywhere, gamma)[0])
         columns = effective[["effective_params", "effective_tokens"]]
         table, everything = table.join(columns), everything.join(columns)
         rows = Rows.of(table)
     rows, repeated = average_replicates(rows, everywhere)
-    base, decided = decide_gamma(rows, base, gamma)
+    base, decided = fix_gamma(base, gamma)
     folds = {check: list(masks) for check, masks in cross_validation_folds(table, thresholds).items()}
     split_off = Rows.of(everything.assign(excluded=np.where(out, "", "not held out")))
     scores: list[Score] = []

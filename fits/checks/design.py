@@ -113,7 +113,7 @@ def check(
     laws = ("effective-tokens",) if rows.n_distillations else ()
     recipe = Recipe(laws=laws, pins=dict(fixed or {}), tied=tied, given=supervised)
     check_options(rows, recipe, gamma=gamma, given="the supervised law given")
-    findings = design_findings(table, rows, supervised, fix_gamma(recipe, gamma).free())
+    findings = design_findings(table, rows, supervised, fix_gamma(recipe, gamma)[0].free())
     if not any(finding.level == "refuse" for finding in findings):
         lines.append("  the design can be fitted" if findings else "  the design is sufficient; no warnings")
     return DesignReport(lines=tuple(lines), findings=tuple(findings))

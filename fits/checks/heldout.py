@@ -34,6 +34,8 @@ class HeldOut:
     """Observed losses, nats/token."""
     predicted: tuple[float, ...]
     """Predicted losses, nats/token."""
+    inside: int | None = None
+    """Number of observed losses inside 90 % intervals of the refit; None where these were not made."""
 
     @property
     def errors(self) -> Array:
@@ -57,25 +59,42 @@ class HeldOut:
 
     def __str__(self) -> str:
         of = self.kind if self.law == SUPERVISED else f"{self.kind} ({self.law})"
+        inside = "" if self.inside is None else f", {self.inside} inside 90 %"
         return (
-            f"{of}, {self.rule}: {len(self.runs)} left out, "
+            f"{of}, {self.rule}: {len(self.runs)} left out{inside}, "
             f"rms error {self.rmse:.4f} nats ({100 * self.relative:.2f} %), mean {self.bias:+.4f}"
         )
 
 
-EXTRAPOLATIONS = {"largest compute": "compute", "largest sizes": "size", "best teachers": "teacher"}
-"""Extrapolation rules by their name in the report: larger budgets, larger models, better teachers."""
+EXTRAPOLATIONS = {
+    "largest compute": ("compute", 0.2),
+    "dearest third": ("compute", 0.35),
+    "largest sizes": ("size", 0.2),
+    "best teachers": ("teacher", 0.2),
+    "weakest teachers": ("weak teacher", 0.2),
+}
+"""Extrapolation rules by their name in the report: the measure, and the share of the runs left out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """Runs that were left out together, and the laws refitted without them."""
+
+    rule: str
+    left: Rows
+    estimates: Mapping[str, Estimate]
 
 
 def extrapolation_mask(table: pd.DataFrame, by: str, share: float = 0.2) -> Mask:
     """Return a mask (rows,) of the farthest ``share`` of each kind of run.
 
-    ``by`` is "compute" (parameters x tokens), "size" (parameters) or "teacher" (the lowest teacher losses).
+    ``by`` is "compute" (parameters x tokens), "size" (parameters), "teacher" (the lowest teacher losses) or
+    "weak teacher" (the highest).
     A run is left out with all of its checkpoints, judged by the last. Ties at the threshold are left out
     together. A kind with fewer than 8 rows, or of which more than half would be left out, stays whole.
     """
-    if by == "teacher":
-        measure = -table["teacher_loss"].to_numpy(np.float64)
+    if "teacher" in by:
+        measure = table["teacher_loss"].to_numpy(np.float64) * (-1.0 if by == "teacher" else 1.0)
     else:
         measure = table["params"].to_numpy(np.float64) * (last_tokens(table) if by == "compute" else 1.0)
     used = (table["excluded"] == "").to_numpy()
@@ -91,15 +110,19 @@ def extrapolation_mask(table: pd.DataFrame, by: str, share: float = 0.2) -> Mask
     return out
 
 
-def extrapolations(
+def leave_blocks_out(
     table: pd.DataFrame, rows: Rows, recipe: Recipe, warm_starts: Mapping[str, Estimate]
-) -> tuple[HeldOut, ...]:
+) -> tuple[Block, ...]:
     """Apply every rule of ``EXTRAPOLATIONS`` that leaves enough runs; ``rows`` are those that were fitted."""
-    found: list[HeldOut] = []
-    for rule, by in EXTRAPOLATIONS.items():
-        out = extrapolation_mask(table, by)
-        if out.any() and has_enough_runs(_rows_without_runs(rows, out), recipe):
-            found += hold_out(table, rows, out, rule, recipe, warm_starts)
+    found: list[Block] = []
+    seen: set[bytes] = set()  # two rules may leave out the same runs
+    for rule, (by, share) in EXTRAPOLATIONS.items():
+        out = extrapolation_mask(table, by, share)
+        kept = _rows_without_runs(rows, out)
+        if out.any() and out.tobytes() not in seen and has_enough_runs(kept, recipe):
+            seen.add(out.tobytes())
+            left = rows.take(np.flatnonzero(out[rows.index]))
+            found.append(Block(rule=rule, left=left, estimates=fit_laws(kept, recipe, warm_starts)))
     return tuple(found)
 
 

@@ -76,6 +76,7 @@ class Recipe:
         named = coordinate_pins(self.pins)
         supervised = len(SupervisedCoordinates.names) - self.tied
         supervised -= sum(name.startswith(SUPERVISED) for name in named)
+        supervised -= self.objective.priors and "gamma" not in self.pins  # which its prior holds
 
         def of_law(law: str) -> int:
             fixed = {*constants_of(law), *(named if law == self.laws[0] else ())}

@@ -80,7 +80,7 @@ class SupervisedCoordinates:
             Coordinate(name="b", lower=-14.0, upper=6.0, prior=-0.7, prior_sd=1.5),
             _log("gamma*alpha", 5e-3, 2.5, 0.3, 0.6),
             _log("gamma*beta", 5e-3, 2.5, 0.3, 0.6),
-            _log("gamma", 0.15, 8.0, 1.0, 0.7),
+            _log("gamma", 0.15, 8.0, 0.55, 0.4),
         )
 
     def law(self, theta: Array) -> SupervisedLaw:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
-from fits.estimation.estimate import Estimate, fit_model
+from fits.estimation.estimate import Estimate
 from fits.estimation.joint import Recipe, coordinate_pins, fit_laws, joint_fit_p_value
 from fits.estimation.levenberg_marquardt import Array
 from fits.estimation.model import Model, Rows, coordinates_of, law_names
 from fits.estimation.parametrization import UNIT
 from scaling.errors import InputError
 
-MIN_GAMMA_RUNS = 12
-"""Least number of supervised runs for a free gamma."""
 JOINT_FIT_ALPHA = 0.05
 """Significance level at which the supervised runs reject a joint fit."""
 
@@ -100,31 +97,19 @@ def _check_asymptote(rows: Rows, source: str, E: float | Array | None) -> None:
         raise InputError(f"E = {E:.4g} ({source}) is not below the lowest loss in the table, {lowest:.4g}")
 
 
-def fix_gamma(recipe: Recipe, gamma: str | float) -> Recipe:
-    """Return the recipe with gamma fixed: at a number, or at 1 for "auto"; not if it is free or given."""
+def fix_gamma(recipe: Recipe, gamma: str | float) -> tuple[Recipe, list[str]]:
+    """Return the recipe with gamma fixed or free, and a note.
+
+    A number fixes it. "auto" leaves it free under its prior at every number of runs (in 18 public data sets
+    it is below 1, median .45), and fixes it at 1 where the priors are off.
+    """
     if recipe.given is not None or gamma == "free" or "gamma" in recipe.pins:
-        return recipe
-    return replace(recipe, pins={**recipe.pins, "gamma": 1.0 if gamma == "auto" else float(gamma)})
-
-
-def decide_gamma(rows: Rows, recipe: Recipe, gamma: str | float) -> tuple[Recipe, list[str]]:
-    """Return the recipe with gamma decided, and a note; "auto" frees it where that lowers BIC by over 2."""
-    fixed = fix_gamma(recipe, gamma)
-    if gamma != "auto" or fixed is recipe:
-        return fixed, []
-    n = rows.n_supervised
-    if n < MIN_GAMMA_RUNS:
-        return fixed, [f"gamma = 1: {n} supervised runs are too few for a free gamma"]
-    alone = rows.of_kind(0)
-    fitted = partial(fit_model, objective=recipe.objective, starts=recipe.starts, seed=recipe.seed)
-    free = fitted(recipe.model(alone, None, None))
-    pinned = fitted(fixed.model(alone, None, None), sigma=free.sigma)
-    gain = 2 * (pinned.objective - free.objective) * alone.independence
-    gain -= float(np.log(n * alone.independence))
-    reason = (
-        f"BIC of a free gamma is {abs(gain):.1f} {'lower' if gain > 0 else 'higher'}, {n} supervised runs"
-    )
-    return (recipe, [f"gamma is free: {reason}"]) if gain > 2.0 else (fixed, [f"gamma = 1: {reason}"])
+        return recipe, []
+    if gamma == "auto" and recipe.objective.priors:
+        return recipe, []
+    notes = ["gamma = 1: without priors it is free only if asked for"] if gamma == "auto" else []
+    value = 1.0 if gamma == "auto" else float(gamma)
+    return replace(recipe, pins={**recipe.pins, "gamma": value}), notes
 
 
 def fit_jointly_or_separately(

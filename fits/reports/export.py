@@ -36,6 +36,7 @@ def to_calibration(fit: Fit) -> Calibration:
         region=region(fit),
         repetition=fit.repetition,
         residual_sd=residual_sd(fit),
+        misfit=dict(fit.misfit),
         architecture=table_architecture(fit.table, fit.architecture),
         provenance=Provenance(
             source=fit.source or fit.name,

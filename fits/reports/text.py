@@ -46,13 +46,20 @@ def report_data(fit: Fit) -> dict[str, Any]:
         "estimates": [_estimate_data(law, found) for law, found in fit.estimates.items()],
         "held_out": [
             {"law": h.law, "rule": h.rule, "left_out": len(h.runs), "rmse": h.rmse, "relative": h.relative}
-            | {"mean": h.bias, "runs": list(h.runs), "observed": h.observed, "predicted": h.predicted}
+            | {
+                "inside": h.inside,
+                "mean": h.bias,
+                "runs": list(h.runs),
+                "observed": h.observed,
+                "predicted": h.predicted,
+            }
             for h in fit.held_out
         ],
         "evidence": fit.evidence.to_dict() if fit.evidence else None,
         "repetition": fit.repetition.to_dict() if fit.repetition else None,
         "exponents": fit.exponents.to_dict() if fit.exponents else None,
         "isoflop": fit.isoflop.to_dict() if fit.isoflop else None,
+        "misfit": {law: asdict(misfit) for law, misfit in fit.misfit.items()},
         "disagreement": disagreement(fit),
         "notes": list(fit.notes),
         "warnings": [str(finding) for finding in fit.findings],
@@ -108,6 +115,7 @@ def text_report(fit: Fit) -> str:
         lines += ["", *_estimate_lines(found)]
     lines += ["", "held out (runs left out of a refit, then predicted)"]
     lines += [f"  {held}" for held in fit.held_out] or ["  too few runs of each kind to leave any out"]
+    lines += [f"  {misfit.describe(law)}" for law, misfit in fit.misfit.items()]
     lines += [line for part in derived_lines(fit) for line in ("", *part)]
     lines += [""] if report["disagreement"] else []
     for name, far in report["disagreement"].items():

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from scaling.calibration.misfit import Misfit, read_misfit
 from scaling.calibration.parsing import Draws, mapping, parse, read, read_draws, read_numbers
 from scaling.calibration.region import Region, read_region
 from scaling.calibration.repetition import read_repetition
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
 
     from scaling.figures.calibration import CalibrationPlots
 
+Array = NDArray[np.float64]
 FORMAT = "distlaw-calibration"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 adds ``misfit``; a file without it is still written as 1."""
 UNITS = {"params": "non-embedding parameters", "tokens": "tokens", "loss": "nats/token", "compute": "FLOPs"}
 SUPERVISED = "supervised"
 """The key of the supervised law among draws and residuals, beside the kinds of distillation laws."""
@@ -119,6 +122,9 @@ class Calibration:
     """Constants of repeated data, where the runs determined them."""
     residual_sd: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation of observed minus predicted loss, nats/token, by law (``supervised`` or a kind)."""
+    misfit: Mapping[str, Misfit] = field(default_factory=dict)
+    """Errors of each law on runs left out of refits. Where that was not measured, intervals rest on
+    ``residual_sd``, and are too narrow beyond the fitted runs."""
     architecture: Architecture = field(default_factory=Architecture)
     """Architecture that its FLOPs are counted with."""
     provenance: Provenance
@@ -188,6 +194,18 @@ class Calibration:
         equal = [kind for kind in self.distillation if not holding or kind in (*holding, self.default)]
         return dict.fromkeys(equal, 1 / len(equal)) if equal else {}
 
+    def run_sd(
+        self, kind: str, loss: Array, N: ArrayLike, D: ArrayLike, L_T: ArrayLike | None = None
+    ) -> Array:
+        """Standard deviation of one run around the law, nats/token, of the shape of ``loss``.
+
+        ``kind`` is "supervised" or a kind of law, ``loss`` (nats/token) what it predicts for ``N`` parameters
+        trained on ``D`` tokens, distilled from a teacher of loss ``L_T``.
+        """
+        if kind in self.misfit:
+            return np.asarray(loss * self.misfit[kind].sd(N, D, L_T))
+        return np.full(np.shape(loss), self.residual_sd.get(kind, 0.0))
+
     @property
     def repetition_constant(self) -> float:
         """R_D* of repeated tokens: fitted, or that of Muennighoff et al. 2023."""
@@ -253,7 +271,7 @@ class Calibration:
         """Return everything as plain values for JSON, as :meth:`from_dict` reads it."""
         return {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": FORMAT_VERSION if self.misfit else 1,
             "name": self.name,
             "units": UNITS,
             "supervised": _numbers(coefficients(self.supervised)),
@@ -262,6 +280,7 @@ class Calibration:
             "law_weights": dict(self.law_weights),
             "residual_sd": dict(self.residual_sd),
             "repetition": self.repetition.to_dict() if self.repetition else None,
+            **({"misfit": {kind: asdict(of) for kind, of in self.misfit.items()}} if self.misfit else {}),
             "region": self.region.to_dict(),
             "law_regions": {kind: region.to_dict() for kind, region in self.law_regions.items()},
             "architecture": {k: v for k, v in asdict(self.architecture).items() if k != "origins"},
@@ -320,6 +339,10 @@ class Calibration:
             law_weights=read_numbers(content.get("law_weights", {}), f"{where}: law_weights", least=0.0),
             repetition=read_repetition(content.get("repetition"), f"{where}: repetition"),
             residual_sd=read_numbers(content.get("residual_sd", {}), f"{where}: residual_sd", least=0.0),
+            misfit={
+                kind: read_misfit(of, f"{where}: misfit.{kind}")
+                for kind, of in mapping(content.get("misfit", {}), f"{where}: misfit").items()
+            },
             architecture=_read_architecture(content, where),
             provenance=_read_provenance(content.get("provenance"), f"{where}: provenance"),
         )

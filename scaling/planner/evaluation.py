@@ -198,8 +198,8 @@ class PlanBuilder:
         if self.calibration.draw_count:
             texts.append(
                 f"Intervals are 90 % for one run: {self.calibration.draw_count} draws of the coefficients "
-                "and the residual spread, and span the laws that hold there; probabilities average those, "
-                "unless a law is named."
+                f"and {_spread_text(self.calibration)}, and span the laws that hold there; probabilities "
+                "average those, unless a law is named."
             )
             texts += _weights_text(self.calibration)
         else:
@@ -215,6 +215,15 @@ class PlanBuilder:
                 f"({_repetition_text(self.calibration)})."
             )
         return tuple(texts)
+
+
+def _spread_text(calibration: Calibration) -> str:
+    """Name the errors that an interval holds beside the draws."""
+    if calibration.misfit:
+        return "errors on runs left out of refits, which grow beyond the fitted runs"
+    return (
+        "the residual spread (errors were never measured on runs left out: too narrow beyond the fitted runs)"
+    )
 
 
 def _weights_text(calibration: Calibration) -> list[str]:

@@ -49,33 +49,35 @@ class Outcome(NamedTuple):
     direct: Array
     loss_draws: Array | None
     direct_draws: Array | None
-    noise: float
-    """Residual spread of a distilled run around the law, nats/token."""
-    direct_noise: float
+    noise: Array
+    """Spread of one distilled run around the law, nats/token, (K,)."""
+    direct_noise: Array
+    """Spread of one directly trained run, nats/token, (K,)."""
 
     def estimate(self, k: int) -> Estimate:
         """Return the loss of distillation ``k``, for one run."""
         draws = None if self.loss_draws is None else self.loss_draws[:, k]
-        return estimate(self.loss[k], draws, self.noise)
+        return estimate(self.loss[k], draws, float(self.noise[k]))
 
     def gain(self, k: int) -> Estimate:
         """Return how much lower distilled run ``k`` ends, nats/token."""
         draws = None
         if self.loss_draws is not None and self.direct_draws is not None:
             draws = self.direct_draws[:, k] - self.loss_draws[:, k]
-        return estimate(self.direct[k] - self.loss[k], draws, math.hypot(self.noise, self.direct_noise))
+        noise = math.hypot(self.noise[k], self.direct_noise[k])
+        return estimate(self.direct[k] - self.loss[k], draws, noise)
 
     def probability(self) -> Array | None:
         """Return the probability that the distilled run ends below the directly trained one, shape (K,)."""
-        noise = math.hypot(self.noise, self.direct_noise)
-        if self.loss_draws is None or self.direct_draws is None:
-            if noise == 0:
-                return None
-            return np.asarray(_normal_cdf((self.direct - self.loss) / noise), dtype=np.float64)
-        gains = self.direct_draws - self.loss_draws
-        if noise == 0:
-            return np.asarray((gains > 0).mean(axis=0))
-        return np.asarray(np.mean(_normal_cdf(gains / noise).astype(np.float64), axis=0))
+        noise = np.hypot(self.noise, self.direct_noise)
+        gains = (self.direct - self.loss)[None]
+        if self.loss_draws is not None and self.direct_draws is not None:
+            gains = self.direct_draws - self.loss_draws
+        elif not noise.any():
+            return None
+        exact = noise == 0  # such a gain is certain under each draw
+        above = _normal_cdf(gains / np.where(exact, 1.0, noise)).astype(np.float64)
+        return np.asarray(np.where(exact, gains > 0, above).mean(axis=0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,12 +151,15 @@ class Judge:
 
     def outcome(self, decisions: Decisions, kind: str) -> Outcome:
         """Return the losses of the decisions under the law of this kind and the supervised law."""
-        known = self.calibration.residual_sd
         loss, direct = self._losses(decisions, kind, sampled=False)
         loss_draws = direct_draws = None
         if self.calibration.draw_count:
             loss_draws, direct_draws = self._losses(decisions, kind, sampled=True)
-        noise, direct_noise = known.get(kind, 0.0), known.get(SUPERVISED, 0.0)
+        seen = repeated_tokens_value(decisions.student_tokens, self.student_unique_tokens, self._repetition)
+        alone = repeated_tokens_value(decisions.direct_tokens, self.student_unique_tokens, self._repetition)
+        run_sd = self.calibration.run_sd
+        noise = run_sd(kind, loss, decisions.student_params, seen, decisions.teacher_loss)
+        direct_noise = run_sd(SUPERVISED, direct, decisions.direct_params, alone)
         return Outcome(loss, direct, loss_draws, direct_draws, noise, direct_noise)
 
     def supervised_loss(self, params: float, tokens: float) -> float:
@@ -173,7 +178,8 @@ class Judge:
         if calibration.draw_count:
             draws = calibration.sampled_supervised().loss(params, seen)[:, 0]
         value = float(calibration.supervised.loss(params, seen))
-        return estimate(value, draws, calibration.residual_sd.get(SUPERVISED, 0.0))
+        noise = calibration.run_sd(SUPERVISED, np.asarray(value), params, seen)
+        return estimate(value, draws, float(noise))
 
     def applicable_laws(self, kind: str, where: Mapping[str, float]) -> list[str]:
         """Return the laws whose losses an interval spans: that of ``kind``, then others that count there."""

@@ -224,6 +224,8 @@ def calibration_text(calibration: Calibration) -> str:
     lines += [f"  {kind} runs: {count}" for kind, count in calibration.region.runs.items()]
     lines.append(str(accounting(calibration.architecture, calibration.architecture)))
     lines += [f"residual sd, {law}: {sd:.4f} nats/token" for law, sd in calibration.residual_sd.items()]
+    lines += [misfit.describe(law) for law, misfit in calibration.misfit.items()]
+    lines += [] if calibration.misfit else ["misfit: not measured; intervals rest on the residual sd"]
     lines += [
         f"weight of {law} by held-out runs: {weight:.2f}" for law, weight in calibration.law_weights.items()
     ]

@@ -135,7 +135,7 @@ def test_a_law_that_the_runs_refute_decides_nothing() -> None:
     runs = read_runs(Path(sweeps.__file__).parent / "presets" / "methods.csv").query(
         "kind == 'supervised' or method == 'reverse-kl'"
     )
-    found = fit(runs, laws=["effective-tokens", "published"], draws=60, held_out=False)
+    found = fit(runs, laws=["effective-tokens", "published"], gamma=1.0, draws=60, held_out=False)
     assert found.default == "published"
     assert found.calibration.law_weights == {"published": 1.0, "effective-tokens": 0.0}
     assert any("the default is the published law" in note for note in found.notes)

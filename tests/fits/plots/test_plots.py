@@ -15,7 +15,7 @@ from scaling import InputError
 
 @pytest.fixture(scope="module")
 def found() -> Fit:
-    return fit(sweep(noise=0.01), draws=40)
+    return fit(sweep(noise=0.01), gamma=1.0, draws=40)
 
 
 def test_law_panels_hold_every_distillation_once(found: Fit) -> None:

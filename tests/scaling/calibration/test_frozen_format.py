@@ -68,3 +68,17 @@ def test_what_is_written_today_holds_all_of_it(frozen: Calibration) -> None:
     before = json.loads((FROZEN / "calibration-1.json").read_text())
     after = json.loads(frozen.to_json())
     assert {name: after[name] for name in before} == before
+
+
+def test_the_second_version_holds_weights_and_the_misfit_of_laws() -> None:
+    second = Calibration.load(FROZEN / "calibration-2.json")
+    assert second.law_weights["effective-tokens"] == 0.5
+    assert second.misfit["published"].better_teacher_growth == 0.5
+    assert second.misfit["published"].fitted["teacher_loss"] == (1.9, 2.8)
+    assert json.loads(second.to_json()) == json.loads((FROZEN / "calibration-2.json").read_text())
+
+
+def test_an_old_file_says_that_the_misfit_of_its_laws_is_unknown(frozen: Calibration) -> None:
+    assert not frozen.misfit
+    said = plan(Question(student_params=3e8, budget=1e21), frozen).assumptions
+    assert any("errors were never measured on runs left out" in line for line in said)
