@@ -14,11 +14,11 @@ from scaling.calibration.calibration import Calibration as Fitted
 from scaling.costs.accounting import with_numbers
 from scaling.costs.budget import Budget, parse_budget
 from scaling.costs.flops import Architecture
-from scaling.costs.hardware import Hardware
+from scaling.costs.hardware import Hardware, hardware
 from scaling.costs.scenarios import DESCRIPTIONS
 from scaling.errors import InputError
 from scaling.to_plain import nan_to_none
-from scaling.units import Unit, parse_quantity, unit_of
+from scaling.units import Unit, parse_quantity, split_list, unit_of
 
 LAWS, COUNTING, LIMITS, OUTPUT = "The law", "How FLOPs are counted", "Limits", "Output"
 """Groups of options in help."""
@@ -87,6 +87,12 @@ Extrapolate = Annotated[
         "--extrapolate", help="Let a teacher that exists lie outside the fitted runs.", rich_help_panel=LIMITS
     ),
 ]
+Gpu = Annotated[
+    str,
+    typer.Option(
+        "--gpu", metavar="NAME", help="Device of hours and dollars that name none: h100, mi300x, tpu-v5p, ..."
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print everything as JSON, numbers in full.", rich_help_panel=OUTPUT)
 ]
@@ -109,6 +115,15 @@ def parse_budgets(text: str, device: Hardware | None = None) -> list[Budget]:
     if len(budgets) > 2 or (len(budgets) == 2 and budgets[0].flops >= budgets[1].flops):
         raise InputError(f"--budget: write one budget, or LOW:HIGH with LOW below HIGH, not {text!r}")
     return budgets
+
+
+def parse_budget_list(text: str, what: str, gpu: str) -> tuple[Budget, ...]:
+    """Return budgets separated by commas; those that name no device are counted on ``gpu``, if given."""
+    given = hardware(gpu) if gpu else None
+    parts = split_list(text, what)
+    if gpu and not any(parts):
+        raise InputError(f"--gpu: goes with {what}")
+    return tuple(parse_budget(part, what, given) for part in parts)
 
 
 def parse_constraints(texts: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:

@@ -126,6 +126,15 @@ def parse_list(text: str, what: str, unit: Unit | None = None) -> tuple[float, .
     Raises:
         InputError: Where a comma might also be part of a number, as in ``1,5B`` and ``1,000,000``.
     """
+    return tuple(parse_quantity(item, what, unit) for item in split_list(text, what))
+
+
+def split_list(text: str, what: str) -> list[str]:
+    """Split a text at its commas; no items from an empty text.
+
+    Raises:
+        InputError: Where a comma might also be part of a number, as in ``1,5B`` and ``1,000,000``.
+    """
     items = text.split(",") if text.strip() else []
     if len(items) > 2 and _PLAIN.fullmatch(_stripped(text)):
         raise InputError(
@@ -134,7 +143,7 @@ def parse_list(text: str, what: str, unit: Unit | None = None) -> tuple[float, .
         )
     for left, right in pairwise(items):
         check_comma(left, right, what)
-    return tuple(parse_quantity(item, what, unit) for item in items)
+    return items
 
 
 def check_comma(left: str, right: str, what: str) -> None:

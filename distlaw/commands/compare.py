@@ -10,8 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from distlaw.options import Csv, Json, ScenarioNames, refuse, write_csv, write_json
+from distlaw.options import Csv, Gpu, Json, ScenarioNames, refuse, write_csv, write_json
 from scaling.calibration.calibration import Calibration, published
+from scaling.costs.budget import parse_budget
+from scaling.costs.hardware import hardware
 from scaling.costs.scenarios import SCENARIOS, scenario_title
 from scaling.costs.scenarios import scenario as named
 from scaling.planner.plan import TOO_FAR
@@ -42,7 +44,14 @@ def register(app: typer.Typer) -> None:
 
 def compare_command(
     student: Annotated[str, typer.Option(metavar="PARAMS", help="Non-embedding parameters, e.g. 300M.")],
-    budget: Annotated[str, typer.Option(metavar="FLOPS", help="Compute for all that is charged, e.g. 1e21.")],
+    budget: Annotated[
+        str,
+        typer.Option(
+            metavar="COMPUTE",
+            help="For all that is charged: 1e21 FLOPs, '1000 h100-hours', '64 b200 for 10 days', '$5000'.",
+        ),
+    ],
+    gpu: Gpu = "",
     calibration: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,20 +64,23 @@ def compare_command(
 ) -> None:
 
     refuse({"--csv": csv and json}, "goes without --json")
+    spending = parse_budget(budget, "--budget", hardware(gpu) if gpu else None)
     question = Question(
         student_params=parse_quantity(student, "--student", "params"),
-        budget=parse_quantity(budget, "--budget", "FLOPs"),
+        budget=spending.flops,
         scenarios=tuple(named(each) for each in scenario or SCENARIOS),
     )
     rows, warnings = compared(question, [Calibration.load(name) for name in calibration or ()])
     if json:
-        numbers = {"student_params": question.student_params, "budget": question.budget}
+        numbers: dict[str, Any] = {"student_params": question.student_params, "budget": question.budget}
+        numbers |= {"spending": spending.to_dict()} if spending.hardware else {}
         write_json({"headline": " ".join(findings(rows)), **numbers, "rows": rows, "warnings": warnings})
     elif csv:
         write_csv(rows)
     else:
         lines = [*findings(rows), "", f"{question.describe()}.", "", *text_table(*table(rows)), ""]
         lines += [f"! {text}" for text in warnings]
+        lines += [f"- budget: {spending.describe()}"] if spending.hardware else []
         sys.stdout.write("\n".join([*lines, f"- {NOTE}"]) + "\n")
 
 
@@ -83,7 +95,9 @@ def compared(question: Question, sets: Sequence[Calibration] = ()) -> tuple[list
         own = _rows(question, fitted)
         far = own[0]["outside_region"] or 1.0  # of direct training, which comes first
         if not sets and far > TOO_FAR:
-            warnings.append(f"{fitted.name}: left out, the question lies {far:.2g}x outside its runs")
+            warnings.append(
+                f"{fitted.name}: left out, the question lies {format_times(far)} outside its runs"
+            )
             continue
         rows += own
         warnings += [f"{fitted.name}: {text}" for text in fitted.provenance.warnings]

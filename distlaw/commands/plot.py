@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distlaw.options import Law, ScenarioNames, refuse
+from distlaw.options import Gpu, Law, ScenarioNames, parse_budget_list, refuse
 from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, load_table
 from scaling.calibration.calibration import DEFAULT_CALIBRATION
 from scaling.errors import InputError
-from scaling.units import format_number, parse_list
+from scaling.units import format_number, format_power, parse_list
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +101,14 @@ def plot_command(
     teacher_losses: Annotated[
         str, typer.Option(metavar="NATS", help="1.3,2.6: ends of an axis of teacher losses.")
     ] = "",
-    budgets: Annotated[str, typer.Option(metavar="FLOPS", help="The same for compute: 1e20,1e24.")] = "",
+    budgets: Annotated[
+        str,
+        typer.Option(
+            metavar="COMPUTE",
+            help="The same for compute: 1e20,1e24, '100 h100-hours, 10k h100-hours', '$5000'.",
+        ),
+    ] = "",
+    gpu: Gpu = "",
     scenario: ScenarioNames = None,
     law: Law = None,
     mapping: Map = None,
@@ -111,13 +118,14 @@ def plot_command(
     coordinate: Annotated[str, typer.Option(help="For profile: a fitted coordinate.")] = "",
 ) -> None:
 
+    spending = parse_budget_list(budgets, "--budgets", gpu)
     quantities = {
         "students": parse_list(students, "--students", "params"),
         "teachers": parse_list(teachers, "--teachers", "params"),
         "tokens": parse_list(tokens, "--tokens", "tokens"),
         "ratios": parse_list(ratios, "--ratios", ""),
         "teacher_losses": parse_list(teacher_losses, "--teacher-losses", ""),
-        "budgets": parse_list(budgets, "--budgets", "FLOPs"),
+        "budgets": tuple(budget.flops for budget in spending),
     }
     asked: dict[str, Any] = {**quantities, "scenarios": tuple(scenario or ())}
     of_tables = {
@@ -145,11 +153,9 @@ def plot_command(
     else:
         refuse(of_tables, f"does not go with {kind}")
         figure = _of_a_calibration(kind, source or DEFAULT_CALIBRATION, asked, law, dark)
-    echoed = [
-        f"{name.replace('_', ' ')} {', '.join(format_number(value) for value in values)}"
-        for name, values in quantities.items()
-        if values
-    ]
+    written = {name: [format_number(value) for value in values] for name, values in quantities.items()}
+    written["budgets"] = [each.describe() if each.hardware else format_power(each.flops) for each in spending]
+    echoed = [f"{name.replace('_', ' ')} {', '.join(values)}" for name, values in written.items() if values]
     typer.echo(f"figure: {figure.write(out)}" + (f" ({'; '.join(echoed)})" if echoed else ""))
 
 

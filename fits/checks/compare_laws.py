@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fits.checks.design import design_findings, missing_for_published_law, raise_refusals, table_notes
-from fits.checks.evidence import Evidence, weigh_laws
+from fits.checks.evidence import COLUMNS, Evidence, weigh_laws
 from fits.checks.folds import (
     CELL,
     FEW_TO_MANY,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 LAWS = ("published", "effective-tokens", "effective-tokens-capacity", "effective-tokens-sharp")
 TABLE_SPLIT = "the table's split"
+CAPTION = "errors are rms nats/token; * marks the best"
 CHECKS = (SIZE, CELL, WEAK_TO_STRONG, STRONG_TO_WEAK, FEW_TO_MANY, TABLE_SPLIT)
 """Names of the hold-out checks, in the order in which they are reported.
 
@@ -127,9 +128,35 @@ class Comparison:
         return ComparisonPlots(self)
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from scaling.reports.html import html_list, html_table
 
-        return f"<pre>{escape(str(self))}</pre>"
+        header, rows = self.table()
+        parts = [html_table(header, rows), html_list("Best on", self.verdicts())]
+        if self.evidence:
+            head, *_ = self.evidence.lines()
+            parts += [f"<p><b>Weights of the laws</b></p><p>{head}</p>"]
+            parts += [html_table(COLUMNS, self.evidence.table())]
+        title = f"<p><b>{self.runs} distillations under {len(self.scores)} laws</b></p><p>{CAPTION}</p>"
+        return f"{title}{''.join(parts)}{html_list('Notes', self.notes)}"
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return header and cells, rounded for a person: a row a criterion, a column a law."""
+        rows = []
+        for name, values in self.criteria().items():
+            digits = 0 if name in ("coefficients", "BIC") else 4
+            best = min(values.values())
+            rows.append([name, *(f"{v:.{digits}f}{'*' if v == best else ' '}" for v in values.values())])
+        rows += [
+            ["mean of held out", *(f"{score.mean:.4f} " for score in self.scores)],
+            ["bias, weak teachers", *(f"{score.bias_weak_teachers:+.4f} " for score in self.scores)],
+            ["condition", *(f"{score.condition:.0f} " for score in self.scores)],
+            ["starts that agree", *(f"{score.agreed}/{score.starts} " for score in self.scores)],
+        ]
+        return ["", *(f"{score.law} " for score in self.scores)], rows
+
+    def verdicts(self) -> list[str]:
+        """Return for every law what it is best on."""
+        return [f"{law}: best on {', '.join(won) or 'nothing'}" for law, won in self.wins().items()]
 
     def wins(self) -> dict[str, list[str]]:
         """Return, for every law, the criteria on which no other is better."""
@@ -143,22 +170,16 @@ class Comparison:
     def __str__(self) -> str:
         width = max(len(score.law) for score in self.scores) + 2
 
-        def line(name: str, cells: Sequence[str]) -> str:
+        def line(name: str, *cells: str) -> str:
             return f"{name:<22}" + "".join(f"{cell:>{width}}" for cell in cells)
 
-        lines = [f"{self.runs} distillations; errors are rms nats/token; * marks the best", ""]
-        lines.append(line("", [f"{score.law} " for score in self.scores]))
-        for name, values in self.criteria().items():
-            digits = 0 if name in ("coefficients", "BIC") else 4
-            best = min(values.values())
-            lines.append(line(name, [f"{v:.{digits}f}{'*' if v == best else ' '}" for v in values.values()]))
-        lines += [
-            line("mean of held out", [f"{score.mean:.4f} " for score in self.scores]),
-            line("bias, weak teachers", [f"{score.bias_weak_teachers:+.4f} " for score in self.scores]),
-            line("condition", [f"{score.condition:.0f} " for score in self.scores]),
-            line("starts that agree", [f"{score.agreed}/{score.starts} " for score in self.scores]),
+        header, rows = self.table()
+        lines = [
+            f"{self.runs} distillations; {CAPTION}",
             "",
-            *(f"{law}: best on {', '.join(won) or 'nothing'}" for law, won in self.wins().items()),
+            *(line(*cells) for cells in (header, *rows)),
+            "",
+            *self.verdicts(),
             *(["", *self.evidence.lines()] if self.evidence else []),
             *([""] if self.notes else []),
             *(f"note: {note}" for note in self.notes),

@@ -93,7 +93,8 @@ class MethodComparison:
 
         return MethodPlots(self)
 
-    def __str__(self) -> str:
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return header and cells, rounded for a person: a row a method that was compared."""
         header = ["method", f"x {self.on}", "95 %", "detectable", "nats/token", "pairs", "configs", "seeds"]
         cells = [
             [
@@ -108,13 +109,27 @@ class MethodComparison:
             for w in self.methods
             if w.pairs
         ]
-        verdicts = [each.sentence(self.on, self.control) for each in self.methods]
-        title = f"Multipliers on {self.on} against {self.control}, at the same size, tokens and teacher"
+        return header, cells
+
+    @property
+    def title(self) -> str:
+        """What is compared, in words."""
+        return f"Multipliers on {self.on} against {self.control}, at the same size, tokens and teacher"
+
+    def verdicts(self) -> list[str]:
+        """Return a sentence for every method."""
+        return [each.sentence(self.on, self.control) for each in self.methods]
+
+    def __str__(self) -> str:
         notes = [f"note: {note}" for note in self.notes]
-        return "\n".join([title, "", *text_table(header, cells), "", *verdicts, "", *notes]).rstrip()
+        lines = [self.title, "", *text_table(*self.table()), "", *self.verdicts(), "", *notes]
+        return "\n".join(lines).rstrip()
 
     def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False, float_format="{:.3g}".format))
+        from scaling.reports.html import html_list, html_table
+
+        lists = html_list("Verdicts", self.verdicts()) + html_list("Notes", self.notes, folded=True)
+        return f"<p><b>{self.title}</b></p>{html_table(*self.table())}{lists}"
 
 
 def compare_methods(

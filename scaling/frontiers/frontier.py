@@ -194,12 +194,9 @@ class Frontier:
         return header, rows
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from scaling.reports.html import html_answer
 
-        from scaling.reports.plan_text import html_table
-
-        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes())
-        return f"<p><b>{escape(self.headline)}</b></p>{html_table(*self.table())}<ul>{notes}</ul>"
+        return html_answer(self.headline, [self.asked], self.table(), self.notes())
 
     def notes(self) -> list[str]:
         """Return the effect of assumed numbers, other warnings (``!``), and the FLOP accounting (``-``)."""

@@ -72,9 +72,9 @@ class Prediction:
         return ["what", "loss (90 %), nats/token"], [[name, str(loss)] for name, loss in self.losses.items()]
 
     def _repr_html_(self) -> str:
-        from scaling.reports.plan_text import html_table
+        from scaling.reports.html import html_answer
 
-        return html_table(*self.table())
+        return html_answer(self.asked, (), self.table(), (f"! {warning}" for warning in self.warnings))
 
 
 def predict(

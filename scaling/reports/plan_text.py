@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 
@@ -12,12 +11,11 @@ from scaling.costs.hardware import Hardware
 from scaling.costs.scenarios import SCENARIOS, scenario_title
 from scaling.laws import DistillationLaw, SupervisedLaw, coefficients
 from scaling.planner.plan import Direct, Distillation, Plan
+from scaling.reports.html import html_answer
 from scaling.units import format_number, format_power
 
 DECIDED = ("flops", "student_params", "student_tokens", "teacher_params", "teacher_tokens")
 BILL = {"GPU-hours": "device_hours", "wall hours": "wall_hours", "$": "dollars"}
-MARKS = {"!": "Warnings", "~": "Ranges", "-": "Assumptions"}
-"""Meaning of the first character of a note."""
 Table = tuple[list[str], list[list[str]]]
 Way = Direct | Distillation
 Column = tuple[str, Callable[[Way], str]]
@@ -186,27 +184,9 @@ def plan_text(plan: Plan, hardware: Hardware | None = None, extra: Sequence[str]
     return "\n".join([*lines, *extra]) + "\n"
 
 
-def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table as HTML for a notebook."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
 def plan_html(plan: Plan) -> str:
     """Return the plan as HTML for a notebook."""
-    lists = "".join(_html_list(title, mark, notes(plan)) for mark, title in MARKS.items())
-    title = "".join(f"<p>{html.escape(text)}</p>" for text in (*effect(plan), asked(plan)))
-    title = f"<p><b>{html.escape(plan.headline)}</b></p>{title}"
-    return f"{title}{html_table(*plan_table(plan))}{lists}"
-
-
-def _html_list(title: str, mark: str, lines: Sequence[str]) -> str:
-    items = [line.removeprefix(mark).strip() for line in lines if line.startswith(mark)]
-    texts = "".join(f"<li>{html.escape(item)}</li>" for item in items)
-    return f"<p><b>{title}</b></p><ul>{texts}</ul>" if items else ""
+    return html_answer(plan.headline, [*effect(plan), asked(plan)], plan_table(plan), notes(plan))
 
 
 def calibration_text(calibration: Calibration) -> str:

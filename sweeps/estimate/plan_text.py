@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
-from scaling.reports.plan_text import html_table, text_table
+from scaling.reports.html import html_table
+from scaling.reports.plan_text import text_table
 from scaling.units import format_flops, format_number
 from sweeps.estimate.bill import HOUR
 from sweeps.spec.spec import ROLES

@@ -40,6 +40,19 @@ def test_a_figure_is_written(arguments: tuple[object, ...], start: bytes, tmp_pa
     assert out.read_bytes().startswith(start)
 
 
+@pytest.mark.parametrize(
+    ("options", "echoed"),
+    [
+        (("--budgets", "3.6e20"), "budgets 3.6e20"),
+        (("--budgets", "1000 h100-hours"), "1K h100-hours = $2.49K"),
+        (("--budgets", "$5000", "--gpu", "h200"), "h200-hours = $5K"),
+    ],
+)
+def test_budgets_are_those_of_plans(options: tuple[str, ...], echoed: str, tmp_path: Path) -> None:
+    told = run("near", "--students", "1B", *options, "--out", tmp_path / "a.svg")
+    assert echoed in told
+
+
 def test_every_kind_is_in_the_help() -> None:
     told = run("--help")
     for kind in [*KINDS, *plot.OF_A_TABLE, *plot.OF_A_STORE, "figure-1"]:
@@ -52,6 +65,11 @@ def test_every_kind_is_in_the_help() -> None:
         (("scenery",), "no figure 'scenery'; there are teacher-loss, .* figure-N, law, .* timeline"),
         (("figure-5",), "no figure 5 of the paper"),
         (("near", "--ratios", "20"), "near takes students, budgets, scenarios, not ratios"),
+        (("near", "--budgets", "$5000"), "--budgets: .* names no device"),
+        (("near", "--budgets", "1e20,10 abacus-hours"), "--budgets: .*abacus"),
+        (("scenarios", "--budgets", "1,5e21"), "is one number, or two"),
+        (("near", "--gpu", "h100"), "--gpu: goes with --budgets"),
+        (("residuals", TABLE, "--budgets", "1e20"), "--budgets: does not go with residuals"),
         (("near", "--coordinate", "ln k"), "--coordinate: does not go with near"),
         (("near", "nobody"), "no calibration 'nobody'"),
         (("near", "--scenario", "free"), "unknown scenario 'free'"),

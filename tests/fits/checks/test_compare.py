@@ -49,6 +49,10 @@ def test_the_sharp_variant_on_figure_1(figure1: pd.DataFrame) -> None:
 
 def test_the_law_that_made_the_runs_wins() -> None:
     found = compare_laws(sweep(noise=0.003), ["effective-tokens", "published"], starts=8)
+    cell = found._repr_html_()
+    assert cell.count("<table>") == 2 and "<pre>" not in cell
+    assert all(f">{name}</td>" in cell for name in (*found.criteria(), "starts that agree"))
+    assert "<li>effective-tokens: best on" in cell
     assert "BIC" in found.wins()["effective-tokens"]
     assert np.isfinite(found.scores[0].mean)
 
