@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 0
 """Id of the first special token that the trainer adds."""
-BYTES = 256
 MAX_WORD_CHARACTERS = 256
 """Characters of the longest word; longer ones are cut, as a merge scans every word that it occurs in."""
 KNOWN_END_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<｜end▁of▁sentence｜>")
@@ -104,10 +103,6 @@ def train_tokenizer(documents: list[Document], vocab: int) -> Tokenizer:
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    if vocab <= BYTES:
-        raise InputError(
-            f"corpus.vocab: {vocab} is too small: bytes and the end-of-text token need {BYTES + 1}"
-        )
     tokenizer = Tokenizer(models.BPE())
     endless = pre_tokenizers.Split(
         Regex(rf"\S{{{MAX_WORD_CHARACTERS}}}|\s{{{MAX_WORD_CHARACTERS}}}"), "isolated"

@@ -135,7 +135,7 @@ class ActiveMethod:
         """Move the schedule on, and let auxiliary losses and hooks do what follows an update.
 
         Raises:
-            InputError: if a hook put another tensor into the place of a parameter.
+            InputError: if a hook replaced a parameter, or left anything but tensors in its state.
         """
         if self.schedule:
             self.schedule.update(step, loss)
@@ -152,6 +152,7 @@ class ActiveMethod:
         places = [weight.data_ptr() for weight in student.parameters()]
         for name, part in self.step_parts.items():
             part.after_step(run, self.states[name])
+            _check_tensors(f"{name}: {type(part).__name__}", self.states[name])
             if places != [weight.data_ptr() for weight in student.parameters()]:
                 raise InputError(
                     f"{name}: {type(part).__name__} replaced a parameter; change it in place, as in "
@@ -202,6 +203,15 @@ class ActiveMethod:
         for number, shape in enumerate(models.teacher_shapes):
             layers = self.losses[name].teacher_layers(shape, number)
             yield models.hidden_states(inputs, number, layers) if layers else ()
+
+
+def _check_tensors(part: str, state: State) -> None:
+    """Reject a state that a checkpoint cannot hold."""
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"{part} left state[{key!r}] = {value!r:.60}; a state holds tensors, such as torch.tensor(3)"
+            )
 
 
 def _under(prefix: str, state: State) -> Iterator[tuple[str, Tensor]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from scaling.errors import InputError
 from sweeps.distill.divergences import label_loss
 from sweeps.model.chunked_loss import PerToken, logits_fit, mean_loss, per_token_loss
 from sweeps.model.compiled import compile_function
@@ -116,6 +117,11 @@ def _distilled(rules: LossRules, target: TargetReader, schedule: Tensor | None) 
             return fused(logits, log_p, labels, hard, training.z_loss)
         log_q = target.outcomes(log_probabilities(logits, tau), rows)
         soft = source.token_loss(method, divergence, log_p, log_q, labels, moving, *token_inputs)
+        if soft.shape != labels.shape:
+            raise InputError(
+                f"divergence: {type(divergence).__name__}.per_token returned {tuple(soft.shape)}; "
+                f"it must be one loss a row, {tuple(labels.shape)}"
+            )
         if not (hard or training.z_loss):
             return soft
         return (1 - hard) * soft + label_loss(logits, labels, hard, training.z_loss)

@@ -5,7 +5,7 @@ Methods that follow their own divergence may be best by it and worse by others: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,9 +23,11 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import cross_entropy, log_probabilities
+from sweeps.spec.interfaces import Metric
 from sweeps.spec.method import Method
 from sweeps.spec.method_parts import parts_of
 from sweeps.spec.run_views import Evaluation
+from sweeps.store.records import COLUMNS
 
 READ, WRITTEN, AT_ONCE = 32, 16, 2**23
 """Blocks that are read, and that are written; elements of their logits, at most, at a time."""
@@ -76,17 +78,32 @@ def measured(method: Method, evaluation: Evaluation) -> dict[str, float]:
     """Return all metrics of a run with ``method``, by name.
 
     Raises:
-        InputError: if two metrics have one name, or one is not a number.
+        InputError: if two metrics have one name, or that of another column, or one is not a number.
     """
     found: dict[str, float] = {}
     for metric in parts_of(method).metrics:
-        for name, value in metric.measure(evaluation).items():
+        for name, value in named(metric, metric.measure(evaluation)):
             if name in found:
                 raise InputError(f"metrics: {type(metric).__name__}: {name} is the name of another metric")
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise InputError(f"metrics: {type(metric).__name__}: {name} is {value!r}, not a number")
-            found[name] = float(value)
+            found[name] = value
     return found
+
+
+def named(metric: Metric, values: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """Yield names and values of a metric.
+
+    Raises:
+        InputError: if a name is that of a column of every runs table, or a value is not a number.
+    """
+    for name, value in values.items():
+        if name in COLUMNS:
+            raise InputError(
+                f"metrics: {type(metric).__name__}: {name} is a column of every runs table; "
+                "choose another name"
+            )
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"metrics: {type(metric).__name__}: {name} is {value!r}, not a number")
+        yield name, float(value)
 
 
 def _blocks(tokens: NDArray[np.integer], context: int) -> Tensor:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sweeps.estimate.graph import SweepPlanPlots
 
 FAR_FROM_ASKED = 0.15
+"""Relative difference of a trained size from the one that was asked for, above which a plan says so."""
 SHOWN_OVERFULL = 3
 """Steps that do not fit, told one by one."""
 
@@ -231,13 +232,16 @@ def _warnings(plan: SweepPlan) -> Iterator[str]:
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     if needed > here and not plan.sweep.hardware.gpu:
         yield f"about {needed:.0f} GB needed, {here:.0f} GB here: expect it to be killed"
-    if far := _off_the_ladder(plan):
-        sizes = ", ".join(map(format_number, far))
-        yield f"{sizes} asked for: the ladder's nearest rung is more than {FAR_FROM_ASKED:.0%} away"
+    for asked, nearest in _off_the_ladder(plan):
+        yield (
+            f"{format_number(asked)} parameters are asked for; the nearest size on the ladder, "
+            f"{format_number(nearest)}, is trained"
+        )
 
 
-def _off_the_ladder(plan: SweepPlan) -> list[float]:
-    """Return the sizes that are asked for and are far from all that is trained."""
+def _off_the_ladder(plan: SweepPlan) -> list[tuple[float, float]]:
+    """Return sizes that are asked for and far from all that is trained, each with the nearest that is."""
     asked = {size for role in ROLES for _, grid in plan.sweep.grids(role) for size in grid.params}
-    rungs = {step.shape.params for step in plan.dag.steps}
-    return sorted(size for size in asked if min(abs(rung / size - 1) for rung in rungs) > FAR_FROM_ASKED)
+    trained = {step.shape.params for step in plan.dag.steps}
+    nearest = {size: min(trained, key=lambda has: abs(has / size - 1)) for size in sorted(asked)}
+    return [(size, has) for size, has in nearest.items() if abs(has / size - 1) > FAR_FROM_ASKED]

@@ -22,7 +22,7 @@ from sweeps.estimate.text_warnings import epochs
 from sweeps.execute.provenance import versions
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.leases import Lease, hold_leases
-from sweeps.store.outcomes import Ending, Stopped
+from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
@@ -259,8 +259,10 @@ def _finish(
     if step.kind is not StepKind.SHARED_PREFIX:
         try:
             result |= _measured(store, step, run, corpus, lease)
-        except Diverged as error:
-            return error
+        except Exception as error:
+            if isinstance(error, Diverged | InputError) or is_fault_of_own_part(error):
+                return error
+            raise
     try:
         lease.fence()
     except Stopped as stopped:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sweeps.spec.fields import Count, Number, Quantity, Seed, SpecModel
 
 VOCAB = 512
+MIN_VOCAB = 257
+"""Entries of a byte-level vocabulary without merges: all bytes, and the end-of-text token."""
 
 
 class Base(SpecModel):
@@ -42,6 +44,14 @@ class Corpus(SpecModel):
     """Train students on one half of the training documents and all other models on the other half."""
     like: Corpus | None = None
     """Corpus whose vocabulary is used instead."""
+
+    @model_validator(mode="after")
+    def _vocab_holds_all_bytes(self) -> Corpus:
+        if self.tokenizer is None and self.like is None and self.vocab < MIN_VOCAB:
+            raise ValueError(
+                f"vocab: {self.vocab} is too small: bytes and the end-of-text token need {MIN_VOCAB}"
+            )
+        return self
 
     def on(self, base: Base) -> Corpus:
         """Return the text of ``base``, tokenized as this one."""

@@ -47,6 +47,9 @@ SHIPPED: dict[str, dict[str, str]] = {
     "initial_weights": {"teacher-copy": "sweeps.methods.teacher_weights:TeacherWeights"},
 }
 """Parts that ship, by the field of a method that takes them and their name there."""
+OWN_MODULES: set[str] = set()
+"""Names of the modules that specs use, for messages about errors in them."""
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 STANDARD_METRICS = ("divergences", "cross-likelihood")
 """Metrics that are measured of every distilled student."""
 
@@ -92,6 +95,7 @@ class Use(SpecModel):
                 changed since the sweep was planned.
         """
         kind = load(self.use)
+        OWN_MODULES.add(kind.__module__)
         _check_interface(self.use, kind, slot)
         if self.version not in ("", found := version_of(kind)):
             raise InputError(
@@ -184,6 +188,26 @@ def _check_interface(place: str, found: Any, slot: str | None) -> None:
             f"{slot}: {place} is a {SLOTS[found.slot].__name__}, which goes under {found.slot}; "
             f"{slot} takes a {SLOTS[slot].__name__}"
         )
+    _check_signatures(place, found)
+
+
+def _check_signatures(place: str, kind: type[MethodPart]) -> None:
+    """Reject a part with a method of its interface that cannot be called as the interface's is."""
+    interface = SLOTS[kind.slot]
+    for name, method in vars(interface).items():
+        own = getattr(kind, name)
+        if name.startswith("_") or own is method or not inspect.isfunction(method):
+            continue
+        names = [
+            each.name for each in inspect.signature(method).parameters.values() if each.kind in POSITIONAL
+        ]
+        try:
+            inspect.signature(own).bind(*names)
+        except TypeError as error:
+            call = f"{name}({', '.join(names[1:])})"
+            raise InputError(
+                f"use: {place}: {name}{inspect.signature(own)} cannot be called as {call}: {error}"
+            ) from None
 
 
 def _first_problem(error: ValidationError, kind: type[MethodPart]) -> str:

@@ -89,7 +89,7 @@ class Grid(SpecModel):
     """Every size crossed with every length; lengths as tokens, tokens per parameter, or training FLOPs."""
 
     params: list[Quantity] = Field(min_length=1)
-    """Non-embedding parameters; the ladder's nearest rung is trained."""
+    """Non-embedding parameters; the nearest size on the ladder is trained."""
     tokens: list[Quantity] | None = Field(None, min_length=1)
     """Training tokens."""
     tokens_per_param: list[Ratio] | None = Field(None, min_length=1)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import signal
+import traceback
 from enum import StrEnum
 from pathlib import Path
 
 from scaling.errors import InputError
+from sweeps.spec.registry import OWN_MODULES
 
 
 class Ending(StrEnum):
@@ -89,6 +91,11 @@ def ending_of(error: BaseException, store: str | None = None) -> Ending:
     return Ending.LOST if is_transient(error) else Ending.FAILED
 
 
+def is_fault_of_own_part(error: BaseException) -> bool:
+    """Return True for an error from a module that a spec uses, which concerns no other run."""
+    return ending_of(error) is Ending.FAILED and bool(_place_in_own_part(error))
+
+
 def is_transient(error: BaseException) -> bool:
     """Return True for errors of a network or file system that may be temporary."""
     if isinstance(error, OSError):
@@ -140,4 +147,15 @@ def error_line(error: BaseException) -> str:
         return text
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    place = _place_in_own_part(error)
+    return (f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__) + place
+
+
+def _place_in_own_part(error: BaseException) -> str:
+    """Return `` (FILE:LINE)`` of the innermost line in a module that a spec uses, if there is one."""
+    frames = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__") in OWN_MODULES
+    ]
+    return f" ({Path(frames[-1][0]).name}:{frames[-1][1]})" if frames else ""

@@ -8,6 +8,13 @@ from typing import Any
 
 from sweeps.store.outcomes import Ending
 
+COLUMNS = [
+    *("run", "kind", "params", "tokens", "loss", "loss_se", "bits_per_byte"),
+    *("teacher", "teacher_params", "teacher_tokens", "teacher_loss", "method"),
+    *("seed", "data_seed", "epochs", "flops", "seconds"),
+    *("vocab", "context", "aspect_ratio", "corpus", "setting", "status", "reason"),
+]
+"""Columns of every runs table, which no metric may be named like."""
 WITHOUT_LOSS = ("trunk", "cache", "generate")
 """Kinds of steps whose results have no loss."""
 Check = Callable[[Any], str | None]

@@ -18,7 +18,7 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.device import device, keep_freed_memory, use_deterministic_kernels
 from sweeps.spec.run_views import TargetReader
 from sweeps.store.checkpoints import Checkpoints
-from sweeps.store.outcomes import Ending, Stopped
+from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
 from sweeps.train.run import Diverged, Recipe, Run
 
 REPORT_SECONDS = 1.0
@@ -131,8 +131,10 @@ def _step(
             with suppress(Stopped):
                 run.save()
         return stopped
-    except (Diverged, InputError) as error:
-        return error
+    except Exception as error:
+        if isinstance(error, Diverged | InputError) or is_fault_of_own_part(error):
+            return error
+        raise
     return None
 
 

@@ -189,9 +189,11 @@ class Run:
         if method and target and rows is not None and (found := target_fault(target, rows, method)):
             raise found
         what = "the gradient is not finite" if self.loss < limit else f"the training loss is {self.loss:.4g}"
-        advice = (
-            COMPILER_AT_FAULT if self._plain_is_finite(step, batch, target, limit) else "lower learning_rate"
-        )
+        advice = "lower learning_rate"
+        if self._plain_is_finite(step, batch, target, limit):
+            advice = COMPILER_AT_FAULT
+        elif method and method.uses_modules:
+            advice = f"look for the cause in the parts of {method.name}, or {advice}"
         raise Diverged(f"{what} at step {step} of {self.recipe.steps}; {advice}")
 
     def save(self) -> None:

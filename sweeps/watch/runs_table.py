@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from scaling.errors import InputError
 from sweeps.dag.expand import SCHEMA, Step
 from sweeps.dag.kind import StepKind
+from sweeps.store.records import COLUMNS
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
 
 NOT_RUNS = frozenset(kind for kind in StepKind if not kind.is_run)
 PRESETS = Path(__file__).parents[1] / "presets"
-COLUMNS = [
-    *("run", "kind", "params", "tokens", "loss", "loss_se", "bits_per_byte"),
-    *("teacher", "teacher_params", "teacher_tokens", "teacher_loss", "method"),
-    *("seed", "data_seed", "epochs", "flops", "seconds"),
-    *("vocab", "context", "aspect_ratio", "corpus", "setting", "status", "reason"),
-]
 TEXT = ["run", "kind", "teacher", "method", "corpus", "setting", "status"]
 """Columns of text, as ids may look like numbers."""
 LEFT_OUT = "left_out"
@@ -52,7 +47,7 @@ def results(root: str | Path, *, everything: bool = False, yardsticks: bool = Fa
     Args:
         root: A path or URL.
         everything: Also runs of other settings (text, tokenizer, context, training rules) than those of the
-            sweep last run there, which share theirs because a law needs that; all of this version's making.
+            sweep last run there, which share theirs because a law needs that.
         yardsticks: Also what students are to their teachers by other measures
             (:mod:`sweeps.distill.metrics`), and the metrics of methods' own.
 
@@ -88,7 +83,10 @@ def results(root: str | Path, *, everything: bool = False, yardsticks: bool = Fa
         rows += [row] if row else []
     if not rows:
         notes = "".join(f"; {note}" for note in left_out_notes(left_out))
-        raise InputError(f"{root}: this store has no finished run of this version's making yet{notes}")
+        raise InputError(
+            f"{root}: no run of this store is finished yet, or none that this version of distlaw trained"
+            f"{notes}"
+        )
     own = sorted({name for row in rows for name in row} - {*COLUMNS, *YARDSTICKS})
     table = pd.DataFrame(rows, columns=[*COLUMNS, *([*YARDSTICKS, *own] if yardsticks else [])])
     table = table.sort_values(["kind", "params", "tokens", "teacher_loss", "seed"], ignore_index=True)
@@ -197,8 +195,8 @@ def _damaged(store: Store, step: str, why: str) -> InputError:
 
 
 def _measured(result: dict[str, Any]) -> dict[str, Any]:
-    found = {name: result[name] for name in ("loss", "loss_se", "bits_per_byte", "epochs")}
-    found |= result.get("yardsticks", {}) | {"tokens_written": result.get("tokens_written")}
+    found = result.get("yardsticks", {}) | {"tokens_written": result.get("tokens_written")}
+    found |= {name: result[name] for name in ("loss", "loss_se", "bits_per_byte", "epochs")}
     return found | {"flops": result["flops"]["total"], "seconds": result["seconds"]["train"]}
 
 

@@ -225,8 +225,6 @@ def test_a_vocabulary_larger_than_the_text_supports_is_refused(tmp_path: Path, o
         InputError, match=r"corpus.vocab: the training text supports only 2\d\d entries, not 5000"
     ):
         tokenize(source_of(str(tmp_path / "a.txt")), vocab=5000, heldout=0.5, seed=0)
-    with pytest.raises(InputError, match=r"corpus.vocab: 100 is too small"):
-        tokenize(source_of(str(tmp_path / "a.txt")), vocab=100, heldout=0.5, seed=0)
     assert not list((own_cache / "corpora").iterdir())  # nothing half-made stays
 
 

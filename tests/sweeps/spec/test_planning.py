@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from distlaw.cli import app
 from scaling.errors import InputError
+from sweeps.api import load
 from sweeps.estimate.fit_preview import expected_findings
 from sweeps.estimate.graph import layout, nodes_of_dag, tree_lines, write_graph
 from sweeps.resolve import dag_of
@@ -123,6 +124,23 @@ def test_the_graph_puts_everything_behind_what_it_needs(small_spec: dict[str, An
     assert sum("✔" in line for line in lines) == 1
     with pytest.raises(InputError, match=r"--graph: .*graph.gif must end in .png, .svg, .pdf, .txt"):
         write_graph(dag, set(), tmp_path / "graph.gif")
+
+
+def test_runs_too_short_for_any_law_do_not_reject_the_planned_table(small_spec: dict[str, Any]) -> None:
+    """The law predicts more than 12 nats/token for 500 steps of 16 tokens, which no run would show."""
+    small_spec["corpus"]["context"] = small_spec["training"]["batch_tokens"] = 16
+    small_spec["training"]["warmup_tokens"] = 800
+    for role in ("supervised", "teachers", "students"):
+        small_spec[role][0] |= {"params": ["7k"], "tokens": ["8k", "9k"]}
+    found = expected_findings(dag_of(parse_sweep(small_spec)))
+    assert found
+    assert not any("uniform guess" in str(finding) for finding in found)
+
+
+def test_a_size_between_those_of_the_ladder_is_named_with_the_nearest(small_spec: dict[str, Any]) -> None:
+    small_spec["supervised"] = [{"params": ["10k"], "tokens": ["32k"]}]
+    warnings = load(small_spec).plan("memory://sizes").warnings
+    assert "10K parameters are asked for; the nearest size on the ladder, 7.03K, is trained" in warnings
 
 
 def test_what_a_design_cannot_show_is_foreseen(small_spec: dict[str, Any]) -> None:

@@ -62,6 +62,10 @@ def test_every_preset_is_valid() -> None:
         ),
         ({"students": []}, "teachers without students"),
         ({"training": {"batch_tokens": 100}}, "must be a multiple of corpus.context (32)"),
+        (
+            {"corpus": {"vocab": 100}},
+            "corpus: vocab: 100 is too small: bytes and the end-of-text token need 257",
+        ),
         ({"corpus": {"heldout": 1.5}}, "corpus.heldout: input should be less than 1, found 1.5"),
         ({"methods": [{"divergence": "forward"}]}, "methods[0].divergence: input should be 'forward-kl'"),
         (
