@@ -90,7 +90,7 @@ def _planned(found: Calibration, left: pd.DataFrame, span: bool = True) -> Forec
         layers[law][:, taught] = _blurred(outcome.loss_draws, outcome.noise)
     for k, row in enumerate(taught):
         where = {"student_params": N[row], "student_tokens": D[row], "teacher_loss": L_T[k]}
-        heard = judge.spanned(found.default or "", where) if span else [found.default]
+        heard = judge.applicable_laws(found.default or "", where) if span else [found.default]
         for law in outcomes:
             if law not in heard:
                 layers[law][:, row] = layers[found.default or ""][:, row]

@@ -24,7 +24,7 @@ from fits.checks.evidence import Evidence, weigh_laws
 from fits.checks.exponents import Exponents, exponents, largest_compute
 from fits.checks.heldout import HeldOut, leave_blocks_out, leave_groups_out
 from fits.checks.isoflop import IsoflopProfiles, isoflop_profiles
-from fits.checks.misfit import held_out_of, measure_misfits
+from fits.checks.misfit import held_out_of, measure_misfits, with_alternatives
 from fits.estimation.estimate import Estimate, Objective
 from fits.estimation.joint import SUPERVISED, Recipe, draw_laws
 from fits.estimation.levenberg_marquardt import Array
@@ -295,6 +295,7 @@ def fit(
     findings += _fit_findings(table, rows, law, recipe)
     blocks = leave_blocks_out(table, rows, recipe, estimates) if held_out else ()
     misfits = measure_misfits(estimates, blocks) if held_out else {}
+    misfits = with_alternatives(misfits, estimates, rows, recipe)
     return Fit(
         table=table,
         recipe=recipe,

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from fits.checks.heldout import Block, HeldOut, predictions
-from fits.estimation.estimate import Estimate
-from fits.estimation.joint import SUPERVISED
+from fits.estimation.estimate import Estimate, fit_model
+from fits.estimation.joint import SUPERVISED, Recipe
 from fits.estimation.levenberg_marquardt import Array
 from fits.estimation.model import Rows
 from scaling.calibration.misfit import Misfit
+from scaling.laws import coefficients
 
 LARGEST_Z2 = 16.0
 """Squared deviations count up to this, four standard deviations: an outlier is no evidence against a law."""
@@ -30,6 +31,10 @@ UNKNOWN_GROWTH = 0.006
 """Growth per e-fold where no block can be left out: that of public sweeps."""
 NEAREST = {"distance": 0.14, "better_teacher": 0.01, "weaker_teacher": 0.01}
 """A block that lies nearer than this to the other runs (rms; e-folds, ln L_T) says nothing on growth."""
+FAMILY = ("effective-tokens", "effective-tokens-capacity", "effective-tokens-sharp")
+"""Laws of one family, whose differences are uncertainty of form."""
+ALTERNATIVE_STARTS = 4
+"""Number of starts of a law that is fitted for that alone."""
 TWO_SIDED_90 = 1.645
 
 
@@ -77,6 +82,32 @@ def measure_misfits(estimates: Mapping[str, Estimate], blocks: Sequence[Block]) 
         if law != SUPERVISED:
             found[law] = _measure(law, 1, estimate, blocks)
     return found
+
+
+def with_alternatives(
+    misfits: Mapping[str, Misfit], estimates: Mapping[str, Estimate], rows: Rows, recipe: Recipe
+) -> dict[str, Misfit]:
+    """Add the other effective-tokens laws, fitted to the same runs, to the misfit of each of that family.
+
+    Left-out runs seldom tell the variants apart, and far from the runs they differ by more than each claims.
+    """
+    supervised = next(iter(estimates.values())).supervised
+    family: dict[str, dict[str, float]] = {}
+    if not set(FAMILY) & set(misfits):
+        return dict(misfits)
+    for law in FAMILY:
+        if law in estimates:
+            found = estimates[law]
+        else:
+            model = recipe.model(rows, law, supervised)
+            found = fit_model(model, recipe.objective, starts=ALTERNATIVE_STARTS, seed=recipe.seed)
+        family[law] = {name: float(value) for name, value in coefficients(found.distilled).items()}
+    return {
+        law: replace(misfit, alternatives={k: v for k, v in family.items() if k != law})
+        if law in family
+        else misfit
+        for law, misfit in misfits.items()
+    }
 
 
 def held_out_of(

@@ -136,6 +136,8 @@ class Calibration:
             self.law(self.default)
         expected: dict[str, SupervisedLaw | DistillationLaw] = {SUPERVISED: self.supervised}
         expected |= self.distillation
+        for kind in {kind for misfit in self.misfit.values() for kind in misfit.alternatives} - set(LAWS):
+            raise InputError(f"calibration {self.name}: misfit: unknown law {kind!r}")
         for kind, law in expected.items():
             _check_coefficients(f"calibration {self.name}: {kind}", coefficients(law))
         _check_weights(f"calibration {self.name}", self.law_weights, self.distillation)
@@ -202,9 +204,17 @@ class Calibration:
         ``kind`` is "supervised" or a kind of law, ``loss`` (nats/token) what it predicts for ``N`` parameters
         trained on ``D`` tokens, distilled from a teacher of loss ``L_T``.
         """
-        if kind in self.misfit:
-            return np.asarray(loss * self.misfit[kind].sd(N, D, L_T))
-        return np.full(np.shape(loss), self.residual_sd.get(kind, 0.0))
+        if kind not in self.misfit:
+            return np.full(np.shape(loss), self.residual_sd.get(kind, 0.0))
+        misfit = self.misfit[kind]
+        sd = np.asarray(loss * misfit.sd(N, D, L_T))
+        if L_T is None or not misfit.alternatives:
+            return sd
+        others = [
+            LAWS[other](**values).loss(N, D, L_T, self.supervised)
+            for other, values in misfit.alternatives.items()
+        ]
+        return np.asarray(np.hypot(sd, np.std([loss, *others], axis=0, ddof=1)))
 
     @property
     def repetition_constant(self) -> float:

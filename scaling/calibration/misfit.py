@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scaling.calibration.parsing import is_number, mapping, read
+from scaling.calibration.parsing import is_number, mapping, read, read_numbers
 from scaling.calibration.region import Range
 from scaling.errors import InputError
 
@@ -38,6 +38,9 @@ class Misfit:
     """Factor that ``noise`` contains, 1 where refits predicted the blocks as well as they claimed."""
     fitted: Mapping[str, Range] = field(default_factory=dict)
     """Smallest and largest ``params``, ``tokens``, ``compute`` and ``teacher_loss`` of the fitted runs."""
+    alternatives: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Coefficients of other laws of the same family, fitted to the same runs, by kind and name: the variance
+    between their losses is uncertainty of the form of the law."""
     held_out: int = 0
     """Runs of the blocks that were left out."""
     inside: int = 0
@@ -97,8 +100,13 @@ def read_misfit(value: object, where: str) -> Misfit:
                 f"{where}.fitted.{name}: must be [smallest, largest] of one of {', '.join(VARIABLES)}, "
                 f"both positive, not {known!r}"
             )
+    laws = {
+        kind: read_numbers(numbers, f"{where}.alternatives.{kind}")
+        for kind, numbers in mapping(content.pop("alternatives", {}), f"{where}.alternatives").items()
+    }
     for name, number in content.items():
         least = 1.0 if name == "inflation" else 0.0
         if not is_number(number) or number < least:
             raise InputError(f"{where}.{name}: must be a number of {least:g} or more, not {number!r}")
-    return read(Misfit, {**content, "fitted": {k: (v[0], v[1]) for k, v in ranges.items()}}, where)
+    fitted = {name: (known[0], known[1]) for name, known in ranges.items()}
+    return read(Misfit, {**content, "fitted": fitted, "alternatives": laws}, where)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from samples_of_calibrations import calibration
 
-from scaling import Calibration, InputError, predict
+from scaling import Calibration, EffectiveTokensLaw, InputError, predict
+from scaling.calibration.calibration import LAWS
 from scaling.calibration.misfit import Misfit
 
 FITTED = {"params": (1e7, 1e9), "tokens": (1e9, 1e11), "compute": (1e16, 1e19), "teacher_loss": (2.0, 3.0)}
@@ -77,3 +78,22 @@ def test_a_damaged_file_names_the_field(change: dict[str, object], message: str)
     content["misfit"]["supervised"] |= change
     with pytest.raises(InputError, match=message):
         Calibration.from_dict(content)
+
+
+def test_other_laws_of_the_family_add_the_variance_between_them() -> None:
+    laws = {"effective-tokens": EffectiveTokensLaw(k=1.4, q=9.0, eps=0.025)}
+    options = {"distillation": laws, "draws": {}, "residual_sd": {}}
+    plain = calibration(misfit={"effective-tokens": Misfit(noise=0.003)}, **options)
+    law, supervised = plain.law("effective-tokens"), plain.supervised
+    other = {"k": 2.0, "q": 9.0, "eps": 0.02}
+    spread = calibration(
+        misfit={"effective-tokens": Misfit(noise=0.003, alternatives={"effective-tokens-sharp": other})},
+        **options,
+    )
+    spread = Calibration.from_json(spread.to_json())
+    at = 3e8, 2e10, 2.3
+    loss = law.loss(*at, supervised)
+    between = np.std([loss, LAWS["effective-tokens-sharp"](**other).loss(*at, supervised)], ddof=1)
+    sd = float(spread.run_sd("effective-tokens", loss, *at))
+    assert sd == pytest.approx(math.hypot(0.003 * float(loss), float(between)))
+    assert sd > float(plain.run_sd("effective-tokens", loss, *at))
