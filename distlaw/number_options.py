@@ -28,6 +28,14 @@ def count_from(least: int | None = None) -> Callable[[str], int]:
     return integer
 
 
+def positive(text: str) -> float:
+    """A finite number above zero."""
+    found = number(text)
+    if found <= 0:
+        raise typer.BadParameter(f"must be positive, not {text}")
+    return found
+
+
 def number(text: str) -> float:
     """A finite number of any sign."""
     try:

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from distlaw.number_options import count_from, number
+from distlaw.number_options import count_from, positive
 from scaling.calibration.calibration import Calibration as Fitted
 from scaling.costs.accounting import with_numbers
-from scaling.costs.budget import Budget, parse_budget
+from scaling.costs.budget import Budget, parse_budget, without_unit
 from scaling.costs.flops import Architecture
 from scaling.costs.hardware import Hardware, hardware
 from scaling.costs.scenarios import DESCRIPTIONS
@@ -55,7 +55,7 @@ Window = Annotated[
     int | None,
     typer.Option(
         "--context",
-        parser=count_from(),
+        parser=count_from(1),
         metavar="<int>",
         help="Sequence length for the FLOPs, tokens.",
         rich_help_panel=COUNTING,
@@ -65,7 +65,7 @@ Vocab = Annotated[
     int | None,
     typer.Option(
         "--vocab",
-        parser=count_from(),
+        parser=count_from(1),
         metavar="<int>",
         help="Vocabulary size for the FLOPs.",
         rich_help_panel=COUNTING,
@@ -75,7 +75,7 @@ Aspect = Annotated[
     float | None,
     typer.Option(
         "--aspect-ratio",
-        parser=number,
+        parser=positive,
         metavar="<float>",
         help="d_model / n_layers for the FLOPs.",
         rich_help_panel=COUNTING,
@@ -100,6 +100,8 @@ Csv = Annotated[
     bool, typer.Option("--csv", help="Print one row per way as CSV, numbers in full.", rich_help_panel=OUTPUT)
 ]
 
+SLOWEST_PEAK = 1e8
+"""FLOP/s below which a number was meant as TFLOP/s."""
 _BOUND = re.compile(r"\s*(?P<name>\w+)\s*(?P<sign><=|>=|=)\s*(?P<value>.+)")
 
 
@@ -109,9 +111,38 @@ def parse_optional(text: str, what: str, unit: Unit = "", *, zero: bool = False)
     return parse_quantity(text, what, unit, zero=zero) if text else None
 
 
+def parse_share(text: str, what: str) -> float | None:
+    """Return a share from 0 to 1, written as ``0.4`` or ``40%``, or ``None`` for an empty text."""
+    if not text:
+        return None
+    share = parse_quantity(text.removesuffix("%"), what, "") / (100 if text.endswith("%") else 1)
+    if share > 1:
+        raise InputError(f"{what}: must be a share from 0 to 1, such as 0.4 or 40%, not {text!r}")
+    return share
+
+
+def parse_peak(text: str) -> float | None:
+    """Return FLOP/s of a device, or ``None`` for an empty text; refuse TFLOP/s without their unit."""
+    peak = parse_optional(text, "--peak", "FLOP/s")
+    if peak is not None and peak < SLOWEST_PEAK:
+        raise InputError(f"--peak: {text!r} FLOP/s is no device's peak; write 989e12 or '989 TFLOP/s'")
+    return peak
+
+
+def budget_ends(text: str) -> list[str]:
+    """Return the parts of a budget or of a range of budgets; none of an empty text."""
+    return re.split(r":|\s+to\s+", text) if text else []
+
+
 def parse_budgets(text: str, device: Hardware | None = None) -> list[Budget]:
     """Return no budget, one, or the two ends of a range ``LOW:HIGH``, counted on ``device`` if given."""
-    budgets = [parse_budget(part, "--budget", device) for part in text.split(":")] if text else []
+    parts = budget_ends(text)
+    bare = [part for part in parts if without_unit(part)]
+    if bare and not all(part in bare or "flop" in part.lower() for part in parts):
+        raise InputError(
+            f"--budget: {bare[0]!r} has no unit, but the other end of {text!r} has one; give both a unit"
+        )
+    budgets = [parse_budget(part, "--budget", device) for part in parts]
     if len(budgets) > 2 or (len(budgets) == 2 and budgets[0].flops >= budgets[1].flops):
         raise InputError(f"--budget: write one budget, or LOW:HIGH with LOW below HIGH, not {text!r}")
     return budgets
@@ -155,7 +186,7 @@ def counting(
 
     if (rule, context, vocab, aspect_ratio) == (None,) * 4:
         return None
-    ruled = fitted.architecture if rule is None else replace(fitted.architecture, rule=rule)
+    ruled = fitted.architecture if rule is None else replace(fitted.architecture, rule=rule.lower())
     return with_numbers(ruled, context=context, vocab=vocab, aspect_ratio=aspect_ratio)
 
 

@@ -18,6 +18,8 @@ from scaling.errors import InputError
 from scaling.units import parse_quantity
 
 TABLE = Path(__file__).with_name("open_models.csv")
+UNLIMITED_CONTEXT = 2**31 - 1
+"""Context of models without a limit: recurrent models, and relative positions."""
 _VARIANT = re.compile(r"(?:-(?:base|pt|hf|instruct|it|chat|thinking|[0-9]{4}))+$")
 """Endings that change neither a model's size nor what it was pretrained on."""
 _POST_TRAINED = re.compile(r"-(?:instruct|it|chat|thinking)\b")
@@ -93,13 +95,22 @@ def is_post_trained(name: str, model: OpenModel) -> bool:
     return tuned or (_spelled(model.name).endswith("-base") and not _spelled(name).endswith("-base"))
 
 
+def near_models(name: str) -> list[str]:
+    """Return the models of the list whose names are nearest to ``name``, at most three.
+
+    >>> near_models("Qwen/Qwen3-7B")[0]
+    'Qwen/Qwen3-8B-Base'
+    """
+    known = {_bare(model.name): model.name for model in open_models()}
+    return [known[each] for each in difflib.get_close_matches(_bare(name), known, n=3, cutoff=0.6)]
+
+
 def unknown_model(name: str) -> InputError:
     """Return the error that says which models have names near ``name``."""
-    known = {_bare(model.name): model.name for model in open_models()}
-    near = [known[each] for each in difflib.get_close_matches(_bare(name), known, n=3, cutoff=0.6)]
+    near = near_models(name)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return InputError(
-        f"{name!r} is no size and none of the {len(known)} open models in the list; {hint}"
+        f"{name!r} is no size and none of the {len(open_models())} open models in the list; {hint}"
         "`distlaw teachers` lists them. Another model is given by its size (8B), its directory or its hub "
         "id, with the tokens it was trained on or its loss"
     )

@@ -92,6 +92,8 @@ def parse_count(value: str | SupportsFloat, what: str) -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
+    if isinstance(value, str) and re.fullmatch(r"[0-9.]+ *k", value.strip(), re.IGNORECASE):
+        raise InputError(f"{what}: {value!r} may be a power of two or not; write all digits, 4096 or 4000")
     number = parse_number(value, what)
     if not number.is_integer():
         raise InputError(f"{what}: must be a whole number, not {value!r}")
@@ -244,7 +246,8 @@ def check_params(value: float, what: str) -> None:
     low, high = MODEL_SIZES
     if not low <= value <= high:
         raise InputError(
-            f"{what}: {value:g} parameters is no size of a model (from {low:g} to {high:g}); write 7B for 7e9"
+            f"{what}: {format_power(value)} parameters is no size of a model (from {low:g} to "
+            f"{format_power(high)}); write 7B for 7e9"
         )
 
 
@@ -287,6 +290,8 @@ def format_flops(value: float) -> str:
     if not (math.isfinite(value) and value > 0):
         return f"{value:g} FLOPs"
     power = format_power(value)
+    if value >= 1e24:
+        return f"{power} FLOPs ({value / 1e24:.3g} YFLOP)" if value < 1e27 else f"{power} FLOPs"
     for scale, prefix in ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G")):
         if value >= 0.1 * scale:
             return f"{power} FLOPs ({value / scale:.3g} {prefix}FLOP)"

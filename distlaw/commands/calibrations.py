@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
 
 from scaling.calibration.calibration import Calibration, published
-from scaling.reports.plan_text import calibration_text, text_table
+from scaling.reports.plan_text import calibration_text, text_table, wrapped
 
 HELP = """List the published calibrations, or show one: laws, uncertainty, fitted region, provenance.
 
@@ -38,12 +39,13 @@ def calibrations_command(
         return
     sets = [Calibration.load(each) for each in published()]
     rows = [
-        [
-            each.name,
-            ", ".join(each.distillation) or "supervised only",
-            str(each.draw_count),
-            each.provenance.source,
-        ]
-        for each in sets
+        [each.name, ", ".join(each.distillation) or "supervised only", str(each.draw_count)] for each in sets
     ]
-    sys.stdout.write("\n".join(text_table(["name", "distillation laws", "draws", "source"], rows)) + "\n")
+    head, rule, *table = text_table(["name", "distillation laws", "draws"], rows)
+    width = get_terminal_size().columns
+    lines = [
+        line
+        for row, each in zip(table, sets, strict=True)
+        for line in (row, *wrapped([f"  {each.provenance.source}"], width, "  "))
+    ]
+    sys.stdout.write("\n".join([head, rule, *lines]) + "\n")

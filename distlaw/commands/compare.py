@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from shutil import get_terminal_size
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +20,7 @@ from scaling.costs.scenarios import scenario as named
 from scaling.planner.plan import TOO_FAR
 from scaling.planner.planner import plan
 from scaling.planner.question import Question
-from scaling.reports.plan_text import text_table
+from scaling.reports.plan_text import text_table, wrapped
 from scaling.units import format_times, parse_quantity
 
 HELP = """One question put to several calibrations and all of their laws: where do they disagree?
@@ -78,10 +79,13 @@ def compare_command(
     elif csv:
         write_csv(rows)
     else:
-        lines = [*findings(rows), "", f"{question.describe()}.", "", *text_table(*table(rows)), ""]
-        lines += [f"! {text}" for text in warnings]
-        lines += [f"- budget: {spending.describe()}"] if spending.hardware else []
-        sys.stdout.write("\n".join([*lines, f"- {NOTE}"]) + "\n")
+        width = get_terminal_size().columns
+        notes = [f"! {text}" for text in warnings]
+        notes += [f"- budget: {spending.describe()}"] if spending.hardware else []
+        lines = wrapped(findings(rows), width, "  ")
+        lines += ["", f"{question.describe()}.", "", *text_table(*table(rows)), ""]
+        lines += wrapped([*notes, f"- {NOTE}"], width)
+        sys.stdout.write("\n".join(lines) + "\n")
 
 
 def compared(question: Question, sets: Sequence[Calibration] = ()) -> tuple[list[dict[str, Any]], list[str]]:

@@ -55,9 +55,10 @@ from scaling.frontiers.frontier import Frontier, frontier
 from scaling.planner.plan import Plan
 from scaling.planner.planner import plan
 from scaling.planner.question import Question
+from scaling.reports.frontier_text import frontier_text
 from scaling.reports.plan_brief import plan_brief
-from scaling.reports.plan_text import plan_text, text_table
-from scaling.units import format_number, parse_list, parse_quantity
+from scaling.reports.plan_text import plan_text
+from scaling.units import format_number, parse_count, parse_list
 
 DEVICE, FAMILY = "Hours and dollars", "Several students"
 """Groups of options in help."""
@@ -261,7 +262,7 @@ def plan_command(
     existing = asked_teachers(teachers, teacher or (), teacher_tokens, teacher_loss, teacher_active_params)
     teacher_vocab = shared_vocabulary(existing) if teacher and vocab is None else None
     if len(budgets) == 2:
-        single = {"--tolerance": tolerance, "--gpu": gpu, "--store-logits": store_logits}
+        single = {"--tolerance": tolerance, "--store-logits": store_logits}
         refuse(single, "goes with one budget, not with a range")
     if json or csv:
         refuse({"--store-logits": store_logits}, "is said in words only, so not with --json or --csv")
@@ -289,7 +290,8 @@ def plan_command(
     answer: Plan | Frontier
     if len(budgets) == 2:
         answer = spanned(question, budgets, fitted)
-        text = frontier_text(answer)
+        spans = [f"- budgets: {low.describe()}, to {high.describe()}" for low, high in [spending] if device]
+        text = frontier_text(answer, spans, get_terminal_size().columns)
     else:
         answer = plan(question, fitted)
         remarks = [
@@ -332,22 +334,6 @@ def print_plan(answer: Plan) -> None:
     sys.stdout.write(plan_brief(answer, width=get_terminal_size().columns))
 
 
-def frontier_text(answer: Frontier) -> str:
-    """The frontier for a terminal."""
-
-    lines = [
-        *answer.findings,
-        "",
-        answer.asked,
-        "",
-        *text_table(*answer.table()),
-        "",
-        "losses in nats/token with 90 % intervals",
-        *answer.notes(),
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def spanned(question: Question, budgets: list[float], fitted: Fitted) -> Frontier:
     """The frontier between two budgets."""
     import numpy as np
@@ -363,10 +349,12 @@ def storage(
         return ()
 
     vocab = question.counting(fitted).vocab
-    top_k = None if kept == "full" else int(parse_quantity(kept, name, ""))
+    top_k = None if kept == "full" else parse_count(kept, name)
     each = stored_bytes_per_token(vocab, top_k)
     lines = [f"- storing logits: {format_number(each)} bytes/token"]
-    lines += [f"-   {way.title}: {each * way.tokens / 1e12:.3g} TB" for way in answer.distillations]
+    lines += [
+        f"-   {way.title}: {float(f'{each * way.tokens / 1e12:.3g}'):,g} TB" for way in answer.distillations
+    ]
     return tuple(lines)
 
 

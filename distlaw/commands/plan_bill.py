@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from distlaw.options import parse_optional, refuse
+from distlaw.options import budget_ends, parse_optional, parse_peak, parse_share, refuse
 from scaling.costs.budget import Budget, device_named
 from scaling.costs.hardware import UTILISATION, Hardware, hardware
+from scaling.errors import InputError
 from scaling.planner.plan import Direct, Distillation, Plan
 from scaling.reports.plan_text import bill
 
@@ -18,28 +19,31 @@ def given_numbers(
     """Return the numbers of a device that were given, by their options."""
     numbers = {
         "--precision": precision,
-        "--mfu": parse_optional(mfu, "--mfu"),
+        "--mfu": parse_share(mfu, "--mfu"),
         "--count": count,
-        "--price": parse_optional(price, "--price"),
-        "--peak": parse_optional(peak, "--peak", "FLOP/s"),
+        "--price": parse_optional(price.removeprefix("$") or price, "--price"),
+        "--peak": parse_peak(peak),
     }
     return {name: value for name, value in numbers.items() if value is not None}
 
 
 def asked_device(gpu: str, budget: str, given: Mapping[str, Any]) -> Hardware | None:
     """Return the device of ``--gpu`` or of the budget, with the user's numbers; None if none is named."""
-    named = {name for part in budget.split(":") if (name := device_named(part))}
+    named = {name for part in budget_ends(budget) if (name := device_named(part))}
     if not gpu and len(named) != 1:
         refuse(given, "goes with --gpu")
         return None
-    return hardware(
-        gpu or named.pop(),
-        precision=given.get("--precision"),
-        utilisation=given.get("--mfu", UTILISATION),
-        count=given.get("--count", 1),
-        dollars_per_hour=given.get("--price"),
-        peak_flops=given.get("--peak"),
-    )
+    try:
+        return hardware(
+            gpu or named.pop(),
+            precision=given.get("--precision"),
+            utilisation=given.get("--mfu", UTILISATION),
+            count=given.get("--count", 1),
+            dollars_per_hour=given.get("--price"),
+            peak_flops=given.get("--peak"),
+        )
+    except InputError as error:
+        raise InputError(f"{'--gpu' if gpu else '--budget'}: {error}") from error
 
 
 def priced_answer(bills: list[dict[str, Any]], spending: list[Budget]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ from distlaw.options import Calibration, Json, parse_optional, write_json
 from scaling.calibration.calibration import DEFAULT_CALIBRATION
 from scaling.calibration.calibration import Calibration as Fitted
 from scaling.planner.prediction import predict
-from scaling.reports.plan_text import text_table
+from scaling.reports.plan_text import text_table, wrapped
 from scaling.units import parse_quantity, parse_tokens
 
 HELP = """Losses at a point: what a student of this size reaches on these tokens, alone and with a teacher.
@@ -57,5 +58,5 @@ def predict_command(
         write_json(answer.to_dict())
         return
     lines = [answer.asked, "", *text_table(*answer.table())]
-    lines += [f"! {warning}" for warning in answer.warnings]
+    lines += wrapped((f"! {warning}" for warning in answer.warnings), get_terminal_size().columns)
     sys.stdout.write("\n".join(lines) + "\n")

@@ -123,8 +123,8 @@ def _counts(counted: dict[str, Any]) -> str:
 
 
 def _text(found: TeacherReport) -> str:
+    from scaling.open_models import UNLIMITED_CONTEXT
     from scaling.units import format_number
-    from sweeps.pretrained.count import UNLIMITED_CONTEXT
 
     padding = f", and {found.padding:,} outputs without a token, which are left out" if found.padding else ""
     widths = ", ".join(

@@ -12,7 +12,14 @@ import typer
 
 from distlaw.options import Csv, Json, parse_optional, refuse, write_csv, write_json
 from scaling.errors import InputError
-from scaling.open_models import OpenModel, find_open_model, is_post_trained, open_models
+from scaling.open_models import (
+    UNLIMITED_CONTEXT,
+    OpenModel,
+    find_open_model,
+    is_post_trained,
+    near_models,
+    open_models,
+)
 from scaling.planner.teacher_catalogue import KnownTeacher, ask_teacher, read_catalogue
 from scaling.reports.plan_text import text_table
 from scaling.units import format_number
@@ -94,14 +101,14 @@ def _table(models: Sequence[OpenModel]) -> tuple[list[str], list[list[str]]]:
     def number(value: float | None) -> str:
         return "" if value is None else format_number(value)
 
-    header = ["model", "params", "active", "vocabulary", "context", "tokens"]
+    header = ["model", "params", "active", "vocab", "context", "tokens"]
     rows = [
         [
             model.name,
             number(model.params),
             number(model.active_params),
             str(model.vocab),
-            str(model.context),
+            str(model.context) if model.context < UNLIMITED_CONTEXT else "any",
             number(model.tokens),
         ]
         for model in models
@@ -136,7 +143,11 @@ def _asked(name: str, known: dict[str, float | None]) -> KnownTeacher:
     if find_open_model(name) is None and ("/" in name or Path(name).is_dir()):
         from sweeps.pretrained.count import card_of_model
 
-        shape = card_of_model(name, "--teacher").shape
+        try:
+            shape = card_of_model(name, "--teacher").shape
+        except InputError as error:
+            near = [] if Path(name).is_dir() else near_models(name)
+            raise InputError(f"{error}; did you mean {' or '.join(near)}?" if near else str(error)) from error
         active = known["active_params"] or float(getattr(shape, "active", shape.params))
         return ask_teacher(
             name,

@@ -1,7 +1,8 @@
 """Budgets as people give them: FLOPs, device hours, devices for a time, or dollars.
 
-``1e21``, ``1000 H100-hours``, ``10k gpu-hours on h200``, ``64 b200 for 10 days``, ``$5000 on h100``. What is
-not FLOPs is converted at the device's peak, the share of it that training reaches, and its list price.
+``1e21``, ``1000 H100-hours``, ``10k gpu-hours on h200``, ``64 b200 for 10 days``, ``$5000 on h100``,
+``10 PF-days``. Hours and dollars are converted at the device's peak, the share of it that training reaches,
+and its list price.
 """
 
 from __future__ import annotations
@@ -18,21 +19,27 @@ from scaling.units import format_flops, format_number, parse_quantity
 EXAMPLES = "1e21, '1000 h100-hours', '64 b200 for 10 days' or '$5000 on h100'"
 HOURS = {"h": 1.0, "hr": 1.0, "hour": 1.0, "day": 24.0, "week": 168.0, "month": 730.0, "year": 8760.0}
 """Hours of a unit of time; a month is a twelfth of a year."""
+PETAFLOP_DAY = 1e15 * 86400.0
+"""FLOPs of a petaflop/s-day."""
 GENERIC = ("gpu", "device", "accelerator", "card", "chip")
 """Words for a device that do not say which one."""
 
-_TIME = r"(?P<time>hours?|hrs?|h|days?|weeks?|months?|years?)"
+_UNITS = r"hours?|hrs?|h|days?|weeks?|months?|years?"
+_TIME = rf"(?P<time>{_UNITS})"
 _ON = r"(?:\s+(?:on|of|with)\s+(?:an?\s+)?(?P<on>[a-z][a-z0-9 _-]*?))?"
 _DEVICE = r"(?P<device>[a-z][a-z0-9 _-]*?|[0-9]{4})"
 _FORMS = {
-    "dollars": re.compile(rf"(?:us)?\$\s*(?P<number>[^\s]+(?:\s?[kmb])?){_ON}"),
-    "dollar words": re.compile(rf"(?P<number>[^\s]+(?:\s?[kmb])?)\s*(?:us\s+)?(?:dollars?|usd){_ON}"),
+    "petaflop days": re.compile(r"(?P<number>[^\s]+)\s*p(?:eta)?\s?f(?:lops?)?(?:/s)?\s?[- ]\s?days?"),
+    "dollars": re.compile(rf"(?:(?:us)?\$|usd)\s*(?P<number>[^\s$]+(?:\s?[kmb])?){_ON}"),
+    "dollar words": re.compile(rf"(?P<number>[^\s$]+(?:\s?[kmb])?)\s*(?:us\s+)?(?:dollars?|usd|\$){_ON}"),
     "devices for": re.compile(
-        rf"(?P<count>[^\s]+?)\s*(?:x|\*|\s)\s*{_DEVICE}\s+for\s+(?P<number>[^\s]+)\s*{_TIME}"
+        rf"(?P<count>[^\s]+?)\s*(?:x|\*|\s)\s*{_DEVICE}\s+for\s+(?P<number>[^\s]+)\s*{_TIME}{_ON}"
     ),
     "hours on": re.compile(rf"(?P<number>[^\s]+)\s+{_TIME}\s+on\s+(?:an?\s+)?(?P<on>[a-z][a-z0-9 _-]*)"),
     "device hours": re.compile(rf"(?P<number>[^\s]+)\s+{_DEVICE}(?:\s*-\s*|\s+){_TIME}{_ON}"),
 }
+_SIGNS = str.maketrans({"\u00b7": "-", "\u22c5": "-", "\u00d7": "x"})
+"""Dots and crosses of products, as in GPU·h and 64×H100."""
 _FOREIGN = re.compile(r"[€£¥₹]|\b(?:eur|euros?|gbp|pounds?|chf|cny|rmb|yen|jpy|inr)\b")
 
 
@@ -45,7 +52,7 @@ class Budget:
     """Devices that compute; None where FLOPs were given and no device."""
 
     def describe(self) -> str:
-        """Return the budget in all three units: ``1e21 FLOPs (1 ZFLOP) = 702 h100-hours = $1,748``."""
+        """Return the budget in all three units: ``1e21 FLOPs (1 ZFLOP) = 702 h100-hours = $1.75K``."""
         parts = [format_flops(self.flops)]
         if self.hardware is not None:
             parts.append(
@@ -88,8 +95,11 @@ def parse_budget(value: str | SupportsFloat, what: str = "budget", device: Hardw
             _refuse_money(value, what)
         return Budget(parse_quantity(value, what, "FLOPs"), device)
     form, found = match
+    number = "1" if found["number"] in ("a", "an") else found["number"].replace(" ", "")
+    amount = parse_quantity(number, what, "")
+    if form == "petaflop days":
+        return _finite(Budget(amount * PETAFLOP_DAY, device), value, what)
     on = _device(found, str(value), what, device)
-    amount = parse_quantity(found["number"].replace(" ", ""), what, "")
     if form.startswith("dollar"):
         if on.dollars_per_hour is None:
             raise InputError(f"{what}: no list price of {on.name} is on record; give one (--price 2.50)")
@@ -99,6 +109,8 @@ def parse_budget(value: str | SupportsFloat, what: str = "budget", device: Hardw
         count = parse_quantity(found["count"], what, "")
         if count != int(count):
             raise InputError(f"{what}: {value!r} names {count:g} devices; write a whole number")
+        if on.count not in (1, int(count)):
+            raise InputError(f"{what}: {value!r} names {count:g} devices, but {on.count} are given (--count)")
         hours *= count
         on = replace(on, count=int(count))
     return _finite(Budget(on.flops_in(hours), on), value, what)
@@ -111,27 +123,38 @@ def device_named(text: str) -> str:
     ('h100', '', '')
     """
     match = _matched(text)
-    return "" if match is None else _named(match[1])
+    return "".join(_named(match[1])[-1:]) if match else ""
+
+
+def without_unit(text: str) -> bool:
+    """Return whether a budget's text is a number of FLOPs that does not say so.
+
+    >>> without_unit("1000"), without_unit("1e21 FLOPs"), without_unit("1000 h100-hours")
+    (True, False, False)
+    """
+    return _matched(text) is None and "flop" not in text.lower()
 
 
 def _matched(text: str) -> tuple[str, dict[str, str]] | None:
-    plain = re.sub(r"\s+", " ", text.strip().lower())
+    plain = re.sub(r"\s+", " ", text.strip().lower().translate(_SIGNS))
     for form, pattern in _FORMS.items():
         if found := pattern.fullmatch(plain):
             return form, {name: each for name, each in found.groupdict().items() if each}
     return None
 
 
-def _named(found: dict[str, str]) -> str:
-    """Return the device of a match by the table's name; empty for ``gpu`` and for none."""
+def _named(found: dict[str, str]) -> list[str]:
+    """Return the devices of a match by the table's names, each once; none for ``gpu``."""
     names = [found[part].strip() for part in ("device", "on") if part in found]
-    told = [canonical(each) for each in names if each.rstrip("s") not in GENERIC]
-    return told[-1] if told else ""
+    return list(dict.fromkeys(canonical(each) for each in names if each.rstrip("s") not in GENERIC))
 
 
 def _device(found: dict[str, str], text: str, what: str, given: Hardware | None) -> Hardware:
     """Return the device of the text, or the one given; they must agree."""
-    name = _named(found)
+    names = _named(found)
+    if len(names) > 1:
+        raise InputError(f"{what}: {text!r} names {' and '.join(names)}; name one of them")
+    name = "".join(names)
     if not name and given is None:
         unit = "dollars buy compute on a device" if "time" not in found else "these hours are of a device"
         raise InputError(
@@ -155,9 +178,10 @@ def _refuse_money(text: str, what: str) -> None:
     plain = text.strip().lower()
     if _FOREIGN.search(plain):
         raise InputError(
-            f"{what}: {text!r} is no amount of US dollars, in which prices are; convert it: '$5000'"
+            f"{what}: {text!r} is no amount of US dollars, in which prices are; convert it, and write "
+            "'$5400 on h100'"
         )
-    if "$" in plain or re.search(r"dollar|usd|\b(hours?|hrs?|days?|weeks?|months?)\b", plain):
+    if "$" in plain or re.search(rf"dollar|usd|(?:{_UNITS})\b", plain):
         raise InputError(f"{what}: cannot read {text!r}; write {EXAMPLES}")
 
 

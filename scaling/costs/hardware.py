@@ -25,9 +25,16 @@ OWN_TABLE = "DISTLAW_HARDWARE"
 """Environment variable that names the user's own table."""
 PRECISIONS = ("bf16", "fp16", "fp8", "tf32", "fp32")
 """Number formats with a peak in the table, in the order in which one is chosen where none is asked for."""
+HIGHEST_PEAK = 1e19
+"""FLOP/s above which a number was meant as FLOP/s rather than TFLOP/s."""
 UTILISATION = 0.4
 """Model FLOPs utilisation where none is given: training at scale reaches 0.3 to 0.5."""
 SECONDS_PER_HOUR = 3600.0
+COLUMNS = (
+    *("name", "aliases", "memory_gb", *PRECISIONS, "peak_source", "peak_date"),
+    *("dollars_per_hour", "price_date", "price_source"),
+)
+"""Columns of a table; all but the name and one peak may be missing or empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,14 +248,19 @@ def _read_tables(own: str) -> tuple[tuple[Hardware, ...], dict[str, str]]:
 def _records(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            records = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            columns, records = reader.fieldnames or ["(empty file)"], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{OWN_TABLE}: cannot read {path}: {error}") from error
+    if unknown := [each for each in columns if each not in COLUMNS]:
+        raise InputError(f"{path}: unknown column {', '.join(unknown)}; columns are {', '.join(COLUMNS)}")
     for line, record in enumerate(records, start=2):
         if not (record.get("name") or "").strip() or not any(record.get(each) for each in PRECISIONS):
             raise InputError(
                 f"{path}, line {line}: needs a name and a peak in TFLOP/s in one of {', '.join(PRECISIONS)}"
             )
+        if any(_spelled(each["name"]) == _spelled(record["name"]) for each in records[: line - 2]):
+            raise InputError(f"{path}, line {line}: {record['name']} has a row already")
     return records
 
 
@@ -262,6 +274,15 @@ def _rows(name: str, record: Mapping[str, str | None]) -> list[Hardware]:
     def number(column: str, scale: str = "") -> float | None:
         text = (record.get(column) or "").strip()
         return parse_quantity(text + scale, f"hardware {name}, {column}", "") if text else None
+
+    def peak_of(precision: str) -> float | None:
+        peak = number(precision, "T")
+        if peak is not None and peak > HIGHEST_PEAK:
+            raise InputError(
+                f"hardware {name}, {precision}: {record[precision]} TFLOP/s is no device's peak; write 989 "
+                "for 989e12"
+            )
+        return peak
 
     memory, price = number("memory_gb", "B"), number("dollars_per_hour")
     kind = "peak" if price is None else "price"
@@ -277,7 +298,7 @@ def _rows(name: str, record: Mapping[str, str | None]) -> list[Hardware]:
             source="; ".join(each for each in sources if each),
         )
         for precision in PRECISIONS
-        if (peak := number(precision, "T")) is not None
+        if (peak := peak_of(precision)) is not None
     ]
 
 

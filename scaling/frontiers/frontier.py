@@ -231,7 +231,7 @@ def frontier(
     ((1e+21, 1e+22), ['best_case'])
     """
     if question.family or question.teachers:
-        raise InputError("a frontier goes with neither a family nor known teachers")
+        raise InputError("a range of budgets goes with neither a family nor known teachers")
     calibration = named(calibration)
     costs = np.unique(np.asarray(budgets, dtype=np.float64))
     if len(costs) < 2 or not np.all(np.isfinite(costs)) or costs[0] <= 0:

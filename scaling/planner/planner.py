@@ -21,6 +21,7 @@ from scaling.planner.sensitivity import assumption_effect
 from scaling.planner.solve import Solution, setting_of, solve, solve_draws
 from scaling.planner.student_family import share_teacher
 from scaling.planner.uncertainty import interval
+from scaling.units import format_power
 
 NESTED_DRAWS = 50
 """Draws under which decisions are taken again where a size or a budget is searched for as well."""
@@ -87,7 +88,9 @@ def _directs(question: Question, found: Solution) -> tuple[list[tuple[float, flo
     if math.isinf(spent):
         return [], {"direct training": loss}
     if not math.isfinite(loss):
-        raise InputError(f"budget {question.budget:g} FLOPs is too small to train and serve the student")
+        raise InputError(
+            f"budget {format_power(question.budget or 0.0)} FLOPs is too small to train and serve the student"
+        )
     return [(params, tokens)], {}
 
 
@@ -105,7 +108,7 @@ def _candidates(found: Solution, unreachable: dict[str, float]) -> tuple[list[Ca
             beside = (float(values[k, 0]) for values in found.equal_compute)
             candidates.append(_candidate(way, *decided, *beside))
         else:
-            warnings.append(f"{way.name}: nothing within the constraints fits the budget")
+            warnings.append(f"{scenario_title(way.name)}: nothing within the constraints fits the budget")
     return candidates, warnings
 
 

@@ -21,6 +21,7 @@ from scaling.units import (
     check_params,
     format_flops,
     format_number,
+    format_power,
     parse_list,
     parse_quantity,
     unit_of,
@@ -95,7 +96,10 @@ class Question:
         if (self.budget is None) == (self.target_loss is None):
             raise InputError("give a budget or a target loss, one of the two")
         if self.budget is not None and self.budget > LARGEST_BUDGET:
-            raise InputError(f"budget: {self.budget:g} FLOPs is beyond {LARGEST_BUDGET:g}, where laws end")
+            raise InputError(
+                f"budget: {format_power(self.budget)} FLOPs is beyond {format_power(LARGEST_BUDGET)}, the "
+                "largest taken"
+            )
         if not self.scenarios:
             raise InputError("no scenario: name at least one")
         names = [teacher.name for teacher in self.teachers]
@@ -118,7 +122,9 @@ class Question:
         read["family"] = _several(self.family, "family", "params")
         read["weights"] = _several(self.weights, "weights", "")
         names = (self.scenarios,) if isinstance(self.scenarios, str | Scenario) else self.scenarios
-        read["scenarios"] = tuple(scenario(each) if isinstance(each, str) else each for each in names)
+        read["scenarios"] = tuple(
+            dict.fromkeys(scenario(each) if isinstance(each, str) else each for each in names)
+        )
         read["constraints"] = {name: _bounds(name, value) for name, value in self.constraints.items()}
         for name, value in read.items():
             object.__setattr__(self, name, value)
@@ -160,10 +166,11 @@ class Question:
             if name not in CONSTRAINED:
                 raise InputError(f"cannot constrain {name!r}; constrain one of {', '.join(CONSTRAINED)}")
             if max(low or 0.0, high or 0.0) > LARGEST_BUDGET:
-                raise InputError(f"constraint on {name}: no bound may exceed {LARGEST_BUDGET:g}")
+                raise InputError(f"constraint on {name}: no bound may exceed {format_power(LARGEST_BUDGET)}")
             if low is not None and high is not None and low > high:
                 raise InputError(
-                    f"constraint on {name}: the smallest value {low:g} exceeds the largest {high:g}"
+                    f"constraint on {name}: the smallest value {format_number(low)} exceeds the largest "
+                    f"{format_number(high)}"
                 )
         low, high = self.constraints.get("student_params", (None, None))
         size = self.student_params

@@ -164,7 +164,7 @@ def with_vocabulary(
         "token-level distillation needs the same one"
     )
     if not usable:
-        raise InputError(f"no teacher can be used: all {text}")
+        raise InputError(f"no teacher can be used: all {text} (--vocab {teachers[0].vocab})")
     return usable, (text,)
 
 

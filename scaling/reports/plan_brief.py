@@ -6,14 +6,23 @@ What the columns leave out (intervals, ranges of the optima, second laws, assump
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from scaling.costs.hardware import Hardware
 from scaling.costs.scenarios import DESCRIPTIONS
 from scaling.planner.plan import CLOSE, DIRECT, DISTIL, Distillation, Plan
-from scaling.reports.plan_text import BILL, Way, asked, bill, effect, near_optimal_notes, text_table
+from scaling.reports.plan_text import (
+    BILL,
+    Way,
+    asked,
+    bill,
+    effect,
+    folded_table,
+    near_optimal_notes,
+    text_table,
+    wrapped,
+)
 from scaling.units import format_number, format_power
 
 NARROWEST = 60
@@ -54,9 +63,9 @@ def plan_brief(
     ]
     warned = [*near_optimal_notes(plan), *stops, *(f"! {text}" for text in plan.warnings), *extra]
     blocks = [
-        _wrapped([" ".join(verdict(plan)), *effect(plan)], width),
+        wrapped([" ".join(verdict(plan)), *effect(plan)], width),
         table,
-        _wrapped([asked(plan), *warned, FOOT], width),
+        wrapped([asked(plan), *warned, FOOT], width),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
@@ -173,20 +182,7 @@ def _family_table(plan: Plan, width: int) -> list[str]:
             else signed(way.gain.value)
         )
     cells = [[name, *each] for name, each in rows.items()]
-    header = ["gain (P)", *students]
-    whole = text_table(header, cells)
-    room = max(1, (width - max(len(row[0]) for row in cells)) // 15)
-    if max(map(len, whole)) <= width:
-        return whole
-    parts = range(1, len(header), room)
-    return [
-        line
-        for k in parts
-        for line in (
-            *([""] if k > 1 else []),
-            *text_table([header[0], *header[k : k + room]], [[row[0], *row[k : k + room]] for row in cells]),
-        )
-    ]
+    return folded_table(["gain (P)", *students], cells, width)
 
 
 def signed(value: float) -> str:
@@ -203,17 +199,3 @@ def _distilled(cell: Callable[[Distillation], str]) -> Callable[[Way], str]:
 def _teacher(way: Distillation) -> str:
     tokens = "" if way.teacher_tokens is None else f", {format_number(way.teacher_tokens)}"
     return f"{format_number(way.teacher_params)}{tokens}"
-
-
-def _wrapped(lines: Iterable[str], width: int) -> list[str]:
-    return [
-        part
-        for line in lines
-        for part in textwrap.wrap(
-            line,
-            width,
-            subsequent_indent="  " if line.startswith(("! ", "- ", "~ ")) else "",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 
@@ -157,6 +158,35 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
         for cells in [header, rule, *rows]
+    ]
+
+
+def folded_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return the lines of a table; where it is too wide, of several, each with the first column."""
+    widths = [max(map(len, column)) + 2 for column in zip(header, *rows, strict=True)]
+    parts: list[list[int]] = [[0]]
+    for k in range(1, len(header)):
+        if len(parts[-1]) > 1 and sum(widths[each] for each in (*parts[-1], k)) - 2 > width:
+            parts.append([0])
+        parts[-1].append(k)
+    tables = [
+        text_table([header[k] for k in part], [[row[k] for k in part] for row in rows]) for part in parts
+    ]
+    return [line for table in tables for line in ("", *table)][1:]
+
+
+def wrapped(lines: Iterable[str], width: int, indent: str = "") -> list[str]:
+    """Return lines of at most ``width`` columns; those that go on are indented, notes always."""
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(
+            line,
+            width,
+            subsequent_indent="  " if line.startswith(("! ", "- ", "~ ")) else indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
     ]
 
 

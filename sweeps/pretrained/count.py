@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
+from scaling.open_models import UNLIMITED_CONTEXT
 from sweeps.dag.external_shape import CountedShape
 from sweeps.data.cache import cache_dir
 from sweeps.data.model_dir import HUB_ID, PLANNING_FILES, read_config, snapshot
@@ -23,8 +24,6 @@ NONLINEAR_REASON = (
 )
 CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length", "context_length")
 """Names of the longest context in configurations."""
-UNLIMITED_CONTEXT = 2**31 - 1
-"""Context of models without a limit: recurrent models, and relative positions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

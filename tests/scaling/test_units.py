@@ -130,6 +130,8 @@ def test_lists_are_separated_by_commas_that_mean_nothing_else():
     ("value", "unit", "text"),
     [
         (3.2e20, "FLOPs", "3.2e20 FLOPs (0.32 ZFLOP)"),
+        (1.42e24, "FLOPs", "1.42e24 FLOPs (1.42 YFLOP)"),
+        (1e30, "FLOPs", "1e30 FLOPs"),
         (1e14, "FLOPs", "1e14 FLOPs (0.1 PFLOP)"),
         (1.4e9, "params", "1.4B params"),
         (999_999, "params", "1M params"),

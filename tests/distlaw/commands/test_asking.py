@@ -56,6 +56,8 @@ def model(tmp_path):
         ("--budget", "$2490", "--gpu", "H100 SXM"): 1000,
         ("--budget", "$1000", "--gpu", "h100", "--price", "2"): 500,
         ("--budget", "100 h100-hours", "--mfu", "0.2"): 100,
+        ("--budget", "100 h100-hours", "--mfu", "20%"): 100,
+        ("--budget", "$1000", "--gpu", "h100", "--price", "$2"): 500,
     }.items(),
 )
 def test_a_budget_is_the_same_in_every_unit(given, hours):
@@ -75,6 +77,11 @@ def test_a_budget_is_echoed_in_all_three_units():
 def test_a_range_in_hours_is_a_range():
     text = run("plan", "--student", "1B", "--budget", "100 h100-hours:1000 h100-hours")
     assert "1.42e20" in text and "1.42e21" in text
+    assert text == run("plan", "--student", "1B", "--budget", "100 h100-hours to 1000 h100-hours")
+    dollars = run("plan", "--student", "1B", "--budget", "$249:$2490", "--gpu", "h100")
+    assert "- budgets: 1.42e20 FLOPs (0.142 ZFLOP) = 100 h100-hours = $249, to 1.42e21" in dollars
+    flops = run("plan", "--student", "1B", "--budget", "1e20:1e21", "--gpu", "h100")
+    assert "- budgets: 1e20 FLOPs (0.1 ZFLOP) = 70.2 h100-hours" in flops
 
 
 def test_python_takes_the_same_budgets():
@@ -113,6 +120,10 @@ def test_the_students_vocabulary_is_the_teachers():
         ("--budget", "$5000", "--gpu", "h1000"): "did you mean h100",
         ("--budget", "1000 h100-hours", "--gpu", "h200"): "names h100, but the device given is h200",
         ("--budget", "1e21", "--price", "2"): "goes with --gpu",
+        ("--budget", "1000:10000 h100-hours"): "'1000' has no unit",
+        ("--budget", "1000 cray-hours"): "--budget: no hardware cray",
+        ("--budget", "1000 h100-hours", "--mfu", "40"): "--mfu: must be a share from 0 to 1, such as 0.4 or 40%",
+        ("--budget", "1000 h100-hours", "--peak", "989"): "write 989e12 or '989 TFLOP/s'",
         ("--budget", "1e21", "--gpu", "v100", "--precision", "bf16"): "v100 has no bf16 peak",
         ("--budget", "1e21", "--teacher", "8B"): "give the tokens it was trained on",
         ("--budget", "1e21", "--teacher", "Qwen3-9B", "--teacher-loss", "2.1"): "did you mean Qwen/Qwen3",
@@ -127,6 +138,15 @@ def test_the_students_vocabulary_is_the_teachers():
 def test_what_contradicts_itself_or_is_not_known_is_refused(given, says):
     with pytest.raises(InputError, match=says):
         ask(*given)
+
+
+def test_models_with_names_near_an_unknown_one_are_offered(monkeypatch):
+    def unreachable(model, where):
+        raise InputError(f"{where}: no directory {model}, and the download from the hub failed")
+
+    monkeypatch.setattr("sweeps.pretrained.count.card_of_model", unreachable)
+    with pytest.raises(InputError, match="download from the hub failed; did you mean meta-llama/Llama"):
+        ask("--budget", "1e21", "--teacher", "meta-llama/Llama-9-8B")
 
 
 def test_open_models_are_listed():

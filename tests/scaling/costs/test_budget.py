@@ -26,6 +26,13 @@ H100_HOUR = 989.4e12 * 0.4 * 3600
         "249 USD on h100": 100 * H100_HOUR,
         "$2.49k on h100": 1000 * H100_HOUR,
         "0.249M dollars on h100": 1e5 * H100_HOUR,
+        "249$ on h100": 100 * H100_HOUR,
+        "USD 249 on h100": 100 * H100_HOUR,
+        "1000 H100\u00b7h": 1000 * H100_HOUR,
+        "8\u00d7H100 for a week": 8 * 168 * H100_HOUR,
+        "8 gpus for 3 days on h100": 8 * 72 * H100_HOUR,
+        "10 PF-days": 8.64e20,
+        "1 petaflop/s-day": 8.64e19,
     }.items(),
 )
 def test_a_budget_is_read_as_people_write_it(text, flops):
@@ -69,6 +76,8 @@ def test_the_three_units_agree():
         "1e400 h100-hours": "finite",
         "1e300M h100-hours": "finite",
         "10^21": "is written 1e21",
+        "1000 h100-hours on h200": "names h100 and h200",
+        "1000 H100h": "cannot read '1000 H100h'; write 1e21, '1000 h100-hours'",
     }.items(),
 )
 def test_what_is_no_budget_is_refused_with_what_to_write(text, says):
@@ -79,6 +88,8 @@ def test_what_is_no_budget_is_refused_with_what_to_write(text, says):
 def test_a_text_and_a_device_that_contradict_each_other_are_refused():
     with pytest.raises(InputError, match="names h100, but the device given is h200"):
         parse_budget("1000 h100-hours", device=hardware("h200"))
+    with pytest.raises(InputError, match="names 64 devices, but 8 are given"):
+        parse_budget("64 h100 for 10 days", device=hardware("h100", count=8))
 
 
 def test_the_device_that_a_text_names():

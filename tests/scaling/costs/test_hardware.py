@@ -85,6 +85,10 @@ def test_the_users_own_table_comes_first(tmp_path, monkeypatch):
     for content, says in (
         ("name,bf16\nx,\n", "line 2: needs a name and a peak"),
         ("name,bf16\nx,fast\n", "hardware x, bf16: cannot read"),
+        ("name,bf16\nx,989e12\n", "989e12 TFLOP/s is no device's peak; write 989"),
+        ("name,bf16,dollars\nx,989,3\n", "unknown column dollars; columns are name, .*dollars_per_hour"),
+        ("name,bf16\nx,900\nX,989\n", "line 3: X has a row already"),
+        ("", "unknown column .empty file."),
     ):
         own.write_text(content)
         hardware_module._read_tables.cache_clear()

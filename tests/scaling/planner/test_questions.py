@@ -26,7 +26,7 @@ from scaling.costs.scenarios import BEST_CASE
             {"student_params": 1e9, "budget": 1e21, "constraints": {"teacher_params": (1, 2, 3)}},
             "write .smallest",
         ),
-        ({"student_params": 1e9, "budget": 1e300}, "beyond 1e[+]36"),
+        ({"student_params": 1e9, "budget": 1e300}, "beyond 1e36"),
         ({"student_params": 1e9, "budget": -1.0}, "budget: must be positive"),
         ({"student_params": math.nan, "budget": 1e21}, "student_params: must be positive"),
         ({"student_params": 1e9, "budget": 1e9}, "too small: one token costs this student"),
