@@ -357,7 +357,7 @@ def _points(name: str) -> Calibration:
 
 def _certain(fitted: Calibration) -> Calibration:
     """A residual spread without the draws would look like all of the uncertainty, so both go."""
-    return replace(fitted, draws={}, residual_sd={})
+    return replace(fitted, draws={}, residual_sd={}, misfit={})
 
 
 def _table(header: list[str], rows: list[list[str]]) -> dict[str, Any]:

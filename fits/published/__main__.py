@@ -66,6 +66,7 @@ def build_figure1_runs(draws: int = DRAWS) -> Calibration:
         draws={kind: made.draws[kind] for kind in (SUPERVISED, *kept)},
         law_weights={kind: made.law_weights[kind] / votes for kind in kept},
         residual_sd=_with_supervised_spread({kind: made.residual_sd[kind] for kind in kept}),
+        misfit={kind: made.misfit[kind] for kind in kept},
         region=replace(made.region, params=PARAMS, tokens=TOKENS),
         law_regions={SHARP: SHARP_REGION},
         architecture=PAPER,

@@ -113,7 +113,8 @@ def test_an_interval_spans_the_laws_that_hold():
     both = replace(shipped, law_weights={}, default="published")
     one = best(plan(Question(student_params=1e9, budget=1e21), both), "teacher_inference")
     assert one.loss.low < min(one.by_law.values()) <= max(one.by_law.values()) < one.loss.high
-    alone = best(plan(Question(student_params=1e9, budget=1e21, law="published")), "teacher_inference")
+    sharp = Question(student_params=1e9, budget=1e21, law="effective-tokens-sharp")  # the narrower one
+    alone = best(plan(sharp), "teacher_inference")
     assert alone.loss.high - alone.loss.low < one.loss.high - one.loss.low
     large = best(plan(Question(student_params=5e9, budget=1e22), both), "teacher_inference")
     asked = best(plan(Question(student_params=5e9, budget=1e22, law="published")), "teacher_inference")
