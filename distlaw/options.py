@@ -12,7 +12,7 @@ import typer
 from distlaw.number_options import count_from, positive
 from scaling.calibration.calibration import Calibration as Fitted
 from scaling.costs.accounting import with_numbers
-from scaling.costs.budget import Budget, parse_budget, without_unit
+from scaling.costs.budget import Budget, parse_several_budgets
 from scaling.costs.flops import Architecture
 from scaling.costs.hardware import Hardware, hardware
 from scaling.costs.scenarios import DESCRIPTIONS
@@ -136,13 +136,7 @@ def budget_ends(text: str) -> list[str]:
 
 def parse_budgets(text: str, device: Hardware | None = None) -> list[Budget]:
     """Return no budget, one, or the two ends of a range ``LOW:HIGH``, counted on ``device`` if given."""
-    parts = budget_ends(text)
-    bare = [part for part in parts if without_unit(part)]
-    if bare and not all(part in bare or "flop" in part.lower() for part in parts):
-        raise InputError(
-            f"--budget: {bare[0]!r} has no unit, but the other end of {text!r} has one; give both a unit"
-        )
-    budgets = [parse_budget(part, "--budget", device) for part in parts]
+    budgets = parse_several_budgets(budget_ends(text), "--budget", device)
     if len(budgets) > 2 or (len(budgets) == 2 and budgets[0].flops >= budgets[1].flops):
         raise InputError(f"--budget: write one budget, or LOW:HIGH with LOW below HIGH, not {text!r}")
     return budgets
@@ -154,7 +148,7 @@ def parse_budget_list(text: str, what: str, gpu: str) -> tuple[Budget, ...]:
     parts = split_list(text, what)
     if gpu and not any(parts):
         raise InputError(f"--gpu: goes with {what}")
-    return tuple(parse_budget(part, what, given) for part in parts)
+    return tuple(parse_several_budgets(parts, what, given))
 
 
 def parse_constraints(texts: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from distlaw.options import counting
 from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, published
-from scaling.costs.budget import Budget, device_named, parse_budget
+from scaling.costs.budget import Budget, device_named, parse_budget, parse_several_budgets
 from scaling.costs.hardware import UTILISATION, Hardware, hardware
 from scaling.costs.scenarios import SCENARIOS
 from scaling.errors import InputError
@@ -277,7 +277,10 @@ def span(budgets: Range, name: str, unit: Unit) -> tuple[float, float]:
 
     Raises :class:`~scaling.errors.InputError` where they are not in order.
     """
-    low, high = (parse_quantity(end, name, unit) for end in budgets)
+    if unit == "FLOPs":
+        low, high = (budget.flops for budget in parse_several_budgets(budgets, name))
+    else:
+        low, high = (parse_quantity(end, name, unit) for end in budgets)
     if low >= high:
         raise InputError(f"{name}: write [low, high] with low below high, not {budgets!r}")
     return low, high

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import SupportsFloat
 
@@ -126,13 +127,25 @@ def device_named(text: str) -> str:
     return "".join(_named(match[1])[-1:]) if match else ""
 
 
-def without_unit(text: str) -> bool:
-    """Return whether a budget's text is a number of FLOPs that does not say so.
+def parse_several_budgets(
+    values: Sequence[str | SupportsFloat], what: str, device: Hardware | None = None
+) -> list[Budget]:
+    """Read budgets that belong together, such as the ends of a range.
 
-    >>> without_unit("1000"), without_unit("1e21 FLOPs"), without_unit("1000 h100-hours")
-    (True, False, False)
+    Raises:
+        InputError: As :func:`parse_budget`, and where a bare number stands beside hours or dollars: the 1000
+            of ``1000:5000 h100-hours`` is hardly FLOPs.
+
+    >>> [f"{each.flops:.3g}" for each in parse_several_budgets(["10 h100-hours", "1e21 FLOPs"], "budgets")]
+    ['1.42e+19', '1e+21']
     """
-    return _matched(text) is None and "flop" not in text.lower()
+    texts = [str(value) for value in values]
+    bare = [text for text in texts if _matched(text) is None and "flop" not in text.lower()]
+    if bare and any(_matched(text) for text in texts):
+        raise InputError(
+            f"{what}: {bare[0]!r} has no unit, but others of {', '.join(texts)} have; give each a unit"
+        )
+    return [parse_budget(value, what, device) for value in values]
 
 
 def _matched(text: str) -> tuple[str, dict[str, str]] | None:

@@ -14,7 +14,7 @@ from scaling.costs.flops import Architecture
 from scaling.costs.scenarios import SCENARIOS, Scenario, scenario
 from scaling.errors import InputError
 from scaling.planner.optimizer import Bounds
-from scaling.planner.teacher_catalogue import KnownTeacher
+from scaling.planner.teacher_catalogue import KnownTeacher, ask_teacher
 from scaling.to_plain import as_plain
 from scaling.units import (
     Unit,
@@ -124,6 +124,9 @@ class Question:
         names = (self.scenarios,) if isinstance(self.scenarios, str | Scenario) else self.scenarios
         read["scenarios"] = tuple(
             dict.fromkeys(scenario(each) if isinstance(each, str) else each for each in names)
+        )
+        read["teachers"] = tuple(
+            ask_teacher(each) if isinstance(each, str) else each for each in self.teachers
         )
         read["constraints"] = {name: _bounds(name, value) for name, value in self.constraints.items()}
         for name, value in read.items():

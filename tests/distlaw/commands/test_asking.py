@@ -7,6 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from distlaw.commands import plan, teacher
+from distlaw.serve.requests import span
 from scaling import InputError, Question
 
 H100_HOUR = 989.4e12 * 0.4 * 3600
@@ -138,6 +139,18 @@ def test_the_students_vocabulary_is_the_teachers():
 def test_what_contradicts_itself_or_is_not_known_is_refused(given, says):
     with pytest.raises(InputError, match=says):
         ask(*given)
+
+
+def test_ranges_over_http_are_in_hours_too():
+    ends = span(("100 h100-hours", "1000 h100-hours"), "budgets", "FLOPs")
+    assert ends == pytest.approx((100 * H100_HOUR, 1000 * H100_HOUR))
+
+
+def test_python_takes_teachers_by_the_names_of_the_list():
+    (teacher,) = Question(student_params=3e8, budget=1e21, teachers=["Qwen/Qwen3-8B-Base"]).teachers
+    assert (teacher.params, teacher.tokens, teacher.vocab) == (6_946_075_648, 36e12, 151936)
+    with pytest.raises(InputError, match="'nobody' is no size and none of the"):
+        Question(student_params=3e8, budget=1e21, teachers=["nobody"])
 
 
 def test_models_with_names_near_an_unknown_one_are_offered(monkeypatch):

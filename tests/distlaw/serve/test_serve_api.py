@@ -210,6 +210,12 @@ WRONG = {
     "no number of logits": ("plan", PLANS["budget"] | {"store_logits": "some"}, 422, "store_logits: cannot read"),
     "too many logits": ("plan", PLANS["budget"] | {"store_logits": "1M"}, 422, "top_k: must lie between 1 and"),
     "backwards": ("frontier", {"student_params": 1e9, "budgets": [1e23, 1e20]}, 422, "budgets: "),
+    "mixed units": (
+        "frontier",
+        {"student_params": 1e9, "budgets": ["1000", "5000 h100-hours"]},
+        422,
+        "budgets: '1000' has no unit",
+    ),
     "many cells": ("map", {"budgets": [1, 2], "students": [1, 2], "columns": 5000}, 422, "columns: "),
     "half a teacher": (
         "predict", {"student_params": 1e9, "student_tokens": 1e10, "teacher_params": 1e9}, 422, "describe the teacher",
