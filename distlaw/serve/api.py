@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ from distlaw.serve.workers import Busy, Workers, follow_parent
 from scaling.calibration.calibration import published
 from scaling.costs.hardware import table as hardware_table
 from scaling.errors import InputError
+from scaling.open_models import open_models
 
 STATIC = Path(__file__).with_name("static")
 MOST_REQUESTS = 256
@@ -172,6 +174,11 @@ def _add_calibrations(app: FastAPI, workers: Workers) -> None:
             }
             for row in hardware_table()
         ]
+
+    @app.get("/teachers")
+    async def teachers() -> list[dict[str, str | float | None]]:
+        """Open models that a catalogue of teachers may name: sizes, vocabularies and training tokens."""
+        return [asdict(model) for model in open_models()]
 
 
 def _add_problems(app: FastAPI) -> None:

@@ -1,6 +1,7 @@
 // From the form to the answer: quick points while something moves, intervals, curves and map when it rests.
 
 import { Curves, FAR } from "./curves.js";
+import { press, touch } from "./figure.js";
 import { DecisionMap } from "./map.js";
 import { power, short } from "./numbers.js";
 import * as question from "./question.js";
@@ -10,6 +11,7 @@ import { drawNotes, drawTable, drawVerdict, drawWays, element, hue, ofPlan, ofPr
 const REST = 350; // milliseconds without a change before the long questions are asked
 const LARGEST_UPLOAD = 2e6;
 const TOO_FAR = 100; // times outside the fitted runs, beyond which there is no verdict
+const BUDGETS = document.getElementById("budget-note").textContent;
 const find = (id) => document.getElementById(id);
 const latest = new Map(); // by kind of request: what cancels it
 const asked = {}; // by kind of request: its text, so that nothing is asked twice
@@ -92,6 +94,7 @@ function complain(sentence, stale = true) {
   find("problem").hidden = !sentence;
   find("problem").textContent = sentence ?? "";
   find("answer").classList.toggle("failed", Boolean(sentence) && stale);
+  for (const card of ["table-card", "keep-card"]) find(card).hidden = !state.answer || (Boolean(sentence) && stale);
   if (sentence && !state.answer) find("asked").textContent = "There is no answer to this question yet; the reason:";
   question.mark(sentence);
 }
@@ -111,10 +114,17 @@ async function drawn(name, work) {
   find(`${name}-problem`).textContent = sentence;
 }
 
+/** The budget of an answer in FLOPs, hours and dollars, where a device counts it. */
+function spent({ spending, notes }) {
+  return spending && notes.find((note) => note.startsWith("- budget: "))?.replace("- budget: ", "= ");
+}
+
 function show(answer) {
   complain(null);
   const { kind } = answer;
-  find("asked").textContent = kind === "plan" ? answer.asked : kind === "predict" ? "Loss of one model" : "One question, every law";
+  find("asked").textContent = kind === "compare" ? `Every law: ${answer.asked}` : answer.asked;
+  find("budget-note").textContent = spent(answer) ?? BUDGETS;
+  if (kind === "plan" && answer.plan.budget) question.slide("budget", answer.plan.budget);
   drawVerdict(find("verdict"), answer.headline);
   const ways = kind === "plan" ? ofPlan(answer) : kind === "predict" ? ofPrediction(answer) : [];
   drawWays(find("ways"), ways);
@@ -172,7 +182,7 @@ function drawCurves() {
   find("shown").hidden = !compared;
   const shown = compared ? document.querySelector("[name=shown]:checked").value : "loss";
   const far = frontier.outside.some((factor) => factor > FAR) ? " Shaded where a way lies beyond the fitted runs, hatched where it is too far for an answer." : "";
-  find("curves-note").textContent = `${student ? `${student} student` : "Students of the best size"}; bands hold 90 % of single runs.${far} Click to change the budget.`;
+  find("curves-note").textContent = `${student ? `${student} student` : "Students of the best size"}; bands hold 90 % of single runs.${far} ${press} to change the budget.`;
   curves.show(frontier, shown, state.budget, state.answer.plan);
 }
 
@@ -268,8 +278,11 @@ function keep() {
 }
 
 async function start() {
-  const [calibrations, devices] = await Promise.all(["calibrations", "hardware"].map(async (path) => (await fetch(path)).json()));
+  const [calibrations, devices, models] = await Promise.all(["calibrations", "hardware", "teachers"].map(async (path) => (await fetch(path)).json()));
   state.calibrations = calibrations;
+  question.offerModels(models, changed);
+  for (const word of document.querySelectorAll(".press")) word.textContent = press;
+  for (const word of document.querySelectorAll(".point")) word.textContent = touch ? "tap" : "point at";
   question.prepare(calibrations, devices, changed);
   laws();
   keep();

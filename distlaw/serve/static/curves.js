@@ -11,11 +11,14 @@ export class Curves {
     this.figure = new Figure(place, pick);
     this.readings = readings;
     this.off = new Set();
+    this.pick = pick;
+    place.addEventListener("keydown", (event) => this.walk(event));
+    place.addEventListener("blur", () => this.point(null));
   }
 
   /** Show a frontier; `budget`, FLOPs, is marked, and `plan` is the answer there. */
   show(frontier, shown, budget, plan) {
-    Object.assign(this, { frontier, shown, budget, plan });
+    Object.assign(this, { frontier, shown, budget, plan, cursor: null });
     const tracks = Object.entries(frontier.tracks).map(([name, track]) => ({ name, points: track[shown] }));
     this.lines = shown === "gain" ? tracks : [{ name: "direct", points: frontier.direct }, ...tracks];
     const visible = this.lines.filter(({ name }) => !this.off.has(name));
@@ -63,6 +66,27 @@ export class Curves {
     this.lines.forEach(({ name, points }, k) => { this.readings.children[k + 1].lastChild.textContent = estimate(exact ? answer[name] : points[here], write); });
   }
 
+  /** A cursor by keyboard: arrows, Home and End move it, Enter asks about its budget, Escape puts it away. */
+  walk(event) {
+    if (!this.frontier || event.ctrlKey || event.metaKey || event.altKey) return;
+    const { budgets } = this.frontier, last = budgets.length - 1, here = this.cursor ?? nearest(budgets, this.budget);
+    const to = { ArrowLeft: here - 1, ArrowRight: here + 1, Home: 0, End: last }[event.key];
+    if (to !== undefined) this.point(Math.max(0, Math.min(last, to)));
+    else if (event.key === "Enter" && this.cursor !== null) this.pick(budgets[this.cursor]);
+    else if (event.key === "Escape") this.point(null);
+    else return;
+    event.preventDefault();
+  }
+
+  /** Put the cursor at a budget's number, or away. */
+  point(index) {
+    this.cursor = index;
+    const plot = this.figure.drawn;
+    if (!plot) return;
+    plot.setCursor(index === null ? { left: -10, top: -10 } : { left: plot.valToPos(this.frontier.budgets[index], "x"), top: plot.over.clientHeight / 2 });
+    this.read(index);
+  }
+
   /** What the plan says on its budget, by way; nothing where it aims at a loss. */
   answered() {
     if (!this.plan || this.plan.budget === null) return {};
@@ -82,11 +106,27 @@ export class Curves {
     }
   }
 
+  /** A word in a right corner, on a ground of its own, so that no line crosses it. */
+  word(ctx, text, right, top) {
+    const scale = devicePixelRatio;
+    ctx.save();
+    ctx.font = `${12 * scale}px system-ui`;
+    ctx.textAlign = "right";
+    ctx.textBaseline = "middle";
+    const width = ctx.measureText(text).width;
+    ctx.globalAlpha = 0.85;
+    ctx.fillStyle = colour("card");
+    ctx.fillRect(right - width - 12 * scale, top + 2 * scale, width + 10 * scale, 18 * scale);
+    ctx.globalAlpha = 1;
+    ctx.fillStyle = colour("soft");
+    ctx.fillText(text, right - 7 * scale, top + 11 * scale);
+    ctx.restore();
+  }
+
   foreground(plot) {
     const { left, top, width, height } = plot.bbox, { ctx } = plot;
     ctx.save();
     ctx.strokeStyle = colour("ink");
-    ctx.fillStyle = colour("soft");
     ctx.lineWidth = devicePixelRatio;
     if (this.shown === "gain") {
       const zero = plot.valToPos(0, "y", true);
@@ -94,11 +134,6 @@ export class Curves {
       ctx.moveTo(left, zero);
       ctx.lineTo(left + width, zero);
       ctx.stroke();
-      ctx.textAlign = "left";
-      ctx.textBaseline = "alphabetic";
-      ctx.font = `${12 * devicePixelRatio}px system-ui`;
-      ctx.fillText("↑ distilling is better", left + 8 * devicePixelRatio, zero - 6 * devicePixelRatio);
-      ctx.fillText("↓ direct training is better", left + 8 * devicePixelRatio, zero + 16 * devicePixelRatio);
     }
     const x = plot.valToPos(this.budget, "x", true);
     ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
@@ -107,6 +142,9 @@ export class Curves {
     ctx.lineTo(x, top + height);
     ctx.stroke();
     ctx.restore();
+    if (this.shown !== "gain") return;
+    this.word(ctx, "↑ distilling is better", left + width, top);
+    this.word(ctx, "↓ direct training is better", left + width, top + height - 22 * devicePixelRatio);
   }
 }
 

@@ -10,6 +10,10 @@ const tenTo = (value) => `10${[...String(Math.round(Math.log10(value)))].map((di
 
 export const height = (width) => Math.round(Math.min(380, Math.max(250, 0.55 * width)));
 
+/** The words for a press and for pointing, by what the pointer is. */
+export const touch = matchMedia("(pointer: coarse)").matches;
+export const press = touch ? "Tap" : "Click";
+
 /** Options of an axis: of FLOPs, of parameters, or linear. */
 export function axis(kind, label) {
   const lines = { stroke: colour("line"), width: 1 };

@@ -101,6 +101,44 @@ export function put(name, value) {
   follow(form.elements[name]);
 }
 
+/** Let a slider stand where the server read its field, which holds more than a number can say. */
+export function slide(name, value) {
+  const { slider } = form.elements[name];
+  if (document.activeElement === slider || Number.isFinite(read(form.elements[name].value))) return;
+  const at = Math.log10(value);
+  slider.min = Math.min(slider.min, at);
+  slider.max = Math.max(slider.max, at);
+  slider.value = at;
+}
+
+/** Offer open models, each of which becomes a row of the teachers; the server knows their numbers. */
+export function offerModels(models, changed) {
+  const field = document.querySelector("#open_model"), note = document.querySelector("#model-note"), { catalogue } = form.elements;
+  const said = ({ params, active_params: active, tokens }) => `${short(params)}${active ? ` (${short(active)} active)` : ""}${tokens ? ` on ${short(tokens)} tokens` : ", tokens not published"}`;
+  document.querySelector("#open_models").replaceChildren(...models.map((each) => new Option(said(each), each.name)));
+  const add = () => {
+    const wanted = field.value.trim().toLowerCase();
+    const near = models.filter(({ name }) => name.toLowerCase().includes(wanted)), model = near.find(({ name }) => name.toLowerCase() === wanted) ?? (near.length === 1 ? near[0] : null);
+    if (!wanted) return;
+    if (!model) {
+      note.textContent = near.length ? `${near.length} models match: ${near.slice(0, 4).map(({ name }) => name).join(", ")}${near.length > 4 ? ", …" : ""}` : "No such open model; give its row in the table above.";
+      return;
+    }
+    if (!model.tokens) {
+      note.textContent = `${model.name}: ${said(model)}; give its row with a loss or tokens above.`;
+      return;
+    }
+    const columns = catalogue.value.split("\n")[0].split(/[,\t]/), separator = catalogue.value.split("\n")[0].includes("\t") ? "\t" : ",";
+    const cells = columns.map((column) => (column.trim().toLowerCase() === "name" ? model.name : ""));
+    catalogue.value = `${catalogue.value.trimEnd()}\n${cells.join(separator)}\n`;
+    note.textContent = `Added ${model.name}: ${said(model)}, vocabulary ${model.vocab.toLocaleString("en")}. A student of that vocabulary is asked for under Hardware and FLOP counting.`;
+    field.value = "";
+    changed();
+  };
+  document.querySelector("#add_model").addEventListener("click", add);
+  field.addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); add(); } });
+}
+
 /** The kind of question and the request that asks it. */
 export function request() {
   const state = entries();
@@ -108,7 +146,8 @@ export function request() {
   if (state.shares && ["plan", "target", "family"].includes(state.ask)) scenarios.push(`amortised:${state.shares.replaceAll(" ", "")}`);
   if (state.ask === "predict") return { kind: "predict", body: predicted(state) };
   if (state.ask === "compare") {
-    const calibrations = state.against.split(";").filter(Boolean).map(calibration);
+    const boxes = [...form.querySelectorAll("[name=against]")], all = boxes.every((box) => box.checked && !box.value.startsWith("upload:"));
+    const calibrations = all ? [] : state.against.split(";").filter(Boolean).map(calibration); // all: those that are near
     return { kind: "compare", body: { student_params: state.student, budget: state.budget, scenarios, calibrations } };
   }
   const body = { calibration: calibration(state.calibration), scenarios };

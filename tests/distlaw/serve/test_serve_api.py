@@ -558,3 +558,17 @@ def test_a_budget_in_hours_or_dollars_is_read_and_echoed(api):
     assert f"budget={paid['spending']['flops']}" in paid["equivalent"]["python"]
     status, refused = ask(f"{api}/plan", body | {"budget": "$2490"})
     assert status == 422 and "names no device" in json.dumps(refused)
+
+
+def test_open_models_are_listed_with_what_a_catalogue_needs(api):
+    """Every model of the list can be named in a catalogue; mixtures of experts say what a token meets."""
+    status, models = ask(f"{api}/teachers")
+    assert status == 200 and len(models) > 60
+    mixed = next(each for each in models if each["name"] == "Qwen/Qwen3-30B-A3B-Base")
+    assert mixed["active_params"] < mixed["params"] < mixed["total_params"]
+    assert all(each["source"] for each in models if each["tokens"])
+    catalogue = "name,params,loss,tokens\nQwen/Qwen3-30B-A3B-Base,,,\n"
+    question = {"student_params": "1B", "budget": 1e22, "teachers": catalogue, "vocab": mixed["vocab"]}
+    status, answer = ask(f"{api}/plan", question)
+    assert status == 200
+    assert answer["plan"]["distillations"][0]["teacher_params"] == mixed["params"]

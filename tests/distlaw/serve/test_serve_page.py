@@ -73,7 +73,7 @@ def test_the_verdict_comes_first_and_is_the_planners(page, api):
 
 
 ASKED = {
-    "plan": ("ask=plan&best=1&scenario=best_case", "3.77B on"),
+    "plan": ("ask=plan&best=1&scenario=best_case", "3.87B on"),
     "target": ("ask=target&target=2.5&scenario=best_case", "Cheapest way to a loss of 2.5"),
     "teachers": ("ask=teachers", "medium"),
     "family": ("ask=family&family=100M,+1B&scenario=best_case", "1B student: teacher and logits free"),
@@ -182,6 +182,88 @@ def test_the_keyboard_reaches_everything(page, api):
         !each.labels?.length && !each.ariaLabel && !each.textContent.trim()).map((each) => each.outerHTML)"""
     )
     assert unnamed == []
+
+
+def test_a_budget_is_hours_or_dollars_and_its_slider_follows(page, api):
+    opened(page, api, "scenario=best_case&budget=1000+h100-hours")
+    expect(page.locator("#budget-note")).to_have_text(re.compile(r"^= 1\.42e21 FLOPs .*h100-hours = \$"))
+    assert page.is_hidden("#problem")
+    slider = page.locator("[aria-label='Budget, slider']")
+    assert float(slider.input_value()) == pytest.approx(21.15, abs=0.05)
+    assert "--budget '1000 h100-hours'" in page.inner_text("#command")
+    page.fill("#budget", "$5000")
+    expect(page.locator("#problem")).to_contain_text("names no device")
+    assert page.is_hidden("#keep-card")  # no boxes of an answer that is another question's
+    page.fill("#budget", "$5000 on h200")
+    expect(page.locator("#budget-note")).to_contain_text("= $5K")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    settled(page)
+    assert re.fullmatch(r"\d(\.\d)?e21", page.input_value("#budget"))
+    expect(page.locator("#budget-note")).to_contain_text("64 b200 for 10 days")
+
+
+def test_open_models_are_teachers_by_name(page, api):
+    """A mixture of experts comes with its active parameters; a part of a name must say which is meant."""
+    opened(page, api, "ask=teachers&vocab=151936")
+    page.fill("#open_model", "qwen3")
+    page.click("#add_model")
+    expect(page.locator("#model-note")).to_contain_text(re.compile(r"\d+ models match: Qwen/Qwen3"))
+    page.fill("#open_model", "Qwen3-30B-A3B")
+    page.keyboard.press("Enter")
+    settled(page)
+    expect(page.locator("#model-note")).to_contain_text("29.9B (2.73B active) on 36T tokens")
+    assert page.input_value("#catalogue").endswith("large,8B,,2T\nQwen/Qwen3-30B-A3B-Base,,,\n")
+    expect(page.locator("#ways")).to_contain_text("Qwen/Qwen3-30B-A3B-Base")
+    page.fill("#open_model", "nobody")
+    page.click("#add_model")
+    expect(page.locator("#model-note")).to_contain_text("No such open model")
+
+
+def test_every_calibration_is_compared_where_it_can_answer(page, api):
+    opened(page, api, "ask=compare&scenario=best_case")
+    expect(page.locator("#cautions")).to_contain_text("distlaw2026-permissive: left out")
+    assert "distlaw2026-permissive" not in page.inner_text("#table")
+    assert not re.search(r"\de[+]?\d", page.inner_text("#table"))
+    page.uncheck("[name=against][value=hoffmann2022]")
+    settled(page)
+    assert "distlaw2026-permissive" in page.inner_text("#table")  # asked for by name
+
+
+def test_the_keyboard_reads_the_curves_and_asks_there(page, api):
+    opened(page, api, "scenario=best_case")
+    page.focus("#curves")
+    before = page.inner_text("#readings")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#readings") != before
+    page.keyboard.press("Escape")
+    assert page.inner_text("#readings") == before
+    page.keyboard.press("End")
+    assert "beyond the fitted runs" in page.inner_text("#readings")
+    page.keyboard.press("Enter")
+    settled(page)
+    assert float(page.input_value("#budget")) > 2e22
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_no_table_is_clipped_on_a_desktop_and_no_page_on_a_phone(page, api, kind):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    opened(page, api, "" if kind == "plan" else f"ask={kind}")
+    wide, seen = page.locator(".scroll").evaluate("each => [each.scrollWidth, each.clientWidth]")
+    assert wide <= seen
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_finger_taps(browser, api):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    opened(page, api, "scenario=best_case")
+    shown = page.inner_text("main")
+    assert "Tap to change the budget" in shown and "tap it to read why" in shown
+    assert "Click" not in shown
+    context.close()
 
 
 def test_a_click_in_the_map_or_the_curves_asks_there(page, api):
@@ -375,11 +457,11 @@ def test_what_flops_are_counted_with_is_said_and_an_assumption_stands_with_the_v
 
 def test_a_teacher_beyond_the_runs_is_asked_for(page, api):
     opened(page, api, "scenario=teacher_inference")
-    assert "from 905M on 512B" in page.inner_text("#ways")
+    assert "from 1.12B on 512B" in page.inner_text("#ways")
     page.click("summary:has-text('Data, serving')")
     page.check("[name=extrapolate]")
     settled(page)
-    assert "from 716M on 5.12T" in page.inner_text("#ways")
+    assert "from 917M on 5.12T" in page.inner_text("#ways")
     assert "--extrapolate" in page.inner_text("#command")
     assert "extrapolate=True" in page.inner_text("#python")
 
