@@ -128,7 +128,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "link": (
         lambda step: ((step / "result.json").unlink(), (step / "result.json").symlink_to("/nowhere/x")),
-        "is a link to /nowhere/x, which is not there",
+        "is a link to /nowhere/x, which does not exist",
     ),
     "folder": (
         lambda step: ((step / "result.json").unlink(), (step / "result.json").mkdir()),
@@ -136,7 +136,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "linked step": (
         lambda step: (shutil.rmtree(step), step.symlink_to("/nowhere/x")),
-        "is a link to /nowhere/x, which is not there",
+        "is a link to /nowhere/x, which does not exist",
     ),
 }
 
@@ -264,7 +264,7 @@ def test_attempts_behind_a_dangling_link_are_named_in_every_verb(store: Path, ca
     for verb in (("status",), ("gc",), ("retry",), ("cancel",), ("logs", step.name)):
         code, _, complaint = call("sweep", verb[0], store, *verb[1:])
         assert code == 2
-        assert f"{step}/attempts: is a link to /nowhere/x, which is not there" in complaint
+        assert f"{step}/attempts: is a link to /nowhere/x, which does not exist" in complaint
 
 
 @pytest.mark.parametrize(
@@ -303,12 +303,12 @@ def test_the_whole_reason_of_a_damaged_result_is_shown(store: Path, call: Call) 
     code, out, _ = call("sweep", "status", store)
     assert code == 0
     assert "…" not in out
-    assert "delete it, and" in " ".join(out.split())
+    assert "delete it to run" in " ".join(out.split())
 
 
 def test_a_store_behind_a_dangling_link_is_not_made(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/nowhere/x")
-    with pytest.raises(InputError, match="is a link to /nowhere/x, which is not there"):
+    with pytest.raises(InputError, match="is a link to /nowhere/x, which does not exist"):
         Store(tmp_path / "link").create()
 
 
