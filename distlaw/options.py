@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from shutil import get_terminal_size
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from scaling.costs.flops import Architecture
 from scaling.costs.hardware import Hardware, hardware
 from scaling.costs.scenarios import DESCRIPTIONS
 from scaling.errors import InputError
+from scaling.reports.plan_text import wrap_sentences
 from scaling.to_plain import nan_to_none
 from scaling.units import Unit, parse_quantity, split_list, unit_of
 
@@ -182,6 +184,11 @@ def counting(
         return None
     ruled = fitted.architecture if rule is None else replace(fitted.architecture, rule=rule.lower())
     return with_numbers(ruled, context=context, vocab=vocab, aspect_ratio=aspect_ratio)
+
+
+def for_terminal(text: str) -> str:
+    """Return a report as wide as the terminal; as it is, a finding in each line, where it is piped."""
+    return wrap_sentences(text, get_terminal_size().columns) if sys.stdout.isatty() else text
 
 
 def refuse(given: Mapping[str, object], why: str) -> None:

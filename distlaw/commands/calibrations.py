@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from distlaw.options import for_terminal
 from scaling.calibration.calibration import Calibration, published
 from scaling.reports.plan_text import calibration_text, text_table, wrapped
 
@@ -35,7 +36,7 @@ def calibrations_command(
 
     if name:
         found = Calibration.load(name)
-        sys.stdout.write(found.to_json() if json else calibration_text(found))
+        sys.stdout.write(found.to_json() if json else for_terminal(calibration_text(found)))
         return
     sets = [Calibration.load(each) for each in published()]
     rows = [

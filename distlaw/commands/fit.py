@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distlaw.number_options import count_from, number
-from distlaw.options import Aspect, Vocab, Window
+from distlaw.options import Aspect, Vocab, Window, for_terminal
 from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, Table, load_table, table_name
 from scaling.errors import InputError
 from scaling.units import parse_list, parse_number
@@ -133,7 +133,8 @@ def fit_command(
         )  # fmt: skip
     if leave_out:
         found = replace(found, held_out=(*found.held_out, *found.leave_groups_out(leave_out)))
-    typer.echo(found.report("json" if as_json else report))
+    text = found.report("json" if as_json else report)
+    typer.echo(text if as_json or report == "html" else for_terminal(text))
     if out is not None:
         found.calibration.save(out)
         typer.echo(f"calibration: {out}", err=True)
@@ -187,7 +188,7 @@ def check_command(
         runs, given, _architecture(context, vocab, aspect_ratio),
         gamma=gamma, fixed=_numbers("--fix", fix), tied=tied,
     )  # fmt: skip
-    typer.echo(json.dumps(asdict(report), indent=1) if as_json else report)
+    typer.echo(json.dumps(asdict(report), indent=1) if as_json else for_terminal(str(report)))
     if report.refused:
         raise typer.Exit(2)
 
@@ -242,7 +243,7 @@ def compare_command(
         objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
         thresholds=_three(thresholds) if thresholds else None,
     )  # fmt: skip
-    typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else found)
+    typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else for_terminal(str(found)))
 
 
 def _numbers(option: str, text: str) -> dict[str, float]:

@@ -37,6 +37,7 @@ from distlaw.options import (
     Vocab,
     Window,
     counting,
+    for_terminal,
     parse_budgets,
     parse_constraints,
     parse_optional,
@@ -314,7 +315,7 @@ def words(
     """Return a plan for the terminal, in brief or with everything."""
     budget = [f"- budget: {spending[0].describe()}"] if spending and device else []
     if details:
-        return plan_text(answer, device, [*budget, *remarks])
+        return for_terminal(plan_text(answer, device, [*budget, *remarks]))
     return plan_brief(answer, device, [*budget, *remarks], get_terminal_size().columns)
 
 

@@ -19,6 +19,7 @@ from fits.table.validation import unit_mismatch_of_students
 from scaling.errors import InputError
 from scaling.laws import SupervisedLaw
 from scaling.repeated_data import MANY_EPOCHS
+from scaling.units import format_number
 
 TOKENS_PER_PARAM = (1.0, 1e6)
 """Plausible range of the median tokens per parameter."""
@@ -92,8 +93,8 @@ def check(
     ):
         if len(N):
             lines.append(
-                f"  {kind}: {_counted(len(distinct_levels(N)), 'size')} {N.min():.3g} to {N.max():.3g}, "
-                f"{_counted(len(distinct_levels(D)), 'token count')} {D.min():.3g} to {D.max():.3g}"
+                f"  {kind}: {_counted(len(distinct_levels(N)), 'size')} {_span(N)}, "
+                f"{_counted(len(distinct_levels(D)), 'token count')} {_span(D)}"
             )
     if rows.n_distillations:
         lines.append(
@@ -117,6 +118,12 @@ def check(
     if not any(finding.level == "refuse" for finding in findings):
         lines.append("  the design can be fitted" if findings else "  the design is sufficient; no warnings")
     return DesignReport(lines=tuple(lines), findings=tuple(findings))
+
+
+def _span(values: np.ndarray) -> str:
+    """Return the range of sizes or tokens in words; one number where all are equal."""
+    ends = [format_number(float(end)) for end in (values.min(), values.max())]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def design_findings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
@@ -173,6 +174,21 @@ def folded_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: in
         text_table([header[k] for k in part], [[row[k] for k in part] for row in rows]) for part in parts
     ]
     return [line for table in tables for line in ("", *table)][1:]
+
+
+def wrap_sentences(text: str, width: int) -> str:
+    """Return a report with its sentences in lines of at most ``width`` columns, and its tables as they are.
+
+    >>> print(wrap_sentences("  residual rms 0.1035 nats, estimated noise 1.37 %", 32))
+      residual rms 0.1035 nats,
+        estimated noise 1.37 %
+    """
+    lines = []
+    for line in text.splitlines():
+        table = re.search(r"\S  +\S", line)
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        lines += [line] if table or not line else wrapped([line], width, indent)
+    return "\n".join(lines) + "\n" * text.endswith("\n")
 
 
 def wrapped(lines: Iterable[str], width: int, indent: str = "") -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from distlaw.commands import fit as verbs
+from distlaw.options import for_terminal
 from fits import datasets
 from scaling import InputError, SupervisedLaw
 from scaling.calibration.calibration import Calibration
@@ -48,12 +50,23 @@ def test_fit_writes_a_calibration_and_figures(csv: Path, tmp_path: Path) -> None
 def test_check_reads_the_design_without_fitting(csv: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["check", str(csv), "--map", "N=size,D=seen,L=val"])
     assert result.exit_code == 0
-    assert "4 sizes" in result.output
+    assert "4 sizes 10M to 1B, 4 token counts 1B to 100B" in result.output
     few = tmp_path / "few.csv"
     pd.read_csv(csv).head(4).to_csv(few, index=False)
     result = CliRunner().invoke(app, ["check", str(few), "--map", "N=size,D=seen,L=val"])
     assert result.exit_code == 2
     assert "refuse: 4 supervised runs cannot determine" in result.output
+
+
+def test_sentences_are_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"coefficient   value{' ' * 80}90 %\n  {'held out ' * 20}"
+    assert for_terminal(text) == text
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    table, first, *others = for_terminal(text).splitlines()
+    assert table == text.splitlines()[0]
+    assert first.startswith("  held") and all(line.startswith("    ") for line in others)
+    assert max(map(len, [first, *others])) <= 40
 
 
 def test_bad_input_is_an_input_error(csv: Path) -> None:
