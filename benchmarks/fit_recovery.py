@@ -19,7 +19,8 @@ from fits.estimation.joint import fit_laws
 from fits.estimation.model import Rows
 from fits.table.runs import validate
 from scaling import SupervisedLaw
-from scaling.calibration.calibration import Calibration, Provenance, Region
+from scaling.calibration.calibration import Calibration, Region
+from scaling.calibration.provenance import Provenance
 from scaling.costs.scenarios import BOTH
 from scaling.laws import DistillationLaw
 from scaling.planner.planner import plan

@@ -1,6 +1,7 @@
 """Scaling laws, their calibrations, and the plans that follow from them. Needs NumPy only."""
 
-from scaling.calibration.calibration import LAWS, Calibration, Provenance, published
+from scaling.calibration.calibration import LAWS, Calibration, published
+from scaling.calibration.provenance import Provenance
 from scaling.calibration.region import Region
 from scaling.costs.flops import Architecture, ModelShape
 from scaling.costs.hardware import Hardware, hardware

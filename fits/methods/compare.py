@@ -113,7 +113,7 @@ class MethodComparison:
 
     @property
     def title(self) -> str:
-        """What is compared, in words."""
+        """Comparison in words."""
         return f"Multipliers on {self.on} against {self.control}, at the same size, tokens and teacher"
 
     def verdicts(self) -> list[str]:

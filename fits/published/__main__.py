@@ -21,7 +21,8 @@ import scaling.calibration.calibration
 from fits import datasets
 from fits.estimation.estimate import Objective
 from fits.fitting import fit
-from scaling.calibration.calibration import SUPERVISED, Calibration, Provenance
+from scaling.calibration.calibration import SUPERVISED, Calibration
+from scaling.calibration.provenance import Provenance
 from scaling.calibration.region import Region
 from scaling.costs.accounting import ASSUMED, COUNTED, GIVEN
 from scaling.costs.flops import Architecture

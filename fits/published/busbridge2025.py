@@ -22,7 +22,8 @@ from fits.estimation.model import Rows
 from fits.estimation.parametrization import NineCoordinates
 from fits.fitting import Fit, fit
 from scaling import SupervisedLaw
-from scaling.calibration.calibration import Calibration, Provenance
+from scaling.calibration.calibration import Calibration
+from scaling.calibration.provenance import Provenance
 
 Array = NDArray[np.float64]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fits.table.flops import table_architecture
-from scaling.calibration.calibration import Calibration, Provenance
+from scaling.calibration.calibration import Calibration
+from scaling.calibration.provenance import Provenance
 from scaling.calibration.region import Range, Region
 
 if TYPE_CHECKING:

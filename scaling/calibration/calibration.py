@@ -18,9 +18,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling.calibration.misfit import Misfit, read_misfit
 from scaling.calibration.parsing import Draws, mapping, parse, read, read_draws, read_numbers
+from scaling.calibration.provenance import Provenance, read_provenance
 from scaling.calibration.region import Region, read_region
 from scaling.calibration.repetition import read_repetition
-from scaling.costs.accounting import COUNTED, UNRECORDED
+from scaling.calibration.validation import (
+    FORMAT,
+    FORMAT_VERSION,
+    UNITS,
+    check_coefficients,
+    check_format,
+    check_weights,
+    read_architecture,
+)
 from scaling.costs.flops import Architecture
 from scaling.errors import InputError
 from scaling.laws import (
@@ -39,10 +48,6 @@ if TYPE_CHECKING:
     from scaling.figures.calibration import CalibrationPlots
 
 Array = NDArray[np.float64]
-FORMAT = "distlaw-calibration"
-FORMAT_VERSION = 2
-"""2 adds ``misfit``; a file without it is still written as 1."""
-UNITS = {"params": "non-embedding parameters", "tokens": "tokens", "loss": "nats/token", "compute": "FLOPs"}
 SUPERVISED = "supervised"
 """The key of the supervised law among draws and residuals, beside the kinds of distillation laws."""
 
@@ -56,41 +61,11 @@ LAWS: dict[str, Callable[..., DistillationLaw]] = {
 }
 """Distillation laws by kind; ``published`` has 8 coefficients, ``published-7`` the same with gamma = 1."""
 
-ANY_SIGN, MAY_VANISH = ("c0",), ("E", "eps")
-"""Coefficients that need not be positive."""
-
-WEIGHT_TOLERANCE = 1e-6
-"""Tolerance of the sum of the laws' weights around 1."""
-
 BETTER_TEACHER = 0.99
 """A teacher is better than any fitted if its loss is less than this share of the lowest of them."""
 
 DEFAULT_CALIBRATION = "busbridge2025-figure1-runs"
 _PUBLISHED = Path(__file__).with_name("published")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Provenance:
-    """Sources and circumstances of a calibration, in words that can be printed.
-
-    >>> from scaling import Calibration
-    >>> Calibration.load("hoffmann2022").provenance.date
-    '2022-03-29'
-    """
-
-    source: str
-    """A citation, or the table that was fitted."""
-    date: str
-    """ISO date of the fit or of the publication."""
-    command: str = ""
-    """Command that reproduces it."""
-    software: Mapping[str, str] = field(default_factory=dict)
-    """Package versions, by name."""
-    corpus: str = ""
-    tokenizer: str = ""
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    """Sentences that every use of the calibration should show."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -139,14 +114,14 @@ class Calibration:
         for kind in {kind for misfit in self.misfit.values() for kind in misfit.alternatives} - set(LAWS):
             raise InputError(f"calibration {self.name}: misfit: unknown law {kind!r}")
         for kind, law in expected.items():
-            _check_coefficients(f"calibration {self.name}: {kind}", coefficients(law))
-        _check_weights(f"calibration {self.name}", self.law_weights, self.distillation)
+            check_coefficients(f"calibration {self.name}: {kind}", coefficients(law))
+        check_weights(f"calibration {self.name}", self.law_weights, self.distillation)
         if not self.draws:
             return
         lengths = set()
         for kind, law in expected.items():
             columns = self.draws.get(kind, {})
-            _check_coefficients(f"calibration {self.name}: draws of {kind}", columns)
+            check_coefficients(f"calibration {self.name}: draws of {kind}", columns)
             if set(columns) != set(coefficients(law)):
                 missing = sorted(set(coefficients(law)) ^ set(columns))
                 raise InputError(f"calibration {self.name}: draws of {kind}: wrong or missing {missing}")
@@ -317,7 +292,7 @@ class Calibration:
     @classmethod
     def from_dict(cls, content: object, where: str = "calibration") -> Calibration:
         """Read a calibration from its parsed JSON; ``where`` names the file in errors."""
-        content = _check_format(content, where)
+        content = check_format(content, where)
         supervised = read(
             SupervisedLaw,
             read_numbers(content.get("supervised"), f"{where}: supervised"),
@@ -353,8 +328,8 @@ class Calibration:
                 kind: read_misfit(of, f"{where}: misfit.{kind}")
                 for kind, of in mapping(content.get("misfit", {}), f"{where}: misfit").items()
             },
-            architecture=_read_architecture(content, where),
-            provenance=_read_provenance(content.get("provenance"), f"{where}: provenance"),
+            architecture=read_architecture(content, where),
+            provenance=read_provenance(content.get("provenance"), f"{where}: provenance"),
         )
 
     def save(self, path: str | Path) -> Path:
@@ -397,71 +372,6 @@ def published() -> tuple[str, ...]:
 @lru_cache
 def _shipped(name: str) -> Calibration:
     return Calibration.from_json((_PUBLISHED / f"{name}.json").read_text(encoding="utf-8"), name)
-
-
-def _check_format(content: object, where: str) -> dict[str, Any]:
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f'{where}: not a calibration; its "format" should be "{FORMAT}"')
-    version = content.get("format_version")
-    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
-        raise InputError(
-            f"{where}: format_version is {version!r}; this version of distlaw reads up to {FORMAT_VERSION}"
-        )
-    if content.get("units", UNITS) != UNITS:
-        raise InputError(f"{where}: units are {content['units']}; they must be {UNITS}")
-    return content
-
-
-def _read_architecture(content: Mapping[str, Any], where: str) -> Architecture:
-    """The architecture with its origins, which files of distlaw 0.1.0 do not record."""
-    numbers = mapping(content.get("architecture", {}), f"{where}: architecture")
-    origins = mapping(
-        content.get("architecture_origins", dict.fromkeys(COUNTED, UNRECORDED)),
-        f"{where}: architecture_origins",
-    )
-    for name, origin in origins.items():
-        if name not in COUNTED or not isinstance(origin, str):
-            raise InputError(
-                f"{where}: architecture_origins.{name}: must be a text for one of {', '.join(COUNTED)}, "
-                f"not {origin!r}"
-            )
-    return read(Architecture, {**numbers, "origins": origins}, f"{where}: architecture")
-
-
-def _read_provenance(value: object, where: str) -> Provenance:
-    texts = dict(mapping(value, where))
-    for name, text in texts.items():
-        if name in ("notes", "warnings"):
-            if not isinstance(text, list) or not all(isinstance(each, str) for each in text):
-                raise InputError(f"{where}.{name}: must be a list of sentences, not {text!r}")
-            texts[name] = tuple(text)
-        elif not isinstance(text, dict if name == "software" else str):
-            raise InputError(f"{where}.{name}: must be a text, not {text!r}")
-    return read(Provenance, texts, where)
-
-
-def _check_coefficients(where: str, values: Mapping[str, Any]) -> None:
-    """Every law's coefficients are positive; some may be zero, and one has any sign."""
-    for key, value in values.items():
-        try:
-            numbers = np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError, OverflowError):
-            numbers = np.array(np.nan)
-        if not np.all(np.isfinite(numbers)):
-            raise InputError(f"{where}.{key}: must be finite numbers, not {value!r}")
-        lowest = float(numbers.min(initial=np.inf))
-        if key not in ANY_SIGN and (lowest < 0 or (lowest == 0 and key not in MAY_VANISH)):
-            raise InputError(f"{where}.{key}: must be positive, not {lowest:g}")
-
-
-def _check_weights(where: str, weights: Mapping[str, float], kinds: Mapping[str, DistillationLaw]) -> None:
-    """One weight a kind of law, none negative, summing to 1; or none at all."""
-    if not weights:
-        return
-    if set(weights) != set(kinds):
-        raise InputError(f"{where}: law_weights: must be of {', '.join(kinds)}, not of {', '.join(weights)}")
-    if min(weights.values()) < 0 or abs(sum(weights.values()) - 1) > WEIGHT_TOLERANCE:
-        raise InputError(f"{where}: law_weights: must be 0 or more and sum to 1, not {dict(weights)}")
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
