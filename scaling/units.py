@@ -93,7 +93,9 @@ def parse_count(value: str | SupportsFloat, what: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and re.fullmatch(r"[0-9.]+ *k", value.strip(), re.IGNORECASE):
-        raise InputError(f"{what}: {value!r} may be a power of two or not; write all digits, 4096 or 4000")
+        raise InputError(
+            f"{what}: cannot read {value!r} as a number, k being 1000 or 1024; write all digits: 4000, 4096"
+        )
     number = parse_number(value, what)
     if not number.is_integer():
         raise InputError(f"{what}: must be a whole number, not {value!r}")

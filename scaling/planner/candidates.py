@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.calibration.calibration import Calibration
-from scaling.costs.scenarios import INFERENCE, Scenario, rates
+from scaling.costs.scenarios import INFERENCE, SCENARIOS, Scenario, rates
 from scaling.grid_search import minimize_on_grid
 from scaling.planner.optimizer import EXACT, Effort, Optima, Problems, Setting, direct, optimize
 from scaling.planner.question import Question
@@ -148,7 +148,8 @@ class CatalogueTeachers:
             if teacher.loss is not None:
                 check_teacher_loss(calibration, teacher.loss, f"teacher {teacher.name}")
         scenario = Scenario("known_teacher", logits.logits, 0.0)
-        return cls(serving, teachers, scenario, question.flops_per_dollar, warnings)
+        remarks = (*warnings, *_uncharged(asked))
+        return cls(serving, teachers, scenario, question.flops_per_dollar, remarks)
 
     @property
     def ways(self) -> list[Way]:
@@ -227,3 +228,12 @@ class CatalogueTeachers:
             L_T.reshape(shape),
             np.where(feasible, found, np.inf),
         )
+
+
+def _uncharged(asked: Sequence[Scenario]) -> list[str]:
+    """Return what scenarios would charge, but teachers that exist do not."""
+    if len(asked) == 1 and asked[0].pretraining > 0:
+        return [f"{asked[0].title}: a teacher that exists is trained already, so no training is charged"]
+    if len(asked) > 1 and set(asked) != set(SCENARIOS.values()):
+        return [f"teachers that exist are compared under one scenario, here {INFERENCE.title}; ask for one"]
+    return []

@@ -127,7 +127,7 @@ def test_lists_and_predictions_fit_80_columns(asked, monkeypatch):
     ("given", "says"),
     {
         ("--vocab", "0"): "must be 1 or more, not 0",
-        ("--vocab", "50k"): "write all digits, 4096 or 4000",
+        ("--vocab", "50k"): "write all digits: 4000, 4096",
         ("--context", "-1"): "must be 1 or more, not -1",
         ("--aspect-ratio", "0"): "must be positive, not 0",
     }.items(),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from scaling import InputError, Question, plan, read_catalogue
@@ -71,3 +73,17 @@ def test_rows_that_cannot_be_used_are_named(tmp_path, text, message):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="cannot be read as CSV"):
         read_catalogue(tmp_path / "none.csv")
+
+
+def test_what_a_scenario_would_charge_of_a_teacher_that_exists_is_said():
+    def warnings(**asked):
+        question = Question(student_params=3e8, budget=1e21, teachers=("Qwen/Qwen3-8B-Base",), **asked)
+        return plan(replace(question, architecture=Architecture(vocab=151936))).warnings
+
+    told = "teacher trained, logits free: a teacher that exists is trained already, so no training is charged"
+    assert told in warnings(scenarios="teacher_pretraining")
+    assert any(
+        "under one scenario" in each for each in warnings(scenarios=("best_case", "teacher_inference"))
+    )
+    quiet = (*warnings(), *warnings(scenarios="best_case"), *warnings(scenarios="teacher_inference"))
+    assert not any("scenario" in each or "trained already" in each for each in quiet)
