@@ -71,7 +71,7 @@ class Use(SpecModel):
             return self
         part = self.part_in(None)
         object.__setattr__(self, "version", version_of(type(part)))
-        object.__setattr__(self, "__pydantic_extra__", part.model_dump(exclude_defaults=True))
+        object.__setattr__(self, "__pydantic_extra__", part.model_dump(mode="json", exclude_defaults=True))
         return self
 
     @property

@@ -1,0 +1,255 @@
+"""Feature targets in a sweep: refusals, FLOPs, statistics, invariance to a teacher's scale, exact resumption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from scaling.errors import InputError
+from sweeps.dag.expand import Step
+from sweeps.data.batches import Batches
+from sweeps.distill.feature_matching import normalization_of
+from sweeps.distill.metrics import measured
+from sweeps.distill.models import Models
+from sweeps.distill.targets import Online
+from sweeps.features import FeatureMoments, fit_normalization
+from sweeps.model.decoder import Decoder
+from sweeps.model.hidden_states import hidden_states
+from sweeps.resolve import dag_of
+from sweeps.spec.run_views import Evaluation
+from sweeps.spec.spec import parse_sweep
+from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.store import Store
+from sweeps.train import loop
+from sweeps.train.loop import train_together
+from sweeps.train.run import Recipe, Run
+
+STEPS, CONTEXT, V, GATHERED = 12, 16, 300, 3
+TOKENS = (np.arange(6_000) ** 2 % 299).astype(np.uint16)
+NAME = "auxiliary_losses.0"
+MODULE = "sweeps.methods.feature_targets"
+
+
+def features(**options: Any) -> dict[str, Any]:
+    """A method with feature targets alone, measured."""
+    return {
+        "auxiliary_losses": [
+            {"use": f"{MODULE}:FeatureTargets", "statistics_steps": GATHERED, "hidden": 8, **options}
+        ],
+        "metrics": [{"use": f"{MODULE}:FeatureVariance"}],
+        "token_loss_weight": 0,
+    }
+
+
+@pytest.fixture
+def spec(text_file: Path) -> dict[str, Any]:
+    """One small student of one teacher, with another teacher beside."""
+    return {
+        "name": "features",
+        "corpus": {"source": str(text_file), "vocab": V, "context": CONTEXT, "heldout": 0.1},
+        "training": {"batch_tokens": CONTEXT, "warmup_tokens": 50 * CONTEXT},
+        "teachers": [{"params": ["7k"], "tokens": ["8k"]}, {"params": ["3k"], "tokens": ["8k"]}],
+        "students": [{"params": ["3k"], "tokens": ["8k"], "teachers": [0]}],
+    }
+
+
+def student(spec: dict[str, Any], method: Any) -> Step:
+    steps = dag_of(parse_sweep(spec | {"methods": [method]})).steps
+    return next(step for step in steps if step.kind == "distil")
+
+
+def teacher_of(step: Step) -> Decoder:
+    made = Decoder(step.shape)
+    made.initialise(7)
+    return made.eval().requires_grad_(False)
+
+
+class Killed(Exception):
+    """At some point of a run."""
+
+
+def finished(
+    step: Step, checkpoints: Checkpoints | None = None, killed_at: int | None = None, tokens: Any = TOKENS
+) -> Run:
+    """A short run of the method of ``step``, with teachers that were never trained."""
+    assert step.teacher is not None
+    loaded = {each.id: Online(teacher_of(each)) for each in step.teachers}
+    models = Models(Store("memory://features"), step, loaded)
+    rules = step.training.model_copy(update={"batch_tokens": 4.0 * CONTEXT})
+    recipe = Recipe(shape=step.shape, steps=STEPS, training=rules, seed=0, method=step.method)
+    run = Run(recipe=recipe, checkpoints=checkpoints, models=models)
+
+    def report(run: Run) -> None:
+        if run.done == killed_at:
+            raise Killed
+
+    given = {"data_seed": 3, "target": loaded[step.teacher.id], "report": report, "checkpoint_seconds": 0}
+    for _, error in train_together([run], tokens, **given):  # type: ignore[arg-type]
+        if error:
+            raise error
+    return run
+
+
+def state_of(run: Run) -> dict[str, Tensor]:
+    return {name: each.clone() for name, each in run.state().items() if name != "/pieces and seconds"}
+
+
+def metrics_of(step: Step, run: Run) -> dict[str, float]:
+    assert step.method is not None
+    evaluation = Evaluation(
+        student=run.model,
+        models=run.models,  # type: ignore[arg-type]
+        heldout=TOKENS[:1000],
+        context=CONTEXT,
+        heads=run.method.heads,
+        states=run.method.states,
+        encode=lambda text: [],
+    )
+    return measured(step.method, evaluation)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"normalization": "whiten"}, "normalization: input should be 'none', 'global'"),
+        ({"loss": "l3"}, "loss: input should be 'mse'"),
+        ({"layers": []}, "layers: tuple should have at least 1 item"),
+        ({"floor": 1.0}, "floor: input should be less than 1"),
+        ({"skip_positions": CONTEXT}, "skip_positions: 16 of a context of 16 leave none"),
+        ({"scales": [1, 10]}, "scales: 2 factors for 1 teachers"),
+        ({"scales": [0]}, "input should be greater than 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(spec: dict[str, Any], options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        student(spec, features(**options))
+
+
+@pytest.mark.parametrize("options", [{"layers": [-1, 9]}, {"layers": [-9]}, {"student_layer": 9}])
+def test_a_layer_that_does_not_exist_is_refused_before_anything_runs(
+    spec: dict[str, Any], own_cache: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(
+        InputError, match=r"(student_layer|layers): there is no layer -?9; a model of \d+ layers"
+    ):
+        student(spec, features(**options)).flops_by_part()
+
+
+def test_two_of_them_or_a_metric_alone_are_refused(spec: dict[str, Any]) -> None:
+    twice = features()
+    twice["auxiliary_losses"] = twice["auxiliary_losses"] * 2
+    with pytest.raises(InputError, match="FeatureTargets is there twice"):
+        student(spec, twice)
+    with pytest.raises(InputError, match="FeatureVariance measures FeatureTargets"):
+        student(spec, {"metrics": features()["metrics"]})
+
+
+def test_the_method_has_a_name(spec: dict[str, Any], own_cache: Path) -> None:
+    step = student(spec, {"use": f"{MODULE}:phi_s"})
+    assert step.method is not None
+    assert step.method.name == "phi_s"
+    assert Step.from_json(json.loads(json.dumps(step.as_json()))).id == step.id
+
+
+@pytest.mark.parametrize("hidden", [None, 8])
+def test_heads_normalizations_and_teachers_count_in_flops(
+    spec: dict[str, Any], own_cache: Path, hidden: int | None
+) -> None:
+    own = student(spec, features(hidden=hidden, layers=[1, -1]) | {"other_teachers": [1]})
+    plain = student(spec, {})
+    run = finished(own)
+    matrices = sum(each.numel() for each in run.method.heads[NAME].parameters() if each.ndim > 1)
+    squares = 2 * sum(each.shape.width**2 for each in own.teachers)
+    difference = own.flops_by_part()["training"] - plain.flops_by_part()["training"]
+    assert difference == pytest.approx((3 * 2 * matrices + 2 * squares) * own.tokens)
+    assert own.shape.params == plain.shape.params
+    read = sum(each.shape.forward_flops for each in own.teachers) * own.tokens
+    assert own.flops_by_part()["teacher_reading"] == pytest.approx(read)
+
+
+def test_statistics_are_those_of_the_first_batches_without_first_positions(
+    spec: dict[str, Any], own_cache: Path
+) -> None:
+    step = student(spec, features(layers=[1, -1]) | {"other_teachers": [1]})
+    run, data = finished(step), Batches(TOKENS, context=CONTEXT, batch=4, seed=3)
+    blocks = torch.cat([data[number] for number in range(GATHERED)])[:, :-1]
+    number = 0
+    for teacher in step.teachers:
+        for layer in (1, -1):
+            found = hidden_states(teacher_of(teacher), blocks, [layer])[1][0][:, 1:]
+            expected = fit_normalization(FeatureMoments.of(found), "phi-s")
+            fitted = normalization_of(run.method.states[NAME], number)
+            assert fitted is not None
+            assert torch.allclose(fitted.mean, expected.mean, rtol=1e-9, atol=1e-12)
+            assert fitted.scale.item() == pytest.approx(expected.scale.item(), rel=1e-9)
+            targets = fitted.normalize(found.double()).flatten(0, 1)
+            assert (targets.T.cov().diagonal() - 1).abs().max() < 1e-9
+            number += 1
+    assert not [name for name in run.method.states[NAME] if ".step." in name or ".all." in name]
+
+
+def test_a_teachers_scale_matters_to_none_and_not_to_phi_s(spec: dict[str, Any], own_cache: Path) -> None:
+    both = {"other_teachers": [1]}
+
+    def losses(mode: str, scale: float) -> tuple[float, dict[str, float]]:
+        step = student(spec, features(normalization=mode, scales=[scale]) | both)
+        run = finished(step)
+        return run.loss, {k: v for k, v in metrics_of(step, run).items() if k.startswith(("fvu", "kurt"))}
+
+    (loss, found), (scaled_loss, scaled) = losses("phi-s", 1.0), losses("phi-s", 191.0)
+    assert scaled_loss == pytest.approx(loss, rel=1e-3)
+    assert scaled == pytest.approx(found, rel=1e-3)
+    assert set(found) == {
+        *("fvu_0", "fvu_1", "fvu_mean", "fvu_worst", "fvu_balance", "kurtosis_0", "kurtosis_1")
+    }
+    assert losses("none", 5.0)[0] > 5 * losses("none", 1.0)[0]
+
+
+def test_heads_learn_after_the_statistics_and_not_before(spec: dict[str, Any], own_cache: Path) -> None:
+    step = student(spec, features(statistics_steps=STEPS, hidden=None))
+    idle = finished(step).method.heads[NAME]
+    fresh = finished(student(spec, features(hidden=None))).method.heads[NAME]
+    begun = Run(
+        recipe=Recipe(shape=step.shape, steps=STEPS, training=step.training, seed=0, method=step.method),
+        models=Models(Store("memory://features"), step, {}),
+    ).method.heads[NAME]
+    start, still, moved = (head[0].last.bias for head in (begun, idle, fresh))  # type: ignore[index]
+    assert torch.equal(start, still)
+    assert not torch.equal(start, moved)
+
+
+def test_a_layer_without_full_rank_is_refused_under_whitening(spec: dict[str, Any], own_cache: Path) -> None:
+    """Eight different tokens have embeddings of rank seven at most."""
+    step = student(spec, features(normalization="pca-w", layers=[0], statistics_steps=1))
+    with pytest.raises(InputError, match=r"pca-w: the covariance has rank 7 of \d+ channels"):
+        finished(step, tokens=TOKENS % 8)
+
+
+@pytest.mark.parametrize("kill", [2, 8])
+def test_killed_and_resumed_a_run_ends_in_the_same_bits(
+    kill: int, spec: dict[str, Any], own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while statistics are gathered, and after they were frozen."""
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0)
+    step = student(spec, features() | {"other_teachers": [1]})
+    checkpoints, whole = Checkpoints(Store(tmp_path / "store"), "run"), state_of(finished(step))
+    with pytest.raises(Killed):
+        finished(step, checkpoints, kill)
+    again = state_of(finished(step, checkpoints))
+    assert again.keys() == whole.keys()
+    assert all(torch.equal(again[key], whole[key]) for key in whole)
+    assert f"/heads/{NAME}/0.last.weight" in whole
+    assert f"/{NAME}/1.normalization.weight" in whole
+
+
+def test_a_step_with_lists_of_options_is_read_back(spec: dict[str, Any], own_cache: Path) -> None:
+    step = student(spec, features(scales=[10], layers=[1, -1]))
+    again = Step.from_json(json.loads(json.dumps(step.as_json())))
+    assert again == step
+    assert again.id == step.id
