@@ -95,8 +95,8 @@ class Use(SpecModel):
                 changed since the sweep was planned.
         """
         kind = load(self.use)
-        OWN_MODULES.add(kind.__module__)
         _check_interface(self.use, kind, slot)
+        OWN_MODULES.add(kind.__module__)
         if self.version not in ("", found := version_of(kind)):
             raise InputError(
                 f"use: {self.use} has changed since this was planned (version {self.version} then, {found} "
