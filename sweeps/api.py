@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from sweeps.watch.status import Status
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class LoadedSweep:
     """A validated spec, what it names looked up, and the steps that it stands for."""
 
     resolved: Resolved
     dag: Dag
+
+    def __repr__(self) -> str:
+        return f"<LoadedSweep {self.spec.name!r}: {len(self.dag.steps)} steps, {self.dag.flops:.3g} FLOPs>"
 
     @property
     def spec(self) -> Sweep:

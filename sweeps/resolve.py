@@ -10,7 +10,7 @@ from scaling.units import format_number
 from sweeps.dag.expand import Dag, expand
 from sweeps.dag.resolved import PretrainedTeacher, Resolved, Text
 from sweeps.data.corpus import fingerprint_of, resolve_corpus, with_absolute_paths
-from sweeps.data.named import NAMED_CORPORA
+from sweeps.data.named_corpora import NAMED_CORPORA
 from sweeps.data.text_size import estimated_size
 from sweeps.pretrained.admission import admit_teacher
 from sweeps.spec.corpus import VOCAB, Corpus

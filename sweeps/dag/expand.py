@@ -20,7 +20,7 @@ from sweeps.spec.method import Method
 from sweeps.spec.method_parts import parts_of
 from sweeps.spec.spec import MIN_STEPS, Grid, Pretrained, Role, Sweep
 
-__all__ = ["SCHEMA", "Dag", "Step", "expand", "with_caches", "with_preludes", "with_trunks"]
+__all__ = ["SCHEMA", "Dag", "Step", "expand", "with_caches", "with_preludes", "with_shared_prefixes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def expand(resolved: Resolved) -> Dag:
     asked = [*supervised, *itertools.chain(*teachers), *students]
     steps = with_caches(with_preludes(_unique(asked)))
     if sweep.training.schedule == "wsd" and sweep.share_prefixes:
-        steps = with_trunks(steps)
+        steps = with_shared_prefixes(steps)
     return Dag(steps=tuple(steps), asked=len(asked))
 
 
@@ -193,7 +193,7 @@ def _key_without_steps(step: Step) -> str:
     return json.dumps(step.config | {"steps": None}, sort_keys=True)
 
 
-def with_trunks(runs: list[Step]) -> list[Step]:
+def with_shared_prefixes(runs: list[Step]) -> list[Step]:
     """Return the runs, with a shared prefix before those that differ only in length.
 
     The prefix of a length begins where that of the next shorter one ended; the longest run needs none of its

@@ -26,6 +26,11 @@ class StepKind(StrEnum):
     """Evaluate a pretrained model."""
 
     @property
+    def label(self) -> str:
+        """Name for people."""
+        return "shared prefix" if self is StepKind.SHARED_PREFIX else self.value
+
+    @property
     def is_run(self) -> bool:
         """True if the step is a row of the runs table; others exist for those."""
         return self in (StepKind.PRETRAIN, StepKind.DISTILL)

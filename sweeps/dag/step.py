@@ -23,6 +23,8 @@ from sweeps.spec.spec import Training
 
 SCHEMA = 5
 """Changes when the same spec would train something else."""
+PAPER_METHOD = "forward-kl"
+"""Name of the method that labels of steps leave out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,9 +187,11 @@ class Step:
         if self.kind in (StepKind.CACHE_LOGITS, StepKind.GENERATE_TEXT):
             assert self.teacher is not None
             return f"{self.kind} {format_number(self.tokens)} tokens of {self.teacher.size}"
-        text = f"{self.kind} {self.size}"
+        text = f"{self.kind.label} {self.size}"
         if self.teacher:
             text += f", from {self.teacher.size}"
+        if self.method and self.method.name != PAPER_METHOD:
+            text += f", {self.method.name}"
         return f"{text}, seed {self.seed}" if self.seed else text
 
     @property

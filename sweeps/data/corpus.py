@@ -7,7 +7,7 @@ from pathlib import Path
 from scaling.errors import InputError
 from sweeps.data import TokenizedCorpus, source_of, tokenize
 from sweeps.data.model_dir import HUB_ID, snapshot
-from sweeps.data.named import NAMED_CORPORA
+from sweeps.data.named_corpora import NAMED_CORPORA
 from sweeps.data.tokenizer import ExternalTokenizer
 from sweeps.data.tokens import corpus_fingerprint
 from sweeps.spec.corpus import VOCAB, Corpus

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from scaling.errors import InputError
-from sweeps.data.named import NAMED_CORPORA, Volume
+from sweeps.data.named_corpora import NAMED_CORPORA, Volume
 
 Document = str
 

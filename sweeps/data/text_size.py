@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
-from sweeps.data.named import NAMED_BYTES, NAMED_CORPORA
+from sweeps.data.named_corpora import NAMED_BYTES, NAMED_CORPORA
 from sweeps.data.splits import HELDOUT_BYTES, MAX_HELDOUT_SHARE
 from sweeps.data.tokens import TokenizedCorpus
 from sweeps.spec.corpus import Corpus

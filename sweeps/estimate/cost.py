@@ -230,8 +230,8 @@ def store_bytes(dag: Dag, devices: int) -> float:
     trained = [step for step in dag.steps if step.tokens_to_train]
     states = sorted((12.0 * step.shape.total_params for step in trained), reverse=True)
     models = sum(4.0 * step.shape.total_params for step in trained if step.kind is not StepKind.SHARED_PREFIX)
-    trunks = sum(12.0 * step.shape.total_params for step in trained if step.kind is StepKind.SHARED_PREFIX)
-    return models + KEPT * (trunks + sum(states[:devices]))
+    prefixes = sum(12.0 * step.shape.total_params for step in trained if step.kind is StepKind.SHARED_PREFIX)
+    return models + KEPT * (prefixes + sum(states[:devices]))
 
 
 def disk(dag: Dag, train_tokens: float) -> float:

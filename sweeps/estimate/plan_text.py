@@ -49,7 +49,7 @@ def steps_table(plan: SweepPlan) -> tuple[list[str], list[list[str]]]:
     header = ["step", "model", "tokens", "teacher", *(["method"] if several else []), "FLOPs", "about", ""]
     rows = []
     for step in plan.dag.steps[:SHOWN]:
-        kind = f"{step.kind} " if not step.kind.is_run else ""
+        kind = f"{step.kind.label} " if not step.kind.is_run else ""
         method = step.method.name if step.kind == "distil" and step.method else ""
         rows.append(
             [

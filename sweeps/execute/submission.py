@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from scaling.errors import InputError
-from sweeps.data.named import NAMED_CORPORA
+from sweeps.data.named_corpora import NAMED_CORPORA
 from sweeps.spec.spec import Sweep
 
 PACKAGES = ("scaling", "fits", "sweeps", "distlaw")

@@ -22,7 +22,7 @@ from sweeps.spec.compatibility import objection
 from sweeps.spec.fields import Count, Number, SpecModel
 from sweeps.spec.method_options import Credit, Delta, Init, Neighbours, Source, Taid
 from sweeps.spec.method_parts import parts_of
-from sweeps.spec.registry import Use, load
+from sweeps.spec.registry import Use, load, refresh
 from sweeps.spec.yaml_text import read_yaml
 
 SHORT_NAMES = {"temperature": "tau", "cross_entropy": "ce", "token_loss_weight": "token-loss"}
@@ -253,6 +253,7 @@ def _merged(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fragment_of_module(place: str) -> dict[str, Any]:
+    refresh(place)
     found = load(place)
     if not isinstance(found, dict):
         slot = getattr(found, "slot", None)

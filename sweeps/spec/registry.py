@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib
 import inspect
+import sys
 import traceback
 from functools import cache
 from pathlib import Path
@@ -47,6 +48,8 @@ SHIPPED: dict[str, dict[str, str]] = {
     "initial_weights": {"teacher-copy": "sweeps.methods.teacher_weights:TeacherWeights"},
 }
 """Parts that ship, by the field of a method that takes them and their name there."""
+SOURCES: dict[str, str] = {}
+"""Hash of the source of each module when it was imported here, by name."""
 OWN_MODULES: set[str] = set()
 """Names of the modules that specs use, for messages about errors in them."""
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -69,6 +72,7 @@ class Use(SpecModel):
         """Import the part, check its options and note its version, unless a store's record is read."""
         if info.context and info.context.get("recorded"):
             return self
+        refresh(self.use)
         part = self.part_in(None)
         object.__setattr__(self, "version", version_of(type(part)))
         object.__setattr__(self, "__pydantic_extra__", part.model_dump(mode="json", exclude_defaults=True))
@@ -154,12 +158,39 @@ def version_of(kind: type[MethodPart]) -> str:
         raise InputError(
             f"use: {kind.__module__} has no source file to identify it by; set {kind.__name__}.version"
         )
-    return f"sha256:{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]}"
+    return f"sha256:{_hash_of(file)}"
 
 
-def _imported(name: str) -> ModuleType:
+def refresh(place: str) -> None:
+    """Import the module of ``MODULE:NAME`` anew if its file has changed since, as an open notebook needs.
+
+    Raises:
+        InputError: If the module cannot be imported.
+    """
+    name = place.partition(":")[0]
+    module = sys.modules.get(name)
+    if module is None or name not in SOURCES or SOURCES[name] == _source_hash(module):
+        return
+    load.cache_clear()
+    version_of.cache_clear()
+    _imported(name, module)
+
+
+def _source_hash(module: ModuleType) -> str:
+    """Return the hash of a module's file as it is now; an empty text if there is none."""
+    file = module.__file__
+    return _hash_of(file) if file and Path(file).is_file() else ""
+
+
+def _hash_of(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+
+
+def _imported(name: str, again: ModuleType | None = None) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        module = importlib.reload(again) if again else importlib.import_module(name)
+        SOURCES[name] = _source_hash(module)
+        return module
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             raise InputError(

@@ -31,7 +31,7 @@ ANOTHER_VERSION = (
 )
 NAMED = 5
 """Largest number of runs left out that are named."""
-YARDSTICKS = [
+METRIC_COLUMNS = [
     *("forward_kl", "reverse_kl", "entropy", "likelihood_risk", "coverage_risk", "tokens_written"),
 ]
 
@@ -40,7 +40,7 @@ class _LeftOut(Exception):
     """Raised with the reason if a run is left out of the table."""
 
 
-def results(root: str | Path, *, everything: bool = False, yardsticks: bool = False) -> pd.DataFrame:
+def results(root: str | Path, *, everything: bool = False, metrics: bool = False) -> pd.DataFrame:
     """Return the runs of a store, finished and failed, in the columns that ``fits`` reads; also while it
     runs.
 
@@ -48,8 +48,8 @@ def results(root: str | Path, *, everything: bool = False, yardsticks: bool = Fa
         root: A path or URL.
         everything: Also runs of other settings (text, tokenizer, context, training rules) than those of the
             sweep last run there, which share theirs because a law needs that.
-        yardsticks: Also what students are to their teachers by other measures
-            (:mod:`sweeps.distill.metrics`), and the metrics of methods' own.
+        metrics: Also the metrics of students beside their loss (:mod:`sweeps.distill.metrics`), and those
+            of methods' own.
 
     Returns:
         One row a run: losses are held-out nats/token; ``flops`` counts the whole run, training and the
@@ -87,8 +87,8 @@ def results(root: str | Path, *, everything: bool = False, yardsticks: bool = Fa
             f"{root}: no run of this store is finished yet, or none that this version of distlaw trained"
             f"{notes}"
         )
-    own = sorted({name for row in rows for name in row} - {*COLUMNS, *YARDSTICKS})
-    table = pd.DataFrame(rows, columns=[*COLUMNS, *([*YARDSTICKS, *own] if yardsticks else [])])
+    own = sorted({name for row in rows for name in row} - {*COLUMNS, *METRIC_COLUMNS})
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *([*METRIC_COLUMNS, *own] if metrics else [])])
     table = table.sort_values(["kind", "params", "tokens", "teacher_loss", "seed"], ignore_index=True)
     table.attrs[LEFT_OUT] = left_out
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,18 @@ def test_a_tokenizer_that_is_not_here_is_assumed(small_spec: dict[str, Any]) -> 
     assert of_ids.startswith("ids of steps change")
     stated = small_spec | {"corpus": small_spec["corpus"] | {"vocab": 50_000}}
     assert sweeps.load(stated, read_text=False).resolved.text.corpus.vocab == 50_000
+
+
+def test_the_page_of_sweeps_runs_as_it_is_printed(
+    tmp_path: Path, text_file: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of its Python, in order, on another text."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "api" / "sweeps.md").read_text()
+    text_file.rename(tmp_path / "text.txt")
+    monkeypatch.chdir(tmp_path)
+    seen: dict[str, Any] = {}
+    for code in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        exec(code, seen)
+    assert seen["runs"]["loss"].notna().all()
+    assert len(seen["runs"]) == 3
+    assert repr(seen["sweep"]).startswith("<LoadedSweep 'tiny': 3 steps, ")

@@ -102,10 +102,15 @@ def results(
         bool,
         typer.Option("--all", help="Also runs of other texts or training rules than the last sweep."),
     ] = False,
-    yardsticks: Annotated[
+    metrics: Annotated[
         bool,
-        typer.Option(help="Also divergences from the teacher and cross-likelihoods of generated text."),
+        typer.Option(
+            "--metrics",
+            help="Also divergences from the teacher, cross-likelihoods of generated text, and metrics of "
+            "methods' own.",
+        ),
     ] = False,
+    yardsticks: Annotated[bool, typer.Option("--yardsticks", hidden=True)] = False,
 ) -> None:
     """Print the runs of a store as a table, one row a run; also while the sweep runs.
 
@@ -114,7 +119,7 @@ def results(
     import sweeps
     from sweeps.estimate.text_warnings import epoch_warnings
 
-    table = sweeps.results(store, everything=everything, yardsticks=yardsticks)
+    table = sweeps.results(store, everything=everything, metrics=metrics or yardsticks)
     echo_left_out(table)
     for caution in epoch_warnings(table["epochs"]):
         typer.echo(caution, err=True)

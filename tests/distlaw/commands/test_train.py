@@ -15,7 +15,7 @@ from distlaw.cli import app, main
 
 @pytest.fixture
 def spec(tmp_path: Path, own_cache: Path) -> Path:
-    """One teacher, one student of two lengths, so a trunk too."""
+    """One teacher, one student of two lengths, so a shared prefix too."""
     text = tmp_path / "text.txt"
     text.write_text(
         "\n\n".join(f"And it was day {day}, and the king spoke of day {day * 7 % 31}." for day in range(900))
@@ -49,7 +49,7 @@ def test_a_run_is_trained_after_what_it_needs_and_counts_in_the_sweep(spec: Path
     longest = max((s for s in plan["steps"] if s["kind"] == "distil"), key=lambda s: s["steps"])
     output = run("train", spec, longest["id"][:6], "--store", store, "--tracker", "tensorboard")
     lines = output.strip().splitlines()
-    assert [line.split(" ")[0] for line in lines if ": done in" in line] == ["pretrain", "trunk", "distil"]
+    assert [line.split(" ")[0] for line in lines if ": done in" in line] == ["pretrain", "shared", "distil"]
     table = sweeps.results(str(store))
     assert sorted(table["kind"]) == ["distillation", "supervised"]
     student = table[table["kind"] == "distillation"].iloc[0]

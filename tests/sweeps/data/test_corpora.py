@@ -21,7 +21,7 @@ from scaling.errors import InputError
 from sweeps.data import CorpusPart, TextSource, encode, source_of, tokenize, tokens
 from sweeps.data.cache import cache_dir
 from sweeps.data.encode import append_tokens
-from sweeps.data.named import KING_JAMES, NAMED_CORPORA
+from sweeps.data.named_corpora import KING_JAMES, NAMED_CORPORA
 from sweeps.data.readers import HEADWORDS_PER_PAGE, bible_chapters, dictionary_pages, wikipedia_articles
 from sweeps.data.splits import HELDOUT_BYTES, MAX_HELDOUT_SHARE, split_documents
 from sweeps.data.tokens import corpus_fingerprint

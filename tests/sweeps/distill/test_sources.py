@@ -38,7 +38,7 @@ from sweeps.store.store import Store
 from sweeps.train import loop
 from sweeps.train.loop import train_together
 from sweeps.train.run import Recipe, Run
-from sweeps.watch.runs_table import YARDSTICKS
+from sweeps.watch.runs_table import METRIC_COLUMNS
 
 V, CONTEXT, BATCH, STEPS = 300, 32, 4, 24
 PROMPT = CONTEXT // 4
@@ -291,10 +291,10 @@ def test_every_named_method_runs(small: dict[str, Any], tmp_path: Path, own_cach
             assert spent["writing"] == step.shape.forward_flops * result["tokens_written"]
             assert spent["total"] <= step.flops * 1.03  # whose batch it is, is drawn
     assert sorted(losses) == sorted([*names, "forward-kl cached"])
-    table = results(tmp_path / "store", yardsticks=True)
+    table = results(tmp_path / "store", metrics=True)
     assert len(table) == len(losses) + 1
     students = table[table["kind"] == "distillation"]
-    assert np.isfinite(students[YARDSTICKS].to_numpy(float)).all()
+    assert np.isfinite(students[METRIC_COLUMNS].to_numpy(float)).all()
     assert (students["forward_kl"] < students["loss"]).all()
     assert "entropy" not in results(tmp_path / "store")
     assert len(set(losses.values())) == len(losses)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import sweeps
 from scaling.errors import InputError
@@ -75,6 +76,19 @@ def test_a_wrong_signature_is_refused_before_anything_is_trained(spec: dict[str,
     )
     with pytest.raises(InputError, match=message):
         sweeps.load(spec | {"methods": [method]})
+
+
+def test_a_changed_module_is_imported_anew_by_the_next_spec(spec: dict[str, Any], tmp_path: Path) -> None:
+    """The edit of a notebook's author, whose kernel goes on."""
+    method = {"divergence": {"use": "faulty:Mean"}}
+    before = sweeps.load(spec | {"methods": [method]})
+    file = tmp_path / "modules" / "faulty.py"
+    file.write_text(MODULE.replace("log_q.mean()", "log_q.mean(-1) * 2"))
+    after = sweeps.load(spec | {"methods": [method]})
+    assert before.dag.steps[0].id == after.dag.steps[0].id  # the teacher
+    assert before.dag.steps[1].id != after.dag.steps[1].id
+    changed = parts_of(after.spec.methods[0]).divergence
+    assert changed.per_token(torch.zeros(3, 4), torch.ones(3, 4), torch.zeros(3)).tolist() == [-2.0] * 3
 
 
 def test_errors_in_parts_name_the_part_or_its_line_and_concern_no_other_method(

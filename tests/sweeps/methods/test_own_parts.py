@@ -423,7 +423,7 @@ def test_the_whole_command_runs_parts_of_another_module(
     assert "Traceback" not in output
 
     done(command(tmp_path, *run, str(tmp_path / "whole"), module=module))
-    table = results(tmp_path / "whole", yardsticks=True).set_index("method")
+    table = results(tmp_path / "whole", metrics=True).set_index("method")
     (own,) = [name for name in table.index if isinstance(name, str) and name.startswith("Hellinger")]
     (other,) = [name for name in table.index if isinstance(name, str) and "Backwards" in name]
     assert table.loc[own, "sentence_loss"] > 0

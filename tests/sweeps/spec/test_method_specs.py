@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
-from sweeps.dag.expand import Dag, Step, with_trunks
+from sweeps.dag.expand import Dag, Step, with_shared_prefixes
 from sweeps.dag.identity import method_identity
 from sweeps.execute.cohorts import group_into_cohorts
 from sweeps.resolve import dag_of
@@ -206,13 +206,15 @@ def test_a_prelude_too_short_to_warm_up_is_refused(small_spec: dict[str, Any]) -
         sweep(small_spec, {"use": "gkd", "init": {"share": 0.05}})
 
 
-def test_trunks_are_for_methods_that_do_not_know_their_length(small_spec: dict[str, Any]) -> None:
+def test_prefixes_are_shared_by_methods_that_do_not_depend_on_total_steps(small_spec: dict[str, Any]) -> None:
     rules = small_spec["training"] | {"schedule": "wsd"}
-    for how, trunks in (({"use": "gkd", "init": None}, 2), ({"use": "distillm", "init": None}, 0)):
+    for how, prefixes in (({"use": "gkd", "init": None}, 2), ({"use": "distillm", "init": None}, 0)):
         dag = sweep(small_spec, how, training=rules)
-        assert sum(step.kind == "trunk" for step in dag.steps if step.teacher) == trunks
+        assert sum(step.kind == "trunk" for step in dag.steps if step.teacher) == prefixes
     runs = [step for step in sweep(small_spec, "gkd").steps if step.kind == "distil"]
-    assert not any(step.kind == "trunk" for step in with_trunks(runs))  # each has a prelude of its own length
+    assert not any(
+        step.kind == "trunk" for step in with_shared_prefixes(runs)
+    )  # each has a prelude of its own length
 
 
 def test_students_that_learn_from_the_same_text_train_side_by_side(small_spec: dict[str, Any]) -> None:

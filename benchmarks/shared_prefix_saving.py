@@ -1,11 +1,11 @@
 """Savings of shared prefixes, and the loss of their schedule: warm-up-stable-decay against cosine, paired.
 
-    python benchmarks/trunk_saving.py [--sizes 13k 22k] [--tokens 262144 524288 1048576] [--seeds 4]
+    python benchmarks/shared_prefix_saving.py [--sizes 13k 22k] [--tokens 262144 524288 1048576] [--seeds 4]
 
-Under ``wsd`` runs of one size and seed share a trunk at constant rate and branch off it to decay. They end
-in the bits of runs apart (tests/sweeps/dag/test_trunks.py), so sharing itself costs nothing: what it saves is
-counted in FLOPs, and what the schedule does to held-out losses is measured against cosine, on the King James
-Bible, with the same initialization and batches. About 5 minutes on one core at the defaults.
+Under ``wsd`` runs of one size and seed share a prefix at constant rate and branch off it to decay. They end
+in the bits of runs apart (tests/sweeps/dag/test_shared_prefixes.py), so sharing itself costs nothing. Its
+saving is counted in FLOPs, and held-out losses are measured against those of cosine, on the King James Bible,
+with the same initialization and batches. About 5 minutes on one core at the defaults.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
     shared, apart = (dag_of(sweep_of(runs, "wsd", share_prefixes=share)) for share in (True, False))
     print(
         f"{len(apart.steps)} runs of D = {', '.join(options.tokens)}: apart {apart.flops:.3g} FLOPs, "
-        f"from trunks {shared.flops:.3g}: {1 - shared.flops / apart.flops:.0%} saved"
+        f"from shared prefixes {shared.flops:.3g}: {1 - shared.flops / apart.flops:.0%} saved"
     )
     report(losses(runs, "wsd"), losses(runs, "cosine"))
 
@@ -54,7 +54,7 @@ def sweep_of(runs: dict[str, Any], schedule: str, **more: object) -> Any:
     """A sweep of supervised runs."""
     return parse_sweep(
         {
-            "name": "trunk-saving",
+            "name": "shared-prefix-saving",
             "corpus": {"source": "kjv", "vocab": 512, "context": 128},
             "training": {"schedule": schedule},
             "supervised": [runs],

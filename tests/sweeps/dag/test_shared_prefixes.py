@@ -1,4 +1,4 @@
-"""Warm-up-stable-decay: runs of one size share a trunk, and nothing but the work changes."""
+"""Warm-up-stable-decay: runs of one size share a prefix, and nothing but the work changes."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def test_the_rate_is_constant_until_it_decays() -> None:
     assert all(later < earlier for earlier, later in pairwise(rates[begin:]))
     assert rates[-1] == pytest.approx(RULES.learning_rate * (1 / 200), rel=0.25)
     longer = [learning_rate(step, 5000, RULES) for step in range(begin)]
-    assert longer == rates[:begin]  # what makes a trunk
+    assert longer == rates[:begin]  # what makes a shared prefix
 
 
-def test_a_family_has_one_trunk(spec: dict[str, Any]) -> None:
+def test_a_family_has_one_shared_prefix(spec: dict[str, Any]) -> None:
     apart, shared = dag_of(parse_sweep(spec | {"share_prefixes": False})), dag_of(parse_sweep(spec))
     runs = [step for step in shared.steps if step.kind != "trunk"]
     assert {step.id for step in runs} == {step.id for step in apart.steps}
-    assert len(shared.steps) - len(runs) == 2 + 2 + 1  # two trunks a size, one for the student
+    assert len(shared.steps) - len(runs) == 2 + 2 + 1  # two prefixes a size, one for the student
     trained = [step.tokens_to_train for step in shared.steps if step.shape.params < 5e3 and not step.teacher]
     steps = [500, 750, 1000]
     decays = sum(round(0.2 * n) for n in steps)
-    assert sum(trained) == (800 + decays) * 64  # the longest trunk once, and every decay
+    assert sum(trained) == (800 + decays) * 64  # the longest prefix once, and every decay
     assert shared.flops < 0.75 * apart.flops
     assert apart.flops == pytest.approx(sum(step.flops for step in runs))
 
 
-def test_where_the_length_matters_from_the_first_step_there_is_no_trunk(spec: dict[str, Any]) -> None:
+def test_where_the_length_matters_from_the_first_step_no_prefix_is_shared(spec: dict[str, Any]) -> None:
     students = [{"params": ["3k"], "tokens": ["32k", "64k"]}]
     dag = dag_of(parse_sweep(spec | {"students": students, "methods": [{}, {"taid": {}}]}))
     moving = [step for step in dag.steps if step.method and step.method.taid]
@@ -86,13 +86,13 @@ def test_branches_end_in_the_bits_of_separate_runs(
     assert tables[0].equals(tables[1])
 
 
-def test_a_failed_trunk_blocks_all_that_grows_from_it(spec: dict[str, Any]) -> None:
+def test_a_failed_shared_prefix_blocks_all_that_grows_from_it(spec: dict[str, Any]) -> None:
     dag: Dag = dag_of(parse_sweep(spec))
     first = next(step for step in dag.steps if step.kind == "trunk" and step.shape.params > 5e3)
     state = State(dag=dag, cost=lambda step: step.flops, found=set())
     state.failed[first.id] = "it broke"
     while ready := state.ready():
         state.finish(ready[0].id)
-    # three runs and a trunk of that size, and the students of its shortest run with their own trunk
+    # three runs and a shared prefix of that size, and the students of its shortest run with their own prefix
     assert len(state.blocked) == 4 + 3
     assert len(state.done) + 1 + len(state.blocked) == len(dag.steps)
