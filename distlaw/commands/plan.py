@@ -59,7 +59,7 @@ from scaling.planner.question import Question
 from scaling.reports.frontier_text import frontier_text
 from scaling.reports.plan_brief import plan_brief
 from scaling.reports.plan_text import plan_text
-from scaling.units import format_number, parse_count, parse_list
+from scaling.units import format_number, parse_list, parse_quantity
 
 DEVICE, FAMILY = "Hours and dollars", "Several students"
 """Groups of options in help."""
@@ -350,8 +350,10 @@ def storage(
         return ()
 
     vocab = question.counting(fitted).vocab
-    top_k = None if kept == "full" else parse_count(kept, name)
-    each = stored_bytes_per_token(vocab, top_k)
+    top_k = None if kept == "full" else parse_quantity(kept, name, "")
+    if top_k is not None and not top_k.is_integer():
+        raise InputError(f"{name}: must be a whole number, not {kept!r}")
+    each = stored_bytes_per_token(vocab, None if top_k is None else int(top_k))
     lines = [f"- storing logits: {format_number(each)} bytes/token"]
     lines += [
         f"-   {way.title}: {float(f'{each * way.tokens / 1e12:.3g}'):,g} TB" for way in answer.distillations
