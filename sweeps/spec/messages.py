@@ -44,6 +44,8 @@ def explain_problem(problem: Any, root: type[BaseModel], variants: Mapping[str, 
         text += f", found {found!r}"
     if problem["type"] == "string_type" and isinstance(found, int | float):
         text += "; put it in quotes"
+    if problem["type"] == "literal_error" and isinstance(found, str) and ":" in found:
+        text += f"; a part of another module is written {{use: {found}}}"
     return f"{field}: {text}" if field else message
 
 

@@ -89,6 +89,7 @@ def student(spec: dict[str, Any], method: Any, **more: Any) -> Step:
             {"divergence": {"use": "nowhere:X"}},
             "no module 'nowhere' can be imported here; install it, or put",
         ),
+        ({"divergence": "my_methods:Hellinger"}, "another module is written {use: my_methods:Hellinger}"),
         ({"divergence": use("Helinger")}, "defines no 'Helinger'; did you mean 'Hellinger'?"),
         (
             {"divergence": {"use": "Hellinger"}},
