@@ -98,8 +98,8 @@ def is_post_trained(name: str, model: OpenModel) -> bool:
 def near_models(name: str) -> list[str]:
     """Return the models of the list whose names are nearest to ``name``, at most three.
 
-    >>> near_models("Qwen/Qwen3-7B")[0]
-    'Qwen/Qwen3-8B-Base'
+    >>> near_models("meta-llama/Llama-3.1-9B")[0]
+    'meta-llama/Llama-3.1-8B'
     """
     known = {_bare(model.name): model.name for model in open_models()}
     return [known[each] for each in difflib.get_close_matches(_bare(name), known, n=3, cutoff=0.6)]
