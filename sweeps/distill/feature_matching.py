@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sweeps.data.batches import take_blocks
+from sweeps.distill.metrics import in_float32
 from sweeps.distill.models import Models
 from sweeps.features import (
     ChannelKurtosis,
@@ -24,6 +26,7 @@ from sweeps.features import (
 )
 from sweeps.features.normalization import Mode
 from sweeps.features.normalizer import Processes
+from sweeps.model.compiled import uncompiled
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 from sweeps.model.hidden_states import hidden_states
@@ -135,11 +138,21 @@ class FeatureEvaluation:
     def measure(self, tokens: NDArray[np.integer], context: int) -> dict[str, float]:
         """Return FVU and largest kurtosis of a channel by target, and mean, worst and balance of FVU.
 
-        FVU is that of the teachers' own features, after the head's prediction is mapped back.
+        FVU is that of the teachers' own features, after the head's prediction is mapped back. All models
+        compute in float32.
         """
         count = (len(tokens) - 1) // context
         chosen = sorted({n * count // BLOCKS for n in range(BLOCKS)})
         blocks = take_blocks(tokens, chosen, context).to(device())
+        with ExitStack() as stack:
+            for model in (self.student, *map(uncompiled, self.models.teachers)):
+                stack.enter_context(in_float32(model))
+            variances, kurtosis = self._sums(blocks)
+        fvu = {f"fvu_{number}": each.fvu() for number, each in enumerate(variances)}
+        most = {f"kurtosis_{n}": float(each.values().nan_to_num(0).max()) for n, each in enumerate(kurtosis)}
+        return fvu | {f"fvu_{name}": value for name, value in fvu_summary(fvu).items()} | most
+
+    def _sums(self, blocks: Tensor) -> tuple[list[UnexplainedVariance], list[ChannelKurtosis]]:
         variances: list[UnexplainedVariance] = []
         kurtosis: list[ChannelKurtosis] = []
         for some in blocks.split(AT_ONCE):
@@ -148,9 +161,7 @@ class FeatureEvaluation:
             shapes = [ChannelKurtosis.of(features) for _, features in pairs]
             variances = [a.merged(b) for a, b in zip(variances, errors, strict=True)] if variances else errors
             kurtosis = [a.merged(b) for a, b in zip(kurtosis, shapes, strict=True)] if kurtosis else shapes
-        fvu = {f"fvu_{number}": each.fvu() for number, each in enumerate(variances)}
-        most = {f"kurtosis_{n}": float(each.values().nan_to_num(0).max()) for n, each in enumerate(kurtosis)}
-        return fvu | {f"fvu_{name}": value for name, value in fvu_summary(fvu).items()} | most
+        return variances, kurtosis
 
     def _pairs(self, inputs: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield each head's prediction and what it predicts, at the positions that count."""

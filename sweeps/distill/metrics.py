@@ -45,7 +45,7 @@ def divergences(
     """
     teacher = uncompiled(teacher)
     blocks = _blocks(tokens, context)
-    with _in_full(student), _in_full(teacher):
+    with in_float32(student), in_float32(teacher):
         size = max(1, AT_ONCE // len(student.head) // context)
         read = torch.cat([_both_read(student, teacher, some[:, :-1]) for some in blocks.split(size)])
     forward, reverse, entropy = read.double().mean(0).tolist()
@@ -66,7 +66,7 @@ def cross_likelihood(
     teacher = uncompiled(teacher)
     prompts = _blocks(tokens, context)[:WRITTEN, : max(1, context // 4)]
     numbers = uniform(len(prompts), context + 1 - prompts.shape[1], SEED)
-    with _in_full(student), _in_full(teacher):
+    with in_float32(student), in_float32(teacher):
         likelihood, coverage = (
             _risk(reader, write([writer], prompts, numbers).blocks, numbers.shape[1])
             for writer, reader in ((student, teacher), (teacher, student))
@@ -129,7 +129,7 @@ def _both_read(student: LanguageModel, teacher: LanguageModel, inputs: Tensor) -
 
 
 @contextmanager
-def _in_full(model: LanguageModel) -> Iterator[None]:
+def in_float32(model: LanguageModel) -> Iterator[None]:
     """Let ``model`` multiply in float32 within this."""
     before = model.precision if isinstance(model, Decoder) else None
     if isinstance(model, Decoder):

@@ -211,6 +211,29 @@ def test_a_teachers_scale_matters_to_none_and_not_to_phi_s(spec: dict[str, Any],
     assert losses("none", 5.0)[0] > 5 * losses("none", 1.0)[0]
 
 
+def test_fvu_is_measured_in_float32_and_is_that_of_the_formula(spec: dict[str, Any], own_cache: Path) -> None:
+    step = student(spec, features())
+    run = finished(step)
+    expected = metrics_of(step, run)["fvu_0"]
+    run.model.precision = torch.bfloat16
+    assert metrics_of(step, run)["fvu_0"] == expected
+    assert run.model.precision == torch.bfloat16
+    run.model.precision = torch.float32
+    assert step.teacher is not None
+    count = 999 // CONTEXT
+    starts = [CONTEXT * block for block in sorted({n * count // 32 for n in range(32)})]
+    inputs = torch.tensor(np.stack([TOKENS[start : start + CONTEXT] for start in starts]).astype(np.int64))
+    wanted = hidden_states(teacher_of(step.teacher), inputs, [-1])[1][0][:, 1:].flatten(0, 1).double()
+    fitted = normalization_of(run.method.states[NAME], 0)
+    assert fitted is not None
+    with torch.no_grad():
+        head = run.method.heads[NAME][0]  # type: ignore[index]
+        folded = head.folded(fitted)
+        predicted = folded(hidden_states(run.model, inputs, [-1])[1][0])[:, 1:].flatten(0, 1).double()
+    error, deviation = (predicted - wanted).square().sum(), (wanted - wanted.mean(0)).square().sum()
+    assert expected == pytest.approx(float(error / deviation), rel=1e-4)
+
+
 def test_heads_learn_after_the_statistics_and_not_before(spec: dict[str, Any], own_cache: Path) -> None:
     step = student(spec, features(statistics_steps=STEPS, hidden=None))
     idle = finished(step).method.heads[NAME]
