@@ -27,6 +27,10 @@ def loaded_by(code: str) -> set[str]:
     ("code", "absent"),
     [
         ("import scaling", HEAVY | {"pandas", "matplotlib", "typer", "pydantic", "fsspec"}),
+        (
+            "import scaling\nassert 'scaling.perceptron' not in sys.modules\nimport scaling.perceptron.charts",
+            HEAVY | {"pandas", "matplotlib", "typer", "pydantic", "fsspec"},
+        ),
         ("import fits", HEAVY | {"typer", "fsspec"}),
         ("import distlaw.cli", HEAVY | {"pandas", "matplotlib", "pydantic", "fsspec"}),
         (
@@ -36,7 +40,7 @@ def loaded_by(code: str) -> set[str]:
             HEAVY | {"pandas", "matplotlib", "fsspec"},  # Typer reads options with pydantic
         ),
     ],
-    ids=["scaling", "fits", "distlaw", "distlaw plan"],
+    ids=["scaling", "perceptron lab", "fits", "distlaw", "distlaw plan"],
 )
 def test_light_imports(code: str, absent: set[str]) -> None:
     loaded = loaded_by(code)

@@ -10,6 +10,7 @@ import pytest
 from scaling import InputError
 from scaling.perceptron import capacity as capacity_module
 from scaling.perceptron import distributions as d
+from scaling.perceptron import learning_curves
 from scaling.perceptron.capacity import (
     balanced_lognormal_capacity,
     capacity,
@@ -127,7 +128,7 @@ def test_bad_input_is_refused(call: object, message: str) -> None:
 
 
 def test_examples() -> None:
-    for module in (capacity_module, d):
+    for module in (capacity_module, d, learning_curves):
         failed, tried = doctest.testmod(module)
         assert tried
         assert not failed
