@@ -44,6 +44,7 @@ outputs: $(STAMP)  ## print anew what README and docs show of commands (MEASURED
 
 notebooks: $(STAMP)  ## execute the notebooks in place (minutes)
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+	$(BIN)/python docs/hooks/notebooks.py notebooks/*.ipynb
 
 clean:  ## remove the environment, caches and the quickstart's results
 	rm -rf $(VENV) $(OUT) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -88,3 +88,9 @@ def test_no_two_modules_import_each_other() -> None:
     graph = {name: module_level_imports(path) & modules.keys() for name, path in modules.items()}
     assert sum(map(len, graph.values())) > len(modules)
     list(TopologicalSorter(graph).static_order())  # raises CycleError with the modules of a loop
+
+
+def test_no_two_test_modules_share_a_name() -> None:
+    """pytest imports them by name alone, and refuses to collect the second."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert not {name for name in names if names.count(name) > 1}
