@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from fits.checks.annotation import annotated
 from fits.checks.design import (
     check_distillation,
     check_fit,
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 
 MIN_DRAWS = 20
 """Least number of draws with 5 % and 95 % quantiles."""
-OUTLIER_SD = 4.0
-"""Standard deviations above which a residual is flagged as an outlier; outliers are still fitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +290,7 @@ def fit(
     default = evidence.preferred if evidence else next(iter(chosen), None)
     chosen.sort(key=lambda name: name != default)
     law = next(iter(estimates.values())).supervised
-    table = _annotated(table, estimates, default)
+    table = annotated(table, estimates, default)
     findings += _fit_findings(table, rows, law, recipe)
     blocks = leave_blocks_out(table, rows, recipe, estimates) if held_out else ()
     misfits = measure_misfits(estimates, blocks) if held_out else {}
@@ -381,24 +380,3 @@ def _fit_and_weigh(
         evidence = weigh_laws(table, rows, recipe, [estimates])
     note = f"the default is the {preferred} law, which predicts the runs left out best"
     return recipe, estimates, evidence, [*notes, note]
-
-
-def _annotated(table: pd.DataFrame, estimates: Mapping[str, Estimate], law: str | None) -> pd.DataFrame:
-    """Return the table with predictions of the default law, residuals, and flags for outliers."""
-    annotated = table.copy()
-    rows, first = Rows.of(table), next(iter(estimates.values()))
-    n, index = rows.n_supervised, annotated.index[rows.index]
-    predicted = first.supervised.loss(rows.N, rows.D)
-    default = [estimates[law]] if law else []
-    for found in default:
-        predicted[n:] = found.distilled.loss(rows.N[n:], rows.D[n:], rows.L_T, found.supervised)
-    annotated["predicted"], annotated["residual"], annotated["outlier"] = np.nan, np.nan, ""
-    annotated.loc[index, "predicted"] = predicted
-    annotated.loc[index, "residual"] = rows.L - predicted
-    for found in (first, *(other for other in default if other is not first)):
-        deviations = found.residual / found.sigma
-        far = np.abs(deviations) > OUTLIER_SD
-        annotated.loc[annotated.index[found.model.rows.index[far]], "outlier"] = [
-            f"{abs(d):.1f} sd {'above' if d > 0 else 'below'} the law" for d in deviations[far]
-        ]
-    return annotated

@@ -13,11 +13,11 @@ import typer
 
 from distlaw.options import Csv, Gpu, Json, ScenarioNames, refuse, write_csv, write_json
 from scaling.calibration.calibration import Calibration, published
+from scaling.calibration.region import TOO_FAR
 from scaling.costs.budget import parse_budget
 from scaling.costs.hardware import hardware
 from scaling.costs.scenarios import SCENARIOS, scenario_title
 from scaling.costs.scenarios import scenario as named
-from scaling.planner.plan import TOO_FAR
 from scaling.planner.planner import plan
 from scaling.planner.question import Question
 from scaling.reports.plan_text import text_table, wrapped

@@ -28,9 +28,10 @@ from distlaw.serve.requests import (
     span,
 )
 from scaling.calibration.calibration import Calibration
+from scaling.calibration.region import TOO_FAR
 from scaling.frontiers.frontier import Frontier, Track, frontier
 from scaling.frontiers.search import Unpaid
-from scaling.planner.plan import TOO_FAR, Plan
+from scaling.planner.plan import Plan
 from scaling.planner.planner import plan
 from scaling.planner.prediction import Prediction, predict
 from scaling.planner.question import Question

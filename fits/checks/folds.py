@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fits.checks.design import distinct_levels
+from fits.checks.supervised_design import distinct_levels
 from fits.estimation.model import last_tokens
 
 Mask = NDArray[np.bool_]

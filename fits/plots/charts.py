@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
-from fits.checks.design import distinct_levels
+from fits.checks.supervised_design import distinct_levels
 from fits.estimation.profile_likelihood import Profile
 from scaling.figures.chart import Array, Axis, Chart, Mark, Panel, Series, orders
 from scaling.figures.labels import AXES, phrase

@@ -8,8 +8,14 @@ from typing import Any
 
 from scaling.calibration.parsing import is_number, mapping, read, read_numbers
 from scaling.errors import InputError
+from scaling.units import format_times
 
 Range = tuple[float, float]
+
+FAR = 1.5
+"""A variable outside the fitted region by more than this factor is reported."""
+TOO_FAR = 100.0
+"""A variable outside the fitted region by more than this factor leaves no verdict."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,3 +93,14 @@ def read_region(value: object, where: str) -> Region:
             if not pair or not 0 < known[0] <= known[1]:
                 raise InputError(f"{where}.{name}: must be [smallest, largest], both positive, not {known!r}")
     return read(Region, {k: tuple(v) if isinstance(v, list) else v for k, v in ranges.items()}, where)
+
+
+def beyond(outside: Mapping[str, float]) -> str:
+    """Return the variables far outside the fitted region and by how many times; empty if there are none."""
+    far = {name: factor for name, factor in outside.items() if factor > FAR}
+    return ", ".join(f"{name.replace('_', ' ')} {format_times(factor)}" for name, factor in far.items())
+
+
+def is_too_far(outside: Mapping[str, float]) -> bool:
+    """Return True if a variable lies so far outside the fitted region that nothing can be said."""
+    return max(outside.values(), default=1.0) > TOO_FAR

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from scaling.calibration.calibration import Calibration
+from scaling.calibration.region import FAR, TOO_FAR
 from scaling.costs.scenarios import SCENARIOS, Scenario, scenario_title
 from scaling.errors import InputError
 from scaling.figures.accessor import Plots
 from scaling.figures.chart import Array, Chart, Mark, Panel, Series
 from scaling.figures.labels import AXES, phrase
 from scaling.frontiers.frontier import Frontier, frontier
-from scaling.planner.plan import FAR, TOO_FAR, Estimate
+from scaling.planner.plan import Estimate
 from scaling.planner.question import Question
 from scaling.units import format_times
 

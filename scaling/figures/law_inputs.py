@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scaling.calibration.calibration import Calibration
-from scaling.calibration.region import Region
+from scaling.calibration.region import FAR, Region
 from scaling.costs.flops import Architecture
 from scaling.costs.scenarios import Scenario, cost, rates
 from scaling.errors import InputError
 from scaling.figures.chart import Array, Mask
 from scaling.laws import SupervisedLaw
-from scaling.planner.plan import FAR
 
 
 class LawInputs(NamedTuple):

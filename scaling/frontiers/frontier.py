@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, named
+from scaling.calibration.region import FAR, TOO_FAR
 from scaling.costs.accounting import Accounting, accounting, training_effect
 from scaling.costs.scenarios import scenario_title
 from scaling.errors import InputError
 from scaling.frontiers.crossover import Crossing, crossing, spans, spans_text
 from scaling.frontiers.search import Found, search
-from scaling.planner.plan import FAR, TOO_FAR, UNKNOWN, Estimate, Interval
+from scaling.planner.plan import UNKNOWN, Estimate, Interval
 from scaling.planner.question import Question
 from scaling.planner.uncertainty import Comparison, Decisions, Judge
 from scaling.to_plain import as_plain

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from scaling.calibration.region import FAR, is_too_far
 from scaling.costs.accounting import Accounting
 from scaling.costs.scenarios import scenario_title
 from scaling.repeated_data import TOO_MANY_EPOCHS
@@ -21,10 +22,6 @@ CONFIDENT = 0.9
 """Probability from which a verdict is given; below it and above 1 - it, the call is too close."""
 NEGLIGIBLE = 0.005
 """nats/token; a difference that no calibration without draws can tell from nothing."""
-FAR = 1.5
-"""A variable outside the fitted region by more than this factor is reported."""
-TOO_FAR = 100.0
-"""A variable outside the fitted region by more than this factor leaves no verdict."""
 DISTIL, DIRECT, CLOSE = "distil", "train directly", "too close to call"
 UNKNOWN, INCREDIBLE = (
     "no answer, too far outside the fitted runs",
@@ -382,17 +379,6 @@ class Plan:
         from scaling.reports.plan_text import plan_html
 
         return plan_html(self)
-
-
-def beyond(outside: Mapping[str, float]) -> str:
-    """Return the variables far outside the fitted region and by how many times; empty if there are none."""
-    far = {name: factor for name, factor in outside.items() if factor > FAR}
-    return ", ".join(f"{name.replace('_', ' ')} {format_times(factor)}" for name, factor in far.items())
-
-
-def is_too_far(outside: Mapping[str, float]) -> bool:
-    """Return whether a variable lies so far outside the fitted region that nothing can be said."""
-    return max(outside.values(), default=1.0) > TOO_FAR
 
 
 def _loss_columns(loss: Estimate) -> dict[str, float | None]:

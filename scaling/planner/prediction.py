@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, named
+from scaling.calibration.region import beyond
 from scaling.errors import InputError
 from scaling.laws import EffectiveTokensLaw
-from scaling.planner.plan import Estimate, beyond
+from scaling.planner.plan import Estimate
 from scaling.planner.teacher_catalogue import check_teacher_loss
 from scaling.planner.uncertainty import Decisions, Judge, region_values
 from scaling.planner.warnings import weak_teacher

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from scaling.calibration.calibration import Calibration
-from scaling.planner.plan import Direct, Distillation, beyond
+from scaling.calibration.region import beyond
+from scaling.planner.plan import Direct, Distillation
 from scaling.repeated_data import MANY_EPOCHS, TOO_MANY_EPOCHS
 from scaling.units import format_number
 

@@ -20,7 +20,8 @@ from sweeps.execute.jobs import Job
 from sweeps.execute.reservations import Reservation, Reservations
 from sweeps.spec.resources import Caps, Devices
 from sweeps.store.history import AttemptHistory
-from sweeps.store.leases import Attempt, attempts, has_exited
+from sweeps.store.leases import Attempt, attempts
+from sweeps.store.processes import has_exited
 from sweeps.store.store import Store
 
 STOPPING_SECONDS = 2.0

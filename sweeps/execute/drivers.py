@@ -18,7 +18,8 @@ from typing import Any
 
 from sweeps.execute.state import State
 from sweeps.store.driver_watch import DRIVERS
-from sweeps.store.leases import has_exited, process_start_ticks, this_process, timestamp
+from sweeps.store.leases import timestamp
+from sweeps.store.processes import has_exited, process_start_ticks, this_process
 from sweeps.store.store import Store
 
 FIRST_BEAT = 0.5

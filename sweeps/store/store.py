@@ -31,6 +31,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from scaling.errors import InputError
+from sweeps.store.durable_file import written_beside
 from sweeps.store.faults import CREDENTIALS, NotedFileSystem, client_error_message, remedy
 from sweeps.store.outcomes import is_transient
 from sweeps.store.records import record_fault
@@ -219,7 +220,7 @@ class Store:
         if not self.local:
             self.files.pipe_file(path, data)
             return
-        with _written_beside(Path(path), data, durable) as scratch:
+        with written_beside(Path(path), data, durable) as scratch:
             scratch.replace(path)
 
     def names(self, *place: str) -> list[str]:
@@ -256,7 +257,7 @@ class Store:
         path, data = self._path(*place), _encode(content)
         try:
             if self.local:
-                with _written_beside(Path(path), data, durable) as scratch:
+                with written_beside(Path(path), data, durable) as scratch:
                     os.link(scratch, path)
             else:
                 self.files.pipe_file(path, data, mode="create")
@@ -386,22 +387,6 @@ def _mend(name: str) -> str:
     if name in ("sweep.json", "steps.json"):
         return "run the sweep again to rewrite it"
     return "delete it to run its step again" if name in ("result.json", "failure.json") else "delete it"
-
-
-@contextmanager
-def _written_beside(path: Path, data: bytes, durable: bool) -> Iterator[Path]:
-    """Yield a complete temporary file beside ``path`` with the data; it is removed afterwards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        with scratch.open("xb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        yield scratch
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _encode(data: dict[str, Any]) -> bytes:

@@ -14,7 +14,8 @@ from sweeps.execute.drivers import active_drivers, wall_seconds
 from sweeps.execute.provenance import STEPS
 from sweeps.spec.resources import Caps, Devices
 from sweeps.store.history import AttemptHistory
-from sweeps.store.leases import CANCEL, LEASE_TIMEOUT, Attempt, attempt_path, has_exited, is_on_this_machine
+from sweeps.store.leases import CANCEL, LEASE_TIMEOUT, Attempt, attempt_path
+from sweeps.store.processes import has_exited, is_on_this_machine
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:

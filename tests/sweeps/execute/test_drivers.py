@@ -30,7 +30,8 @@ from sweeps.dag.expand import Dag
 from sweeps.estimate.cost import Throughput, _machine_key
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
-from sweeps.store.leases import Attempt, attempt_path, attempts, process_start_ticks
+from sweeps.store.leases import Attempt, attempt_path, attempts
+from sweeps.store.processes import process_start_ticks
 from sweeps.store.store import Store
 from sweeps.watch.status import status as read_status
 

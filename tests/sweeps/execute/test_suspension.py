@@ -18,8 +18,9 @@ from test_drivers import believe_in_a_fast_machine
 from sweeps.dag.expand import Dag
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
-from sweeps.store.leases import Attempt, attempts, process_start_ticks
+from sweeps.store.leases import Attempt, attempts
 from sweeps.store.outcomes import Ending
+from sweeps.store.processes import process_start_ticks
 from sweeps.store.store import Store
 
 

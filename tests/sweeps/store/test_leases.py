@@ -31,6 +31,7 @@ from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.history import count_failures
 from sweeps.store.leases import Lease, LeaseWatch, attempts, hold_leases, latest_number
 from sweeps.store.outcomes import Ending, Stopped, ending_of, ending_of_process, error_line
+from sweeps.store.processes import process_start_ticks, this_process
 from sweeps.store.store import Store
 
 ELSEWHERE = {"machine": "another", "pid": 1, "since": 1, "host": "there", "patience": 0.3}
@@ -104,9 +105,9 @@ def test_a_beating_holder_is_left_alone_even_with_its_clock_an_hour_off(store: S
 def test_a_process_known_to_be_gone_is_taken_over_at_once(store: Store) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     holder = {
-        **leases.this_process(),
+        **this_process(),
         "pid": child.pid,
-        "since": leases.process_start_ticks(child.pid),
+        "since": process_start_ticks(child.pid),
         "patience": 999,
     }
     store.write(holder, "a", "attempts", "0001.json")
@@ -243,8 +244,8 @@ def test_an_attempt_counts_to_the_end_of_its_process(
     while not forker.pids:
         forker.outcomes()
     first, (pid,) = time.monotonic(), forker.pids
-    started, last = leases.process_start_ticks(pid), first
-    while leases.process_start_ticks(pid) == started:
+    started, last = process_start_ticks(pid), first
+    while process_start_ticks(pid) == started:
         last = time.monotonic()
         time.sleep(0.005)
     ended = attempts(store, step)[0]
@@ -290,9 +291,9 @@ def test_children_die_with_their_parents(dag: Dag, store: Store, forker: ForkSer
     while forker.job:
         forker.outcomes()
     deadline = time.monotonic() + 5
-    while leases.process_start_ticks(child) and time.monotonic() < deadline:
+    while process_start_ticks(child) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert leases.process_start_ticks(child) is None
+    assert process_start_ticks(child) is None
 
 
 def test_a_process_that_slept_through_its_lease_stops_without_harm(

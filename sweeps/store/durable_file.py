@@ -1,0 +1,25 @@
+"""A file that is complete before it has its name."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_beside(path: Path, data: bytes, durable: bool) -> Iterator[Path]:
+    """Yield a complete temporary file beside ``path`` with the data; it is removed afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        with scratch.open("xb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        yield scratch
+    finally:
+        scratch.unlink(missing_ok=True)
