@@ -388,7 +388,7 @@ def broken(folder: Path, how: str) -> None:
         ("tokens", "no tokenizer.json in"),
         ("garbled", "is not a tokenizer"),
         ("config", "config.json cannot be read"),
-        ("empty", "holds no model .no config.json."),
+        ("empty", "is not a model directory .no config.json."),
     ],
 )
 def test_what_cannot_teach_is_refused_when_the_spec_is_read(
