@@ -26,7 +26,7 @@ from sweeps.execute.state import State
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Caps, Devices, Resources
 from sweeps.spec.spec import parse_sweep
-from sweeps.store import leases, outcomes
+from sweeps.store import leases, outcomes, processes
 from sweeps.store.leases import Lease, latest_number
 from sweeps.store.outcomes import RETRIES, Ending
 from sweeps.store.store import Store
@@ -263,7 +263,7 @@ def test_what_a_silent_process_held_is_taken_over(
     monkeypatch.setattr(leases, "LEASE_TIMEOUT", 0.2)
     theirs = dag.steps[0]
     with monkeypatch.context() as there:
-        there.setattr(leases, "_machine", lambda: "another")
+        there.setattr(processes, "_machine", lambda: "another")
         assert Lease.claim(store, theirs.id, 1)
     executor = Pretend(store)
     assert run(dag, store, executor, seconds, ignore).complete

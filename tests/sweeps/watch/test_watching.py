@@ -18,7 +18,7 @@ from sweeps.execute.provenance import record_sweep
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Devices
 from sweeps.spec.spec import parse_sweep
-from sweeps.store import leases
+from sweeps.store import leases, processes
 from sweeps.store.leases import Lease, attempts
 from sweeps.store.outcomes import Ending
 from sweeps.store.store import Store
@@ -75,7 +75,7 @@ def test_a_step_whose_process_is_gone_is_not_running(
 ) -> None:
     assert Lease.claim(store, dag.steps[0].id, 1)
     assert status(store).of("running")
-    monkeypatch.setattr(leases, "process_start_ticks", lambda pid: None)
+    monkeypatch.setattr(processes, "process_start_ticks", lambda pid: None)
     assert not status(store).of("running")
 
 
@@ -84,7 +84,7 @@ def test_of_another_machine_s_process_only_the_age_of_its_beat_is_known(
 ) -> None:
     monkeypatch.setattr(leases, "LEASE_TIMEOUT", 0.5)
     with monkeypatch.context() as there:
-        there.setattr(leases, "_machine", lambda: "another")
+        there.setattr(processes, "_machine", lambda: "another")
         lease = Lease.claim(store, dag.steps[0].id, 1)
     assert lease
     lease.beat(1)
