@@ -1,7 +1,7 @@
 """Open models that one may distill from: sizes, vocabularies and training tokens of some eighty.
 
-Parameters are counted from the published configurations and agree with the totals of the published weights;
-the tokens are those that reports and model cards state, with the source beside each.
+Parameters are counted from configurations that were written down from memory; most agree with the totals of the
+published weights as remembered. Tokens are from memory too; beside each stands the report to check it in.
 """
 
 from __future__ import annotations
