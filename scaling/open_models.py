@@ -1,6 +1,6 @@
 """Open models that one may distill from: sizes, vocabularies and training tokens of some eighty.
 
-Parameters are counted from configurations that were written down from memory; most agree with the totals of the
+Parameters are counted from configurations written down from memory; most agree with the totals of the
 published weights as remembered. Tokens are from memory too; beside each stands the report to check it in.
 """
 
