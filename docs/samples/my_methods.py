@@ -62,6 +62,9 @@ class Backwards(SequenceSource):
     def write(self, models: Models, data: Batches, numbers: Tensor) -> Tensor:
         return data.read(numbers).flip(1)
 
+    def text_columns(self, models: Models, data: Batches) -> dict[str, float]:
+        return {"blocks_at_hand": data.blocks}
+
 
 class Drifting(SequenceSource):
     """Batches made during the run: the data's, rotated by a number that grows with every step."""

@@ -127,7 +127,7 @@ class Step:
     def tokens_to_write(self) -> tuple[float, float]:
         """Tokens that are written in this step: by the student, by the teacher."""
         if self.kind is StepKind.GENERATE_TEXT:
-            return 0.0, self.tokens
+            return 0.0, self._teacher_tokens(self.tokens)
         return self.tokens_to_train * self.passes.written, self.tokens_to_train * self.passes.written_along
 
     @property
@@ -228,13 +228,14 @@ class Step:
         over = self.passes
         along = over.written_along / over.written if over.written else 0.0
         written = tokens * over.written if written is None else written
+        before = self._teacher_tokens(tokens * over.written_before)
         heads, hidden = self._auxiliary_flops()
         return {
             "prelude": self.init.flops if self.init else 0.0,
             "training": self.shape.training_flops(tokens * over.trained) + heads * tokens,
             "writing": own * written,
             "teacher_reading": self._reading_flops(tokens * over.read) + hidden * tokens,
-            "teacher_writing": teacher * (tokens * over.written_before + along * written),
+            "teacher_writing": teacher * (before + along * written),
         }
 
     @property
@@ -261,6 +262,10 @@ class Step:
     def precision(self) -> str:
         """In which the model multiplies matrices, as a student and as a teacher."""
         return self.foreign.precision if self.foreign else self.training.precision
+
+    def _teacher_tokens(self, tokens: float) -> float:
+        """Tokens of the teacher's passes for ``tokens`` tokens of text written before training."""
+        return self.parts.source.teacher_tokens(tokens) if self.parts and tokens else tokens
 
     def _reading_flops(self, tokens: float) -> float:
         """FLOPs of all that its target takes over ``tokens`` tokens, and of a datastore's keys."""

@@ -17,6 +17,7 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.data import TokenizedCorpus
 from sweeps.data.batches import Batches
+from sweeps.distill.metrics import named
 from sweeps.distill.models import Models
 from sweeps.distill.sampling import uniform, write
 from sweeps.distill.shard_cache import LogitCache, Logits, Numbers, Wrote
@@ -122,6 +123,17 @@ def texts(store: Store, step: Step, corpus: TokenizedCorpus, wrote: Wrote | None
     storage = text_format(step.method, vocab)
     shards = LogitCache(store, step.id, storage, data.context, data.seen(step.steps), "texts")
     return Texts(data, shards.ready(teach, wrote))
+
+
+def text_columns(store: Store, step: Step, corpus: TokenizedCorpus) -> dict[str, float]:
+    """Return numbers about the text that ``step`` has written, by names of columns in the runs table.
+
+    Raises:
+        InputError: if one has the name of another column, or is not a number.
+    """
+    assert step.method is not None
+    source = parts_of(step.method).source
+    return dict(named(source, source.text_columns(Models(store, step), stream_of(step, corpus))))
 
 
 def continued(teacher: Online, data: Batches, numbers: Tensor, prompt: int, temperature: float) -> Tensor:

@@ -23,7 +23,7 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import cross_entropy, log_probabilities
-from sweeps.spec.interfaces import Metric
+from sweeps.spec.interfaces import MethodPart
 from sweeps.spec.method import Method
 from sweeps.spec.method_parts import parts_of
 from sweeps.spec.run_views import Evaluation
@@ -89,8 +89,8 @@ def measured(method: Method, evaluation: Evaluation) -> dict[str, float]:
     return found
 
 
-def named(metric: Metric, values: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    """Yield names and values of a metric.
+def named(part: MethodPart, values: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """Yield names and values of a metric, or of what another part measured.
 
     Raises:
         InputError: if a name is that of a column of every runs table, or a value is not a number.
@@ -98,11 +98,11 @@ def named(metric: Metric, values: Mapping[str, float]) -> Iterator[tuple[str, fl
     for name, value in values.items():
         if name in COLUMNS:
             raise InputError(
-                f"metrics: {type(metric).__name__}: {name} is a column of every runs table; "
+                f"{part.slot}: {type(part).__name__}: {name} is a column of every runs table; "
                 "choose another name"
             )
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"metrics: {type(metric).__name__}: {name} is {value!r}, not a number")
+            raise InputError(f"{part.slot}: {type(part).__name__}: {name} is {value!r}, not a number")
         yield name, float(value)
 
 

@@ -184,7 +184,7 @@ def _write_down(
     store: Store, step: Step, corpus: TokenizedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
     """Write a teacher's logits or generated text to the store, in the leading process."""
-    from sweeps.distill.generated_text import texts
+    from sweeps.distill.generated_text import text_columns, texts
     from sweeps.distill.teacher import cached
 
     if not lease:
@@ -195,20 +195,20 @@ def _write_down(
         lease.progress = {"steps_done": blocks, "steps": of, "seconds": time.monotonic() - started}
         lease.look()
 
+    columns: dict[str, Any] = {}
     try:
         store.write(step.as_json(), step.id, "step.json")
-        kept = (
-            cached(store, step, corpus, wrote).logits
-            if step.kind is StepKind.CACHE_LOGITS
-            else texts(store, step, corpus, wrote).kept
-        )
+        if step.kind is StepKind.CACHE_LOGITS:
+            kept = cached(store, step, corpus, wrote).logits
+        else:
+            kept = texts(store, step, corpus, wrote).kept
+            columns = {"text_columns": text_columns(store, step, corpus)}
         lease.fence()
     except (InputError, Stopped) as error:
         return error
+    seconds = {"train": 0.0, "write": time.monotonic() - started}
     tokens = len(kept.numbers) * step.shape.context
-    return _commit(
-        store, step, {"tokens": tokens, "seconds": {"train": 0.0, "write": time.monotonic() - started}}
-    )
+    return _commit(store, step, {"tokens": tokens, "seconds": seconds} | columns)
 
 
 def _evaluate(
@@ -325,7 +325,8 @@ def _distilled(step: Step, run: Run, corpus: TokenizedCorpus) -> dict[str, Any]:
         states=run.method.states,
         encode=corpus.encode,
     )
-    found = measured(step.method, evaluation)
+    texts = run.models.store.result(step.texts.id) if step.texts else None
+    found = measured(step.method, evaluation) | (texts or {}).get("text_columns", {})
     return {
         "yardsticks": {name: value if math.isfinite(value) else None for name, value in found.items()},
         "tokens_written": written,

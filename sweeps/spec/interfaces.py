@@ -234,6 +234,17 @@ class SequenceSource(MethodPart):
         """
         raise NotImplementedError(f"{type(self).__name__} writes nothing before training")
 
+    def teacher_tokens(self, tokens: float) -> float:
+        """Return the tokens that the teacher reads or writes for ``tokens`` tokens of text written before."""
+        return tokens
+
+    def text_columns(self, models: Models, data: Batches) -> dict[str, float]:
+        """Return numbers about the text, once it is written, by names of columns in the runs table.
+
+        Every run that learns from the text has them; none may be negative.
+        """
+        return {}
+
     def initial_state(self, setting: RunSetting) -> State:
         """Return what the source remembers at the beginning of a run."""
         return {}

@@ -110,6 +110,7 @@ RESULT: dict[str, Check] = {
     "seconds": _numbers,
     "tokens_written": _number(),
     "yardsticks": _object,
+    "text_columns": _numbers,
     "model": _name,
 }
 FAILURE: dict[str, Check] = {"reason": _text, "attempt": _number()}

@@ -429,6 +429,8 @@ def test_the_whole_command_runs_parts_of_another_module(
     (other,) = [name for name in table.index if isinstance(name, str) and "Backwards" in name]
     assert table.loc[own, "sentence_loss"] > 0
     assert np.isnan(table.loc[other, "sentence_loss"])
+    assert table.loc[other, "blocks_at_hand"] > 100
+    assert np.isnan(table.loc[own, "blocks_at_hand"])
     assert table["loss"].map(np.isfinite).all()
     assert table.loc[own, "params"] == table.loc[other, "params"]
 
