@@ -1,19 +1,63 @@
-"""The ``distlaw`` command: parse, call, render. Heavy imports live inside the commands that need them."""
+"""The ``distlaw`` command: parse, call, render. The module of a command is loaded when that is asked for."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from distlaw.commands import compare_methods, fit, plan, plot, quickstart, serve, teacher, train
-from distlaw.commands.sweep import monitor, run, submit, tune
 from scaling.errors import InputError
+
+COMMANDS = {
+    "plan": "plan",
+    "predict": "predict",
+    "compare": "compare",
+    "calibrations": "calibrations",
+    "teachers": "teachers",
+    "fit": "fit",
+    "check": "fit",
+    "compare-laws": "fit",
+    "compare-methods": "compare_methods",
+    "plot": "plot",
+    "train": "train",
+    "serve": "serve",
+    "quickstart": "quickstart",
+    "sweep": "sweep",
+    "teacher": "teacher",
+}
+"""Commands, in the order of the help, and the module of :mod:`distlaw.commands` that registers each."""
+
+
+class CommandGroup(TyperGroup):
+    """Commands whose modules are loaded when they are asked for; help and mistyped names load all."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Return the names of the commands, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """Return a command; None if there is none, with all loaded for the hint of what was meant."""
+        wanted = [cmd_name] if cmd_name in COMMANDS else COMMANDS
+        for name in wanted:
+            if name not in self.commands:
+                self.commands.update(_commands_of(COMMANDS[name]))
+        return self.commands.get(cmd_name)
+
+
+def _commands_of(module: str) -> dict[str, Any]:
+    """Return the commands that a module registers, by name."""
+    part = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
+    import_module(f"distlaw.commands.{module}").register(part)
+    return dict(typer.main.get_group(part).commands)
+
 
 app = typer.Typer(
     name="distlaw",
+    cls=CommandGroup,
     help="Distil or train directly? Which teacher, how many tokens? Ask a distillation scaling law.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -37,20 +81,6 @@ def shared(
     ] = False,
 ) -> None:
     """Distil or train directly? Which teacher, how many tokens? Ask a distillation scaling law."""
-
-
-plan.register(app)
-fit.register(app)
-compare_methods.register(app)
-plot.register(app)
-run.app.command("tune")(tune.tune)
-run.app.command("submit")(submit.submit)
-monitor.register(run.app)
-app.add_typer(run.app, name="sweep")
-train.register(app)
-app.add_typer(teacher.app, name="teacher")
-app.command()(serve.serve)
-quickstart.register(app)
 
 
 def main() -> None:

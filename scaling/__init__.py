@@ -1,26 +1,33 @@
-"""Scaling laws, their calibrations, and the plans that follow from them. Needs NumPy only."""
+"""Scaling laws, their calibrations, and the plans that follow from them. Needs NumPy only.
 
-from scaling.calibration.calibration import LAWS, Calibration, published
-from scaling.calibration.provenance import Provenance
-from scaling.calibration.region import Region
-from scaling.costs.flops import Architecture, ModelShape
-from scaling.costs.hardware import Hardware, hardware
-from scaling.costs.scenarios import SCENARIOS, Scenario
-from scaling.errors import InputError, MissingExtra
-from scaling.frontiers.frontier import Frontier, frontier
-from scaling.laws import (
-    Derivatives,
-    DistillationLaw,
-    EffectiveTokensLaw,
-    PublishedLaw,
-    PublishedLaw9,
-    SupervisedLaw,
-)
-from scaling.planner.plan import Estimate, Plan
-from scaling.planner.planner import plan
-from scaling.planner.prediction import Prediction, predict
-from scaling.planner.question import Question
-from scaling.planner.teacher_catalogue import KnownTeacher, read_catalogue
+A public name is loaded with its module when it is first used, so that a law is there without the planner.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scaling.calibration.calibration import LAWS, Calibration, published
+    from scaling.calibration.provenance import Provenance
+    from scaling.calibration.region import Region
+    from scaling.costs.flops import Architecture, ModelShape
+    from scaling.costs.hardware import Hardware, hardware
+    from scaling.costs.scenarios import SCENARIOS, Scenario
+    from scaling.errors import InputError, MissingExtra
+    from scaling.frontiers.frontier import Frontier, frontier
+    from scaling.laws import (
+        Derivatives,
+        DistillationLaw,
+        EffectiveTokensLaw,
+        PublishedLaw,
+        PublishedLaw9,
+        SupervisedLaw,
+    )
+    from scaling.planner.plan import Estimate, Plan
+    from scaling.planner.planner import plan
+    from scaling.planner.prediction import Prediction, predict
+    from scaling.planner.question import Question
+    from scaling.planner.teacher_catalogue import KnownTeacher, read_catalogue
 
 __all__ = [
     "LAWS",
@@ -53,3 +60,41 @@ __all__ = [
     "published",
     "read_catalogue",
 ]
+
+_PUBLIC = {
+    "calibration.calibration": ("LAWS", "Calibration", "published"),
+    "calibration.provenance": ("Provenance",),
+    "calibration.region": ("Region",),
+    "costs.flops": ("Architecture", "ModelShape"),
+    "costs.hardware": ("Hardware", "hardware"),
+    "costs.scenarios": ("SCENARIOS", "Scenario"),
+    "errors": ("InputError", "MissingExtra"),
+    "frontiers.frontier": ("Frontier", "frontier"),
+    "laws": (
+        "Derivatives",
+        "DistillationLaw",
+        "EffectiveTokensLaw",
+        "PublishedLaw",
+        "PublishedLaw9",
+        "SupervisedLaw",
+    ),
+    "planner.plan": ("Estimate", "Plan"),
+    "planner.planner": ("plan",),
+    "planner.prediction": ("Prediction", "predict"),
+    "planner.question": ("Question",),
+    "planner.teacher_catalogue": ("KnownTeacher", "read_catalogue"),
+}
+"""Public names by the module that defines them."""
+_MODULES = {name: f"scaling.{module}" for module, names in _PUBLIC.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distlaw.commands import calibrations, compare, predict
 from distlaw.commands.plan_bill import asked_device, billed, given_numbers, priced_answer
 from distlaw.commands.teachers import (
     Active,
@@ -21,7 +20,6 @@ from distlaw.commands.teachers import (
     shared_vocabulary,
     teacher_notes,
 )
-from distlaw.commands.teachers import register as register_teachers
 from distlaw.number_options import count_from
 from distlaw.options import (
     LIMITS,
@@ -52,14 +50,15 @@ from scaling.costs.hardware import Hardware, stored_bytes_per_token
 from scaling.costs.scenarios import SCENARIOS
 from scaling.costs.scenarios import scenario as named
 from scaling.errors import InputError
-from scaling.frontiers.frontier import Frontier, frontier
 from scaling.planner.plan import Plan
 from scaling.planner.planner import plan
 from scaling.planner.question import Question
-from scaling.reports.frontier_text import frontier_text
 from scaling.reports.plan_brief import plan_brief
 from scaling.reports.plan_text import plan_text
 from scaling.units import format_number, parse_list, parse_quantity
+
+if TYPE_CHECKING:
+    from scaling.frontiers.frontier import Frontier
 
 DEVICE, FAMILY = "Hours and dollars", "Several students"
 """Groups of options in help."""
@@ -96,12 +95,8 @@ Examples:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the planner's commands to the application."""
+    """Add the command to the application."""
     app.command("plan", help=HELP)(plan_command)
-    predict.register(app)
-    compare.register(app)
-    calibrations.register(app)
-    register_teachers(app)
 
 
 def plan_command(
@@ -290,6 +285,8 @@ def plan_command(
     )
     answer: Plan | Frontier
     if len(budgets) == 2:
+        from scaling.reports.frontier_text import frontier_text
+
         answer = spanned(question, budgets, fitted)
         spans = [f"- budgets: {low.describe()}, to {high.describe()}" for low, high in [spending] if device]
         text = frontier_text(answer, spans, get_terminal_size().columns)
@@ -338,6 +335,8 @@ def print_plan(answer: Plan) -> None:
 def spanned(question: Question, budgets: list[float], fitted: Fitted) -> Frontier:
     """The frontier between two budgets."""
     import numpy as np
+
+    from scaling.frontiers.frontier import frontier
 
     return frontier(question, list(np.geomspace(budgets[0], budgets[1], FRONTIER_POINTS)), fitted)
 

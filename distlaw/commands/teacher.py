@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Use pretrained models as teachers of a sweep.", no_args_is_help=True)
 
 
+def register(application: typer.Typer) -> None:
+    """Add the commands to the application, as ``distlaw teacher``."""
+    application.add_typer(app, name="teacher")
+
+
 @app.command("import")
 def bring(
     source: Annotated[

@@ -1,1 +1,22 @@
 """Commands of ``distlaw sweep``, one module for verbs that belong together."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application, as ``distlaw sweep``."""
+    from distlaw.commands.sweep.monitor import cancel, gc, logs, retry, status, watch
+    from distlaw.commands.sweep.plan import plan, schema
+    from distlaw.commands.sweep.run import results, run
+    from distlaw.commands.sweep.submit import submit
+    from distlaw.commands.sweep.tune import tune
+
+    sweep = typer.Typer(
+        help="Train grids of teachers and students and log their cross-entropies.", no_args_is_help=True
+    )
+    launching = (plan, schema, run, results, tune, submit)
+    for command in (*launching, status, watch, logs, cancel, retry, gc):
+        sweep.command()(command)
+    app.add_typer(sweep, name="sweep")

@@ -24,12 +24,6 @@ Names = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to ``distlaw sweep``."""
-    for command in (status, watch, logs, cancel, retry, gc):
-        app.command()(command)
-
-
 def status(store: Place, as_json: Json = False) -> None:
     """Show the state of a sweep: done, running, waiting, blocked, failed and why; and what is spent.
 

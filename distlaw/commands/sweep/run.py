@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distlaw.commands.sweep.options import Changes, Cores, Spec, StorePath
-from distlaw.commands.sweep.plan import plan, schema
 from distlaw.tables import echo_left_out
 from scaling.errors import InputError
 
@@ -18,15 +17,7 @@ if TYPE_CHECKING:
 
     from sweeps.api import LoadedSweep
 
-app = typer.Typer(
-    help="Train grids of teachers and students and log their cross-entropies.", no_args_is_help=True
-)
 
-app.command()(plan)
-app.command()(schema)
-
-
-@app.command()
 def run(
     spec: Spec,
     store: StorePath = None,
@@ -94,7 +85,6 @@ def run_loaded(
         raise typer.Exit(1)
 
 
-@app.command()
 def results(
     store: Annotated[str, typer.Argument(help="A sweep's store.")],
     out: Annotated[Path | None, typer.Option(help="Write a .csv or .parquet file.")] = None,

@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from distlaw.commands import plan, teacher
+from distlaw.commands import plan, teacher, teachers
 from distlaw.serve.requests import span
 from scaling import InputError, Question
 
@@ -28,8 +28,8 @@ CONFIG = {
 
 def run(*arguments: str) -> str:
     app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
-    plan.register(app)
-    app.add_typer(teacher.app, name="teacher")
+    for module in (plan, teacher, teachers):
+        module.register(app)
     result = CliRunner().invoke(app, arguments)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

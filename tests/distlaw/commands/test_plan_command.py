@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from distlaw.commands import plan
+from distlaw.commands import calibrations, compare, plan, predict
 from scaling import InputError
 from scaling.costs.scenarios import DESCRIPTIONS
 
@@ -24,7 +24,8 @@ B100 = "busbridge2025-figure1-runs"
 
 def application():
     app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
-    plan.register(app)
+    for module in (plan, predict, compare, calibrations):
+        module.register(app)
     return app
 
 
