@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scaling.errors import InputError
-from sweeps.distill.on_policy import source_of
+from sweeps.distill.generation.on_policy import source_of
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 from sweeps.spec.interfaces import StepPart

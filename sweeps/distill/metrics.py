@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from scaling.errors import InputError
 from sweeps.data.batches import take_blocks
 from sweeps.distill.divergences import expectation, forward_kl, reverse_kl
-from sweeps.distill.sampling import uniform, write
+from sweeps.distill.generation.sampling import uniform, write
 from sweeps.model.compiled import uncompiled
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device

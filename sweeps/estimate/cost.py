@@ -236,7 +236,7 @@ def store_bytes(dag: Dag, devices: int) -> float:
 
 def disk(dag: Dag, train_tokens: float) -> float:
     """Bytes that teachers' logits and texts take, over a training text of ``train_tokens`` tokens."""
-    from sweeps.distill.generated_text import text_format
+    from sweeps.distill.generation.generated_text import text_format
     from sweeps.distill.logit_format import kept
 
     total = 0.0
@@ -274,9 +274,9 @@ def _machine_key(step: Step) -> str:
 def _probe(step: Step) -> Throughput:
     import torch
 
-    from sweeps.distill.generated_text import AT_ONCE
+    from sweeps.distill.generation.generated_text import AT_ONCE
+    from sweeps.distill.generation.sampling import uniform, write
     from sweeps.distill.loss import batch_loss
-    from sweeps.distill.sampling import uniform, write
     from sweeps.model.decoder import Decoder
     from sweeps.model.device import keep_freed_memory
 

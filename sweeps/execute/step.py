@@ -101,7 +101,7 @@ def _train(
     watch: Watch | None,
     tracker: str | None,
 ) -> Iterator[Done]:
-    from sweeps.distill.generated_text import texts_of
+    from sweeps.distill.generation.generated_text import texts_of
     from sweeps.distill.teacher import target_of
     from sweeps.execute.trackers import Tracking
     from sweeps.train.loop import train_together
@@ -184,7 +184,7 @@ def _write_down(
     store: Store, step: Step, corpus: TokenizedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
     """Write a teacher's logits or generated text to the store, in the leading process."""
-    from sweeps.distill.generated_text import text_columns, texts
+    from sweeps.distill.generation.generated_text import text_columns, texts
     from sweeps.distill.teacher import cached
 
     if not lease:

@@ -35,7 +35,7 @@ class OnPolicyText(WrittenText):
             )
 
     def start(self, setting: RunSetting) -> BatchSource:
-        from sweeps.distill.on_policy import on_policy_source
+        from sweeps.distill.generation.on_policy import on_policy_source
 
         return on_policy_source(self.source, setting)
 
@@ -105,7 +105,7 @@ class StudentText(OnPolicyText):
         loss = super().token_loss(method, divergence, log_p, log_q, labels, schedule)
         if self.credit is None:
             return loss
-        from sweeps.distill.policy_gradient import clipped
+        from sweeps.distill.generation.policy_gradient import clipped
 
         advantage, drawn = token_inputs
         own = log_q.gather(-1, labels[:, None]).squeeze(-1)

@@ -81,7 +81,7 @@ class TeacherText(WrittenText):
         yield from super().objections(method)
 
     def write(self, models: Models, data: Batches, numbers: Tensor) -> Tensor:
-        from sweeps.distill.generated_text import continued
+        from sweeps.distill.generation.generated_text import continued
 
         prompt = self.prompt_tokens(data.context)
         return continued(models.online_teacher, data, numbers, prompt, self.source.temperature)

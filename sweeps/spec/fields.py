@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from scaling.errors import InputError
 from scaling.units import parse_count, parse_number, parse_quantity, parse_ratio
-from sweeps.spec.synonyms import with_canonical_names
+from sweeps.spec.parsing.synonyms import with_canonical_names
 
 
 def _reader(parse: Callable[[Any, str], float]) -> BeforeValidator:
@@ -57,7 +57,7 @@ class SpecModel(BaseModel):
     """Part of a spec: immutable, and unknown fields are errors."""
 
     part: ClassVar[str | None] = None
-    """Name of the field that holds it, where its fields have synonyms (:mod:`sweeps.spec.synonyms`)."""
+    """Name of the field that holds it, where its fields have synonyms, for ``parsing.synonyms``."""
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     @model_validator(mode="before")

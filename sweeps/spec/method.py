@@ -22,8 +22,8 @@ from sweeps.spec.compatibility import objection
 from sweeps.spec.fields import Count, Number, SpecModel
 from sweeps.spec.method_options import Credit, Delta, Init, Neighbours, Source, Taid
 from sweeps.spec.method_parts import parts_of
+from sweeps.spec.parsing.yaml_text import read_yaml
 from sweeps.spec.registry import Use, load, refresh
-from sweeps.spec.yaml_text import read_yaml
 
 SHORT_NAMES = {"temperature": "tau", "cross_entropy": "ce", "token_loss_weight": "token-loss"}
 """Names of a method's fields in tables."""

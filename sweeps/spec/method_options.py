@@ -104,7 +104,7 @@ class Source(SpecModel):
 class Credit(SpecModel):
     """Credit of a token for all that came after it, as MiniLLM has it.
 
-    See :mod:`sweeps.distill.policy_gradient`.
+    See :mod:`sweeps.distill.generation.policy_gradient`.
     """
 
     discount: Number = Field(1.0, ge=0, le=1)

@@ -22,13 +22,13 @@ from pydantic import (
 from scaling.errors import InputError
 from sweeps.spec.corpus import Base, Corpus
 from sweeps.spec.fields import Count, Number, Quantity, Ratio, Seed, SpecModel
-from sweeps.spec.messages import explain_problem
 from sweeps.spec.method import VARIANTS, Method
 from sweeps.spec.method_parts import parts_of
-from sweeps.spec.overrides import apply_overrides
+from sweeps.spec.parsing.messages import explain_problem
+from sweeps.spec.parsing.overrides import apply_overrides
+from sweeps.spec.parsing.yaml_text import read_yaml
 from sweeps.spec.protocols import ProtocolName, protocol_violation
 from sweeps.spec.resources import Caps, Devices, Resources
-from sweeps.spec.yaml_text import read_yaml
 
 MOST_CELLS = 250_000
 """Runs that a spec may ask for, equal ones counted each time."""

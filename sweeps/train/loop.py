@@ -13,7 +13,7 @@ from torch import Tensor
 from scaling.errors import InputError
 from sweeps import environment
 from sweeps.data.batches import Batches
-from sweeps.distill.generated_text import Texts
+from sweeps.distill.generation.generated_text import Texts
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device, keep_freed_memory, use_deterministic_kernels
 from sweeps.spec.run_views import TargetReader

@@ -23,9 +23,9 @@ from fits.table.runs import validate
 from scaling import Calibration, InputError, Question
 from scaling.planner.teacher_catalogue import parse_catalogue
 from scaling.units import format_flops, format_number, format_power, format_quantity
-from sweeps.spec.overrides import apply_overrides
+from sweeps.spec.parsing.overrides import apply_overrides
+from sweeps.spec.parsing.yaml_text import read_yaml
 from sweeps.spec.spec import Grid
-from sweeps.spec.yaml_text import read_yaml
 
 requests = pytest.importorskip("distlaw.serve.requests", reason="needs the extra serve")
 NUMBERS_JS = Path(distlaw.__file__).parent / "serve" / "static" / "numbers.js"

@@ -17,11 +17,11 @@ from scaling.errors import InputError
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.distill.delta import shifted
+from sweeps.distill.generation.on_policy import source_of
+from sweeps.distill.generation.sampling import uniform, write
 from sweeps.distill.logit_format import Full, TopK
 from sweeps.distill.loss import batch_loss
 from sweeps.distill.metrics import divergences
-from sweeps.distill.on_policy import source_of
-from sweeps.distill.sampling import uniform, write
 from sweeps.distill.shard_cache import LogitCache, Recorded
 from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions

@@ -17,10 +17,10 @@ from named_divergences import DIVERGENCES, distillation
 from torch import Tensor, nn
 
 from sweeps.distill.divergences import guided_loss, label_loss, reverse_kl
+from sweeps.distill.generation.on_policy import ReplayedBatches
+from sweeps.distill.generation.policy_gradient import advantages
+from sweeps.distill.generation.sampling import GeneratedText
 from sweeps.distill.loss import batch_loss
-from sweeps.distill.on_policy import ReplayedBatches
-from sweeps.distill.policy_gradient import advantages
-from sweeps.distill.sampling import GeneratedText
 from sweeps.distill.taid import TaidSchedule, between, interpolated_cross_entropy
 from sweeps.distill.targets import Online
 from sweeps.model import chunked_loss

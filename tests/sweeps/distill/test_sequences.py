@@ -12,9 +12,9 @@ from named_divergences import DIVERGENCES
 from torch import Tensor, nn
 
 from sweeps.distill.divergences import forward_kl, jensen_shannon, reverse_kl
+from sweeps.distill.generation.policy_gradient import advantages, clipped, returns
+from sweeps.distill.generation.sampling import GeneratedText, uniform, write
 from sweeps.distill.loss import batch_loss
-from sweeps.distill.policy_gradient import advantages, clipped, returns
-from sweeps.distill.sampling import GeneratedText, uniform, write
 from sweeps.distill.taid import between
 from sweeps.distill.targets import Online
 from sweeps.spec.method import Method
@@ -240,7 +240,7 @@ def test_returns_of_long_text_are_finite_and_of_equal_rewards_equal() -> None:
 
 
 def test_credit_ends_where_it_would_drive_a_ratio_beyond_the_clip() -> None:
-    from sweeps.distill.policy_gradient import clipped
+    from sweeps.distill.generation.policy_gradient import clipped
 
     ratios = torch.tensor([0.5, 0.9, 1.1, 1.5], dtype=torch.float64)
     for advantage, moved in ((1.0, [True, True, True, False]), (-1.0, [False, True, True, True])):

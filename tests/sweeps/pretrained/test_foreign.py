@@ -24,8 +24,8 @@ from sweeps.dag.ladder import shape_for
 from sweeps.data import source_of
 from sweeps.data.splits import split_documents
 from sweeps.data.tokenizer import save_tokenizer, train_tokenizer
+from sweeps.distill.generation.sampling import uniform, write
 from sweeps.distill.models import load_foreign
-from sweeps.distill.sampling import uniform, write
 from sweeps.estimate.fit_preview import expected_findings
 from sweeps.execute.step import run_step
 from sweeps.model.decoder import Decoder

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from scaling.errors import InputError
-from sweeps.spec import yaml_text
+from sweeps.spec.parsing import yaml_text
+from sweeps.spec.parsing.yaml_text import read_yaml
 from sweeps.spec.spec import load_sweep, parse_sweep, presets
-from sweeps.spec.yaml_text import read_yaml
 
 MERGES = "\n".join(
     ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12))]

@@ -17,7 +17,7 @@ from sweeps.api import load
 from sweeps.estimate.fit_preview import expected_findings
 from sweeps.estimate.graph import layout, nodes_of_dag, tree_lines, write_graph
 from sweeps.resolve import dag_of
-from sweeps.spec.overrides import apply_overrides
+from sweeps.spec.parsing.overrides import apply_overrides
 from sweeps.spec.spec import load_sweep, parse_sweep, presets
 
 

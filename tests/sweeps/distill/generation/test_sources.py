@@ -18,10 +18,10 @@ from sweeps.dag import expand as steps_of_sweeps
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches, take_blocks
 from sweeps.data.corpus import planned_tokens
-from sweeps.distill.generated_text import texts
+from sweeps.distill.generation.generated_text import texts
+from sweeps.distill.generation.on_policy import source_of
+from sweeps.distill.generation.sampling import uniform, write
 from sweeps.distill.metrics import READ, SEED, WRITTEN, cross_likelihood, divergences
-from sweeps.distill.on_policy import source_of
-from sweeps.distill.sampling import uniform, write
 from sweeps.distill.targets import Online
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.step import run_step, run_steps

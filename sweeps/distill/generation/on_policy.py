@@ -16,8 +16,8 @@ from torch import Tensor
 
 from scaling.errors import InputError
 from sweeps.data.batches import Batches
-from sweeps.distill.policy_gradient import advantages
-from sweeps.distill.sampling import GeneratedText, uniform, write
+from sweeps.distill.generation.policy_gradient import advantages
+from sweeps.distill.generation.sampling import GeneratedText, uniform, write
 from sweeps.distill.targets import Online
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sweeps.distill.sampling import GeneratedText
+from sweeps.distill.generation.sampling import GeneratedText
 from sweeps.spec.method_options import Credit
 
 

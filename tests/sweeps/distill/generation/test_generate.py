@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sweeps.dag.ladder import shape_for
-from sweeps.distill.sampling import inverse, uniform, write
+from sweeps.distill.generation.sampling import inverse, uniform, write
 from sweeps.model.decoder import Decoder
 from sweeps.model.log_probs import log_probabilities
 

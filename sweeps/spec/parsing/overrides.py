@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from scaling.errors import InputError
-from sweeps.spec.synonyms import canonical_name, with_canonical_names
-from sweeps.spec.yaml_text import read_yaml
+from sweeps.spec.parsing.synonyms import canonical_name, with_canonical_names
+from sweeps.spec.parsing.yaml_text import read_yaml
 
 _PART = re.compile(r"\.?([A-Za-z_]\w*)|\[(\d+)\]|\.(\d+)")
 

@@ -17,9 +17,9 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.data import TokenizedCorpus
 from sweeps.data.batches import Batches
+from sweeps.distill.generation.sampling import uniform, write
 from sweeps.distill.metrics import named
 from sweeps.distill.models import Models
-from sweeps.distill.sampling import uniform, write
 from sweeps.distill.shard_cache import LogitCache, Logits, Numbers, Wrote
 from sweeps.distill.targets import Online, nonfinite_teacher_error
 from sweeps.distill.teacher import stream_of
