@@ -193,6 +193,26 @@ class WeightDistribution:
         return self
 
 
+def sample_overlap(weights: ArrayLike) -> float:
+    """Return J of some weights, scaled to unit second moment: exact for their empirical distribution.
+
+    It is the sum of w_(i) [phi(x_(i-1)) - phi(x_i)] over the weights in ascending order, with x_i the
+    standard normal quantile at i / n. A sample of n Gaussian weights has slightly less than 1: 0.997 at
+    n = 600.
+
+    Raises:
+        InputError: If there are fewer than two weights, one is not finite, or all are zero.
+
+    >>> round(sample_overlap([-1, -1, 1, 1]), 6)
+    0.797885
+    """
+    values = np.sort(np.ravel(np.asarray(weights, dtype=np.float64)))
+    if values.size < 2 or not np.isfinite(values).all():
+        raise InputError("weights: J needs at least two weights, all of them finite")
+    density = normal_density(np.asarray(ndtri(np.arange(values.size + 1) / values.size)))
+    return float(unit_second_moment(values) @ (density[:-1] - density[1:]))
+
+
 def unit_second_moment(weights: Array) -> Array:
     """Return weights divided by their root mean square.
 
@@ -278,3 +298,17 @@ def lognormal(s: float) -> WeightDistribution:
     """Return exp(s x - s^2), with 0 < s <= 5: J = s exp(-s^2 / 2)."""
     _check_within("s of a lognormal distribution", s, 0.0, 5.0)
     return WeightDistribution(f"lognormal, s={s:g}", lambda x: np.exp(s * x - s**2))
+
+
+def symmetric_lognormal(s: float) -> WeightDistribution:
+    """Return weights of either sign with lognormal magnitudes exp(s x - s^2), with 0 < s <= 5.
+
+    J is .80 at s -> 0, where it is binary, has its maximum of .989 at s = .6, and then falls: .80 at 1.195,
+    .60 at 1.515.
+    """
+    _check_within("s of a symmetric lognormal distribution", s, 0.0, 5.0)
+    return WeightDistribution(
+        f"symmetric lognormal, s={s:g}",
+        _symmetric(lambda x: -np.exp(-s * ndtri(np.maximum(2 * ndtr(x), 1e-300)) - s**2)),
+        (0.0,),
+    )

@@ -17,6 +17,7 @@ from scaling.perceptron.capacity import (
     population_capacity,
     unconstrained_capacity,
 )
+from scaling.perceptron.transport import target_weights
 
 TABLE = [
     (d.normal(), 1.0, 2.0),
@@ -50,6 +51,39 @@ def test_ternary_overlap_has_its_closed_form() -> None:
         expected = 2 * float(d.normal_density(np.asarray(edge))) / np.sqrt(f)
         assert d.ternary(f).gaussian_overlap == pytest.approx(expected, abs=1e-9)
     assert d.ternary(1.0).gaussian_overlap == pytest.approx(d.binary().gaussian_overlap, abs=1e-12)
+
+
+@pytest.mark.parametrize(("s", "J"), [(1e-3, 0.799), (0.6, 0.989393), (1.195, 0.799485), (1.515, 0.601205)])
+def test_symmetric_lognormal_weights_leave_and_approach_a_gaussian(s: float, J: float) -> None:
+    q = d.symmetric_lognormal(s)
+    assert q.gaussian_overlap == pytest.approx(J, abs=1e-3 if s < 0.1 else 2e-6)
+    assert q.second_moment == pytest.approx(1, abs=1e-9)
+    assert q.mean == pytest.approx(0, abs=1e-12)
+    magnitudes = q.quantile([0.75, 0.95]) / d.lognormal(s).quantile([0.5, 0.9])
+    np.testing.assert_allclose(magnitudes, 1, rtol=1e-12)
+
+
+def test_a_finite_number_of_quantiles_lacks_part_of_the_second_moment() -> None:
+    for q, count, moment in (
+        (d.lognormal(1.0), 200, 0.900),
+        (d.lognormal(1.0), 1000, 0.958),
+        (d.normal(), 200, 0.994),
+        (d.normal(), 1000, 0.999),
+    ):
+        found = np.mean(q.quantile((np.arange(count) + 0.5) / count) ** 2)
+        assert found == pytest.approx(moment, abs=6e-4)
+        assert np.mean(target_weights(q, count) ** 2) == pytest.approx(1, abs=1e-12)
+
+
+def test_overlap_of_a_sample_is_that_of_its_distribution() -> None:
+    weights = np.random.default_rng(4).laplace(size=150)
+    by_quadrature = d.WeightDistribution.from_weights("sample", weights, normalize=True)
+    assert d.sample_overlap(weights) == pytest.approx(by_quadrature.gaussian_overlap, abs=1e-9)
+    assert d.sample_overlap(3 * weights.reshape(10, 15)) == pytest.approx(
+        d.sample_overlap(weights), abs=1e-12
+    )
+    gaussian = [d.sample_overlap(np.random.default_rng(seed).normal(size=600)) for seed in range(20)]
+    assert np.mean(gaussian) == pytest.approx(0.9974, abs=5e-4)
 
 
 def test_capacity_over_the_margin() -> None:
@@ -111,6 +145,9 @@ def test_many_jumps_integrate_as_few_do() -> None:
         (lambda: d.ternary(0.0), "fraction of nonzero weights must be above 0"),
         (lambda: d.student_t(2.0), "degrees of freedom of Student's t must be above 2"),
         (lambda: d.lognormal(float("nan")), "s of a lognormal distribution"),
+        (lambda: d.symmetric_lognormal(0.0), "s of a symmetric lognormal distribution must be above 0"),
+        (lambda: d.sample_overlap([1.0]), "at least two weights"),
+        (lambda: d.sample_overlap([1.0, np.inf]), "all of them finite"),
         (lambda: d.normal().scaled(0.0), "a scale must be finite and not 0"),
         (lambda: d.WeightDistribution.from_weights("w", []), "weights must be finite numbers, at least one"),
         (lambda: d.WeightDistribution.from_weights("w", [0.0, 0.0], normalize=True), "all 0"),
