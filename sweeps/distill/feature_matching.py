@@ -32,7 +32,7 @@ from sweeps.model.device import device
 from sweeps.model.hidden_states import hidden_states
 from sweeps.spec.run_views import State
 
-BLOCKS, AT_ONCE = 32, 8
+BLOCKS, AT_ONCE = 128, 16
 """Held-out blocks that FVU is measured on, and of them at a time."""
 
 
@@ -128,7 +128,8 @@ class FeatureEvaluation:
     heads: nn.ModuleList
     state: State
     student_layer: int
-    layers: tuple[int, ...]
+    layers: tuple[tuple[int, ...], ...]
+    """Layers of each teacher."""
     scales: tuple[float, ...]
     """Factor on the features of each target."""
     skipped: int
@@ -136,7 +137,7 @@ class FeatureEvaluation:
 
     @torch.no_grad()
     def measure(self, tokens: NDArray[np.integer], context: int) -> dict[str, float]:
-        """Return FVU and largest kurtosis of a channel by target, and mean, worst and balance of FVU.
+        """Return FVU, scale and largest kurtosis of a channel by target; mean, worst and balance of FVU.
 
         FVU is that of the teachers' own features, after the head's prediction is mapped back. All models
         compute in float32.
@@ -150,7 +151,8 @@ class FeatureEvaluation:
             variances, kurtosis = self._sums(blocks)
         fvu = {f"fvu_{number}": each.fvu() for number, each in enumerate(variances)}
         most = {f"kurtosis_{n}": float(each.values().nan_to_num(0).max()) for n, each in enumerate(kurtosis)}
-        return fvu | {f"fvu_{name}": value for name, value in fvu_summary(fvu).items()} | most
+        scale = {f"scale_{number}": each.scale() for number, each in enumerate(variances)}
+        return fvu | {f"fvu_{name}": value for name, value in fvu_summary(fvu).items()} | scale | most
 
     def _sums(self, blocks: Tensor) -> tuple[list[UnexplainedVariance], list[ChannelKurtosis]]:
         variances: list[UnexplainedVariance] = []
@@ -168,8 +170,8 @@ class FeatureEvaluation:
         own = hidden_states(self.student, inputs, [self.student_layer])[1][0]
         found = [
             each
-            for teacher in range(len(self.models.teachers))
-            for each in self.models.hidden_states(inputs, teacher, self.layers)
+            for teacher, layers in enumerate(self.layers)
+            for each in self.models.hidden_states(inputs, teacher, layers)
         ]
         for number, (head, features) in enumerate(zip(self.heads, found, strict=True)):
             predicted, fitted = head(own), normalization_of(self.state, number)

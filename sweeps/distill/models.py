@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,10 +30,18 @@ if TYPE_CHECKING:
 class Models:
     """Models that a step reads, each loaded when it is first asked for."""
 
-    def __init__(self, store: Store, step: Step, loaded: dict[str, Online] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        step: Step,
+        loaded: dict[str, Online] | None = None,
+        last_read: dict[str, LastHiddenStates] | None = None,
+    ) -> None:
         self.store, self.step = store, step
         self.loaded = {} if loaded is None else loaded
         """Models by their steps, which those who share this dictionary load once."""
+        self.last_read = {} if last_read is None else last_read
+        """Hidden states by model and layers, computed once a batch by those who share this dictionary."""
 
     @property
     def online_teacher(self) -> Online:
@@ -69,8 +78,13 @@ class Models:
 
         Layers are numbered as in transformers' ``hidden_states``.
         """
-        with torch.no_grad():
-            return hidden_states(uncompiled(self.teachers[number]), inputs, layers)[1]
+        key = f"{self.step.teachers[number].id} {tuple(layers)}"
+        last = self.last_read.get(key)
+        if last is None or not last.is_of(inputs):
+            with torch.no_grad():
+                states = hidden_states(uncompiled(self.teachers[number]), inputs, layers)[1]
+            last = self.last_read[key] = LastHiddenStates(inputs, inputs._version, states)
+        return last.states
 
     @property
     def teacher_module(self) -> nn.Module:
@@ -84,6 +98,23 @@ class Models:
         if step.id not in self.loaded:
             self.loaded[step.id] = online(self.store, step)
         return self.loaded[step.id]
+
+
+@dataclass(frozen=True, slots=True)
+class LastHiddenStates:
+    """Hidden states of the tokens that a model read last, for runs that read the same batch."""
+
+    inputs: Tensor
+    """Tokens that were read; kept, so that no other tensor has their place in memory."""
+    version: int
+    """PyTorch's count of changes in place of the inputs, when they were read."""
+    states: tuple[Tensor, ...]
+
+    def is_of(self, inputs: Tensor) -> bool:
+        """Return True if ``inputs`` are those tokens, and nobody has changed them or the states since."""
+        places = [(each.data_ptr(), each.shape, each.stride()) for each in (inputs, self.inputs)]
+        unchanged = inputs._version == self.version and not any(each._version for each in self.states)
+        return places[0] == places[1] and unchanged
 
 
 def online(store: Store, teacher: Step) -> Online:

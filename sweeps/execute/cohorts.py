@@ -46,21 +46,17 @@ def _shared(step: Step) -> tuple[object, ...]:
     It is unique for steps without a teacher, and for students that generate text, each read separately.
     """
     method = step.method
-    if (
-        step.teacher is None
-        or method is None
-        or not step.kind.trains
-        or step.logits
-        or not method.reads_teacher
-    ):
+    if step.teacher is None or method is None or not step.kind.trains or step.logits:
         return (step.id,)
     parts = parts_of(method)
-    if parts.source.writes_along:
+    reads = method.reads_teacher or bool(parts.auxiliary_losses)
+    if parts.source.writes_along or not reads:
         return (step.id,)
     begins = step.start.ends if step.start else 0
     rules = step.training.batch_tokens, step.shape.context, step.texts and step.texts.id
     order = step.corpus_fingerprint, step.half, step.data_seed, step.first, begins
-    return step.teacher.id, parts.target.sharing_key(step), *order, *rules
+    teachers = method.reads_teacher, *(each.id for each in step.teachers)
+    return *teachers, parts.target.sharing_key(step), *order, *rules
 
 
 def _fewest(group: list[Step]) -> int:

@@ -151,11 +151,11 @@ def _train(
 
 def _runs(store: Store, steps: list[Step], leases: Mapping[str, Lease], world: World) -> dict[str, Run]:
     """Return the runs of ``steps`` by id, each where its newest checkpoint left it."""
-    from sweeps.distill.models import Models, trained
+    from sweeps.distill.models import LastHiddenStates, Models, trained
     from sweeps.distill.targets import Online
     from sweeps.train.run import Recipe, Run
 
-    runs, loaded = dict[str, Run](), dict[str, Online]()
+    runs, loaded, last_read = dict[str, Run](), dict[str, Online](), dict[str, LastHiddenStates]()
     for step in steps:
         if world.leads:
             store.write(step.as_json(), step.id, "step.json")
@@ -173,7 +173,7 @@ def _runs(store: Store, steps: list[Step], leases: Mapping[str, Lease], world: W
             start=Checkpoints(store, step.start.id) if step.start else None,
             init=trained(store, step.init).state_dict() if step.init else None,
             world=world,
-            models=Models(store, step, loaded),
+            models=Models(store, step, loaded, last_read),
         )
         if world.leads:
             leases[step.id].progress = _progress(run)

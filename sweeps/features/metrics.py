@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import nan
 
 import torch
 from torch import Tensor
@@ -53,6 +54,10 @@ class UnexplainedVariance:
         between = self.count * share * float(shift.square().sum())
         deviation = self.deviation + other.deviation + between
         return UnexplainedVariance(count, self.mean + share * shift, deviation, self.error + other.error)
+
+    def scale(self) -> float:
+        """Return the root of the mean variance of a channel of the features; NaN of one position."""
+        return float(self.deviation / (self.count - 1) / len(self.mean)) ** 0.5 if self.count > 1 else nan
 
     def fvu(self) -> float:
         """Return the fraction of variance unexplained.

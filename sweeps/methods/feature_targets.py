@@ -40,6 +40,8 @@ class FeatureTargets(AuxiliaryLoss):
     """Hidden state of the student that heads read."""
     layers: Annotated[tuple[int, ...], Field(min_length=1)] = (-1,)
     """Hidden states of each teacher that are targets; -1 is the last."""
+    layers_by_teacher: tuple[Annotated[tuple[int, ...], Field(min_length=1)], ...] = ()
+    """Hidden states of each teacher in turn, in place of ``layers``, such as ``[[2], [-1]]``."""
     statistics_steps: Annotated[Count, Field(ge=1)] = 20
     """Optimizer steps whose positions the statistics are taken of, before anything is learned of features."""
     floor: Number | None = Field(None, gt=0, lt=1)
@@ -57,9 +59,13 @@ class FeatureTargets(AuxiliaryLoss):
         losses = parts_of(method).auxiliary_losses.values()
         if sum(isinstance(each, FeatureTargets) for each in losses) > 1:
             yield "auxiliary_losses: FeatureTargets is there twice; list all layers in one: layers: [1, -1]"
-        if len(self.scales) > (teachers := 1 + len(method.other_teachers)):
-            given = len(self.scales)
+        teachers, given = 1 + len(method.other_teachers), len(self.scales)
+        if given > teachers:
             yield f"scales: {given} factors for {teachers} teachers; give one each at most"
+        if self.layers_by_teacher and (given := len(self.layers_by_teacher)) != teachers:
+            yield f"layers_by_teacher: {given} lists of layers for {teachers} teachers; give one each"
+        if self.layers_by_teacher and self.layers != (-1,):
+            yield "layers: layers_by_teacher says which; remove one of them"
 
     def sweep_objections(self, sweep: Sweep, method: Method) -> Iterator[str]:
         if self.skip_positions >= sweep.corpus.context:
@@ -72,7 +78,8 @@ class FeatureTargets(AuxiliaryLoss):
         return _checked("student_layer", (self.student_layer,), student)
 
     def teacher_layers(self, teacher: ModelShape, number: int) -> Sequence[int]:
-        return _checked("layers", self.layers, teacher)
+        field = "layers_by_teacher" if self.layers_by_teacher else "layers"
+        return _checked(field, self.layers_of(number), teacher)
 
     def heads(self, student: ModelShape, teachers: Sequence[ModelShape]) -> nn.Module:
         from sweeps.distill.feature_matching import made_heads
@@ -125,7 +132,11 @@ class FeatureTargets(AuxiliaryLoss):
 
     def target_scales(self, teachers: int) -> tuple[float, ...]:
         """Return the factor on each target, teacher by teacher and layer by layer."""
-        return tuple(self._scale(number) for number in range(teachers) for _ in self.layers)
+        return tuple(self._scale(number) for number in range(teachers) for _ in self.layers_of(number))
+
+    def layers_of(self, teacher: int) -> tuple[int, ...]:
+        """Return the layers of teacher ``teacher`` that are targets."""
+        return self.layers_by_teacher[teacher] if self.layers_by_teacher else self.layers
 
     def _scale(self, teacher: int) -> float:
         return self.scales[teacher] if teacher < len(self.scales) else 1.0
@@ -143,14 +154,14 @@ class FeatureTargets(AuxiliaryLoss):
 
 
 class FeatureVariance(Metric):
-    """FVU of the feature targets of a method on held-out text, and kurtosis of their channels.
+    """FVU of the feature targets of a method on held-out text, and scale and kurtosis of these features.
 
     Columns ``fvu_0``, ``fvu_1``, ... are targets, teacher by teacher and layer by layer; ``fvu_mean``,
-    ``fvu_worst`` and ``fvu_balance`` (largest over smallest) sum them up; ``kurtosis_0``, ... are the largest
-    of a target's channels.
+    ``fvu_worst`` and ``fvu_balance`` (largest over smallest) sum them up; ``scale_0``, ... are the root of
+    the mean variance of a channel, and ``kurtosis_0``, ... the largest kurtosis of one.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def objections(self, method: Method) -> Iterator[str]:
         if not any(isinstance(each, FeatureTargets) for each in parts_of(method).auxiliary_losses.values()):
@@ -174,7 +185,7 @@ class FeatureVariance(Metric):
             heads=cast("nn.ModuleList", evaluation.heads[name]),
             state=evaluation.states[name],
             student_layer=part.student_layer,
-            layers=part.layers,
+            layers=tuple(part.layers_of(number) for number in range(len(evaluation.models.teachers))),
             scales=part.target_scales(len(evaluation.models.teachers)),
             skipped=part.skip_positions,
         ).measure(evaluation.heldout, evaluation.context)

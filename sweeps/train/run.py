@@ -342,7 +342,10 @@ class Run:
         if self.method.losses:
             features, hidden = hidden_states(model, batch.blocks[:, :-1], self.method.layers(self.model))
         given = (target, batch.rows, schedule, batch.token_inputs, batch.weights, features)
-        loss = on_tokens(model, batch.blocks, rules, *given)
+        if rules.method and rules.method.token_loss_weight == 0 and features is not None:
+            loss = features[..., :0].sum()  # zero, with a gradient
+        else:
+            loss = on_tokens(model, batch.blocks, rules, *given)
         if batch.pretraining_blocks is not None and rules.method:
             supervised = on_tokens(model, batch.pretraining_blocks, LossRules(rules.training))
             loss = loss + rules.method.pretraining * supervised

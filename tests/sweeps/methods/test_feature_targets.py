@@ -16,13 +16,14 @@ from sweeps.dag.expand import Step
 from sweeps.data.batches import Batches
 from sweeps.distill.feature_matching import normalization_of
 from sweeps.distill.metrics import measured
-from sweeps.distill.models import Models
+from sweeps.distill.models import LastHiddenStates, Models
 from sweeps.distill.targets import Online
+from sweeps.execute.cohorts import group_into_cohorts
 from sweeps.features import FeatureMoments, fit_normalization
 from sweeps.model.decoder import Decoder
 from sweeps.model.hidden_states import hidden_states
 from sweeps.resolve import dag_of
-from sweeps.spec.run_views import Evaluation
+from sweeps.spec.run_views import Evaluation, TrainingBatch
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
@@ -78,22 +79,35 @@ def finished(
     step: Step, checkpoints: Checkpoints | None = None, killed_at: int | None = None, tokens: Any = TOKENS
 ) -> Run:
     """A short run of the method of ``step``, with teachers that were never trained."""
-    assert step.teacher is not None
-    loaded = {each.id: Online(teacher_of(each)) for each in step.teachers}
-    models = Models(Store("memory://features"), step, loaded)
-    rules = step.training.model_copy(update={"batch_tokens": 4.0 * CONTEXT})
-    recipe = Recipe(shape=step.shape, steps=STEPS, training=rules, seed=0, method=step.method)
-    run = Run(recipe=recipe, checkpoints=checkpoints, models=models)
+    return together([step], checkpoints, killed_at, tokens)[0]
+
+
+def together(
+    steps: list[Step],
+    checkpoints: Checkpoints | None = None,
+    killed_at: int | None = None,
+    tokens: Any = TOKENS,
+) -> list[Run]:
+    """Short runs of the methods of ``steps``, which share their teachers."""
+    assert steps[0].teacher is not None
+    loaded = {each.id: Online(teacher_of(each)) for each in steps[0].teachers}
+    runs, last_read = [], dict[str, LastHiddenStates]()
+    for step in steps:
+        models = Models(Store("memory://features"), step, loaded, last_read)
+        rules = step.training.model_copy(update={"batch_tokens": 4.0 * CONTEXT})
+        recipe = Recipe(shape=step.shape, steps=STEPS, training=rules, seed=0, method=step.method)
+        runs.append(Run(recipe=recipe, checkpoints=checkpoints, models=models))
 
     def report(run: Run) -> None:
         if run.done == killed_at:
             raise Killed
 
-    given = {"data_seed": 3, "target": loaded[step.teacher.id], "report": report, "checkpoint_seconds": 0}
-    for _, error in train_together([run], tokens, **given):  # type: ignore[arg-type]
+    target = loaded[steps[0].teacher.id]
+    given = {"data_seed": 3, "target": target, "report": report, "checkpoint_seconds": 0}
+    for _, error in train_together(runs, tokens, **given):  # type: ignore[arg-type]
         if error:
             raise error
-    return run
+    return runs
 
 
 def state_of(run: Run) -> dict[str, Tensor]:
@@ -124,6 +138,9 @@ def metrics_of(step: Step, run: Run) -> dict[str, float]:
         ({"skip_positions": CONTEXT}, "skip_positions: 16 of a context of 16 leave none"),
         ({"scales": [1, 10]}, "scales: 2 factors for 1 teachers"),
         ({"scales": [0]}, "input should be greater than 0"),
+        ({"layers_by_teacher": [[1], [-1]]}, "layers_by_teacher: 2 lists of layers for 1 teachers"),
+        ({"layers_by_teacher": [[]]}, "tuple should have at least 1 item"),
+        ({"layers_by_teacher": [[1]], "layers": [0]}, "layers: layers_by_teacher says which"),
     ],
 )
 def test_what_does_not_fit_is_refused(spec: dict[str, Any], options: dict[str, Any], reason: str) -> None:
@@ -131,12 +148,15 @@ def test_what_does_not_fit_is_refused(spec: dict[str, Any], options: dict[str, A
         student(spec, features(**options))
 
 
-@pytest.mark.parametrize("options", [{"layers": [-1, 9]}, {"layers": [-9]}, {"student_layer": 9}])
+@pytest.mark.parametrize(
+    "options", [{"layers": [-1, 9]}, {"layers_by_teacher": [[-9]]}, {"student_layer": 9}]
+)
 def test_a_layer_that_does_not_exist_is_refused_before_anything_runs(
     spec: dict[str, Any], own_cache: Path, options: dict[str, Any]
 ) -> None:
     with pytest.raises(
-        InputError, match=r"(student_layer|layers): there is no layer -?9; a model of \d+ layers"
+        InputError,
+        match=r"(student_layer|layers|layers_by_teacher): there is no layer -?9; a model of \d+ layers",
     ):
         student(spec, features(**options)).flops_by_part()
 
@@ -221,7 +241,7 @@ def test_fvu_is_measured_in_float32_and_is_that_of_the_formula(spec: dict[str, A
     run.model.precision = torch.float32
     assert step.teacher is not None
     count = 999 // CONTEXT
-    starts = [CONTEXT * block for block in sorted({n * count // 32 for n in range(32)})]
+    starts = [CONTEXT * block for block in sorted({n * count // 128 for n in range(128)})]
     inputs = torch.tensor(np.stack([TOKENS[start : start + CONTEXT] for start in starts]).astype(np.int64))
     wanted = hidden_states(teacher_of(step.teacher), inputs, [-1])[1][0][:, 1:].flatten(0, 1).double()
     fitted = normalization_of(run.method.states[NAME], 0)
@@ -269,6 +289,79 @@ def test_killed_and_resumed_a_run_ends_in_the_same_bits(
     assert all(torch.equal(again[key], whole[key]) for key in whole)
     assert f"/heads/{NAME}/0.last.weight" in whole
     assert f"/{NAME}/1.normalization.weight" in whole
+
+
+def test_layers_of_each_teacher_are_those_of_its_list(spec: dict[str, Any], own_cache: Path) -> None:
+    both = {"other_teachers": [1]}
+    apart, together = (
+        student(spec, features(**given) | both)
+        for given in ({"layers_by_teacher": [[0], [1, -1]]}, {"layers": [0, 1, -1]})
+    )
+    run, found = finished(apart), metrics_of(apart, finished(apart))
+    everything = metrics_of(together, finished(together))
+    assert len(run.method.heads[NAME]) == 3  # type: ignore[arg-type]
+    pairs = {0: 0, 1: 4, 2: 5}  # of the six targets of three layers of two teachers
+    for name in ("scale", "kurtosis"):
+        for own, other in pairs.items():
+            assert found[f"{name}_{own}"] == everything[f"{name}_{other}"]
+    assert "fvu_3" not in found
+
+
+def test_scales_are_those_of_the_features(spec: dict[str, Any], own_cache: Path) -> None:
+    step = student(spec, features(scales=[5]))
+    assert step.teacher is not None
+    blocks = torch.as_tensor(TOKENS[:992].astype(np.int64)).reshape(-1, CONTEXT)
+    found = hidden_states(teacher_of(step.teacher), blocks, [-1])[1][0][:, 1:].flatten(0, 1).double()
+    expected = 5 * found.var(0).mean().sqrt().item()
+    assert metrics_of(step, finished(step))["scale_0"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_students_of_features_share_the_teachers_passes_and_no_bit_changes(
+    spec: dict[str, Any], own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = {"other_teachers": [1]}
+    steps = [student(spec, features(normalization=mode) | both) for mode in ("phi-s", "none", "zca")]
+    assert len(group_into_cohorts(steps, 1, lambda step: 1.0)) == 1
+    alone = [state_of(finished(step)) for step in steps]
+    passes = []
+    real = hidden_states
+
+    def counted(*given: Any) -> Any:
+        passes.append(given)
+        return real(*given)
+
+    monkeypatch.setattr("sweeps.distill.models.hidden_states", counted)
+    runs = together(steps)
+    assert len(passes) == 2 * STEPS
+    for run, expected in zip(runs, alone, strict=True):
+        found = state_of(run)
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_hidden_states_are_computed_again_where_tokens_or_states_were_changed(
+    spec: dict[str, Any], own_cache: Path
+) -> None:
+    step = student(spec, features())
+    models = Models(Store("memory://features"), step, {e.id: Online(teacher_of(e)) for e in step.teachers})
+    inputs = torch.as_tensor(TOKENS[:CONTEXT].astype(np.int64))[None]
+    (first,) = models.hidden_states(inputs, 0, [-1])
+    assert models.hidden_states(inputs, 0, [-1])[0] is first
+    assert models.hidden_states(inputs[:, :8], 0, [-1])[0].shape[1] == 8
+    (first,) = models.hidden_states(inputs, 0, [-1])
+    expected = first.clone()
+    first.zero_()
+    assert torch.equal(models.hidden_states(inputs, 0, [-1])[0], expected)
+    inputs += 1
+    assert not torch.equal(models.hidden_states(inputs, 0, [-1])[0], expected)
+
+
+def test_features_alone_do_not_pay_for_a_loss_on_tokens(spec: dict[str, Any], own_cache: Path) -> None:
+    def refuse(*given: Any) -> Tensor:
+        raise AssertionError
+
+    run = finished(student(spec, features()))
+    batch = TrainingBatch(torch.as_tensor(TOKENS[: CONTEXT + 1].astype(np.int64))[None])
+    assert run._loss(run.model, batch, None, None, on_tokens=refuse).item() > 0
 
 
 def test_a_step_with_lists_of_options_is_read_back(spec: dict[str, Any], own_cache: Path) -> None:
