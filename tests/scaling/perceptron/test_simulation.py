@@ -84,6 +84,15 @@ def test_the_sign_constrained_curve_over_the_load() -> None:
         assert 0.8 * kappa < np.mean([each.margin for each in trials]) < 1.02 * kappa
 
 
+@pytest.mark.slow
+def test_overlaps_at_400_weights_are_those_of_an_independent_simulation() -> None:
+    for alpha, free, fixed in ((0.25, 0.39, 0.72), (0.5, 0.54, 0.81), (1.0, 0.72, 0.872), (2.0, 0.84, 0.928)):
+        seeds = range(6 if alpha < 1 else 3)
+        assert mean_overlap(learn_over_loads(TEACHER, FREE, [alpha], seeds)) == pytest.approx(free, abs=0.04)
+        found = mean_overlap(learn_over_loads(TEACHER, TEACHER, [alpha], seeds))
+        assert found == pytest.approx(fixed, abs=0.04)
+
+
 def test_a_normal_teacher_with_signs_of_its_own() -> None:
     theory = learning_curve(1.0, sign_constrained(d.normal(), 300)).overlap[0]
     trials = learn_over_loads(d.normal(), SIGNS, [1.0], range(3), weights=300, settings=QUICK)

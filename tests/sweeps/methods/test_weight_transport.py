@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, multiprocessing, nn
 
 from scaling.errors import InputError
 from scaling.perceptron.distributions import WeightDistribution, sample_overlap
@@ -76,7 +78,11 @@ class Killed(Exception):
 
 
 def finished(
-    step: Step, checkpoints: Checkpoints | None = None, killed_at: int | None = None, **rules: Any
+    step: Step,
+    checkpoints: Checkpoints | None = None,
+    killed_at: int | None = None,
+    world: World | None = None,
+    **rules: Any,
 ) -> Run:
     """A short run of the method of ``step``, with a teacher that was never trained."""
     assert step.teacher is not None
@@ -84,7 +90,7 @@ def finished(
     training = step.training.model_copy(update={"batch_tokens": 4.0 * CONTEXT, **rules})
     recipe = Recipe(shape=step.shape, steps=STEPS, training=training, seed=0, method=step.method)
     models = Models(Store("memory://weights"), step, loaded)
-    run = Run(recipe=recipe, checkpoints=checkpoints, models=models)
+    run = Run(recipe=recipe, checkpoints=checkpoints, models=models, world=world or World())
 
     def report(run: Run) -> None:
         if run.done == killed_at:
@@ -306,3 +312,27 @@ def test_compiled_the_weights_are_moved_too(spec: dict[str, Any], own_cache: Pat
     for quantiles in unit_quantiles(compiled).values():
         assert torch.equal(quantiles.abs(), torch.ones_like(quantiles))
     assert compiled.loss == pytest.approx(plain.loss, rel=1e-3)
+
+
+def _one_of_two(rank: int, port: int, step: Step, folder: str) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    from sweeps.model.distributed import world
+
+    torch.set_num_threads(1)
+    with world() as here:
+        run = finished(step, world=here)
+    torch.save(state_of(run), f"{folder}/{rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_move_all_weights_alike(spec: dict[str, Any], own_cache: Path, tmp_path: Path) -> None:
+    step = student(spec, transport(eta=0.3))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(_one_of_two, args=(port, step, str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    alone = state_of(finished(step))
+    for name in (each for each in alone if "/" not in each):
+        torch.testing.assert_close(first[name], alone[name], rtol=0, atol=1e-3)
