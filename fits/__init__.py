@@ -1,12 +1,14 @@
 """Fits of scaling laws to tables of runs: reading, estimation, uncertainty, checks, figures."""
 
-from fits.checks.compare_laws import Comparison, compare_laws
+from fits.checks.compare_laws import compare_laws
 from fits.checks.design import check
+from fits.checks.scores import Comparison
 from fits.estimation.custom_law import register_law
 from fits.estimation.estimate import Objective
 from fits.fitting import Fit, fit
 from fits.methods.compare import MethodComparison, compare_methods
 from fits.table.runs import read_runs, validate
+from scaling.laws.registry import load_law
 
 __all__ = [
     "Comparison",
@@ -17,6 +19,7 @@ __all__ = [
     "compare_laws",
     "compare_methods",
     "fit",
+    "load_law",
     "read_runs",
     "register_law",
     "validate",

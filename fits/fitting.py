@@ -27,12 +27,18 @@ from fits.checks.heldout import HeldOut, leave_blocks_out, leave_groups_out
 from fits.checks.isoflop import IsoflopProfiles, isoflop_profiles
 from fits.checks.misfit import held_out_of, measure_misfits, with_alternatives
 from fits.estimation.estimate import Estimate, Objective
-from fits.estimation.joint import SUPERVISED, Recipe, draw_laws
+from fits.estimation.joint import SUPERVISED, Recipe, coordinate_pins, draw_laws
 from fits.estimation.levenberg_marquardt import Array
 from fits.estimation.model import Rows, law_names
 from fits.estimation.repetition import fit_repetition, repeats_data
 from fits.estimation.replicates import average_replicates
-from fits.estimation.settings import check_options, fit_jointly_or_separately, fix_gamma
+from fits.estimation.settings import (
+    check_options,
+    fit_jointly_or_separately,
+    fix_gamma,
+    one_supervised_law,
+    split_laws,
+)
 from fits.table.findings import Finding
 from fits.table.flops import table_accounting
 from fits.table.row_groups import check_replicates
@@ -40,7 +46,8 @@ from fits.table.runs import validate
 from scaling.calibration.calibration import Calibration
 from scaling.calibration.misfit import Misfit
 from scaling.errors import InputError
-from scaling.laws import DistillationLaw, SupervisedLaw
+from scaling.laws import AnySupervisedLaw, DistillationLaw
+from scaling.laws.registry import has_irreducible_loss
 from scaling.repeated_data import Repetition
 
 if TYPE_CHECKING:
@@ -69,7 +76,7 @@ class Fit:
     estimates: Mapping[str, Estimate]
     """Estimates by law. The first gives the supervised law: the joint fit, or "supervised" where that was
     fitted to the supervised runs alone. Further laws are conditional on it."""
-    supervised: SupervisedLaw
+    supervised: AnySupervisedLaw
     """Supervised law, fitted or ``given``."""
     distillation: Mapping[str, DistillationLaw]
     """Distillation laws by name, the default first."""
@@ -207,7 +214,7 @@ def fit(
     runs: pd.DataFrame,
     *,
     laws: Sequence[str] | None = None,
-    supervised: SupervisedLaw | Calibration | None = None,
+    supervised: AnySupervisedLaw | Calibration | None = None,
     gamma: str | float = "auto",
     fixed: Mapping[str, float] | None = None,
     tied: bool = False,
@@ -229,7 +236,9 @@ def fit(
     Args:
         runs: One row a run, as :func:`fits.read_runs` returns it; losses in nats/token.
         laws: Distillation laws; the first is fitted jointly with the supervised law and becomes the default.
-            By default "effective-tokens", and "published" where the design identifies it.
+            By default "effective-tokens", and "published" where the design identifies it. One of the names
+            may be a supervised law ("over-training", "farseer", or a registered one) in place of the
+            "power-law".
         supervised: A supervised law that is used instead of fitting one; a calibration brings its draws.
         gamma: 1, another number, or "free"; "auto" is free under its prior, ln gamma ~ N(ln 0.55, 0.4), and
             1 where the objective has no priors.
@@ -274,8 +283,11 @@ def fit(
     table = validate(runs)
     table_accounting(table, architecture)  # rejects unknown names
     rows = Rows.of(table)
-    chosen, notes = _choose_laws(rows, laws)
+    supervised_laws, laws = split_laws(laws)
+    kind = one_supervised_law(supervised_laws)
+    chosen, notes = _choose_laws(rows, laws, kind if supervised is None else None)
     options = {"tied": tied, "objective": objective or Objective(), "starts": starts, "seed": seed}
+    options["supervised_law"] = kind
     recipe, given = _recipe(supervised, draws, laws=tuple(chosen), pins=dict(fixed or {}), **options)
     check_options(rows, recipe, laws=laws, gamma=gamma, joint=joint, given=given)
     recipe, decided = fix_gamma(recipe, gamma)
@@ -318,13 +330,15 @@ def fit(
     )
 
 
-def _recipe(supervised: SupervisedLaw | Calibration | None, draws: int, **options: Any) -> tuple[Recipe, str]:
+def _recipe(
+    supervised: AnySupervisedLaw | Calibration | None, draws: int, **options: Any
+) -> tuple[Recipe, str]:
     """Return the options of a fit with the supervised law that is given, if any, and that law's source."""
     law, law_draws, given = _given_law(supervised, draws)
     return Recipe(given=law, given_draws=law_draws, **options), given
 
 
-def _fit_findings(table: pd.DataFrame, rows: Rows, law: SupervisedLaw, recipe: Recipe) -> list[Finding]:
+def _fit_findings(table: pd.DataFrame, rows: Rows, law: AnySupervisedLaw, recipe: Recipe) -> list[Finding]:
     """Return findings on fitted runs: ``table`` holds the predictions."""
     findings = check_distillation(rows, law, recipe.free()) if rows.n_distillations else []
     for kind, of_kind in table[table["excluded"] == ""].groupby("kind", sort=False):
@@ -334,12 +348,12 @@ def _fit_findings(table: pd.DataFrame, rows: Rows, law: SupervisedLaw, recipe: R
 
 
 def _given_law(
-    supervised: SupervisedLaw | Calibration | None, draws: int
-) -> tuple[SupervisedLaw | None, dict[str, Array] | None, str]:
+    supervised: AnySupervisedLaw | Calibration | None, draws: int
+) -> tuple[AnySupervisedLaw | None, dict[str, Array] | None, str]:
     """Return the given supervised law, its draws (draws,), and its source."""
     if supervised is None:
         return None, None, ""
-    if isinstance(supervised, SupervisedLaw):
+    if not isinstance(supervised, Calibration):
         return supervised, None, "a supervised law without uncertainty"
     if not supervised.draws:
         return supervised.supervised, None, f"{supervised.name} (without uncertainty)"
@@ -348,18 +362,30 @@ def _given_law(
     return supervised.supervised, columns, supervised.name
 
 
-def _choose_laws(rows: Rows, laws: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Return the distillation laws to fit, the default first, and a note on one that is left out."""
+def _choose_laws(
+    rows: Rows, laws: Sequence[str] | None, supervised_law: str | None
+) -> tuple[list[str], list[str]]:
+    """Return the distillation laws to fit, the default first, and a note on one that is left out.
+
+    On a supervised law without irreducible loss stands the published law alone.
+    """
     if not rows.n_distillations:
         return [], []
     if laws is not None:
         return law_names(laws), []
+    if supervised_law is not None and not has_irreducible_loss(supervised_law):
+        return ["published"], []
     reasons = missing_for_published_law(rows)
     if reasons:
         return ["effective-tokens"], [
             f"the published 8-coefficient law is not fitted: only {', '.join(reasons)}"
         ]
     return ["effective-tokens", "published"], []
+
+
+def _pins_supervised(recipe: Recipe) -> bool:
+    """Return True if all pinned coefficients are those of the supervised law."""
+    return all(name.startswith(SUPERVISED) for name in coordinate_pins(recipe.pins, recipe.supervised_law))
 
 
 def _fit_and_weigh(
@@ -374,7 +400,7 @@ def _fit_and_weigh(
     if evidence is None or evidence.preferred == asked.laws[0]:
         return recipe, estimates, evidence, notes
     preferred = evidence.preferred
-    if asked.given is None and joint is not False and set(asked.pins) <= {"E", "gamma"}:
+    if asked.given is None and joint is not False and _pins_supervised(asked):
         asked = replace(asked, laws=tuple(sorted(asked.laws, key=lambda law: law != preferred)))
         recipe, estimates, notes = fit_jointly_or_separately(rows, asked, joint, executor)
         evidence = weigh_laws(table, rows, recipe, [estimates])

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scaling.calibration.calibration import LAWS, Calibration, published
+    from scaling.calibration.calibration import Calibration, published
     from scaling.calibration.provenance import Provenance
     from scaling.calibration.region import Region
     from scaling.costs.flops import Architecture, ModelShape
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         PublishedLaw9,
         SupervisedLaw,
     )
+    from scaling.laws.registry import LAWS
     from scaling.planner.plan import Estimate, Plan
     from scaling.planner.planner import plan
     from scaling.planner.prediction import Prediction, predict
@@ -62,7 +63,7 @@ __all__ = [
 ]
 
 _PUBLIC = {
-    "calibration.calibration": ("LAWS", "Calibration", "published"),
+    "calibration.calibration": ("Calibration", "published"),
     "calibration.provenance": ("Provenance",),
     "calibration.region": ("Region",),
     "costs.flops": ("Architecture", "ModelShape"),
@@ -78,6 +79,7 @@ _PUBLIC = {
         "PublishedLaw9",
         "SupervisedLaw",
     ),
+    "laws.registry": ("LAWS",),
     "planner.plan": ("Estimate", "Plan"),
     "planner.planner": ("plan",),
     "planner.prediction": ("Prediction", "predict"),

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scaling.laws import SupervisedLaw, scaling_exponents
+from scaling.laws import AnySupervisedLaw, optimal_params
 
 REPETITION_CONSTANT = 15.387756
 """R_D*, the number of repetitions after which more of them stop helping."""
@@ -80,7 +80,7 @@ def excess_params_value(
     params: ArrayLike,
     tokens: ArrayLike,
     unique: ArrayLike,
-    law: SupervisedLaw,
+    law: AnySupervisedLaw,
     constant: float = EXCESS_CONSTANT,
 ) -> NDArray[np.float64]:
     """Return the parameters worth as much as ``params`` where the ``tokens`` repeat ``unique`` ones.
@@ -97,10 +97,3 @@ def excess_params_value(
     excess = np.maximum(params / called_for - 1, 0.0)
     worth = called_for * (1 - constant * np.expm1(-excess / constant))
     return np.where((tokens > unique) & (excess > 0), worth, params)
-
-
-def optimal_params(law: SupervisedLaw, tokens: ArrayLike) -> NDArray[np.float64]:
-    """Return the parameters for which ``tokens`` are compute-optimal, at C = 6 N D."""
-    ratio = np.log(law.alpha * law.A / (law.beta * law.B)) / (law.alpha + law.beta)
-    exponents = scaling_exponents(law)
-    return np.asarray(np.exp(ratio + exponents.params * (np.log(tokens) + ratio) / exponents.tokens))

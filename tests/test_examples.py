@@ -14,8 +14,8 @@ import pytest
 import fits
 import scaling
 import sweeps
-from fits.estimation.custom_law import COORDINATES
-from scaling.calibration.calibration import LAWS
+from fits.estimation.model import COORDINATES, SUPERVISED_COORDINATES
+from scaling.laws.registry import LAWS, SUPERVISED_LAWS
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PUBLIC = {
@@ -29,7 +29,7 @@ FUNCTIONS = {name: found for name, found in PUBLIC.items() if inspect.isfunction
 
 @pytest.fixture(autouse=True)
 def no_law_stays_registered() -> Iterator[None]:
-    tables: list[dict[str, Any]] = [LAWS, COORDINATES]
+    tables: list[dict[str, Any]] = [LAWS, COORDINATES, SUPERVISED_LAWS, SUPERVISED_COORDINATES]
     before = [dict(table) for table in tables]
     yield
     for table, entries in zip(tables, before, strict=True):

@@ -67,7 +67,11 @@ def fit_command(
     ] = None,
     supervised: Given = "",
     law: Annotated[
-        list[str] | None, typer.Option(help="Distillation law to fit; repeat for several, the default first.")
+        list[str] | None,
+        typer.Option(
+            help="Law to fit, by name or MODULE:NAME; repeat for several: distillation laws, the default "
+            "first, and one supervised law (over-training, farseer) in place of the power law.",
+        ),
     ] = None,
     gamma: Gamma = "auto",
     fix: Fix = "",
@@ -196,7 +200,13 @@ def check_command(
 def compare_command(
     table: Table,
     mapping: Map = None,
-    law: Annotated[list[str] | None, typer.Option(help="A law to compare; repeat for several.")] = None,
+    law: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A law to compare, by name or MODULE:NAME; repeat for several. Supervised laws alone "
+            "(power-law, over-training, farseer) are compared on the supervised runs.",
+        ),
+    ] = None,
     supervised: Given = "",
     gamma: Gamma = "auto",
     fix: Fix = "",
@@ -222,13 +232,15 @@ def compare_command(
         int, typer.Option(parser=count_from(), metavar="<int>", help="Random seed of the starts.")
     ] = 0,
 ) -> None:
-    """Compare distillation laws on a table: fit, BIC, five cross-validations, and which wins where.
+    """Compare laws on a table: fit, BIC, cross-validations, and which wins where.
 
     A column `split` holds rows out: those that say "fit" are fitted, the others predicted.
 
     Examples:
 
         distlaw compare-laws runs.csv --law published --law effective-tokens
+
+        distlaw compare-laws runs.csv --law power-law --law farseer
 
         distlaw compare-laws runs.csv --delta inf --nats --no-priors --thresholds 2.1,2.3,20B
     """

@@ -18,7 +18,7 @@ from fits.table.row_groups import check_groups, replicate_sd, replicates
 from fits.table.subsample import READ_AS, THINNED
 from fits.table.validation import unit_mismatch_of_students
 from scaling.errors import InputError
-from scaling.laws import SupervisedLaw
+from scaling.laws import AnySupervisedLaw
 from scaling.repeated_data import MANY_EPOCHS
 from scaling.units import format_number
 
@@ -44,7 +44,7 @@ class DesignReport:
 
 def check(
     table: pd.DataFrame,
-    supervised: SupervisedLaw | None = None,
+    supervised: AnySupervisedLaw | None = None,
     architecture: Mapping[str, float] | None = None,
     *,
     gamma: str | float = "auto",
@@ -126,7 +126,7 @@ def _span(values: np.ndarray) -> str:
 def design_findings(
     table: pd.DataFrame,
     rows: Rows,
-    supervised: SupervisedLaw | None,
+    supervised: AnySupervisedLaw | None,
     free: FreeCoefficients = DEFAULT_COEFFICIENTS,
 ) -> list[Finding]:
     """Return all findings about a table for a fit of ``free`` coefficients to it."""
@@ -219,7 +219,7 @@ def _distinct_values(table: pd.DataFrame, column: str) -> list[str]:
 
 
 def check_distillation(
-    rows: Rows, supervised: SupervisedLaw | None, free: FreeCoefficients = DEFAULT_COEFFICIENTS
+    rows: Rows, supervised: AnySupervisedLaw | None, free: FreeCoefficients = DEFAULT_COEFFICIENTS
 ) -> list[Finding]:
     """Check which free coefficients the distillations identify.
 

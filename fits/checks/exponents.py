@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fits.estimation.levenberg_marquardt import Array
-from scaling.laws import SupervisedLaw, compute_optimal, scaling_exponents
+from scaling.laws import AnySupervisedLaw, as_power_law, compute_optimal, scaling_exponents
 from scaling.laws.allocation import FLOPS_PER_TOKEN
 from scaling.units import format_number, format_power
 
@@ -64,6 +64,8 @@ class Exponents:
     """c in L* - E ~ C^-c."""
     optimal: tuple[OptimalRun, ...]
     """At the largest compute of the runs, and at 10 and 100 times it."""
+    local: bool = False
+    """True if the exponents change with compute, and are those at the largest compute of the runs."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON."""
@@ -74,7 +76,7 @@ class Exponents:
         found = [
             "compute-optimal direct training at C = 6 N D, by the supervised law (90 % intervals)",
             f"  N* ~ C^a, a = {self.params.text()}; D* ~ C^b, b = {self.tokens.text()}; "
-            f"L* - E ~ C^-c, c = {self.loss.text()}",
+            f"L* - E ~ C^-c, c = {self.loss.text()}" + ("; at the largest run" if self.local else ""),
         ]
         for run, times in zip(self.optimal, BEYOND, strict=True):
             beyond = f" ({times:.0f}x the largest run)" if times > 1 else " (the largest run)"
@@ -85,7 +87,7 @@ class Exponents:
         return found
 
 
-def exponents(law: SupervisedLaw, draws: Mapping[str, Array], largest: float) -> Exponents:
+def exponents(law: AnySupervisedLaw, draws: Mapping[str, Array], largest: float) -> Exponents:
     """Return the exponents, and the compute-optimal runs at and beyond the largest compute.
 
     Args:
@@ -93,8 +95,8 @@ def exponents(law: SupervisedLaw, draws: Mapping[str, Array], largest: float) ->
         draws: Its coefficients by name, (draws,) each.
         largest: The largest compute of the runs, 6 N D.
     """
-    sampled = SupervisedLaw(**{name: values[:, None] for name, values in draws.items()})
-    point, drawn = scaling_exponents(law), scaling_exponents(sampled)
+    sampled: AnySupervisedLaw = type(law)(**{name: values[:, None] for name, values in draws.items()})
+    point, drawn = scaling_exponents(law, largest), scaling_exponents(sampled, largest)
     flops = largest * np.array(BEYOND)
     best, spread = compute_optimal(law, flops), compute_optimal(sampled, flops)
     return Exponents(
@@ -102,6 +104,7 @@ def exponents(law: SupervisedLaw, draws: Mapping[str, Array], largest: float) ->
             name: Spread.of(float(getattr(point, name)), np.asarray(getattr(drawn, name)))
             for name in point._fields
         },
+        local=as_power_law(law) is None,
         optimal=tuple(
             OptimalRun(
                 flops=float(flops[k]),

@@ -15,8 +15,9 @@ Mask = NDArray[np.bool_]
 SIZE, CELL = "size out", "cell out"
 WEAK_TO_STRONG, STRONG_TO_WEAK = "weak to strong", "strong to weak"
 FEW_TO_MANY, SMALL_TO_LARGE = "few to many tokens", "small to large"
-"""A student size; a student size and token count; teachers better than those fitted; worse ones; more tokens
-than fitted; students larger than fitted."""
+LARGEST_COMPUTE = "largest compute"
+"""A size; a size and token count; teachers better than those fitted; worse ones; more tokens than fitted;
+models larger than fitted; more compute than fitted."""
 LEFT_OUT = 0.35
 """Share of the distillations that a check in one direction leaves out, unless thresholds are given."""
 
@@ -40,7 +41,7 @@ def cross_validation_folds(
         float(np.quantile(D[used], 1 - LEFT_OUT)),
     )
     small = float(np.quantile(N[used], 1 - LEFT_OUT))
-    size, count = _nearest_level(N, used), _nearest_level(D, used)
+    size, count = nearest_level(N, used), nearest_level(D, used)
     cells = np.unique(np.stack([size, count])[:, used], axis=1).T
     return {
         SIZE: (used & (size == level) for level in np.unique(size[used])),
@@ -52,6 +53,7 @@ def cross_validation_folds(
     }
 
 
-def _nearest_level(values: NDArray[np.float64], used: Mask) -> NDArray[np.intp]:
+def nearest_level(values: NDArray[np.float64], used: Mask) -> NDArray[np.intp]:
+    """Return the number (rows,) of the distinct level that each value is nearest to."""
     of_level = np.log(distinct_levels(values[used], 1.05))
     return np.asarray(np.argmin(np.abs(np.log(values)[:, None] - of_level), axis=1), dtype=np.intp)

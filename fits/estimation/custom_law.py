@@ -1,41 +1,57 @@
-"""Custom distillation laws: a plain function of arrays and start values of its coefficients."""
+"""Custom laws: a plain function of arrays and start values of its coefficients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import make_dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-import scaling.calibration.calibration
-from fits.estimation.model import COORDINATES
+from fits.estimation.custom_supervised import register_supervised_law
+from fits.estimation.model import COORDINATES, SUPERVISED_COORDINATES
 from fits.estimation.parametrization import Array, Center, Coordinate, DistillationCoordinates
 from scaling.errors import InputError
-from scaling.laws import Derivatives, Partials, SupervisedLaw, coefficients
+from scaling.laws import AnySupervisedLaw, Derivatives, Partials, coefficients
+from scaling.laws.registry import LAWS
 
 INPUTS = ("N_S", "D_S", "L_T")
 STEP_FACTOR = 1.00001
 """Factor of the central differences, whose error is about 1e-10 of the loss."""
 
 
-def register_law(name: str, function: Callable[..., Any], start: Mapping[str, float]) -> type:
-    """Register a distillation law that can be fitted, compared and planned with like the shipped ones.
+def register_law(
+    name: str,
+    function: Callable[..., Any],
+    start: Mapping[str, float],
+    *,
+    kind: str = "distillation",
+    signed: Collection[str] = (),
+) -> type:
+    """Register a law that can be fitted, compared and planned with like the shipped ones.
 
-    A calibration that uses the law can be read wherever the law has been registered.
+    A calibration that uses the law can be read wherever the law has been registered: in Python by this
+    function, elsewhere by the environment variable ``DISTLAW_LAWS=module:name``, where the module assigns
+    the class returned here to that name. Nothing that a calibration's file names is imported.
 
     Args:
         name: Name of the law in ``laws=`` and in calibration files.
         function: ``function(N_S, D_S, L_T, supervised, **coefficients)`` returns the student's loss in
-            nats/token for arrays that broadcast; ``supervised`` is a :class:`scaling.SupervisedLaw`.
+            nats/token for arrays that broadcast; ``supervised`` is the supervised law, by default a
+            :class:`scaling.SupervisedLaw`. A supervised law is ``function(N, D, **coefficients)``.
         start: A positive start value of each coefficient by name; the weak prior is a factor of e around it.
+            A coefficient ``E`` of a supervised law is its irreducible loss, the limit of large N and D, which
+            the effective-tokens laws need.
+        kind: "distillation" or "supervised".
+        signed: Coefficients of a supervised law that may be negative or zero; their weak prior is as wide as
+            the start value is large, or 1.
 
     Returns:
         The class of the law, a frozen dataclass of its coefficients.
 
     Raises:
-        InputError: for a start value that is not positive.
+        InputError: for a start value that is not positive, or a name that a law of the other kind has.
 
     >>> from fits import register_law
     >>> def halfway(N_S, D_S, L_T, supervised, share):
@@ -43,11 +59,16 @@ def register_law(name: str, function: Callable[..., Any], start: Mapping[str, fl
     >>> law = register_law("halfway-example", halfway, {"share": 0.5})(share=0.5)
     >>> law.share
     0.5
+    >>> import numpy as np
+    >>> def logarithmic(N, D, top, slope):
+    ...     return top - slope * np.log(N * D / 1e18)
+    >>> law = register_law("logarithmic-example", logarithmic, {"top": 4.0, "slope": 0.1}, kind="supervised")
+    >>> float(law(top=4.0, slope=0.1).loss(1e9, 2e10).round(3))
+    3.7
     """
-    if not start or not all(value > 0 for value in start.values()):
-        raise InputError(
-            f"law {name!r}: start must give every coefficient a positive value, not {dict(start)!r}"
-        )
+    _check(name, start, kind, signed)
+    if kind == "supervised":
+        return register_supervised_law(name, function, start, signed)
     law = make_dataclass(
         name.title().replace("-", "") + "Law",
         [(coefficient, Any) for coefficient in start],
@@ -55,9 +76,24 @@ def register_law(name: str, function: Callable[..., Any], start: Mapping[str, fl
         kw_only=True,
         namespace={"loss": _loss(function, tuple(start)), "derivatives": _derivatives, "inputs": INPUTS},
     )
-    scaling.calibration.calibration.LAWS[name] = law
+    LAWS[name] = law
     COORDINATES[name] = lambda center: _Coordinates(center, law, name, function, start)
     return law
+
+
+def _check(name: str, start: Mapping[str, float], kind: str, signed: Collection[str]) -> None:
+    """Reject a law that cannot be registered."""
+    if kind not in ("distillation", "supervised"):
+        raise InputError(f"law {name!r}: kind must be 'distillation' or 'supervised', not {kind!r}")
+    if isinstance(signed, str) or not set(signed) <= set(start) or (signed and kind != "supervised"):
+        raise InputError(f"law {name!r}: signed must list coefficients of a supervised law, not {signed!r}")
+    positive = [value for coefficient, value in start.items() if coefficient not in signed]
+    if not start or not all(value > 0 for value in positive):
+        raise InputError(
+            f"law {name!r}: start must give every coefficient a positive value, not {dict(start)!r}"
+        )
+    if name in (SUPERVISED_COORDINATES if kind == "distillation" else COORDINATES):
+        raise InputError(f"law {name!r}: a law of the other kind has this name; choose another")
 
 
 def _rebuild_coordinates(
@@ -102,7 +138,9 @@ class _Coordinates:
 
 
 def _loss(function: Callable[..., Any], names: tuple[str, ...]) -> Callable[..., Array]:
-    def loss(self: Any, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw) -> Array:
+    def loss(
+        self: Any, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: AnySupervisedLaw
+    ) -> Array:
         arrays = (np.asarray(value, dtype=np.float64) for value in (N_S, D_S, L_T))
         own = {name: getattr(self, name) for name in names}
         return np.asarray(function(*arrays, supervised, **own), dtype=np.float64)
@@ -111,18 +149,17 @@ def _loss(function: Callable[..., Any], names: tuple[str, ...]) -> Callable[...,
 
 
 def _derivatives(
-    self: Any, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw
+    self: Any, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: AnySupervisedLaw
 ) -> Derivatives:
     """Return the loss and its derivatives by the logarithm of every input, by central differences."""
     at = [np.asarray(value, dtype=np.float64) for value in (N_S, D_S, L_T)]
+    base: Any = supervised
     own, inner = coefficients(self), coefficients(supervised)
 
     def loss(input_: int | None, name: str, factor: float) -> Array:
         moved = [value * factor if i == input_ else value for i, value in enumerate(at)]
         law = replace(self, **{name: own[name] * factor}) if name in own else self
-        inside = (
-            replace(supervised, **{name[2:]: inner[name[2:]] * factor}) if name[:2] == "s." else supervised
-        )
+        inside = replace(base, **{name[2:]: inner[name[2:]] * factor}) if name[:2] == "s." else supervised
         return np.asarray(law.loss(*moved, inside))
 
     def slope(input_: int | None, name: str = "") -> Array:

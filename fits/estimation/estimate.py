@@ -17,9 +17,9 @@ from fits.estimation.model import Model
 from fits.estimation.parallel import solve_in_parts
 from fits.estimation.variable_projection import is_projectable, projected_starts
 from scaling.errors import InputError
-from scaling.laws import DistillationLaw, SupervisedLaw, coefficients
+from scaling.laws import AnySupervisedLaw, DistillationLaw, coefficients
 
-T = TypeVar("T", SupervisedLaw, DistillationLaw)
+T = TypeVar("T", AnySupervisedLaw, DistillationLaw)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +113,7 @@ class Estimate:
         return np.asarray(self.model.observed - self.predicted)
 
     @property
-    def supervised(self) -> SupervisedLaw:
+    def supervised(self) -> AnySupervisedLaw:
         """Supervised law, fitted or given."""
         return scalar_law(self.model.laws(self.theta[None])[0])
 

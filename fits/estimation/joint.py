@@ -17,10 +17,11 @@ from scipy.stats import chi2
 from fits.estimation.bootstrap import bootstrap
 from fits.estimation.estimate import Estimate, Objective, fit_model
 from fits.estimation.levenberg_marquardt import Array, objective
-from fits.estimation.model import Model, Rows, constants_of, coordinates_of
-from fits.estimation.parametrization import UNIT, Law, SupervisedCoordinates
+from fits.estimation.model import Model, Rows, constants_of, coordinates_of, supervised_coordinates_of
+from fits.estimation.parametrization import UNIT, Law
 from scaling.errors import InputError
-from scaling.laws import SupervisedLaw, coefficients
+from scaling.laws import AnySupervisedLaw, coefficients
+from scaling.laws.registry import POWER_LAW
 
 SUPERVISED = "supervised"
 Draws = dict[str, dict[str, Array]]
@@ -61,7 +62,9 @@ class Recipe:
     """Coefficients held at a value: E and gamma of the supervised law, others of the joint law."""
     tied: bool = False
     """Fit one exponent for alpha and beta."""
-    given: SupervisedLaw | None = None
+    supervised_law: str = POWER_LAW
+    """Kind of the supervised law that is fitted."""
+    given: AnySupervisedLaw | None = None
     """Given supervised law, which is not fitted."""
     given_draws: Mapping[str, Array] | None = None
     """Draws of the given law's coefficients, (draws,) each; None without uncertainty."""
@@ -73,10 +76,12 @@ class Recipe:
 
     def free(self) -> FreeCoefficients:
         """Count the free coefficients of this recipe."""
-        named = coordinate_pins(self.pins)
-        supervised = len(SupervisedCoordinates.names) - self.tied
-        supervised -= sum(name.startswith(SUPERVISED) for name in named)
-        supervised -= self.objective.priors and "gamma" not in self.pins  # which its prior holds
+        named = coordinate_pins(self.pins, self.supervised_law)
+        space = supervised_coordinates_of(self.supervised_law, UNIT).space
+        supervised = len(space) - self.tied - sum(name.startswith(SUPERVISED) for name in named)
+        if self.objective.priors:  # which hold the coordinates that few runs determine
+            fixed = {name.removeprefix(f"{SUPERVISED} ") for name in named}
+            supervised -= sum(c.held_by_prior and c.name not in fixed for c in space)
 
         def of_law(law: str) -> int:
             fixed = {*constants_of(law), *(named if law == self.laws[0] else ())}
@@ -88,16 +93,19 @@ class Recipe:
             asymptote="E" not in self.pins,
         )
 
-    def model(self, rows: Rows, law: str | None, given: SupervisedLaw | None) -> Model:
+    def model(self, rows: Rows, law: str | None, given: AnySupervisedLaw | None) -> Model:
         """Return the model of a law under this recipe, conditional on ``given``, or joint if that is None."""
-        pins = coordinate_pins(self.pins) if law in (None, *self.laws[:1]) else {}
+        pins = coordinate_pins(self.pins, self.supervised_law) if law in (None, *self.laws[:1]) else {}
         if law is None:
             pins = {name: value for name, value in pins.items() if name.startswith(SUPERVISED)}
         if given is not None:
             rows = rows.of_kind(1)
         if given is not self.given:  # fitted to the supervised runs, with its pins
             pins = {name: value for name, value in pins.items() if not name.startswith(SUPERVISED)}
-        return Model(rows, law, fixed=pins, tied=self.tied, given=given, in_nats=self.objective.in_nats)
+        return Model(
+            rows, law, supervised_law=self.supervised_law, fixed=pins, tied=self.tied, given=given,
+            in_nats=self.objective.in_nats,
+        )  # fmt: skip
 
 
 def fit_laws(
@@ -165,7 +173,8 @@ def draw_laws(
     for name, found in estimates.items():
         model = found.model
         if SUPERVISED in columns:
-            model = conditional_model(model, SupervisedLaw(**columns[SUPERVISED]))
+            law = type(next(iter(estimates.values())).supervised)
+            model = conditional_model(model, law(**columns[SUPERVISED]))
         sampled = bootstrap(found, draws, method=resample, seed=recipe.seed, model=model, executor=executor)
         theta = sampled.theta
         supervised, distilled = model.laws(theta)
@@ -175,7 +184,7 @@ def draw_laws(
     return columns
 
 
-def conditional_model(model: Model, given: SupervisedLaw) -> Model:
+def conditional_model(model: Model, given: AnySupervisedLaw) -> Model:
     """Return the model of the distillations under a supervised law that is not fitted.
 
     Its coefficients have shape (), or (batch,) for another law in every member.
@@ -186,8 +195,10 @@ def conditional_model(model: Model, given: SupervisedLaw) -> Model:
     )  # fmt: skip
 
 
-def coordinate_pins(pins: Mapping[str, float]) -> dict[str, float]:
+def coordinate_pins(pins: Mapping[str, float], supervised_law: str = POWER_LAW) -> dict[str, float]:
     """Return fixed values by the name of the fitted coordinate.
+
+    A coefficient that both laws have is that of the supervised law.
 
     Raises:
         InputError: for a coefficient that is not positive.
@@ -195,8 +206,9 @@ def coordinate_pins(pins: Mapping[str, float]) -> dict[str, float]:
     for coefficient, number in pins.items():
         if not 0 < number < np.inf:
             raise InputError(f"{coefficient} is fixed at {number:g}; coefficients must be positive")
+    own = {c.name for c in supervised_coordinates_of(supervised_law, UNIT).space}
     return {
-        f"{SUPERVISED} ln {name}" if name in ("E", "gamma") else f"ln {name}": float(np.log(number))
+        f"{SUPERVISED} ln {name}" if f"ln {name}" in own else f"ln {name}": float(np.log(number))
         for name, number in pins.items()
     }
 

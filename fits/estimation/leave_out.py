@@ -14,7 +14,7 @@ from fits.estimation.huber import row_information
 from fits.estimation.joint import conditional_model
 from fits.estimation.levenberg_marquardt import Array
 from fits.estimation.model import Model, Rows
-from scaling.laws import SupervisedLaw, coefficients
+from scaling.laws import AnySupervisedLaw, coefficients
 
 
 class BlockPredictions(NamedTuple):
@@ -45,15 +45,15 @@ def predict_left_out(
     """
     n = rows.n_supervised
     found: dict[str, BlockPredictions] = {}
-    given: SupervisedLaw | None = None
+    given: AnySupervisedLaw | None = None
     for law, estimate in estimates.items():
         model = estimate.model if given is None else conditional_model(estimate.model, given)
         mine = slice(0, n) if model.law is None else slice(len(rows) - len(model.rows), None)
         kept = (~out[:, mine]).astype(np.float64)
         theta = refit(estimate, model, kept * estimate.problem.weight).theta
         if given is None and model.given_law is None:
-            supervised = coefficients(model.laws(theta)[0])
-            given = SupervisedLaw(**{name: np.ravel(value) for name, value in supervised.items()})
+            refitted = model.laws(theta)[0]
+            given = type(refitted)(**{name: np.ravel(each) for name, each in coefficients(refitted).items()})
         if model.law is not None:
             found[law] = _predictions(estimate, model, theta, kept)
     return found

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fits.estimation.parametrization import (
+    AnySupervisedCoordinates,
     Array,
     Center,
     DistillationCoordinates,
@@ -20,8 +21,10 @@ from fits.estimation.parametrization import (
     PublishedCoordinates,
     SupervisedCoordinates,
 )
+from fits.estimation.supervised_parametrization import FarseerCoordinates, OverTrainingCoordinates
 from scaling.errors import InputError
-from scaling.laws import DistillationLaw, SupervisedLaw
+from scaling.laws import AnySupervisedLaw, DistillationLaw
+from scaling.laws.registry import POWER_LAW, find_kind, load_law, supervised_kind
 
 COORDINATES: dict[str, Callable[[Center], DistillationCoordinates[Any]]] = {
     "effective-tokens": partial(EffectiveTokensCoordinates, variant="simple"),
@@ -32,6 +35,12 @@ COORDINATES: dict[str, Callable[[Center], DistillationCoordinates[Any]]] = {
     "published-9": NineCoordinates,
 }
 """Distillation laws that can be fitted, by name; "published-7" is "published" with gamma = 1."""
+SUPERVISED_COORDINATES: dict[str, Callable[[Center], AnySupervisedCoordinates[Any]]] = {
+    POWER_LAW: SupervisedCoordinates,
+    "over-training": OverTrainingCoordinates,
+    "farseer": FarseerCoordinates,
+}
+"""Supervised laws that can be fitted, by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +147,7 @@ class Model:
     Args:
         rows: The rows.
         law: Name of the distillation law; None for supervised rows alone.
+        supervised_law: Name of the supervised law, where it is fitted.
         fixed: Values of coordinates that are not fitted, by name.
         tied: Fit one exponent for alpha and beta.
         given: A supervised law that is not fitted, with coefficients of shape (), or of shape (batch,): one
@@ -154,9 +164,10 @@ class Model:
         rows: Rows,
         law: str | None,
         *,
+        supervised_law: str = POWER_LAW,
         fixed: Mapping[str, float] | None = None,
         tied: bool = False,
-        given: SupervisedLaw | None = None,
+        given: AnySupervisedLaw | None = None,
         in_nats: bool = False,
         center: Center | None = None,
     ) -> None:
@@ -166,7 +177,10 @@ class Model:
         center = center or rows.center()
         self.rows, self.law, self.fixed, self.tied, self.center = rows, law, dict(fixed or {}), tied, center
         self.given_law = given
-        self.supervised_coordinates = SupervisedCoordinates(center)
+        self.supervised_law = supervised_law if given is None else supervised_kind(given)
+        self.supervised_coordinates = supervised_coordinates_of(self.supervised_law, center)
+        self.inner = 0 if given is not None else len(self.supervised_coordinates.space)
+        """Number of coordinates of the supervised law, 0 where it is given."""
         self.distillation_coordinates = coordinates_of(law, center) if law else None
         self.given_theta = None if given is None else np.atleast_2d(self.supervised_coordinates.theta(given))
         space = (
@@ -215,11 +229,11 @@ class Model:
 
     def laws(
         self, theta: Array, members: NDArray[np.intp] | None = None
-    ) -> tuple[SupervisedLaw, DistillationLaw | None]:
+    ) -> tuple[AnySupervisedLaw, DistillationLaw | None]:
         """Return both laws at ``theta`` (b, p); coefficients have shape (b, 1), or (1, 1) where given."""
         full = self.fixed_values + theta @ self.tie_matrix.T
         if self.given_theta is None:
-            supervised, rest = self.supervised_coordinates.law(full[:, :6]), full[:, 6:]
+            supervised, rest = self.supervised_coordinates.law(full[:, : self.inner]), full[:, self.inner :]
         else:
             given = (
                 self.given_theta
@@ -236,7 +250,7 @@ class Model:
         """Return losses (b, n), on the scale of the fit, and their Jacobian (b, p, n)."""
         rows, n = self.rows, self.rows.n_supervised
         supervised, distilled = self.laws(theta, members)
-        inner = 6 if self.given_theta is None else 0
+        inner = self.inner
         loss = np.empty((len(theta), len(rows)))
         jacobian = np.zeros((len(theta), len(self.fixed_values), len(rows)))
         first = supervised.derivatives(rows.N[:n], rows.D[:n])
@@ -264,8 +278,8 @@ class Model:
     def with_rows(self, rows: Rows) -> Model:
         """Return this model for other rows, in the same coordinates."""
         return Model(
-            rows, self.law, fixed=self.fixed, tied=self.tied, given=self.given_law, in_nats=self.in_nats,
-            center=self.center,
+            rows, self.law, supervised_law=self.supervised_law, fixed=self.fixed, tied=self.tied,
+            given=self.given_law, in_nats=self.in_nats, center=self.center,
         )  # fmt: skip
 
     def evaluate_at(self, theta: Array) -> tuple[Array, Array]:
@@ -286,14 +300,14 @@ def last_tokens(table: pd.DataFrame) -> Array:
 
 
 def law_names(laws: Sequence[str]) -> list[str]:
-    """Return the laws asked for, without duplicates.
+    """Return the laws asked for, without duplicates; ``module:name`` loads one of another module.
 
     Raises:
         InputError: if that is not a list of names.
     """
     if isinstance(laws, str) or not laws or not all(isinstance(law, str) for law in laws):
         raise InputError(f"laws must be a list of names, for example ['published'], not {laws!r}")
-    return list(dict.fromkeys(laws))
+    return list(dict.fromkeys(load_law(law) if ":" in law else law for law in laws))
 
 
 def constants_of(law: str | None) -> dict[str, float]:
@@ -307,6 +321,17 @@ def coordinates_of(law: str, center: Center) -> DistillationCoordinates[Any]:
     Raises:
         InputError: for an unknown name.
     """
-    if law not in COORDINATES:
+    if not find_kind(law, COORDINATES):
         raise InputError(f"unknown law {law!r}; accepted: {', '.join(COORDINATES)}")
     return COORDINATES[law](center)
+
+
+def supervised_coordinates_of(law: str, center: Center) -> AnySupervisedCoordinates[Any]:
+    """Return the coordinates of a supervised law by name.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    if not find_kind(law, SUPERVISED_COORDINATES):
+        raise InputError(f"unknown supervised law {law!r}; accepted: {', '.join(SUPERVISED_COORDINATES)}")
+    return SUPERVISED_COORDINATES[law](center)

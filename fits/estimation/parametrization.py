@@ -8,13 +8,14 @@ alpha are not, and the condition of the problem falls from 1e8 to about 1e2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling.laws import (
+    AnySupervisedLaw,
     DistillationLaw,
     EffectiveTokensLaw,
     Partials,
@@ -50,6 +51,8 @@ class Coordinate:
     upper: float
     prior: float
     prior_sd: float
+    held_by_prior: bool = False
+    """True if the prior stands in for runs that seldom determine it: no run is asked for it."""
 
 
 def _log(name: str, lower: float, upper: float, prior: float, prior_sd: float) -> Coordinate:
@@ -80,7 +83,7 @@ class SupervisedCoordinates:
             Coordinate(name="b", lower=-14.0, upper=6.0, prior=-0.7, prior_sd=1.5),
             _log("gamma*alpha", 5e-3, 2.5, 0.3, 0.6),
             _log("gamma*beta", 5e-3, 2.5, 0.3, 0.6),
-            _log("gamma", 0.15, 8.0, 0.55, 0.4),
+            replace(_log("gamma", 0.15, 8.0, 0.55, 0.4), held_by_prior=True),
         )
 
     def law(self, theta: Array) -> SupervisedLaw:
@@ -205,8 +208,27 @@ class NineCoordinates:
         return [*self.eight.columns(law.eight_coefficients(), by), by["c1"] + by["d1"] * law.f1]
 
 
-Law = SupervisedLaw | DistillationLaw
+Law = AnySupervisedLaw | DistillationLaw
 L = TypeVar("L", bound=DistillationLaw)
+S = TypeVar("S", bound=AnySupervisedLaw)
+
+
+class AnySupervisedCoordinates(Protocol[S]):
+    """Mapping between fitted coordinates and the coefficients of a supervised law."""
+
+    space: tuple[Coordinate, ...]
+
+    def law(self, theta: Array) -> S:
+        """Return the law at ``theta`` (..., p); its coefficients have shape (..., 1)."""
+        ...
+
+    def theta(self, law: S) -> Array:
+        """Return the coordinates (p,) of a law; (draws, p) where its coefficients have shape (draws,)."""
+        ...
+
+    def columns(self, law: S, by: Partials) -> list[Array]:
+        """Return d loss / d theta, one (..., n) array per coordinate, from d loss / d ln(coefficient)."""
+        ...
 
 
 class DistillationCoordinates(Protocol[L]):

@@ -17,9 +17,9 @@ from scipy.stats import chi2
 from fits.estimation.estimate import Estimate
 from fits.estimation.levenberg_marquardt import Array, minimize
 from scaling.errors import InputError
-from scaling.laws import DistillationLaw, SupervisedLaw
+from scaling.laws import AnySupervisedLaw, DistillationLaw
 
-Quantity = Callable[[SupervisedLaw, DistillationLaw | None], Array]
+Quantity = Callable[[AnySupervisedLaw, DistillationLaw | None], Array]
 """Laws with coefficients of shape (b, 1) -> (b, 1) or (b,)."""
 CONSTRAINT_WIDTH = 1e-3
 """Width of the constraint, in units of the standard error of the quantity."""

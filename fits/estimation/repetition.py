@@ -15,7 +15,7 @@ from fits.estimation.huber import EFFICIENT
 from fits.estimation.joint import Recipe
 from fits.estimation.levenberg_marquardt import Array
 from fits.estimation.model import Model, Rows
-from scaling.laws import SupervisedLaw
+from scaling.laws import AnySupervisedLaw
 from scaling.repeated_data import (
     EXCESS_CONSTANT,
     REPETITION_CONSTANT,
@@ -86,7 +86,7 @@ def _residuals(x: Array, model: Model, unique: Array, sigma: float) -> Array:
 
 
 def _effective(
-    N: Array, D: Array, unique: Array, law: SupervisedLaw, constants: Array
+    N: Array, D: Array, unique: Array, law: AnySupervisedLaw, constants: Array
 ) -> tuple[Array, Array]:
     R_D, R_N = map(float, constants)
     return excess_params_value(N, D, unique, law, R_N), repeated_tokens_value(D, unique, R_D)

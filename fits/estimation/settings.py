@@ -11,9 +11,10 @@ import numpy as np
 from fits.estimation.estimate import Estimate
 from fits.estimation.joint import Recipe, coordinate_pins, fit_laws, joint_fit_p_value
 from fits.estimation.levenberg_marquardt import Array
-from fits.estimation.model import Model, Rows, coordinates_of, law_names
+from fits.estimation.model import SUPERVISED_COORDINATES, Model, Rows, coordinates_of, law_names
 from fits.estimation.parametrization import UNIT
 from scaling.errors import InputError
+from scaling.laws.registry import POWER_LAW, check_compatible, find_kind, supervised_kind
 
 JOINT_FIT_ALPHA = 0.05
 """Significance level at which the supervised runs reject a joint fit."""
@@ -42,6 +43,7 @@ def check_options(
         InputError: for the first such option.
     """
     _check_laws(rows, laws)
+    _check_supervised_law(recipe)
     _check_gamma(recipe, gamma)
     if len(rows):
         _check_pins(rows, recipe)
@@ -68,6 +70,45 @@ def _check_laws(rows: Rows, laws: Sequence[str] | None) -> None:
         )
 
 
+def split_laws(laws: Sequence[str] | None) -> tuple[list[str], list[str] | None]:
+    """Return the supervised laws and the distillation laws among names; None where none was asked for."""
+    if laws is None:
+        return [], None
+    names = law_names(laws)
+    supervised = [name for name in names if find_kind(name, SUPERVISED_COORDINATES)]
+    others = [name for name in names if name not in supervised]
+    return supervised, others or None
+
+
+def one_supervised_law(laws: Sequence[str]) -> str:
+    """Return the supervised law to fit, by default the power law.
+
+    Raises:
+        InputError: for more than one.
+    """
+    if len(laws) > 1:
+        raise InputError(
+            f"a fit has one supervised law, not {len(laws)} ({', '.join(laws)}): compare_laws compares them"
+        )
+    return laws[0] if laws else POWER_LAW
+
+
+def _check_supervised_law(recipe: Recipe) -> None:
+    """Reject options of the power law under another, and laws that cannot stand on it."""
+    kind = recipe.supervised_law
+    if recipe.given is not None:
+        check_compatible(supervised_kind(recipe.given), recipe.laws)
+    if kind == POWER_LAW:
+        return
+    if recipe.given is not None:
+        raise InputError(
+            f"the supervised law is given, so that {kind} cannot be fitted: leave one of them out"
+        )
+    if recipe.tied:
+        raise InputError(f"tied sets alpha = beta in the power law, and {kind} is fitted: leave it out")
+    check_compatible(kind, recipe.laws)
+
+
 def _check_gamma(recipe: Recipe, gamma: str | float) -> None:
     if gamma not in ("auto", "free"):
         try:
@@ -80,6 +121,8 @@ def _check_gamma(recipe: Recipe, gamma: str | float) -> None:
         raise InputError(
             f"gamma = {gamma} applies to a fitted supervised law, which is given here: leave it out"
         )
+    if gamma != "auto" and recipe.supervised_law != POWER_LAW:
+        raise InputError(f"gamma is a coefficient of the power law, and {recipe.supervised_law} is fitted")
     if gamma != "auto" and "gamma" in recipe.pins:
         raise InputError(f"gamma is given twice: {gamma}, and fixed at {recipe.pins['gamma']:g}")
 
@@ -87,7 +130,10 @@ def _check_gamma(recipe: Recipe, gamma: str | float) -> None:
 def _check_pins(rows: Rows, recipe: Recipe) -> None:
     """Reject fixed coefficients that the model does not have."""
     law = next(iter(recipe.laws), None)
-    Model(rows, law, fixed=coordinate_pins(recipe.pins), given=recipe.given)
+    Model(
+        rows, law, supervised_law=recipe.supervised_law, given=recipe.given,
+        fixed=coordinate_pins(recipe.pins, recipe.supervised_law),
+    )  # fmt: skip
 
 
 def _check_asymptote(rows: Rows, source: str, E: float | Array | None) -> None:
@@ -103,7 +149,9 @@ def fix_gamma(recipe: Recipe, gamma: str | float) -> tuple[Recipe, list[str]]:
     A number fixes it. "auto" leaves it free under its prior at every number of runs (in 18 public data sets
     it is below 1, median .45), and fixes it at 1 where the priors are off.
     """
-    if recipe.given is not None or gamma == "free" or "gamma" in recipe.pins:
+    if recipe.given is not None or recipe.supervised_law != POWER_LAW:
+        return recipe, []
+    if gamma == "free" or "gamma" in recipe.pins:
         return recipe, []
     if gamma == "auto" and recipe.objective.priors:
         return recipe, []

@@ -30,7 +30,7 @@ from fits.methods.multiplier import (
 from fits.methods.multiplier_law import FittedMultipliers, MultiplierModel
 from fits.table.runs import validate
 from scaling.errors import InputError
-from scaling.laws import SupervisedLaw
+from scaling.laws import AnySupervisedLaw, coefficients
 from scaling.reports.plan_text import text_table
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class MethodComparison:
     on: str
     """Input that the multipliers apply to: tokens, params or compute."""
     methods: tuple[MethodMultiplier, ...]
-    law: SupervisedLaw
+    law: AnySupervisedLaw
     """Law shared by all runs, of the control."""
     misfit: float
     """Rms residual of ln loss from the shared law, which cancels in pairs."""
@@ -81,7 +81,7 @@ class MethodComparison:
             "on": self.on,
             "level": LEVEL,
             "methods": [{k: None if v != v else v for k, v in row.items()} for row in rows],
-            "law": asdict(self.law),
+            "law": coefficients(self.law),
             "misfit": self.misfit,
             "notes": list(self.notes),
         }

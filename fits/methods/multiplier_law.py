@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fits.estimation.levenberg_marquardt import Array
 from fits.estimation.model import Model, Rows
 from fits.estimation.parametrization import Center, Coordinate
-from scaling.laws import SupervisedLaw
+from scaling.laws import AnySupervisedLaw
 
 MAX_LN_MULTIPLIER = float(np.log(1e3))
 """Largest absolute value of ln multiplier that is searched."""
@@ -56,7 +56,7 @@ class MultiplierModel(Model):
         self.names += tuple(coordinate.name for coordinate in free)
         self.space += tuple(free)
 
-    def laws(self, theta: Array, members: NDArray[np.intp] | None = None) -> tuple[SupervisedLaw, None]:
+    def laws(self, theta: Array, members: NDArray[np.intp] | None = None) -> tuple[AnySupervisedLaw, None]:
         """Return the law of the first group at ``theta`` (b, p); its coefficients have shape (b, 1)."""
         return super().laws(theta[:, : self.shared], members)[0], None
 
@@ -83,7 +83,7 @@ class MultiplierModel(Model):
 class FittedMultipliers:
     """Fitted law with multipliers, or draws of one."""
 
-    law: SupervisedLaw
+    law: AnySupervisedLaw
     """Coefficients of shape (draws, 1)."""
     multiplier: Array
     """(draws, groups): ln multiplier of each group; zero for the first."""

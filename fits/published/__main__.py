@@ -26,7 +26,7 @@ from scaling.calibration.provenance import Provenance
 from scaling.calibration.region import Region
 from scaling.costs.accounting import ASSUMED, COUNTED, GIVEN
 from scaling.costs.flops import Architecture
-from scaling.laws import DistillationLaw, PublishedLaw9, SupervisedLaw
+from scaling.laws import AnySupervisedLaw, DistillationLaw, PublishedLaw9, SupervisedLaw
 
 Array = NDArray[np.float64]
 DIRECTORY = Path(scaling.calibration.calibration.__file__).with_name("published")
@@ -107,7 +107,7 @@ def build_figure1_curves(draws: int = DRAWS) -> Calibration:
     )
 
 
-def _figure1_region(supervised: SupervisedLaw) -> Region:
+def _figure1_region(supervised: AnySupervisedLaw) -> Region:
     runs = datasets.figure1()
     ratio = runs["teacher_loss"] / supervised.loss(runs["params"], runs["tokens"])
     return Region(
@@ -121,7 +121,7 @@ def _figure1_region(supervised: SupervisedLaw) -> Region:
     )
 
 
-def _residuals(law: DistillationLaw, supervised: SupervisedLaw) -> Array:
+def _residuals(law: DistillationLaw, supervised: AnySupervisedLaw) -> Array:
     """Return observed minus predicted loss of the 354 runs, nats/token."""
     runs = datasets.figure1()
     predicted = law.loss(runs["params"], runs["tokens"], runs["teacher_loss"], supervised)

@@ -7,17 +7,18 @@ It is a JSON file of plain numbers at full precision. Published sets ship in ``s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scaling.calibration.laws_in_file import read_laws, signed, write_laws
 from scaling.calibration.misfit import Misfit, read_misfit
-from scaling.calibration.parsing import Draws, mapping, parse, read, read_draws, read_numbers
+from scaling.calibration.parsing import Draws, mapping, parse, read_draws, read_numbers
 from scaling.calibration.provenance import Provenance, read_provenance
 from scaling.calibration.region import Region, read_region
 from scaling.calibration.repetition import read_repetition
@@ -29,17 +30,13 @@ from scaling.calibration.validation import (
     check_format,
     check_weights,
     read_architecture,
+    read_size,
+    write_architecture,
 )
 from scaling.costs.flops import Architecture
 from scaling.errors import InputError
-from scaling.laws import (
-    DistillationLaw,
-    EffectiveTokensLaw,
-    PublishedLaw,
-    PublishedLaw9,
-    SupervisedLaw,
-    coefficients,
-)
+from scaling.laws import AnySupervisedLaw, DistillationLaw, PublishedLaw, PublishedLaw9, coefficients
+from scaling.laws.registry import LAWS, POWER_LAW, check_compatible, supervised_kind
 from scaling.repeated_data import REPETITION_CONSTANT, Repetition
 
 if TYPE_CHECKING:
@@ -50,16 +47,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 SUPERVISED = "supervised"
 """The key of the supervised law among draws and residuals, beside the kinds of distillation laws."""
-
-LAWS: dict[str, Callable[..., DistillationLaw]] = {
-    "effective-tokens": partial(EffectiveTokensLaw, variant="simple"),
-    "effective-tokens-capacity": partial(EffectiveTokensLaw, variant="capacity"),
-    "effective-tokens-sharp": partial(EffectiveTokensLaw, variant="sharp"),
-    "published": PublishedLaw,
-    "published-7": PublishedLaw,
-    "published-9": PublishedLaw9,
-}
-"""Distillation laws by kind; ``published`` has 8 coefficients, ``published-7`` the same with gamma = 1."""
 
 BETTER_TEACHER = 0.99
 """A teacher is better than any fitted if its loss is less than this share of the lowest of them."""
@@ -80,7 +67,7 @@ class Calibration:
 
     name: str
     """Name in plans."""
-    supervised: SupervisedLaw
+    supervised: AnySupervisedLaw
     distillation: Mapping[str, DistillationLaw]
     """Distillation laws by kind (keys of ``LAWS``); empty for a calibration of supervised training alone."""
     default: str | None = None
@@ -102,6 +89,8 @@ class Calibration:
     ``residual_sd``, and are too narrow beyond the fitted runs."""
     architecture: Architecture = field(default_factory=Architecture)
     """Architecture that its FLOPs are counted with."""
+    size: str = ""
+    """Parameters of a mixture of experts that sizes are: "active" or "total"; empty for dense models."""
     provenance: Provenance
 
     def __post_init__(self) -> None:
@@ -109,19 +98,20 @@ class Calibration:
             object.__setattr__(self, "default", next(iter(self.distillation)))
         if self.default is not None:
             self.law(self.default)
-        expected: dict[str, SupervisedLaw | DistillationLaw] = {SUPERVISED: self.supervised}
+        check_compatible(supervised_kind(self.supervised), self.distillation, f"calibration {self.name}: ")
+        expected: dict[str, AnySupervisedLaw | DistillationLaw] = {SUPERVISED: self.supervised}
         expected |= self.distillation
         for kind in {kind for misfit in self.misfit.values() for kind in misfit.alternatives} - set(LAWS):
             raise InputError(f"calibration {self.name}: misfit: unknown law {kind!r}")
         for kind, law in expected.items():
-            check_coefficients(f"calibration {self.name}: {kind}", coefficients(law))
+            check_coefficients(f"calibration {self.name}: {kind}", coefficients(law), signed(law))
         check_weights(f"calibration {self.name}", self.law_weights, self.distillation)
         if not self.draws:
             return
         lengths = set()
         for kind, law in expected.items():
             columns = self.draws.get(kind, {})
-            check_coefficients(f"calibration {self.name}: draws of {kind}", columns)
+            check_coefficients(f"calibration {self.name}: draws of {kind}", columns, signed(law))
             if set(columns) != set(coefficients(law)):
                 missing = sorted(set(coefficients(law)) ^ set(columns))
                 raise InputError(f"calibration {self.name}: draws of {kind}: wrong or missing {missing}")
@@ -199,11 +189,11 @@ class Calibration:
     @property
     def draw_count(self) -> int:
         """Number of draws; 0 where the source gives none."""
-        return len(self.draws[SUPERVISED]["E"]) if self.draws else 0
+        return len(next(iter(self.draws[SUPERVISED].values()))) if self.draws else 0
 
-    def sampled_supervised(self, step: int = 1) -> SupervisedLaw:
+    def sampled_supervised(self, step: int = 1) -> AnySupervisedLaw:
         """Return the supervised law with coefficients of shape (draws, 1), one draw in ``step`` taken."""
-        return SupervisedLaw(**self._columns(SUPERVISED, step))
+        return type(self.supervised)(**self._columns(SUPERVISED, step))
 
     def sampled_law(self, kind: str | None = None, step: int = 1) -> DistillationLaw:
         """Return the distillation law with coefficients of shape (draws, 1), of the same draws."""
@@ -236,7 +226,7 @@ class Calibration:
         """Return the coefficients as a pandas table, one row each, with 90 % intervals of the draws."""
         import pandas
 
-        laws: dict[str, SupervisedLaw | DistillationLaw] = {SUPERVISED: self.supervised}
+        laws: dict[str, AnySupervisedLaw | DistillationLaw] = {SUPERVISED: self.supervised}
         laws |= self.distillation
         return pandas.DataFrame(
             [
@@ -256,11 +246,11 @@ class Calibration:
         """Return everything as plain values for JSON, as :meth:`from_dict` reads it."""
         return {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION if self.misfit else 1,
+            "format_version": self._version(),
             "name": self.name,
             "units": UNITS,
-            "supervised": _numbers(coefficients(self.supervised)),
-            "distillation": {kind: _numbers(coefficients(law)) for kind, law in self.distillation.items()},
+            **write_laws(self.supervised, self.distillation),
+            **({"size": self.size} if self.size else {}),
             "default": self.default,
             "law_weights": dict(self.law_weights),
             "residual_sd": dict(self.residual_sd),
@@ -268,7 +258,7 @@ class Calibration:
             **({"misfit": {kind: asdict(of) for kind, of in self.misfit.items()}} if self.misfit else {}),
             "region": self.region.to_dict(),
             "law_regions": {kind: region.to_dict() for kind, region in self.law_regions.items()},
-            "architecture": {k: v for k, v in asdict(self.architecture).items() if k != "origins"},
+            "architecture": write_architecture(self.architecture),
             "architecture_origins": dict(self.architecture.origins),
             "provenance": asdict(self.provenance),
             "draws": {
@@ -276,6 +266,12 @@ class Calibration:
                 for kind, law in self.draws.items()
             },
         }
+
+    def _version(self) -> int:
+        """Return the oldest version of the format that holds this calibration."""
+        if self.size or supervised_kind(self.supervised) != POWER_LAW:
+            return FORMAT_VERSION
+        return 2 if self.misfit else 1
 
     def to_json(self) -> str:
         """Return the file's text; every float in full."""
@@ -293,20 +289,7 @@ class Calibration:
     def from_dict(cls, content: object, where: str = "calibration") -> Calibration:
         """Read a calibration from its parsed JSON; ``where`` names the file in errors."""
         content = check_format(content, where)
-        supervised = read(
-            SupervisedLaw,
-            read_numbers(content.get("supervised"), f"{where}: supervised"),
-            f"{where}: supervised",
-        )
-        distillation = {}
-        for kind, values in mapping(content.get("distillation"), f"{where}: distillation").items():
-            if kind not in LAWS:
-                raise InputError(f"{where}: distillation: unknown law {kind!r}; known are {', '.join(LAWS)}")
-            distillation[kind] = read(
-                LAWS[kind],
-                read_numbers(values, f"{where}: distillation.{kind}"),
-                f"{where}: distillation.{kind}",
-            )
+        supervised, distillation = read_laws(content, where)
         regions = mapping(content.get("law_regions", {}), f"{where}: law_regions")
         default = content.get("default")
         if not isinstance(default, str | None):
@@ -329,6 +312,7 @@ class Calibration:
                 for kind, of in mapping(content.get("misfit", {}), f"{where}: misfit").items()
             },
             architecture=read_architecture(content, where),
+            size=read_size(content, where),
             provenance=read_provenance(content.get("provenance"), f"{where}: provenance"),
         )
 
@@ -372,7 +356,3 @@ def published() -> tuple[str, ...]:
 @lru_cache
 def _shipped(name: str) -> Calibration:
     return Calibration.from_json((_PUBLISHED / f"{name}.json").read_text(encoding="utf-8"), name)
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {key: float(value) for key, value in values.items()}

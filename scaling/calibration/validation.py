@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from scaling.costs.flops import Architecture
 from scaling.errors import InputError
 
 FORMAT = "distlaw-calibration"
-FORMAT_VERSION = 2
-"""2 adds ``misfit``; a file without it is still written as 1."""
+FORMAT_VERSION = 3
+"""2 adds ``misfit``, 3 ``supervised_law``, ``size`` and ``active_share``; a file without is written as 1."""
+SIZES = ("", "active", "total")
 UNITS = {"params": "non-embedding parameters", "tokens": "tokens", "loss": "nats/token", "compute": "FLOPs"}
 ANY_SIGN, MAY_VANISH = ("c0",), ("E", "eps")
 """Coefficients that need not be positive."""
@@ -52,8 +54,24 @@ def read_architecture(content: Mapping[str, Any], where: str) -> Architecture:
     return read(Architecture, {**numbers, "origins": origins}, f"{where}: architecture")
 
 
-def check_coefficients(where: str, values: Mapping[str, Any]) -> None:
-    """Check that a law's coefficients are positive; some may be zero, and one has any sign."""
+def write_architecture(architecture: Architecture) -> dict[str, Any]:
+    """Return the numbers of an architecture, without origins; the active share if it is not 1."""
+    numbers = {name: value for name, value in asdict(architecture).items() if name != "origins"}
+    if architecture.active_share == 1.0:
+        del numbers["active_share"]
+    return numbers
+
+
+def read_size(content: Mapping[str, Any], where: str) -> str:
+    """Return what sizes count: active or total parameters, or an empty text for dense models."""
+    size = content.get("size", "")
+    if size not in SIZES:
+        raise InputError(f"{where}: size: must be one of {', '.join(SIZES[1:])}, or absent, not {size!r}")
+    return str(size)
+
+
+def check_coefficients(where: str, values: Mapping[str, Any], any_sign: Collection[str] = ()) -> None:
+    """Check that a law's coefficients are positive; some may be zero, and some have any sign."""
     for key, value in values.items():
         try:
             numbers = np.asarray(value, dtype=np.float64)
@@ -62,7 +80,7 @@ def check_coefficients(where: str, values: Mapping[str, Any]) -> None:
         if not np.all(np.isfinite(numbers)):
             raise InputError(f"{where}.{key}: must be finite numbers, not {value!r}")
         lowest = float(numbers.min(initial=np.inf))
-        if key not in ANY_SIGN and (lowest < 0 or (lowest == 0 and key not in MAY_VANISH)):
+        if key not in (*ANY_SIGN, *any_sign) and (lowest < 0 or (lowest == 0 and key not in MAY_VANISH)):
             raise InputError(f"{where}.{key}: must be positive, not {lowest:g}")
 
 

@@ -142,6 +142,8 @@ class Architecture:
     """Vocabulary size; sets the cost of the output projection."""
     rule: str = "detailed"
     """``detailed`` counts attention and the vocabulary; ``6nd`` takes 2N forward and 6N to train a token."""
+    active_share: float = 1.0
+    """Share of the parameters N that a token passes through: below 1 where N counts all experts."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Origins of ``context``, ``vocab`` and ``aspect_ratio`` (:mod:`scaling.costs.accounting`)."""
 
@@ -149,6 +151,8 @@ class Architecture:
         _check_positive(self, *(each.name for each in fields(self) if each.name not in ("rule", "origins")))
         if self.rule not in FLOPS_RULES:
             raise InputError(f"FLOPs rule: must be one of {', '.join(FLOPS_RULES)}, not {self.rule!r}")
+        if self.active_share > 1:
+            raise InputError(f"active_share: must be at most 1, not {self.active_share:g}")
 
     @property
     def omega(self) -> float:
@@ -169,7 +173,7 @@ class Architecture:
 
     def forward_flops(self, N: ArrayLike) -> NDArray[np.float64]:
         """F(N), FLOPs a token of one forward pass (Eq. 69), or 2N under the ``6nd`` rule."""
-        N = np.asarray(N, dtype=np.float64)
+        N = np.asarray(N, dtype=np.float64) * self.active_share
         if self.rule == "6nd":
             return 2 * N
         context_weight, vocab_weight = _weights(self)
@@ -181,6 +185,7 @@ class Architecture:
         self, ln_N: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return F(N) and its elasticity d ln F / d ln N, which lies between 1/3 and 1."""
+        ln_N = ln_N + math.log(self.active_share)
         if self.rule == "6nd":
             return 2 * np.exp(ln_N), np.ones_like(ln_N)
         context_weight, vocab_weight = _weights(self)
@@ -194,7 +199,7 @@ class Architecture:
         """Return the parameters of a model whose forward pass costs this many FLOPs a token: F inverted."""
         F = np.asarray(forward_flops, dtype=np.float64)
         if self.rule == "6nd":
-            return F / 2
+            return F / 2 / self.active_share
         ln_N = np.interp(np.log(F), _table(self), _TABLE_LN_N)
         value, slope = self.forward_flops_and_slope(ln_N)
         return np.exp(ln_N - np.log(value / F) / slope)

@@ -18,7 +18,7 @@ from scaling.costs.flops import Architecture
 from scaling.costs.scenarios import Scenario, cost, rates
 from scaling.errors import InputError
 from scaling.figures.chart import Array, Mask
-from scaling.laws import SupervisedLaw
+from scaling.laws import AnySupervisedLaw
 
 
 class LawInputs(NamedTuple):
@@ -32,7 +32,7 @@ class LawInputs(NamedTuple):
 
 
 def law_inputs(
-    given: Mapping[str, ArrayLike], architecture: Architecture, supervised: SupervisedLaw
+    given: Mapping[str, ArrayLike], architecture: Architecture, supervised: AnySupervisedLaw
 ) -> LawInputs:
     """Return the inputs that these variables determine (:data:`scaling.figures.labels.AXES` lists them).
 

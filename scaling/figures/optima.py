@@ -16,7 +16,7 @@ from scaling.figures.decisions import BAND_DRAWS, PARTS, decide, redecided
 from scaling.figures.labels import AXES, phrase
 from scaling.figures.law_inputs import law_inputs, near_runs
 from scaling.figures.slices import BAND, BAND_NOTE, HATCH_NOTE, contour_levels, loss, zero_note
-from scaling.laws import SupervisedLaw
+from scaling.laws import AnySupervisedLaw, tokens_for_loss
 from scaling.planner.optimizer import Optima
 from scaling.planner.uncertainty import COVERAGE
 
@@ -260,14 +260,11 @@ def _multiples(
 
 
 def _times(
-    calibration: Calibration, supervised: SupervisedLaw, scenario: Scenario, optima: Optima, budgets: Array
+    calibration: Calibration, supervised: AnySupervisedLaw, scenario: Scenario, optima: Optima, budgets: Array
 ) -> tuple[Array, Array]:
     """Return multiples of compute and of tokens; ``LEAST`` where direct training never reaches the loss."""
-    size, s = optima.student_params, supervised
-    capacity = np.exp(np.log(s.A) - s.alpha * np.log(size))
-    left = np.maximum(optima.loss - s.E, 0.0) ** (1 / s.gamma) - capacity
-    with np.errstate(divide="ignore"):
-        alone = (np.maximum(left, 0.0) / s.B) ** (-1 / s.beta)
+    size = optima.student_params
+    alone = tokens_for_loss(supervised, size, optima.loss)
     tokens = optima.student_tokens
     if scenario.pretraining:
         tokens = tokens + scenario.pretraining * optima.teacher_tokens

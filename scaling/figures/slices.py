@@ -12,7 +12,7 @@ from scaling.calibration.calibration import Calibration
 from scaling.figures.chart import Array, Chart, Field, Mask, Panel, Series, orders
 from scaling.figures.labels import AXES, phrase
 from scaling.figures.law_inputs import law_inputs, near_runs
-from scaling.laws import DistillationLaw, SupervisedLaw
+from scaling.laws import AnySupervisedLaw, DistillationLaw
 from scaling.planner.uncertainty import COVERAGE
 
 Levels = tuple[str, Sequence[float]]
@@ -107,7 +107,10 @@ def drawn(
 
 
 def _loss(
-    given: Mapping[str, ArrayLike], calibration: Calibration, supervised: SupervisedLaw, law: DistillationLaw
+    given: Mapping[str, ArrayLike],
+    calibration: Calibration,
+    supervised: AnySupervisedLaw,
+    law: DistillationLaw,
 ) -> Array:
     at = law_inputs(given, calibration.architecture, supervised)
     with np.errstate(invalid="ignore"):  # nan where the budget does not reach

@@ -18,26 +18,42 @@ Derivatives are exact and always taken with respect to natural logarithms, of co
 alike, because that is the scale on which all of them are of order one.
 """
 
-from scaling.laws.allocation import Allocation, ScalingExponents, compute_optimal, scaling_exponents
+from scaling.laws.allocation import (
+    Allocation,
+    ScalingExponents,
+    as_power_law,
+    compute_optimal,
+    optimal_params,
+    scaling_exponents,
+    tokens_for_loss,
+)
 from scaling.laws.derivatives import Array, Derivatives, Partials
 from scaling.laws.distillation import DistillationLaw, coefficients, teacher_excess
 from scaling.laws.effective_tokens import EffectiveTokensLaw
+from scaling.laws.farseer import FarseerLaw
+from scaling.laws.over_training import OverTrainingLaw
 from scaling.laws.published import PublishedLaw, PublishedLaw9
-from scaling.laws.supervised import SupervisedLaw
+from scaling.laws.supervised import AnySupervisedLaw, SupervisedLaw
 
 __all__ = [
     "Allocation",
+    "AnySupervisedLaw",
     "Array",
     "Derivatives",
     "DistillationLaw",
     "EffectiveTokensLaw",
+    "FarseerLaw",
+    "OverTrainingLaw",
     "Partials",
     "PublishedLaw",
     "PublishedLaw9",
     "ScalingExponents",
     "SupervisedLaw",
+    "as_power_law",
     "coefficients",
     "compute_optimal",
+    "optimal_params",
     "scaling_exponents",
     "teacher_excess",
+    "tokens_for_loss",
 ]

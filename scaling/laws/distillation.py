@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scaling.laws.derivatives import Array, Derivatives
-from scaling.laws.supervised import SupervisedLaw
+from scaling.laws.supervised import AnySupervisedLaw
 
 
 @runtime_checkable
@@ -23,7 +23,7 @@ class DistillationLaw(Protocol):
 
     inputs: ClassVar[tuple[str, ...]] = ("N_S", "D_S", "L_T")
 
-    def loss(self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw) -> Array:
+    def loss(self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: AnySupervisedLaw) -> Array:
         """Return the student's held-out cross-entropy.
 
         Args:
@@ -38,18 +38,19 @@ class DistillationLaw(Protocol):
         ...
 
     def derivatives(
-        self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw
+        self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: AnySupervisedLaw
     ) -> Derivatives:
         """Return the loss and its exact derivatives with respect to every logarithm."""
         ...
 
 
-def teacher_excess(L_T: ArrayLike, supervised: SupervisedLaw) -> Array:
+def teacher_excess(L_T: ArrayLike, supervised: AnySupervisedLaw) -> Array:
     """Return c = L_T - E, kept positive: no teacher is better than the irreducible loss."""
-    return np.maximum(np.asarray(L_T, dtype=np.float64) - supervised.E, 1e-12)
+    excess: Array = np.maximum(np.asarray(L_T, dtype=np.float64) - supervised.E, 1e-12)
+    return excess
 
 
-def coefficients(law: SupervisedLaw | DistillationLaw) -> dict[str, float | Array]:
+def coefficients(law: AnySupervisedLaw | DistillationLaw) -> dict[str, float | Array]:
     """Return the numeric coefficients of a law by name, in the order of its definition."""
     values = {field.name: getattr(law, field.name) for field in fields(law)}  # type: ignore[arg-type]
     return {name: value for name, value in values.items() if not isinstance(value, str)}

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from scaling.laws.derivatives import Array, Derivatives, Partials
 from scaling.laws.distillation import teacher_excess
-from scaling.laws.supervised import SupervisedLaw
+from scaling.laws.supervised import AnySupervisedLaw
 
 
 class Shape(NamedTuple):
@@ -71,7 +71,7 @@ class EffectiveTokensLaw:
             raise ValueError(f"variant must be one of {', '.join(self.variants)}, not {self.variant!r}")
 
     def effective_tokens(
-        self, N_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw
+        self, N_S: ArrayLike, L_T: ArrayLike, supervised: AnySupervisedLaw
     ) -> tuple[Array, Array]:
         """Return kappa, by which the teacher multiplies the student's tokens, and kappa - 1."""
         gain, g = self.k * teacher_excess(L_T, supervised), SHAPES[self.variant].capacity
@@ -79,12 +79,12 @@ class EffectiveTokensLaw:
             gain = gain * np.exp(g * supervised.log_capacity_excess(N_S))
         return np.asarray(1.0 + gain), np.asarray(gain)
 
-    def sharpness(self, N_S: ArrayLike, D_S: ArrayLike, supervised: SupervisedLaw) -> float | Array:
+    def sharpness(self, N_S: ArrayLike, D_S: ArrayLike, supervised: AnySupervisedLaw) -> float | Array:
         """Return p, the exponent of the soft maximum."""
         r = SHAPES[self.variant].sharpening
         return self.q * np.exp(-r * supervised.log_excess(N_S, D_S)) if r else self.q
 
-    def loss(self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw) -> Array:
+    def loss(self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: AnySupervisedLaw) -> Array:
         """Return the student's held-out cross-entropy, nats/token."""
         c = teacher_excess(L_T, supervised)
         kappa, _ = self.effective_tokens(N_S, L_T, supervised)
@@ -94,7 +94,7 @@ class EffectiveTokensLaw:
         return np.asarray(supervised.E + np.exp(np.logaddexp(p * ln_f, p * ln_teacher) / p))
 
     def derivatives(
-        self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw
+        self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: AnySupervisedLaw
     ) -> Derivatives:
         """Return the loss and its exact derivatives with respect to every logarithm."""
         s, L_T = supervised, np.asarray(L_T, dtype=np.float64)
@@ -130,18 +130,17 @@ class EffectiveTokensLaw:
 
 
 def _add_capacity(
-    by: Array, N_S: ArrayLike, supervised: SupervisedLaw, inputs: Partials, inner: Partials
+    by: Array, N_S: ArrayLike, supervised: AnySupervisedLaw, inputs: Partials, inner: Partials
 ) -> None:
     """Add what comes through ln(L(N_S, inf) - E); ``by`` is the loss's derivative with respect to it."""
-    s, by_slope = supervised, by * supervised.gamma * supervised.alpha
-    inner["A"] = inner["A"] + by * s.gamma
-    inner["alpha"] = inner["alpha"] - by_slope * np.log(N_S)
-    inner["gamma"] = inner["gamma"] + by * s.log_capacity_excess(N_S)
-    inputs["N_S"] = inputs["N_S"] - by_slope
+    by_N, own = supervised.capacity_slopes(by, N_S)
+    for name, partial in own.items():
+        inner[name] = inner[name] + partial
+    inputs["N_S"] = inputs["N_S"] + by_N
 
 
 def _add_excess(
-    by: Array, alone: Derivatives, supervised: SupervisedLaw, inputs: Partials, inner: Partials
+    by: Array, alone: Derivatives, supervised: AnySupervisedLaw, inputs: Partials, inner: Partials
 ) -> None:
     """Add what comes through ln(Ls - E); ``by`` is the loss's derivative with respect to it."""
     each = by / (alone.loss - supervised.E)

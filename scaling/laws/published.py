@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scaling.laws.derivatives import Array, Derivatives, Partials
-from scaling.laws.supervised import SupervisedLaw
+from scaling.laws.supervised import AnySupervisedLaw, SupervisedLaw
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,7 @@ class PublishedLaw9:
 
     inputs: ClassVar[tuple[str, ...]] = ("N_S", "D_S", "L_T")
 
-    def loss(self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw) -> Array:
+    def loss(self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: AnySupervisedLaw) -> Array:
         """Return the student's held-out cross-entropy, nats/token."""
         ln_L_T = np.log(L_T)
         gap, *_ = self._gap(ln_L_T, supervised.loss(N_S, D_S))
@@ -53,7 +53,7 @@ class PublishedLaw9:
         return -self.c1 * self.f1 * softplus, z, softplus
 
     def derivatives(
-        self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw
+        self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: AnySupervisedLaw
     ) -> Derivatives:
         """Return the loss and its exact derivatives with respect to every logarithm."""
         Ls = supervised.derivatives(N_S, D_S)
@@ -108,7 +108,7 @@ class PublishedLaw:
 
     inputs: ClassVar[tuple[str, ...]] = ("N_S", "D_S", "L_T")
 
-    def loss(self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw) -> Array:
+    def loss(self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: AnySupervisedLaw) -> Array:
         """Return the student's held-out cross-entropy, nats/token."""
         ln_L_T = np.log(L_T)
         ratio, _ = self._ratio(ln_L_T, supervised.loss(N_S, D_S))
@@ -120,7 +120,7 @@ class PublishedLaw:
         return np.exp(np.minimum(ln_ratio, 700.0)), ln_ratio
 
     def derivatives(
-        self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: SupervisedLaw
+        self, N_S: ArrayLike, D_S: ArrayLike, L_T: ArrayLike, supervised: AnySupervisedLaw
     ) -> Derivatives:
         """Return the loss and its exact derivatives with respect to every logarithm."""
         Ls = supervised.derivatives(N_S, D_S)

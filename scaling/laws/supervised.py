@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scaling.laws.derivatives import Array, Derivatives
+from scaling.laws.derivatives import Array, Derivatives, Partials
+
+
+class AnySupervisedLaw(Protocol):
+    """Interface of a supervised law, as distillation laws, the planner and the fit use it.
+
+    A law is a frozen dataclass of its coefficients. The one of least change is :class:`SupervisedLaw`.
+    """
+
+    inputs: ClassVar[tuple[str, ...]] = ("N", "D")
+
+    @property
+    def E(self) -> Any:  # noqa: N802
+        """Irreducible loss, nats/token: a float or an array; 0 of a law without one."""
+        ...
+
+    def loss(self, N: ArrayLike, D: ArrayLike) -> Array:
+        """Return the held-out cross-entropy, nats/token."""
+        ...
+
+    def derivatives(self, N: ArrayLike, D: ArrayLike) -> Derivatives:
+        """Return the loss and its derivatives with respect to every logarithm.
+
+        Of coefficients of either sign, those named in ``signed`` of the law, with respect to themselves.
+        """
+        ...
+
+    def log_excess(self, N: ArrayLike, D: ArrayLike) -> Array:
+        """Return ln(L - E)."""
+        ...
+
+    def log_capacity_excess(self, N: ArrayLike) -> Array:
+        """Return ln(L(N, inf) - E)."""
+        ...
+
+    def capacity_slopes(self, by: Array, N: ArrayLike) -> tuple[Array, Partials]:
+        """Return ``by`` times the derivatives of ln(L(N, inf) - E) by ln N, and by ln(coefficient)."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,3 +112,13 @@ class SupervisedLaw:
         }
         inputs = {"N": -self.alpha * by_capacity, "D": -self.beta * by_data}
         return Derivatives(np.asarray(self.E + excess), inputs, own, {})
+
+    def capacity_slopes(self, by: Array, N: ArrayLike) -> tuple[Array, Partials]:
+        """Return ``by`` times the derivatives of ln(L(N, inf) - E) by ln N, and by ln(coefficient)."""
+        by_slope = by * self.gamma * self.alpha
+        own = {
+            "A": by * self.gamma,
+            "alpha": -(by_slope * np.log(N)),
+            "gamma": by * self.log_capacity_excess(N),
+        }
+        return -by_slope, own

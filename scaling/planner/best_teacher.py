@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from scaling.costs.flops import Architecture
 from scaling.costs.scenarios import Shares, rates
-from scaling.laws import SupervisedLaw
+from scaling.grid_search import minimize_elementwise
+from scaling.laws import AnySupervisedLaw, SupervisedLaw, as_power_law
 from scaling.repeated_data import REPETITION_CONSTANT, elasticity, repeated_tokens_value
 
 Array = NDArray[np.float64]
@@ -47,7 +48,7 @@ def best_teacher(
     shares: Shares,
     student_tokens: float | Array,
     box: TeacherBox,
-    supervised: SupervisedLaw,
+    supervised: AnySupervisedLaw,
     architecture: Architecture,
 ) -> Teacher:
     """Return the teacher of least loss in ``box`` whose charged cost is at most ``price``, FLOPs.
@@ -74,10 +75,18 @@ def best_teacher(
     charged = per_token > 0
     ln_N = lower
     if np.any(charged):
-        balance = _Balance(
-            price, logit_tokens, np.where(charged, per_token, 1.0), box, supervised, architecture
-        )
-        ln_N = np.where(charged, balance.root(lower, upper), lower)
+        power_law = as_power_law(supervised)
+        if power_law is None:
+
+            def loss(ln_N: Array) -> Array:
+                at = price, logit_tokens, per_token, box, supervised, architecture
+                return _teacher(np.clip(np.exp(ln_N), smallest, largest), *at).loss
+
+            found = minimize_elementwise(loss, lower, upper)
+        else:
+            each = np.where(charged, per_token, 1.0)
+            found = _Balance(price, logit_tokens, each, box, power_law, architecture).root(lower, upper)
+        ln_N = np.where(charged, found, lower)
     return _teacher(
         np.clip(np.exp(ln_N), smallest, largest),
         price,
@@ -90,7 +99,7 @@ def best_teacher(
 
 
 class _Balance(NamedTuple):
-    """Condition of the best teacher at a price: the loss's two terms fall and rise at the same rate."""
+    """Condition of the best teacher at a price under a power law: its terms fall and rise at one rate."""
 
     price: Array
     logit_tokens: Array
@@ -144,7 +153,7 @@ def _teacher(
     logit_tokens: Array,
     per_token: Array,
     box: TeacherBox,
-    supervised: SupervisedLaw,
+    supervised: AnySupervisedLaw,
     architecture: Architecture,
 ) -> Teacher:
     """Return the teacher of this size with all the tokens that the price leaves."""

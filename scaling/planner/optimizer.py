@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scaling.costs.flops import Architecture
 from scaling.costs.scenarios import cost, rates, teacher_is_free
 from scaling.grid_search import minimize_on_grid
-from scaling.laws import DistillationLaw, SupervisedLaw
+from scaling.laws import AnySupervisedLaw, DistillationLaw
 from scaling.planner.best_teacher import TeacherBox, best_teacher
 from scaling.repeated_data import REPETITION_CONSTANT, repeated_tokens_value
 
@@ -62,7 +62,7 @@ def stacked(bounds: Sequence[Bounds]) -> Bounds:
 class Setting:
     """The laws and costs that hold for a set of problems."""
 
-    supervised: SupervisedLaw
+    supervised: AnySupervisedLaw
     law: DistillationLaw | None
     """``None`` where only direct training is asked about."""
     architecture: Architecture
@@ -205,7 +205,8 @@ def distil(setting: Setting, problems: Problems, split: Array, floor: Array) -> 
     best_known, worst = bounds.teacher_loss
     L_T = np.maximum(teacher.loss, best_known)
     feasible = np.isfinite(L_T) & np.less_equal(L_T, worst * (1 + 1e-12)) & (tokens >= fewest * (1 - 1e-9))
-    L_T = np.where(feasible, L_T, 2.0 * setting.supervised.E)
+    E = setting.supervised.E
+    L_T = np.where(feasible, L_T, np.where(np.greater(E, 0.0), 2.0 * E, 1.0))
     seen = repeated_tokens_value(tokens, bounds.student_unique_tokens, bounds.repetition)
     assert setting.law is not None
     loss = setting.law.loss(problems.student_params, seen, L_T, setting.supervised)

@@ -11,7 +11,7 @@ from scaling.calibration.calibration import SUPERVISED, Calibration
 from scaling.costs.accounting import accounting
 from scaling.costs.hardware import Hardware
 from scaling.costs.scenarios import SCENARIOS, scenario_title
-from scaling.laws import DistillationLaw, SupervisedLaw, coefficients
+from scaling.laws import AnySupervisedLaw, DistillationLaw, coefficients
 from scaling.planner.plan import Direct, Distillation, Plan
 from scaling.reports.html import html_answer
 from scaling.units import format_number, format_power
@@ -265,7 +265,7 @@ def calibration_text(calibration: Calibration) -> str:
 
 def _coefficient_rows(calibration: Calibration) -> list[list[str]]:
     rows = []
-    laws: dict[str, SupervisedLaw | DistillationLaw] = {SUPERVISED: calibration.supervised}
+    laws: dict[str, AnySupervisedLaw | DistillationLaw] = {SUPERVISED: calibration.supervised}
     for kind, law in (laws | dict(calibration.distillation)).items():
         title = f"{kind} (default)" if kind == calibration.default else kind
         for name, value in coefficients(law).items():

@@ -13,7 +13,7 @@ from fits.table.findings import Finding
 from fits.table.runs import validate
 from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration
 from scaling.errors import InputError
-from scaling.laws import SupervisedLaw
+from scaling.laws import AnySupervisedLaw
 from sweeps.dag.expand import Dag, Step
 
 SMALL_MODEL_CALIBRATION, SMALL_MODEL_PARAMS = "distlaw2026-permissive", 1e7
@@ -51,7 +51,7 @@ def expected_findings(dag: Dag) -> list[Finding]:
     return list(dict.fromkeys(found))
 
 
-def _nearest_law(dag: Dag) -> SupervisedLaw:
+def _nearest_law(dag: Dag) -> AnySupervisedLaw:
     """Return the supervised law of the published calibration closest to the sizes."""
     small = max(step.shape.params for step in dag.steps) < SMALL_MODEL_PARAMS
     return Calibration.load(SMALL_MODEL_CALIBRATION if small else DEFAULT_CALIBRATION).supervised

@@ -50,7 +50,7 @@ def test_draws_evaluate_as_one_law():
     ("change", "message"),
     [
         ({"format": "lmfit"}, 'its "format" should be "distlaw-calibration"'),
-        ({"format_version": 3}, "format_version is 3; this version of distlaw reads up to 2"),
+        ({"format_version": 4}, "format_version is 4; this version of distlaw reads up to 3"),
         ({"format_version": None}, "format_version is None"),
         ({"units": {"loss": "bits"}}, "units are"),
         ({"supervised": {"E": 1.0}}, "c.json: supervised: missing 5 required|missing 4 required"),

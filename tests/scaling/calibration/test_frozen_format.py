@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from scaling import Calibration, Question, plan
-from scaling.calibration.calibration import FORMAT_VERSION, LAWS
+from scaling.calibration.calibration import FORMAT_VERSION
+from scaling.laws import OverTrainingLaw
+from scaling.laws.registry import LAWS
 
 FROZEN = Path(__file__).parent / "frozen"
 N, D, L_T = 3e8, 1e11, 2.2
@@ -82,3 +84,11 @@ def test_an_old_file_says_that_the_misfit_of_its_laws_is_unknown(frozen: Calibra
     assert not frozen.misfit
     said = plan(Question(student_params=3e8, budget=1e21), frozen).assumptions
     assert any("errors were never measured on runs left out" in line for line in said)
+
+
+def test_the_third_version_holds_other_supervised_laws_and_the_size_of_experts() -> None:
+    third = Calibration.load(FROZEN / "calibration-3.json")
+    assert isinstance(third.supervised, OverTrainingLaw)
+    assert third.supervised.loss(1e9, 2e10) == pytest.approx(2.838132925288085, rel=1e-13)
+    assert third.size == "total" and third.architecture.active_share == 0.25
+    assert json.loads(third.to_json()) == json.loads((FROZEN / "calibration-3.json").read_text())

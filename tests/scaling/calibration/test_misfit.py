@@ -10,8 +10,8 @@ import pytest
 from samples_of_calibrations import calibration
 
 from scaling import Calibration, EffectiveTokensLaw, InputError, predict
-from scaling.calibration.calibration import LAWS
 from scaling.calibration.misfit import Misfit
+from scaling.laws.registry import LAWS
 
 FITTED = {"params": (1e7, 1e9), "tokens": (1e9, 1e11), "compute": (1e16, 1e19), "teacher_loss": (2.0, 3.0)}
 MISFIT = Misfit(noise=0.003, growth=0.01, better_teacher_growth=0.4, weaker_teacher_growth=0.1, fitted=FITTED)
