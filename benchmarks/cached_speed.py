@@ -29,7 +29,7 @@ from sweeps.spec.method import Method
 from sweeps.spec.run_views import TargetReader
 from sweeps.spec.spec import Training
 from sweeps.store.store import Store
-from sweeps.train.run import Recipe, Run
+from sweeps.train.run import Run, RunRecipe
 
 CONTEXT, BATCH, STEPS = 128, 16, 40
 ROUNDS, SECONDS = 7, 0.4
@@ -83,7 +83,9 @@ def compare(teacher_size: float, student_size: float, vocab: int, precision: str
 def stepper(shape: object, rules: Training, data: Batches, target: TargetReader | None) -> Callable[[], None]:
     """Takes the next optimizer step whenever called."""
     run = Run(
-        recipe=Recipe(shape=shape, steps=10**6, training=rules, seed=0, method=Method() if target else None)
+        recipe=RunRecipe(
+            shape=shape, steps=10**6, training=rules, seed=0, method=Method() if target else None
+        )
     )
 
     def step() -> None:

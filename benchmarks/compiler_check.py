@@ -25,10 +25,10 @@ from sweeps.distill.targets import Online
 from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.model.device import keep_freed_memory, processor
 from sweeps.model.frozen import FrozenBody
-from sweeps.spec.method import Method, named
+from sweeps.spec.method import Method, named_methods
 from sweeps.spec.registry import divergences
 from sweeps.spec.spec import Training
-from sweeps.train.run import Recipe, Run
+from sweeps.train.run import Run, RunRecipe
 
 CONTEXT, VOCAB = 128, 512
 
@@ -44,7 +44,7 @@ def methods() -> list[str]:
     """Return what can be compared: methods that follow one teacher and learn from the data."""
     followed = [
         name
-        for name in named()
+        for name in named_methods()
         if not (found := Method(use=name)).neighbours and not found.delta and found.source.by == "data"
     ]
     named_ones = divergences()
@@ -56,7 +56,7 @@ def compare(params: float, rows: int, precision: str, name: str) -> str:
     shape = shape_for(params, vocab=VOCAB, context=CONTEXT, aspect_ratio=32)
     blocks = torch.randint(VOCAB, (rows, CONTEXT + 1), generator=torch.Generator().manual_seed(0))
     training = Training(batch_tokens=rows * CONTEXT, precision=precision, compile=True)
-    run = Run(recipe=Recipe(shape=shape, steps=1000, training=training, seed=0, method=method_of(name)))
+    run = Run(recipe=RunRecipe(shape=shape, steps=1000, training=training, seed=0, method=method_of(name)))
     target, began = None, time.perf_counter()
     if run.recipe.method:
         teacher = Decoder(shape)

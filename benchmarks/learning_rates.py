@@ -18,7 +18,7 @@ from sweeps.data import source_of, tokenize
 from sweeps.model.heldout import heldout_loss
 from sweeps.spec.spec import Training
 from sweeps.train.loop import train
-from sweeps.train.run import Recipe
+from sweeps.train.run import RunRecipe
 
 RATES = (0.0025, 0.005, 0.01, 0.02, 0.04)
 SIZES = (13e3, 56e3, 107e3)
@@ -41,7 +41,8 @@ def main() -> None:
             rules = Training(learning_rate=rate)
             steps = rules.steps(options.tokens)
             recipes = [
-                Recipe(shape=shape, steps=steps, training=rules, seed=seed) for seed in range(options.seeds)
+                RunRecipe(shape=shape, steps=steps, training=rules, seed=seed)
+                for seed in range(options.seeds)
             ]
             models = [train(recipe, corpus.train) for recipe in recipes]
             runs = [heldout_loss(model, corpus.heldout, context=128).loss for model in models]

@@ -23,7 +23,7 @@ from sweeps.model.device import processor
 from sweeps.model.heldout import heldout_loss
 from sweeps.spec.spec import Training
 from sweeps.train.loop import train
-from sweeps.train.run import Recipe
+from sweeps.train.run import RunRecipe
 
 WAYS: dict[str, dict[str, object]] = {
     "fp32": {},
@@ -50,7 +50,7 @@ def main() -> None:
     for seed in range(options.seeds):
         for way, rules in WAYS.items():
             training = Training(**rules)
-            recipe = Recipe(shape=shape, steps=training.steps(tokens), training=training, seed=seed)
+            recipe = RunRecipe(shape=shape, steps=training.steps(tokens), training=training, seed=seed)
             began = time.process_time()
             model = train(recipe, corpus.train)
             seconds[way] += time.process_time() - began

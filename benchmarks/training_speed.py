@@ -37,7 +37,7 @@ from sweeps.model.frozen import FrozenBody
 from sweeps.model.model_files import qwen3_config
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training
-from sweeps.train.run import Recipe, Run
+from sweeps.train.run import Run, RunRecipe
 
 CONTEXT = 128
 ROUNDS, SECONDS = 5, 0.5
@@ -103,7 +103,8 @@ def ours(
     training = Training(batch_tokens=blocks[:, 1:].numel(), **rules)
     method = Method() if teacher else None
     recipes = [
-        Recipe(shape=of, steps=10**9, training=training, seed=seed, method=method) for seed in range(students)
+        RunRecipe(shape=of, steps=10**9, training=training, seed=seed, method=method)
+        for seed in range(students)
     ]
     runs = [Run(recipe=recipe) for recipe in recipes]
     target = online(teacher, training) if teacher else None

@@ -83,7 +83,7 @@ def compare_command(
         notes = [f"! {text}" for text in warnings]
         notes += [f"- budget: {spending.describe()}"] if spending.hardware else []
         lines = wrapped(findings(rows), width, "  ")
-        lines += ["", f"{question.describe()}.", "", *text_table(*table(rows)), ""]
+        lines += ["", f"{question.describe()}.", "", *text_table(*comparison_table(rows)), ""]
         lines += wrapped([*notes, f"- {NOTE}"], width)
         sys.stdout.write("\n".join(lines) + "\n")
 
@@ -132,7 +132,7 @@ def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def comparison_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Header and cells, way by way."""
     header = ["way", "calibration", "law", "loss (nats/token)", "gain", "P(distil)", "outside"]
     order = ["direct", *dict.fromkeys(row["way"] for row in rows if row["way"] != "direct")]

@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("fit")(fit_command)
     app.command("check")(check_command)
-    app.command("compare-laws")(compare_command)
+    app.command("compare-laws")(compare_laws_command)
 
 
 def fit_command(
@@ -197,7 +197,7 @@ def check_command(
         raise typer.Exit(2)
 
 
-def compare_command(
+def compare_laws_command(
     table: Table,
     mapping: Map = None,
     law: Annotated[

@@ -298,7 +298,7 @@ def plan_command(
         ]
         text = words(answer, device, spending, remarks, details)
     if plot is not None:
-        draw(question, budgets, fitted, plot)
+        draw_frontier(question, budgets, fitted, plot)
     if json or csv:
         bills = billed(answer, device) if isinstance(answer, Plan) and device else []
         write_numbers(answer, bills, spending, as_json=json)
@@ -360,7 +360,7 @@ def storage(
     return tuple(lines)
 
 
-def draw(question: Question, budgets: list[float], fitted: Fitted, path: Path) -> None:
+def draw_frontier(question: Question, budgets: list[float], fitted: Fitted, path: Path) -> None:
     """The frontier as a figure; around the budget where there is only one."""
     if not budgets:
         raise InputError("--plot draws loss over compute, so it needs a --budget")

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from distlaw.commands.compare import NOTE, compared, findings
-from distlaw.commands.compare import table as compared_table
+from distlaw.commands.compare import comparison_table as compared_table
 from distlaw.commands.plan import storage
 from distlaw.commands.plan_bill import billed
 from distlaw.serve import equivalents
@@ -301,7 +301,7 @@ def _heard(fitted: Calibration, asked: str | None, size: float) -> list[str]:
     return [asked] if asked else list(fitted.votes(student_params=size))
 
 
-def summary(fitted: Calibration) -> dict[str, Any]:
+def calibration_summary(fitted: Calibration) -> dict[str, Any]:
     """A :class:`CalibrationSummary`."""
     return {
         "name": fitted.name,
@@ -330,7 +330,7 @@ def _covered(fitted: Calibration) -> dict[str, Any]:
 
 def check_upload(content: dict[str, Any]) -> dict[str, Any]:
     """Check a calibration's file and summarize it; nothing is kept."""
-    return summary(fitted_by(content))
+    return calibration_summary(fitted_by(content))
 
 
 def calibrated(request: Asked) -> Calibration:

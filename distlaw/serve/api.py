@@ -32,7 +32,7 @@ from distlaw.serve.requests import (
 )
 from distlaw.serve.workers import Busy, Workers, follow_parent
 from scaling.calibration.calibration import published
-from scaling.costs.hardware import table as hardware_table
+from scaling.costs.hardware import device_table as hardware_table
 from scaling.errors import InputError
 from scaling.open_models import open_models
 
@@ -147,7 +147,7 @@ def _add_calibrations(app: FastAPI, workers: Workers) -> None:
     @app.get("/calibrations", response_model=list[answers.CalibrationSummary])
     async def calibrations() -> Response:
         """The published calibrations."""
-        return _json(_bytes([answers.summary(fitted_by(name)) for name in published()]))
+        return _json(_bytes([answers.calibration_summary(fitted_by(name)) for name in published()]))
 
     @app.get("/calibrations/{name}")
     async def calibration(name: str) -> Response:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
-from sweeps.spec.method import Method, named
+from sweeps.spec.method import Method, named_methods
 from sweeps.spec.method_parts import parts_of
 
 _BEGINNINGS = {"data": "on the data", "teacher": "distilled on the data", "base": "on the base text"}
@@ -17,9 +17,11 @@ def methods(_: str = "") -> str:
     rows = ["| method | needs | FLOPs a trained token | once, by the teacher |", "|---|---|---|---|"]
     rows += [
         _row("forward KL (the default)", Method()),
-        *(_row(f"`{name}`", Method(use=name)) for name in named()),
+        *(_row(f"`{name}`", Method(use=name)) for name in named_methods()),
     ]
-    texts = {name: (files("sweeps.methods") / f"{name}.yaml").read_text().rstrip() for name in named()}
+    texts = {
+        name: (files("sweeps.methods") / f"{name}.yaml").read_text().rstrip() for name in named_methods()
+    }
     blocks = [f"### {name}\n\n```yaml\n{text}\n```\n" for name, text in texts.items()]
     return "\n".join([*rows, "", *blocks])
 

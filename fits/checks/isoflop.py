@@ -38,7 +38,7 @@ DRAWS = 400
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Profile:
+class IsoflopMinimum:
     """The minimum of the loss at one compute."""
 
     flops: float
@@ -58,7 +58,7 @@ class IsoflopProfiles:
     """1 - a, where C = 6 N D."""
     noise: float
     """Standard deviation of ln L of a run, from the profiles themselves."""
-    profiles: tuple[Profile, ...]
+    profiles: tuple[IsoflopMinimum, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Reasons why a compute has no minimum, by compute."""
 
@@ -122,7 +122,7 @@ def isoflop_profiles(table: pd.DataFrame, seed: int = 0) -> IsoflopProfiles:
         tokens=Spread(1 - params.value, 1 - params.high, 1 - params.low),
         noise=noise,
         profiles=tuple(
-            Profile(
+            IsoflopMinimum(
                 flops=curve.flops,
                 sizes=len(curve.ln_N),
                 params=Spread.of(float(np.exp(at[0])), np.exp(draws)),

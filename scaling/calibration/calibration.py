@@ -1,7 +1,7 @@
 """A calibration: fitted laws, draws for their uncertainty, the region they were fitted on, provenance.
 
 It is a JSON file of plain numbers at full precision. Published sets ship in ``scaling/published``;
-:func:`load` takes the name of one of them or the path of a file.
+:meth:`Calibration.load` takes the name of one of them or the path of a file.
 """
 
 from __future__ import annotations
@@ -338,7 +338,7 @@ class Calibration:
         return cls.from_json(text, path.name)
 
 
-def named(calibration: Calibration | str | Path) -> Calibration:
+def as_calibration(calibration: Calibration | str | Path) -> Calibration:
     """Return the calibration itself, or the one of this file or published name."""
     return calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
 

@@ -68,17 +68,17 @@ class Misfit:
 
     def distance(self, N: ArrayLike, D: ArrayLike) -> Array:
         """Return the number of e-folds beyond the sizes, tokens and compute of the fitted runs."""
-        sizes = np.maximum(*beyond(N, self.fitted.get("params")))
-        tokens = np.maximum(*beyond(D, self.fitted.get("tokens")))
-        _, compute = beyond(np.multiply(N, D), self.fitted.get("compute"))
+        sizes = np.maximum(*distance_outside(N, self.fitted.get("params")))
+        tokens = np.maximum(*distance_outside(D, self.fitted.get("tokens")))
+        _, compute = distance_outside(np.multiply(N, D), self.fitted.get("compute"))
         return np.asarray(np.sqrt(sizes**2 + tokens**2 + compute**2))
 
     def teacher_distances(self, L_T: ArrayLike) -> tuple[Array, Array]:
         """Return the distances of ln L_T below and above all fitted teachers, each 0 among them."""
-        return beyond(L_T, self.fitted.get("teacher_loss"))
+        return distance_outside(L_T, self.fitted.get("teacher_loss"))
 
 
-def beyond(values: ArrayLike, fitted: Range | None) -> tuple[Array, Array]:
+def distance_outside(values: ArrayLike, fitted: Range | None) -> tuple[Array, Array]:
     """Distances of ln(values) below and above a range, 0 inside it and where it is unknown."""
     values = np.asarray(values, dtype=np.float64)
     if fitted is None:

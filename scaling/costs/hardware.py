@@ -153,7 +153,7 @@ def hardware(
     >>> round(hardware("H100 SXM").device_hours(1e21), 1)
     701.9
     """
-    rows = [row for row in table() if row.name == canonical(name)]
+    rows = [row for row in device_table() if row.name == canonical(name)]
     row = next((each for each in rows if precision is None or each.precision == precision.lower()), None)
     if row is None:
         return _own(name, rows, precision, utilisation, count, dollars_per_hour, peak_flops)
@@ -202,7 +202,9 @@ def _unknown(name: str, rows: list[Hardware], precision: str | None) -> str:
             "give its peak and its price"
         )
     near = difflib.get_close_matches(_spelled(name), _names(), n=3, cutoff=0.6)
-    offered = dict.fromkeys(_names()[each] for each in near) or dict.fromkeys(row.name for row in table())
+    offered = dict.fromkeys(_names()[each] for each in near) or dict.fromkeys(
+        row.name for row in device_table()
+    )
     hint = f"did you mean {' or '.join(offered)}" if near else f"known are {', '.join(offered)}"
     return f"no hardware {name}: {hint}; or give its peak and its price"
 
@@ -228,7 +230,7 @@ def _names() -> dict[str, str]:
     return _read_tables(os.environ.get(OWN_TABLE, ""))[1]
 
 
-def table() -> tuple[Hardware, ...]:
+def device_table() -> tuple[Hardware, ...]:
     """Return every device of the shipped table and of the user's, once for each precision.
 
     Raises:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, named
+from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, as_calibration
 
 if TYPE_CHECKING:
     from scaling.figures.figure import Figure
@@ -40,5 +40,7 @@ def draw(
     from scaling.figures import paper, render
     from scaling.figures.registry import FigureOptions, chart
 
-    wanted = FigureOptions(calibration=named(calibration), **options)
-    return render.draw(paper.figure(kind, wanted) if isinstance(kind, int) else chart(kind, wanted), dark)
+    wanted = FigureOptions(calibration=as_calibration(calibration), **options)
+    return render.draw_chart(
+        paper.figure(kind, wanted) if isinstance(kind, int) else chart(kind, wanted), dark
+    )

@@ -57,6 +57,6 @@ class Plots:
         return figure
 
     def _draw(self, chart: Chart) -> Figure:
-        from scaling.figures.render import draw
+        from scaling.figures.render import draw_chart
 
-        return draw(chart, self.dark)
+        return draw_chart(chart, self.dark)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, named
+from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, as_calibration
 from scaling.calibration.region import FAR, TOO_FAR
 from scaling.costs.accounting import Accounting, accounting, training_effect
 from scaling.costs.scenarios import scenario_title
@@ -19,7 +19,7 @@ from scaling.frontiers.crossover import Crossing, crossing, spans, spans_text
 from scaling.frontiers.search import Found, search
 from scaling.planner.plan import UNKNOWN, Estimate, Interval
 from scaling.planner.question import Question
-from scaling.planner.uncertainty import Comparison, Decisions, Judge
+from scaling.planner.uncertainty import Decisions, DistillationComparison, Judge
 from scaling.to_plain import as_plain
 from scaling.units import format_power, format_times
 
@@ -233,7 +233,7 @@ def frontier(
     """
     if question.family or question.teachers:
         raise InputError("a range of budgets goes with neither a family nor known teachers")
-    calibration = named(calibration)
+    calibration = as_calibration(calibration)
     costs = np.unique(np.asarray(budgets, dtype=np.float64))
     if len(costs) < 2 or not np.all(np.isfinite(costs)) or costs[0] <= 0:
         raise InputError("a frontier needs at least two positive budgets")
@@ -278,7 +278,7 @@ def _outside(
     return tuple(map(float, factors.reshape(-1, len(direct)).max(axis=0)))
 
 
-def _tracks(found: Found, compared: Comparison | None) -> dict[str, Track]:
+def _tracks(found: Found, compared: DistillationComparison | None) -> dict[str, Track]:
     """Return every scenario over the budgets."""
     if compared is None or found.decisions is None:
         return {}
@@ -289,7 +289,7 @@ def _tracks(found: Found, compared: Comparison | None) -> dict[str, Track]:
     }
 
 
-def _track(decisions: Decisions, compared: Comparison, costs: Array, mine: slice) -> Track:
+def _track(decisions: Decisions, compared: DistillationComparison, costs: Array, mine: slice) -> Track:
     """Return one scenario, whose decisions are those of the slice ``mine``."""
     at, outcome = range(mine.start, mine.stop), compared.outcomes[compared.kind]
     gains = {law: (each.direct - each.loss)[mine] for law, each in compared.outcomes.items()}

@@ -1,4 +1,4 @@
-"""Figures of the perceptron lab, as charts; :func:`scaling.figures.render.draw` draws them.
+"""Figures of the perceptron lab, as charts; :func:`scaling.figures.render.draw_chart` draws them.
 
 from scaling.figures.render import draw
 from scaling.perceptron import charts
@@ -16,7 +16,7 @@ from scaling.errors import InputError
 from scaling.figures.chart import Axis, Chart, Field, Panel, Series, orders
 from scaling.perceptron import distributions
 from scaling.perceptron.capacity import balanced_lognormal_capacity, capacity
-from scaling.perceptron.disco import Solution
+from scaling.perceptron.disco import DiscoSolution
 from scaling.perceptron.distributions import Array, WeightDistribution
 from scaling.perceptron.learning_curves import (
     LearningCurve,
@@ -40,7 +40,7 @@ STUDENTS = {
 """Students of a learning-curve figure, with their labels."""
 
 
-def shipped() -> tuple[WeightDistribution, ...]:
+def table_distributions() -> tuple[WeightDistribution, ...]:
     """Return the distributions of the capacity table."""
     return (
         distributions.normal(),
@@ -62,7 +62,7 @@ def capacities(margins: Sequence[float] = (0.0, 0.5), of: Iterable[WeightDistrib
     Raises:
         InputError: For a negative margin, or a distribution without unit second moment.
     """
-    rows = tuple(of) or shipped()
+    rows = tuple(of) or table_distributions()
     places = np.arange(len(rows), dtype=np.float64)
     series = tuple(
         Series(
@@ -79,7 +79,7 @@ def capacities(margins: Sequence[float] = (0.0, 0.5), of: Iterable[WeightDistrib
 
 def phase_diagram(
     of: Iterable[WeightDistribution] = (),
-    found: Mapping[str, Sequence[tuple[float, Solution]]] | None = None,
+    found: Mapping[str, Sequence[tuple[float, DiscoSolution]]] | None = None,
     excitatory: float = 0.8,
 ) -> Chart:
     """Return capacity over margin, and over the two widths of balanced lognormal populations.

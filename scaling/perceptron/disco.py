@@ -45,7 +45,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Solution:
+class DiscoSolution:
     """Weights of the largest margin among those within the constraint that DisCo-SGD met."""
 
     weights: Array
@@ -61,7 +61,7 @@ class Solution:
 
 def disco_sgd(
     signed_patterns: Array, projection: Projection, start: Array, settings: Settings | None = None
-) -> Solution:
+) -> DiscoSolution:
     """Learn patterns with weights within a constraint.
 
     Args:
@@ -84,7 +84,7 @@ def disco_sgd(
         )
     if not np.isfinite(signed_patterns).all():
         raise InputError("patterns must be finite numbers")
-    weights, best = start, Solution(projection(start), -np.inf)
+    weights, best = start, DiscoSolution(projection(start), -np.inf)
     root = np.sqrt(start.size)
     for step in range(settings.steps):
         progress = step / settings.steps
@@ -95,5 +95,5 @@ def disco_sgd(
         weights = partial_step(weights, projected, settings.eta)
         if step % settings.check_every == 0 or step == settings.steps - 1:
             margin = float((signed_patterns @ projected).min() / root)
-            best = Solution(projected, margin) if margin > best.margin else best
+            best = DiscoSolution(projected, margin) if margin > best.margin else best
     return best

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scaling.errors import InputError
-from scaling.perceptron.disco import Settings, Solution, disco_sgd
+from scaling.perceptron.disco import DiscoSolution, Settings, disco_sgd
 from scaling.perceptron.distributions import Array, WeightDistribution
 from scaling.perceptron.learning_curves import checked_noise, generalization_error
 from scaling.perceptron.transport import Projection, onto, onto_signs, onto_sphere, target_weights
@@ -41,7 +41,7 @@ def learn_random_labels(
     seed: int,
     weights: int = WEIGHTS,
     settings: Settings | None = None,
-) -> Solution:
+) -> DiscoSolution:
     """Learn random labels of Gaussian patterns with weights of a given distribution.
 
     Args:

@@ -35,7 +35,7 @@ class TeacherBox(NamedTuple):
     """R_D* of :mod:`scaling.repeated_data`."""
 
 
-class Teacher(NamedTuple):
+class Teachers(NamedTuple):
     """Teachers; arrays of one shape."""
 
     params: Array
@@ -50,7 +50,7 @@ def best_teacher(
     box: TeacherBox,
     supervised: AnySupervisedLaw,
     architecture: Architecture,
-) -> Teacher:
+) -> Teachers:
     """Return the teacher of least loss in ``box`` whose charged cost is at most ``price``, FLOPs.
 
     Args:
@@ -155,7 +155,7 @@ def _teacher(
     box: TeacherBox,
     supervised: AnySupervisedLaw,
     architecture: Architecture,
-) -> Teacher:
+) -> Teachers:
     """Return the teacher of this size with all the tokens that the price leaves."""
     fewest, most = box.tokens
     left = price / architecture.forward_flops(params) - logit_tokens
@@ -165,4 +165,4 @@ def _teacher(
     feasible = np.where(charged, tokens >= fewest * (1 - 1e-6), left >= slack)
     tokens = np.where(feasible, tokens, fewest)
     loss = supervised.loss(params, repeated_tokens_value(tokens, box.unique_tokens, box.repetition))
-    return Teacher(params, tokens, np.where(feasible, loss, np.inf))
+    return Teachers(params, tokens, np.where(feasible, loss, np.inf))

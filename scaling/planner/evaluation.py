@@ -15,7 +15,7 @@ from scaling.costs.scenarios import Scenario, cost
 from scaling.laws import EffectiveTokensLaw
 from scaling.planner.plan import Direct, Distillation, Interval, NearOptimal, Plan
 from scaling.planner.question import Question
-from scaling.planner.uncertainty import Comparison, Decisions, Judge
+from scaling.planner.uncertainty import Decisions, DistillationComparison, Judge
 from scaling.planner.warnings import plan_warnings, weak_teacher
 from scaling.repeated_data import REPETITION_CONSTANT
 from scaling.units import format_number, format_power
@@ -124,7 +124,7 @@ class PlanBuilder:
         )
         return tuple(way if way.answered else replace(way, probability=None) for way in ways)
 
-    def _way(self, k: int, of: Candidate, found: Comparison, beside: Direct) -> Distillation:
+    def _way(self, k: int, of: Candidate, found: DistillationComparison, beside: Direct) -> Distillation:
         architecture, where = self.architecture, found.where[k]
         F_S, F_T = (float(architecture.forward_flops(N)) for N in (of.student_params, of.teacher_params))
         F_T = F_T if of.forward_flops is None else of.forward_flops

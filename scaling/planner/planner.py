@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, named
+from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, as_calibration
 from scaling.costs.accounting import accounting
 from scaling.costs.scenarios import Scenario, scenario_title
 from scaling.errors import InputError
@@ -45,7 +45,7 @@ def plan(question: Question, calibration: Calibration | str | Path = DEFAULT_CAL
     >>> found.distillations[0].verdict
     'distil'
     """
-    calibration = named(calibration)
+    calibration = as_calibration(calibration)
     answer = _answer(question, calibration)
     architecture = question.counting(calibration)
     counted = accounting(architecture, calibration.architecture)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, named
+from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, as_calibration
 from scaling.calibration.region import beyond
 from scaling.errors import InputError
 from scaling.laws import EffectiveTokensLaw
@@ -107,7 +107,7 @@ def predict(
     >>> predict(student_params="1B", student_tokens="20:1").asked
     '1B student, 20B tokens; calibration busbridge2025-figure1-runs.'
     """
-    calibration = named(calibration)
+    calibration = as_calibration(calibration)
     student_params = _size(student_params, "student_params")
     student_tokens = parse_tokens(student_tokens, student_params, "student_tokens")
     teacher_params = None if teacher_params is None else _size(teacher_params, "teacher_params")

@@ -57,7 +57,7 @@ class Outcome(NamedTuple):
     def estimate(self, k: int) -> Estimate:
         """Return the loss of distillation ``k``, for one run."""
         draws = None if self.loss_draws is None else self.loss_draws[:, k]
-        return estimate(self.loss[k], draws, float(self.noise[k]))
+        return with_interval(self.loss[k], draws, float(self.noise[k]))
 
     def gain(self, k: int) -> Estimate:
         """Return how much lower distilled run ``k`` ends, nats/token."""
@@ -65,7 +65,7 @@ class Outcome(NamedTuple):
         if self.loss_draws is not None and self.direct_draws is not None:
             draws = self.direct_draws[:, k] - self.loss_draws[:, k]
         noise = math.hypot(self.noise[k], self.direct_noise[k])
-        return estimate(self.direct[k] - self.loss[k], draws, noise)
+        return with_interval(self.direct[k] - self.loss[k], draws, noise)
 
     def probability(self) -> Array | None:
         """Return the probability that the distilled run ends below the directly trained one, shape (K,)."""
@@ -81,7 +81,7 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
+class DistillationComparison:
     """K distillations beside direct training, under every law of a calibration."""
 
     kind: str
@@ -118,7 +118,7 @@ class Judge:
     student_unique_tokens: float = math.inf
     teacher_unique_tokens: float = math.inf
 
-    def compare(self, decisions: Decisions, kind: str, asked: str | None = None) -> Comparison:
+    def compare(self, decisions: Decisions, kind: str, asked: str | None = None) -> DistillationComparison:
         """Compare distillations with direct training.
 
         Args:
@@ -132,7 +132,7 @@ class Judge:
         where = [region_values(*values) for values in zip(*decisions[:5], same_data, strict=True)]
         outcomes = {law: self.outcome(decisions, law) for law in laws}
         chances = {law: each.probability() for law, each in outcomes.items()}
-        return Comparison(
+        return DistillationComparison(
             kind=kind,
             outcomes=outcomes,
             laws=[[kind] if asked else self.applicable_laws(kind, values) for values in where],
@@ -179,7 +179,7 @@ class Judge:
             draws = calibration.sampled_supervised().loss(params, seen)[:, 0]
         value = float(calibration.supervised.loss(params, seen))
         noise = calibration.run_sd(SUPERVISED, np.asarray(value), params, seen)
-        return estimate(value, draws, float(noise))
+        return with_interval(value, draws, float(noise))
 
     def applicable_laws(self, kind: str, where: Mapping[str, float]) -> list[str]:
         """Return the laws whose losses an interval spans: that of ``kind``, then others that count there."""
@@ -223,7 +223,7 @@ def region_values(N_S: float, D_S: float, N_T: float, D_T: float, L_T: float, Ls
     return {name: float(value) for name, value in values.items() if not math.isnan(value)}
 
 
-def estimate(value: float, draws: Array | None, noise: float) -> Estimate:
+def with_interval(value: float, draws: Array | None, noise: float) -> Estimate:
     """Return ``value`` with the central interval of the draws, each blurred by normal noise."""
     if draws is None and noise == 0:
         return Estimate(float(value))

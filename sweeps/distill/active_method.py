@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scaling.errors import InputError
-from sweeps.distill.generation.on_policy import source_of
+from sweeps.distill.generation.on_policy import batch_source
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 from sweeps.spec.interfaces import StepPart
@@ -27,7 +27,7 @@ class ActiveMethod:
         self.setting = setting
         self.parts = parts_of(setting.method) if setting else None
         self.schedule = self.parts.divergence.schedule(setting.steps) if self.parts and setting else None
-        self.source = source_of(setting)
+        self.source = batch_source(setting)
         self.losses = self.parts.auxiliary_losses if self.parts else {}
         self.hooks = self.parts.hooks if self.parts else {}
         self.step_parts: dict[str, StepPart] = {**self.losses, **self.hooks}

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from scaling.errors import InputError
 from sweeps.data.batches import take_blocks
 from sweeps.distill.divergences import expectation, forward_kl, reverse_kl
-from sweeps.distill.generation.sampling import uniform, write
+from sweeps.distill.generation.sampling import uniform_numbers, write
 from sweeps.model.compiled import uncompiled
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
@@ -35,7 +35,7 @@ SEED = 20230608
 
 
 @torch.no_grad()
-def divergences(
+def measure_divergences(
     student: Decoder, teacher: LanguageModel, tokens: NDArray[np.integer], context: int
 ) -> dict[str, float]:
     """Measure ``student`` against ``teacher`` on some blocks of held-out ``tokens``, nats/token, in float32.
@@ -65,7 +65,7 @@ def cross_likelihood(
     """
     teacher = uncompiled(teacher)
     prompts = _blocks(tokens, context)[:WRITTEN, : max(1, context // 4)]
-    numbers = uniform(len(prompts), context + 1 - prompts.shape[1], SEED)
+    numbers = uniform_numbers(len(prompts), context + 1 - prompts.shape[1], SEED)
     with in_float32(student), in_float32(teacher):
         likelihood, coverage = (
             _risk(reader, write([writer], prompts, numbers).blocks, numbers.shape[1])
@@ -82,14 +82,14 @@ def measured(method: Method, evaluation: Evaluation) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for metric in parts_of(method).metrics:
-        for name, value in named(metric, metric.measure(evaluation)):
+        for name, value in named_values(metric, metric.measure(evaluation)):
             if name in found:
                 raise InputError(f"metrics: {type(metric).__name__}: {name} is the name of another metric")
             found[name] = value
     return found
 
 
-def named(part: MethodPart, values: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+def named_values(part: MethodPart, values: Mapping[str, float]) -> Iterator[tuple[str, float]]:
     """Yield names and values of a metric, or of what another part measured.
 
     Raises:

@@ -140,11 +140,11 @@ def load_foreign(step: Step) -> Decoder | Foreign:
     Raises:
         InputError: if it has changed since the sweep was planned, or cannot teach.
     """
-    from sweeps.pretrained.load import load
+    from sweeps.pretrained.load import load_pretrained
 
     assert step.foreign is not None
     place = step.foreign.place
     if place.fingerprint != step.foreign.fingerprint:
         raise InputError(f"teacher: {place.model} has changed since this sweep was planned; start it again")
     where = f"teacher {place.model}"
-    return load(place.folder(), step.shape.vocab, where, step.foreign.precision).to(device())
+    return load_pretrained(place.folder(), step.shape.vocab, where, step.foreign.precision).to(device())

@@ -88,7 +88,7 @@ class Throughput:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class SweepEstimate:
     """Estimated time, memory and money of a DAG."""
 
     device_seconds: float
@@ -106,7 +106,7 @@ class Estimate:
     """FLOPs, GPU-hours and dollars."""
 
 
-def estimate(dag: Dag, seconds: Cost, devices: int, sweep: Sweep | None = None) -> Estimate:
+def estimate_sweep(dag: Dag, seconds: Cost, devices: int, sweep: Sweep | None = None) -> SweepEstimate:
     """Estimate ``dag`` on so many ``devices``: GPUs where the spec's steps use them, else cores."""
     took: dict[str, float] = {}
     chains: dict[str, float] = {}
@@ -119,7 +119,7 @@ def estimate(dag: Dag, seconds: Cost, devices: int, sweep: Sweep | None = None) 
         bills.append(Bill.of(step.flops_to_spend, took[step.id], resources, hardware))
         shares.append(took[step.id] * resources.nodes * (resources.gpus or resources.cpus))
     critical, total = max(chains.values(), default=0.0), sum(shares)
-    return Estimate(
+    return SweepEstimate(
         device_seconds=total,
         critical_path=critical,
         wall_seconds=STARTUP_SECONDS + max(total / devices, critical) if dag.steps else 0.0,
@@ -275,7 +275,7 @@ def _probe(step: Step) -> Throughput:
     import torch
 
     from sweeps.distill.generation.generated_text import AT_ONCE
-    from sweeps.distill.generation.sampling import uniform, write
+    from sweeps.distill.generation.sampling import uniform_numbers, write
     from sweeps.distill.loss import batch_loss
     from sweeps.model.decoder import Decoder
     from sweeps.model.device import keep_freed_memory
@@ -299,7 +299,7 @@ def _probe(step: Step) -> Throughput:
                 model(blocks[:, :-1])
 
         def go_on(after: Tensor, model: Decoder = model) -> None:
-            write([model], after, uniform(len(after), step.shape.context + 1 - prompt, 0))
+            write([model], after, uniform_numbers(len(after), step.shape.context + 1 - prompt, 0))
 
         flops.append(model.shape.forward_flops)
         tokens = batch * step.shape.context

@@ -15,7 +15,15 @@ from sweeps.dag.expand import Dag, Step
 from sweeps.dag.resolved import Resolved
 from sweeps.data.text_size import TextSize
 from sweeps.estimate.bill import HOUR
-from sweeps.estimate.cost import Cost, Estimate, disk, estimate, measured_throughput, overfull, seconds_on
+from sweeps.estimate.cost import (
+    Cost,
+    SweepEstimate,
+    disk,
+    estimate_sweep,
+    measured_throughput,
+    overfull,
+    seconds_on,
+)
 from sweeps.estimate.fit_preview import expected_findings
 from sweeps.estimate.precision_probe import PrecisionSpeed, measured_precision
 from sweeps.spec.resources import caps_of
@@ -51,9 +59,9 @@ class SweepPlan:
     """Tokens of the corpus, counted or estimated."""
     seconds: Mapping[str, float]
     """Estimated seconds of each step, by id."""
-    whole: Estimate
+    whole: SweepEstimate
     """Estimate for all steps."""
-    left: Estimate
+    left: SweepEstimate
     """Estimate for the steps that are not done."""
     findings: tuple[Finding, ...]
     """Objections of ``fits`` to the design of the runs."""
@@ -135,16 +143,16 @@ class SweepPlan:
         return SweepPlanPlots(self)
 
     def __str__(self) -> str:
-        from sweeps.estimate.plan_text import plan_text
+        from sweeps.estimate.plan_text import sweep_plan_text
 
-        return plan_text(self)
+        return sweep_plan_text(self)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from sweeps.estimate.plan_text import plan_html
+        from sweeps.estimate.plan_text import sweep_plan_html
 
-        return plan_html(self)
+        return sweep_plan_html(self)
 
     @property
     def _on_the_corpus(self) -> list[Step]:
@@ -177,7 +185,7 @@ def plan_sweep(resolved: Resolved, dag: Dag, store: Store, devices: int) -> Swee
     done = frozenset(store.results(step.id for step in dag.steps)) if store.exists() else frozenset()
     seconds = step_seconds(sweep, dag, size)
     todo = replace(dag, steps=tuple(step for step in dag.steps if step.id not in done))
-    whole = estimate(dag, seconds, devices, sweep)
+    whole = estimate_sweep(dag, seconds, devices, sweep)
     return SweepPlan(
         sweep=sweep,
         dag=dag,
@@ -187,7 +195,7 @@ def plan_sweep(resolved: Resolved, dag: Dag, store: Store, devices: int) -> Swee
         text=size,
         seconds={step.id: seconds(step) for step in dag.steps},
         whole=whole,
-        left=estimate(todo, seconds, devices, sweep) if done else whole,
+        left=estimate_sweep(todo, seconds, devices, sweep) if done else whole,
         findings=tuple(expected_findings(dag)),
         precision=None if sweep.hardware.gpu else measured_precision(dag),
         reads=resolved.reads,
@@ -202,7 +210,7 @@ def step_seconds(sweep: Sweep, dag: Dag, text: TextSize) -> Cost:
     return seconds_on(sweep, measured_throughput(dag.example, round(text.heldout_tokens)))
 
 
-def check_caps(sweep: Sweep, whole: Estimate) -> None:
+def check_caps(sweep: Sweep, whole: SweepEstimate) -> None:
     """Refuse a sweep that is expected to take more than its caps.
 
     Raises:

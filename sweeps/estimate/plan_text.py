@@ -21,14 +21,16 @@ RIGHT = ("model", "tokens", "FLOPs", "about")
 """Columns of numbers."""
 
 
-def plan_text(plan: SweepPlan) -> str:
+def sweep_plan_text(plan: SweepPlan) -> str:
     """Return the plan as text."""
-    return "\n".join([title(plan), "", *text_table(*steps_table(plan)), *more(plan), "", *lines(plan)])
+    return "\n".join(
+        [title(plan), "", *text_table(*steps_table(plan)), *left_out_line(plan), "", *lines(plan)]
+    )
 
 
-def plan_html(plan: SweepPlan) -> str:
+def sweep_plan_html(plan: SweepPlan) -> str:
     """Return the plan for a notebook."""
-    items = "".join(f"<li>{escape(line)}</li>" for line in [*more(plan), *lines(plan)])
+    items = "".join(f"<li>{escape(line)}</li>" for line in [*left_out_line(plan), *lines(plan)])
     return f"<p><b>{escape(title(plan))}</b></p>{html_table(*steps_table(plan))}<ul>{items}</ul>"
 
 
@@ -37,7 +39,7 @@ def title(plan: SweepPlan) -> str:
     return f"{plan.sweep.name}: {len(plan.dag.steps)} steps of {plan.dag.asked} asked (equal ones run once)"
 
 
-def more(plan: SweepPlan) -> list[str]:
+def left_out_line(plan: SweepPlan) -> list[str]:
     """Return a line on the steps that the table leaves out."""
     left_out = len(plan.dag.steps) - SHOWN
     return [f"... and {left_out} more; --json lists them all"] if left_out > 0 else []

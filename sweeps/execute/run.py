@@ -9,7 +9,7 @@ from scaling.errors import InputError
 from scaling.machine import usable_cores
 from sweeps.dag.expand import Dag
 from sweeps.dag.resolved import Resolved
-from sweeps.estimate.cost import estimate
+from sweeps.estimate.cost import estimate_sweep
 from sweeps.estimate.plan import check_caps, step_seconds
 from sweeps.execute import scheduler
 from sweeps.execute.executors import Executor, InlineExecutor, executor_for
@@ -74,7 +74,7 @@ def run_sweep(resolved: Resolved, dag: Dag, store: Store, where: Where, watch: W
     seconds = step_seconds(sweep, dag, resolved.text.size)
     executor = where.open(store, todo)
     try:
-        check_caps(sweep, estimate(dag, seconds, executor.slots, sweep))
+        check_caps(sweep, estimate_sweep(dag, seconds, executor.slots, sweep))
         return scheduler.run(dag, store, executor, seconds, watch, sweep, begun)
     finally:
         executor.close()

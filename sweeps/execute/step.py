@@ -153,13 +153,13 @@ def _runs(store: Store, steps: list[Step], leases: Mapping[str, Lease], world: W
     """Return the runs of ``steps`` by id, each where its newest checkpoint left it."""
     from sweeps.distill.models import LastHiddenStates, Models, trained
     from sweeps.distill.targets import Online
-    from sweeps.train.run import Recipe, Run
+    from sweeps.train.run import Run, RunRecipe
 
     runs, loaded, last_read = dict[str, Run](), dict[str, Online](), dict[str, LastHiddenStates]()
     for step in steps:
         if world.leads:
             store.write(step.as_json(), step.id, "step.json")
-        recipe = Recipe(
+        recipe = RunRecipe(
             shape=step.shape,
             steps=step.steps,
             training=step.training,

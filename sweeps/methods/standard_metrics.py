@@ -14,9 +14,9 @@ class Divergences(Metric):
     """Both KL divergences between student and teacher and the student's entropy, on held-out text."""
 
     def measure(self, evaluation: Evaluation) -> dict[str, float]:
-        from sweeps.distill.metrics import divergences
+        from sweeps.distill.metrics import measure_divergences
 
-        return divergences(
+        return measure_divergences(
             evaluation.student, evaluation.models.teacher, evaluation.heldout, evaluation.context
         )
 

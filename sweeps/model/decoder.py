@@ -72,7 +72,7 @@ class Attention(nn.Module):
         self, x: Tensor, positions: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None = None
     ) -> Tensor:
         batch, time, _ = x.shape
-        mixed = project(x, self.q_proj, self.k_proj, self.v_proj)
+        mixed = fused_linear(x, self.q_proj, self.k_proj, self.v_proj)
         q, k, v = mixed.view(batch, time, 3, -1, self.head_dim).unbind(2)
         q = rotate(self.q_norm(q), positions) * (1 / math.sqrt(self.head_dim))
         k = rotate(self.k_norm(k), positions)
@@ -83,7 +83,7 @@ class Attention(nn.Module):
             out = F.scaled_dot_product_attention(q, k, v, is_causal=time > 1, scale=1.0)
         else:
             out = attend(q, k, v, mask)
-        return project(out.transpose(1, 2).reshape(batch, time, -1), self.o_proj)
+        return fused_linear(out.transpose(1, 2).reshape(batch, time, -1), self.o_proj)
 
 
 class MLP(nn.Module):
@@ -96,11 +96,11 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(shape.ffn, shape.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = project(x, self.gate_proj, self.up_proj).chunk(2, -1)
-        return project(F.silu(gate) * up, self.down_proj)
+        gate, up = fused_linear(x, self.gate_proj, self.up_proj).chunk(2, -1)
+        return fused_linear(F.silu(gate) * up, self.down_proj)
 
 
-class Block(nn.Module):
+class DecoderLayer(nn.Module):
     """One decoder layer."""
 
     def __init__(self, shape: ModelShape) -> None:
@@ -135,7 +135,7 @@ class DecoderBody(nn.Module):
         super().__init__()
         self.precision = torch.float32
         self.embed_tokens = nn.Embedding(shape.vocab, shape.width)
-        self.layers = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.layers = nn.ModuleList(DecoderLayer(shape) for _ in range(shape.layers))
         self.norm = RMSNorm(shape.width)
         cosines, sines = rotary(shape.context, shape.head_dim)
         mask = torch.full((shape.context, shape.context), -torch.inf).triu(1)
@@ -213,7 +213,7 @@ class Decoder(nn.Module):
             parameter.normal_(0.0, std, generator=generator)
 
 
-def project(x: Tensor, *linears: nn.Linear) -> Tensor:
+def fused_linear(x: Tensor, *linears: nn.Linear) -> Tensor:
     """The outputs of ``linears`` side by side, from one product in the precision of ``x``."""
     weights = [linear.weight for linear in linears]
     return F.linear(x, (torch.cat(weights) if len(weights) > 1 else weights[0]).to(x.dtype))

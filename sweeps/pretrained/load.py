@@ -62,7 +62,7 @@ class Foreign(nn.Module):
         self.register_buffer("head", head)
 
 
-def load(
+def load_pretrained(
     folder: Path, vocab: int, where: str = "teacher", precision: Precision = "fp32"
 ) -> Decoder | Foreign:
     """The model in ``folder``, frozen, over the first ``vocab`` tokens.

@@ -16,7 +16,7 @@ from sweeps.data.tokenizer import ExternalTokenizer
 from sweeps.model.device import device
 from sweeps.model.heldout import heldout_loss
 from sweeps.pretrained.count import read_card
-from sweeps.pretrained.load import load
+from sweeps.pretrained.load import load_pretrained
 from sweeps.spec.corpus import Corpus
 
 STUDENT_WIDTHS = (64, 128, 256, 512)
@@ -107,7 +107,7 @@ def check_teacher(model: str, corpus: str | None, *, context: int, tokens: int) 
     folder = place.folder()
     card = read_card(folder, where)
     tokenizer = ExternalTokenizer.read(folder, where)
-    teacher: Any = load(folder, tokenizer.size, where).to(device())
+    teacher: Any = load_pretrained(folder, tokenizer.size, where).to(device())
     context = min(context, card.shape.context)
     return TeacherReport(
         model=model,

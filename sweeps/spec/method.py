@@ -23,7 +23,7 @@ from sweeps.spec.fields import Count, Number, SpecModel
 from sweeps.spec.method_options import Credit, Delta, Init, Neighbours, Source, Taid
 from sweeps.spec.method_parts import parts_of
 from sweeps.spec.parsing.yaml_text import read_yaml
-from sweeps.spec.registry import Use, load, refresh
+from sweeps.spec.registry import Use, load_object, refresh
 
 SHORT_NAMES = {"temperature": "tau", "cross_entropy": "ce", "token_loss_weight": "token-loss"}
 """Names of a method's fields in tables."""
@@ -151,7 +151,7 @@ class Method(SpecModel):
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """A name is a method too."""
-        return {"anyOf": [{"enum": named()}, handler(schema)]}
+        return {"anyOf": [{"enum": named_methods()}, handler(schema)]}
 
     @property
     def reads_teacher(self) -> bool:
@@ -223,7 +223,7 @@ def _differences(part: SpecModel, like: SpecModel) -> Iterator[str]:
             yield word if value is True else f"{word}={value:g}"
 
 
-def named() -> list[str]:
+def named_methods() -> list[str]:
     """The methods that have names."""
     return sorted(file.name.removesuffix(".yaml") for file in _folder() if file.name.endswith(".yaml"))
 
@@ -236,8 +236,8 @@ def _folder() -> Iterator[Any]:
 def _fragment(name: str) -> dict[str, Any]:
     if ":" in name:
         return _fragment_of_module(name)
-    if name not in named():
-        raise ValueError(f"no method is called {name!r}; known: {', '.join(named())}")
+    if name not in named_methods():
+        raise ValueError(f"no method is called {name!r}; known: {', '.join(named_methods())}")
     found: dict[str, Any] = read_yaml(files("sweeps.methods").joinpath(f"{name}.yaml").read_text(), name)
     return found
 
@@ -254,7 +254,7 @@ def _merged(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 def _fragment_of_module(place: str) -> dict[str, Any]:
     refresh(place)
-    found = load(place)
+    found = load_object(place)
     if not isinstance(found, dict):
         slot = getattr(found, "slot", None)
         instead = f"write {slot}: {{use: {place}}}" if slot else "define one there"

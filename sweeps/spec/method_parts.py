@@ -16,7 +16,7 @@ from sweeps.spec.interfaces import (
     SequenceSource,
     Target,
 )
-from sweeps.spec.registry import STANDARD_METRICS, Use, shipped
+from sweeps.spec.registry import STANDARD_METRICS, Use, shipped_part
 
 if TYPE_CHECKING:
     from sweeps.spec.method import Method
@@ -86,7 +86,7 @@ class MethodParts:
     def _part(self, slot: str, given: str | Use) -> MethodPart:
         if isinstance(given, Use):
             return given.part_in(slot)
-        return shipped(slot, given).from_method(self.method)
+        return shipped_part(slot, given).from_method(self.method)
 
     def _listed(self, slot: str) -> dict[str, Any]:
         return {

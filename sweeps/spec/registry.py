@@ -98,7 +98,7 @@ class Use(SpecModel):
             InputError: If the module cannot be imported, defines no such part, refuses an option, or has
                 changed since the sweep was planned.
         """
-        kind = load(self.use)
+        kind = load_object(self.use)
         _check_interface(self.use, kind, slot)
         OWN_MODULES.add(kind.__module__)
         if self.version not in ("", found := version_of(kind)):
@@ -115,23 +115,25 @@ class Use(SpecModel):
             raise InputError(f"use: {self.use}: {error}") from None
 
 
-def shipped(slot: str, name: str) -> type[MethodPart]:
+def shipped_part(slot: str, name: str) -> type[MethodPart]:
     """Return the class of a part that ships.
 
     Raises:
         KeyError: If there is none of that name.
     """
-    found: type[MethodPart] = load(SHIPPED[slot][name])
+    found: type[MethodPart] = load_object(SHIPPED[slot][name])
     return found
 
 
 def divergences() -> dict[str, type[Divergence]]:
     """Return the divergences that ship, by name."""
-    return {name: cast("type[Divergence]", shipped("divergence", name)) for name in SHIPPED["divergence"]}
+    return {
+        name: cast("type[Divergence]", shipped_part("divergence", name)) for name in SHIPPED["divergence"]
+    }
 
 
 @cache
-def load(place: str) -> Any:
+def load_object(place: str) -> Any:
     """Return what ``MODULE:NAME`` is.
 
     Raises:
@@ -171,7 +173,7 @@ def refresh(place: str) -> None:
     module = sys.modules.get(name)
     if module is None or name not in SOURCES or SOURCES[name] == _source_hash(module):
         return
-    load.cache_clear()
+    load_object.cache_clear()
     version_of.cache_clear()
     _imported(name, module)
 

@@ -19,7 +19,7 @@ from sweeps.model.device import device, keep_freed_memory, use_deterministic_ker
 from sweeps.spec.run_views import TargetReader
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
-from sweeps.train.run import Diverged, Recipe, Run
+from sweeps.train.run import Diverged, Run, RunRecipe
 
 REPORT_SECONDS = 1.0
 """Seconds between two reports of progress."""
@@ -91,7 +91,7 @@ def train_together(
 
 
 def train(
-    recipe: Recipe,
+    recipe: RunRecipe,
     tokens: NDArray[np.integer],
     *,
     data_seed: int | None = None,

@@ -58,7 +58,7 @@ class Diverged(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
+class RunRecipe:
     """Recipe of a run, of which with its data it is a function on one device, bit for bit."""
 
     shape: ModelShape
@@ -82,7 +82,7 @@ class Recipe:
 class Run:
     """A run under way. It begins at its newest checkpoint, or where ``start`` ended, or at the beginning."""
 
-    recipe: Recipe
+    recipe: RunRecipe
     checkpoints: Checkpoints | None = None
     start: Checkpoints | None = None
     init: dict[str, Tensor] | None = None

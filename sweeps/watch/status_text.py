@@ -20,10 +20,10 @@ def status_text(found: Status) -> str:
     width = max(map(len, rows), default=0)
     cells = [[*row, *[""] * (width - len(row))] for row in rows]
     table = text_table([""] * width, cells)[2:] if rows else []
-    return "\n".join([*summary(found), *table, *more(found)])
+    return "\n".join([*status_summary(found), *table, *unnamed_lines(found)])
 
 
-def summary(found: Status) -> list[str]:
+def status_summary(found: Status) -> list[str]:
     """Return three lines: how many steps are in which state, who drives them, and what is spent."""
     from sweeps.watch.status import STATES
 
@@ -47,7 +47,7 @@ def failed_rows(found: Status) -> list[list[str]]:
     ]
 
 
-def more(found: Status) -> list[str]:
+def unnamed_lines(found: Status) -> list[str]:
     """Return a line for each kind of step of which some are not named."""
     return [
         f"... and {len(found.of(state)) - SHOWN} more {state}"

@@ -190,7 +190,7 @@ def _picture(found: Status) -> Group:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from sweeps.watch.status_text import failed_rows, more, running_rows, summary
+    from sweeps.watch.status_text import failed_rows, running_rows, status_summary, unnamed_lines
 
     running = Table.grid(padding=(0, 2))
     for row in running_rows(found):
@@ -199,4 +199,4 @@ def _picture(found: Status) -> Group:
     for row in failed_rows(found):
         failed.add_row(*row)
     tables = [table for table in (running, failed) if table.row_count]
-    return Group(*map(Text, summary(found)), *tables, *map(Text, more(found)))
+    return Group(*map(Text, status_summary(found)), *tables, *map(Text, unnamed_lines(found)))

@@ -77,7 +77,7 @@ def _show(found: SweepPlan) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from sweeps.estimate.plan_text import RIGHT, lines, more, steps_table, title
+    from sweeps.estimate.plan_text import RIGHT, left_out_line, lines, steps_table, title
 
     header, rows = steps_table(found)
     table = Table(title=title(found))
@@ -87,4 +87,4 @@ def _show(found: SweepPlan) -> None:
         table.add_row(*row)
     console = Console()
     console.print(table)
-    console.print("\n".join([*more(found), *lines(found)]), highlight=False, soft_wrap=True)
+    console.print("\n".join([*left_out_line(found), *lines(found)]), highlight=False, soft_wrap=True)

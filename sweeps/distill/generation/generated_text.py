@@ -17,8 +17,8 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.data import TokenizedCorpus
 from sweeps.data.batches import Batches
-from sweeps.distill.generation.sampling import uniform, write
-from sweeps.distill.metrics import named
+from sweeps.distill.generation.sampling import uniform_numbers, write
+from sweeps.distill.metrics import named_values
 from sweeps.distill.models import Models
 from sweeps.distill.shard_cache import LogitCache, Logits, Numbers, Wrote
 from sweeps.distill.targets import Online, nonfinite_teacher_error
@@ -133,7 +133,7 @@ def text_columns(store: Store, step: Step, corpus: TokenizedCorpus) -> dict[str,
     """
     assert step.method is not None
     source = parts_of(step.method).source
-    return dict(named(source, source.text_columns(Models(store, step), stream_of(step, corpus))))
+    return dict(named_values(source, source.text_columns(Models(store, step), stream_of(step, corpus))))
 
 
 def continued(teacher: Online, data: Batches, numbers: Tensor, prompt: int, temperature: float) -> Tensor:
@@ -144,7 +144,7 @@ def continued(teacher: Online, data: Batches, numbers: Tensor, prompt: int, temp
     """
     found = []
     for some in numbers.split(AT_ONCE):
-        draws = [uniform(1, data.context + 1 - prompt, data.seed, int(number)) for number in some]
+        draws = [uniform_numbers(1, data.context + 1 - prompt, data.seed, int(number)) for number in some]
         prompts = data.read(some)[:, :prompt].to(device())
         text = write([teacher.teacher], prompts, torch.cat(draws), temperature=temperature)
         if not text.drawn.isfinite().all():

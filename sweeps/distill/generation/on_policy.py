@@ -17,7 +17,7 @@ from torch import Tensor
 from scaling.errors import InputError
 from sweeps.data.batches import Batches
 from sweeps.distill.generation.policy_gradient import advantages
-from sweeps.distill.generation.sampling import GeneratedText, uniform, write
+from sweeps.distill.generation.sampling import GeneratedText, uniform_numbers, write
 from sweeps.distill.targets import Online
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
@@ -77,7 +77,9 @@ class StudentBatches:
         source = self.rules
         self.sequences += len(data)
         prompt = source.prompt(self.context)
-        numbers = uniform(len(data) * self.world.size, self.context + 1 - prompt, self.seed, step, WRITE)
+        numbers = uniform_numbers(
+            len(data) * self.world.size, self.context + 1 - prompt, self.seed, step, WRITE
+        )
         writers: dict[LanguageModel, float] = {student: 1 - source.teacher_share}
         if source.teacher_share or self.method.credit:
             assert isinstance(target, Online), "a teacher that writes is at hand"
@@ -92,7 +94,7 @@ class StudentBatches:
 
     def _chosen(self, step: int) -> float:
         """Return a number in [0, 1) that decides whose batch it is."""
-        return float(uniform(1, 1, self.seed, step, CHOOSE))
+        return float(uniform_numbers(1, 1, self.seed, step, CHOOSE))
 
 
 class HalfBatches(StudentBatches):
@@ -284,7 +286,7 @@ class StatefulSource:
         }
 
 
-def source_of(setting: RunSetting | None) -> BatchSource | None:
+def batch_source(setting: RunSetting | None) -> BatchSource | None:
     """Return what makes the batches of a run, if its method's source does so during the run."""
     if setting is None or not (part := parts_of(setting.method).source).writes_along:
         return None

@@ -86,7 +86,7 @@ def inverse(log_p: Tensor, u: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, at, right=True).squeeze(-1).clamp(max=log_p.shape[-1] - 1)
 
 
-def uniform(batch: int, length: int, *seed: int) -> Tensor:
+def uniform_numbers(batch: int, length: int, *seed: int) -> Tensor:
     """Return uniform numbers ``(batch, length)``: a function of ``seed``, the same on every device."""
     return torch.from_numpy(np.random.default_rng(seed).random((batch, length)))
 

@@ -2,7 +2,7 @@ import pytest
 
 from scaling import InputError, hardware
 from scaling.costs import hardware as hardware_module
-from scaling.costs.hardware import stored_bytes_per_token, table
+from scaling.costs.hardware import device_table, stored_bytes_per_token
 
 
 def test_hours_and_dollars():
@@ -14,7 +14,7 @@ def test_hours_and_dollars():
 
 
 def test_every_row_has_a_date_and_a_source():
-    assert all(row.date and row.source for row in table())
+    assert all(row.date and row.source for row in device_table())
 
 
 def test_unknown_devices_need_their_own_numbers():
@@ -36,8 +36,8 @@ def test_stored_logits():
 
 def test_peaks_grow_as_numbers_get_shorter():
     """No tensor cores without TF32: an H100 multiplies fp32 matrices 15 times more slowly than bf16."""
-    for name in {row.name for row in table()}:
-        peak = {row.precision: row.peak_flops for row in table() if row.name == name}
+    for name in {row.name for row in device_table()}:
+        peak = {row.precision: row.peak_flops for row in device_table() if row.name == name}
         order = [peak[each] for each in ("fp32", "tf32", "bf16", "fp8") if each in peak]
         assert order == sorted(order), name
         assert peak.get("fp16", peak.get("bf16")) == peak.get("bf16", peak.get("fp16")), name

@@ -37,7 +37,7 @@ from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train_together
-from sweeps.train.run import Recipe, Run
+from sweeps.train.run import Run, RunRecipe
 from sweeps.watch.runs_table import results
 
 V = 12
@@ -162,7 +162,7 @@ DATA = Batches(TOKENS, context=CONTEXT, batch=4, seed=3)
 def run_of(target: Shifted, method: Method, checkpoints: Checkpoints | None = None) -> Run:
     """A run that begins as the target's own base did."""
     shape, init = target.student_base.shape, target.student_base.state_dict()  # type: ignore[attr-defined]
-    recipe = Recipe(shape=shape, steps=40, training=RULES, seed=0, method=method)
+    recipe = RunRecipe(shape=shape, steps=40, training=RULES, seed=0, method=method)
     return Run(recipe=recipe, init=init, checkpoints=checkpoints)
 
 

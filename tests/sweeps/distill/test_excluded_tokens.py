@@ -17,11 +17,11 @@ from scaling.errors import InputError
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.distill.delta import shifted
-from sweeps.distill.generation.on_policy import source_of
-from sweeps.distill.generation.sampling import uniform, write
+from sweeps.distill.generation.on_policy import batch_source
+from sweeps.distill.generation.sampling import uniform_numbers, write
 from sweeps.distill.logit_format import Full, TopK
 from sweeps.distill.loss import batch_loss
-from sweeps.distill.metrics import divergences
+from sweeps.distill.metrics import measure_divergences
 from sweeps.distill.shard_cache import LogitCache, Recorded
 from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
@@ -36,7 +36,7 @@ from sweeps.spec.run_views import RunSetting, TargetReader
 from sweeps.spec.spec import Training
 from sweeps.store.store import Store
 from sweeps.train.loop import train
-from sweeps.train.run import Recipe
+from sweeps.train.run import RunRecipe
 
 V, CONTEXT, BATCH = 60, 16, 4
 TOKENS = (np.arange(4_000) ** 2 % 53).astype(np.uint16)
@@ -155,7 +155,7 @@ def test_machine_code_agrees() -> None:
 
 @pytest.mark.parametrize("how", ["online", "at once", "cached"])
 def test_reverse_kl_is_refused_in_a_sentence(how: str, own_cache: Path) -> None:
-    recipe = Recipe(shape=SHAPE, steps=20, training=RULES, seed=0, method=Method(divergence="reverse-kl"))
+    recipe = RunRecipe(shape=SHAPE, steps=20, training=RULES, seed=0, method=Method(divergence="reverse-kl"))
     with pytest.raises(
         InputError, match=r"^divergence: reverse-kl is infinite .*choose one .*\(forward-kl, "
     ):
@@ -173,16 +173,16 @@ def test_reverse_kl_is_refused_in_a_sentence(how: str, own_cache: Path) -> None:
     ],
 )
 def test_students_of_it_learn(method: Method) -> None:
-    recipe = Recipe(shape=SHAPE, steps=30, training=RULES, seed=0, method=method)
+    recipe = RunRecipe(shape=SHAPE, steps=30, training=RULES, seed=0, method=method)
     model = train(recipe, TOKENS, data_seed=0, target=Online(Teacher(-math.inf)))
-    found = divergences(model, Teacher(-math.inf), TOKENS, CONTEXT)
+    found = measure_divergences(model, Teacher(-math.inf), TOKENS, CONTEXT)
     assert math.isfinite(found["forward_kl"])
     assert math.isinf(found["reverse_kl"])
 
 
 def test_no_excluded_token_is_drawn() -> None:
     prompts = torch.from_numpy(TOKENS[:40].astype(np.int64)).view(10, 4)
-    written = write([Teacher(-math.inf)], prompts, uniform(10, 12, 0))
+    written = write([Teacher(-math.inf)], prompts, uniform_numbers(10, 12, 0))
     assert written.blocks.max() < 53
     assert written.drawn.isfinite().all()
 
@@ -191,7 +191,7 @@ def test_the_exact_midpoint_is_finite_where_only_one_can_have_written_the_text()
     """The teacher's share of the mixture is then one in float32, and the token excluded has none of it."""
     method = Method(use="f-distill-js", midpoint="exact", init=None)
     target, model = Online(Teacher(-math.inf)), student()
-    source = source_of(RunSetting(method=method, shape=SHAPE, seed=0, steps=10, world=World()))
+    source = batch_source(RunSetting(method=method, shape=SHAPE, seed=0, steps=10, world=World()))
     assert source is not None
     with torch.no_grad():
         model.model.embed_tokens.weight.mul_(20)  # sure, and wrong

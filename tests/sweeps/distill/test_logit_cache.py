@@ -33,14 +33,14 @@ from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
-from sweeps.train.run import Recipe, Run
+from sweeps.train.run import Run, RunRecipe
 
 V, CONTEXT, BATCH, STEPS = 300, 32, 4, 40
 RULES = Training(batch_tokens=CONTEXT * BATCH, warmup_tokens=1280)
 SHAPE = shape_for(3e3, vocab=V, context=CONTEXT, aspect_ratio=32)
 TOKENS = (np.arange(6_000) ** 2 % 299).astype(np.uint16)
 DATA = Batches(TOKENS, context=CONTEXT, batch=BATCH, seed=3)
-RECIPE = Recipe(shape=SHAPE, steps=STEPS, training=RULES, seed=0, method=Method(logits="cached"))
+RECIPE = RunRecipe(shape=SHAPE, steps=STEPS, training=RULES, seed=0, method=Method(logits="cached"))
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,7 @@ from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train
-from sweeps.train.run import Recipe
+from sweeps.train.run import RunRecipe
 
 CONTEXT, VOCAB = 16, 40
 DNKD = {"use": "dnkd", "neighbours": {"count": 4, "keys": 4096}}
@@ -269,7 +269,7 @@ def test_killed_and_resumed_it_ends_in_the_same_bits(teacher: Decoder, data: Bat
             return super().rows(inputs, numbers)
 
     rates = Training(batch_tokens=4 * CONTEXT, warmup_tokens=320)
-    recipe = Recipe(shape=teacher.shape, steps=20, training=rates, seed=1, method=Method(use="dnkd"))
+    recipe = RunRecipe(shape=teacher.shape, steps=20, training=rates, seed=1, method=Method(use="dnkd"))
     whole, found = train(recipe, data.tokens, data_seed=0, target=target()), target()
     checkpoints = Checkpoints(store, "run")
     given = {"data_seed": 0, "checkpoints": checkpoints}
@@ -307,11 +307,11 @@ def test_votes_of_others_keep_a_student_from_learning_its_text_by_heart(seed: in
     seen, new = np.array(tokens[: size + 1], dtype=np.uint16), np.array(tokens[size:], dtype=np.uint16)
     rules = Training(batch_tokens=4 * CONTEXT, warmup_tokens=1280)
     shape = shape_for(13e3, vocab=vocab, context=CONTEXT, aspect_ratio=32)
-    like = train(Recipe(shape=shape, steps=200, training=rules, seed=7), seen, data_seed=1)
+    like = train(RunRecipe(shape=shape, steps=200, training=rules, seed=7), seen, data_seed=1)
     data, store = Batches(seen, context=CONTEXT, batch=4, seed=1), Store(tmp_path)
 
     def loss(method: Method | None = None) -> float:
-        recipe, target = Recipe(shape=shape, steps=600, training=rules, seed=0, method=method), None
+        recipe, target = RunRecipe(shape=shape, steps=600, training=rules, seed=0, method=method), None
         if method is not None and method.neighbours is not None:
             how, at = Nearest(vocab, method.neighbours), Datastore.of(like, data, method.neighbours)
             cache = LogitCache(store, f"{method.neighbours.itself}", how, CONTEXT, data.seen(600))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sweeps.distill.divergences import forward_kl, jensen_shannon, reverse_kl
 from sweeps.distill.generation.policy_gradient import advantages, clipped, returns
-from sweeps.distill.generation.sampling import GeneratedText, uniform, write
+from sweeps.distill.generation.sampling import GeneratedText, uniform_numbers, write
 from sweeps.distill.loss import batch_loss
 from sweeps.distill.taid import between
 from sweeps.distill.targets import Online
@@ -205,7 +205,7 @@ def test_known_weights_of_a_mixture() -> None:
     student.logits.data[0] = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64).log()
     teacher.logits.data[0] = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64).log()
     found = write(
-        [student, teacher], torch.zeros(50, 1, dtype=torch.long), uniform(50, 1, 0), shares=(0.8, 0.2)
+        [student, teacher], torch.zeros(50, 1, dtype=torch.long), uniform_numbers(50, 1, 0), shares=(0.8, 0.2)
     )
     ratio, tokens = (found.by_writer[0] - found.drawn).exp().flatten(), found.blocks[:, 1]
     assert tokens.unique().tolist() == [0, 1, 2]

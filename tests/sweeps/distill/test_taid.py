@@ -27,7 +27,7 @@ from sweeps.spec.spec import Training
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
-from sweeps.train.run import Recipe, Run
+from sweeps.train.run import Run, RunRecipe
 
 P = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64).log()
 Q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64).log()
@@ -151,7 +151,7 @@ def test_at_the_authors_rate_a_step_short_runs_have_the_floor_alone(steps: int) 
 
 SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
 TOKENS = (np.arange(8_000) ** 2 % 299).astype(np.uint16)
-RECIPE = Recipe(
+RECIPE = RunRecipe(
     shape=SHAPE,
     steps=60,
     training=Training(batch_tokens=128, warmup_tokens=1280),

@@ -17,7 +17,7 @@ from sweeps.estimate.cost import (
     STARTUP_SECONDS,
     Throughput,
     disk,
-    estimate,
+    estimate_sweep,
     measured_throughput,
     memory_on,
     overfull,
@@ -63,7 +63,7 @@ def test_writing_takes_its_time_and_texts_their_place(small_spec: dict[str, Any]
 
 
 def test_more_cores_help_until_the_longest_chain(dag: Dag) -> None:
-    one, two, many = (estimate(dag, LINEAR.seconds, cores) for cores in (1, 2, 1000))
+    one, two, many = (estimate_sweep(dag, LINEAR.seconds, cores) for cores in (1, 2, 1000))
     assert one.wall_seconds - STARTUP_SECONDS == pytest.approx(one.device_seconds)
     assert two.wall_seconds - STARTUP_SECONDS == pytest.approx(one.device_seconds / 2)
     assert many.wall_seconds - STARTUP_SECONDS == pytest.approx(many.critical_path)
@@ -73,9 +73,9 @@ def test_more_cores_help_until_the_longest_chain(dag: Dag) -> None:
 
 def test_what_is_left_can_lack_its_teachers(dag: Dag) -> None:
     students = replace(dag, steps=tuple(step for step in dag.steps if step.teacher))
-    left = estimate(students, LINEAR.seconds, 2)
+    left = estimate_sweep(students, LINEAR.seconds, 2)
     assert left.critical_path == pytest.approx(max(map(LINEAR.seconds, students.steps)))
-    assert estimate(replace(dag, steps=()), LINEAR.seconds, 2).wall_seconds == 0
+    assert estimate_sweep(replace(dag, steps=()), LINEAR.seconds, 2).wall_seconds == 0
 
 
 def test_a_named_gpu_is_flops_over_speed_and_has_a_price(small_spec: dict[str, Any]) -> None:
@@ -84,7 +84,7 @@ def test_a_named_gpu_is_flops_over_speed_and_has_a_price(small_spec: dict[str, A
     hardware = {"name": "h100", "utilisation": 0.1, "dollars_per_hour": 3.0}
     sweep = parse_sweep(small_spec | {"hardware": hardware, "resources": rules})
     dag = dag_of(sweep)
-    found = estimate(dag, seconds_on(sweep, None), 1, sweep)
+    found = estimate_sweep(dag, seconds_on(sweep, None), 1, sweep)
     reached = 66.9e12 * 0.1  # runs are fp32, and TF32 is off
     assert found.device_seconds == pytest.approx(dag.flops / reached)
     assert found.bill.flops == pytest.approx(dag.flops)
@@ -157,11 +157,11 @@ def test_steps_that_do_not_fit_onto_their_share_of_a_gpu_are_named(small_spec: d
 def test_steps_that_wait_for_each_other_need_no_memory_at_once(small_spec: dict[str, Any]) -> None:
     sweep, dag = large(small_spec)
     alone = max(memory_on(step, sweep) for step in dag.steps)
-    assert estimate(dag, lambda _: 1.0, 64, sweep).memory_bytes == alone  # teacher, then student
+    assert estimate_sweep(dag, lambda _: 1.0, 64, sweep).memory_bytes == alone  # teacher, then student
     supervised = small_spec | {"supervised": [{"params": ["3k", "7k"], "tokens": ["32k"]}]}
     two = dag_of(parse_sweep(supervised))
     free = sorted((step_memory(step) for step in two.steps if not step.needs), reverse=True)
-    assert estimate(two, LINEAR.seconds, 2).memory_bytes >= sum(free[:2])
+    assert estimate_sweep(two, LINEAR.seconds, 2).memory_bytes >= sum(free[:2])
 
 
 def test_memory_kept_for_the_backward_pass_is_what_torch_keeps(

@@ -26,7 +26,7 @@ from sweeps.spec.run_views import TrainingBatch
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
-from sweeps.train.run import Diverged, Recipe, Run
+from sweeps.train.run import Diverged, Run, RunRecipe
 
 RULES = Training(batch_tokens=128, warmup_tokens=1280)
 SMALL = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
@@ -45,8 +45,8 @@ def weights(model: Decoder) -> torch.Tensor:
     return torch.cat([parameter.flatten() for parameter in model.parameters()]).detach()
 
 
-def students() -> list[Recipe]:
-    first = Recipe(shape=SMALL, steps=40, training=RULES, seed=0, method=Method())
+def students() -> list[RunRecipe]:
+    first = RunRecipe(shape=SMALL, steps=40, training=RULES, seed=0, method=Method())
     return [
         first,
         replace(first, shape=LARGE, steps=25),
@@ -81,7 +81,7 @@ def test_a_member_that_diverges_leaves_the_others_alone(teacher: Decoder) -> Non
 
 
 def test_a_bad_step_leaves_the_weights_of_the_one_before() -> None:
-    run = Run(recipe=Recipe(shape=SMALL, steps=40, training=RULES, seed=0))
+    run = Run(recipe=RunRecipe(shape=SMALL, steps=40, training=RULES, seed=0))
     blocks = torch.zeros(4, 33, dtype=torch.long)
     run.step(blocks, None, None)
     before = weights(run.model)

@@ -12,10 +12,10 @@ import torch
 
 import sweeps
 from scaling.errors import InputError
-from sweeps.distill.metrics import named
+from sweeps.distill.metrics import named_values
 from sweeps.spec.method import Method
 from sweeps.spec.method_parts import parts_of
-from sweeps.spec.registry import STANDARD_METRICS, load, version_of
+from sweeps.spec.registry import STANDARD_METRICS, load_object, version_of
 
 MODULE = """
 from sweeps.methods import Divergence, Hook, Metric
@@ -64,7 +64,7 @@ def spec(tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch) -> It
         "students": [{"params": ["3k"], "tokens": ["8k"]}],
     }
     sys.modules.pop("faulty", None)
-    for cached in (load, version_of, parts_of):
+    for cached in (load_object, version_of, parts_of):
         cached.cache_clear()
 
 
@@ -123,4 +123,4 @@ def test_a_metric_does_not_take_the_place_of_a_column(spec: dict[str, Any]) -> N
     method = Method.model_validate({"metrics": [{"use": "faulty:Loss"}]})
     (own,) = parts_of(method).metrics[len(STANDARD_METRICS) :]
     with pytest.raises(InputError, match="metrics: Loss: loss is a column of every runs table"):
-        dict(named(own, {"loss": 1.0}))
+        dict(named_values(own, {"loss": 1.0}))

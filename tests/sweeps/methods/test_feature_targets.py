@@ -29,7 +29,7 @@ from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train import loop
 from sweeps.train.loop import train_together
-from sweeps.train.run import Recipe, Run
+from sweeps.train.run import RunRecipe, Run
 
 STEPS, CONTEXT, V, GATHERED = 12, 16, 300, 3
 TOKENS = (np.arange(6_000) ** 2 % 299).astype(np.uint16)
@@ -67,7 +67,7 @@ def student(spec: dict[str, Any], method: Any) -> Step:
 
 def teacher_of(step: Step) -> Decoder:
     made = Decoder(step.shape)
-    made.initialise(7)
+    made.initialize(7)
     return made.eval().requires_grad_(False)
 
 
@@ -95,7 +95,7 @@ def together(
     for step in steps:
         models = Models(Store("memory://features"), step, loaded, last_read)
         rules = step.training.model_copy(update={"batch_tokens": 4.0 * CONTEXT})
-        recipe = Recipe(shape=step.shape, steps=STEPS, training=rules, seed=0, method=step.method)
+        recipe = RunRecipe(shape=step.shape, steps=STEPS, training=rules, seed=0, method=step.method)
         runs.append(Run(recipe=recipe, checkpoints=checkpoints, models=models))
 
     def report(run: Run) -> None:
@@ -259,7 +259,7 @@ def test_heads_learn_after_the_statistics_and_not_before(spec: dict[str, Any], o
     idle = finished(step).method.heads[NAME]
     fresh = finished(student(spec, features(hidden=None))).method.heads[NAME]
     begun = Run(
-        recipe=Recipe(shape=step.shape, steps=STEPS, training=step.training, seed=0, method=step.method),
+        recipe=RunRecipe(shape=step.shape, steps=STEPS, training=step.training, seed=0, method=step.method),
         models=Models(Store("memory://features"), step, {}),
     ).method.heads[NAME]
     start, still, moved = (head[0].last.bias for head in (begun, idle, fresh))  # type: ignore[index]

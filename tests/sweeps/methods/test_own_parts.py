@@ -30,13 +30,13 @@ from sweeps.model.hidden_states import hidden_states
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
 from sweeps.spec.method_parts import parts_of
-from sweeps.spec.registry import load, version_of
+from sweeps.spec.registry import load_object, version_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train import loop
 from sweeps.train.loop import train_together
-from sweeps.train.run import Recipe, Run
+from sweeps.train.run import Run, RunRecipe
 
 ROOT = Path(__file__).parents[3]
 SAMPLE = ROOT / "docs" / "samples" / "my_methods.py"
@@ -54,7 +54,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder / "my_methods.py"
     for name in ("my_methods", "broken", "other_methods"):
         sys.modules.pop(name, None)
-    for cached in (load, version_of, parts_of):
+    for cached in (load_object, version_of, parts_of):
         cached.cache_clear()
 
 
@@ -167,7 +167,7 @@ def test_identity_is_name_options_and_version(
     def reloaded(text: str) -> str:
         module.write_text(text)
         sys.modules.pop("my_methods")
-        for cached in (load, version_of, parts_of):
+        for cached in (load_object, version_of, parts_of):
             cached.cache_clear()
         return student(spec, {"divergence": use("Hellinger")}).id
 
@@ -227,7 +227,7 @@ def started(step: Step, checkpoints: Checkpoints | None = None) -> tuple[Run, On
     target = Online(teacher_of(step.teacher))
     models = Models(Store("memory://own"), step, {step.teacher.id: target})
     rules = step.training.model_copy(update={"batch_tokens": 4.0 * CONTEXT})
-    recipe = Recipe(shape=step.shape, steps=STEPS, training=rules, seed=0, method=step.method)
+    recipe = RunRecipe(shape=step.shape, steps=STEPS, training=rules, seed=0, method=step.method)
     return Run(recipe=recipe, checkpoints=checkpoints, models=models), target
 
 
@@ -471,7 +471,7 @@ def test_results_are_read_where_the_module_is_not(
     record = json.loads(json.dumps(step.as_json()))
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(module.parent)])
     sys.modules.pop("my_methods")
-    for cached in (load, version_of, parts_of):
+    for cached in (load_object, version_of, parts_of):
         cached.cache_clear()
     again = Step.from_json(record)
     assert (again.id, again.label, again.setting) == (step.id, step.label, step.setting)

@@ -30,7 +30,7 @@ from sweeps.spec.spec import Training
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
-from sweeps.train.run import Diverged, Recipe, Run
+from sweeps.train.run import Diverged, Run, RunRecipe
 
 SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
 TOKENS = (np.arange(20_000) ** 2 % 299).astype(np.uint16)
@@ -90,7 +90,7 @@ def squares(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def run_of(**rules: object) -> Run:
-    return Run(recipe=Recipe(shape=SHAPE, steps=40, training=Training(**RULES | rules), seed=0))
+    return Run(recipe=RunRecipe(shape=SHAPE, steps=40, training=Training(**RULES | rules), seed=0))
 
 
 @pytest.mark.parametrize("fault", [doubled, not_finite])
@@ -161,7 +161,7 @@ def test_a_student_equal_to_its_teacher_is_not_refused_for_rounding(compiler: Co
         return [*results[:-1], results[-1] + (noise if results[-1].ndim == 1 else 0)]
 
     compiler.wrong = {STANDARD: otherwise_rounded}
-    recipe = Recipe(
+    recipe = RunRecipe(
         shape=SHAPE, steps=9, training=Training(**RULES, precision="bf16"), seed=0, method=Method()
     )
     run, teacher = Run(recipe=recipe), Decoder(SHAPE)
@@ -181,7 +181,7 @@ def test_a_teacher_compiled_wrongly_is_found(compiler: Compiler) -> None:
 
 
 def test_a_run_does_not_go_on_with_other_options(compiler: Compiler, tmp_path: Path) -> None:
-    recipe = Recipe(shape=SHAPE, steps=40, training=Training(**RULES), seed=0)
+    recipe = RunRecipe(shape=SHAPE, steps=40, training=Training(**RULES), seed=0)
     checkpoints = Checkpoints(Store(str(tmp_path)), "run")
     compiler.wrong = {STANDARD: doubled}
     first = Run(recipe=replace(recipe, stop=17), checkpoints=checkpoints)

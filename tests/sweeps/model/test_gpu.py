@@ -16,7 +16,7 @@ from sweeps.spec.spec import Training
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
-from sweeps.train.run import Recipe, Run
+from sweeps.train.run import Run, RunRecipe
 
 pytestmark = [
     pytest.mark.gpu,
@@ -53,7 +53,7 @@ def test_loss_and_gradients_are_those_of_the_cpu(precision: torch.dtype) -> None
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of torch
 @pytest.mark.parametrize("rules", [{}, {"precision": "bf16"}, {"precision": "bf16", "compile": True}])
 def test_a_run_goes_on_in_the_same_bits(rules: dict[str, object], tmp_path: Path, own_cache: Path) -> None:
-    whole = Recipe(shape=SHAPE, steps=60, training=RULES.model_copy(update=rules), seed=0)
+    whole = RunRecipe(shape=SHAPE, steps=60, training=RULES.model_copy(update=rules), seed=0)
     checkpoints = Checkpoints(Store(str(tmp_path)), "run")
     first = Run(recipe=replace(whole, stop=23), checkpoints=checkpoints)
     assert [error for _, error in train_together([first], TOKENS, data_seed=0)] == [None]

@@ -19,12 +19,12 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.device import is_out_of_memory
 from sweeps.model.frozen import FrozenBody
 from sweeps.model.heldout import heldout_loss
-from sweeps.spec.method import Method, named
+from sweeps.spec.method import Method, named_methods
 from sweeps.spec.spec import Training
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
-from sweeps.train.run import Recipe, Run
+from sweeps.train.run import Run, RunRecipe
 
 SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
 TOKENS = (np.arange(20_000) ** 2 % 299).astype(np.uint16)
@@ -41,7 +41,7 @@ def weights(model: Decoder) -> torch.Tensor:
 
 
 def trained(steps: int = 40, seed: int = 0, **rules: object) -> Decoder:
-    return train(Recipe(shape=SHAPE, steps=steps, training=Training(**RULES | rules), seed=seed), TOKENS)
+    return train(RunRecipe(shape=SHAPE, steps=steps, training=Training(**RULES | rules), seed=seed), TOKENS)
 
 
 def test_in_bf16_parameters_and_gradients_stay_float32_and_errors_small() -> None:
@@ -98,7 +98,7 @@ def test_a_run_in_bf16_learns_what_one_in_fp32_does_and_is_measured_in_fp32() ->
 
 def interrupted(place: Path, **rules: object) -> Decoder:
     """As :func:`trained`, but stopped after 17 steps and taken up again from the checkpoint."""
-    recipe = Recipe(shape=SHAPE, steps=40, training=Training(**RULES | rules), seed=0)
+    recipe = RunRecipe(shape=SHAPE, steps=40, training=Training(**RULES | rules), seed=0)
     checkpoints = Checkpoints(Store(str(place)), "run")
     first = Run(recipe=replace(recipe, stop=17), checkpoints=checkpoints)
     assert [error for _, error in train_together([first], TOKENS, data_seed=0)] == [None]
@@ -124,7 +124,9 @@ def test_compiled_a_run_repeats_itself_goes_on_and_agrees_with_plain_pytorch(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own, of torch
-@pytest.mark.parametrize("name", [None, "", *(name for name in named() if not needs_more(Method(use=name)))])
+@pytest.mark.parametrize(
+    "name", [None, "", *(name for name in named_methods() if not needs_more(Method(use=name)))]
+)
 def test_traced_for_translation_every_method_has_its_loss_and_gradient(
     name: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +143,7 @@ def test_traced_for_translation_every_method_has_its_loss_and_gradient(
     for compile_it in (False, True):
         target = Online(FrozenBody(teacher) if compile_it else teacher, returns_log_probs=True)
         rules = Training(**RULES, compile=compile_it)
-        runs.append(run := Run(recipe=Recipe(shape=SHAPE, steps=9, training=rules, seed=0, method=method)))
+        runs.append(run := Run(recipe=RunRecipe(shape=SHAPE, steps=9, training=rules, seed=0, method=method)))
         if run.source:
             run.source.watch(data)
         run.step(data[0], target, target.rows(data[0][:, :-1], torch.arange(4)) if method else None)

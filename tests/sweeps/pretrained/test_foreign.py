@@ -24,14 +24,14 @@ from sweeps.dag.ladder import shape_for
 from sweeps.data import source_of
 from sweeps.data.splits import split_documents
 from sweeps.data.tokenizer import save_tokenizer, train_tokenizer
-from sweeps.distill.generation.sampling import uniform, write
+from sweeps.distill.generation.sampling import uniform_numbers, write
 from sweeps.distill.models import load_foreign
 from sweeps.estimate.fit_preview import expected_findings
 from sweeps.execute.step import run_step
 from sweeps.model.decoder import Decoder
 from sweeps.model.model_files import save_model, shape_of
 from sweeps.pretrained.count import read_card
-from sweeps.pretrained.load import load
+from sweeps.pretrained.load import load_pretrained
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
@@ -97,14 +97,14 @@ def same_logits(folder: Path, vocab: int = VOCAB) -> None:
     from transformers import AutoModelForCausalLM
 
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    ours = load(folder, vocab)
+    ours = load_pretrained(folder, vocab)
     tokens = torch.randint(vocab, (2, 40), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = theirs(tokens).logits[..., :vocab]
         logits = F.linear(ours.model(tokens), ours.head)
         close = 1e-5 * float(expected.abs().max())
         torch.testing.assert_close(logits, expected, rtol=0, atol=close)
-        written = write([ours], tokens[:, :8], uniform(2, 32, 0))
+        written = write([ours], tokens[:, :8], uniform_numbers(2, 32, 0))
         read = theirs(written.blocks[:, :-1]).logits[:, 7:, :vocab].log_softmax(-1)
     read = read.gather(-1, written.blocks[:, 8:, None]).squeeze(-1)
     torch.testing.assert_close(written.by_writer[0], read, rtol=0, atol=2 * close)
@@ -155,7 +155,7 @@ def test_flops_of_a_llama_are_those_of_its_shape(llama: Path) -> None:
 def test_a_soft_cap_is_refused_with_its_reason(save: Callable[..., Path]) -> None:
     folder = save(made("Gemma2", head_dim=8, final_logit_softcapping=5.0))
     with pytest.raises(InputError, match=r"Gemma2ForCausalLM caps its logits softly at 5"):
-        load(folder, VOCAB)
+        load_pretrained(folder, VOCAB)
 
 
 def test_a_soft_cap_is_refused_when_the_spec_is_read(
@@ -210,7 +210,7 @@ def test_padding_of_a_vocabulary_is_left_out(save: Callable[..., Path]) -> None:
     """Outputs that no token has: what remains is normalised, and so is what is followed."""
     folder = save(made("Llama", vocab_size=320))
     same_logits(folder)
-    assert load(folder, VOCAB).head.shape[0] == VOCAB
+    assert load_pretrained(folder, VOCAB).head.shape[0] == VOCAB
     assert read_card(folder).shape.vocab == 320
 
 
@@ -223,9 +223,9 @@ def test_padding_may_be_minus_infinity(save: Callable[..., Path], kind: str, tie
             parameter[VOCAB:] = -math.inf
     folder = save(model)
     same_logits(folder)
-    assert load(folder, VOCAB).head.isfinite().all()
+    assert load_pretrained(folder, VOCAB).head.isfinite().all()
     with pytest.raises(InputError, match="its weights are not all finite numbers"):
-        load(folder, VOCAB + 1)  # a token that there is
+        load_pretrained(folder, VOCAB + 1)  # a token that there is
 
 
 def test_a_token_may_have_no_probability(save: Callable[..., Path]) -> None:
@@ -234,7 +234,7 @@ def test_a_token_may_have_no_probability(save: Callable[..., Path]) -> None:
     with torch.no_grad():
         model.lm_head.bias[[5, 290]] = -math.inf
     folder = save(model)
-    ours = load(folder, VOCAB)
+    ours = load_pretrained(folder, VOCAB)
     tokens = torch.arange(40)[None]
     with torch.no_grad():
         logits, theirs = F.linear(ours.model(tokens), ours.head), model(tokens).logits
@@ -243,7 +243,7 @@ def test_a_token_may_have_no_probability(save: Callable[..., Path]) -> None:
     with torch.no_grad():
         model.lm_head.bias[:] = -math.inf
     with pytest.raises(InputError, match="not all finite numbers"):
-        load(save(model, "none"), VOCAB)
+        load_pretrained(save(model, "none"), VOCAB)
 
 
 def test_a_text_that_the_teacher_excludes_is_told(
@@ -407,7 +407,7 @@ def test_numbers_that_are_none_are_refused(llama: Path, tmp_path: Path) -> None:
     weights["model.layers.1.mlp.up_proj.weight"][3, 5] = math.nan
     save_file(weights, llama / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"not all finite numbers \(model.layers.1.mlp.up_proj.weight\)"):
-        load(llama, VOCAB)
+        load_pretrained(llama, VOCAB)
 
 
 def test_weights_that_do_not_fit_are_refused(llama: Path) -> None:
@@ -415,7 +415,7 @@ def test_weights_that_do_not_fit_are_refused(llama: Path) -> None:
     del weights["model.layers.0.mlp.up_proj.weight"]
     save_file(weights, llama / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"do not fit its config.json: model.layers.0.mlp.up_proj.weight is"):
-        load(llama, VOCAB)
+        load_pretrained(llama, VOCAB)
 
 
 def test_other_tokens_are_told_apart_by_size_and_by_string(

@@ -20,7 +20,7 @@ from sweeps.data.splits import split_documents
 from sweeps.data.tokenizer import ExternalTokenizer, train_tokenizer
 from sweeps.pretrained import convert as module
 from sweeps.pretrained.convert import import_model
-from sweeps.pretrained.load import load
+from sweeps.pretrained.load import load_pretrained
 
 VOCAB, WIDTH, HEADS, LAYERS, FFN = 300, 32, 4, 2, 48
 NAMES = {
@@ -117,7 +117,7 @@ def test_a_gguf_file_becomes_the_model_it_was_made_of(gguf_file: Path, llama: An
     with torch.no_grad():
         expected = llama(tokens).logits
         again = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)(tokens).logits
-        ours = load(out, VOCAB)
+        ours = load_pretrained(out, VOCAB)
         features = F.linear(ours.model(tokens), ours.head)
     torch.testing.assert_close(again, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-5)

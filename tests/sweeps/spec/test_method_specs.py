@@ -14,7 +14,7 @@ from sweeps.dag.expand import Dag, Step, with_shared_prefixes
 from sweeps.dag.identity import method_identity
 from sweeps.execute.cohorts import group_into_cohorts
 from sweeps.resolve import dag_of
-from sweeps.spec.method import Method, named
+from sweeps.spec.method import Method, named_methods
 from sweeps.spec.method_options import Init, Source
 from sweeps.spec.spec import parse_sweep
 
@@ -27,7 +27,7 @@ def sweep(small_spec: dict[str, Any], *methods: Any, **more: Any) -> Dag:
     return dag_of(parse_sweep(small_spec | {"supervised": [], "methods": list(methods)} | more))
 
 
-@pytest.mark.parametrize("name", named())
+@pytest.mark.parametrize("name", named_methods())
 def test_named_methods_are_methods(name: str, small_spec: dict[str, Any], own_cache: Path) -> None:
     if name == "delta-kd":
         small_spec["base"] = {"source": small_spec["corpus"]["source"], "tuning_tokens": "32k"}
@@ -242,7 +242,7 @@ PASSES = {
 }
 
 
-@pytest.mark.parametrize("name", sorted({*named()} - {"delta-kd", "dnkd"}))  # in tests of their own
+@pytest.mark.parametrize("name", sorted({*named_methods()} - {"delta-kd", "dnkd"}))  # in tests of their own
 def test_every_pass_is_paid_for(name: str, small_spec: dict[str, Any]) -> None:
     teachers = [{"params": ["7k"], "tokens": ["32k"]}]
     students = [{"params": ["3k"], "tokens": ["32k"]}]

@@ -19,7 +19,7 @@ from sweeps.spec.spec import Training
 from sweeps.store.checkpoints import KEPT, Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train
-from sweeps.train.run import Recipe
+from sweeps.train.run import RunRecipe
 
 SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
 STEPS = 160
@@ -31,7 +31,7 @@ def digest(store: Store | None) -> str:
     tokens = (torch.arange(20_000) ** 2 % 299).numpy().astype("uint16")
     rules = Training(batch_tokens=64, warmup_tokens=640)
     model = train(
-        Recipe(shape=SHAPE, steps=STEPS, training=rules, seed=0),
+        RunRecipe(shape=SHAPE, steps=STEPS, training=rules, seed=0),
         tokens,
         checkpoints=Checkpoints(store, "run") if store else None,
         checkpoint_seconds=0,

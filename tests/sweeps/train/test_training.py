@@ -21,7 +21,7 @@ from sweeps.model.optimizer import BASE_WIDTH, Optimizer, learning_rate, paramet
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training
 from sweeps.train.loop import train
-from sweeps.train.run import Diverged, Recipe
+from sweeps.train.run import Diverged, RunRecipe
 
 SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
 RULES = Training(batch_tokens=128, warmup_tokens=1600)
@@ -34,8 +34,8 @@ def stream(length: int = 20_000, seed: int = 0) -> np.ndarray:
     return (np.cumsum(np.where(jumps, draw.integers(0, 50, length), 1)) % 50).astype(np.uint16)
 
 
-def recipe(steps: int, *, seed: int = 0, training: Training = RULES) -> Recipe:
-    return Recipe(shape=SHAPE, steps=steps, training=training, seed=seed)
+def recipe(steps: int, *, seed: int = 0, training: Training = RULES) -> RunRecipe:
+    return RunRecipe(shape=SHAPE, steps=steps, training=training, seed=seed)
 
 
 def test_methods_mix_labels_and_teacher() -> None:

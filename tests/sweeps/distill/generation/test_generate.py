@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sweeps.dag.ladder import shape_for
-from sweeps.distill.generation.sampling import inverse, uniform, write
+from sweeps.distill.generation.sampling import inverse, uniform_numbers, write
 from sweeps.model.decoder import Decoder
 from sweeps.model.log_probs import log_probabilities
 
@@ -27,7 +27,7 @@ def prompts() -> Tensor:
 
 
 def numbers(*seed: int) -> Tensor:
-    return uniform(BATCH, CONTEXT + 1 - PROMPT, *seed)
+    return uniform_numbers(BATCH, CONTEXT + 1 - PROMPT, *seed)
 
 
 def read(reader: Decoder, blocks: Tensor, temperature: float = 1.0) -> Tensor:

@@ -19,9 +19,9 @@ from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches, take_blocks
 from sweeps.data.corpus import planned_tokens
 from sweeps.distill.generation.generated_text import texts
-from sweeps.distill.generation.on_policy import source_of
-from sweeps.distill.generation.sampling import uniform, write
-from sweeps.distill.metrics import READ, SEED, WRITTEN, cross_likelihood, divergences
+from sweeps.distill.generation.on_policy import batch_source
+from sweeps.distill.generation.sampling import uniform_numbers, write
+from sweeps.distill.metrics import READ, SEED, WRITTEN, cross_likelihood, measure_divergences
 from sweeps.distill.targets import Online
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.step import run_step, run_steps
@@ -29,7 +29,7 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.distributed import World
 from sweeps.model.log_probs import cross_entropy, log_probabilities
 from sweeps.resolve import dag_of
-from sweeps.spec.method import Method, named
+from sweeps.spec.method import Method, named_methods
 from sweeps.spec.method_options import Credit, Replay, Source
 from sweeps.spec.run_views import RunSetting, TrainingBatch
 from sweeps.spec.spec import Training, parse_sweep
@@ -37,7 +37,7 @@ from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train import loop
 from sweeps.train.loop import train_together
-from sweeps.train.run import Recipe, Run
+from sweeps.train.run import Run, RunRecipe
 from sweeps.watch.runs_table import METRIC_COLUMNS
 
 V, CONTEXT, BATCH, STEPS = 300, 32, 4, 24
@@ -46,7 +46,7 @@ RULES = Training(batch_tokens=CONTEXT * BATCH, warmup_tokens=640)
 SHAPE = shape_for(3e3, vocab=V, context=CONTEXT, aspect_ratio=32)
 TOKENS = (np.arange(6_000) ** 2 % 299).astype(np.uint16)
 DATA = Batches(TOKENS, context=CONTEXT, batch=BATCH, seed=3)
-WRITING = [name for name in named() if Method(use=name).source.by in ("student", "both")]
+WRITING = [name for name in named_methods() if Method(use=name).source.by in ("student", "both")]
 REPLAY = Replay(capacity=10, start=0.7, rise=0.2, tolerance=0.0, looks=6)
 
 
@@ -56,11 +56,11 @@ def model(seed: int, params: float = 7e3) -> Decoder:
     return made.eval().requires_grad_(False)
 
 
-def recipe(method: Method, **given: Any) -> Recipe:
+def recipe(method: Method, **given: Any) -> RunRecipe:
     """Of a run whose replay, if it has one, soon has something to do."""
     if method.source.replay:
         method = method.model_copy(update={"source": method.source.model_copy(update={"replay": REPLAY})})
-    return Recipe(shape=SHAPE, steps=STEPS, training=RULES, seed=0, method=method, **given)
+    return RunRecipe(shape=SHAPE, steps=STEPS, training=RULES, seed=0, method=method, **given)
 
 
 def weights(run: Run) -> Tensor:
@@ -207,7 +207,7 @@ def test_processes_write_their_shares_of_what_one_would_write() -> None:
     shares = []
     for rank in range(2):
         world = World(rank, 2)
-        source = source_of(
+        source = batch_source(
             RunSetting(method=run.recipe.method, shape=SHAPE, seed=0, steps=STEPS, world=world)
         )
         assert source is not None
@@ -215,10 +215,10 @@ def test_processes_write_their_shares_of_what_one_would_write() -> None:
     assert torch.equal(torch.cat(shares), whole)
     for name in ("distillm", "minillm"):
         with pytest.raises(InputError, match=f"method {name}: text is kept .* let it run on one process"):
-            source_of(
+            batch_source(
                 RunSetting(method=Method(use=name), shape=SHAPE, seed=0, steps=STEPS, world=World(0, 2))
             )
-    both = source_of(
+    both = batch_source(
         RunSetting(method=Method(use="f-distill-js"), shape=SHAPE, seed=0, steps=STEPS, world=World(0, 4))
     )
     assert both is not None
@@ -246,7 +246,7 @@ def test_replay_asks_the_student_more_as_its_loss_rises() -> None:
     assert 8 < len(own) < 22
     assert 0 < source.sequences < BATCH * len(own)
     assert all((row == kept).all(1).any() for row in own[-1])
-    again = source_of(RunSetting(method=method, shape=SHAPE, seed=0, steps=40, world=World()))
+    again = batch_source(RunSetting(method=method, shape=SHAPE, seed=0, steps=40, world=World()))
     assert again is not None
     again.load_state(source.state())
     for name, tensor in source.state().items():
@@ -278,7 +278,7 @@ def small(small_spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[s
 
 def test_every_named_method_runs(small: dict[str, Any], tmp_path: Path, own_cache: Path) -> None:
     store, losses = Store(tmp_path / "store"), {}
-    names = sorted({*named()} - {"delta-kd"})  # which needs a base, and has tests of its own
+    names = sorted({*named_methods()} - {"delta-kd"})  # which needs a base, and has tests of its own
     sweep = parse_sweep(small | {"methods": [*names, {"logits": "cached"}]})
     dag = dag_of(sweep)
     record_sweep(store, sweep, dag)
@@ -345,7 +345,7 @@ def test_text_of_a_teacher_is_written_once_and_mended(
 
 def metrics(*given: Any) -> dict[str, float]:
     """Return the metrics of every distilled student."""
-    return divergences(*given) | cross_likelihood(*given)
+    return measure_divergences(*given) | cross_likelihood(*given)
 
 
 def test_metrics_are_what_they_say() -> None:
@@ -358,7 +358,7 @@ def test_metrics_are_what_they_say() -> None:
     assert found["forward_kl"] == pytest.approx((p.exp() * (p - q)).sum(-1).mean().item(), rel=1e-5)
     assert found["reverse_kl"] == pytest.approx((q.exp() * (q - p)).sum(-1).mean().item(), rel=1e-5)
     assert found["entropy"] == pytest.approx(-(q.exp() * q).sum(-1).mean().item(), rel=1e-5)
-    numbers = uniform(WRITTEN, CONTEXT + 1 - PROMPT, SEED)
+    numbers = uniform_numbers(WRITTEN, CONTEXT + 1 - PROMPT, SEED)
     text = write([teacher], blocks[:WRITTEN, :PROMPT], numbers).blocks
     log_q = log_probabilities(student(text[:, :-1]))
     risk = cross_entropy(log_q, text[:, 1:])[:, PROMPT - 1 :].mean().item()
