@@ -144,8 +144,7 @@ def compare_methods(
 
     Args:
         runs: One row a run, as :func:`fits.read_runs` returns it, with a column ``method``.
-        control: The method, or "supervised", that others are compared with; by default forward-kl where the
-            table has it, else supervised.
+        control: The method, or "supervised", to compare with; by default forward-kl, else supervised.
         multiplier: "tokens", "params" or "compute". Compute is the column ``flops``, which in a sweep's table
             includes the teacher's inference and all generated text, but not the teacher's training; the
             control is assumed to spend it on more tokens for the same student.
@@ -171,20 +170,12 @@ def compare_methods(
     table = last_checkpoints_by_method(validate(runs))
     control = choose_control(table, control)
     _require_two_values(table, "params" if multiplier == "params" else "tokens", multiplier)
-    if multiplier == "compute":
+    charged = multiplier == "compute"
+    if charged:
         _require_flops(table)
-    found = {
-        method: match_to_control(table, method, control)
-        for method in sorted(table["method_or_supervised"].unique())
-        if method != control
-    }
-    if not any(map(len, found.values())):
-        raise InputError(
-            f"no run of another method has the size, tokens and teacher of a run of {control}: "
-            "nothing can be compared; name another control"
-        )
+    found = _matched_pairs(table, control)
     best, sampled, misfit = _fit_multipliers(table, found, control, MULTIPLIERS[multiplier], draws, seed)
-    charged, rng = multiplier == "compute", np.random.default_rng([seed, 5])
+    rng = np.random.default_rng([seed, 5])
     worths = [
         estimate_multiplier(method, pairs, best, sampled, charged=charged, rng=rng)
         if len(pairs)
@@ -194,17 +185,28 @@ def compare_methods(
     return MethodComparison(
         control=control,
         on=multiplier,
-        methods=tuple(
-            sorted(
-                worths,
-                key=lambda each: -np.nan_to_num(each.multiplier, nan=-1.0),
-            )
-        ),
+        methods=tuple(sorted(worths, key=lambda each: -np.nan_to_num(each.multiplier, nan=-1.0))),
         law=scalar_law(best.law),
         misfit=misfit,
         notes=(*_notes(table, found, control), *([COMPUTE_NOTE] if charged else [])),
         pairs=pd.concat(found.values(), ignore_index=True),
     )
+
+
+def _matched_pairs(table: pd.DataFrame, control: str) -> dict[str, pd.DataFrame]:
+    """Return the pairs of every other method with the control, by method.
+
+    Raises:
+        InputError: without any pair.
+    """
+    methods = sorted(set(table["method_or_supervised"]) - {control})
+    found = {method: match_to_control(table, method, control) for method in methods}
+    if not any(map(len, found.values())):
+        raise InputError(
+            f"no run of another method has the size, tokens and teacher of a run of {control}: "
+            "nothing can be compared; name another control"
+        )
+    return found
 
 
 def _require_two_values(table: pd.DataFrame, column: str, multiplier: str) -> None:
