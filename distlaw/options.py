@@ -12,9 +12,9 @@ import typer
 
 from distlaw.number_options import count_from, positive
 from scaling.calibration.calibration import Calibration as Fitted
-from scaling.costs.accounting import with_numbers
 from scaling.costs.budget import Budget, parse_several_budgets
 from scaling.costs.flops import Architecture
+from scaling.costs.flops_assumptions import with_numbers
 from scaling.costs.hardware import Hardware, hardware
 from scaling.costs.scenarios import DESCRIPTIONS
 from scaling.errors import InputError

@@ -60,7 +60,7 @@ class LoadedSweep:
         >>> len(plan.to_frame()), f"{plan.dag.flops:.3g} FLOPs"
         (69, '8.77e+12 FLOPs')
         """
-        from scaling.machine import usable_cores
+        from scaling.cpu import usable_cores
         from sweeps.estimate.plan import plan_sweep
 
         usual = 1 if self.spec.hardware.gpu else usable_cores()

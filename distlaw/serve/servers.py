@@ -12,7 +12,7 @@ from uvicorn.supervisors import Multiprocess
 from distlaw.serve.api import create_app
 from distlaw.serve.connections import PunctualProtocol
 from distlaw.serve.workers import deaf_to_interrupts
-from scaling.machine import usable_cores
+from scaling.cpu import usable_cores
 
 SERVERS = 2
 """Processes, where there are as many cores."""

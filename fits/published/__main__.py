@@ -24,8 +24,8 @@ from fits.fitting import fit
 from scaling.calibration.calibration import SUPERVISED, Calibration
 from scaling.calibration.provenance import Provenance
 from scaling.calibration.region import Region
-from scaling.costs.accounting import ASSUMED, COUNTED, GIVEN
 from scaling.costs.flops import Architecture
+from scaling.costs.flops_assumptions import ASSUMED, COUNTED, GIVEN
 from scaling.laws import AnySupervisedLaw, DistillationLaw, PublishedLaw9, SupervisedLaw
 
 Array = NDArray[np.float64]

@@ -10,9 +10,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fits.table.column_names import SYNONYMS
-from scaling.costs.accounting import ASSUMED, COUNTED, GIVEN, TABLE, Accounting, accounting, with_numbers
-from scaling.costs.accounting import training_effect as effect_on_training
 from scaling.costs.flops import Architecture
+from scaling.costs.flops_assumptions import (
+    ASSUMED,
+    COUNTED,
+    GIVEN,
+    TABLE,
+    Accounting,
+    accounting,
+    with_numbers,
+)
+from scaling.costs.flops_assumptions import training_effect as effect_on_training
 from scaling.errors import InputError
 
 COLUMN_ALIASES = {

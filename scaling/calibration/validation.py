@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from scaling.calibration.parsing import mapping, read
-from scaling.costs.accounting import COUNTED, UNRECORDED
 from scaling.costs.flops import Architecture
+from scaling.costs.flops_assumptions import COUNTED, UNRECORDED
 from scaling.errors import InputError
 
 FORMAT = "distlaw-calibration"

@@ -145,7 +145,7 @@ class Architecture:
     active_share: float = 1.0
     """Share of the parameters N that a token passes through: below 1 where N counts all experts."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
-    """Origins of ``context``, ``vocab`` and ``aspect_ratio`` (:mod:`scaling.costs.accounting`)."""
+    """Origins of ``context``, ``vocab`` and ``aspect_ratio`` (:mod:`scaling.costs.flops_assumptions`)."""
 
     def __post_init__(self) -> None:
         _check_positive(self, *(each.name for each in fields(self) if each.name not in ("rule", "origins")))

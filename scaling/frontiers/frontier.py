@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, as_calibration
 from scaling.calibration.region import FAR, TOO_FAR
-from scaling.costs.accounting import Accounting, accounting, training_effect
+from scaling.costs.flops_assumptions import Accounting, accounting, training_effect
 from scaling.costs.scenarios import scenario_title
 from scaling.errors import InputError
 from scaling.frontiers.crossover import Crossing, crossing, spans, spans_text

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from scaling.calibration.calibration import Calibration
-from scaling.costs.accounting import accounting
 from scaling.costs.flops import Architecture
+from scaling.costs.flops_assumptions import accounting
 from scaling.costs.scenarios import Scenario, cost
 from scaling.laws import EffectiveTokensLaw
 from scaling.planner.plan import Direct, Distillation, Interval, NearOptimal, Plan

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from scaling.calibration.region import FAR, is_too_far
-from scaling.costs.accounting import Accounting
+from scaling.costs.flops_assumptions import Accounting
 from scaling.costs.scenarios import scenario_title
 from scaling.repeated_data import TOO_MANY_EPOCHS
 from scaling.to_plain import as_plain

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration, as_calibration
-from scaling.costs.accounting import accounting
+from scaling.costs.flops_assumptions import accounting
 from scaling.costs.scenarios import Scenario, scenario_title
 from scaling.errors import InputError
 from scaling.planner.candidates import Serving, Way

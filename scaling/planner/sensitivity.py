@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from scaling.costs.accounting import Accounting, assumed, assumption_text, extremes
 from scaling.costs.flops import Architecture
+from scaling.costs.flops_assumptions import Accounting, assumed, assumption_text, extremes
 from scaling.errors import InputError
 from scaling.planner.plan import Plan
 from scaling.planner.question import Question

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 
 from scaling.calibration.calibration import SUPERVISED, Calibration
-from scaling.costs.accounting import accounting
+from scaling.costs.flops_assumptions import accounting
 from scaling.costs.hardware import Hardware
 from scaling.costs.scenarios import SCENARIOS, scenario_title
 from scaling.laws import AnySupervisedLaw, DistillationLaw, coefficients

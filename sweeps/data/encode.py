@@ -29,7 +29,7 @@ def append_tokens(
     Ids have 16 bits if the vocabulary allows, else 32. The result does not depend on ``processes``, by
     default the number of usable cores, or less for little text.
     """
-    from scaling.machine import usable_cores  # not at the top: the children need none of it, and start sooner
+    from scaling.cpu import usable_cores  # not at the top: the children need none of it, and start sooner
 
     sizes = np.cumsum([len(text) for text in documents])
     wanted = processes or min(usable_cores(), 1 + int(sizes[-1]) // BYTES_PER_PROCESS)

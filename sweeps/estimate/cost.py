@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from scaling.costs.flops import ModelShape
 from scaling.costs.hardware import Hardware
-from scaling.machine import cpuinfo_line
+from scaling.cpu import cpuinfo_line
 from sweeps.dag.expand import Dag, Step
 from sweeps.dag.kind import StepKind
 from sweeps.dag.ladder import shape_for

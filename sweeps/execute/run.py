@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from scaling.cpu import usable_cores
 from scaling.errors import InputError
-from scaling.machine import usable_cores
 from sweeps.dag.expand import Dag
 from sweeps.dag.resolved import Resolved
 from sweeps.estimate.cost import estimate_sweep

@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from scaling.machine import cpuinfo_line
+from scaling.cpu import cpuinfo_line
 
 INSTRUCTION_VARIABLES = (
     "ATEN_CPU_CAPABILITY",

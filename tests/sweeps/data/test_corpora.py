@@ -291,7 +291,7 @@ def test_a_process_that_dies_is_a_failure_and_leaves_no_corpus(
     text_file: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encode, "BYTES_PER_PROCESS", 2**14)
-    monkeypatch.setattr("scaling.machine.usable_cores", lambda: 2)
+    monkeypatch.setattr("scaling.cpu.usable_cores", lambda: 2)
     monkeypatch.setattr(encode, "__file__", "/no/such/program.py")
     with pytest.raises(RuntimeError, match=r"tokenization failed: .*no/such/program"):
         tokenize(source_of(str(text_file)), **OPTIONS)

@@ -1,4 +1,4 @@
-"""The machine this runs on: usable cores, and what Linux says of its processor."""
+"""Processors of this machine: usable cores, and what Linux says of them."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 from samples_of_calibrations import tiny
 
 from scaling import Architecture, Calibration, InputError, Question, frontier, plan
-from scaling.costs.accounting import ASSUMED, COUNTED, GIVEN, PLAUSIBLE, extremes, with_numbers
+from scaling.costs.flops_assumptions import ASSUMED, COUNTED, GIVEN, PLAUSIBLE, extremes, with_numbers
 from scaling.reports.plan_text import calibration_text, percentages, plan_html, plan_text
 
 FROZEN = Path(__file__).parents[1] / "calibration" / "frozen" / "calibration-1.json"

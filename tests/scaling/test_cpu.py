@@ -1,4 +1,4 @@
-"""Cores and the processor of this machine."""
+"""Cores and the processor of this cpu."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from scaling import machine
+from scaling import cpu
 
 
 def test_cores_are_those_that_this_process_may_use() -> None:
-    assert 1 <= machine.usable_cores() <= (os.cpu_count() or 1)
+    assert 1 <= cpu.usable_cores() <= (os.cpu_count() or 1)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
@@ -18,7 +18,7 @@ def test_a_process_kept_to_one_core_counts_one() -> None:
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(before)})
-        assert machine.usable_cores() == 1
+        assert cpu.usable_cores() == 1
     finally:
         os.sched_setaffinity(0, before)
 
@@ -27,9 +27,9 @@ def test_the_first_line_of_a_name_is_found_whole(tmp_path, monkeypatch) -> None:
     """Kept to the byte: the key of measured throughputs is a hash of it."""
     there = tmp_path / "cpuinfo"
     there.write_text("processor\t: 0\nmodel name\t: A CPU @ 2 GHz \nFeatures\t: fp asimd\nmodel name\t: B\n")
-    monkeypatch.setattr(machine, "CPUINFO", there)
-    assert machine.cpuinfo_line("model name") == "model name\t: A CPU @ 2 GHz "
-    assert machine.cpuinfo_line("flags", "Features") == "Features\t: fp asimd"
-    assert machine.cpuinfo_line("bogomips") is None
-    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "none")
-    assert machine.cpuinfo_line("model name") is None
+    monkeypatch.setattr(cpu, "CPUINFO", there)
+    assert cpu.cpuinfo_line("model name") == "model name\t: A CPU @ 2 GHz "
+    assert cpu.cpuinfo_line("flags", "Features") == "Features\t: fp asimd"
+    assert cpu.cpuinfo_line("bogomips") is None
+    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "none")
+    assert cpu.cpuinfo_line("model name") is None

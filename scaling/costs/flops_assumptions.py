@@ -1,4 +1,4 @@
-"""FLOP accounting: the numbers it rests on, their origins, and plausible ranges of assumed ones."""
+"""Numbers that FLOPs are counted with: their origins, plausible ranges and effect where assumed."""
 
 from __future__ import annotations
 
