@@ -55,7 +55,7 @@ def compare(teacher_size: float, student_size: float, vocab: int, precision: str
     tokens = np.random.default_rng(0).integers(0, vocab, STEPS * BATCH * CONTEXT + 1).astype(np.uint16)
     data = Batches(tokens, context=CONTEXT, batch=BATCH, seed=0)
     teacher = Decoder(shape_for(teacher_size, vocab=vocab, context=CONTEXT, aspect_ratio=32))
-    teacher.initialise(0)
+    teacher.initialize(0)
     teacher.precision = PRECISIONS[precision]
     online = Online(teacher.eval().requires_grad_(False))
     shape = shape_for(student_size, vocab=vocab, context=CONTEXT, aspect_ratio=32)

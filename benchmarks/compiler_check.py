@@ -60,7 +60,7 @@ def compare(params: float, rows: int, precision: str, name: str) -> str:
     target, began = None, time.perf_counter()
     if run.recipe.method:
         teacher = Decoder(shape)
-        teacher.initialise(1)
+        teacher.initialize(1)
         teacher.precision = PRECISIONS[precision]
         target = Online(FrozenBody(teacher.requires_grad_(False)), returns_log_probs=True)
     try:

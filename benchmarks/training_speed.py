@@ -120,7 +120,7 @@ def ours(
 
 def online(of: ModelShape, training: Training) -> Online:
     model = Decoder(of)
-    model.initialise(1)
+    model.initialize(1)
     model.eval().requires_grad_(False)
     model.precision = torch.bfloat16 if training.precision == "bf16" else torch.float32
     return Online(FrozenBody(model) if training.compile else model, returns_log_probs=True)

@@ -146,7 +146,7 @@ def _text(found: TeacherReport) -> str:
         f"parameters  {params}{met}, and {embeddings} of embeddings",
         f"vocabulary  {found.vocabulary:,} tokens, documents end with {found.end_of_text!r}{padding}",
         f"context     {longest}",
-        f"licence     {found.licence or 'unknown'}",
+        f"license     {found.licence or 'unknown'}",
         f"cost        {found.forward_flops:.3g} FLOPs a token read",
         *_losses(found),
         f"catalogue   {row}",

@@ -32,6 +32,7 @@ from fits.table.runs import validate
 from scaling.errors import InputError
 from scaling.laws import AnySupervisedLaw, coefficients
 from scaling.reports.plan_text import text_table
+from scaling.to_plain import nan_to_none
 
 if TYPE_CHECKING:
     from fits.plots.methods import MethodPlots
@@ -74,17 +75,19 @@ class MethodComparison:
         return pd.DataFrame([asdict(each) | {"verdict": each.verdict} for each in self.methods])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the pairs as plain values for JSON; unknown values are None."""
-        rows = self.to_frame().to_dict("records")
-        return {
-            "control": self.control,
-            "on": self.on,
-            "level": LEVEL,
-            "methods": [{k: None if v != v else v for k, v in row.items()} for row in rows],
-            "law": coefficients(self.law),
-            "misfit": self.misfit,
-            "notes": list(self.notes),
-        }
+        """Return everything but the pairs as plain values for JSON; numbers not finite are None."""
+        content: dict[str, Any] = nan_to_none(
+            {
+                "control": self.control,
+                "on": self.on,
+                "level": LEVEL,
+                "methods": self.to_frame().to_dict("records"),
+                "law": coefficients(self.law),
+                "misfit": self.misfit,
+                "notes": self.notes,
+            }
+        )
+        return content
 
     @property
     def plot(self) -> MethodPlots:

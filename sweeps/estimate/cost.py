@@ -289,7 +289,7 @@ def _probe(step: Step) -> Throughput:
     flops, training, inference, writing, texts = [], [], [], [], []
     for params in PROBED_PARAMS:
         model = Decoder(_like(step.shape, params))
-        model.initialise(0)
+        model.initialize(0)
 
         def train(model: Decoder = model) -> None:
             batch_loss(model, blocks, step.training).backward()

@@ -92,7 +92,7 @@ def _measure(step: Step) -> PrecisionSpeed:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     model = Decoder(step.shape)
-    model.initialise(0)
+    model.initialize(0)
     blocks = torch.zeros(
         round(step.training.batch_tokens / step.shape.context), step.shape.context + 1, dtype=torch.long
     )

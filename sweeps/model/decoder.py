@@ -197,7 +197,7 @@ class Decoder(nn.Module):
         return F.linear(self.model(tokens), self.head)
 
     @torch.no_grad()
-    def initialise(self, seed: int) -> None:
+    def initialize(self, seed: int) -> None:
         """Draw every matrix from N(0, 1/fan_in), residual outputs scaled down by sqrt(2 layers).
 
         The tied embedding has standard deviation 1/sqrt(width), so that logits start at order one. Together

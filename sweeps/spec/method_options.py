@@ -114,7 +114,7 @@ class Credit(SpecModel):
     clip: Number = Field(0.2, gt=0)
     """Distance from one up to which the ratio of new to old probability counts."""
     updates: Count = Field(4, ge=1)
-    """Optimiser steps on what was written once."""
+    """Optimizer steps on what was written once."""
     rewards: Literal["sampled", "expected"] = "sampled"
     """log p/q of the token drawn; or what that is on average, minus the reverse KL, which varies less."""
     include_current: bool = False

@@ -59,6 +59,7 @@ class Resources(SpecModel):
 class Devices(SpecModel):
     """Hardware for estimates of time and cost, and its price."""
 
+    part = "hardware"
     name: str | None = None
     """Device of scaling/costs/hardware.csv, such as h100, from whose peak time is estimated; by default time
     is measured on this machine."""

@@ -71,13 +71,13 @@ class Training(SpecModel):
 
     @property
     def warmup_steps(self) -> int:
-        """Optimiser steps of warm-up, at least one."""
+        """Optimizer steps of warm-up, at least one."""
         if self.warmup_tokens is None:
             return WARMUP_STEPS
         return max(1, round(self.warmup_tokens / self.batch_tokens))
 
     def steps(self, tokens: float) -> int:
-        """Optimiser steps of a run of ``tokens`` tokens."""
+        """Optimizer steps of a run of ``tokens`` tokens."""
         return round(tokens / self.batch_tokens)
 
     def stable_steps(self, steps: int) -> int:
@@ -97,7 +97,7 @@ class Grid(SpecModel):
     flops: list[Quantity] | None = Field(None, min_length=1)
     """Training FLOPs of each run (an IsoFLOP profile per value)."""
     seeds: Seeds = [0]
-    """One run per seed; a seed sets initialisation and, unless ``data_seed`` does, the order of the data."""
+    """One run per seed; a seed sets initialization and, unless ``data_seed`` does, the order of the data."""
     data_seed: Seed | None = None
     """One order of the data for all seeds."""
 

@@ -63,7 +63,7 @@ class RunRecipe:
 
     shape: ModelShape
     steps: int
-    """Optimiser steps of the whole schedule."""
+    """Optimizer steps of the whole schedule."""
     training: Training
     seed: int
     """Seed of the initialization."""
@@ -92,7 +92,7 @@ class Run:
     """Frozen models that parts of the method read."""
     model: Decoder = field(init=False)
     done: int = field(init=False)
-    """Optimiser steps taken."""
+    """Optimizer steps taken."""
     began: int = field(init=False)
     """Optimizer steps taken before this process."""
     loss: float = field(init=False, default=math.nan)
@@ -110,7 +110,7 @@ class Run:
         if self.init:
             self.model.load_state_dict(self.init)
         else:
-            self.model.initialise(recipe.seed)
+            self.model.initialize(recipe.seed)
         self.model.load_state_dict(self.method.initial_weights(self.model.state_dict()))
         self.model.to(device()).train()
         self.model.precision = PRECISIONS[recipe.training.precision]

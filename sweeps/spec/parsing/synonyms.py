@@ -17,6 +17,7 @@ SYNONYMS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("clip", "clip_grad_norm", "grad_clip", "gradient_clipping"), "max_grad_norm"),
     },
     "tuning": _LEARNING_RATE,
+    "hardware": dict.fromkeys(("utilization", "mfu"), "utilisation"),
 }
 """Synonyms and their fields, by part of a spec ("" is the spec itself); PART.FIELD lies in another."""
 

@@ -125,7 +125,7 @@ def models(seeds: tuple[int, int, int], context: int = 8) -> list[Decoder]:
     found = []
     for seed, params in zip(seeds, (3e3, 7e3, 7e3), strict=True):
         model = Decoder(shape_for(params, vocab=V, context=context, aspect_ratio=32))
-        model.initialise(seed)
+        model.initialize(seed)
         found.append(model)
     return found
 

@@ -69,7 +69,7 @@ class Teacher(nn.Module):
     def __init__(self, bias: float) -> None:
         super().__init__()
         decoder = Decoder(shape_for(7e3, vocab=V, context=CONTEXT, aspect_ratio=32))
-        decoder.initialise(1)
+        decoder.initialize(1)
         biases = torch.zeros(V, 1)
         biases[53:] = bias
         self.model = Body(decoder)
@@ -79,7 +79,7 @@ class Teacher(nn.Module):
 
 def student() -> Decoder:
     model = Decoder(SHAPE)
-    model.initialise(0)
+    model.initialize(0)
     return model
 
 

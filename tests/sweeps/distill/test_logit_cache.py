@@ -51,7 +51,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def teacher() -> Online:
     model = Decoder(shape_for(13e3, vocab=V, context=CONTEXT, aspect_ratio=32))
-    model.initialise(7)
+    model.initialize(7)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)  # with something to say

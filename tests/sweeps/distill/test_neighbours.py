@@ -45,7 +45,7 @@ DNKD = {"use": "dnkd", "neighbours": {"count": 4, "keys": 4096}}
 @pytest.fixture(scope="module")
 def teacher() -> Decoder:
     model = Decoder(shape_for(3e3, vocab=VOCAB, context=CONTEXT, aspect_ratio=32))
-    model.initialise(0)
+    model.initialize(0)
     return model
 
 

@@ -73,7 +73,7 @@ def test_in_blocks_it_is_what_it_is_at_once(target: Online, monkeypatch: pytest.
     """And a student that is its teacher has nowhere to go."""
     blocks = torch.randint(300, (4, 33), generator=torch.Generator().manual_seed(0))
     student, rules = Decoder(SHAPE), Training(z_loss=0.0)
-    student.initialise(8)
+    student.initialize(8)
     rows, found = target.rows(blocks[:, :-1], torch.empty(0)), []
     for _ in range(2):
         for model in (student, target.teacher):
@@ -163,7 +163,7 @@ RECIPE = RunRecipe(
 @pytest.fixture
 def target() -> Online:
     model = Decoder(SHAPE)
-    model.initialise(7)
+    model.initialize(7)
     return Online(model.eval().requires_grad_(False))
 
 

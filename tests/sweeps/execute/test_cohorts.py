@@ -37,7 +37,7 @@ TOKENS = (np.arange(8_000) ** 2 % 299).astype(np.uint16)
 @pytest.fixture
 def teacher() -> Decoder:
     model = Decoder(LARGE)
-    model.initialise(7)
+    model.initialize(7)
     return model.eval().requires_grad_(False)
 
 
@@ -168,7 +168,7 @@ def _one_of(rank: int, size: int, port: int, path: str) -> None:
     with world() as here:
         run = Run(recipe=students()[0], world=here)
         teacher = Decoder(LARGE)
-        teacher.initialise(7)
+        teacher.initialize(7)
         for _, error in train_together([run], TOKENS, data_seed=0, target=Online(teacher)):
             assert error is None
         if here.leads:
@@ -204,7 +204,7 @@ def test_a_batch_that_cannot_be_split_evenly_is_refused() -> None:
 
 @pytest.fixture
 def ready(small_spec: dict[str, Any]) -> list[Step]:
-    """Six students: three initialisations for each of two teachers."""
+    """Six students: three initializations for each of two teachers."""
     small_spec["students"] = [{"params": ["3k"], "tokens": ["32k"], "seeds": [0, 1, 2], "data_seed": 0}]
     return [step for step in dag_of(parse_sweep(small_spec)).steps if step.teacher]
 

@@ -217,7 +217,7 @@ class Killed(Exception):
 
 def teacher_of(step: Step) -> Decoder:
     made = Decoder(step.shape)
-    made.initialise(7)
+    made.initialize(7)
     return made.eval().requires_grad_(False)
 
 
@@ -375,7 +375,7 @@ def test_hidden_states_are_those_of_transformers(tmp_path: Path) -> None:
 
 def test_layers_of_our_models_are_numbered_alike(spec: dict[str, Any]) -> None:
     model = Decoder(student(spec, {}).shape)
-    model.initialise(0)
+    model.initialize(0)
     tokens = torch.arange(CONTEXT)[None]
     features, found = hidden_states(model, tokens, [0, -1])
     assert torch.equal(found[0], model.model.embed_tokens(tokens))

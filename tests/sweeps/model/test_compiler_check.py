@@ -165,7 +165,7 @@ def test_a_student_equal_to_its_teacher_is_not_refused_for_rounding(compiler: Co
         shape=SHAPE, steps=9, training=Training(**RULES, precision="bf16"), seed=0, method=Method()
     )
     run, teacher = Run(recipe=recipe), Decoder(SHAPE)
-    teacher.initialise(0)
+    teacher.initialize(0)
     teacher.precision = torch.bfloat16
     target = Online(teacher.requires_grad_(False), returns_log_probs=True)
     run.step(BLOCKS, target, target.rows(BLOCKS[:, :-1], torch.arange(4)))
@@ -175,7 +175,7 @@ def test_a_student_equal_to_its_teacher_is_not_refused_for_rounding(compiler: Co
 def test_a_teacher_compiled_wrongly_is_found(compiler: Compiler) -> None:
     compiler.wrong = dict.fromkeys(CPU_OPTIONS, lambda results: [2 * each for each in results])
     teacher = Decoder(SHAPE)
-    teacher.initialise(1)
+    teacher.initialize(1)
     with pytest.raises(InputError, match="the teacher's features differs"):
         Online(FrozenBody(teacher)).rows(BLOCKS[:, :-1], torch.arange(4))
 

@@ -38,7 +38,7 @@ def test_loss_and_gradients_are_those_of_the_cpu(precision: torch.dtype) -> None
     found = []
     for place in ("cpu", "cuda"):
         model = Decoder(SHAPE)
-        model.initialise(0)
+        model.initialize(0)
         model.to(place).precision = precision
         loss = batch_loss(model, blocks.to(place), RULES)
         loss.backward()

@@ -74,7 +74,7 @@ def test_transformers_gives_the_same_logits(
 
     rung = shape(params)
     model = Decoder(rung)
-    model.initialise(seed=1)
+    model.initialize(seed=1)
     for parameter in model.parameters():  # gains too, so that a swapped pair of norms would show
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
     corpus = tokenize(source_of(str(text_file)), vocab=300, heldout=0.1, seed=0)
@@ -107,7 +107,7 @@ def test_damaged_weights_are_not_used(tmp_path: Path, text_file: Path, own_cache
 
 def test_no_token_sees_the_future() -> None:
     model = Decoder(shape(56e3))
-    model.initialise(seed=0)
+    model.initialize(seed=0)
     tokens = torch.randint(300, (1, 32), generator=torch.Generator().manual_seed(0))
     changed = tokens.clone()
     changed[0, 20:] = (changed[0, 20:] + 1) % 300
@@ -120,17 +120,17 @@ def test_no_token_sees_the_future() -> None:
 @pytest.mark.parametrize("params", SIZES)
 def test_logits_start_at_order_one_at_every_width(params: float) -> None:
     model = Decoder(shape(params))
-    model.initialise(seed=0)
+    model.initialize(seed=0)
     tokens = torch.randint(300, (8, 32), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert 0.5 < model(tokens).std() < 2
 
 
-def test_initialisation_is_the_seed_s() -> None:
+def test_initialization_is_the_seed_s() -> None:
     first, same, other = (Decoder(shape(7e3)) for _ in range(3))
-    first.initialise(5)
-    same.initialise(5)
-    other.initialise(6)
+    first.initialize(5)
+    same.initialize(5)
+    other.initialize(6)
     for (name, a), (_, b), (_, c) in zip(*(m.named_parameters() for m in (first, same, other)), strict=True):
         assert torch.equal(a, b)
         assert "norm" in name or not torch.equal(a, c)

@@ -31,7 +31,7 @@ def changes(width: int, *, by_fan_in: bool) -> dict[str, float]:
         blocks[:, 1::2] = (blocks[:, 0:-1:2] * 7 + 3) % 300  # half of the tokens follow from the last one
         probe = torch.randint(300, (8, 32), generator=draw)
         model = Decoder(shape)
-        model.initialise(seed)
+        model.initialize(seed)
         groups = parameter_groups(model, rules)
         optimizer = Optimizer(groups if by_fan_in else tuple(replace(group, scale=1.0) for group in groups))
         before = outputs(model, probe)

@@ -46,7 +46,7 @@ def trained(steps: int = 40, seed: int = 0, **rules: object) -> Decoder:
 
 def test_in_bf16_parameters_and_gradients_stay_float32_and_errors_small() -> None:
     model = Decoder(shape_for(107e3, vocab=300, context=32, aspect_ratio=32))
-    model.initialise(0)
+    model.initialize(0)
     blocks = torch.randint(300, (8, 33), generator=torch.Generator().manual_seed(0))
     found = {}
     for precision in (torch.float32, torch.bfloat16):
@@ -64,7 +64,7 @@ def test_in_bf16_parameters_and_gradients_stay_float32_and_errors_small() -> Non
 def test_a_teacher_that_is_the_student_teaches_nothing_in_bf16_too() -> None:
     student, teacher = Decoder(SHAPE), Decoder(SHAPE)
     for model in (student, teacher):
-        model.initialise(0)
+        model.initialize(0)
         model.precision = torch.bfloat16
     blocks = torch.from_numpy(TOKENS[: 33 * 4].astype(np.int64)).view(4, 33)
     target = Online(teacher.requires_grad_(False))
@@ -78,7 +78,7 @@ def test_a_teacher_that_is_the_student_teaches_nothing_in_bf16_too() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_a_teacher_says_the_same_at_once_and_from_its_features(temperature: float) -> None:
     teacher = Decoder(SHAPE)
-    teacher.initialise(0)
+    teacher.initialize(0)
     inputs = torch.from_numpy(TOKENS[: 32 * 4].astype(np.int64)).view(4, 32)
     later, at_once = (
         target.log_probabilities(target.rows(inputs, torch.arange(4)), temperature)
@@ -136,7 +136,7 @@ def test_traced_for_translation_every_method_has_its_loss_and_gradient(
 
     monkeypatch.setattr(CompiledLibrary, "__call__", interpreted)
     teacher = Decoder(SHAPE)
-    teacher.initialise(1)
+    teacher.initialize(1)
     data = Batches(TOKENS, context=32, batch=4, seed=0)
     method = Method(use=name) if name else Method() if name == "" else None
     runs, steps = [], []

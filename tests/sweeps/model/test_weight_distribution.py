@@ -93,7 +93,7 @@ def test_quantiles_of_another_number_keep_shape_and_second_moment(count: int) ->
 
 def test_only_matrices_of_layers_have_an_overlap() -> None:
     model = Decoder(SHAPE)
-    model.initialise(0)
+    model.initialize(0)
     found = overlaps(dict(model.named_parameters()))
     assert len(found) == 14
     assert list(found) == list(layer_matrices(model.state_dict())) == list(matrices_of_shape(SHAPE))

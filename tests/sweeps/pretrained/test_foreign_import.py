@@ -137,7 +137,7 @@ def test_the_command_line_imports_and_checks(
     found = run(app, ["teacher", "check", str(out), *options])
     assert found.exit_code == 0
     assert "LlamaForCausalLM, can teach" in found.stdout
-    assert "licence     apache-2.0" in found.stdout
+    assert "license     apache-2.0" in found.stdout
     assert f"{VOCAB} tokens, documents end with '<|endoftext|>'" in found.stdout
     figures = json.loads(run(app, ["teacher", "check", str(out), "--json", *options]).stdout)
     per_layer = 4 * WIDTH * WIDTH + 3 * WIDTH * FFN + 2 * WIDTH

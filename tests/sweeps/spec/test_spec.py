@@ -13,6 +13,7 @@ from sweeps.dag.identity import training_identity
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Taid
+from sweeps.spec.resources import Devices
 from sweeps.spec.spec import Training, load_sweep, parse_sweep, presets
 
 
@@ -240,6 +241,12 @@ def test_names_of_other_trainers_and_of_0_1_0_are_accepted(
     assert load_sweep("quickstart", changes).training == load_sweep("quickstart").training.model_copy(
         update=ours
     )
+
+
+@pytest.mark.parametrize("name", ["utilization", "mfu"])
+def test_the_share_of_the_peak_has_its_usual_names_too(name: str) -> None:
+    assert Devices(**{name: 0.5}) == Devices(utilisation=0.5)
+    assert load_sweep("quickstart", [f"hardware.{name}=0.5"]).hardware.utilisation == 0.5
 
 
 def test_one_field_under_two_names_is_an_error() -> None:

@@ -40,8 +40,8 @@ def recipe(steps: int, *, seed: int = 0, training: Training = RULES) -> RunRecip
 
 def test_methods_mix_labels_and_teacher() -> None:
     model, teacher = Decoder(SHAPE), Decoder(SHAPE)
-    model.initialise(0)
-    teacher.initialise(1)
+    model.initialize(0)
+    teacher.initialize(1)
     blocks = torch.from_numpy(stream(33 * 4).astype(np.int64)).view(4, 33)
     rules = Training(z_loss=0)
 
@@ -81,7 +81,7 @@ def test_the_optimiser_is_adamw_on_a_clipped_gradient() -> None:
     """Against torch's own, over a few steps, with gradients on both sides of the clip."""
     models = [Decoder(SHAPE) for _ in range(2)]
     for model in models:
-        model.initialise(0)
+        model.initialize(0)
     ours, theirs = models
     optimizer = Optimizer(parameter_groups(ours, RULES))
     groups = [
@@ -163,7 +163,7 @@ def test_divergence_is_noticed_and_names_the_step() -> None:
 
 def test_the_standard_error_is_that_of_block_means() -> None:
     model = Decoder(SHAPE)
-    model.initialise(0)
+    model.initialize(0)
     held = stream(32 * 40 + 1)
     found = heldout_loss(model, held, context=32, batch=7)
     with torch.no_grad():

@@ -18,7 +18,7 @@ CONTEXT, PROMPT, BATCH = 32, 8, 5
 
 def model(seed: int, params: float = 7e3) -> Decoder:
     made = Decoder(shape_for(params, vocab=300, context=CONTEXT, aspect_ratio=8))
-    made.initialise(seed)
+    made.initialize(seed)
     return made.requires_grad_(False)
 
 

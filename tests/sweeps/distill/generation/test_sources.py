@@ -52,7 +52,7 @@ REPLAY = Replay(capacity=10, start=0.7, rise=0.2, tolerance=0.0, looks=6)
 
 def model(seed: int, params: float = 7e3) -> Decoder:
     made = Decoder(shape_for(params, vocab=V, context=CONTEXT, aspect_ratio=32))
-    made.initialise(seed)
+    made.initialize(seed)
     return made.eval().requires_grad_(False)
 
 
