@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,41 +73,8 @@ def check(
     >>> report.refused
     True
     """
-    rows, n = Rows.of(table), int((table["excluded"] == "").sum())
-    lines = [
-        f"{n} of {len(table)} rows can be used: {rows.n_supervised} supervised, "
-        f"{rows.n_distillations} distillation"
-    ]
-    lines += [f"  {text}" for text in accounting_lines(table_accounting(table, architecture))]
-    lines += [
-        f"  excluded: {c} x {reason} ({_row_numbers(table, str(reason))})"
-        for reason, c in table["excluded"].value_counts().items()
-        if reason
-    ]
-    for kind, N, D in (
-        ("supervised", rows.N[: rows.n_supervised], rows.D[: rows.n_supervised]),
-        ("distillation", rows.N[rows.n_supervised :], rows.D[rows.n_supervised :]),
-    ):
-        if len(N):
-            lines.append(
-                f"  {kind}: {counted(len(distinct_levels(N)), 'size')} {_span(N)}, "
-                f"{counted(len(distinct_levels(D)), 'token count')} {_span(D)}"
-            )
-    if rows.n_distillations:
-        lines.append(
-            f"  teachers: {counted(len(np.unique(rows.L_T)), 'loss', 'losses')} "
-            f"{rows.L_T.min():.4g} to {rows.L_T.max():.4g}"
-        )
-        reasons = missing_for_published_law(rows)
-        if reasons:
-            lines.append(f"  the published 8-coefficient law cannot be identified: only {', '.join(reasons)}")
-    repeated_rows = replicates(table)
-    if len(repeated_rows):
-        lines.append(
-            f"  equal configurations differ by {100 * replicate_sd(repeated_rows):.2g} % (sd of ln loss, "
-            f"{len(repeated_rows)} rows of {repeated_rows['cell'].nunique()} configurations)"
-        )
-    lines += [f"  {remark}" for remark in table_notes(table)]
+    rows = Rows.of(table)
+    lines = [*_row_lines(table, rows, architecture), *_run_lines(table, rows)]
     laws = ("effective-tokens",) if rows.n_distillations else ()
     recipe = Recipe(laws=laws, pins=dict(fixed or {}), tied=tied, given=supervised)
     check_options(rows, recipe, gamma=gamma, given="the supervised law given")
@@ -115,6 +82,47 @@ def check(
     if not any(finding.level == "refuse" for finding in findings):
         lines.append("  the design can be fitted" if findings else "  the design is sufficient; no warnings")
     return DesignReport(lines=tuple(lines), findings=tuple(findings))
+
+
+def _row_lines(table: pd.DataFrame, rows: Rows, architecture: Mapping[str, float] | None) -> Iterator[str]:
+    """Yield lines on the rows that can be used, the accounting of FLOPs, and the rows that are excluded."""
+    usable = int((table["excluded"] == "").sum())
+    yield (
+        f"{usable} of {len(table)} rows can be used: {rows.n_supervised} supervised, "
+        f"{rows.n_distillations} distillation"
+    )
+    yield from (f"  {text}" for text in accounting_lines(table_accounting(table, architecture)))
+    for reason, count in table["excluded"].value_counts().items():
+        if reason:
+            yield f"  excluded: {count} x {reason} ({_row_numbers(table, str(reason))})"
+
+
+def _run_lines(table: pd.DataFrame, rows: Rows) -> Iterator[str]:
+    """Yield lines on sizes, tokens, teachers, repeated configurations and how the table was read."""
+    n = rows.n_supervised
+    for kind, N, D in (
+        ("supervised", rows.N[:n], rows.D[:n]),
+        ("distillation", rows.N[n:], rows.D[n:]),
+    ):
+        if len(N):
+            yield (
+                f"  {kind}: {counted(len(distinct_levels(N)), 'size')} {_span(N)}, "
+                f"{counted(len(distinct_levels(D)), 'token count')} {_span(D)}"
+            )
+    if rows.n_distillations:
+        yield (
+            f"  teachers: {counted(len(np.unique(rows.L_T)), 'loss', 'losses')} "
+            f"{rows.L_T.min():.4g} to {rows.L_T.max():.4g}"
+        )
+        if reasons := missing_for_published_law(rows):
+            yield f"  the published 8-coefficient law cannot be identified: only {', '.join(reasons)}"
+    repeated = replicates(table)
+    if len(repeated):
+        yield (
+            f"  equal configurations differ by {100 * replicate_sd(repeated):.2g} % (sd of ln loss, "
+            f"{len(repeated)} rows of {repeated['cell'].nunique()} configurations)"
+        )
+    yield from (f"  {remark}" for remark in table_notes(table))
 
 
 def _span(values: np.ndarray) -> str:

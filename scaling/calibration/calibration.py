@@ -1,6 +1,6 @@
 """A calibration: fitted laws, draws for their uncertainty, the region they were fitted on, provenance.
 
-It is a JSON file of plain numbers at full precision. Published sets ship in ``scaling/published``;
+It is a JSON file of plain numbers at full precision. Published sets ship in ``scaling/calibration/published``;
 :meth:`Calibration.load` takes the name of one of them or the path of a file.
 """
 
