@@ -218,11 +218,11 @@ import sys
 import torch
 torch.set_num_threads(1)
 from sweeps.dag.ladder import shape_for
-from sweeps.train.run import Recipe, Run
+from sweeps.train.run import RunRecipe, Run
 from sweeps.spec.spec import Training
 training = Training(batch_tokens=512, **eval(sys.argv[1]))
 shape = shape_for(13e3, vocab=512, context=128, aspect_ratio=32)
-run = Run(recipe=Recipe(shape=shape, steps=9, training=training, seed=0))
+run = Run(recipe=RunRecipe(shape=shape, steps=9, training=training, seed=0))
 run.step(torch.zeros(4, 129, dtype=torch.int64), None, None)
 heavy = {"transformers", "ray", "optuna", "pandas", "datasets"} & set(sys.modules)
 print(f"of them {run.seconds:.2f} s in the step; loaded without need: {sorted(heavy) or 'nothing'}")

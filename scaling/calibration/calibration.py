@@ -1,7 +1,7 @@
 """A calibration: fitted laws, draws for their uncertainty, the region they were fitted on, provenance.
 
-It is a JSON file of plain numbers at full precision. Published sets ship in ``scaling/calibration/published``;
-:meth:`Calibration.load` takes the name of one of them or the path of a file.
+It is a JSON file of plain numbers at full precision. Published sets ship in the folder ``published`` beside
+this file; :meth:`Calibration.load` takes the name of one of them or the path of a file.
 """
 
 from __future__ import annotations

@@ -41,6 +41,4 @@ def draw(
     from scaling.figures.registry import FigureOptions, chart
 
     wanted = FigureOptions(calibration=as_calibration(calibration), **options)
-    return render.draw_chart(
-        paper.figure(kind, wanted) if isinstance(kind, int) else chart(kind, wanted), dark
-    )
+    return render.draw(paper.figure(kind, wanted) if isinstance(kind, int) else chart(kind, wanted), dark)

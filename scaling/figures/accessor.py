@@ -57,6 +57,6 @@ class Plots:
         return figure
 
     def _draw(self, chart: Chart) -> Figure:
-        from scaling.figures.render import draw_chart
+        from scaling.figures.render import draw
 
-        return draw_chart(chart, self.dark)
+        return draw(chart, self.dark)

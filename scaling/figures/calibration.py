@@ -32,8 +32,8 @@ class CalibrationPlots(Plots):
         Args:
             name: One of :meth:`names`.
             dark: For a dark page.
-            asked: Fields of :class:`scaling.figures.registry.Asked`: students, teachers, tokens, ratios,
-                teacher_losses, budgets, scenarios, law.
+            asked: Fields of :class:`scaling.figures.registry.FigureOptions`: students, teachers, tokens,
+                ratios, teacher_losses, budgets, scenarios, law.
 
         Raises:
             InputError: For an unknown name, or what the figure does not heed.

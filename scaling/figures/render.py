@@ -30,7 +30,7 @@ CONTOUR = "#222222"
 Sharing = Literal["all", "row", "col"] | bool
 
 
-def draw_chart(chart: Chart, dark: bool = False) -> Figure:
+def draw(chart: Chart, dark: bool = False) -> Figure:
     """Return the chart as a figure, for print or for a dark page."""
     columns = 2 if len(chart.panels) == 4 else min(len(chart.panels), chart.columns)
     rows = -(-len(chart.panels) // columns)

@@ -1,4 +1,4 @@
-"""Figures of the perceptron lab, as charts; :func:`scaling.figures.render.draw_chart` draws them.
+"""Figures of the perceptron lab, as charts; :func:`scaling.figures.render.draw` draws them.
 
 from scaling.figures.render import draw
 from scaling.perceptron import charts

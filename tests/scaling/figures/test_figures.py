@@ -331,7 +331,7 @@ def test_a_picture_without_its_band_would_be_noticed(tmp_path):
     for series in ((), (Series(x=x, y=x, low=x - 0.3, high=x + 0.3),)):
         target = tmp_path / f"{len(series)}.png"
         axis = Axis(label="x", limits=(0.0, 1.0))
-        render.draw_chart(Chart(panels=(Panel(x=axis, y=axis, series=series),))).savefig(target, dpi=40)
+        render.draw(Chart(panels=(Panel(x=axis, y=axis, series=series),))).savefig(target, dpi=40)
         pictures.append(target)
     assert apart(*pictures) > TOLERANCE
 

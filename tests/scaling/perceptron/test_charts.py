@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scaling import InputError
-from scaling.figures.render import draw_chart
+from scaling.figures.render import draw
 from scaling.perceptron import charts
 from scaling.perceptron import distributions as d
 from scaling.perceptron.capacity import capacity
@@ -24,7 +24,7 @@ def test_capacities_are_those_of_the_table(tmp_path: Path) -> None:
     assert rows.tolist() == list(range(len(panel.y.names)))
     assert panel.y.names[-1] == "half-normal (J = 0.580)"
     assert (panel.series[1].points[0] < x).all()
-    assert draw_chart(chart).write(tmp_path / "capacities.svg").stat().st_size > 10_000
+    assert draw(chart).write(tmp_path / "capacities.svg").stat().st_size > 10_000
 
 
 def test_the_phase_diagram_holds_lines_and_solved_simulations(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_the_phase_diagram_holds_lines_and_solved_simulations(tmp_path: Path) ->
     at = int(np.argmin(abs(plane.field.y - 0.8))), int(np.argmin(abs(plane.field.x - 1.0)))
     assert plane.field.z[at] == pytest.approx(0.5031, abs=0.003)  # sigma_I = 0.8, sigma_E = 1
     assert plane.field.z[at[::-1]] < 0.48
-    assert draw_chart(chart).write(tmp_path / "phases.png").stat().st_size > 10_000
+    assert draw(chart).write(tmp_path / "phases.png").stat().st_size > 10_000
 
 
 def test_learning_curves_hold_theory_and_points(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_learning_curves_hold_theory_and_points(tmp_path: Path) -> None:
     assert (signs.y < free.y).all()
     assert points.label == "signs of the teacher, simulated"
     assert [each.tolist() for each in points.points] == [[1.0], [0.19]]
-    assert draw_chart(chart).write(tmp_path / "curves.svg").stat().st_size > 5_000
+    assert draw(chart).write(tmp_path / "curves.svg").stat().st_size > 5_000
 
 
 def test_unknown_students_are_refused() -> None:

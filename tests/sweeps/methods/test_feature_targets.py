@@ -29,7 +29,7 @@ from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train import loop
 from sweeps.train.loop import train_together
-from sweeps.train.run import RunRecipe, Run
+from sweeps.train.run import Run, RunRecipe
 
 STEPS, CONTEXT, V, GATHERED = 12, 16, 300, 3
 TOKENS = (np.arange(6_000) ** 2 % 299).astype(np.uint16)

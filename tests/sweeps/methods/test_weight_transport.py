@@ -30,7 +30,7 @@ from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train import loop
 from sweeps.train.loop import train_together
-from sweeps.train.run import Recipe, Run
+from sweeps.train.run import Run, RunRecipe
 
 STEPS, CONTEXT, V = 12, 16, 300
 TOKENS = (np.arange(6_000) ** 2 % 299).astype(np.uint16)
@@ -88,7 +88,7 @@ def finished(
     assert step.teacher is not None
     loaded = {each.id: Online(teacher_of(step)) for each in step.teachers}
     training = step.training.model_copy(update={"batch_tokens": 4.0 * CONTEXT, **rules})
-    recipe = Recipe(shape=step.shape, steps=STEPS, training=training, seed=0, method=step.method)
+    recipe = RunRecipe(shape=step.shape, steps=STEPS, training=training, seed=0, method=step.method)
     models = Models(Store("memory://weights"), step, loaded)
     run = Run(recipe=recipe, checkpoints=checkpoints, models=models, world=world or World())
 

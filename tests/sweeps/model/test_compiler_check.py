@@ -288,7 +288,7 @@ FIRST_STEPS = """
 import sys
 import numpy as np, torch
 from sweeps.dag.ladder import shape_for
-from sweeps.train.run import Recipe
+from sweeps.train.run import RunRecipe
 from sweeps.train.loop import train
 from sweeps.spec.spec import load_sweep
 torch.set_num_threads(1)
