@@ -86,7 +86,7 @@ def finished(
 ) -> Run:
     """A short run of the method of ``step``, with a teacher that was never trained."""
     assert step.teacher is not None
-    loaded = {each.id: Online(teacher_of(step)) for each in step.teachers}
+    loaded = {each.id: Online(teacher_of(step), returns_log_probs=True) for each in step.teachers}
     training = step.training.model_copy(update={"batch_tokens": 4.0 * CONTEXT, **rules})
     recipe = RunRecipe(shape=step.shape, steps=STEPS, training=training, seed=0, method=step.method)
     models = Models(Store("memory://weights"), step, loaded)
