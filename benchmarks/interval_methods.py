@@ -13,8 +13,8 @@ from scipy.special import ndtri
 
 from fits import Objective, fit
 from fits.estimation.estimate import fit_model
+from fits.estimation.laws.parametrization import Center, SupervisedCoordinates
 from fits.estimation.model import Model, Rows
-from fits.estimation.parametrization import Center, SupervisedCoordinates
 from fits.table.runs import validate
 from scaling.calibration.calibration import SUPERVISED, Calibration
 from scaling.planner.uncertainty import Decisions, Judge

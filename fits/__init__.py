@@ -3,8 +3,8 @@
 from fits.checks.compare_laws import compare_laws
 from fits.checks.design import check
 from fits.checks.scores import Comparison
-from fits.estimation.custom_law import register_law
 from fits.estimation.estimate import Objective
+from fits.estimation.laws.custom_law import register_law
 from fits.fitting import Fit, fit
 from fits.methods.compare import MethodComparison, compare_methods
 from fits.table.runs import read_runs, validate

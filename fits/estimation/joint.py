@@ -16,9 +16,9 @@ from scipy.stats import chi2
 
 from fits.estimation.bootstrap import bootstrap
 from fits.estimation.estimate import Estimate, Objective, fit_model
+from fits.estimation.laws.parametrization import UNIT, Law
 from fits.estimation.levenberg_marquardt import Array, objective
 from fits.estimation.model import Model, Rows, constants_of, coordinates_of, supervised_coordinates_of
-from fits.estimation.parametrization import UNIT, Law
 from scaling.errors import InputError
 from scaling.laws import AnySupervisedLaw, coefficients
 from scaling.laws.registry import POWER_LAW

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fits.estimation.parametrization import (
+from fits.estimation.laws.parametrization import (
     AnySupervisedCoordinates,
     Array,
     Center,
@@ -21,7 +21,7 @@ from fits.estimation.parametrization import (
     PublishedCoordinates,
     SupervisedCoordinates,
 )
-from fits.estimation.supervised_parametrization import FarseerCoordinates, OverTrainingCoordinates
+from fits.estimation.laws.supervised_parametrization import FarseerCoordinates, OverTrainingCoordinates
 from scaling.errors import InputError
 from scaling.laws import AnySupervisedLaw, DistillationLaw
 from scaling.laws.registry import POWER_LAW, find_kind, load_law, supervised_kind

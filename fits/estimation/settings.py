@@ -10,9 +10,9 @@ import numpy as np
 
 from fits.estimation.estimate import Estimate
 from fits.estimation.joint import Recipe, coordinate_pins, fit_laws, joint_fit_p_value
+from fits.estimation.laws.parametrization import UNIT
 from fits.estimation.levenberg_marquardt import Array
 from fits.estimation.model import SUPERVISED_COORDINATES, Model, Rows, coordinates_of, law_names
-from fits.estimation.parametrization import UNIT
 from scaling.errors import InputError
 from scaling.laws.registry import POWER_LAW, check_compatible, find_kind, supervised_kind
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fits.estimation.laws.parametrization import Center, Coordinate
 from fits.estimation.levenberg_marquardt import Array
 from fits.estimation.model import Model, Rows
-from fits.estimation.parametrization import Center, Coordinate
 from scaling.laws import AnySupervisedLaw
 
 MAX_LN_MULTIPLIER = float(np.log(1e3))

@@ -18,8 +18,8 @@ from scipy.optimize import least_squares
 
 from fits import datasets
 from fits.estimation.estimate import Objective
+from fits.estimation.laws.parametrization import NineCoordinates
 from fits.estimation.model import Rows
-from fits.estimation.parametrization import NineCoordinates
 from fits.fitting import Fit, fit
 from scaling import SupervisedLaw
 from scaling.calibration.calibration import Calibration

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fits.estimation.estimate import FitStatus
+from fits.estimation.laws.parametrization import Law
 from fits.estimation.model import trained_models
-from fits.estimation.parametrization import Law
 from fits.table.flops import accounting_lines, table_accounting
 from fits.table.runs import KINDS
 from scaling.laws import coefficients

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fits.estimation.custom_supervised import register_supervised_law
+from fits.estimation.laws.custom_supervised import register_supervised_law
+from fits.estimation.laws.parametrization import Array, Center, Coordinate, DistillationCoordinates
 from fits.estimation.model import COORDINATES, SUPERVISED_COORDINATES
-from fits.estimation.parametrization import Array, Center, Coordinate, DistillationCoordinates
 from scaling.errors import InputError
 from scaling.laws import AnySupervisedLaw, Derivatives, Partials, coefficients
 from scaling.laws.registry import LAWS

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fits.estimation.laws.parametrization import Array, Center, Coordinate
 from fits.estimation.model import SUPERVISED_COORDINATES
-from fits.estimation.parametrization import Array, Center, Coordinate
 from scaling.laws import Derivatives, Partials, coefficients
 from scaling.laws.registry import SUPERVISED_LAWS
 

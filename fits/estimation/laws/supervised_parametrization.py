@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fits.estimation.parametrization import Array, Center, Coordinate, SupervisedCoordinates
+from fits.estimation.laws.parametrization import Array, Center, Coordinate, SupervisedCoordinates
 from scaling.errors import InputError
 from scaling.laws import FarseerLaw, OverTrainingLaw, Partials
 from scaling.laws.over_training import LN_6
