@@ -1,31 +1,43 @@
 """Budget of a store: cost of all attempts, reservations, and caps, over all drivers.
 
 Spent is what the attempts in the store tell, of all its sweeps, so that no restart and no other driver is
-forgotten. A job is reserved before it is submitted, and what may be spent unseen is counted ahead; a job
-whose driver has fallen silent ends with its reservation. So a cap is passed by at most 5 %, or by what one
-step reserves if that is more.
+forgotten. A job is reserved before it is submitted. Under a cap of time the reservation is its time limit,
+which the kernel enforces (:mod:`sweeps.store.time_limit`) and which only another reservation extends. So what
+has ended and what can still be spent never exceed a cap together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from scaling.errors import InputError
 from sweeps.dag.expand import SCHEMA, Step
 from sweeps.estimate.bill import HOUR, Bill, attempt_bills, reported_resources
 from sweeps.execute.drivers import Session
-from sweeps.execute.fork_server import GRACE_SECONDS
 from sweeps.execute.jobs import Job
 from sweeps.execute.reservations import Reservation, Reservations
+from sweeps.execute.state import Running
 from sweeps.spec.resources import Caps, Devices
 from sweeps.store.history import AttemptHistory
 from sweeps.store.leases import Attempt, attempts
 from sweeps.store.processes import has_exited
 from sweeps.store.store import Store
+from sweeps.store.time_limit import STOPPING_SECONDS, stopping_seconds
 
-STOPPING_SECONDS = 2.0
-"""Seconds in which a process stops when asked to, unless its optimizer steps take longer."""
+LEAST_SECONDS = STOPPING_SECONDS + 1.0
+"""Shortest time limit of a new job, as its process starts and stops within it."""
+LEAST_EXTENSION_SECONDS = 0.5
+"""Shortest extension of a time limit."""
+EXTENSION_SHARE = 0.1
+"""Least extension as a share of the time that a job has run, so that long jobs extend rarely."""
+FIRST_DUE_SECONDS = 0.5
+"""Seconds between a job's start and its first heartbeat."""
+ROUNDING = 1 + 1e-9
+"""Factor by which sums may exceed a cap, as they are rounded."""
 
 ALREADY_RESERVED = "another driver is about to begin it"
 
@@ -47,17 +59,37 @@ class BudgetLedger:
     """Cost of finished steps."""
     under_way: dict[str, list[tuple[Attempt, Bill]]] = field(default_factory=dict)
     """Attempts and costs of other steps."""
+    time_limits: dict[str, float] = field(default_factory=dict)
+    """Time limits of this driver's jobs in seconds, if a cap counts time."""
+    may_free: bool = False
+    """True if the last refusal is due to running attempts, which may need less than they have reserved."""
 
     def __post_init__(self) -> None:
         self.history, self.reservations = AttemptHistory(self.store), Reservations(self.store)
         caps = self.caps
         self.capped = (caps.flops, caps.gpu_hours, caps.dollars) != (None, None, None)
+        self.timed = (caps.gpu_hours, caps.dollars, caps.hours) != (None, None, None)
+        self._seen: dict[str, tuple[dict[str, Any], float]] = {}
+        """Last record of each step's last attempt, and when it was first seen, by ``time.monotonic()``."""
+        self._looked = -math.inf
+        """Start of the last look, by the same clock; nothing later is known of any attempt."""
+        self._exited: set[tuple[str, int]] = set()
+        """Attempts whose process had exited when the last look began, so that their records are final."""
 
     def look(self) -> None:
         """Read the cost of all attempts in the store so far."""
         if not self.capped:
             return
+        self._looked = time.monotonic()
+        self._exited = {
+            (step, history[-1][0].number)
+            for step, history in self.under_way.items()
+            if history and not history[-1][0].ending and has_exited(history[-1][0].told)
+        }
         for step, history in self.history.read().items():
+            told = history[-1].told if history else {}
+            if self._seen.get(step, (None, 0.0))[0] != told:
+                self._seen[step] = told, time.monotonic()
             if step in self.history.over:
                 self.settled += sum(self._bills(step, history), Bill())
                 self.under_way.pop(step, None)
@@ -69,45 +101,123 @@ class BudgetLedger:
         if self.capped and step not in self.history.over:
             self.under_way[step] = list(zip(history, self._bills(step, history), strict=True))
 
-    def reserve(self, job: Job) -> str | None:
-        """Reserve the estimated cost of ``job``; or return the cap it would exceed, and reserve nothing."""
+    def reserve(self, job: Job, ahead: float = 0.0) -> str | None:
+        """Reserve the cost of ``job``; or return the cap it would exceed, and reserve nothing.
+
+        Under a cap of time, its time limit is in ``time_limits`` then: its estimate, with the time in which
+        that can be extended, or what the cap leaves.
+
+        Args:
+            job: the job.
+            ahead: seconds between two looks at the store.
+        """
+        estimate = sum(self.seconds(step) for step in job.steps)
+        wanted = estimate + _lead(ahead, FIRST_DUE_SECONDS, STOPPING_SECONDS)
         if not self.capped:
+            self.time_limits |= {job.name: wanted} if self.timed else {}
             return None
-        asked = [
-            Reservation(self.session.name, job.name, step, number, self._estimate(each, job))
-            for each, (step, number) in zip(job.steps, job.attempts.items(), strict=True)
-        ]
+        least = max(estimate, LEAST_SECONDS) if self.timed else estimate
         while True:
             self.reservations.read()
-            if any(self.taken(each.step, each.number) for each in asked):
+            if any(self.taken(step, number) for step, number in job.attempts.items()):
                 return ALREADY_RESERVED
-            if why := self._beyond(sum((each.bill for each in asked), self._committed())):
+            committed = self._committed()
+            if why := self._beyond(committed + self._cost(job, least)):
+                self.may_free = not self._beyond(self._ended() + self._cost(job, least))
                 return f"{why} with {job.steps[0].label}"
-            if self.reservations.add(asked):
-                self.reservations.read()
+            seconds = min(wanted, self._seconds_left(job, committed)) if self.timed else estimate
+            if self._add(job, max(least, seconds)):
                 return None
 
-    def bound(self, job: Job) -> float | None:
-        """Return the seconds after which ``job`` ends without its driver; None if no cap counts time."""
-        caps = self.caps
-        if (caps.gpu_hours, caps.dollars, caps.hours) == (None, None, None):
-            return None
-        return sum(self.seconds(step) for step in job.steps)
+    def extend(self, running: Iterable[Running], ahead: float) -> None:
+        """Extend the time limits of running jobs that would end within two looks, as far as caps allow.
+
+        Args:
+            running: the attempts of this driver.
+            ahead: seconds between two looks at the store.
+        """
+        if not self.timed:
+            return
+        first = {each.job.name: each for each in reversed(list(running))}
+        before = {name: seconds for name, seconds in self.time_limits.items() if name in first}
+        self.time_limits = dict(before)
+        for each in first.values():
+            if not self.capped:  # nothing is reserved under a cap on the drivers' hours
+                elapsed = time.monotonic() - each.since
+                self.time_limits[each.job.name] += max(0.0, self._wanted(each.job, elapsed, {}, ahead))
+            elif told := self._last_record(each.job):
+                self._extend(each.job, told, ahead)
+        if self.time_limits != before:
+            self.session.extend(self.time_limits)
+
+    def _extend(self, job: Job, told: Mapping[str, Any], ahead: float) -> None:
+        """Extend the time limit of one job, which its process told of last."""
+        limit, elapsed = self.time_limits[job.name], told.get("elapsed", 0.0) + told.get("due", 0.0)
+        wanted = self._wanted(job, elapsed, told, ahead)
+        while wanted > 0.0:
+            self.reservations.read()
+            more = min(wanted, self._seconds_left(job, self._committed()))
+            if more < LEAST_EXTENSION_SECONDS or self._add(job, limit + more):
+                return
+
+    def _wanted(self, job: Job, elapsed: float, told: Mapping[str, Any], ahead: float) -> float:
+        """Return the seconds by which the time limit of a job should be extended; not positive for none."""
+        left = self.time_limits[job.name] - elapsed
+        lead = _lead(ahead, told.get("due", 0.0), stopping_seconds(told))
+        return lead - left + max(ahead, EXTENSION_SHARE * elapsed) if left < lead else 0.0
+
+    def _last_record(self, job: Job) -> Mapping[str, Any] | None:
+        """Return the last record of the job's process; None if it has none yet, or has ended."""
+        for step in job.attempts:
+            for attempt, _ in self.under_way.get(step, [])[-1:]:
+                if attempt.job == job.name and not attempt.ending:
+                    return attempt.told
+        return None
+
+    def _add(self, job: Job, seconds: float) -> bool:
+        """Reserve ``seconds`` for ``job``; False if others have reserved since the last reading."""
+        bills = [self._cost(job, seconds, step) for step in job.steps]
+        asked = [
+            Reservation(self.session.name, job.name, step, number, bill)
+            for bill, (step, number) in zip(bills, job.attempts.items(), strict=True)
+        ]
+        if not self.reservations.add(asked):
+            return False
+        self.reservations.read()
+        if self.timed:
+            self.time_limits[job.name] = seconds
+        return True
+
+    def _cost(self, job: Job, seconds: float, step: Step | None = None) -> Bill:
+        """Return the cost of ``seconds`` of a job; of one step, its FLOPs and an equal share of the time."""
+        steps = [step] if step else job.steps
+        share = seconds * len(steps) / len(job.steps)
+        return Bill.of(sum(each.flops_to_spend for each in steps), share, job.resources, self.devices)
+
+    def _seconds_left(self, job: Job, committed: Bill) -> float:
+        """Return the seconds on the resources of ``job`` that the caps leave."""
+        second, left = Bill.of(0.0, 1.0, job.resources, self.devices), math.inf
+        for name in ("gpu_hours", "dollars"):
+            cap, rate = getattr(self.caps, name), getattr(second, name)
+            if cap is not None and rate:
+                left = min(left, (cap - getattr(committed, name)) / rate)
+        return left
 
     def taken(self, step: str, number: int) -> bool:
-        """Return True if another driver has reserved an attempt that is not claimed yet."""
-        return any(
+        """Return True if an attempt is claimed, or if another driver has reserved it."""
+        return number <= len(self.under_way.get(step, ())) or any(
             each.step == step and each.number == number and each.driver != self.session.name
             for each in self._unclaimed()
         )
 
     def broken(self, ahead: float) -> str | None:
-        """Return the cap that running attempts will exceed within ``ahead`` seconds, if any."""
+        """Return the cap that attempts without a time limit will exceed within ``ahead`` seconds, if any."""
         coming = Bill()
         for history in self.under_way.values():
             last = history[-1][0] if history else None
-            if last and not last.ending and not has_exited(last.told):
-                seconds = (ahead + stopping_seconds(last)) / last.told.get("members", 1)
+            limited = last and "time_limit" in last.told
+            if last and not limited and not last.ending and not has_exited(last.told):
+                seconds = (ahead + stopping_seconds(last.told)) / last.told.get("members", 1)
                 coming += Bill.of(0.0, seconds, reported_resources(last), self.devices)
         return self._beyond(self.spent + coming) or self._beyond_hours(ahead)
 
@@ -125,9 +235,6 @@ class BudgetLedger:
             return None
         return f"caps.hours: {spent / HOUR:.3g} of {cap:.3g} hours of drivers' wall time are used"
 
-    def _estimate(self, step: Step, job: Job) -> Bill:
-        return Bill.of(step.flops_to_spend, self.seconds(step), job.resources, self.devices)
-
     def _bills(self, step: str, history: Sequence[Attempt]) -> list[Bill]:
         return attempt_bills(self._flops(step), history, self.devices)
 
@@ -139,12 +246,34 @@ class BudgetLedger:
 
     def _committed(self) -> Bill:
         """Return the cost spent, and that reserved by running and planned attempts."""
-        total = sum((each.bill for each in self._unclaimed()), self.settled)
+        total = sum((each.bill for each in self._unclaimed()), self._ended())
+        for step, attempt, bill in self._under_way(running=True):
+            total += bill.at_least(self._reserved(step, attempt))
+        return total
+
+    def _ended(self) -> Bill:
+        """Return the cost of the attempts that have ended."""
+        return sum((bill for _, _, bill in self._under_way(running=False)), self.settled)
+
+    def _under_way(self, *, running: bool) -> Iterator[tuple[str, Attempt, Bill]]:
+        """Yield step, attempt and cost of the attempts that may be running, or of those that are not."""
         for step, history in self.under_way.items():
             for attempt, bill in history:
-                running = attempt is history[-1][0] and not attempt.ending and not has_exited(attempt.told)
-                total += bill.at_least(self._reserved(step, attempt)) if running else bill
-        return total
+                if self._may_run(step, attempt, last=attempt is history[-1][0]) is running:
+                    yield step, attempt, bill
+
+    def _may_run(self, step: str, attempt: Attempt, *, last: bool) -> bool:
+        """Return True if an attempt's process may be running, or if its lifetime is still to be recorded."""
+        told = attempt.told
+        if attempt.ending:
+            return not attempt.settled and (told.get("members", 1) > 1 or not self._expired(step, told))
+        return last and (step, attempt.number) not in self._exited and not self._expired(step, told)
+
+    def _expired(self, step: str, told: Mapping[str, Any]) -> bool:
+        """Return True if a process under a time limit has been silent until the kernel has killed it."""
+        seen, since = self._seen.get(step, ({}, math.inf))
+        silent = self._looked - since if seen == told else 0.0
+        return "time_limit" in told and silent > told.get("patience", math.inf)
 
     def _reserved(self, step: str, attempt: Attempt) -> Bill:
         """Return the cost reserved by a running attempt, or its estimate if it has no reservation."""
@@ -172,16 +301,19 @@ class BudgetLedger:
     def _beyond(self, total: Bill) -> str | None:
         for name in ("flops", "gpu_hours", "dollars"):
             cap, would = getattr(self.caps, name), getattr(total, name)
-            if cap is not None and would > cap:
+            if cap is not None and would > cap * ROUNDING:
                 spent = getattr(self.spent, name)
                 return f"caps.{name}: {spent:.3g} of {cap:.3g} spent, {would:.3g} would be"
         return None
 
 
-def stopping_seconds(attempt: Attempt) -> float:
-    """Return the seconds in which an attempt stops when asked: after its next step, with a checkpoint."""
-    pace = attempt.told.get("seconds", 0.0) / max(1, attempt.done)
-    return min(GRACE_SECONDS, max(STOPPING_SECONDS, 2 * pace))
+def _lead(ahead: float, due: float, stopping: float) -> float:
+    """Return the seconds before a job's limit at which it must be extended, or its process begins to stop.
+
+    Its last record is up to ``due`` seconds old and the driver looks every ``ahead`` seconds; the process
+    reads of the extension before it needs ``stopping`` seconds to write a checkpoint.
+    """
+    return 2 * ahead + 2 * due + stopping
 
 
 def spent_by(

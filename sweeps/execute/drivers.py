@@ -2,7 +2,7 @@
 
 ::
 
-    store/drivers/<id>.json     rewritten while it runs; sweeps.store.driver_watch reads it
+    store/drivers/<id>.json     rewritten while it runs; its workers read it (sweeps.store.time_limit)
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from sweeps.execute.state import State
-from sweeps.store.driver_watch import DRIVERS
 from sweeps.store.leases import timestamp
 from sweeps.store.processes import has_exited, process_start_ticks, this_process
 from sweeps.store.store import Store
+from sweeps.store.time_limit import DRIVERS
 
 FIRST_BEAT = 0.5
 """Seconds to the first heartbeat; doubled each time, up to the usual interval."""
@@ -81,7 +82,8 @@ class Session:
         self.name = f"{uuid.uuid4().hex[:12]}.json"
         self.since = begun or time.monotonic()
         self.record: dict[str, Any] = {**this_process(), "started": timestamp(), "slots": slots}
-        self._over = threading.Event()
+        self._over, self._writing = threading.Event(), threading.Lock()
+        self._due = FIRST_BEAT
         self._thread = threading.Thread(target=self._beat, name="driver", daemon=True)
 
     def __enter__(self) -> Session:
@@ -105,6 +107,11 @@ class Session:
         """Record the estimated time left with the next heartbeat."""
         self.record["seconds_left"] = state.seconds_left(self.slots)
 
+    def extend(self, time_limits: Mapping[str, float]) -> None:
+        """Tell the workers their time limits in seconds by job, which are reserved."""
+        self.record["time_limits"] = dict(time_limits)
+        self._write(ended=None, due=self._due)
+
     def works(self, driver: str) -> bool:
         """Return True if a driver, this one or another, may be active."""
         return driver == self.name or self.drivers.works(driver)
@@ -122,7 +129,8 @@ class Session:
             self._write(ended=None, due=wait)
 
     def _write(self, ended: str | None, due: float = 0.0) -> None:
-        with suppress(Exception):  # the store is unavailable or full; others see that this driver is silent
+        self._due = due
+        with self._writing, suppress(Exception):  # the store is unavailable; others see that this is silent
             record = {**self.record, "seconds": self.seconds, "ended": ended, "due": due}
             self.store.write(record, DRIVERS, self.name, durable=False)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from scaling.errors import InputError
-from sweeps.execute.fork_server import GRACE_SECONDS, ForkServer
+from sweeps.execute.fork_server import ForkServer
 from sweeps.execute.jobs import AttemptOutcome, Job, run_job
 from sweeps.spec.resources import Resources
 from sweeps.store.store import Store
+from sweeps.store.time_limit import GRACE_SECONDS
 
 
 class Executor(Protocol):

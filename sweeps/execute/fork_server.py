@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
+import math
 import os
 import select
 import signal
@@ -20,20 +21,30 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from sweeps.execute.jobs import AttemptOutcome, Job, failed_attempt, run_job
-from sweeps.store.leases import attempt_path, end_name, latest_number, log_path
+from sweeps.execute.jobs import (
+    AttemptOutcome,
+    Job,
+    failed_attempt,
+    record_end,
+    record_lifetime,
+    run_job,
+)
+from sweeps.store.kill_timer import KillTimer
+from sweeps.store.leases import end_name, latest_number, log_path
 from sweeps.store.outcomes import Ending, ending_of_process, last_error_line, oom_kills
 from sweeps.store.store import Store
+from sweeps.store.time_limit import GRACE_SECONDS, TimeLimit
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Environment of one thread per process, a quarter faster than one process with all threads."""
-GRACE_SECONDS = 10.0
-"""Seconds in which a process that was asked to stop may write a checkpoint."""
 LOOK_SECONDS = 10.0
 """Seconds between two checks that a silent job still has to run."""
+RECORDING_SECONDS = 5.0
+"""Seconds in which a server that is closed may record the end of its job."""
 SHIPPING_SECONDS = 30.0
 """Seconds between two copies of a log to an object store."""
 
@@ -97,9 +108,11 @@ class ForkServer:
                 self.waiting.pop(step, None)
                 self.ended.append(AttemptOutcome(step, number, Ending(ending), reason))
             elif "exit" in message:
+                lived = message["lived"]
                 if self.job and self.leads:
-                    _tell_life(self.store, self.job, message["lived"])
-                found += self._rest(*ending_of_process(message["exit"], oom_kills=message["oom_kills"]))
+                    record_lifetime(self.store, self.job, lived)
+                ending = ending_of_process(message["exit"], oom_kills=message["oom_kills"])
+                found += self._rest(*ending, lived)
                 self.job, self.pids = None, []
         return found
 
@@ -143,7 +156,13 @@ class ForkServer:
                 os.killpg(pid, number)
 
     def close(self) -> None:
-        """Kill all processes."""
+        """Kill all processes; the server records first how long those of its job have lived."""
+        if self.job:
+            assert self.process.stdin is not None
+            with suppress(BrokenPipeError):
+                self.process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(RECORDING_SECONDS)
         self.stop(signal.SIGKILL)
         self.process.kill()
         self.process.wait()
@@ -173,19 +192,11 @@ class ForkServer:
         self.job, self.pids = None, []
         return rest
 
-    def _rest(self, ending: Ending, reason: str) -> list[AttemptOutcome]:
+    def _rest(self, ending: Ending, reason: str, lived: float | None = None) -> list[AttemptOutcome]:
         rest = [AttemptOutcome(step, number, ending, reason) for step, number in self.waiting.items()]
-        found, self.waiting, self.ended = self.ended + rest, {}, []
+        found = [replace(each, lived=lived) for each in self.ended + rest]
+        self.waiting, self.ended = {}, []
         return found
-
-
-def _tell_life(store: Store, job: Job, seconds: float) -> None:
-    """Add the lifetime of a job's process to the ends of its attempts."""
-    for step, number in job.attempts.items():
-        with suppress(Exception):  # slightly more time is counted then
-            end = store.read(*attempt_path(step, number, "end"))
-            if end and end.get("job") == job.name:
-                store.write(end | {"lived": seconds}, *attempt_path(step, number, "end"), durable=False)
 
 
 def _scratch() -> IO[bytes] | None:
@@ -196,7 +207,7 @@ def _scratch() -> IO[bytes] | None:
 
 
 def main() -> None:
-    """Serve requests: one JSON line each on stdin, events as JSON lines on stdout."""
+    """Serve requests, one JSON line each on stdin until it is closed; write events to stdout likewise."""
     _die_with_parent()
     wire = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # output must not mix with messages
@@ -204,26 +215,55 @@ def main() -> None:
     import sweeps.model.model_files
     import sweeps.train.loop  # noqa: F401
 
+    _outlive_parent()
+    exits, client, request, lived = _notice_exits(), os.getppid(), None, 0.0
     for line in sys.stdin.buffer:
+        if os.getppid() != client:
+            break  # nobody wants the job any more
         request = json.loads(line)
-        killed_before, begun = oom_kills(), time.monotonic()
-        parent = os.getpid()
+        killed_before, begun, parent = oom_kills(), time.monotonic(), os.getpid()
         pids = []
         for rank in request["ranks"]:
             if not (pid := os.fork()):
-                _child(request, rank, wire, parent)
+                _child(request, rank, wire, parent, begun)
             pids.append(pid)
         _say(wire, pids=pids)
-        code = _wait(pids)
+        code = _wait(pids, exits)
         lived = time.monotonic() - begun
         _say(wire, exit=code, oom_kills=oom_kills() - killed_before, lived=lived)
+    if request:
+        _record_exit(request, lived)
 
 
-def _wait(pids: list[int]) -> int:
-    """Wait for the leader to exit, or for a process to fail, kill the others, and return the exit code."""
+def _notice_exits() -> int:
+    """Return a file descriptor that is readable after a child has exited."""
+    noticed, wakes = os.pipe()
+    os.set_blocking(noticed, False)
+    os.set_blocking(wakes, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
+    return noticed
+
+
+def _record_exit(request: dict[str, Any], lived: float) -> None:
+    """Record the ends of the last job's attempts, as the client that would do so may have been killed."""
+    if all(rank.get("RANK", "0") != "0" for rank in request["ranks"]):
+        return
+    signal.alarm(round(GRACE_SECONDS))  # the store may not answer
+    store, job = Store(request["store"]), Job.from_json(request["job"])
+    record_lifetime(store, job, lived)
+    for outcome in job.all_ended(Ending.LOST, "its driver has exited, or has given it up"):
+        record_end(store, job, replace(outcome, lived=lived))
+
+
+def _wait(pids: list[int], exits: int) -> int:
+    """Wait for the leader to exit, or for a process to fail, kill the others, and return the exit code.
+
+    All are killed when the client has closed stdin, or was killed.
+    """
     left, code = set(pids), 0
-    while pids[0] in left and not code:
-        pid, status = os.wait()
+    while pids[0] in left and not code and (exited := _next_exit(exits)):
+        pid, status = exited
         left.discard(pid)
         code = os.waitstatus_to_exitcode(status)
     for other in left:
@@ -233,11 +273,27 @@ def _wait(pids: list[int]) -> int:
     return code
 
 
-def _child(request: dict[str, Any], rank: dict[str, str], wire: IO[bytes], parent: int) -> None:
-    """Run a job in this forked process, and exit."""
-    code, begun = 1, time.monotonic()
+def _next_exit(exits: int) -> tuple[int, int] | None:
+    """Wait for a child to exit, and return its pid and status; None if stdin is closed before."""
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid:
+            return pid, status
+        ready = select.select([0, exits], [], [])[0]
+        if exits in ready:
+            with suppress(BlockingIOError):
+                os.read(exits, 4096)
+        elif ready:  # nothing is sent while a job runs
+            return None
+
+
+def _child(request: dict[str, Any], rank: dict[str, str], wire: IO[bytes], parent: int, begun: float) -> None:
+    """Run a job in this forked process, which counts from ``begun``, and exit."""
+    code = 1
     try:
         os.setsid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _die_with_parent(parent)
         os.environ.update(rank)
         leads = rank.get("RANK", "0") == "0"
@@ -259,12 +315,22 @@ def _outcomes(request: dict[str, Any], *, leads: bool, begun: float) -> Iterator
     """Run a job; if its log cannot be opened, fail all its attempts."""
     store, job = Store(request["store"]), Job.from_json(request["job"])
     with ExitStack() as stack:
+        limit = _limit(store, job, begun) if leads else None
         try:
             log = stack.enter_context(_logging(store, job, leads))
         except Exception as error:
             yield from (failed_attempt(store, step, number, error) for step, number in job.attempts.items())
             return
-        yield from run_job(store, job, log=log, begun=begun)
+        yield from run_job(store, job, limit, log=log, begun=begun)
+
+
+def _limit(store: Store, job: Job, begun: float) -> TimeLimit | None:
+    """Return the time limit of this process, which the kernel enforces from now on; None if it has none."""
+    if job.time_limit is None:
+        return None
+    limit = TimeLimit(store, job.driver, job.name, job.time_limit, begun, KillTimer())
+    limit.enforce(math.inf)
+    return limit
 
 
 @contextmanager
@@ -307,17 +373,27 @@ def _shipping(store: Store, place: Sequence[str], path: Path) -> Iterator[None]:
 
 def _say(wire: IO[bytes], **message: Any) -> None:
     """Write a message as one line, short enough to be atomic among several processes."""
-    wire.write(json.dumps(message).encode() + b"\n")
+    with suppress(BrokenPipeError):  # the client was killed
+        wire.write(json.dumps(message).encode() + b"\n")
 
 
 def _die_with_parent(parent: int | None = None) -> None:
     """Have the kernel kill this process when its parent exits, on Linux."""
     parent = os.getppid() if parent is None else parent
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    _set_signal_of_parents_exit(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _outlive_parent() -> None:
+    """Revoke :func:`_die_with_parent`, so that this process can record how its job ended."""
+    _set_signal_of_parents_exit(0)
+
+
+def _set_signal_of_parents_exit(number: int) -> None:
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, number)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
@@ -17,9 +18,10 @@ from sweeps.resolve import dag_of
 from sweeps.spec.resources import Resources
 from sweeps.spec.spec import Sweep
 from sweeps.store.faults import explain_store_error
-from sweeps.store.leases import LeaseWatch
+from sweeps.store.leases import Attempt, LeaseWatch, attempt_path, create_once, timestamp
 from sweeps.store.outcomes import Ending, ending_of, error_line, is_transient
 from sweeps.store.store import Store
+from sweeps.store.time_limit import TimeLimit
 
 LOG = logging.getLogger("distlaw")
 MAX_REASON_CHARACTERS = 2000
@@ -40,6 +42,8 @@ class AttemptOutcome:
     """Reason in one line; empty if its result is in the store."""
     gone: bool = True
     """True if its process is known to have exited."""
+    lived: float | None = None
+    """Seconds that its process lived, if its parent has measured them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +57,26 @@ class Job:
     """Recorded with each claim, so that a driver recognizes the attempts of its jobs."""
     driver: str = ""
     """Driver that started it; empty if none did."""
-    bound: float | None = None
-    """Seconds after which it stops if its driver has exited or is silent; None if it may finish."""
+    time_limit: float | None = None
+    """Seconds that are reserved for its process, unless its driver reserves more; None if it may finish."""
 
     @property
     def attempts(self) -> dict[str, int]:
         """Numbers of the attempts by step."""
         return {step.id: number for step, number in zip(self.steps, self.numbers, strict=True)}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Fields of its attempts' records: its name, members and resources."""
+        used = self.resources
+        return {
+            "cpus": used.cpus,
+            "gpus": used.gpus,
+            "nodes": used.nodes,
+            "members": len(self.steps),
+            "job": self.name,
+            "driver": self.driver,
+        }
 
     def all_ended(self, ending: Ending, reason: str, *, gone: bool = True) -> list[AttemptOutcome]:
         """Return the same outcome for every step."""
@@ -73,7 +90,7 @@ class Job:
             "resources": self.resources.model_dump(),
             "name": self.name,
             "driver": self.driver,
-            "bound": self.bound,
+            "time_limit": self.time_limit,
         }
 
     @classmethod
@@ -85,24 +102,29 @@ class Job:
             resources=Resources(**data["resources"]),
             name=data["name"],
             driver=data["driver"],
-            bound=data["bound"],
+            time_limit=data["time_limit"],
         )
 
 
-def run_job(store: Store, job: Job, **about: Any) -> Iterator[AttemptOutcome]:
-    """Run a job in this process; errors are yielded as outcomes and logged, never raised."""
+def run_job(store: Store, job: Job, limit: TimeLimit | None = None, **about: Any) -> Iterator[AttemptOutcome]:
+    """Run a job in this process; errors are yielded as outcomes and logged, never raised.
+
+    Args:
+        store: the store.
+        job: the job.
+        limit: time limit of this process, if it has one.
+        about: recorded with the claims.
+    """
     import torch
 
     torch.set_num_threads(job.resources.cpus)
     if 0 < job.resources.gpus < 1 and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(job.resources.gpus)
-    waiting, resources = job.attempts, job.resources
-    about |= {"cpus": resources.cpus, "gpus": resources.gpus, "nodes": resources.nodes}
-    about |= {"members": len(job.steps), "job": job.name}
-    if job.bound is not None:
-        about |= {"driver": job.driver, "bound": job.bound}
+    waiting = job.attempts
     try:
-        for step, result in run_steps(store, job.steps, numbers=job.attempts, **about):
+        for step, result in run_steps(
+            store, job.steps, numbers=job.attempts, limit=limit, **about, **job.about
+        ):
             number = waiting.pop(step.id)
             if isinstance(result, Exception):
                 yield failed_attempt(store, step.id, number, result)
@@ -119,6 +141,44 @@ def failed_attempt(store: Store, step: str, number: int, error: BaseException) -
     return AttemptOutcome(
         step, number, ending_of(error, store.path), error_line(error)[:MAX_REASON_CHARACTERS]
     )
+
+
+def record_end(store: Store, job: Job, outcome: AttemptOutcome, at_most: float = math.inf) -> None:
+    """Record the end of an attempt whose process has exited without recording it.
+
+    An attempt that never started is claimed first, so that its process, if it starts late, finds its number
+    taken. Nothing is recorded for an attempt of another job, or for one whose process may be alive.
+
+    Args:
+        store: the store.
+        job: the job that the attempt belongs to.
+        outcome: how it ended.
+        at_most: upper bound of the seconds that its process lived, if they were not measured.
+    """
+    claim_path = attempt_path(outcome.step, outcome.number)
+    told = store.read(*claim_path)
+    if told is None:
+        told = job.about | {"started": timestamp(), "elapsed": 0.0, "due": 0.0}
+        if not create_once(store, told, *claim_path):
+            return
+    elif told.get("job") != job.name or not outcome.gone:
+        return
+    told |= store.read(*attempt_path(outcome.step, outcome.number, "beat")) or {}
+    heard = told.get("elapsed", 0.0)
+    expected = min(heard + Attempt(outcome.number, told).unheard, max(heard, at_most))
+    lived = expected if outcome.lived is None else outcome.lived
+    told |= {"ending": outcome.ending, "reason": outcome.reason, "ended": timestamp()}
+    told |= {"lived": lived, "unheard": max(0.0, lived - heard)}
+    store.put_new(told, *attempt_path(outcome.step, outcome.number, "end"), durable=False)
+
+
+def record_lifetime(store: Store, job: Job, seconds: float) -> None:
+    """Add the lifetime of a job's process, which has exited, to the ends that it recorded."""
+    for step, number in job.attempts.items():
+        with suppress(Exception):  # slightly more time is counted then
+            end = store.read(*attempt_path(step, number, "end"))
+            if end and end.get("job") == job.name and "lived" not in end:
+                store.write(end | {"lived": seconds}, *attempt_path(step, number, "end"), durable=False)
 
 
 def record_failure(store: Store, step: Step, outcome: AttemptOutcome, reason: str) -> None:

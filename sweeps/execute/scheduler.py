@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
-from typing import Any
 
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step
@@ -20,7 +19,7 @@ from sweeps.execute.budget import BudgetLedger
 from sweeps.execute.cohorts import group_into_cohorts
 from sweeps.execute.drivers import Session
 from sweeps.execute.executors import Executor
-from sweeps.execute.jobs import AttemptOutcome, Job, record_failure
+from sweeps.execute.jobs import AttemptOutcome, Job, record_end, record_failure
 from sweeps.execute.state import Running, State
 from sweeps.spec.resources import Caps, Devices, Resources, caps_of, resources_of
 from sweeps.spec.spec import Sweep
@@ -31,7 +30,6 @@ from sweeps.store.leases import (
     LeaseWatch,
     attempt_path,
     attempts,
-    create_once,
     latest_number,
     timestamp,
 )
@@ -139,7 +137,7 @@ class Scheduler:
                 if state.idle and not state.halted and not self._wanted_again():
                     if not state.ready():
                         return state
-                    state.halted = self.refused
+                    state.halted = None if self.ledger.may_free else self.refused
                 if state.halted and (self.broken or not state.running):
                     return state
                 self.outcomes += self.executor.wait(POLL_SECONDS)
@@ -170,14 +168,14 @@ class Scheduler:
                 continue
             steps, numbers = zip(*claims, strict=True)
             job = Job(steps=steps, numbers=numbers, resources=resources, driver=self.session.name)
-            job = replace(job, bound=self.ledger.bound(job))
-            if refused := self.ledger.reserve(job):
+            if refused := self.ledger.reserve(job, self._ahead):
                 taken = [step.id for step, number in claims if self.ledger.taken(step.id, number)]
                 self.state.elsewhere.update(taken)
                 self.refused = self.refused if taken else refused
                 if len(cohort) > 1 and not taken:  # a single member may fit
                     waiting.extendleft((step,) for step in reversed(cohort))
                 continue
+            job = replace(job, time_limit=self.ledger.time_limits.get(job.name))
             for step, number in claims:
                 self.state.running[step.id] = Running(step, number, job)
             try:
@@ -252,28 +250,15 @@ class Scheduler:
         record_failure(self.store, step, outcome, outcome.reason + tries)
 
     def _record_end(self, outcome: AttemptOutcome, running: Running, known: Attempt | None) -> None:
-        """Record the ending of an attempt that could not record it, if it is ours and has exited.
-
-        An attempt that never started is claimed first, so that its process, if it starts late, finds its
-        number taken.
-        """
-        told: dict[str, Any] = {"ending": outcome.ending, "reason": outcome.reason, "ended": timestamp()}
+        """Record the ending of an attempt that could not record it, if it is ours and has exited."""
+        if known and known.ending:
+            return
         try:
-            if known is None:
-                claim = {"job": running.job.name, "started": timestamp(), "elapsed": 0.0}
-                if not create_once(self.store, claim, *attempt_path(outcome.step, outcome.number)):
-                    return
-                told = claim | told
-            elif known.ending or not outcome.gone or known.job != running.job.name:
-                return
-            else:
-                heard = known.told.get("elapsed", 0.0)
-                most = max(0.0, time.monotonic() - running.since - heard)
-                told = known.told | told | {"unheard": min(known.unheard, most)}
-            self.store.put_new(told, *attempt_path(outcome.step, outcome.number, "end"), durable=False)
+            record_end(self.store, running.job, outcome, time.monotonic() - running.since)
         except Exception as error:
             if is_transient(error):
                 raise  # processed again once the store answers
+            told = {"ending": outcome.ending, "reason": outcome.reason, "ended": timestamp()}
             self.unrecorded.setdefault(outcome.step, []).append(Attempt(outcome.number, told))
 
     def _look(self) -> None:
@@ -292,6 +277,7 @@ class Scheduler:
             self.state.halted = CANCELLED
         self.ledger.look()
         self.unseen.append(time.monotonic() - before)
+        self.ledger.extend(self.state.running.values(), self._ahead)
         if why := self.ledger.broken(self._ahead):
             self._stop(why)
 
@@ -299,7 +285,7 @@ class Scheduler:
     def _ahead(self) -> float:
         """Seconds in which cost may be spent unseen: the median of measured looks, so that one slow look does
         not count."""
-        return max(self.look_seconds, median(self.unseen))
+        return max(self.look_seconds, median(self.unseen or [0.0]))
 
     def _look_at(self, running: Running) -> None:
         step, number = running.step.id, running.number

@@ -24,6 +24,7 @@ from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.leases import Lease, hold_leases
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
 from sweeps.store.store import Store
+from sweeps.store.time_limit import TimeLimit
 
 if TYPE_CHECKING:
     from sweeps.model.distributed import World
@@ -55,6 +56,7 @@ def run_steps(
     watch: Watch | None = None,
     tracker: str | None = None,
     numbers: Mapping[str, int] | None = None,
+    limit: TimeLimit | None = None,
     **about: Any,
 ) -> Iterator[Done]:
     """Run ``steps`` of one cohort together; yield each with its result or error when it ends.
@@ -67,6 +69,7 @@ def run_steps(
         watch: called with their progress.
         tracker: experiment tracker, by default that of the environment (:mod:`sweeps.execute.trackers`).
         numbers: numbers of the attempts by step; by default the next ones.
+        limit: time limit of this process, if it has one.
         about: recorded with the claims.
 
     Raises:
@@ -85,7 +88,7 @@ def run_steps(
             if not here.leads:
                 yield from _train(store, missing, {}, here, watch, tracker)
                 return
-            with hold_leases(store, [step.id for step in missing], numbers, **about) as leases:
+            with hold_leases(store, [step.id for step in missing], numbers, limit=limit, **about) as leases:
                 for step in missing:
                     if step.id not in leases:
                         yield step, Stopped(Ending.HELD, "another process works on it")

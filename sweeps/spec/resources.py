@@ -97,8 +97,8 @@ class Devices(SpecModel):
 class Caps(SpecModel):
     """Caps on what all attempts in a store spend, over all interruptions and by all drivers together.
 
-    A plan above a cap is refused. At work, a cap is meant to be passed by at most 5 %, or by what one step
-    reserves if that is more; ``docs/explanation/sweeps.md`` says what may spend more.
+    A plan above a cap is refused. At work, a cap is exceeded by at most 5 %, or by what one step reserves if
+    that is more; ``docs/explanation/sweeps.md`` says how that is enforced, and what may spend more.
     """
 
     flops: Quantity | None = None

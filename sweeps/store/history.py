@@ -15,7 +15,7 @@ class AttemptHistory:
     def __init__(self, store: Store, contents: Mapping[str, Iterable[str]] | None = None) -> None:
         self.store, self._contents = store, contents
         self.over: set[str] = set()
-        """Steps that are done, without further attempts."""
+        """Steps that are done, whose cost cannot change."""
         self._ended: dict[str, dict[int, Attempt]] = {}
         self._read_before = False
 
@@ -31,8 +31,8 @@ class AttemptHistory:
             for step, names in listed.items()
         }
         for step, history in found.items():
-            self._ended[step] = {each.number: each for each in history if each.ending}
-            if history and history[-1].ending is Ending.DONE:
+            self._ended[step] = {each.number: each for each in history if each.settled}
+            if history and history[-1].ending is Ending.DONE and history[-1].settled:
                 self.over.add(step)
                 del self._ended[step]
         return found

@@ -27,17 +27,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sweeps.environment import LEASE_SECONDS
-from sweeps.store.driver_watch import DriverWatch
+from sweeps.store.heartbeats import BEATS_LOCAL, FIRST_BEAT, beating
 from sweeps.store.outcomes import Ending, Stopped, ending_of, error_line
 from sweeps.store.processes import has_exited, this_process
 from sweeps.store.store import Store
+from sweeps.store.time_limit import TimeLimit
 
 LEASE_TIMEOUT = LEASE_SECONDS
 """Seconds without a heartbeat after which others may take over a step; every claim records its own."""
-BEATS_LOCAL, BEATS_REMOTE = 20, 5
-"""Heartbeats in that time, on a disk and on an object store, where each costs money."""
-FIRST_BEAT = 0.5
-"""Seconds to the first heartbeat; doubled each time, up to the usual interval."""
 LEAVING_SECONDS = 0.5
 """Assumed seconds between a process's last record and its exit, until its parent records its lifetime."""
 CANCEL = "cancel.json"
@@ -63,16 +60,28 @@ class Attempt:
 
     @property
     def unheard(self) -> float:
-        """Seconds after its last record in which it may have continued: until the next was due."""
+        """Seconds after its last record in which it may have continued.
+
+        Until the next was due; under a time limit, until the kernel has killed it.
+        """
         if self.ending:
             return float(self.told.get("unheard", 0.0))
-        return float(self.told.get("due", self.told.get("patience", 0.0) / BEATS_LOCAL))
+        patience = float(self.told.get("patience", 0.0))
+        if "time_limit" in self.told:
+            left = float(self.told["time_limit"]) - self.told.get("elapsed", 0.0)
+            return max(0.0, min(patience, left))
+        return float(self.told.get("due", patience / BEATS_LOCAL))
 
     @property
     def seconds(self) -> float:
         """Lifetime of its process in seconds: measured by its parent, or else an upper bound."""
         told = self.told
         return float(told.get("lived", told.get("elapsed", 0.0) + self.unheard + told.get("leaving", 0.0)))
+
+    @property
+    def settled(self) -> bool:
+        """True if it has ended and its seconds are final; under a time limit, its parent measures them."""
+        return bool(self.ending) and ("lived" in self.told or "time_limit" not in self.told)
 
     @property
     def done(self) -> int:
@@ -95,13 +104,19 @@ class Lease:
     """Reason to stop, found by the heartbeat."""
     ended: bool = False
     started: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        self._driver = DriverWatch.of(self.store, self.about)
+    limit: TimeLimit | None = None
+    """Time limit of its process, recorded with the claim and each heartbeat."""
 
     @classmethod
     def claim(
-        cls, store: Store, step: str, number: int, *, begun: float | None = None, **about: Any
+        cls,
+        store: Store,
+        step: str,
+        number: int,
+        *,
+        begun: float | None = None,
+        limit: TimeLimit | None = None,
+        **about: Any,
     ) -> Lease | None:
         """Claim attempt ``number``; None if another process was first. ``about`` is recorded with the claim.
 
@@ -114,10 +129,11 @@ class Lease:
             "due": FIRST_BEAT,
             **this_process(),
             **about,
+            **_limit_record(limit),
         }
         claim["elapsed"] = time.monotonic() - begun
         won = create_once(store, claim, *attempt_path(step, number))
-        return cls(store, step, number, about, started=begun) if won else None
+        return cls(store, step, number, about, started=begun, limit=limit) if won else None
 
     def fence(self) -> None:
         """Check that no other process has taken over the step, before committing anything.
@@ -140,22 +156,28 @@ class Lease:
         if self.lost:
             raise self.lost
 
-    def beat(self, count: int, due: float = 0.0) -> None:
-        """Write a heartbeat, with the next due in ``due`` seconds, and check for reasons to stop."""
+    def beat(self, count: int, due: float = 0.0) -> bool:
+        """Write a heartbeat, with the next due in ``due`` seconds, and check for reasons to stop.
+
+        Returns:
+            True if the heartbeat was written.
+        """
+        written = False
         try:
             elapsed = time.monotonic() - self.started
             beat = {"beat": count, "elapsed": elapsed, "due": due, **self.progress}
+            beat |= _limit_record(self.limit)
             self.store.write(beat, *attempt_path(self.step, self.number, "beat"), durable=False)
+            written = True
             names = self.store.names(self.step, "attempts")
             self._fence(names)
             if CANCEL in names or self.store.read(CANCEL) is not None:
                 raise Stopped(Ending.CANCELLED, "it was cancelled")
-            if self._driver:
-                self._driver.look(elapsed, due)
         except Stopped as stopped:
             self.lost = stopped
         except Exception:  # noqa: S110  (the store is unavailable; if it stays so, others take over)
             pass
+        return written
 
     def conclude(self, error: BaseException | None) -> None:
         """Record the end of the attempt: done, or failed by ``error``."""
@@ -170,6 +192,7 @@ class Lease:
             return
         self.ended = True
         record = {"ending": ending, "reason": reason, "ended": timestamp(), **self.about, **self.progress}
+        record |= _limit_record(self.limit)
         with suppress(Exception):  # the store itself may be what failed
             record |= {"elapsed": time.monotonic() - self.started, "leaving": LEAVING_SECONDS}
             self.store.write(record, *attempt_path(self.step, self.number, "end"), durable=False)
@@ -177,7 +200,12 @@ class Lease:
 
 @contextmanager
 def hold_leases(
-    store: Store, steps: Iterable[str], numbers: Mapping[str, int] | None = None, **about: Any
+    store: Store,
+    steps: Iterable[str],
+    numbers: Mapping[str, int] | None = None,
+    *,
+    limit: TimeLimit | None = None,
+    **about: Any,
 ) -> Iterator[dict[str, Lease]]:
     """Claim attempts at ``steps`` and keep them alive while the block runs.
 
@@ -188,15 +216,22 @@ def hold_leases(
         store: the store.
         steps: ids of the steps.
         numbers: numbers of the attempts by step, if the caller has determined them.
+        limit: time limit of this process, if it has one.
         about: recorded with the claims.
     """
     leases: dict[str, Lease] = {}
+    expires = time.monotonic() + LEASE_TIMEOUT
     for step in steps:
         number = numbers[step] if numbers else LeaseWatch(store).wait(step)
-        if number and (lease := Lease.claim(store, step, number, **about)):
+        if number and (lease := Lease.claim(store, step, number, limit=limit, **about)):
             leases[step] = lease
+    if limit:
+        limit.enforce(expires)
     try:
-        with _beating(list(leases.values())), _stopping_on_sigterm(list(leases.values())):
+        with (
+            beating(list(leases.values()), limit, LEASE_TIMEOUT),
+            _stopping_on_sigterm(list(leases.values())),
+        ):
             yield leases
     except BaseException as error:
         for lease in leases.values():
@@ -206,28 +241,8 @@ def hold_leases(
         lease.end(Ending.LOST)
 
 
-@contextmanager
-def _beating(leases: list[Lease]) -> Iterator[None]:
-    over = threading.Event()
-
-    def beat() -> None:
-        longest = LEASE_TIMEOUT / (BEATS_LOCAL if leases[0].store.local else BEATS_REMOTE)
-        count, wait = 0, min(FIRST_BEAT, longest)
-        while not over.wait(wait):
-            count, wait = count + 1, min(2 * wait, longest)
-            for lease in leases:
-                if not lease.ended:
-                    lease.beat(count, wait)
-
-    thread = threading.Thread(target=beat, name="beats", daemon=True)
-    if leases:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        if leases:
-            thread.join()
+def _limit_record(limit: TimeLimit | None) -> dict[str, Any]:
+    return {"time_limit": limit.seconds} if limit else {}
 
 
 @contextmanager

@@ -91,7 +91,7 @@ ROW: dict[str, Check] = {"id": _text, "kind": _text, "label": _text, "needs": _t
 """Fields of a step in ``steps.json``."""
 ATTEMPT: dict[str, Check] = {
     **dict.fromkeys(("steps_done", "steps", "began", "elapsed", "seconds", "beat", "gpus", "due"), _number()),
-    **dict.fromkeys(("lived", "leaving", "unheard", "bound"), _number()),
+    **dict.fromkeys(("lived", "leaving", "unheard", "time_limit"), _number()),
     **dict.fromkeys(("cpus", "nodes", "members", "pieces"), _number(1)),
     "patience": _number(),
     "loss": _or_null(_number()),
@@ -120,6 +120,7 @@ DRIVER: dict[str, Check] = {
     "host": _text,
     "ended": _or_null(_text),
     "seconds_left": _or_null(_number()),
+    "time_limits": _numbers,
     "due": _number(),
 }
 SWEEP: dict[str, Check] = {"spec": _object, "steps": _list, "caps": _object}

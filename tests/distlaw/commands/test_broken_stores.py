@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import fsspec
 import pytest
@@ -455,6 +456,9 @@ def buckets(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server = moto.ThreadedMotoServer(port=0, verbose=False)
     server.start()
     _, port = server.get_host_and_port()
+    reset = Request(f"http://127.0.0.1:{port}/moto-api/reset", method="POST")
+    with urlopen(reset):  # moto's buckets are those of the whole process, other tests' too
+        pass
     for name, value in {
         "AWS_ACCESS_KEY_ID": "nobody",
         "AWS_SECRET_ACCESS_KEY": "nothing",

@@ -127,21 +127,31 @@ class Harm:
 
 
 class Clock:
-    """Measures how long workers live, by looking at the processes and at nothing that they say."""
+    """Measures how long workers live, stopped or not, by looking at the processes and at nothing that they say."""
 
     def __init__(self) -> None:
         self.lives: dict[tuple[int, int | None], tuple[float, float]] = {}
 
     def look(self, parts: list[Part]) -> None:
+        """Note who lives, also those seen before whose driver has been killed meanwhile."""
         now = time.time()
-        for pid in forked([pid for part in parts for pid in part.pids()]):
-            if started := process_start_ticks(pid):
-                first, _ = self.lives.get((pid, started), (now, now))
+        found = {
+            (pid, process_start_ticks(pid)) for pid in forked([p for part in parts for p in part.pids()])
+        }
+        found |= {each for each in self.lives if process_start_ticks(each[0]) == each[1]}
+        for pid, started in found:
+            if started:
+                first, _ = self.lives.get((pid, started), (now - age(started), now))
                 self.lives[pid, started] = first, now
 
     @property
     def seconds(self) -> float:
         return sum(last - first for first, last in self.lives.values())
+
+
+def age(started: int) -> float:
+    """Seconds since a process started, of which the kernel tells the start in hundredths, rounded down."""
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - (started + 1) / os.sysconf("SC_CLK_TCK"))
 
 
 def environment_of(tmp_path: Path, kind: str) -> dict[str, str]:

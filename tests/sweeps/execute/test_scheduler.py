@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import itertools
+import random
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +22,17 @@ from sweeps.dag.expand import Dag, Step
 from sweeps.execute import scheduler
 from sweeps.execute.budget import ALREADY_RESERVED, BudgetLedger
 from sweeps.execute.drivers import Session
-from sweeps.execute.jobs import AttemptOutcome, Job
+from sweeps.execute.jobs import AttemptOutcome, Job, record_lifetime
 from sweeps.execute.scheduler import run
-from sweeps.execute.state import State
+from sweeps.execute.state import Running, State
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Caps, Devices, Resources
 from sweeps.spec.spec import parse_sweep
 from sweeps.store import leases, outcomes, processes
-from sweeps.store.leases import Lease, latest_number
+from sweeps.store.leases import Lease, attempts, latest_number
 from sweeps.store.outcomes import RETRIES, Ending
 from sweeps.store.store import Store
+from sweeps.store.time_limit import DRIVERS, TimeLimit
 
 Verdict = Callable[[Step], tuple[Ending, str] | None]
 
@@ -640,14 +643,196 @@ def test_a_cap_that_would_be_broken_before_the_next_look_is_broken(dag: Dag, sto
         assert ledger.broken(9.0) is None
 
 
-@pytest.mark.parametrize(
-    ("cap", "bound"), [("dollars", 3.0), ("gpu_hours", 3.0), ("hours", 3.0), ("flops", None)]
-)
-def test_jobs_under_caps_of_time_have_a_bound(cap: str, bound: float | None, dag: Dag, store: Store) -> None:
+@pytest.mark.parametrize("cap", ["dollars", "gpu_hours", "hours", "flops"])
+def test_jobs_under_caps_of_time_have_a_time_limit(cap: str, dag: Dag, store: Store) -> None:
+    """It is their estimate, and the time in which it can be extended."""
     with Session(store, 1) as session:
-        ledger = BudgetLedger(store, Caps(**{cap: 1e30}), Devices(), lambda _: 1.5, {}, session)
+        ledger = BudgetLedger(store, Caps(**{cap: 1e30}), PRICED, lambda _: 1.5, {}, session)
         job = Job(steps=dag.steps[:2], numbers=(1, 1), resources=Resources())
-        assert ledger.bound(job) == bound
+        assert ledger.reserve(job, ahead=2.0) is None
+        expected = {} if cap == "flops" else {job.name: pytest.approx(3.0 + 2 * 2.0 + 2 * 0.5 + 2.0)}
+        assert ledger.time_limits == expected
+
+
+PRICED = Devices(dollars_per_hour=3600.0)
+"""A dollar a second."""
+
+
+class Worker:
+    """Pretends to be the process of a job, ``seconds`` old."""
+
+    def __init__(self, store: Store, ledger: BudgetLedger, step: Step, seconds: float = 0.0) -> None:
+        self.store, self.ledger, self.step = store, ledger, step
+        self.job = Job(steps=(step,), numbers=(1,), resources=Resources(), driver=ledger.session.name)
+        self.refused = ledger.reserve(self.job)
+        self.running = Running(step, 1, self.job)
+        if not self.refused:
+            self.limit = TimeLimit(store, self.job.driver, self.job.name, self.reserved, time.monotonic())
+            self.lease = Lease.claim(store, step.id, 1, limit=self.limit, **self.job.about)
+            self.age(seconds)
+
+    @property
+    def reserved(self) -> float:
+        return self.ledger.time_limits[self.job.name]
+
+    def age(self, seconds: float) -> None:
+        """Have it run for ``seconds``, and beat with the limit that its driver grants."""
+        assert self.lease
+        self.lease.started = self.limit.begun = time.monotonic() - seconds
+        self.limit.read_extension(due=0.1)
+        self.lease.beat(1, due=0.1)
+
+    def end(self, seconds: float) -> None:
+        assert self.lease
+        self.lease.end(Ending.LOST)
+        record_lifetime(self.store, self.job, seconds)
+
+
+@pytest.fixture
+def two_ledgers(dag: Dag, store: Store) -> Iterator[Callable[[float], list[BudgetLedger]]]:
+    """Returns the ledgers of two drivers under one cap in dollars; steps are taken for very short."""
+    with ExitStack() as stack:
+
+        def ledgers(cap: float) -> list[BudgetLedger]:
+            sessions = [stack.enter_context(Session(store, 1)) for _ in range(2)]
+            known = {step.id: step for step in dag.steps}
+            return [
+                BudgetLedger(store, Caps(dollars=cap), PRICED, lambda _: 1e-6, known, session)
+                for session in sessions
+            ]
+
+        yield ledgers
+
+
+def test_limits_are_extended_as_far_as_the_cap_leaves(
+    two_ledgers: Callable[[float], list[BudgetLedger]], dag: Dag, store: Store
+) -> None:
+    first, second = two_ledgers(20.0)
+    one, other = Worker(store, first, dag.steps[0], 2.5), Worker(store, second, dag.steps[1])
+    assert one.reserved == other.reserved == pytest.approx(3.0, abs=1e-3)
+    for ledger in (first, second):
+        ledger.look()
+    first.extend([one.running], ahead=2.0)  # the next look but one is at 4 s, and it stops in 2
+    assert one.reserved == pytest.approx(2.5 + 0.1 + 4.0 + 0.2 + 2.0 + 2.0, abs=0.2)
+    granted = (store.read(DRIVERS, first.session.name) or {})["time_limits"]
+    assert granted == {one.job.name: one.reserved}
+    one.age(10.0)
+    assert attempts(store, one.step.id)[0].told["time_limit"] == one.reserved
+    first.look()
+    first.extend([one.running], ahead=2.0)
+    assert one.reserved == pytest.approx(20.0 - other.reserved)  # the other one's are not touched
+    other.age(2.9)
+    second.look()
+    second.extend([other.running], ahead=2.0)
+    assert other.reserved == pytest.approx(3.0, abs=1e-3)  # nothing is left, as nothing has been read since
+    assert Worker(store, second, dag.steps[2]).refused
+    one.end(11.0)
+    second.look()
+    second.extend([other.running], ahead=2.0)
+    assert other.reserved == pytest.approx(9.0)
+    assert second._committed().dollars == pytest.approx(20.0)
+
+
+def test_a_refusal_is_final_once_nothing_running_could_leave_more(
+    two_ledgers: Callable[[float], list[BudgetLedger]], dag: Dag, store: Store
+) -> None:
+    first, second = two_ledgers(5.5)
+    one = Worker(store, first, dag.steps[0])
+    assert "caps.dollars: " in (Worker(store, second, dag.steps[1]).refused or "")
+    assert second.may_free
+    one.end(1.0)
+    second.look()
+    last = Worker(store, second, dag.steps[1])
+    assert not last.refused
+    last.end(3.0)
+    first.look()
+    assert "caps.dollars: 4 of 5.5 spent, 7 would be" in (Worker(store, first, dag.steps[2]).refused or "")
+    assert not first.may_free
+
+
+def test_a_driver_waits_for_what_another_one_may_leave(
+    small_spec: dict[str, Any], dag: Dag, store: Store
+) -> None:
+    """The first holds all of the cap and needs little of it; the second goes on when it has ended."""
+    capped = parse_sweep(small_spec | {"caps": {"dollars": 100.0}, "hardware": {"dollars_per_hour": 3600.0}})
+    with Session(store, 1) as session:
+        known = {step.id: step for step in dag.steps}
+        ledger = BudgetLedger(store, Caps(dollars=100.0), PRICED, lambda _: 98.0, known, session)
+        one = Worker(store, ledger, replace(dag.steps[0], seed=77))
+        driver = threading.Thread(
+            target=lambda: ended.append(run(dag, store, Pretend(store), seconds, ignore, capped))
+        )
+        ended: list[State] = []
+        driver.start()
+        driver.join(1.0)
+        assert driver.is_alive()
+        one.end(1.0)
+        driver.join(60.0)
+        assert ended[0].complete
+
+
+def test_an_attempt_that_is_dead_by_its_limit_holds_no_money(
+    two_ledgers: Callable[[float], list[BudgetLedger]],
+    dag: Dag,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a node that was lost: nobody can prove its end, but its lease has expired, so the kernel has killed it."""
+    monkeypatch.setattr(leases, "LEASE_TIMEOUT", 0.5)
+    first, second = two_ledgers(100.0)
+    first.seconds = lambda _: 60.0
+    with monkeypatch.context() as there:
+        there.setattr(processes, "_machine", lambda: "another")
+        lost = Worker(store, first, dag.steps[0], 7.0)
+    second.look()
+    second.reservations.read()
+    assert second._committed().dollars == pytest.approx(lost.reserved)
+    time.sleep(0.6)
+    assert second._committed().dollars == pytest.approx(lost.reserved)  # it may have beaten since
+    second.look()
+    assert second._committed().dollars == pytest.approx(7.5, abs=0.3)
+
+
+def test_what_is_reserved_and_spent_together_never_exceeds_a_cap(
+    small_spec: dict[str, Any], dag: Dag, store: Store
+) -> None:
+    """Four drivers, whose jobs start, run on, and end or vanish at random, as seen by one that sees all."""
+    cap, draw = 60.0, random.Random(7)
+    known = {step.id: step for step in dag.steps}
+    steps = [replace(step, seed=100 + seed) for seed in range(6) for step in dag.steps[:4]]
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(Session(store, 1)) for _ in range(4)]
+        ledgers = [
+            BudgetLedger(store, Caps(dollars=cap), PRICED, lambda _: 1e-6, known, session)
+            for session in sessions
+        ]
+        at_work: list[tuple[Worker, float]] = []
+        spent, started = 0.0, 0
+        for _ in range(120):
+            ledger = draw.choice(ledgers)
+            mine = [each for each in at_work if each[0].ledger is ledger]
+            if draw.random() < 0.5:
+                ledger.look()
+            if not mine and steps:
+                worker = Worker(store, ledger, steps[-1])
+                if not worker.refused:
+                    steps.pop()
+                    started += 1
+                    at_work.append((worker, 0.0))
+            for each in mine:
+                worker, age = each
+                at_work.remove(each)
+                ledger.extend([worker.running], ahead=0.5)
+                age = min(worker.limit.seconds, age + draw.uniform(0.0, 3.0))
+                worker.age(age)
+                if age >= worker.limit.seconds or draw.random() < 0.2:
+                    worker.end(age)
+                    spent += age
+                else:
+                    at_work.append((worker, age))
+            assert spent + sum(worker.reserved for worker, _ in at_work) <= cap * (1 + 1e-9)
+        assert started > 8
+        assert spent + sum(age for _, age in at_work) > 0.75 * cap
 
 
 DRIVER = """
