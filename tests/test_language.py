@@ -57,3 +57,22 @@ def test_docstrings_name_the_thing_or_say_what_it_does(room: str) -> None:
 )
 def test_the_rule_tells_openings_apart(text: str, bad: bool) -> None:
     assert bool(RIDDLE.match(text)) == bad
+
+
+def public_classes(path: Path) -> Iterator[str]:
+    """Yield the names of the public classes of a module."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name
+
+
+def test_no_public_class_has_the_name_of_another() -> None:
+    """One word, one meaning; requests over HTTP are named as what they ask about."""
+    places: dict[str, list[str]] = {}
+    for floor in ("scaling", "fits", "sweeps", "distlaw"):
+        for path in sorted((ROOT / floor).rglob("*.py")):
+            if path.parent != ROOT / "distlaw/serve":
+                for name in public_classes(path):
+                    places.setdefault(name, []).append(str(path.relative_to(ROOT)))
+    assert len(places) > 200
+    assert not {name: found for name, found in places.items() if len(found) > 1 and name != "Estimate"}

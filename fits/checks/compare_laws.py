@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fits.checks.compare_supervised import compare_supervised_laws
 from fits.checks.design import design_findings, missing_for_published_law, raise_refusals, table_notes
@@ -32,6 +33,10 @@ from scaling.errors import InputError
 from scaling.laws import AnySupervisedLaw
 from scaling.laws.registry import check_compatible, has_irreducible_loss, supervised_kind
 
+NO_DISTILLATIONS = (
+    "there are no distillations to compare laws on; name supervised laws to compare those, for example "
+    "power-law and farseer"
+)
 LAWS = ("published", "effective-tokens", "effective-tokens-capacity", "effective-tokens-sharp")
 
 
@@ -88,32 +93,23 @@ def compare_laws(
     (37, ['coefficients', 'rms error, fitted', 'BIC'])
     """
     everything = validate(runs)
-    table, out = everything, np.zeros(len(everything), dtype=bool)
-    if "split" in everything and (everything["split"] == "fit").any():
-        out = (everything["split"] != "fit").to_numpy() & (everything["excluded"] == "").to_numpy()
-        table = everything.assign(excluded=np.where(out, "not in the fit split", everything["excluded"]))
+    table, out = _fit_split(everything)
     rows = Rows.of(table)
     supervised_laws, laws = split_laws(laws)
-    if supervised_laws and laws is None:
-        recipe = Recipe(
-            laws=(),
-            pins=dict(fixed or {}),
-            tied=tied,
-            objective=objective or Objective(),
-            starts=starts,
-            seed=seed,
-        )
-        return compare_supervised_laws(table, supervised_laws, recipe, gamma, supervised)
-    if not rows.n_distillations:
-        raise InputError(
-            "there are no distillations to compare laws on; name supervised laws to compare those, for "
-            "example power-law and farseer"
-        )
-    given = supervised.supervised if isinstance(supervised, Calibration) else supervised
     base = Recipe(
-        laws=(), pins=dict(fixed or {}), tied=tied, given=given, objective=objective or Objective(),
-        starts=starts, seed=seed, supervised_law=one_supervised_law(supervised_laws),
-    )  # fmt: skip
+        laws=(),
+        pins=dict(fixed or {}),
+        tied=tied,
+        objective=objective or Objective(),
+        starts=starts,
+        seed=seed,
+    )
+    if supervised_laws and laws is None:
+        return compare_supervised_laws(table, supervised_laws, base, gamma, supervised)
+    if not rows.n_distillations:
+        raise InputError(NO_DISTILLATIONS)
+    given = supervised.supervised if isinstance(supervised, Calibration) else supervised
+    base = replace(base, given=given, supervised_law=one_supervised_law(supervised_laws))
     check_options(rows, base, laws=laws, gamma=gamma, joint=joint, given="the supervised law given")
     laws, notes = _choose_laws(rows, laws, base)
     everywhere = replace(base, laws=tuple(laws))
@@ -149,6 +145,14 @@ def compare_laws(
         evidence=weigh_laws(table, rows, replace(base, laws=tuple(laws)), fits),
         notes=(origin, *decided, *table_notes(everything), *repeated, *notes),
     )
+
+
+def _fit_split(everything: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """Return the table without rows that its column ``split`` does not mark "fit", and which those are."""
+    if "split" not in everything or not (everything["split"] == "fit").any():
+        return everything, np.zeros(len(everything), dtype=bool)
+    out = (everything["split"] != "fit").to_numpy() & (everything["excluded"] == "").to_numpy()
+    return everything.assign(excluded=np.where(out, "not in the fit split", everything["excluded"])), out
 
 
 def _supervised_source(rows: Rows, supervised: AnySupervisedLaw | Calibration | None) -> str:
