@@ -16,7 +16,7 @@ from torch import Tensor
 from sweeps.distill.divergences import forward_kl
 from sweeps.distill.generation.on_policy import WATCHED
 from sweeps.distill.generation.policy_gradient import advantages, returns
-from sweeps.distill.generation.sampling import GeneratedText, uniform, write
+from sweeps.distill.generation.sampling import GeneratedText, uniform_numbers, write
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Credit, Replay, Source, Taid
 
@@ -112,7 +112,7 @@ def equal_rewards_have_equal_returns(here: str, there: str) -> None:
 def weights_are_of_one_token(here: str, there: str) -> None:
     alpha, student, teacher = 0.2, Table(1), Table(2)
     prompts = torch.zeros(40, 1, dtype=torch.long)
-    found = write([student, teacher], prompts, uniform(40, 3, 0), shares=(1 - alpha, alpha))
+    found = write([student, teacher], prompts, uniform_numbers(40, 3, 0), shares=(1 - alpha, alpha))
     ratio, drawn = found.by_writer[0] - found.drawn, found.by_writer
     mixed = torch.logaddexp(drawn[0] + math.log1p(-alpha), drawn[1] + math.log(alpha))
     torch.testing.assert_close(found.drawn, mixed)  # of each token alone: no product over those before
