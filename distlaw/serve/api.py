@@ -32,9 +32,11 @@ from distlaw.serve.requests import (
 )
 from distlaw.serve.workers import Busy, Workers, follow_parent
 from scaling.calibration.calibration import published
+from scaling.calibration.ranking import rank_calibrations, ranking_data
 from scaling.costs.hardware import device_table as hardware_table
 from scaling.errors import InputError
 from scaling.open_models import open_models
+from scaling.units import check_params, parse_quantity, parse_tokens
 
 STATIC = Path(__file__).with_name("static")
 MOST_REQUESTS = 256
@@ -148,6 +150,16 @@ def _add_calibrations(app: FastAPI, workers: Workers) -> None:
     async def calibrations() -> Response:
         """The published calibrations."""
         return _json(_bytes([answers.calibration_summary(fitted_by(name)) for name in published()]))
+
+    @app.get("/ranking")
+    async def ranking(
+        student_params: str, student_tokens: str, text: str = "", tokenizer: str = ""
+    ) -> dict[str, Any]:
+        """Published calibrations by how well they fit a size, tokens (or ``20:1``), text and tokenizer."""
+        params = parse_quantity(student_params, "student_params", "params")
+        check_params(params, "student_params")
+        tokens = parse_tokens(student_tokens, params, "student_tokens")
+        return ranking_data(rank_calibrations(params, tokens, text, tokenizer), params, tokens, text)
 
     @app.get("/calibrations/{name}")
     async def calibration(name: str) -> Response:

@@ -2,7 +2,8 @@
 
 Each is written to ``scaling/calibration/published``. Printed coefficients are copied from the papers; the
 sets named after Figure 1 of Busbridge et al. 2025 are fitted here to the data in ``fits/data``, and that of
-the ``permissive`` sweep to its table.
+the ``permissive`` sweep to its table. Those of sweeps that others published need their tables
+(:mod:`fits.published.public_sweeps`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ import scaling.calibration.calibration
 from fits import datasets
 from fits.estimation.estimate import Objective
 from fits.fitting import fit
+from fits.published import public_sweeps
 from scaling.calibration.calibration import SUPERVISED, Calibration
 from scaling.calibration.provenance import Provenance
 from scaling.calibration.region import Region
@@ -273,12 +276,17 @@ BUILDERS: dict[str, Callable[[], Calibration]] = {
     "busbridge2025-table6": build_table6,
     "distlaw2026-permissive": build_permissive,
     "hoffmann2022": build_hoffmann2022,
+    **{name: partial(public_sweeps.build, name) for name in public_sweeps.SWEEPS},
 }
 
 
 def main() -> None:
-    """Build all sets, or those named on the command line."""
-    for name in sys.argv[1:] or BUILDERS:
+    """Build all sets, or those named on the command line.
+
+    Without a directory of public sweeps their sets stay as they are.
+    """
+    every = [name for name in BUILDERS if name not in public_sweeps.SWEEPS or public_sweeps.available()]
+    for name in sys.argv[1:] or every:
         path = BUILDERS[name]().save(DIRECTORY / f"{name}.json")
         sys.stdout.write(f"wrote {path}\n")
 

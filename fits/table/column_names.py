@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -137,6 +137,21 @@ class ColumnMapping:
             if source.header != canonical or source.scale != 1.0
         ]
         return [f"columns: {', '.join(other)}"] if other else []
+
+
+WEIGHTS = ("weight", "weights", "sampleweight", "sampleweights", "rowweight", "runweight", "fitweight")
+"""Names of columns of weights, without punctuation; none is read."""
+
+
+def weight_notes(headers: Iterable[object]) -> list[str]:
+    """Return a note on columns of weights, which a fit would otherwise seem to use."""
+    return [
+        f"not used: column {str(header)!r}: every row weighs the same but for outliers. Rows of less precise "
+        "losses weigh less with standard errors (loss_se, and Objective(standard_errors=True)); leave out "
+        "rows that should not count"
+        for header in headers
+        if _key(str(header)) in WEIGHTS
+    ]
 
 
 def unused_name(header: str) -> str:

@@ -36,6 +36,7 @@ from fits.table.column_names import (
     number_duplicates,
     resolve_columns,
     unused_name,
+    weight_notes,
 )
 from fits.table.files import DAMAGED, read_parts
 from fits.table.flops import training_flops
@@ -223,6 +224,7 @@ def _validated(table: pd.DataFrame, reading: _ReadOptions) -> pd.DataFrame:
     notes = reading.columns.notes()
     if reading.columns.set_aside:
         notes.append(f"not used: columns {', '.join(map(repr, sorted(reading.columns.set_aside)))}")
+    notes += weight_notes(table)
     table, foreign = _drop_foreign_columns(table)
     notes += foreign
     for column in NUMBERS:

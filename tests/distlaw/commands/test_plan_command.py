@@ -294,9 +294,19 @@ def test_calibrations_are_listed_and_shown(tmp_path):
     assert "354 runs" in run("calibrations", copy)
 
 
+def test_calibrations_are_ranked_for_a_question():
+    asked = ["calibrations", "--student", "1B", "--tokens", "20:1", "--text", "refinedweb"]
+    text = run(*asked)
+    assert text.startswith("For 1B parameters, 20B tokens, text refinedweb: gadre2024-refinedweb fits best")
+    assert text.index("gadre2024-refinedweb   ") < text.index("porian2024-refinedweb   ")
+    found = json.loads(run(*asked, "--json"))
+    assert found["calibrations"][0]["reasons"].startswith("the text asked about, size and tokens inside")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("calibrations --student 1B", "to rank calibrations give --student and --tokens"),
         ("plan --student 300X --budget 1e21", "--student: cannot read '300X'"),
         ("plan --student 300M --budget zero", "--budget: cannot read 'zero'"),
         ("plan --student 300M --budget 0", "--budget: must be positive"),

@@ -171,6 +171,15 @@ def test_a_calibration_says_what_its_runs_cover(api):
     assert own["losses"][0] == fitted.supervised.E < own["losses"][1]
 
 
+def test_calibrations_are_ranked_for_a_question(api):
+    query = "student_params=1B&student_tokens=20:1&text=refinedweb"
+    status, found = ask(f"{api}/ranking?{query}")
+    assert (status, found["calibrations"][0]["name"]) == (200, "gadre2024-refinedweb")
+    assert "fits best" in found["findings"][0] and found["student_tokens"] == 2e10
+    status, refused = ask(f"{api}/ranking?student_params=big&student_tokens=20:1")
+    assert status == 422 and "student_params" in json.dumps(refused)
+
+
 def test_calibrations_are_listed_given_out_and_checked(api):
     _, found = ask(f"{api}/calibrations")
     assert [each["name"] for each in found] == list(published())

@@ -277,3 +277,13 @@ def test_a_point_beside_a_decimal_comma_is_refused_where_it_may_separate_thousan
         read_runs(path, decimal=",")
     path.write_text("params;tokens;loss\n1e6;2e7;4,213\n")
     assert read_runs(path, decimal=",")["loss"].tolist() == [4.213]
+
+
+def test_a_column_of_weights_is_said_to_be_unused() -> None:
+    frame = pd.DataFrame({"N": [1e8, 2e8], "D": [2e9, 4e9], "L": [3.1, 2.9], "Sample weight": [1, 2]})
+    notes = table_notes(validate(frame))
+    assert any(
+        note.startswith("not used: column 'Sample weight': every row weighs the same") for note in notes
+    )
+    other = table_notes(validate(frame.rename(columns={"Sample weight": "weight_decay"})))
+    assert not any("weigh" in note for note in other)
