@@ -334,13 +334,27 @@ def flops_recorded(store: Store, step: str) -> float:
     """Return the FLOPs of a step from its record in the store, or from its result if of another version.
 
     Raises:
-        InputError: if the record is damaged, as its cost would be lost.
+        InputError: if the record is damaged, as its cost would be lost; or if a part of the method of a step
+            without a result cannot be imported here.
     """
-    record = store.read(step, "step.json")
+    record, result = store.read(step, "step.json"), store.result(step) or {}
+    known = float(result.get("flops", {}).get("total", 0.0))
     if record is None or record.get("schema", 0) != SCHEMA:
-        return float((store.result(step) or {}).get("flops", {}).get("total", 0.0))
+        return known
     try:
-        return Step.from_json(record).flops_to_spend
+        recorded = Step.from_json(record)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        why = str(error).splitlines()[0]
-        raise InputError(f"{store.root}/{step}/step.json: damaged ({why}); delete it") from None
+        raise _damaged(store, step, error) from None
+    try:
+        return recorded.flops_to_spend
+    except InputError as error:  # a part of its method cannot be imported here
+        if known:
+            return known
+        raise InputError(f"{store.root}/{step}/step.json: its cost cannot be counted ({error})") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise _damaged(store, step, error) from None
+
+
+def _damaged(store: Store, step: str, error: Exception) -> InputError:
+    why = str(error).splitlines()[0]
+    return InputError(f"{store.root}/{step}/step.json: damaged ({why}); delete it")

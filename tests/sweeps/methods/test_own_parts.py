@@ -25,6 +25,7 @@ from sweeps.dag.expand import Dag, Step
 from sweeps.data.batches import Batches
 from sweeps.distill.models import Models
 from sweeps.distill.targets import Online
+from sweeps.execute.budget import flops_recorded
 from sweeps.model.decoder import Decoder
 from sweeps.model.hidden_states import hidden_states
 from sweeps.resolve import dag_of
@@ -479,3 +480,21 @@ def test_results_are_read_where_the_module_is_not(
     assert again.method.name.startswith("hellinger_kd")
     with pytest.raises(ValueError, match="no module 'my_methods' can be imported here"):
         parts_of(again.method).hooks  # noqa: B018
+
+
+def test_cost_of_a_step_whose_module_is_missing_is_not_called_damage(
+    spec: dict[str, Any], module: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a result its cost is known; without one the message says what to install, never to delete."""
+    step = student(spec, {"auxiliary_losses": [use("MatchLayer")]})
+    store = Store(tmp_path / "store")
+    store.write(step.as_json(), step.id, "step.json")
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(module.parent)])
+    sys.modules.pop("my_methods")
+    for cached in (load_object, version_of, parts_of):
+        cached.cache_clear()
+    with pytest.raises(InputError, match="no module 'my_methods' can be imported here") as refused:
+        flops_recorded(store, step.id)
+    assert "delete" not in str(refused.value)
+    monkeypatch.setattr(store, "result", lambda _: {"flops": {"total": 7.0}})
+    assert flops_recorded(store, step.id) == 7.0
