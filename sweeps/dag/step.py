@@ -229,7 +229,7 @@ class Step:
         along = over.written_along / over.written if over.written else 0.0
         written = tokens * over.written if written is None else written
         before = self._teacher_tokens(tokens * over.written_before)
-        heads, hidden = self._auxiliary_flops()
+        heads, hidden = self.auxiliary_flops
         return {
             "prelude": self.init.flops if self.init else 0.0,
             "training": self.shape.training_flops(tokens * over.trained) + heads * tokens,
@@ -246,7 +246,7 @@ class Step:
     def flops_by_precision(self) -> dict[str, float]:
         """Return :attr:`flops_to_spend` by the precision in which matrices are multiplied."""
         own, along = self.tokens_to_write
-        heads, hidden = self._auxiliary_flops()
+        heads, hidden = self.auxiliary_flops
         training = self.shape.training_flops(self.tokens_to_train * self.passes.trained)
         training += heads * self.tokens_to_train
         measured = self.foreign.heldout_tokens if self.foreign else 0
@@ -257,6 +257,16 @@ class Step:
             precision = self.teacher.precision
             found[precision] = found.get(precision, 0.0) + teaching
         return found
+
+    @property
+    def auxiliary_flops(self) -> tuple[float, float]:
+        """FLOPs for each trained token of heads beside the model, and of teachers' passes for hidden states."""
+        if not (self.kind.trains and self.method and self.method.auxiliary_losses):
+            return 0.0, 0.0
+        losses = parts_of(self.method).auxiliary_losses.values()
+        shapes = [teacher.shape for teacher in self.teachers]
+        heads = sum(loss.flops_per_token(self.shape, shapes) for loss in losses)
+        return heads, sum(loss.reading_flops(shapes) for loss in losses)
 
     @property
     def precision(self) -> str:
@@ -273,15 +283,6 @@ class Step:
             return 0.0
         setup = self.parts.target.setup_flops(self) if self.parts else 0.0
         return sum(self.reading) * tokens + setup
-
-    def _auxiliary_flops(self) -> tuple[float, float]:
-        """FLOPs a trained token of heads beside the model, and of teachers' passes for hidden states."""
-        if not (self.kind.trains and self.method and self.method.auxiliary_losses):
-            return 0.0, 0.0
-        losses = parts_of(self.method).auxiliary_losses.values()
-        shapes = [teacher.shape for teacher in self.teachers]
-        heads = sum(loss.flops_per_token(self.shape, shapes) for loss in losses)
-        return heads, sum(loss.reading_flops(shapes) for loss in losses)
 
     def as_json(self) -> dict[str, Any]:
         """Everything needed to run the step elsewhere, its teacher, shared prefix and cache included."""

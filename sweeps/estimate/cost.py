@@ -16,7 +16,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from scaling.costs.flops import ModelShape
+from scaling.costs.flops import FORWARDS_PER_STEP, ModelShape
 from scaling.costs.hardware import Hardware
 from scaling.cpu import cpuinfo_line
 from sweeps.dag.expand import Dag, Step
@@ -66,6 +66,10 @@ class Throughput:
         own, (by_student, by_teacher) = step.shape.forward_flops, step.tokens_to_write
         seconds = step.tokens_to_train * step.passes.trained * self._at(own, self.training)
         seconds += by_student * self._at(own, self.writing)
+        heads, hidden = step.auxiliary_flops
+        if hidden:
+            seconds += step.tokens_to_train * self._at(hidden, self.inference)
+        seconds += step.tokens_to_train * self._at(own, self.training) * heads / (FORWARDS_PER_STEP * own)
         if step.teacher:
             of_teacher = step.teacher.shape.forward_flops
             seconds += step.tokens_to_teach * sum(self._at(flops, self.inference) for flops in step.reading)

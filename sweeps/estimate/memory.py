@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 from scaling.costs.flops import ModelShape
@@ -17,6 +17,9 @@ MAX_FULL_LOGITS, LOGITS_PER_CHUNK = 2.0**23, 2.0**24
 """Elements of logits that are held in full, and of one chunk beyond that, as in the chunked loss."""
 LOGITS_COPIES = 5.0
 """Copies of logits: themselves, log-probabilities, the teacher's, saved activations, gradient."""
+
+HIDDEN_STATES_COPIES = 4.0
+"""Copies of a teacher's hidden states: themselves, the target, the prediction, its gradient."""
 
 
 def step_memory(step: Step, *, gpu: bool = False, processes: int = 1) -> float:
@@ -34,9 +37,27 @@ def step_memory(step: Step, *, gpu: bool = False, processes: int = 1) -> float:
             + saved_activations(step, tokens, gpu=gpu)
             + _temporary_activations(step, tokens, gpu)
             + _loss_memory(step, tokens)
+            + _auxiliary_memory(step, tokens)
         )
-    if step.teacher and not step.logits and (not step.kind.trains or step.tokens_to_teach):
-        needed += _inference_memory(step.teacher, tokens, gpu)
+    return needed + sum(_inference_memory(teacher, tokens, gpu) for teacher in _teachers_that_read(step))
+
+
+def _teachers_that_read(step: Step) -> Iterator[Step]:
+    """Yield the teachers whose passes over batches are part of the step."""
+    losses = step.parts.auxiliary_losses.values() if step.parts and step.kind.trains else ()
+    for number, teacher in enumerate(step.teachers):
+        own = number == 0 and not step.logits and (not step.kind.trains or step.tokens_to_teach)
+        if own or any(loss.teacher_layers(teacher.shape, number) for loss in losses):
+            yield teacher
+
+
+def _auxiliary_memory(step: Step, tokens: float) -> float:
+    """Return bytes of heads in training, of states, and of the hidden states that losses read of a batch."""
+    shapes, needed = [teacher.shape for teacher in step.teachers], 0.0
+    for loss in step.parts.auxiliary_losses.values() if step.parts else ():
+        read = sum(each.width * len(loss.teacher_layers(each, n)) for n, each in enumerate(shapes))
+        needed += TRAINING_BYTES_PER_PARAM * loss.head_params(step.shape, shapes) + loss.state_bytes(shapes)
+        needed += 4.0 * HIDDEN_STATES_COPIES * tokens * read
     return needed
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from sweeps.spec.run_views import AfterStep, Evaluation, HiddenStates, RunSetting, State
     from sweeps.spec.spec import Sweep
 
+STATISTICS_MATRICES = 6
+"""Matrices in float64 of a target's size that are held at once, while its statistics become a map."""
+
 
 class FeatureTargets(AuxiliaryLoss):
     """Loss between a student's heads and normalized hidden states of its teachers.
@@ -64,6 +67,11 @@ class FeatureTargets(AuxiliaryLoss):
             yield f"scales: {given} factors for {teachers} teachers; give one each at most"
         if self.layers_by_teacher and (given := len(self.layers_by_teacher)) != teachers:
             yield f"layers_by_teacher: {given} lists of layers for {teachers} teachers; give one each"
+        if method.logits != "online":
+            yield (
+                "logits: hidden states are not cached, and a teacher that is read for them has its logits at "
+                "hand; set logits: online"
+            )
         if self.layers_by_teacher and self.layers != (-1,):
             yield "layers: layers_by_teacher says which; remove one of them"
 
@@ -121,14 +129,19 @@ class FeatureTargets(AuxiliaryLoss):
     def flops_per_token(self, student: ModelShape, teachers: Sequence[ModelShape]) -> float:
         """Return the FLOPs of training heads and of normalizing targets, a product with W each."""
         self.student_layers(student)
-        trained = normalized = 0
-        for width in self._target_widths(teachers):
-            normalized += width**2
-            if self.hidden is None:
-                trained += student.width * width
-            else:
-                trained += self.hidden * (student.width + self.blocks * self.hidden + width)
-        return 2.0 * (FORWARDS_PER_STEP * trained + normalized)
+        widths = self._target_widths(teachers)
+        trained = sum(self._head_matrices(student, width) for width in widths)
+        return 2.0 * (FORWARDS_PER_STEP * trained + sum(width**2 for width in widths))
+
+    def head_params(self, student: ModelShape, teachers: Sequence[ModelShape]) -> float:
+        widths = self._target_widths(teachers)
+        vectors = sum(widths)  # of the last layer's bias
+        if self.hidden is not None:  # and a bias, and norms of a gain and a bias each
+            vectors += len(widths) * self.hidden * (3 * self.blocks + 3)
+        return float(sum(self._head_matrices(student, width) for width in widths) + vectors)
+
+    def state_bytes(self, teachers: Sequence[ModelShape]) -> float:
+        return 8.0 * STATISTICS_MATRICES * sum(width**2 for width in self._target_widths(teachers))
 
     def target_scales(self, teachers: int) -> tuple[float, ...]:
         """Return the factor on each target, teacher by teacher and layer by layer."""
@@ -143,6 +156,12 @@ class FeatureTargets(AuxiliaryLoss):
 
     def _target_widths(self, teachers: Sequence[ModelShape]) -> list[int]:
         return [each.width for n, each in enumerate(teachers) for _ in self.teacher_layers(each, n)]
+
+    def _head_matrices(self, student: ModelShape, width: int) -> int:
+        """Return the elements of the matrices of a head for ``width`` channels."""
+        if self.hidden is None:
+            return student.width * width
+        return self.hidden * (student.width + self.blocks * self.hidden + width)
 
     def _gathers(self, state: State) -> bool:
         return "0.normalization.mode" not in state

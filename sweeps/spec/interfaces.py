@@ -323,17 +323,29 @@ class AuxiliaryLoss(StepPart):
 
     def flops_per_token(self, student: ModelShape, teachers: Sequence[ModelShape]) -> float:
         """Return the FLOPs of training the heads on a token: by default three products with each matrix."""
-        import torch
-
-        with torch.device("meta"):
-            heads = self.heads(student, teachers)
+        heads = self._heads_on_meta(student, teachers)
         matrices = [each for each in heads.parameters() if each.ndim > 1] if heads else []
         return FORWARDS_PER_STEP * 2.0 * sum(each.numel() for each in matrices)
+
+    def head_params(self, student: ModelShape, teachers: Sequence[ModelShape]) -> float:
+        """Return the parameters of the heads, which the estimate of memory counts."""
+        heads = self._heads_on_meta(student, teachers)
+        return float(sum(each.numel() for each in heads.parameters())) if heads else 0.0
+
+    def state_bytes(self, teachers: Sequence[ModelShape]) -> float:
+        """Return the most bytes that the state holds in a run, for the estimate of memory."""
+        return 0.0
 
     def reading_flops(self, teachers: Sequence[ModelShape]) -> float:
         """Return the FLOPs of the teachers' passes over a token for this loss."""
         read = (each for number, each in enumerate(teachers) if self.teacher_layers(each, number))
         return sum(each.forward_flops for each in read)
+
+    def _heads_on_meta(self, student: ModelShape, teachers: Sequence[ModelShape]) -> nn.Module | None:
+        import torch
+
+        with torch.device("meta"):
+            return self.heads(student, teachers)
 
 
 class Hook(StepPart):

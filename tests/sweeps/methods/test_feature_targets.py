@@ -18,6 +18,8 @@ from sweeps.distill.feature_matching import normalization_of
 from sweeps.distill.metrics import measured
 from sweeps.distill.models import LastHiddenStates, Models
 from sweeps.distill.targets import Online
+from sweeps.estimate.cost import Throughput
+from sweeps.estimate.memory import step_memory
 from sweeps.execute.cohorts import group_into_cohorts
 from sweeps.features import FeatureMoments, fit_normalization
 from sweeps.model.decoder import Decoder
@@ -161,6 +163,12 @@ def test_a_layer_that_does_not_exist_is_refused_before_anything_runs(
         student(spec, features(**options)).flops_by_part()
 
 
+def test_a_cache_of_logits_beside_is_refused(spec: dict[str, Any]) -> None:
+    method = features() | {"token_loss_weight": 1, "logits": "cached"}
+    with pytest.raises(InputError, match=r"logits: hidden states are not cached, .* set logits: online"):
+        student(spec, method)
+
+
 def test_two_of_them_or_a_metric_alone_are_refused(spec: dict[str, Any]) -> None:
     twice = features()
     twice["auxiliary_losses"] = twice["auxiliary_losses"] * 2
@@ -191,6 +199,28 @@ def test_heads_normalizations_and_teachers_count_in_flops(
     assert own.shape.params == plain.shape.params
     read = sum(each.shape.forward_flops for each in own.teachers) * own.tokens
     assert own.flops_by_part()["teacher_reading"] == pytest.approx(read)
+
+
+@pytest.mark.parametrize("hidden", [None, 8])
+def test_heads_states_and_teachers_count_in_memory_and_time(
+    spec: dict[str, Any], own_cache: Path, hidden: int | None
+) -> None:
+    own = student(spec, features(hidden=hidden, layers=[1, -1]) | {"other_teachers": [1]})
+    plain = student(spec, {"cross_entropy": 1})
+    assert own.parts is not None
+    loss, shapes = own.parts.auxiliary_losses[NAME], [each.shape for each in own.teachers]
+    run = finished(own)
+    assert loss.head_params(own.shape, shapes) == sum(e.numel() for e in run.method.heads[NAME].parameters())
+    kept = sum(each.nbytes for each in run.method.states[NAME].values())
+    assert kept <= loss.state_bytes(shapes) <= 6 * kept
+    weights = sum(4.0 * each.shape.total_params for each in own.teachers)
+    fewest = 16 * loss.head_params(own.shape, shapes) + loss.state_bytes(shapes) + weights
+    assert step_memory(own) - step_memory(plain) > fewest
+    flops = [1e3, 1e8]
+    rates = Throughput(flops, [3 * each for each in flops], flops, flops, flops)  # a second a FLOP
+    heads, hidden_passes = own.auxiliary_flops
+    more = rates.seconds(own) - rates.seconds(plain)
+    assert more == pytest.approx((heads + hidden_passes) * own.tokens_to_train)
 
 
 def test_statistics_are_those_of_the_first_batches_without_first_positions(
