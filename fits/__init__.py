@@ -7,18 +7,21 @@ from fits.estimation.estimate import Objective
 from fits.estimation.laws.custom_law import register_law
 from fits.fitting import Fit, fit
 from fits.methods.compare import MethodComparison, compare_methods
+from fits.methods.laws_by_method import LawsByMethod, laws_by_method
 from fits.table.runs import read_runs, validate
 from scaling.laws.registry import load_law
 
 __all__ = [
     "Comparison",
     "Fit",
+    "LawsByMethod",
     "MethodComparison",
     "Objective",
     "check",
     "compare_laws",
     "compare_methods",
     "fit",
+    "laws_by_method",
     "load_law",
     "read_runs",
     "register_law",

@@ -260,7 +260,7 @@ class Step:
 
     @property
     def auxiliary_flops(self) -> tuple[float, float]:
-        """FLOPs for each trained token of heads beside the model, and of teachers' passes for hidden states."""
+        """FLOPs a trained token of heads beside the model, and of teachers' passes for hidden states."""
         if not (self.kind.trains and self.method and self.method.auxiliary_losses):
             return 0.0, 0.0
         losses = parts_of(self.method).auxiliary_losses.values()
