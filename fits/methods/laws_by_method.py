@@ -18,6 +18,7 @@ from fits.estimation.estimate import Objective
 from fits.estimation.joint import SUPERVISED
 from fits.estimation.levenberg_marquardt import Array
 from scaling.errors import InputError
+from scaling.laws import SupervisedLaw
 from scaling.reports.plan_text import text_table
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ def _law(runs: pd.DataFrame, column: str, draws: int, seed: int) -> Fit:
 def _coefficients(fit: Fit, N: float, D: float) -> dict[str, tuple[float, Array]]:
     """Return the best value and the draws of each coefficient of :data:`COEFFICIENTS`."""
     best, drawn = fit.supervised, fit.draws[SUPERVISED]
+    assert isinstance(best, SupervisedLaw)
     values = {name: (float(getattr(best, name)), drawn[name]) for name in ("E", "alpha", "beta")}
     size = best.A * N**-best.alpha, drawn["A"] * N ** -drawn["alpha"]
     tokens = best.B * D**-best.beta, drawn["B"] * D ** -drawn["beta"]
