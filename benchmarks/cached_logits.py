@@ -18,7 +18,7 @@ import torch
 
 from sweeps import results
 from sweeps.distill.logit_format import kept
-from sweeps.execute.executors import InlineExecutor
+from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
 from sweeps.resolve import dag_of

@@ -20,7 +20,7 @@ import torch
 from scaling.units import parse_quantity
 from sweeps import results
 from sweeps.dag.expand import Dag
-from sweeps.execute.executors import InlineExecutor
+from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
 from sweeps.resolve import dag_of

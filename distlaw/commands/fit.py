@@ -151,7 +151,7 @@ def _pool(address: str) -> AbstractContextManager[Executor | None]:
     """Return the executor of starts and draws: on Ray if an address is given, else this process."""
     if not address:
         return nullcontext()
-    from sweeps.execute.ray_pool import RayPool
+    from sweeps.execute.executors.ray_futures import RayPool
 
     return RayPool(address)
 

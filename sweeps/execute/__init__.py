@@ -1,4 +1,4 @@
-"""Execution: scheduler, budget, executors (inline, processes, Ray), submission, tuning.
+"""Execution: scheduler, budget, jobs, submission, tuning; launching of jobs in ``executors``.
 
 ``step`` is the work that executors launch. May import ``estimate`` and the rooms below.
 """

@@ -12,7 +12,7 @@ from sweeps.dag.resolved import Resolved
 from sweeps.estimate.cost import estimate_sweep
 from sweeps.estimate.plan import check_caps, step_seconds
 from sweeps.execute import scheduler
-from sweeps.execute.executors import Executor, InlineExecutor, executor_for
+from sweeps.execute.executors.local import Executor, InlineExecutor, executor_for
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.state import State
 from sweeps.store.store import Store

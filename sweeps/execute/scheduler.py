@@ -16,11 +16,11 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step
 from sweeps.estimate.cost import Cost
 from sweeps.execute.budget import BudgetLedger
-from sweeps.execute.cohorts import group_into_cohorts
 from sweeps.execute.drivers import Session
-from sweeps.execute.executors import Executor
+from sweeps.execute.executors.local import Executor
 from sweeps.execute.jobs import AttemptOutcome, Job, record_end, record_failure
 from sweeps.execute.state import Running, State
+from sweeps.execute.teacher_sharing import group_into_cohorts
 from sweeps.spec.resources import Caps, Devices, Resources, caps_of, resources_of
 from sweeps.spec.spec import Sweep
 from sweeps.store.history import count_failures

@@ -13,7 +13,7 @@ from scaling.errors import InputError
 
 if TYPE_CHECKING:
     from sweeps.dag.expand import Dag
-    from sweeps.execute.executors import Executor
+    from sweeps.execute.executors.local import Executor
     from sweeps.store.store import Store
 
 
@@ -68,8 +68,8 @@ def tune(
 
 
 def _runner(store: Store, cores: int, address: str) -> Executor:
-    from sweeps.execute.executors import InlineExecutor
-    from sweeps.execute.ray_executor import RayExecutor
+    from sweeps.execute.executors.local import InlineExecutor
+    from sweeps.execute.executors.ray_executor import RayExecutor
 
     return (
         InlineExecutor(store)

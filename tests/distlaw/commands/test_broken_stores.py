@@ -18,7 +18,7 @@ import yaml
 
 from distlaw import cli
 from scaling.errors import InputError
-from sweeps.execute.executors import InlineExecutor
+from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.jobs import main as run_step
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run

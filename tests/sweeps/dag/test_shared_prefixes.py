@@ -10,7 +10,7 @@ import pytest
 
 from sweeps import results
 from sweeps.dag.expand import Dag
-from sweeps.execute.executors import InlineExecutor
+from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
 from sweeps.execute.state import State

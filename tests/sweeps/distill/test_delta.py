@@ -23,9 +23,9 @@ from sweeps.distill.delta import Shifted, shifted
 from sweeps.distill.divergences import forward_kl
 from sweeps.distill.models import Models, trained
 from sweeps.distill.teacher import followed, target_of
-from sweeps.execute.cohorts import group_into_cohorts
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.step import run_step, run_steps
+from sweeps.execute.teacher_sharing import group_into_cohorts
 from sweeps.model.chunked_loss import mean_loss
 from sweeps.model.decoder import Decoder
 from sweeps.model.log_probs import log_probabilities

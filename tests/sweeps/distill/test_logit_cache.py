@@ -22,7 +22,7 @@ from sweeps.distill.logit_format import Full, TopK
 from sweeps.distill.shard_cache import LogitCache, Numbers
 from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
-from sweeps.execute.executors import InlineExecutor
+from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run as run_dag
 from sweeps.model.decoder import Decoder

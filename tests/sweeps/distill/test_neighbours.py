@@ -23,7 +23,7 @@ from sweeps.distill.models import Models
 from sweeps.distill.shard_cache import LogitCache
 from sweeps.distill.targets import Cached
 from sweeps.distill.teacher import target_of
-from sweeps.execute.executors import InlineExecutor
+from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.scheduler import run
 from sweeps.model.chunked_loss import mean_loss
 from sweeps.model.decoder import Decoder

@@ -88,7 +88,7 @@ def named(roots: list[int], *words: str) -> list[int]:
 
 def forked(roots: list[int]) -> list[int]:
     """The processes that forkers below ``roots`` have forked: each trains."""
-    return [pid for forker in named(roots, "sweeps.execute.fork_server") for pid in below(forker)]
+    return [pid for forker in named(roots, "sweeps.execute.executors.fork_server") for pid in below(forker)]
 
 
 def survive(
@@ -248,7 +248,7 @@ def test_thirty_kills_of_workers_raylets_drivers_and_heads(
     parts["driver"] = Part([*command, "--address", address], environment, tmp_path / "driver.log")
     cluster = lambda: [*parts["head"].pids(), *parts["node"].pids()]  # noqa: E731
     hits: dict[str, Hit] = {
-        "worker": lambda: named(cluster(), "_run_elsewhere", "sweeps.execute.fork_server"),
+        "worker": lambda: named(cluster(), "_run_elsewhere", "sweeps.execute.executors.fork_server"),
         "raylet": lambda: named(parts["node"].pids(), "raylet/raylet"),
         "driver": parts["driver"].pids,
         "head": lambda: named(parts["head"].pids(), "gcs/gcs_server"),

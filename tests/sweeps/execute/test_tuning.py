@@ -10,7 +10,7 @@ import pytest
 
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag
-from sweeps.execute.executors import InlineExecutor
+from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.scheduler import run
 from sweeps.execute.tuning import JOURNAL, TuningResult, tune
 from sweeps.spec.method import Method

@@ -20,7 +20,7 @@ from sweeps.distill.models import LastHiddenStates, Models
 from sweeps.distill.targets import Online
 from sweeps.estimate.cost import Throughput
 from sweeps.estimate.memory import step_memory
-from sweeps.execute.cohorts import group_into_cohorts
+from sweeps.execute.teacher_sharing import group_into_cohorts
 from sweeps.features import FeatureMoments, fit_normalization
 from sweeps.model.decoder import Decoder
 from sweeps.model.hidden_states import hidden_states

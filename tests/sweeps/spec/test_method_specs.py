@@ -12,7 +12,7 @@ import pytest
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step, with_shared_prefixes
 from sweeps.dag.identity import method_identity
-from sweeps.execute.cohorts import group_into_cohorts
+from sweeps.execute.teacher_sharing import group_into_cohorts
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method, named_methods
 from sweeps.spec.method_options import Init, Source

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from sweeps.dag.expand import Dag
-from sweeps.execute.executors import ProcessExecutor
+from sweeps.execute.executors.local import ProcessExecutor
 from sweeps.execute.scheduler import run
 from sweeps.execute.state import State
 from sweeps.resolve import dag_of

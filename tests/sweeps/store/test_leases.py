@@ -20,7 +20,7 @@ from botocore.exceptions import EndpointConnectionError
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag
 from sweeps.execute.drivers import BEATS_LOCAL, wall_seconds
-from sweeps.execute.fork_server import ForkServer
+from sweeps.execute.executors.fork_server import ForkServer
 from sweeps.execute.jobs import TRY_LATER, AttemptOutcome, Job, main
 from sweeps.execute.provenance import record_sweep
 from sweeps.resolve import dag_of
@@ -375,7 +375,7 @@ def test_whoever_never_wakes_up_is_ended_once_others_have_taken_over(
     dag: Dag, store: Store, forker: ForkServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stopped process would hold its core for ever; the one that waits for it sees to that."""
-    monkeypatch.setattr("sweeps.execute.fork_server.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("sweeps.execute.executors.fork_server.LOOK_SECONDS", 0.2)
     step = dag.steps[0].id
     found: list[AttemptOutcome] = []
     waiting = threading.Thread(target=lambda: found.extend(forker.run(store, job(dag))))

@@ -13,7 +13,7 @@ import pytest
 
 from scaling.errors import InputError
 from sweeps import results
-from sweeps.execute.executors import InlineExecutor, ProcessExecutor
+from sweeps.execute.executors.local import InlineExecutor, ProcessExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
 from sweeps.resolve import dag_of

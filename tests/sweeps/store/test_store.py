@@ -13,7 +13,7 @@ import pytest
 
 from scaling.errors import InputError
 from sweeps.dag.expand import Step
-from sweeps.execute.executors import InlineExecutor
+from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.scheduler import run
 from sweeps.execute.step import run_step
 from sweeps.resolve import dag_of

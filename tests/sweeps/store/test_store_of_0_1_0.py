@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from distlaw.cli import app
 from sweeps import results
 from sweeps.dag.expand import Dag
-from sweeps.execute.executors import InlineExecutor
+from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
 from sweeps.resolve import dag_of

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaling.errors import InputError
-from sweeps.execute.fork_server import ONE_THREAD
+from sweeps.execute.executors.fork_server import ONE_THREAD
 from sweeps.spec.resources import Resources
 
 

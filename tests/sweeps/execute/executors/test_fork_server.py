@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.execute.executors import ProcessExecutor
+from sweeps.execute.executors.local import ProcessExecutor
 from sweeps.execute.jobs import AttemptOutcome, Job, record_end
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Resources
@@ -26,7 +26,7 @@ from sweeps.store.store import Store
 
 CLIENT = """
 import json, sys, time
-from sweeps.execute.fork_server import ForkServer
+from sweeps.execute.executors.fork_server import ForkServer
 from sweeps.execute.jobs import Job
 from sweeps.store.store import Store
 store, job = Store(sys.argv[1]), Job.from_json(json.loads(sys.argv[2]))

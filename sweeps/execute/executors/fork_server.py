@@ -57,7 +57,7 @@ class ForkServer:
         """Output of the server; jobs have separate logs."""
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sweeps.execute.fork_server"],
+                [sys.executable, "-m", "sweeps.execute.executors.fork_server"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self.printed,

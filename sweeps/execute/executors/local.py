@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from scaling.errors import InputError
-from sweeps.execute.fork_server import ForkServer
+from sweeps.execute.executors.fork_server import ForkServer
 from sweeps.execute.jobs import AttemptOutcome, Job, run_job
 from sweeps.spec.resources import Resources
 from sweeps.store.store import Store
@@ -56,7 +56,7 @@ def executor_for(name: str | None, store: Store, *, cores: int, address: str | N
     if name == "process":
         return ProcessExecutor(store, cores)
     if name == "ray":
-        from sweeps.execute.ray_executor import RayExecutor
+        from sweeps.execute.executors.ray_executor import RayExecutor
 
         return RayExecutor(store, address=address or "local", cores=None if address else cores)
     raise InputError(f"--executor: process, ray or inline, not {name!r}")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from sweeps.execute.ray_cluster import start_ray
+from sweeps.execute.executors.ray_cluster import start_ray
 
 
 class RayPool(Executor):

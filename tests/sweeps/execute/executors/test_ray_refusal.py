@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from sweeps.execute.ray_cluster import hold_back_stderr
+from sweeps.execute.executors.ray_cluster import hold_back_stderr
 
 
 def test_a_refusal_is_told_without_ray_s_noise(capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,9 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from sweeps.execute.fork_server import ForkServer
+from sweeps.execute.executors.fork_server import ForkServer
+from sweeps.execute.executors.ray_cluster import cluster_misfit, cluster_nodes, lost_own_process, start_ray
 from sweeps.execute.jobs import AttemptOutcome, Job
-from sweeps.execute.ray_cluster import cluster_misfit, cluster_nodes, lost_own_process, start_ray
 from sweeps.spec.resources import GPU_SHARE, Resources
 from sweeps.store.outcomes import Ending, ending_of, error_line
 from sweeps.store.store import Store

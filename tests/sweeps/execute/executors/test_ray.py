@@ -17,11 +17,11 @@ import fits
 from scaling.errors import InputError
 from sweeps import results
 from sweeps.dag.expand import Dag, Step
-from sweeps.execute.executors import InlineExecutor, ProcessExecutor
+from sweeps.execute.executors.local import InlineExecutor, ProcessExecutor
+from sweeps.execute.executors.ray_cluster import start_ray
+from sweeps.execute.executors.ray_executor import RayExecutor
+from sweeps.execute.executors.ray_futures import RayPool
 from sweeps.execute.provenance import record_sweep
-from sweeps.execute.ray_cluster import start_ray
-from sweeps.execute.ray_executor import RayExecutor
-from sweeps.execute.ray_pool import RayPool
 from sweeps.execute.scheduler import run
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
@@ -110,7 +110,7 @@ def test_an_error_in_a_worker_is_told_in_one_line(dag: Dag, executor: RayExecuto
 
 def test_the_draws_of_a_fit_spread_over_ray() -> None:
     """Draws do not depend on where they are computed."""
-    table = fits.read_runs(Path(__file__).parents[3] / "notebooks" / "data" / "quickstart-runs.csv")
+    table = fits.read_runs(Path(__file__).parents[4] / "notebooks" / "data" / "quickstart-runs.csv")
     with RayPool(cores=2) as pool:
         spread = fits.fit(table, draws=40, executor=pool)
     here = fits.fit(table, draws=40)
