@@ -31,7 +31,7 @@ class ShardCounts:
     entry_ends: NDArray[np.int64]
     """Entries up to and including those of each context; one more at the front, 0."""
     segment_ends: NDArray[np.int64]
-    """Likewise segments, the entries of one context and shard."""
+    """Segments likewise; one has the entries of one context and shard."""
     segments: NDArray[np.int64]
     """First entry of each segment."""
     tokens: NDArray[np.int64]

@@ -123,7 +123,7 @@ def untrained(spec: dict[str, Any], own_cache: Path, tmp_path: Path) -> Iterator
         assert step.teacher is not None
         assert step.method is not None
         teacher = Decoder(step.teacher.shape)
-        teacher.initialise(7)
+        teacher.initialize(7)
         store = Store(str(tmp_path / name))
         models = Models(store, step, {step.teacher.id: Online(teacher.requires_grad_(False))})
         tokens = (np.arange(6_000) ** 2 % 97).astype(np.uint16)
@@ -139,7 +139,14 @@ def untrained(spec: dict[str, Any], own_cache: Path, tmp_path: Path) -> Iterator
         {},
         {"votes": "cold", "threshold": 10, "tries": 2, "release": "heterogeneous"},
         {"after_refusal": "end", "tries": 3, "order": 3},
-        {"by": "contexts", "context_tokens": 6, "teachers": 12, "threshold": 7, "temperature": 0.7, "length": 7},
+        {
+            "by": "contexts",
+            "context_tokens": 6,
+            "teachers": 12,
+            "threshold": 7,
+            "temperature": 0.7,
+            "length": 7,
+        },
         {"epsilon": "infinite"},
         {"text_tokens": 500, "epsilon": 0.5},
     ],
