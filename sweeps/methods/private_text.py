@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from sweeps.data.corpus import planned_tokens
 from sweeps.methods.ensemble_text import EnsembleText, reasons, start_token
-from sweeps.pate.accountant import Budget, Ledger, rho_of
+from sweeps.pate.accountant import Ledger, PrivacyBudget, rho_of
 from sweeps.pate.randomness import OneTimeRandomness
 from sweeps.pate.release import ReleaseRule, release_rule
 from sweeps.pate.tuning import SIGMAS, THRESHOLDS, choose_release
@@ -43,7 +43,7 @@ class PrivateText(EnsembleText):
     release: Literal["confident-gnmax", "homogeneous", "heterogeneous"] = "confident-gnmax"
     """Mechanism, see :mod:`sweeps.pate.release`."""
     epsilon: Annotated[Literal["infinite"] | Number, BeforeValidator(_infinite)]
-    """Budget of all queries together; ``infinite`` for a threshold alone, without a privacy claim."""
+    """PrivacyBudget of all queries together; ``infinite`` for a threshold alone, without a privacy claim."""
     delta: Number = 1e-5
     """Probability that the promise fails; at most 1/n."""
     sigma: Number | None = None
@@ -64,9 +64,9 @@ class PrivateText(EnsembleText):
     """Tokens that the text has at least: the public model writes what the budget leaves, which costs none."""
 
     @property
-    def budget(self) -> Budget:
-        """Budget of the release."""
-        return Budget(math.inf if self.epsilon == "infinite" else self.epsilon, self.delta)
+    def budget(self) -> PrivacyBudget:
+        """PrivacyBudget of the release."""
+        return PrivacyBudget(math.inf if self.epsilon == "infinite" else self.epsilon, self.delta)
 
     @property
     def sigmas(self) -> list[float]:

@@ -5,7 +5,7 @@ vote on each token with shared randomness, a noisy aggregate is released or refu
 the released text. NumPy only; nothing here knows of sweeps or neural models. Imports no other room.
 """
 
-from sweeps.pate.accountant import AttemptCost, Budget, BudgetSpent, Ledger, epsilon_of, rho_of
+from sweeps.pate.accountant import AttemptCost, BudgetSpent, Ledger, PrivacyBudget, epsilon_of, rho_of
 from sweeps.pate.agreement import (
     independent_agreement,
     probability_jaccard,
@@ -28,7 +28,6 @@ from sweeps.pate.tuning import PublicPosition, choose_release
 
 __all__ = [
     "AttemptCost",
-    "Budget",
     "BudgetSpent",
     "ConfidentGNMax",
     "DenseEnsemble",
@@ -38,6 +37,7 @@ __all__ = [
     "HomogeneousRelease",
     "Ledger",
     "OneTimeRandomness",
+    "PrivacyBudget",
     "PrivacyReport",
     "PrivateGenerator",
     "PublicPosition",

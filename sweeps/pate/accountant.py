@@ -53,7 +53,7 @@ class AttemptCost:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class PrivacyBudget:
     """Allowance of (epsilon, delta)-DP; an infinite epsilon is none."""
 
     epsilon: float
@@ -76,7 +76,7 @@ class Budget:
     def queries(self, cost: AttemptCost) -> float:
         """Return how many attempts it affords if all are answered.
 
-        >>> Budget(4, 1e-5).queries(AttemptCost(test=0.5 / 64**2, answer=1 / 64**2))
+        >>> PrivacyBudget(4, 1e-5).queries(AttemptCost(test=0.5 / 64**2, answer=1 / 64**2))
         812.0
         """
         if math.isinf(self.rho):
@@ -96,7 +96,7 @@ class Ledger:
     given back; the test's never is.
     """
 
-    budget: Budget
+    budget: PrivacyBudget
     cost: AttemptCost
     max_attempts: float = math.inf
     attempts: int = 0

@@ -97,7 +97,7 @@ class PrivateGenerator:
                 token = self._released(ensembles(sequence))
                 group.released[sequence].append(token is not None)
                 if token is None and self.fill:
-                    token = inverse(public[sequence], draws[sequence])
+                    token = token_at(public[sequence], draws[sequence])
                 if token is None:
                     group.released[sequence].pop()
                     writing.remove(sequence)
@@ -161,7 +161,7 @@ def mean_text(
             ensembles, alone = along.read(tokens)
             draws = randomness.fill(number, position).random(count)
             p = alone if public else np.stack([ensembles(each).mean() for each in range(count)])
-            tokens = np.array([inverse(row, u) for row, u in zip(p, draws, strict=True)])
+            tokens = np.array([token_at(row, u) for row, u in zip(p, draws, strict=True)])
             written.append(tokens)
         yield Group(np.stack(written, 1).tolist(), [[False] * length for _ in range(count)])
 
@@ -172,7 +172,7 @@ def group_sizes(sequences: int) -> list[int]:
     return [MAX_AT_ONCE] * whole + [rest] * (rest > 0)
 
 
-def inverse(p: Floats, u: float) -> int:
+def token_at(p: Floats, u: float) -> int:
     """Return the token at ``u`` in [0, 1) of the cumulative distribution."""
     cumulative = np.cumsum(p)
     return int(min(np.searchsorted(cumulative, u * cumulative[-1], side="right"), len(p) - 1))

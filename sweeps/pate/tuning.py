@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.pate.accountant import Budget
+from sweeps.pate.accountant import PrivacyBudget
 from sweeps.pate.ensemble import Ensemble, Floats
-from sweeps.pate.generator import Votes, cast_votes, inverse
+from sweeps.pate.generator import Votes, cast_votes, token_at
 from sweeps.pate.randomness import OneTimeRandomness
 from sweeps.pate.release import ReleaseRule
 
@@ -44,7 +44,7 @@ def choose_release(
     rules: Sequence[ReleaseRule],
     *,
     votes: Votes,
-    budget: Budget,
+    budget: PrivacyBudget,
     queries: float,
     fill: bool,
     randomness: OneTimeRandomness,
@@ -60,7 +60,7 @@ def choose_release(
         positions: Places in public text.
         rules: Candidates.
         votes: Kind of votes.
-        budget: Budget of the release.
+        budget: PrivacyBudget of the release.
         queries: Queries of the release at most.
         fill: True if the public model fills in what is refused.
         randomness: Random numbers of this choice.
@@ -72,7 +72,7 @@ def choose_release(
         pairs.append((place.before, place.token))
         draws, noise = randomness.open(number)
         histogram = cast_votes(place.ensemble, votes, draws)
-        filled = inverse(place.public, randomness.fill(0, number).random()) if fill else None
+        filled = token_at(place.public, randomness.fill(0, number).random()) if fill else None
         for at, rule in enumerate(rules):
             released = rule.release(histogram, noise)
             yields[at] += released is not None
@@ -87,7 +87,7 @@ def choose_release(
     return int(np.argmin(losses))
 
 
-def _attempts(rule: ReleaseRule, share: float, budget: Budget, queries: float) -> float:
+def _attempts(rule: ReleaseRule, share: float, budget: PrivacyBudget, queries: float) -> float:
     """Return how many attempts the budget affords if so large a ``share`` is answered."""
     each = rule.cost.test + (rule.cost.answer * share if share else 0.0)
     return min(budget.rho / each if each else queries, queries)

@@ -14,13 +14,13 @@ from scipy.stats import norm
 from scaling.errors import InputError
 from sweeps.pate import (
     AttemptCost,
-    Budget,
     BudgetSpent,
     ConfidentGNMax,
     DenseEnsemble,
     HeterogeneousRelease,
     HomogeneousRelease,
     Ledger,
+    PrivacyBudget,
     epsilon_of,
     release_rule,
     rho_of,
@@ -38,8 +38,8 @@ def test_epsilon_of_plain_queries(queries: int, sigma: float, epsilon: float) ->
 def test_queries_within_a_budget(epsilon: float, rho: float, queries: int) -> None:
     assert rho_of(epsilon, DELTA) == pytest.approx(rho, abs=5e-6)
     rule = ConfidentGNMax(0, 64, 64)
-    assert Budget(epsilon, DELTA).queries(rule.cost) == queries
-    ledger = Ledger(budget=Budget(epsilon, DELTA), cost=rule.cost)
+    assert PrivacyBudget(epsilon, DELTA).queries(rule.cost) == queries
+    ledger = Ledger(budget=PrivacyBudget(epsilon, DELTA), cost=rule.cost)
     for number in range(queries):
         assert ledger.charge() == number
     with pytest.raises(BudgetSpent, match=f"{queries} queries were made"):
@@ -78,7 +78,7 @@ def test_an_independent_accountant_agrees(rule, sensitivities) -> None:
 
 
 def test_costs_add_up_and_refusals_are_charged() -> None:
-    ledger = Ledger(budget=Budget(4, DELTA), cost=AttemptCost(test=0.01, answer=0.02))
+    ledger = Ledger(budget=PrivacyBudget(4, DELTA), cost=AttemptCost(test=0.01, answer=0.02))
     for refused in (True, False, True):
         ledger.charge()
         assert ledger.rho == pytest.approx(0.01 * ledger.attempts + 0.02 * ledger.answers)
@@ -94,7 +94,7 @@ def test_costs_add_up_and_refusals_are_charged() -> None:
 @pytest.mark.parametrize("passing", [0.0, 0.3, 1.0])
 def test_the_guard_stops_within_the_budget_whatever_is_refused(passing: float) -> None:
     draws = np.random.default_rng(0)
-    ledger = Ledger(budget=Budget(2, DELTA), cost=ConfidentGNMax(0, 50, 20).cost)
+    ledger = Ledger(budget=PrivacyBudget(2, DELTA), cost=ConfidentGNMax(0, 50, 20).cost)
     while ledger.affords_another:
         ledger.charge()
         if draws.random() >= passing:
@@ -102,11 +102,11 @@ def test_the_guard_stops_within_the_budget_whatever_is_refused(passing: float) -
     assert ledger.rho <= ledger.budget.rho
     assert ledger.rho + ledger.cost.whole > ledger.budget.rho
     assert ledger.epsilon <= 2
-    assert Ledger(budget=Budget(9, DELTA), cost=ledger.cost, max_attempts=0).affords_another is False
+    assert Ledger(budget=PrivacyBudget(9, DELTA), cost=ledger.cost, max_attempts=0).affords_another is False
 
 
 def test_without_a_budget_something_else_must_end_it() -> None:
-    free = Budget(math.inf, DELTA)
+    free = PrivacyBudget(math.inf, DELTA)
     with pytest.raises(InputError, match="queries: nothing ends a release without a budget"):
         Ledger(budget=free, cost=ConfidentGNMax(5, 0, 0).cost)
     for sigma in (0, 9):
@@ -125,7 +125,7 @@ def test_without_a_budget_something_else_must_end_it() -> None:
 )  # fmt: skip
 def test_budgets_that_are_none_are_refused(epsilon: float, delta: float, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
-        Budget(epsilon, delta)
+        PrivacyBudget(epsilon, delta)
 
 
 def test_the_test_passes_as_often_as_its_noise_says() -> None:
