@@ -11,22 +11,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scaling.errors import InputError
 from sweeps.dag.expand import SCHEMA, Step
 from sweeps.estimate.bill import HOUR, Bill, attempt_bills, reported_resources
 from sweeps.execute.drivers import Session
-from sweeps.execute.jobs import Job
+from sweeps.execute.jobs import AttemptOutcome, Job
 from sweeps.execute.reservations import Reservation, Reservations
 from sweeps.execute.state import Running
 from sweeps.spec.resources import Caps, Devices
 from sweeps.store.history import AttemptHistory
 from sweeps.store.leases import Attempt, attempts
+from sweeps.store.outcomes import Ending
 from sweeps.store.processes import has_exited
 from sweeps.store.store import Store
-from sweeps.store.time_limit import STOPPING_SECONDS, stopping_seconds
+from sweeps.store.time_limit import EXIT_SECONDS, STOPPING_SECONDS, stopping_seconds
 
 LEAST_SECONDS = STOPPING_SECONDS + 1.0
 """Shortest time limit of a new job, as its process starts and stops within it."""
@@ -202,6 +203,15 @@ class BudgetLedger:
             if cap is not None and rate:
                 left = min(left, (cap - getattr(committed, name)) / rate)
         return left
+
+    def explained(self, outcome: AttemptOutcome, job: Job) -> AttemptOutcome:
+        """Return an outcome with the time limit as its reason, if the process of ``job`` was killed there."""
+        limit = self.time_limits.get(job.name, math.inf)
+        if outcome.ending is not Ending.LOST or (outcome.lived or 0.0) < limit - 2 * EXIT_SECONDS:
+            return outcome
+        return replace(
+            outcome, reason=f"it was killed when the {limit:.3g} s reserved under the cap were used up"
+        )
 
     def taken(self, step: str, number: int) -> bool:
         """Return True if an attempt is claimed, or if another driver has reserved it."""

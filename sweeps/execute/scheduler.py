@@ -205,6 +205,7 @@ class Scheduler:
         running = self.state.running.get(outcome.step)
         if running is None or running.number != outcome.number:
             return  # processed already
+        outcome = self.ledger.explained(outcome, running.job)
         step, history = running.step, attempts(self.store, outcome.step)
         if outcome.ending is not Ending.HELD:
             self._record_end(outcome, running, {each.number: each for each in history}.get(outcome.number))

@@ -733,6 +733,23 @@ def test_limits_are_extended_as_far_as_the_cap_leaves(
     assert second._committed().dollars == pytest.approx(20.0)
 
 
+def test_a_process_that_was_killed_at_its_limit_is_told_so(
+    two_ledgers: Callable[[float], list[BudgetLedger]], dag: Dag, store: Store
+) -> None:
+    ledger = two_ledgers(20.0)[0]
+    job = Worker(store, ledger, dag.steps[0]).job
+    killed = AttemptOutcome(dag.steps[0].id, 1, Ending.LOST, "its process was stopped by SIGKILL", lived=2.95)
+    assert ledger.explained(killed, job).reason == (
+        "it was killed when the 3 s reserved under the cap were used up"
+    )
+    for other in (
+        replace(killed, lived=2.0),
+        replace(killed, lived=None),
+        replace(killed, ending=Ending.DONE),
+    ):
+        assert ledger.explained(other, job) is other
+
+
 def test_a_refusal_is_final_once_nothing_running_could_leave_more(
     two_ledgers: Callable[[float], list[BudgetLedger]], dag: Dag, store: Store
 ) -> None:
