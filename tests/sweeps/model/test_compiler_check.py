@@ -298,7 +298,7 @@ size = max(size for role in roles for _, grid in sweep.grids(role) for size in g
 corpus = sweep.corpus
 shape = shape_for(size, vocab=corpus.vocab, context=corpus.context, aspect_ratio=32)
 tokens = np.random.default_rng(0).integers(corpus.vocab, size=100_000).astype(np.uint16)
-train(Recipe(shape=shape, steps=1000, stop=3, training=sweep.training, seed=0), tokens)
+train(RunRecipe(shape=shape, steps=1000, stop=3, training=sweep.training, seed=0), tokens)
 """
 
 
