@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,24 +17,24 @@ from fits.checks.design import (
     check_distillation,
     check_fit,
     design_findings,
-    missing_for_published_law,
     raise_refusals,
     table_notes,
 )
-from fits.checks.evidence import Evidence, weigh_laws
+from fits.checks.evidence import Evidence
+from fits.checks.expert_size import SizeChoice, choose_size
 from fits.checks.exponents import Exponents, exponents, largest_compute
 from fits.checks.heldout import HeldOut, leave_blocks_out, leave_groups_out
 from fits.checks.isoflop import IsoflopProfiles, isoflop_profiles
+from fits.checks.law_choice import choose_laws, fit_and_weigh
 from fits.checks.misfit import held_out_of, measure_misfits, with_alternatives
 from fits.estimation.estimate import Estimate, Objective
-from fits.estimation.joint import SUPERVISED, Recipe, coordinate_pins, draw_laws
+from fits.estimation.joint import SUPERVISED, Recipe, draw_laws
 from fits.estimation.levenberg_marquardt import Array
-from fits.estimation.model import Rows, law_names
+from fits.estimation.model import Rows
 from fits.estimation.repetition import fit_repetition, repeats_data
 from fits.estimation.replicates import average_replicates
 from fits.estimation.settings import (
     check_options,
-    fit_jointly_or_separately,
     fix_gamma,
     one_supervised_law,
     split_laws,
@@ -47,7 +47,6 @@ from scaling.calibration.calibration import Calibration
 from scaling.calibration.misfit import Misfit
 from scaling.errors import InputError
 from scaling.laws import AnySupervisedLaw, DistillationLaw
-from scaling.laws.registry import has_irreducible_loss
 from scaling.repeated_data import Repetition
 
 if TYPE_CHECKING:
@@ -103,6 +102,8 @@ class Fit:
     seconds: float
     repetition: Repetition | None = None
     """Constants of repeated data, where enough supervised runs repeat theirs."""
+    size: SizeChoice | None = None
+    """Size of mixtures of experts, where the table has active and total parameters."""
     isoflop: IsoflopProfiles | None = None
     """Scaling exponents by IsoFLOP profiles, where they were asked for."""
     architecture: Mapping[str, float] = field(default_factory=dict)
@@ -219,6 +220,7 @@ def fit(
     fixed: Mapping[str, float] | None = None,
     tied: bool = False,
     joint: bool | None = None,
+    size: str = "auto",
     objective: Objective | None = None,
     starts: int = 48,
     draws: int = 400,
@@ -248,6 +250,8 @@ def fit(
         joint: Fit the supervised and the first distillation law to all runs together (True), or the
             supervised law to the supervised runs alone (False); by default together, unless the supervised
             runs reject that.
+        size: Parameters of mixtures of experts that the laws are fitted in, "active" or "total", where the
+            table has both; by default those that predict supervised runs left out better.
         objective: The objective to minimize.
         starts: Number of starts of the minimization.
         draws: Number of bootstrap refits, which carry the uncertainty.
@@ -285,12 +289,15 @@ def fit(
     rows = Rows.of(table)
     supervised_laws, laws = split_laws(laws)
     kind = one_supervised_law(supervised_laws)
-    chosen, notes = _choose_laws(rows, laws, kind if supervised is None else None)
+    chosen, notes = choose_laws(rows, laws, kind if supervised is None else None)
     options = {"tied": tied, "objective": objective or Objective(), "starts": starts, "seed": seed}
     options["supervised_law"] = kind
     recipe, given = _recipe(supervised, draws, laws=tuple(chosen), pins=dict(fixed or {}), **options)
     check_options(rows, recipe, laws=laws, gamma=gamma, joint=joint, given=given)
     recipe, decided = fix_gamma(recipe, gamma)
+    fitted_size = getattr(supervised, "size", "") if size == "auto" else size
+    table, sizes = choose_size(table, recipe, fitted_size or "auto")
+    rows = Rows.of(table) if sizes else rows
     findings = design_findings(table, rows, recipe.given, recipe.free())
     raise_refusals(findings)
     repetition = None
@@ -298,7 +305,7 @@ def fit(
         table, repetition = fit_repetition(table, recipe)
         rows = Rows.of(table)
     rows, repeated = average_replicates(rows, recipe)
-    recipe, estimates, evidence, more = _fit_and_weigh(table, rows, recipe, joint, executor)
+    recipe, estimates, evidence, more = fit_and_weigh(table, rows, recipe, joint, executor)
     default = evidence.preferred if evidence else next(iter(chosen), None)
     chosen.sort(key=lambda name: name != default)
     law = next(iter(estimates.values())).supervised
@@ -316,11 +323,12 @@ def fit(
         draws=draw_laws(estimates, recipe, draws, resample, executor),
         evidence=evidence,
         repetition=repetition,
+        size=sizes,
         isoflop=isoflop_profiles(table, seed) if isoflop else None,
         held_out=held_out_of(table, blocks, misfits),
         misfit=misfits,
         findings=tuple(dict.fromkeys(findings)),
-        notes=(*table_notes(table), *repeated, *decided, *more, *notes),
+        notes=(*table_notes(table), *([sizes.reason] if sizes else []), *repeated, *decided, *more, *notes),
         resample=resample,
         name=name,
         source=source,
@@ -360,49 +368,3 @@ def _given_law(
     pick = np.arange(draws) % supervised.draw_count
     columns = {name: values[pick] for name, values in supervised.draws[SUPERVISED].items()}
     return supervised.supervised, columns, supervised.name
-
-
-def _choose_laws(
-    rows: Rows, laws: Sequence[str] | None, supervised_law: str | None
-) -> tuple[list[str], list[str]]:
-    """Return the distillation laws to fit, the default first, and a note on one that is left out.
-
-    On a supervised law without irreducible loss stands the published law alone.
-    """
-    if not rows.n_distillations:
-        return [], []
-    if laws is not None:
-        return law_names(laws), []
-    if supervised_law is not None and not has_irreducible_loss(supervised_law):
-        return ["published"], []
-    reasons = missing_for_published_law(rows)
-    if reasons:
-        return ["effective-tokens"], [
-            f"the published 8-coefficient law is not fitted: only {', '.join(reasons)}"
-        ]
-    return ["effective-tokens", "published"], []
-
-
-def _pins_supervised(recipe: Recipe) -> bool:
-    """Return True if all pinned coefficients are those of the supervised law."""
-    return all(name.startswith(SUPERVISED) for name in coordinate_pins(recipe.pins, recipe.supervised_law))
-
-
-def _fit_and_weigh(
-    table: pd.DataFrame, rows: Rows, asked: Recipe, joint: bool | None, executor: Executor | None
-) -> tuple[Recipe, dict[str, Estimate], Evidence | None, list[str]]:
-    """Fit the laws and weigh them, again with the law that the runs prefer as the one fitted jointly.
-
-    A law whose own coefficients are pinned stays the joint one.
-    """
-    recipe, estimates, notes = fit_jointly_or_separately(rows, asked, joint, executor)
-    evidence = weigh_laws(table, rows, recipe, [estimates])
-    if evidence is None or evidence.preferred == asked.laws[0]:
-        return recipe, estimates, evidence, notes
-    preferred = evidence.preferred
-    if asked.given is None and joint is not False and _pins_supervised(asked):
-        asked = replace(asked, laws=tuple(sorted(asked.laws, key=lambda law: law != preferred)))
-        recipe, estimates, notes = fit_jointly_or_separately(rows, asked, joint, executor)
-        evidence = weigh_laws(table, rows, recipe, [estimates])
-    note = f"the default is the {preferred} law, which predicts the runs left out best"
-    return recipe, estimates, evidence, [*notes, note]

@@ -77,6 +77,14 @@ def fit_command(
     fix: Fix = "",
     tied: Tied = False,
     joint: Joint = None,
+    size: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="Parameters of mixtures of experts to fit in: active or total; by default what predicts "
+            "runs left out better.",
+        ),
+    ] = "auto",
     delta: Delta = "auto",
     nats: Nats = False,
     asymmetry: Asymmetry = 1.0,
@@ -130,7 +138,7 @@ def fit_command(
     with _pool(address) as pool:
         found = fit(
             runs, laws=law or None, supervised=given, draws=draws, seed=seed,
-            gamma=gamma, fixed=_numbers("--fix", fix), tied=tied, joint=joint,
+            gamma=gamma, fixed=_numbers("--fix", fix), tied=tied, joint=joint, size=size,
             objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
             isoflop=isoflop, name=out.stem if out else table_name(table), source=table.name, executor=pool,
             architecture=_architecture(context, vocab, aspect_ratio),

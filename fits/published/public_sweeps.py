@@ -39,7 +39,7 @@ UNTUNED = "Rates and batches are those of one recipe at every size, not tuned by
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sweep:
+class PublicSweep:
     """One published table, and what is known of its runs."""
 
     table: str
@@ -55,24 +55,24 @@ NEOX = "vocabulary of 50,432 (from the table's two counts of parameters); not na
 UNNAMED = "not named in the table"
 COOLED = "Rates are constant, then fall to zero over the last tenth of the tokens."
 SWEEPS = {
-    "gadre2024-c4": Sweep(
+    "gadre2024-c4": PublicSweep(
         table="gadre2024_c4", source=GADRE, corpus="C4", tokenizer=NEOX, notes=(FIVE_TO_640, HEAD_COUNTS)
     ),
-    "gadre2024-redpajama": Sweep(
+    "gadre2024-redpajama": PublicSweep(
         table="gadre2024_rpj",
         source=GADRE,
         corpus="RedPajama (loss on C4)",
         tokenizer=NEOX,
         notes=(FIVE_TO_640, ON_C4, HEAD_COUNTS),
     ),
-    "gadre2024-refinedweb": Sweep(
+    "gadre2024-refinedweb": PublicSweep(
         table="gadre2024_rw",
         source=GADRE,
         corpus="RefinedWeb (loss on C4)",
         tokenizer=NEOX,
         notes=(FIVE_TO_640, ON_C4, HEAD_COUNTS),
     ),
-    "gemstones2025-cooldown": Sweep(
+    "gemstones2025-cooldown": PublicSweep(
         table="gemstones2025_cool_end",
         source=GEMSTONES,
         corpus="Dolma",
@@ -82,7 +82,7 @@ SWEEPS = {
             "Widths and depths vary at equal size. Which parameters count is not recorded; FLOPs are 6ND.",
         ),
     ),
-    "gemstones2025-constant-rate": Sweep(
+    "gemstones2025-constant-rate": PublicSweep(
         table="gemstones2025_hot",
         source=GEMSTONES,
         corpus="Dolma",
@@ -95,7 +95,7 @@ SWEEPS = {
             "(gemstones2025-cooldown).",
         ),
     ),
-    "porian2024-refinedweb": Sweep(
+    "porian2024-refinedweb": PublicSweep(
         table="porian2024_refinedweb_cosine",
         source=PORIAN,
         corpus="RefinedWeb",
@@ -106,7 +106,7 @@ SWEEPS = {
             HEAD_COUNTS,
         ),
     ),
-    "porian2024-openwebtext2": Sweep(
+    "porian2024-openwebtext2": PublicSweep(
         table="porian2024_owt2_cosine",
         source=PORIAN,
         corpus="OpenWebText2",

@@ -30,6 +30,7 @@ def to_calibration(fit: Fit) -> Calibration:
     return Calibration(
         name=fit.name,
         supervised=fit.supervised,
+        size=fit.size.size if fit.size else "",
         distillation=dict(fit.distillation),
         default=fit.default,
         law_weights=fit.evidence.weights if fit.evidence else {},

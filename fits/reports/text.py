@@ -55,6 +55,7 @@ def report_data(fit: Fit) -> dict[str, Any]:
             }
             for h in fit.held_out
         ],
+        "size": fit.size.to_dict() if fit.size else None,
         "evidence": fit.evidence.to_dict() if fit.evidence else None,
         "repetition": fit.repetition.to_dict() if fit.repetition else None,
         "exponents": fit.exponents.to_dict() if fit.exponents else None,

@@ -23,6 +23,15 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         *("non_embedding_params", "params_non_embedding", "n_params_non_embedding", "params_nonembed"),
         *("non_embedding_parameters", "student_params", "student_parameters", "student_params_nonembed"),
     ),
+    "active_params": (
+        *("n_active_params", "num_active_params", "params_active", "active_parameters"),
+        *("activated_params", "activated_parameters", "n_activated_params", "params_activated"),
+        *("active_non_embedding_params", "non_embedding_active_params"),
+    ),
+    "total_params": (
+        *("n_total_params", "num_total_params", "total_parameters", "total_parameter_count"),
+        *("total_non_embedding_params", "non_embedding_total_params"),
+    ),
     "tokens": (
         *("n_tokens", "num_tokens", "token_count", "tokens_seen", "num_tokens_seen", "seen_tokens"),
         *("train_tokens", "training_tokens", "tokens_trained", "trained_tokens", "tokens_processed"),
@@ -80,6 +89,8 @@ SYMBOLS = {
 """Symbols of the papers, case-sensitive."""
 UNAMBIGUOUS = (
     "params",
+    "active_params",
+    "total_params",
     "tokens",
     "loss",
     "loss_se",

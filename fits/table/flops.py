@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fits.table.column_names import SYNONYMS
+from fits.table.experts import active_share
 from scaling.costs.flops import Architecture
 from scaling.costs.flops_assumptions import (
     ASSUMED,
@@ -40,7 +41,8 @@ def table_architecture(table: pd.DataFrame, given: Mapping[str, float] | None = 
     Raises:
         InputError: for a given name other than ``context``, ``vocab`` or ``aspect_ratio``.
     """
-    found = Architecture(origins=dict.fromkeys(COUNTED, ASSUMED))
+    share = active_share(table)
+    found = Architecture(origins=dict.fromkeys(COUNTED, ASSUMED), active_share=share)
     for name in COUNTED:
         value, origin = _table_value(table, name)
         found = with_numbers(found, origin, **{name: value or getattr(found, name)})

@@ -38,6 +38,7 @@ from fits.table.column_names import (
     unused_name,
     weight_notes,
 )
+from fits.table.experts import fill_params
 from fits.table.files import DAMAGED, read_parts
 from fits.table.flops import training_flops
 from fits.table.loss_units import (
@@ -66,7 +67,8 @@ OPTIONAL_NUMBERS = (
 )
 """Columns of numbers that are ignored if they hold none."""
 NUMBERS = (
-    *("params", "tokens", "loss", "loss_se", "teacher_params", "teacher_loss"),
+    *("params", "active_params", "total_params", "tokens", "loss", "loss_se"),
+    *("teacher_params", "teacher_loss"),
     *("loss_bits", "teacher_loss_bits", *OPTIONAL_NUMBERS),
 )
 KINDS = ("supervised", "distillation")
@@ -232,6 +234,7 @@ def _validated(table: pd.DataFrame, reading: _ReadOptions) -> pd.DataFrame:
             table[column] = to_numbers(
                 table, column, reading.decimal, sources[column].scale if column in sources else 1.0
             )
+    notes += fill_params(table, table.attrs[MAPPED])
     notes += convert_to_nats(table, reading.loss_unit, reading.bytes_per_token)
     if {"compute", "params"} <= set(table.columns):
         notes += _fill_tokens_from_compute(table)

@@ -1,4 +1,4 @@
-"""Which calibration is nearest to a question: text, tokenizer, size and tokens, and its error there."""
+"""Ranking of calibrations for a question: by text, tokenizer, size and tokens, and error there."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MOST_DRAWS = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Match:
-    """How well one calibration fits a question."""
+class CalibrationMatch:
+    """Fit of one calibration to a question."""
 
     name: str
     text: bool | None
@@ -71,7 +71,7 @@ def rank_calibrations(
     text: str = "",
     tokenizer: str = "",
     calibrations: Iterable[Calibration] | None = None,
-) -> list[Match]:
+) -> list[CalibrationMatch]:
     """Rank calibrations by how well they fit a question, the best first.
 
     A calibration of the text asked about comes before all others, then one of its tokenizer: losses on other
@@ -94,7 +94,7 @@ def rank_calibrations(
     return sorted(found, key=lambda match: match.order)
 
 
-def ranking_table(matches: list[Match]) -> tuple[list[str], list[list[str]]]:
+def ranking_table(matches: list[CalibrationMatch]) -> tuple[list[str], list[list[str]]]:
     """Return header and cells, rounded for a person."""
     rows = [
         [
@@ -110,7 +110,9 @@ def ranking_table(matches: list[Match]) -> tuple[list[str], list[list[str]]]:
     return ["calibration", "text", "its runs", "error", "loss", "distils"], rows
 
 
-def ranking_data(matches: list[Match], params: float, tokens: float, text: str = "") -> dict[str, Any]:
+def ranking_data(
+    matches: list[CalibrationMatch], params: float, tokens: float, text: str = ""
+) -> dict[str, Any]:
     """Return the ranking as plain values for JSON, with the sentences of :func:`ranking_lines`."""
     found: dict[str, Any] = nan_to_none(
         {
@@ -123,7 +125,7 @@ def ranking_data(matches: list[Match], params: float, tokens: float, text: str =
     return found
 
 
-def ranking_lines(matches: list[Match], params: float, tokens: float, text: str = "") -> list[str]:
+def ranking_lines(matches: list[CalibrationMatch], params: float, tokens: float, text: str = "") -> list[str]:
     """Return the best match with its reasons, and what it cannot answer, in sentences."""
     best = matches[0]
     asked = f"{format_number(params)} parameters, {format_number(tokens)} tokens"
@@ -137,7 +139,9 @@ def ranking_lines(matches: list[Match], params: float, tokens: float, text: str 
     return lines
 
 
-def _match(calibration: Calibration, params: float, tokens: float, text: str, tokenizer: str) -> Match:
+def _match(
+    calibration: Calibration, params: float, tokens: float, text: str, tokenizer: str
+) -> CalibrationMatch:
     law, made = calibration.supervised, calibration.provenance
     loss = np.asarray(law.loss(params, tokens))
     drawn = 0.0
@@ -146,7 +150,7 @@ def _match(calibration: Calibration, params: float, tokens: float, text: str, to
         drawn = float(np.std(sampled.loss(params, tokens)))
     run = float(calibration.run_sd("supervised", loss, params, tokens))
     where = calibration.region.outside({"params": params, "tokens": tokens})
-    return Match(
+    return CalibrationMatch(
         name=calibration.name,
         text=_names(made.corpus, text),
         tokenizer=_names(made.tokenizer, tokenizer),

@@ -73,7 +73,7 @@ class PlanBuilder:
             law=kind,
             budget=question.budget,
             target_loss=question.target_loss,
-            asked=question.describe(),
+            asked=question.describe() + size_text(calibration),
             question=question.to_dict(),
             direct=alone,
             distillations=ways,
@@ -224,6 +224,17 @@ def _spread_text(calibration: Calibration) -> str:
     return (
         "the residual spread (errors were never measured on runs left out: too narrow beyond the fitted runs)"
     )
+
+
+def size_text(calibration: Calibration) -> str:
+    """Return what sizes are, where the fitted runs are mixtures of experts; empty for dense models."""
+    share = calibration.architecture.active_share
+    texts = {
+        "active": "; sizes are active parameters of mixtures of experts",
+        "total": f"; sizes are total parameters of mixtures of experts, of which {100 * share:.3g} % are "
+        "active and cost FLOPs",
+    }
+    return texts.get(calibration.size, "")
 
 
 def _weights_text(calibration: Calibration) -> list[str]:

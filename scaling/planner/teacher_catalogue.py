@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,8 @@ class KnownTeacher:
         """Return what its logits cost, FLOPs a token."""
         if self.forward_flops is not None:
             return self.forward_flops
-        return float(architecture.forward_flops(self.active_params or self.params))
+        own = replace(architecture, active_share=1.0)  # the fitted mixtures' share is not this model's
+        return float(own.forward_flops(self.active_params or self.params))
 
 
 FEWEST_TOKENS_PER_PARAM = 0.01
