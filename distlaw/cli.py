@@ -88,7 +88,9 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        _fail(str(error), 2)
+        from distlaw.options import with_options
+
+        _fail(with_options(str(error)), 2)
     except Exception as error:
         if os.environ.get("DISTLAW_DEBUG"):
             raise

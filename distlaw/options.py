@@ -102,9 +102,29 @@ Csv = Annotated[
     bool, typer.Option("--csv", help="Print one row per way as CSV, numbers in full.", rich_help_panel=OUTPUT)
 ]
 
+OPTIONS = {
+    "active_params": "--teacher-active-params",
+    "count": "--count",
+    "device": "--gpu",
+    "dollars_per_hour": "--price",
+    "loss": "--teacher-loss",
+    "teachers": "--teacher",
+    "tokens": "--teacher-tokens",
+    "vocab": "--vocab",
+}
+"""Option of each field that messages name in backquotes."""
 SLOWEST_PEAK = 1e8
 """FLOP/s below which a number was meant as TFLOP/s."""
 _BOUND = re.compile(r"\s*(?P<name>\w+)\s*(?P<sign><=|>=|=)\s*(?P<value>.+)")
+
+
+def with_options(message: str) -> str:
+    """Return a message with the options of the command line in place of fields in backquotes.
+
+    >>> with_options("no list price of h20 is on record; give one (`dollars_per_hour` 2.50)")
+    'no list price of h20 is on record; give one (--price 2.50)'
+    """
+    return re.sub(r"`(\w+)`", lambda found: OPTIONS.get(found[1], found[0]), message)
 
 
 def parse_optional(text: str, what: str, unit: Unit = "", *, zero: bool = False) -> float | None:

@@ -6,7 +6,9 @@ from __future__ import annotations
 class InputError(ValueError):
     """Something a user gave is wrong; the message says what, where, and what would be right.
 
-    The command line prints the message alone and exits with 2; it never shows a traceback for it.
+    The command line prints the message alone and exits with 2; it never shows a traceback for it. Fields that
+    Python, HTTP and the command line call differently stand in backquotes, as in Python and HTTP; the command
+    line prints its option instead.
 
     >>> from scaling import Scenario
     >>> Scenario("half", logits=2.0, pretraining=0.0)

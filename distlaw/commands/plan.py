@@ -17,7 +17,6 @@ from distlaw.commands.teachers import (
     Named,
     Tokens,
     asked_teachers,
-    shared_vocabulary,
     teacher_notes,
 )
 from distlaw.number_options import count_from
@@ -40,6 +39,7 @@ from distlaw.options import (
     parse_constraints,
     parse_optional,
     refuse,
+    with_options,
     write_csv,
     write_json,
 )
@@ -53,6 +53,7 @@ from scaling.errors import InputError
 from scaling.planner.plan import Plan
 from scaling.planner.planner import plan
 from scaling.planner.question import Question
+from scaling.planner.teacher_catalogue import shared_vocabulary
 from scaling.reports.plan_brief import plan_brief
 from scaling.reports.plan_text import plan_text
 from scaling.units import format_number, parse_list, parse_quantity
@@ -293,7 +294,7 @@ def plan_command(
     else:
         answer = plan(question, fitted)
         remarks = [
-            *teacher_notes(teacher or (), teacher_vocab),
+            *map(with_options, teacher_notes(teacher or (), teacher_vocab)),
             *storage(answer, question, fitted, store_logits),
         ]
         text = words(answer, device, spending, remarks, details)

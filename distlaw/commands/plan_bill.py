@@ -47,9 +47,13 @@ def asked_device(gpu: str, budget: str, given: Mapping[str, Any]) -> Hardware | 
 
 
 def priced_answer(bills: list[dict[str, Any]], spending: list[Budget]) -> dict[str, Any]:
-    """Return what JSON says of hours and dollars; nothing where no device counts them."""
-    budget = {"spending": spending[0].to_dict()} if len(spending) == 1 else {}
-    return {"bills": bills} | budget if bills else {}
+    """Return what JSON says of hours and dollars; nothing where no device counts them.
+
+    ``spending`` is a budget in all units, or the two ends of a range.
+    """
+    priced: dict[str, Any] = {"bills": bills} if bills else {}
+    spent = [budget.to_dict() for budget in spending if budget.hardware]
+    return priced | ({"spending": spent if len(spent) > 1 else spent[0]} if spent else {})
 
 
 def billed(answer: Plan, device: Hardware) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distlaw.number_options import count_from
+from scaling.errors import InputError
 
 if TYPE_CHECKING:
     from sweeps.pretrained.measure import TeacherReport
@@ -87,13 +88,27 @@ def count(
 
     Example: distlaw teacher count Qwen/Qwen3-8B
     """
+    try:
+        counted = _counted(model, context)
+    except InputError as error:
+        counted = _listed(model, str(error))
+    if as_json:
+        from distlaw.options import write_json
+
+        write_json(counted)
+    else:
+        typer.echo(_counts(counted))
+
+
+def _counted(model: str, context: int | None) -> dict[str, Any]:
+    """Return what a model's configuration says."""
     from dataclasses import replace
 
     from sweeps.pretrained.count import card_of_model
 
     card = card_of_model(model)
     shape = card.shape if context is None else replace(card.shape, context=context)
-    counted = {
+    return {
         "model": model,
         "architecture": card.architecture,
         "params": shape.params,
@@ -103,12 +118,31 @@ def count(
         "context": shape.context,
         "forward_flops_per_token": shape.forward_flops,
     }
-    if as_json:
-        from distlaw.options import write_json
 
-        write_json(counted)
-    else:
-        typer.echo(_counts(counted))
+
+def _listed(model: str, reason: str) -> dict[str, Any]:
+    """Return what the list of open models says of one whose configuration cannot be had for this ``reason``.
+
+    Raises:
+        InputError: With the reason, and the models of the list with names near, if it lacks this one.
+    """
+    from scaling.open_models import find_open_model, near_models
+
+    known = None if Path(model).exists() else find_open_model(model)
+    if known is None:
+        near = [] if Path(model).exists() else near_models(model)
+        raise InputError(f"{reason}; did you mean {' or '.join(near)}?" if near else reason)
+    typer.echo(f"note: {reason}; counted for the list of open models instead", err=True)
+    return {
+        "model": known.name,
+        "architecture": "from the list of open models",
+        "params": int(known.params),
+        "active_params": int(known.active_params or known.params),
+        "total_params": int(known.total_params),
+        "vocab": known.vocab,
+        "context": known.context,
+        "forward_flops_per_token": None,
+    }
 
 
 def _counts(counted: dict[str, Any]) -> str:
@@ -116,15 +150,15 @@ def _counts(counted: dict[str, Any]) -> str:
 
     params, active = counted["params"], counted["active_params"]
     met = f", of which a token meets {format_number(active)} ({active:,})" if active < params else ""
-    return "\n".join(
-        [
-            f"{counted['model']}: {counted['architecture']}",
-            f"  {format_number(params)} parameters without embeddings ({params:,}){met}",
-            f"  {format_number(counted['total_params'])} with them ({counted['total_params']:,})",
-            f"  vocabulary {counted['vocab']}, context {counted['context']}",
-            f"  {format_power(counted['forward_flops_per_token'])} FLOPs a token of a full context, forward",
-        ]
-    )
+    lines = [
+        f"{counted['model']}: {counted['architecture']}",
+        f"  {format_number(params)} parameters without embeddings ({params:,}){met}",
+        f"  {format_number(counted['total_params'])} with them ({counted['total_params']:,})",
+        f"  vocabulary {counted['vocab']}, context {counted['context']}",
+    ]
+    if flops := counted["forward_flops_per_token"]:
+        lines.append(f"  {format_power(flops)} FLOPs a token of a full context, forward")
+    return "\n".join(lines)
 
 
 def _text(found: TeacherReport) -> str:

@@ -160,22 +160,6 @@ def _asked(name: str, known: dict[str, float | None]) -> KnownTeacher:
     return ask_teacher(name, tokens=known["tokens"], loss=known["loss"], active_params=known["active_params"])
 
 
-def shared_vocabulary(teachers: Sequence[KnownTeacher]) -> int | None:
-    """Return the vocabulary that these teachers share; None where none of them says.
-
-    Raises:
-        InputError: If they have several, of which a student can have one.
-    """
-    sizes = {teacher.name: teacher.vocab for teacher in teachers if teacher.vocab}
-    if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{name} ({vocab})" for name, vocab in sizes.items())
-        raise InputError(
-            f"--teacher: {told} have different vocabularies, and a student learns the distributions of its "
-            "own; ask about one at a time, or give the student's with --vocab"
-        )
-    return next(iter(sizes.values()), None)
-
-
 def teacher_notes(names: Sequence[str], vocab: int | None) -> tuple[str, ...]:
     """Return what is to be known of teachers given by name."""
     tuned = [name for name in names if (model := find_open_model(name)) and is_post_trained(name, model)]
@@ -189,6 +173,6 @@ def teacher_notes(names: Sequence[str], vocab: int | None) -> tuple[str, ...]:
     if tuned:
         notes.append(
             f"! {', '.join(tuned)}: tuned after pretraining, but taken for the base model; its loss on plain "
-            "text is higher (measure it, --teacher-loss)"
+            "text is higher (measure it, `loss`)"
         )
     return tuple(notes)

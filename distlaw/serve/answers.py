@@ -16,6 +16,7 @@ from distlaw.commands.compare import NOTE, compared, findings
 from distlaw.commands.compare import comparison_table as compared_table
 from distlaw.commands.plan import storage
 from distlaw.commands.plan_bill import billed
+from distlaw.commands.teachers import teacher_notes
 from distlaw.serve import equivalents
 from distlaw.serve.requests import (
     Asked,
@@ -24,11 +25,13 @@ from distlaw.serve.requests import (
     MapRequest,
     PlanRequest,
     PredictRequest,
+    budget_span,
     fitted_by,
     span,
 )
 from scaling.calibration.calibration import Calibration
 from scaling.calibration.region import TOO_FAR
+from scaling.costs.budget import Budget, parse_budget
 from scaling.frontiers.frontier import Frontier, Track, frontier
 from scaling.frontiers.search import Unpaid
 from scaling.planner.plan import Plan
@@ -91,6 +94,8 @@ class CompareAnswer(BaseModel):
     table: Table
     notes: list[str]
     rows: list[Row]
+    spending: Row | None
+    """As that of a plan."""
     equivalent: Equivalent
 
 
@@ -103,6 +108,8 @@ class FrontierAnswer(BaseModel):
     table: Table
     notes: list[str]
     rows: list[Row]
+    spending: list[Row] | None
+    """The two ends of the range, as that of a plan."""
     frontier: Frontier
     equivalent: Equivalent
 
@@ -153,19 +160,31 @@ def answer_plan(request: PlanRequest) -> dict[str, Any]:
     device, spending = request.hardware(), request.spending()
     question = request.asked(fitted)
     found = plan(question, fitted)
-    spent = [f"- budget: {spending.describe()}"] if device and spending else []
+    taught = teacher_notes(request.named_teachers(), request.teacher_vocab())
     stored = storage(found, question, fitted, request.store_logits, "store_logits")
     return {
         "headline": found.headline,
         "asked": asked(found),
         "table": _table(*plan_table(found, device)),
-        "notes": [*(f"! {text}" for text in effect(found)), *notes(found), *spent, *stored],
+        "notes": [
+            *(f"! {text}" for text in effect(found)),
+            *(*notes(found), *taught, *_spent(spending), *stored),
+        ],
         "rows": found.rows(),
         "bills": billed(found, device) if device else [],
-        "spending": spending.to_dict() if device and spending else None,
+        "spending": _counted(spending),
         "plan": found.to_dict(),
         "equivalent": equivalents.of_plan(request),
     }
+
+
+def _counted(spending: Budget | None) -> Row | None:
+    """Return a budget in all three units, where a device counts it."""
+    return spending.to_dict() if spending and spending.hardware else None
+
+
+def _spent(spending: Budget | None) -> list[str]:
+    return [f"- budget: {spending.describe()}"] if spending and spending.hardware else []
 
 
 def answer_predict(request: PredictRequest) -> dict[str, Any]:
@@ -199,9 +218,10 @@ def answer_predict(request: PredictRequest) -> dict[str, Any]:
 
 def answer_compare(request: CompareRequest) -> dict[str, Any]:
     """Answer as ``distlaw compare`` does, with a :class:`CompareAnswer`."""
+    spending = parse_budget(request.budget, "budget")
     question = Question(
         student_params=request.student_params,  # type: ignore[arg-type]
-        budget=request.budget,  # type: ignore[arg-type]
+        budget=spending.flops,
         scenarios=tuple(request.scenarios),  # type: ignore[arg-type]
     )
     rows, warnings = compared(question, [fitted_by(each) for each in request.calibrations])
@@ -209,8 +229,9 @@ def answer_compare(request: CompareRequest) -> dict[str, Any]:
         "headline": " ".join(findings(rows)),
         "asked": f"{question.describe()}.",
         "table": _table(*compared_table(rows)),
-        "notes": [*(f"! {text}" for text in warnings), f"- {NOTE}"],
+        "notes": [*(f"! {text}" for text in warnings), *_spent(spending), f"- {NOTE}"],
         "rows": rows,
+        "spending": _counted(spending),
         "equivalent": equivalents.of_compare(request),
     }
 
@@ -218,7 +239,8 @@ def answer_compare(request: CompareRequest) -> dict[str, Any]:
 def answer_frontier(request: FrontierRequest) -> dict[str, Any]:
     """Answer as :func:`scaling.frontier` does, with a :class:`FrontierAnswer`."""
     fitted = calibrated(request)
-    low, high = span(request.budgets, "budgets", "FLOPs")
+    ends = budget_span(request.budgets, "budgets")
+    low, high = (end.flops for end in ends)
     budgets = list(np.geomspace(low, high, request.points))
     found = frontier(request.question(fitted, budget=high), budgets, fitted)
     return {
@@ -228,6 +250,7 @@ def answer_frontier(request: FrontierRequest) -> dict[str, Any]:
         "table": _table(*found.table()),
         "notes": found.notes(),
         "rows": found.rows(),
+        "spending": [end.to_dict() for end in ends] if all(end.hardware for end in ends) else None,
         "frontier": found.to_dict(),
         "equivalent": equivalents.of_frontier(request),
     }

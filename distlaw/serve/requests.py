@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -14,7 +15,14 @@ from scaling.costs.hardware import UTILISATION, Hardware, hardware
 from scaling.costs.scenarios import SCENARIOS
 from scaling.errors import InputError
 from scaling.planner.question import Question
-from scaling.planner.teacher_catalogue import PRICE, KnownTeacher, parse_catalogue
+from scaling.planner.teacher_catalogue import (
+    PRICE,
+    KnownTeacher,
+    ask_teacher,
+    parse_teachers,
+    shared_vocabulary,
+    teacher_names,
+)
 from scaling.units import Unit, parse_count, parse_list, parse_number, parse_quantity, unit_of
 
 LARGEST_BODY = 4 << 20
@@ -22,6 +30,7 @@ LARGEST_BODY = 4 << 20
 LONGEST_NAME = 100
 MOST_DRAWS = 4000
 """Most draws of an uploaded calibration."""
+MOST_TEACHERS = 200
 FRONTIER_POINTS = 25
 
 Short = Annotated[str, StringConstraints(max_length=100)]
@@ -67,6 +76,11 @@ Several = Annotated[
 ]
 
 
+def _named(value: Any) -> Any:
+    """Return a teacher given by its name alone as an object."""
+    return {"name": value} if isinstance(value, str) else value
+
+
 class Request(BaseModel):
     """Strict: what is misspelt is refused, not ignored."""
 
@@ -76,8 +90,8 @@ class Request(BaseModel):
 class Teacher(Request):
     """A model one could distil from; its loss or its tokens must be known."""
 
-    name: Short
-    params: Quantity
+    name: Annotated[Short, Field(description="Without params: that of an open model, or a size such as 8B")]
+    params: Quantity | None = None
     loss: Quantity | None = None
     tokens: Quantity | None = None
     dollars_per_million_tokens: Quantity | None = None
@@ -93,6 +107,11 @@ class Teacher(Request):
             for name in named
             if (value := getattr(self, name)) is not None
         }
+        if self.params is None:
+            asked = ("tokens", "loss", "active_params")
+            numbers = {name: numbers.get(name) for name in named} | {"vocab": self.vocab}
+            found = ask_teacher(self.name, **{name: numbers[name] for name in asked})
+            return replace(found, **{k: v for k, v in numbers.items() if v is not None and k not in asked})
         rest = self.model_dump(exclude={*named})
         return KnownTeacher(**rest, **numbers)
 
@@ -109,14 +128,15 @@ class Device(Request):
 
     def known(self) -> Hardware:
         """The planner's own."""
-        return hardware(
-            self.name,
-            precision=self.precision,
-            utilisation=parse_quantity(self.utilisation, "utilisation", ""),
-            count=self.count,
-            dollars_per_hour=optional(self.dollars_per_hour, "dollars_per_hour", ""),
-            peak_flops=optional(self.peak_flops, "peak_flops", "FLOP/s"),
-        )
+        numbers = {
+            "utilisation": parse_quantity(self.utilisation, "device.utilisation", ""),
+            "dollars_per_hour": optional(self.dollars_per_hour, "device.dollars_per_hour", ""),
+            "peak_flops": optional(self.peak_flops, "device.peak_flops", "FLOP/s"),
+        }
+        try:
+            return hardware(self.name, precision=self.precision, count=self.count, **numbers)
+        except InputError as error:
+            raise InputError(f"device: {error}") from error
 
 
 class Asked(Request):
@@ -156,6 +176,10 @@ class Described(Asked):
     aspect_ratio: Annotated[Number, Field(gt=0, le=1e6, description="d_model / n_layers")] | None = None
     extrapolate: bool = Field(False, description="Let a teacher that exists lie outside the fitted runs")
 
+    def teacher_vocab(self) -> int | None:
+        """Return the vocabulary that the student has from teachers; None where there is none."""
+        return None
+
     def question(self, fitted: Calibration, **rest: Any) -> Question:
         """The planner's own."""
         given: dict[str, Any] = {
@@ -164,7 +188,9 @@ class Described(Asked):
             "law": self.law,
             "constraints": self.constraints,
             "lifetime_tokens": self.lifetime_tokens,
-            "architecture": counting(fitted, self.flops_rule, self.context, self.vocab, self.aspect_ratio),
+            "architecture": counting(
+                fitted, self.flops_rule, self.context, self.vocab or self.teacher_vocab(), self.aspect_ratio
+            ),
             "extrapolate": self.extrapolate,
         }
         unique = {
@@ -181,9 +207,12 @@ class PlanRequest(Described):
     budget: Quantity | None = None
     target_loss: Quantity | None = None
     teachers: Annotated[
-        Annotated[list[Teacher], Field(max_length=200)]
+        Annotated[list[Annotated[Teacher, BeforeValidator(_named)]], Field(max_length=MOST_TEACHERS)]
         | Annotated[str, StringConstraints(max_length=50_000)],
-        Field(description="Teachers that exist, or the text of their CSV table"),
+        Field(
+            description="Teachers that exist: names or sizes (Qwen/Qwen3-8B, 8B), objects, or one text that "
+            "lists names or holds a CSV table"
+        ),
     ] = []
     family: Several = []
     weights: Several = []
@@ -219,13 +248,23 @@ class PlanRequest(Described):
         return None if self.budget is None else parse_budget(self.budget, "budget", self.hardware())
 
     def known_teachers(self) -> tuple[KnownTeacher, ...]:
-        """The catalogue, however it was given."""
+        """The teachers, however they were given."""
+        if not isinstance(self.teachers, str):
+            return tuple(teacher.known() for teacher in self.teachers)
+        found = parse_teachers(self.teachers)
+        if len(found) > MOST_TEACHERS:
+            raise InputError(f"teachers: {len(found)} given; at most {MOST_TEACHERS} are compared at once")
+        return found
+
+    def named_teachers(self) -> list[str]:
+        """Return the teachers given by name or size alone, whose vocabulary the student takes."""
         if isinstance(self.teachers, str):
-            found = parse_catalogue(self.teachers)
-            if len(found) > 200:
-                raise InputError(f"teachers: {len(found)} in the catalogue; at most 200 are compared at once")
-            return found
-        return tuple(teacher.known() for teacher in self.teachers)
+            return teacher_names(self.teachers)
+        return [teacher.name for teacher in self.teachers if teacher.params is None]
+
+    def teacher_vocab(self) -> int | None:
+        """Return the vocabulary that the student has from its named teachers; None where it is given."""
+        return None if self.vocab or not self.named_teachers() else shared_vocabulary(self.known_teachers())
 
 
 class FrontierRequest(Described):
@@ -278,10 +317,22 @@ def span(budgets: Range, name: str, unit: Unit) -> tuple[float, float]:
     Raises :class:`~scaling.errors.InputError` where they are not in order.
     """
     if unit == "FLOPs":
-        low, high = (budget.flops for budget in parse_several_budgets(budgets, name))
+        low, high = (budget.flops for budget in budget_span(budgets, name))
     else:
         low, high = (parse_quantity(end, name, unit) for end in budgets)
     if low >= high:
+        raise InputError(f"{name}: write [low, high] with low below high, not {budgets!r}")
+    return low, high
+
+
+def budget_span(budgets: Range, name: str) -> tuple[Budget, Budget]:
+    """Return the two budgets of a range, with the device that counts them.
+
+    Raises:
+        InputError: Where they are not in order.
+    """
+    low, high = parse_several_budgets(budgets, name)
+    if low.flops >= high.flops:
         raise InputError(f"{name}: write [low, high] with low below high, not {budgets!r}")
     return low, high
 

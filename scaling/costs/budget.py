@@ -103,7 +103,9 @@ def parse_budget(value: str | SupportsFloat, what: str = "budget", device: Hardw
     on = _device(found, str(value), what, device)
     if form.startswith("dollar"):
         if on.dollars_per_hour is None:
-            raise InputError(f"{what}: no list price of {on.name} is on record; give one (--price 2.50)")
+            raise InputError(
+                f"{what}: no list price of {on.name} is on record; give one (`dollars_per_hour` 2.50)"
+            )
         return _finite(Budget(on.flops_in(amount / on.dollars_per_hour), on), value, what)
     hours = amount * HOURS[found["time"].removesuffix("s")]
     if form == "devices for":
@@ -111,7 +113,7 @@ def parse_budget(value: str | SupportsFloat, what: str = "budget", device: Hardw
         if count != int(count):
             raise InputError(f"{what}: {value!r} names {count:g} devices; write a whole number")
         if on.count not in (1, int(count)):
-            raise InputError(f"{what}: {value!r} names {count:g} devices, but {on.count} are given (--count)")
+            raise InputError(f"{what}: {value!r} names {count:g} devices, but {on.count} are given (`count`)")
         hours *= count
         on = replace(on, count=int(count))
     return _finite(Budget(on.flops_in(hours), on), value, what)
@@ -172,7 +174,7 @@ def _device(found: dict[str, str], text: str, what: str, given: Hardware | None)
         unit = "dollars buy compute on a device" if "time" not in found else "these hours are of a device"
         raise InputError(
             f"{what}: {text!r} names no device, and {unit}; write '{text.strip()} on h100', or name one "
-            "(--gpu h100)"
+            "(`device` h100)"
         )
     if name and given is not None and canonical(given.name) != name:
         raise InputError(

@@ -84,9 +84,7 @@ class Hardware:
             InputError: If no price is known.
         """
         if self.dollars_per_hour is None:
-            raise InputError(
-                f"no list price of {self.name} is on record; give one (--price 2.50, dollars_per_hour)"
-            )
+            raise InputError(f"no list price of {self.name} is on record; give one (`dollars_per_hour` 2.50)")
         return self.dollars_per_hour
 
     def flops_in(self, device_hours: float) -> float:

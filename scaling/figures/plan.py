@@ -40,7 +40,7 @@ class PlanPlots(Plots):
 
 
 def losses(plan: Plan) -> Chart:
-    """Return losses and gains, a row a way; filled where the verdict is to distil."""
+    """Return losses and gains, a row and a marker a way; filled where the verdict is to distil."""
     names = (*("direct training" for _ in plan.direct), *(way.title for way in plan.distillations))
     loss = [_row(row, way.loss, kind=0) for row, way in enumerate(plan.direct)]
     gain = []
@@ -97,4 +97,5 @@ def _rows(names: tuple[str, ...], shown: bool = True) -> Axis:
 
 def _row(row: int, estimate: Estimate, kind: int, hollow: bool = False) -> Series:
     value, low, high = sides([estimate])
-    return Series(points=(value, np.array([float(row)])), spans=(low, high), kind=kind, hollow=hollow)
+    points = value, np.array([float(row)])
+    return Series(points=points, spans=(low, high), kind=kind, marker=kind, hollow=hollow)

@@ -194,6 +194,11 @@ class Frontier:
         ]
         return header, rows
 
+    def __str__(self) -> str:
+        from scaling.reports.frontier_text import frontier_text
+
+        return frontier_text(self).rstrip()
+
     def _repr_html_(self) -> str:
         from scaling.reports.html import html_answer
 

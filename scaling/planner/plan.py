@@ -375,6 +375,11 @@ class Plan:
 
         return PlanPlots(self)
 
+    def __str__(self) -> str:
+        from scaling.reports.plan_brief import plan_brief
+
+        return plan_brief(self).rstrip()
+
     def _repr_html_(self) -> str:
         from scaling.reports.plan_text import plan_html
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from scaling.calibration.calibration import Calibration
 from scaling.calibration.region import Range
+from scaling.costs.accounting import with_numbers
 from scaling.costs.budget import parse_budget
 from scaling.costs.flops import Architecture
 from scaling.costs.scenarios import SCENARIOS, Scenario, scenario
 from scaling.errors import InputError
 from scaling.planner.optimizer import Bounds
-from scaling.planner.teacher_catalogue import KnownTeacher, ask_teacher
+from scaling.planner.teacher_catalogue import KnownTeacher, ask_teacher, shared_vocabulary
 from scaling.to_plain import as_plain
 from scaling.units import (
     Unit,
@@ -80,6 +81,9 @@ class Question:
     """nats/token; if given, everything within it of the optimum is explored."""
     architecture: Architecture | None = None
     """Architecture that FLOPs are counted with; the calibration's if not given."""
+    vocab: int | None = None
+    """Vocabulary of the student, for the FLOPs; if not given, that of teachers given by name, or else the
+    architecture's."""
     extrapolate: bool = False
     """True if a teacher that exists may lie outside the fitted runs where no constraint says."""
 
@@ -129,6 +133,9 @@ class Question:
             ask_teacher(each) if isinstance(each, str) else each for each in self.teachers
         )
         read["constraints"] = {name: _bounds(name, value) for name, value in self.constraints.items()}
+        asked_by_name = any(isinstance(each, str) for each in self.teachers)
+        if asked_by_name and self.vocab is None and self.architecture is None:
+            read["vocab"] = shared_vocabulary(read["teachers"])
         for name, value in read.items():
             object.__setattr__(self, name, value)
         for size in (*self.family, self.student_params):
@@ -202,7 +209,8 @@ class Question:
 
     def counting(self, calibration: Calibration) -> Architecture:
         """Return the architecture to count FLOPs with."""
-        return self.architecture or calibration.architecture
+        architecture = self.architecture or calibration.architecture
+        return architecture if self.vocab is None else with_numbers(architecture, vocab=self.vocab)
 
     def sizes(self, calibration: Calibration) -> Range:
         """Return bounds of the student's parameters; equal ones where it is given."""

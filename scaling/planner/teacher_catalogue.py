@@ -126,8 +126,8 @@ def ask_teacher(
     if loss is None and tokens is None:
         why = "; its training tokens are not published" if model else ""
         raise InputError(
-            f"teacher {name}: give the tokens it was trained on (--teacher-tokens 15T) or its loss on the "
-            f"student's data (--teacher-loss 2.1){why}"
+            f"teacher {name}: give the tokens it was trained on (`tokens` 15T) or its loss on the student's "
+            f"data (`loss` 2.1){why}"
         )
     return KnownTeacher(
         name=model.name if model and not is_post_trained(name, model) else name,
@@ -165,8 +165,46 @@ def with_vocabulary(
         "token-level distillation needs the same one"
     )
     if not usable:
-        raise InputError(f"no teacher can be used: all {text} (--vocab {teachers[0].vocab})")
+        raise InputError(f"no teacher can be used: all {text} (`vocab` {teachers[0].vocab})")
     return usable, (text,)
+
+
+def shared_vocabulary(teachers: Sequence[KnownTeacher]) -> int | None:
+    """Return the vocabulary that these teachers share; None where none of them says.
+
+    Raises:
+        InputError: If they have several, of which a student can have one.
+    """
+    sizes = {teacher.name: teacher.vocab for teacher in teachers if teacher.vocab}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{name} ({vocab})" for name, vocab in sizes.items())
+        raise InputError(
+            f"`teachers`: {told} have different vocabularies, and a student learns the distributions of its "
+            "own; ask about one at a time, or give the student's (`vocab`)"
+        )
+    return next(iter(sizes.values()), None)
+
+
+def parse_teachers(text: str, where: str = "teachers") -> tuple[KnownTeacher, ...]:
+    r"""Read teachers from a text: a catalogue's table, or names and sizes separated by commas or lines.
+
+    Raises:
+        InputError: As :func:`parse_catalogue` and :func:`ask_teacher`.
+
+    >>> [teacher.name for teacher in parse_teachers("Qwen/Qwen3-8B-Base, meta-llama/Llama-3.1-8B")]
+    ['Qwen/Qwen3-8B-Base', 'meta-llama/Llama-3.1-8B']
+    """
+    if names := teacher_names(text):
+        return tuple(ask_teacher(name) for name in names)
+    return parse_catalogue(text, where)
+
+
+def teacher_names(text: str) -> list[str]:
+    """Return the names in a text that lists them; none where it is a catalogue's table."""
+    first = text.strip().partition("\n")[0]
+    if "\t" in text or {cell.strip().lower() for cell in first.split(",")} & set(COLUMNS):
+        return []
+    return [name.strip() for name in text.replace("\n", ",").split(",") if name.strip()]
 
 
 def read_catalogue(path: str | Path) -> tuple[KnownTeacher, ...]:

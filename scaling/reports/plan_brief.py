@@ -6,12 +6,13 @@ What the columns leave out (intervals, ranges of the optima, second laws, assump
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from scaling.costs.hardware import Hardware
 from scaling.costs.scenarios import DESCRIPTIONS
 from scaling.planner.plan import CLOSE, DIRECT, DISTIL, Distillation, Plan
+from scaling.planner.warnings import joined_titles
 from scaling.reports.plan_text import (
     BILL,
     Way,
@@ -83,25 +84,14 @@ def verdict(plan: Plan) -> list[str]:
     return [*found, *plan.remarks()]
 
 
-def _of_scenarios(ways: Iterable[Distillation]) -> list[str]:
+def _of_scenarios(ways: Sequence[Distillation]) -> list[str]:
     groups: dict[str, list[str]] = {}
+    every = [way.title for way in ways]
     for way in sorted(ways, key=lambda way: not way.answered):
         groups.setdefault(way.verdict, []).append(way.title)
     if len(groups) == 1:
         return [f"{next(iter(groups)).capitalize()}."]
-    return [f"{each.capitalize()}: {_joined(titles)}." for each, titles in groups.items()]
-
-
-def _joined(titles: Sequence[str]) -> str:
-    """Return titles with the students of a family beside their scenario."""
-    students: dict[str, list[str]] = {}
-    for title in titles:
-        student, colon, way = title.partition(": ")
-        students.setdefault(way if colon else title, []).append(student if colon else "")
-    return "; ".join(
-        f"{way} ({', '.join(each.removesuffix(' student') for each in whose)})" if any(whose) else way
-        for way, whose in students.items()
-    )
+    return [f"{each.capitalize()}: {joined_titles(titles, every)}." for each, titles in groups.items()]
 
 
 def _of_teachers(ways: Sequence[Distillation]) -> str:
