@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import SupportsFloat
 
 from scaling.errors import InputError
-from scaling.units import parse_quantity
+from scaling.units import format_number, parse_quantity
 
 TABLE = Path(__file__).with_name("open_models.csv")
 UNLIMITED_CONTEXT = 2**31 - 1
@@ -84,6 +85,30 @@ def find_open_model(name: str) -> OpenModel | None:
         if len(found) == 1:
             return found[0]
     return None
+
+
+def parse_params(value: str | SupportsFloat, what: str) -> float:
+    """Return the size of a model, given as a quantity or by the name of an open model.
+
+    Raises:
+        InputError: As :func:`scaling.units.parse_quantity`, and for a mixture of experts.
+
+    >>> parse_params("300M", "student"), parse_params("Qwen/Qwen3-0.6B", "student")
+    (300000000.0, 440467456.0)
+    """
+    try:
+        return parse_quantity(value, what, "params")
+    except InputError:
+        model = find_open_model(value) if isinstance(value, str) else None
+        if model is None:
+            raise
+    if model.active_params:
+        raise InputError(
+            f"{what}: {model.name} is a mixture of experts ({format_number(model.params)} parameters, of "
+            f"which a token meets {format_number(model.active_params)}); no law here is of such students, so "
+            "plan for dense ones of either size, between which it lies"
+        )
+    return model.params
 
 
 def is_post_trained(name: str, model: OpenModel) -> bool:

@@ -50,6 +50,7 @@ from scaling.costs.hardware import Hardware, stored_bytes_per_token
 from scaling.costs.scenarios import SCENARIOS
 from scaling.costs.scenarios import scenario as named
 from scaling.errors import InputError
+from scaling.open_models import parse_params
 from scaling.planner.plan import Plan
 from scaling.planner.planner import plan
 from scaling.planner.question import Question
@@ -266,7 +267,7 @@ def plan_command(
         refuse({"--details": details}, "is about words; --json and --csv hold everything")
     refuse({"--csv": csv and json}, "goes without --json")
     question = Question(
-        student_params=parse_optional(student, "--student", "params"),
+        student_params=parse_params(student, "--student") if student else None,
         budget=budgets[-1] if budgets else None,
         target_loss=parse_optional(target_loss, "--target-loss"),
         scenarios=tuple(named(name) for name in scenario or SCENARIOS),

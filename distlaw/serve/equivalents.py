@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from distlaw.options import OPTIONS
 from distlaw.serve.requests import (
+    TEACHER_DETAILS,
     CompareRequest,
     Described,
     Fitted,
@@ -21,6 +24,7 @@ from distlaw.serve.requests import (
 )
 from scaling.calibration.calibration import DEFAULT_CALIBRATION, published
 from scaling.costs.scenarios import SCENARIOS
+from scaling.planner.teacher_catalogue import KnownTeacher
 from scaling.units import parse_quantity
 
 FLAG = object()
@@ -37,7 +41,7 @@ def of_plan(request: PlanRequest) -> dict[str, str]:
         ("--budget", request.budget),
         ("--target-loss", _number(request.target_loss)),
         *_shared_options(request),
-        ("--teachers", CATALOGUE if request.teachers else None),
+        *_teacher_options(request),
         ("--family", _listed(request.family)),
         ("--weights", _listed(request.weights)),
         ("--tolerance", _number(request.tolerance)),
@@ -61,7 +65,13 @@ def of_plan(request: PlanRequest) -> dict[str, str]:
     }
     names = ["Question", "plan"]
     literal = _literals(given)
-    if request.teachers:
+    if plain := request.plain_teachers():
+        literal["teachers"] = repr([teacher.name for teacher in plain])
+        if set(plain[0].model_fields_set) != {"name"}:
+            names.append("KnownTeacher")
+            literal["teachers"] = f"[{_known_teacher(request.known_teachers()[0])}]"
+            literal |= _literals({"vocab": request.teacher_vocab()})
+    elif request.teachers:
         names.append("read_catalogue")
         literal["teachers"] = f"read_catalogue({CATALOGUE!r})"
     if device:
@@ -71,6 +81,21 @@ def of_plan(request: PlanRequest) -> dict[str, str]:
         literal["flops_per_dollar"] = f"hardware({called}).flops_per_dollar"
     lines = _question(names, literal, request)
     return _both("plan", options, [*lines, f"print(plan(question, {_file(request.calibration)!r}).headline)"])
+
+
+def _teacher_options(request: PlanRequest) -> Options:
+    """Return the options that name the teachers, or the catalogue that holds them."""
+    plain = request.plain_teachers()
+    if not plain:
+        return [("--teachers", CATALOGUE if request.teachers else None)]
+    named: Options = [("--teacher", teacher.name) for teacher in plain]
+    return named + [(OPTIONS[field], getattr(plain[0], field)) for field in TEACHER_DETAILS]
+
+
+def _known_teacher(teacher: KnownTeacher) -> str:
+    """Return a teacher as it is written in Python."""
+    given = {name: value for name, value in asdict(teacher).items() if value is not None}
+    return f"KnownTeacher({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
 def _budget(request: PlanRequest) -> object:

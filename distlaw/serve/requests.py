@@ -31,6 +31,8 @@ LONGEST_NAME = 100
 MOST_DRAWS = 4000
 """Most draws of an uploaded calibration."""
 MOST_TEACHERS = 200
+TEACHER_DETAILS = ("tokens", "loss", "active_params")
+"""What may be given of a teacher named by an open model or a size."""
 FRONTIER_POINTS = 25
 
 Short = Annotated[str, StringConstraints(max_length=100)]
@@ -108,10 +110,8 @@ class Teacher(Request):
             if (value := getattr(self, name)) is not None
         }
         if self.params is None:
-            asked = ("tokens", "loss", "active_params")
-            numbers = {name: numbers.get(name) for name in named} | {"vocab": self.vocab}
-            found = ask_teacher(self.name, **{name: numbers[name] for name in asked})
-            return replace(found, **{k: v for k, v in numbers.items() if v is not None and k not in asked})
+            found = ask_teacher(self.name, **{name: numbers.pop(name, None) for name in TEACHER_DETAILS})
+            return replace(found, **numbers, vocab=self.vocab or found.vocab)
         rest = self.model_dump(exclude={*named})
         return KnownTeacher(**rest, **numbers)
 
@@ -128,13 +128,18 @@ class Device(Request):
 
     def known(self) -> Hardware:
         """The planner's own."""
-        numbers = {
-            "utilisation": parse_quantity(self.utilisation, "device.utilisation", ""),
-            "dollars_per_hour": optional(self.dollars_per_hour, "device.dollars_per_hour", ""),
-            "peak_flops": optional(self.peak_flops, "device.peak_flops", "FLOP/s"),
-        }
+        utilisation = parse_quantity(self.utilisation, "device.utilisation", "")
+        price = optional(self.dollars_per_hour, "device.dollars_per_hour", "")
+        peak = optional(self.peak_flops, "device.peak_flops", "FLOP/s")
         try:
-            return hardware(self.name, precision=self.precision, count=self.count, **numbers)
+            return hardware(
+                self.name,
+                precision=self.precision,
+                utilisation=utilisation,
+                count=self.count,
+                dollars_per_hour=price,
+                peak_flops=peak,
+            )
         except InputError as error:
             raise InputError(f"device: {error}") from error
 
@@ -241,7 +246,10 @@ class PlanRequest(Described):
         if self.device:
             return self.device.known()
         named = device_named(self.budget) if isinstance(self.budget, str) else ""
-        return hardware(named) if named else None
+        try:
+            return hardware(named) if named else None
+        except InputError as error:
+            raise InputError(f"budget: {error}") from error
 
     def spending(self) -> Budget | None:
         """Return the budget in FLOPs with the device that counts it."""
@@ -255,6 +263,13 @@ class PlanRequest(Described):
         if len(found) > MOST_TEACHERS:
             raise InputError(f"teachers: {len(found)} given; at most {MOST_TEACHERS} are compared at once")
         return found
+
+    def plain_teachers(self) -> list[Teacher]:
+        """Return the teachers if the options of the command line say all of them; else none."""
+        if isinstance(self.teachers, str):
+            return [Teacher(name=name) for name in teacher_names(self.teachers)]
+        known = {"name", *TEACHER_DETAILS} if len(self.teachers) == 1 else {"name"}
+        return [] if any(each.model_fields_set - known for each in self.teachers) else self.teachers
 
     def named_teachers(self) -> list[str]:
         """Return the teachers given by name or size alone, whose vocabulary the student takes."""

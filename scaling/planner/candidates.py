@@ -148,7 +148,7 @@ class CatalogueTeachers:
             if teacher.loss is not None:
                 check_teacher_loss(calibration, teacher.loss, f"teacher {teacher.name}")
         scenario = Scenario("known_teacher", logits.logits, 0.0)
-        remarks = (*warnings, *_uncharged(asked))
+        remarks = (*warnings, *_mixtures(teachers), *_uncharged(asked))
         return cls(serving, teachers, scenario, question.flops_per_dollar, remarks)
 
     @property
@@ -228,6 +228,18 @@ class CatalogueTeachers:
             L_T.reshape(shape),
             np.where(feasible, found, np.inf),
         )
+
+
+def _mixtures(teachers: Sequence[KnownTeacher]) -> list[str]:
+    """Return a warning of teachers that are mixtures of experts and whose loss is predicted."""
+    names = [each.name for each in teachers if each.active_params and each.loss is None]
+    if not names:
+        return []
+    return [
+        f"no law here is of mixtures of experts: the loss of {', '.join(names)} is predicted as that of a "
+        "dense model of all their parameters, which is optimistic: measure it and give it; logits cost what "
+        "a token meets"
+    ]
 
 
 def _uncharged(asked: Sequence[Scenario]) -> list[str]:

@@ -14,6 +14,7 @@ from scaling.costs.budget import parse_budget
 from scaling.costs.flops import Architecture
 from scaling.costs.scenarios import SCENARIOS, Scenario, scenario
 from scaling.errors import InputError
+from scaling.open_models import parse_params
 from scaling.planner.optimizer import Bounds
 from scaling.planner.teacher_catalogue import KnownTeacher, ask_teacher, shared_vocabulary
 from scaling.to_plain import as_plain
@@ -117,7 +118,10 @@ class Question:
         """Take quantities, scenarios and fixed values as people write them."""
         read: dict[str, object] = {}
         read["budget"] = None if self.budget is None else parse_budget(self.budget).flops
-        for name in ("student_params", "target_loss", "tolerance"):
+        read["student_params"] = (
+            None if self.student_params is None else parse_params(self.student_params, "student_params")
+        )
+        for name in ("target_loss", "tolerance"):
             value = getattr(self, name)
             read[name] = None if value is None else parse_quantity(value, name, unit_of(name))
         for name in ("lifetime_tokens", "student_unique_tokens", "teacher_unique_tokens"):
@@ -129,13 +133,12 @@ class Question:
         read["scenarios"] = tuple(
             dict.fromkeys(scenario(each) if isinstance(each, str) else each for each in names)
         )
-        read["teachers"] = tuple(
-            ask_teacher(each) if isinstance(each, str) else each for each in self.teachers
-        )
+        teachers = tuple(ask_teacher(each) if isinstance(each, str) else each for each in self.teachers)
+        read["teachers"] = teachers
         read["constraints"] = {name: _bounds(name, value) for name, value in self.constraints.items()}
         asked_by_name = any(isinstance(each, str) for each in self.teachers)
         if asked_by_name and self.vocab is None and self.architecture is None:
-            read["vocab"] = shared_vocabulary(read["teachers"])
+            read["vocab"] = shared_vocabulary(teachers)
         for name, value in read.items():
             object.__setattr__(self, name, value)
         for size in (*self.family, self.student_params):

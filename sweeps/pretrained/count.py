@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +25,10 @@ NONLINEAR_REASON = (
 )
 CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length", "context_length")
 """Names of the longest context in configurations."""
+EXPERTS = re.compile(r"(moe_)?(num|n)_(routed_|local_)?experts")
+"""Names of the number of experts in configurations."""
+MET_EXPERTS = re.compile(r"experts?_per_tok|moe_top_?k|moe_k|top_?k_experts|experts_top_?k|selected_experts")
+"""Names of the number of experts that a token meets."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +68,7 @@ def read_card(folder: Path, where: str = "teacher") -> ModelCard:
             causal language model.
     """
     found = read_config(folder, where)
+    _check_experts(found, f"{where}: {folder / 'config.json'}")
     if own := shape_of(found):
         return ModelCard(architecture="distlaw", shape=own, licence=_licence(folder))
     memo = cache_dir() / "counted-2" / f"{_key(found)}.json"
@@ -78,6 +84,20 @@ def read_card(folder: Path, where: str = "teacher") -> ModelCard:
         memo.parent.mkdir(parents=True, exist_ok=True)
         memo.write_text(json.dumps(asdict(card)))
     return card
+
+
+def _check_experts(found: dict[str, Any], where: str) -> None:
+    """Refuse experts without the number that a token meets, for which transformers would put a default."""
+    settings = found | {
+        name: value for part in found.values() if isinstance(part, dict) for name, value in part.items()
+    }
+    experts = {name: n for name, n in settings.items() if EXPERTS.fullmatch(name) and isinstance(n, int)}
+    if max(experts.values(), default=0) > 1 and not any(map(MET_EXPERTS.search, settings)):
+        told = ", ".join(f"{name} {n}" for name, n in experts.items())
+        raise InputError(
+            f"{where} has experts ({told}), but does not say how many of them a token meets; add it, such as "
+            '"num_experts_per_tok": 8'
+        )
 
 
 def _counted(folder: Path, where: str) -> ModelCard:

@@ -199,6 +199,7 @@ def test_no_upload_reaches_another_asker(api):
 
 
 NAN = json.dumps(PLANS["budget"] | {"calibration": UPLOAD}).replace(str(FEW.supervised.E), "NaN", 1).encode()
+ASKED = {"student_params": "300M"}
 WRONG = {
     "no quantity": ("plan", {"student_params": "many", "budget": 1e21}, 422, "student_params: cannot read 'many'"),
     "NaN budget": ("plan", b'{"student_params": 1e9, "budget": NaN}', 422, "budget: must be positive and finite"),
@@ -213,7 +214,7 @@ WRONG = {
     "NaN in a calibration": ("plan", NAN, 422, "calibration: supervised.E: must be a finite number, not nan"),
     "no calibration": ("calibrations/check", {"format": "other"}, 422, 'its "format" should be'),
     "long list": ("plan", {"family": [1e9] * 50, "budget": 1e21}, 422, "family: "),
-    "rubbish pasted": ("plan", PLANS["budget"] | {"teachers": "\x00 rubbish ,,\n\t"}, 422, "catalogue: no column"),
+    "rubbish pasted": ("plan", PLANS["budget"] | {"teachers": "\x00 rubbish ,,\n\t"}, 422, "teachers: no column"),
     "a hundred names": ("plan", PLANS["budget"] | {"law": "x" * 200}, 422, "law: "),
     "no law": ("plan", PLANS["budget"] | {"law": "mine"}, 422, "has no law 'mine'"),
     "no number of logits": ("plan", PLANS["budget"] | {"store_logits": "some"}, 422, "store_logits: cannot read"),
@@ -226,6 +227,44 @@ WRONG = {
         "budgets: '1000' has no unit",
     ),
     "many cells": ("map", {"budgets": [1, 2], "students": [1, 2], "columns": 5000}, 422, "columns: "),
+    "a dollar sign": ("plan", ASKED | {"budget": "$"}, 422, "budget: cannot read '$'; write 1e21"),
+    "dollars of no device": ("plan", ASKED | {"budget": "$5000"}, 422, "or name one (`device` h100)"),
+    "euros": ("plan", ASKED | {"budget": "5000 EUR"}, 422, "budget: '5000 EUR' is no amount of US dollars"),
+    "hours of no device": ("plan", ASKED | {"budget": "1000 GPU hours"}, 422, "these hours are of a device"),
+    "hours of an unknown device": (
+        "plan", ASKED | {"budget": "1000 h1000-hours"}, 422, "budget: no hardware h1000: did you mean h100",
+    ),
+    "an unknown device": (
+        "plan", PLANS["budget"] | {"device": {"name": "h1000"}}, 422, "device: no hardware h1000: did you mean h100",
+    ),
+    "a device without a price": (
+        "plan", ASKED | {"budget": "$5000 on h20"}, 422, "give one (`dollars_per_hour` 2.50)",
+    ),
+    "a power with a caret": ("plan", ASKED | {"budget": "10^21"}, 422, "a power of ten is written 1e21"),
+    "an unknown model": (
+        "plan", PLANS["budget"] | {"teachers": ["Qwen/Qwen3-9B"]}, 422, "did you mean Qwen/Qwen3-8B",
+    ),
+    "a GGUF model": (
+        "plan", PLANS["budget"] | {"teachers": ["x/Qwen3-8B-GGUF"]}, 422, "'x/Qwen3-8B-GGUF' is no size and none",
+    ),
+    "a size without tokens": (
+        "plan", PLANS["budget"] | {"teachers": ["8B"]}, 422, "give the tokens it was trained on (`tokens` 15T)",
+    ),
+    "contradictory tokens": (
+        "plan", PLANS["budget"] | {"teachers": [{"name": "8B", "tokens": 15}]}, 422, "15 tokens are too few",
+    ),
+    "a loss below the irreducible": (
+        "plan", PLANS["budget"] | {"teachers": [{"name": "8B", "loss": 1.2}]}, 422, "below the irreducible loss",
+    ),
+    "vocabularies that differ": (
+        "plan",
+        PLANS["budget"] | {"teachers": "Qwen3-8B-Base, Llama-3.1-8B"},
+        422,
+        "give the student's (`vocab`)",
+    ),
+    "a mixture as a student": (
+        "plan", {"student_params": "Qwen/Qwen3-30B-A3B", "budget": 1e21}, 422, "student_params: Qwen/Qwen3-30B-A3B-Base is a",
+    ),
     "half a teacher": (
         "predict", {"student_params": 1e9, "student_tokens": 1e10, "teacher_params": 1e9}, 422, "describe the teacher",
     ),
@@ -237,6 +276,59 @@ def test_wrong_questions_get_a_sentence(api, path, body, status, sentence):
     found, answer = ask(f"{api}/{path}", body)
     assert found == status
     assert sentence in answer["detail"]
+    assert "--" not in answer["detail"]
+
+
+@pytest.mark.parametrize(
+    "teachers",
+    [
+        ["Qwen/Qwen3-0.6B-Base", "Qwen/Qwen3-8B"],
+        [{"name": "Qwen/Qwen3-0.6B-Base"}, {"name": "qwen3-8b"}],
+        "Qwen/Qwen3-0.6B-Base, Qwen/Qwen3-8B",
+        "Qwen3-0.6B-Base\nQwen3-8B\n",
+    ],
+)
+def test_teachers_are_asked_about_by_name_as_on_the_command_line(api, teachers):
+    body = {"student_params": "300M", "budget": 1e21, "calibration": UPLOAD, "teachers": teachers}
+    status, found = ask(f"{api}/plan", body)
+    assert status == 200, found
+    names = ["Qwen/Qwen3-0.6B-Base", "Qwen/Qwen3-8B"]
+    expected = plan(Question(student_params=3e8, budget=1e21, teachers=names), FEW)
+    for way, own in zip(found["plan"]["distillations"], expected.distillations, strict=True):
+        assert (way["loss"]["value"], way["teacher_tokens"]) == (own.loss.value, 36e12)
+    assert any("needs its teacher's tokenizer (151936 tokens)" in note for note in found["notes"])
+    assert any("tuned after pretraining" in note and "`loss`" in note for note in found["notes"])
+    command = found["equivalent"]["command"]
+    assert command.count("--teacher ") == 2 and "--teachers" not in command
+
+
+def test_a_teacher_of_a_size_with_its_tokens(api):
+    row = {"name": "8B", "tokens": "15T", "dollars_per_million_tokens": "0.1"}
+    body = {"student_params": "1B", "budget": 1e21, "uncertainty": False, "teachers": [row]}
+    (way,) = ask(f"{api}/plan", body)[1]["plan"]["distillations"]
+    assert (way["teacher_params"], way["teacher_tokens"]) == (8e9, 15e12)
+    assert way["dollars"] == pytest.approx(way["tokens"] * 1e-7)
+    status, found = ask(f"{api}/plan", body | {"teachers": [{"name": "8B", "tokens": "15T"}]})
+    assert status == 200
+    assert "--teacher 8B --teacher-tokens 15T" in found["equivalent"]["command"]
+    known = {"name": "Qwen/Qwen3-8B", "loss": 2.1}
+    status, found = ask(f"{api}/plan", body | {"teachers": [known], "calibration": UPLOAD})
+    python = found["equivalent"]["python"].replace("'calibration.json'", "FEW")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(python, {"FEW": replace(FEW, draws={}, residual_sd={}, misfit={})})
+    assert printed.getvalue().strip() == found["headline"]
+
+
+def test_every_answer_says_what_its_budget_is_in_hours_and_dollars(api):
+    asked = {"student_params": "1B", "calibrations": [UPLOAD]}
+    found = ask(f"{api}/compare", asked | {"budget": "1000 h100-hours"})[1]
+    assert found["spending"]["dollars"] == pytest.approx(2490)
+    assert any("= 1K h100-hours = $2.49K" in note for note in found["notes"])
+    assert ask(f"{api}/compare", asked | {"budget": 1e21})[1]["spending"] is None
+    ends = {"student_params": "1B", "calibration": UPLOAD, "points": 2, "scenarios": ["best_case"]}
+    found = ask(f"{api}/frontier", ends | {"budgets": ["100 h100-hours", "$2490 on h100"]})[1]
+    assert [end["device_hours"] for end in found["spending"]] == pytest.approx([100, 1000])
+    assert ask(f"{api}/frontier", ends | {"budgets": [1e20, 1e21]})[1]["spending"] is None
 
 
 def test_answers_are_remembered_until_others_need_the_room():
