@@ -1,7 +1,8 @@
 """Open models that one may distill from: sizes, vocabularies and training tokens of some eighty.
 
-Parameters are counted from configurations written down from memory; most agree with the totals of the
-published weights as remembered. Tokens are from memory too; beside each stands the report to check it in.
+Parameters are counted from configurations. All but one agree with a public copy, read in November 2026, that
+``shape_source`` names; what is marked "from memory" was not found. Tokens are from memory; beside each stands
+the report to check it in.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class OpenModel:
     """Rows of its output projection."""
     context: int
     """Tokens of the longest text that it is made for."""
+    shape_source: str
+    """Source of the configuration that gives sizes and vocabulary."""
     tokens: float | None
     """Tokens that it was pretrained on; None where they are not published."""
     source: str
@@ -66,6 +69,7 @@ def _model(record: Mapping[str, str]) -> OpenModel:
         total_params=float(record["total_params"]),
         vocab=int(record["vocab"]),
         context=int(record["context"]),
+        shape_source=record["shape_source"],
         tokens=number("tokens"),
         source=record["source"],
     )

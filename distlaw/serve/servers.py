@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
@@ -22,6 +24,21 @@ HUNG = 30
 """Seconds without a sign of life, or for a start, after which a process is replaced."""
 LAST_WORDS = 5
 """Seconds in which answers may still be finished when the server is stopped."""
+
+
+class FairLoop(asyncio.SelectorEventLoop):
+    """Event loop that accepts one connection each time around, so that the servers share them.
+
+    Left alone, the first server to look accepts all that wait, and its askers wait for each other while the
+    other server idles. One that has many connections takes longer to come around, and so accepts fewer.
+    """
+
+    async def create_server(self, *arguments: Any, **named: Any) -> asyncio.Server:
+        """Return a server; asyncio accepts as many at once as its backlog, which is set right afterwards."""
+        server = await super().create_server(*arguments, **named | {"backlog": 1})
+        for listener in server.sockets:
+            listener._sock.listen(named["backlog"])  # type: ignore[attr-defined]
+        return server
 
 
 class Servers(Multiprocess):
@@ -43,7 +60,7 @@ def answer(listener: socket.socket, hosts: Sequence[str]) -> None:
         partial(create_app, hosts, -(-cores // servers)),
         factory=True,
         workers=servers,
-        loop="asyncio",
+        loop=f"{FairLoop.__module__}:{FairLoop.__qualname__}",
         http=PunctualProtocol,
         log_level="warning",
         timeout_keep_alive=20,

@@ -134,8 +134,8 @@ class Calibration:
 
         No published law holds for a teacher that it must be refused for (:meth:`refuses`).
         """
-        region = self.law_regions.get(kind, Region())
-        inside = max(region.outside(values).values(), default=1.0) == 1.0
+        region = self.law_regions.get(kind)
+        inside = region is None or max(region.outside(values).values(), default=1.0) == 1.0
         return inside and not self.refuses(kind, values.get("teacher_loss", np.inf))
 
     def refuses(self, kind: str, teacher_loss: float) -> bool:
@@ -343,6 +343,7 @@ def as_calibration(calibration: Calibration | str | Path) -> Calibration:
     return calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
 
 
+@lru_cache
 def published() -> tuple[str, ...]:
     """Return the names of the calibrations that ship with the package.
 

@@ -1,7 +1,7 @@
 """Device hours and dollars of FLOPs, by a dated table that the user can extend.
 
-Peaks are dense. A source marked "from memory" names the document without its having been looked up; the other
-added peaks were compared with public copies of theirs, not with the documents. Prices are list prices per
+Peaks are dense. They were compared with public copies of the documents that they name, or with the tables of
+torchtitan, lightning and llm-analysis, but for what is marked "from memory". Prices are list prices per
 device hour, in US dollars, with their date and source; none is ever fetched. A table of the user's own, with
 the same columns, is read beside the shipped one where the environment variable ``DISTLAW_HARDWARE`` names it;
 its rows win.

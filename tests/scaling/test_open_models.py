@@ -11,7 +11,7 @@ def test_the_list_holds_together():
     models = open_models()
     assert len(models) >= 60 and len({model.name for model in models}) == len(models)
     for model in models:
-        assert 0 < model.params < model.total_params and model.source
+        assert 0 < model.params < model.total_params and model.source and model.shape_source
         assert model.total_params - model.params <= 2.1 * model.vocab * 20_000
         assert model.active_params is None or model.active_params < model.params
         assert model.tokens is None or 1e10 < model.tokens < 1e14
