@@ -8,7 +8,7 @@ the cores that its processes have. The clients share one process on the same mac
 in milliseconds, from the first byte sent to the last one received, connecting left out; ``CPU`` is what the
 server computed a question, all of its processes together, in the same run, ``x`` the ratio of p99 to what
 eager clients cannot undercut, their number times that, divided by two processes. ``turns`` is the p99 of the
-questions that the server answered while one waited, 50 at best: it depends less on what else the machine does.
+questions that the server answered while one waited, 50 at best, which depends less on other load.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Any
 
-
 PLAIN = frozenset({str, float, int, bool, type(None)})
 """Types whose values are plain already."""
 

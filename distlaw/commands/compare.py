@@ -6,6 +6,8 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from shutil import get_terminal_size
 from typing import Annotated, Any
 
@@ -20,7 +22,7 @@ from scaling.costs.scenarios import SCENARIOS, scenario_title
 from scaling.costs.scenarios import scenario as named
 from scaling.planner.planner import plan
 from scaling.planner.question import Question
-from scaling.reports.plan_text import text_table, wrapped
+from scaling.reports.plan_text import folded_table, signed, wrapped
 from scaling.units import format_times, parse_quantity
 
 HELP = """One question put to several calibrations and all of their laws: where do they disagree?
@@ -36,6 +38,7 @@ NOTE = (
     "Losses are comparable within a calibration only: another tokenizer or corpus has other losses. "
     "Gains and verdicts compare a student with itself."
 )
+UNITS = "loss and gain in nats/token; P(distilling is better); out: times outside the fitted runs"
 
 
 def register(app: typer.Typer) -> None:
@@ -83,8 +86,8 @@ def compare_command(
         notes = [f"! {text}" for text in warnings]
         notes += [f"- budget: {spending.describe()}"] if spending.hardware else []
         lines = wrapped(findings(rows), width, "  ")
-        lines += ["", f"{question.describe()}.", "", *text_table(*comparison_table(rows)), ""]
-        lines += wrapped([*notes, f"- {NOTE}"], width)
+        lines += ["", f"{question.describe()}.", *way_tables(rows, width), ""]
+        lines += wrapped([*notes, f"- {NOTE}", f"- {UNITS}"], width)
         sys.stdout.write("\n".join(lines) + "\n")
 
 
@@ -132,6 +135,15 @@ def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def way_tables(rows: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    """Return a table for each way, of at most ``width`` columns as far as its names allow."""
+    header = ["calibration", "law", "loss", "gain", "P", "out"]
+    lines: list[str] = []
+    for way, cells in groupby(comparison_table(rows)[1], key=itemgetter(0)):
+        lines += ["", way, *folded_table(header, [row[1:] for row in cells], width)]
+    return lines
+
+
 def comparison_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Header and cells, way by way."""
     header = ["way", "calibration", "law", "loss (nats/token)", "gain", "P(distil)", "outside"]
@@ -142,7 +154,7 @@ def comparison_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list
             row["calibration"],
             row["law"],
             f"{row['loss_nats']:.3f}",
-            f"{row['gain_nats']:+.3f}",
+            "" if row["way"] == "direct" else signed(row["gain_nats"]),
             "" if row["probability_distil"] is None else f"{row['probability_distil']:.2f}",
             "" if row["outside_region"] is None else format_times(row["outside_region"]),
         ]

@@ -95,7 +95,7 @@ class CompareAnswer(BaseModel):
     notes: list[str]
     rows: list[Row]
     spending: Row | None
-    """As that of a plan."""
+    """The budget in FLOPs, device hours and dollars, where a device counts it."""
     equivalent: Equivalent
 
 
@@ -109,7 +109,7 @@ class FrontierAnswer(BaseModel):
     notes: list[str]
     rows: list[Row]
     spending: list[Row] | None
-    """The two ends of the range, as that of a plan."""
+    """The two ends of the range, likewise."""
     frontier: Frontier
     equivalent: Equivalent
 

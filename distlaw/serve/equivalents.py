@@ -51,8 +51,8 @@ def of_plan(request: PlanRequest) -> dict[str, str]:
         options += [
             ("--gpu", device.name),
             ("--precision", device.precision),
-            ("--mfu", device.utilisation),
-            ("--count", device.count),
+            ("--mfu", device.utilisation if "utilisation" in device.model_fields_set else None),
+            ("--count", device.count if "count" in device.model_fields_set else None),
             ("--price", device.dollars_per_hour),
             ("--peak", device.peak_flops),
         ]

@@ -32,7 +32,7 @@ MOST_DRAWS = 4000
 """Most draws of an uploaded calibration."""
 MOST_TEACHERS = 200
 TEACHER_DETAILS = ("tokens", "loss", "active_params")
-"""What may be given of a teacher named by an open model or a size."""
+"""Fields that a teacher named by an open model or a size may have."""
 FRONTIER_POINTS = 25
 
 Short = Annotated[str, StringConstraints(max_length=100)]
@@ -257,9 +257,13 @@ class PlanRequest(Described):
 
     def known_teachers(self) -> tuple[KnownTeacher, ...]:
         """The teachers, however they were given."""
-        if not isinstance(self.teachers, str):
-            return tuple(teacher.known() for teacher in self.teachers)
-        found = parse_teachers(self.teachers)
+        try:
+            if not isinstance(self.teachers, str):
+                return tuple(teacher.known() for teacher in self.teachers)
+            found = parse_teachers(self.teachers)
+        except InputError as error:
+            named = str(error).startswith("teacher")
+            raise InputError(str(error) if named else f"teachers: {error}") from error
         if len(found) > MOST_TEACHERS:
             raise InputError(f"teachers: {len(found)} given; at most {MOST_TEACHERS} are compared at once")
         return found

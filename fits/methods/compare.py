@@ -98,7 +98,7 @@ class MethodComparison:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return header and cells, rounded for a person: a row a method that was compared."""
-        header = ["method", f"x {self.on}", "95 %", "detectable", "nats/token", "pairs", "configs", "seeds"]
+        header = ["method", f"x {self.on}", "90 %", "detectable", "nats/token", "pairs", "configs", "seeds"]
         cells = [
             [
                 w.method,
@@ -143,7 +143,7 @@ def compare_methods(
     draws: int = 200,
     seed: int = 0,
 ) -> MethodComparison:
-    """Estimate a multiplier for every method of a table against a control, with 95 % intervals.
+    """Estimate a multiplier for every method of a table against a control, with 90 % intervals.
 
     Args:
         runs: One row a run, as :func:`fits.read_runs` returns it, with a column ``method``.

@@ -12,7 +12,7 @@ from scipy.stats import t as student_t
 from fits.estimation.levenberg_marquardt import Array
 from fits.methods.multiplier_law import MAX_LN_MULTIPLIER, FittedMultipliers
 
-LEVEL = 0.95
+LEVEL = 0.90
 """Confidence level of the intervals."""
 QUANTILES = (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)
 POWER = 0.8
@@ -44,7 +44,7 @@ class MethodMultiplier:
     """Multiplier of the control's input; above 1 is better than the control; nan without pairs."""
     low: float
     high: float
-    """Ends of the 95 % interval of the multiplier; nan where the pairs show no scatter."""
+    """Ends of the 90 % interval of the multiplier; nan where the pairs show no scatter."""
     minimum_detectable: float
     """Minimum detectable multiplier above 1 at 80 % power; nan if unknown."""
     note: str = ""
@@ -74,7 +74,7 @@ class MethodMultiplier:
         else:
             words = (
                 f"{self.verdict}: equivalent to {self.multiplier:.2f} times the {multiplier} of {control} "
-                f"(95 % interval {self.low:.2f} to {self.high:.2f})"
+                f"(90 % interval {self.low:.2f} to {self.high:.2f})"
             )
         return f"{self.method}: {words}" + (f"; {self.note}" if self.note else "")
 

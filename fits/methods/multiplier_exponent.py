@@ -28,7 +28,7 @@ class MultiplierExponent:
     exponent: float
     low: float
     high: float
-    """Ends of the 95 % interval."""
+    """Ends of the 90 % interval."""
     configurations: int
     """Number of configurations (size, tokens) that the interval rests on."""
 
@@ -36,7 +36,7 @@ class MultiplierExponent:
         return self.low <= exponent <= self.high
 
     def __str__(self) -> str:
-        return f"{self.exponent:.2f} (95 % interval {self.low:.2f} to {self.high:.2f})"
+        return f"{self.exponent:.2f} (90 % interval {self.low:.2f} to {self.high:.2f})"
 
 
 def multiplier_exponent(

@@ -53,5 +53,5 @@ def methods_chart(found: MethodComparison) -> Chart:
                 marks=(Mark(at=0.0),),
             ),
         ),
-        note="lines: 95 % intervals; filled: interval excludes 1; points on the right: pairs of runs",
+        note="lines: 90 % intervals; filled: interval excludes 1; points on the right: pairs of runs",
     )  # fmt: skip

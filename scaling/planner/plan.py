@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from scaling.calibration.region import FAR, is_too_far
+from scaling.calibration.region import is_too_far
 from scaling.costs.flops_assumptions import Accounting
 from scaling.costs.scenarios import scenario_title
-from scaling.repeated_data import TOO_MANY_EPOCHS
 from scaling.to_plain import as_plain
-from scaling.units import format_number, format_power, format_times
 
 if TYPE_CHECKING:
     import pandas
@@ -273,55 +271,9 @@ class Plan:
     @property
     def headline(self) -> str:
         """The verdict in one sentence per kind of answer, the cheapest way to a target, the extrapolation."""
-        groups: dict[str, list[Distillation]] = {}
-        for way in sorted(self.distillations, key=lambda way: not way.answered):
-            groups.setdefault(way.verdict, []).append(way)
-        sentences = [
-            f"{verdict.capitalize()}{_probabilities(ways)}"
-            + (f": {'; '.join(way.title for way in ways)}." if len(groups) > 1 else ".")
-            for verdict, ways in groups.items()
-        ]
-        if not sentences and not self.unreachable:
-            sentences = ["Train directly: no teacher satisfies the constraints."]
-        if self.law is None:
-            sentences = ["Direct training only: the calibration has no distillation law."]
-        return " ".join([*sentences, *self.remarks()])
+        from scaling.reports.verdict import headline
 
-    def remarks(self) -> list[str]:
-        """Return what belongs beside the verdict: the cheapest way, what is not counted, extrapolation."""
-        sentences = [] if self.target_loss is None else [self._cheapest()]
-        sentences += self._uncounted()
-        outside = [way.outside for way in self.direct] + [way.outside for way in self.distillations]
-        farthest = max((factor for each in outside for factor in each.values()), default=1.0)
-        if farthest > FAR:
-            sentences.append(f"Extrapolated up to {format_times(farthest)} beyond the fitted runs.")
-        return sentences
-
-    def _cheapest(self) -> str:
-        ways = {way.title: way.flops for way in self.distillations if way.answered}
-        if self.direct and self.direct[0].known:
-            ways["direct training"] = self.direct[0].flops
-        if not ways:
-            return f"No cheapest way to a loss of {self.target_loss:g}: all lie too far from the fitted runs."
-        best = min(ways, key=lambda name: ways[name])
-        return f"Cheapest way to a loss of {self.target_loss:g}: {best}, {format_power(ways[best])} FLOPs."
-
-    def _uncounted(self) -> list[str]:
-        """Costs and risks that the verdict leaves out."""
-        texts = []
-        unpaid = [way.dollars for way in self.distillations if way.dollars and not way.logits_flops]
-        if unpaid:
-            texts.append(
-                f"Not in this comparison: up to ${format_number(max(unpaid))} for served logits; name the "
-                "hardware to count them."
-            )
-        tokens = [way.tokens for way in self.direct] + [way.tokens for way in self.distillations]
-        epochs = self.epochs(max(tokens, default=0.0))
-        if epochs > TOO_MANY_EPOCHS:
-            texts.append(
-                f"The data repeat up to {format_number(epochs)} times, far beyond what was measured."
-            )
-        return texts
+        return headline(self)
 
     def ranked(self) -> Plan:
         """Return the plan with the best way to distil first: least compute for a target, else least loss.
@@ -388,11 +340,3 @@ class Plan:
 
 def _loss_columns(loss: Estimate) -> dict[str, float | None]:
     return {"loss_nats": loss.value, "loss_low": loss.low, "loss_high": loss.high}
-
-
-def _probabilities(ways: list[Distillation]) -> str:
-    known = [way.probability for way in ways if way.probability is not None]
-    if not known:
-        return ""
-    low, high = (f"{value:.2f}" for value in (min(known), max(known)))
-    return f" (P(distilling is better) = {low if low == high else f'{low} to {high}'})"

@@ -9,9 +9,9 @@ from typing import Any
 
 from scaling.calibration.calibration import Calibration
 from scaling.calibration.region import Range
-from scaling.costs.accounting import with_numbers
 from scaling.costs.budget import parse_budget
 from scaling.costs.flops import Architecture
+from scaling.costs.flops_assumptions import with_numbers
 from scaling.costs.scenarios import SCENARIOS, Scenario, scenario
 from scaling.errors import InputError
 from scaling.open_models import parse_params

@@ -21,9 +21,11 @@ from scaling.reports.plan_text import (
     effect,
     folded_table,
     near_optimal_notes,
+    signed,
     text_table,
     wrapped,
 )
+from scaling.reports.verdict import cheapest, remarks, teacher_verdict
 from scaling.units import format_number, format_power
 
 NARROWEST = 60
@@ -76,12 +78,12 @@ def verdict(plan: Plan) -> list[str]:
     if plan.law is None:
         found = ["Direct training only: the calibration has no distillation law."]
     elif plan.question.get("teachers"):
-        found = [_of_teachers(plan.distillations)]
+        found = [teacher_verdict(plan.distillations)]
     elif plan.distillations:
         found = _of_scenarios(plan.distillations)
     else:
         found = [] if plan.unreachable else ["Train directly: no teacher satisfies the constraints."]
-    return [*found, *plan.remarks()]
+    return [*cheapest(plan), *found, *remarks(plan)]
 
 
 def _of_scenarios(ways: Sequence[Distillation]) -> list[str]:
@@ -92,25 +94,6 @@ def _of_scenarios(ways: Sequence[Distillation]) -> list[str]:
     if len(groups) == 1:
         return [f"{next(iter(groups)).capitalize()}."]
     return [f"{each.capitalize()}: {joined_titles(titles, every)}." for each, titles in groups.items()]
-
-
-def _of_teachers(ways: Sequence[Distillation]) -> str:
-    """Return which teacher pays, if any does; they come best first."""
-    pays = [way.title for way in ways if way.verdict == DISTIL]
-    close = [way.title for way in ways if way.verdict == CLOSE]
-    unknown = [way.title for way in ways if not way.answered]
-    if pays:
-        text = f"Distil from {pays[0]}" + (f", or from {', '.join(pays[1:])}" if pays[1:] else "")
-    elif close:
-        text = f"No teacher clearly pays; too close to call: {', '.join(close)}"
-    elif len(unknown) < len(ways):
-        text = "No teacher pays: train directly"
-    else:
-        text = ""
-    told = [text] if text else []
-    if unknown:
-        told.append(f"No answer for {', '.join(unknown)}: {ways[-1].verdict.removeprefix('no answer, ')}")
-    return ". ".join(told) + "."
 
 
 def _table(plan: Plan, hardware: Hardware | None, width: int) -> list[str]:
@@ -173,12 +156,6 @@ def _family_table(plan: Plan, width: int) -> list[str]:
         )
     cells = [[name, *each] for name, each in rows.items()]
     return folded_table(["gain (P)", *students], cells, width)
-
-
-def signed(value: float) -> str:
-    """Return a gain with its sign; a zero has none."""
-    text = f"{value:+.3f}"
-    return " 0.000" if float(text) == 0 else text
 
 
 def _distilled(cell: Callable[[Distillation], str]) -> Callable[[Way], str]:

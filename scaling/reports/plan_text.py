@@ -35,7 +35,7 @@ def _columns(plan: Plan, ways: Sequence[Way], hardware: Hardware | None) -> Iter
     yield "loss (90 %)", lambda way: str(way.loss)
     for law in _other_laws(plan):
         yield law, _distilled(lambda way, law=law: f"{way.by_law[law]:.3f}")  # type: ignore[misc]
-    yield "gain", _distilled(lambda way: f"{way.gain.value:+.3f}")
+    yield "gain", _distilled(lambda way: signed(way.gain.value))
     yield "P(distil)", _distilled(lambda way: "" if way.probability is None else f"{way.probability:.2f}")
     if len({way.params for way in ways}) > 1:
         yield "student", lambda way: format_number(way.params)
@@ -68,6 +68,12 @@ def bill(way: Way, hardware: Hardware) -> dict[str, float]:
         return hours
     bought = way.dollars or 0.0 if isinstance(way, Distillation) else 0.0
     return hours | {"dollars": hardware.dollars(way.own_flops) + bought}
+
+
+def signed(value: float) -> str:
+    """Return a gain with its sign; a zero has none."""
+    text = f"{value:+.3f}"
+    return " 0.000" if float(text) == 0 else text
 
 
 def _distilled(cell: Callable[[Distillation], str]) -> Callable[[Way], str]:

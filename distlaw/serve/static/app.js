@@ -6,7 +6,7 @@ import { DecisionMap } from "./map.js";
 import { power, short } from "./numbers.js";
 import * as question from "./question.js";
 import { csv, download, picture } from "./save.js";
-import { drawNotes, drawTable, drawVerdict, drawWays, element, hue, ofPlan, ofPrediction, title } from "./ways.js";
+import { drawFamily, drawNotes, drawTable, drawVerdict, drawWays, element, hue, ofPlan, ofPrediction, title } from "./ways.js";
 
 const REST = 350; // milliseconds without a change before the long questions are asked
 const LARGEST_UPLOAD = 2e6;
@@ -127,7 +127,8 @@ function show(answer) {
   if (kind === "plan" && answer.plan.budget) question.slide("budget", answer.plan.budget);
   drawVerdict(find("verdict"), answer.headline);
   const ways = kind === "plan" ? ofPlan(answer) : kind === "predict" ? ofPrediction(answer) : [];
-  drawWays(find("ways"), ways);
+  if (answer.ask === "family") drawFamily(find("ways"), answer);
+  else drawWays(find("ways"), ways);
   find("answer").classList.remove("provisional");
   drawHint(answer);
   drawTable(find("table"), answer.table);

@@ -1,6 +1,6 @@
 // The answer: one line per way with its verdict and interval, then the table and the notes.
 
-import { estimate, loss, short, signed } from "./numbers.js";
+import { estimate, loss, power, short, signed } from "./numbers.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const SCENARIOS = {
@@ -27,7 +27,7 @@ export function element(tag, properties = {}, ...children) {
 export function ofPlan(answer) {
   const { direct, distillations } = answer.plan, titles = answer.table.rows.map((row) => row[0]);
   return [
-    ...direct.map((way, k) => ({ name: "direct", title: direct.length > 1 ? `${short(way.params)} student: ${titles[k]}` : titles[k], small: `${short(way.params)} on ${short(way.tokens)} tokens`, loss: way.loss, note: "" })),
+    ...direct.map((way, k) => ({ name: "direct", title: direct.length > 1 ? `${short(way.params)} student: ${titles[k]}` : titles[k], small: `${short(way.params)} on ${short(way.tokens)} tokens`, loss: way.loss, lead: answer.plan.budget === null ? `${power(way.training_flops + way.serving_flops)} FLOPs` : "", note: "" })),
     ...distillations.map((way, k) => ({
       name: way.name,
       title: titles[direct.length + k],
@@ -35,9 +35,30 @@ export function ofPlan(answer) {
       verdict: way.verdict,
       probability: way.probability,
       loss: way.loss,
-      note: answer.plan.budget === null ? `${short(way.flops)} FLOPs` : way.verdict.startsWith("no answer") ? "" : `gain ${signed(way.gain.value)} nats`,
+      lead: answer.plan.budget === null ? `${power(way.flops)} FLOPs` : "",
+      note: answer.plan.budget === null || way.verdict.startsWith("no answer") ? "" : `gain ${signed(way.gain.value)} nats`,
     })),
   ];
+}
+
+/** A family as a table: a row a way, a column a student, the gain with its verdict and probability in the cells. */
+export function drawFamily(place, { plan, table }) {
+  const { direct, distillations } = plan, titles = table.rows.slice(direct.length).map(([name]) => name), ways = new Map();
+  distillations.forEach((way, k) => {
+    const [, name] = /^.*? student: (.*)$/.exec(titles[k]) ?? ["", titles[k]];
+    ways.set(name, [...(ways.get(name) ?? []), way]);
+  });
+  const cell = (way) => {
+    const [tone, text] = BADGES[way.verdict] ?? ["close", "No answer"], chance = way.probability == null ? "" : ` · ${way.probability.toFixed(2)}`;
+    const badge = element("span", { className: `badge ${tone}`, textContent: `${signed(way.gain.value)}${chance}`, title: `${text}: ${estimate(way.loss)} nats/token` });
+    return element("td", {}, badge, element("small", { textContent: text }));
+  };
+  const row = (tone, name, cells) => element("tr", {}, element("th", { scope: "row" }, element("i", { className: `dot ${tone}` }), name), ...cells);
+  const head = element("tr", {}, element("th", { scope: "col", textContent: "gain, nats · P" }), ...direct.map((way) => element("th", { scope: "col", textContent: `${short(way.params)} student` })));
+  const alone = row("s0", "direct training, loss", direct.map((way) => element("td", { textContent: loss(way.loss.value), title: estimate(way.loss) })));
+  const body = element("tbody", {}, alone, ...[...ways].map(([name, each]) => row(hue(name), name, each.map(cell))));
+  const drawn = element("table", { className: "family" }, element("thead", {}, head), body);
+  place.replaceChildren(element("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Gain of every student by way" }, drawn));
 }
 
 /** The lines of a prediction. */
@@ -57,7 +78,7 @@ export function drawWays(place, ways) {
     if (way.probability != null) badge.title = "the probability that distilling is better";
     const name = element("div", { className: "name" }, element("i", { className: `dot ${hue(way.name)}` }), way.title, element("small", { textContent: way.small }));
     const band = way.loss.low === null ? "" : `${loss(way.loss.low)} to ${loss(way.loss.high)}`;
-    const value = element("div", { className: "value" }, element("b", { textContent: loss(way.loss.value) }), element("small", { textContent: way.note || band }));
+    const value = element("div", { className: "value" }, element("b", { textContent: way.lead || loss(way.loss.value) }), element("small", { textContent: way.note || band }));
     value.title = estimate(way.loss);
     return element("div", { className: "way" }, name, way.verdict ? badge : element("span"), picture(way, at), value);
   }));

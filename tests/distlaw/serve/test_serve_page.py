@@ -76,7 +76,7 @@ ASKED = {
     "plan": ("ask=plan&best=1&scenario=best_case", "3.87B on"),
     "target": ("ask=target&target=2.5&scenario=best_case", "Cheapest way to a loss of 2.5"),
     "teachers": ("ask=teachers", "medium"),
-    "family": ("ask=family&family=100M,+1B&scenario=best_case", "1B student: teacher and logits free"),
+    "family": ("ask=family&family=100M,+1B&scenario=best_case", "1B student"),
     "predict": ("ask=predict&teacher=size", "Alone the student reaches"),
     "compare": ("ask=compare&scenario=best_case&against=hoffmann2022;busbridge2025-table6", "1 of 1"),
 }
@@ -92,6 +92,26 @@ def test_every_kind_of_question_is_answered_from_its_link(page, api, kind):
     assert page.inner_text("#command").startswith("distlaw ")
     assert page.locator("#table tbody tr").count() >= 1
     assert page.is_visible("#curves-card") == (kind in ("plan", "target"))
+
+
+def test_a_family_is_a_table_of_ways_and_students(page, api):
+    opened(page, api, "ask=family&family=100M,+1B&budget=3e21")
+    expected = plan(Question(family=(1e8, 1e9), budget=3e21))
+    rows = page.locator(".family tbody tr")
+    assert page.locator(".family thead th").all_inner_texts()[1:] == ["100M student", "1B student"]
+    assert rows.count() == 5
+    assert rows.nth(0).locator("td").all_inner_texts() == [f"{way.loss.value:.3f}" for way in expected.direct]
+    way = next(each for each in expected.distillations if each.params == 1e9)
+    cell = rows.nth(1).locator("td").nth(1)
+    expect(cell).to_contain_text(f"{abs(way.gain.value):.3f} · {way.probability:.2f}")
+
+
+def test_teachers_are_asked_about_by_name(page, api):
+    opened(page, api, "ask=teachers")
+    page.fill("#catalogue", "Qwen/Qwen3-0.6B-Base, Qwen/Qwen3-8B")
+    settled(page)
+    assert "--teacher Qwen/Qwen3-0.6B-Base --teacher Qwen/Qwen3-8B" in page.inner_text("#command")
+    expect(page.locator("#cautions")).to_contain_text("needs its teacher's tokenizer (151936 tokens)")
 
 
 def test_a_question_made_by_hand_goes_into_the_link_and_comes_back(page, api, browser):
@@ -131,7 +151,7 @@ def test_wrong_input_is_explained_beside_the_field_and_the_next_answer_clears_it
     assert page.get_attribute("#budget", "aria-invalid") is None
     page.check("[name=ask][value=teachers]", force=True)
     page.fill("#catalogue", "<script>alert(1)</script>")
-    expect(page.locator("#problem")).to_contain_text("catalogue: no column")
+    expect(page.locator("#problem")).to_contain_text("teachers: '<script>alert(1)</script>' is no size")
     assert page.get_attribute("#catalogue", "aria-invalid") == "true"
 
 

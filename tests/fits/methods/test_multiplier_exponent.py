@@ -38,7 +38,7 @@ def test_the_power_is_found_again(power: float) -> None:
     assert 0.01 < found.high - found.low < 1
     assert found.configurations == 6
     assert (2.0 in found) == (power == 2.0)
-    assert str(found).startswith(f"{found.exponent:.2f} (95 % interval {found.low:.2f} to ")
+    assert str(found).startswith(f"{found.exponent:.2f} (90 % interval {found.low:.2f} to ")
 
 
 @pytest.mark.parametrize(
