@@ -22,6 +22,7 @@ from sweeps.execute.jobs import AttemptOutcome, Job
 from sweeps.execute.reservations import Reservation, Reservations
 from sweeps.execute.state import Running
 from sweeps.spec.resources import Caps, Devices
+from sweeps.store.heartbeats import FIRST_BEAT
 from sweeps.store.history import AttemptHistory
 from sweeps.store.leases import Attempt, attempts
 from sweeps.store.outcomes import Ending
@@ -35,8 +36,6 @@ LEAST_EXTENSION_SECONDS = 0.5
 """Shortest extension of a time limit."""
 EXTENSION_SHARE = 0.1
 """Least extension as a share of the time that a job has run, so that long jobs extend rarely."""
-FIRST_DUE_SECONDS = 0.5
-"""Seconds between a job's start and its first heartbeat."""
 ROUNDING = 1 + 1e-9
 """Factor by which sums may exceed a cap, as they are rounded."""
 
@@ -113,7 +112,7 @@ class BudgetLedger:
             ahead: seconds between two looks at the store.
         """
         estimate = sum(self.seconds(step) for step in job.steps)
-        wanted = estimate + _lead(ahead, FIRST_DUE_SECONDS, STOPPING_SECONDS)
+        wanted = estimate + _lead(ahead, FIRST_BEAT, STOPPING_SECONDS)
         if not self.capped:
             self.time_limits |= {job.name: wanted} if self.timed else {}
             return None
