@@ -107,7 +107,7 @@ def shipped(name: str) -> pd.DataFrame:
     """Return the runs of a real sweep that ships with the package, as :func:`results` would.
 
     Args:
-        name: Its preset's name: ``permissive``, ``methods``, ``methods-tuned`` or ``features``.
+        name: Its preset's name: ``permissive``, ``methods``, ``methods-tuned``, ``features`` or ``private``.
 
     Raises:
         InputError: If there is no such table.
