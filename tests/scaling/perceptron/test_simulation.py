@@ -85,12 +85,14 @@ def test_the_sign_constrained_curve_over_the_load() -> None:
 
 
 @pytest.mark.slow
-def test_overlaps_at_400_weights_are_those_of_an_independent_simulation() -> None:
-    for alpha, free, fixed in ((0.25, 0.39, 0.72), (0.5, 0.54, 0.81), (1.0, 0.72, 0.872), (2.0, 0.84, 0.928)):
-        seeds = range(6 if alpha < 1 else 3)
-        assert mean_overlap(learn_over_loads(TEACHER, FREE, [alpha], seeds)) == pytest.approx(free, abs=0.04)
-        found = mean_overlap(learn_over_loads(TEACHER, TEACHER, [alpha], seeds))
-        assert found == pytest.approx(fixed, abs=0.04)
+def test_the_teachers_distribution_over_the_load() -> None:
+    """Theory and an independent simulation differ by up to .05 here, as do seeds at the lowest load."""
+    alphas, independent = [0.25, 0.5, 1.0, 2.0], [0.72, 0.81, 0.872, 0.928]
+    theory = learning_curve(alphas, with_distribution(TEACHER)).overlap
+    for alpha, expected, other in zip(alphas, theory, independent, strict=True):
+        R = mean_overlap(learn_over_loads(TEACHER, TEACHER, [alpha], range(6)))
+        assert R == pytest.approx(expected, abs=0.04)
+        assert R == pytest.approx(other, abs=0.08)
 
 
 def test_a_normal_teacher_with_signs_of_its_own() -> None:
