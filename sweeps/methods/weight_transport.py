@@ -274,5 +274,3 @@ binary_weights = _transported("binary")
 """J = .798."""
 sparse_weights = _transported("ternary", parameter=0.0762)
 """J = .600."""
-heavy_weights = _transported("symmetric-lognormal", parameter=1.7)
-"""J = .48, and .56 to .65 at the sizes of small matrices."""

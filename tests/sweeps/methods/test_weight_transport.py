@@ -298,11 +298,11 @@ def test_the_presets_methods_have_the_overlaps_that_they_are_named_by() -> None:
                 }
     wanted = {
         "normal_weights": 1, "laplace_weights": 0.98, "ternary_weights": 0.9, "lognormal_weights": 0.8,
-        "binary_weights": 0.8, "heavy_weights": 0.6, "sparse_weights": 0.6,
+        "binary_weights": 0.8, "sparse_weights": 0.6,
     }  # fmt: skip
     assert set(found) == set(wanted)
     for name, J in wanted.items():
-        tolerance = {"lognormal_weights": 0.035, "heavy_weights": 0.06}.get(name, 0.005)
+        tolerance = {"lognormal_weights": 0.035}.get(name, 0.005)
         assert all(abs(each - J) < tolerance for each in found[name])
 
 
