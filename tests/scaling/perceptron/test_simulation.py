@@ -91,8 +91,8 @@ def test_the_teachers_distribution_over_the_load() -> None:
     theory = learning_curve(alphas, with_distribution(TEACHER)).overlap
     for alpha, expected, other in zip(alphas, theory, independent, strict=True):
         R = mean_overlap(learn_over_loads(TEACHER, TEACHER, [alpha], range(6)))
-        assert R == pytest.approx(expected, abs=0.04)
-        assert R == pytest.approx(other, abs=0.08)
+        assert pytest.approx(expected, abs=0.04) == R
+        assert pytest.approx(other, abs=0.08) == R
 
 
 def test_a_normal_teacher_with_signs_of_its_own() -> None:
