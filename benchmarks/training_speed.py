@@ -249,7 +249,7 @@ LOSS = """
 import sys, time, torch
 from torch.nn import functional as F
 from sweeps.model import chunked_loss
-from sweeps.model.compiled import compile_function
+from sweeps.model.compiling.compiled import compile_function
 from sweeps.model.device import keep_freed_memory
 from sweeps.distill.divergences import forward_kl, guided_loss
 from sweeps.model.log_probs import log_probabilities

@@ -26,7 +26,7 @@ from sweeps.features import (
 )
 from sweeps.features.normalization import Mode
 from sweeps.features.normalizer import Processes
-from sweeps.model.compiled import uncompiled
+from sweeps.model.compiling.compiled import uncompiled
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 from sweeps.model.hidden_states import hidden_states

@@ -10,7 +10,7 @@ from torch import Tensor
 from scaling.errors import InputError
 from sweeps.distill.divergences import label_loss
 from sweeps.model.chunked_loss import PerToken, logits_fit, mean_loss, per_token_loss
-from sweeps.model.compiled import compile_function
+from sweeps.model.compiling.compiled import compile_function
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.interfaces import Divergence, SequenceSource

@@ -18,7 +18,7 @@ from scaling.errors import InputError
 from sweeps.data.batches import take_blocks
 from sweeps.distill.divergences import expectation, forward_kl, reverse_kl
 from sweeps.distill.generation.sampling import uniform_numbers, write
-from sweeps.model.compiled import uncompiled
+from sweeps.model.compiling.compiled import uncompiled
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 from sweeps.model.language_model import LanguageModel

@@ -14,7 +14,7 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.distill.targets import Online
 from sweeps.model.chunked_loss import logits_fit
-from sweeps.model.compiled import uncompiled
+from sweeps.model.compiling.compiled import uncompiled
 from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.model.device import device
 from sweeps.model.frozen import FrozenBody

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sweeps.model.aot import CompiledLibrary
-from sweeps.model.compiled import CompiledBody
+from sweeps.model.compiling.aot import CompiledLibrary
+from sweeps.model.compiling.compiled import CompiledBody
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 

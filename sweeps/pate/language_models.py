@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scaling.errors import InputError
-from sweeps.model.compiled import uncompiled
+from sweeps.model.compiling.compiled import uncompiled
 from sweeps.model.device import device
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import log_probabilities

@@ -13,9 +13,9 @@ from pathlib import Path
 from torch import Tensor
 
 from sweeps.data.cache import locked
-from sweeps.model.aot import sources_digest
-from sweeps.model.compiled import compile_cache_dir
-from sweeps.model.compiler_check import (
+from sweeps.model.compiling.aot import sources_digest
+from sweeps.model.compiling.compiled import compile_cache_dir
+from sweeps.model.compiling.compiler_check import (
     NamedTensors,
     Verdict,
     compiling_with,

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sweeps.distill.targets import Cached
-from sweeps.model.aot import CompiledLibrary
-from sweeps.model.compiler_check import NamedTensors, Verdict, loss_and_gradient
+from sweeps.model.compiling.aot import CompiledLibrary
+from sweeps.model.compiling.compiler_check import NamedTensors, Verdict, loss_and_gradient
 from sweeps.model.decoder import Decoder
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.optimizer import Optimizer

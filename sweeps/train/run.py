@@ -17,7 +17,8 @@ from sweeps.distill.active_method import ActiveMethod
 from sweeps.distill.loss import LossRules, token_loss
 from sweeps.distill.targets import target_fault
 from sweeps.model.chunked_loss import logits_fit
-from sweeps.model.compiled import CompiledBody, compile_function
+from sweeps.model.compiling.compiled import CompiledBody, compile_function
+from sweeps.model.compiling.used_options import UsedOptions
 from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.model.device import device, is_out_of_memory
 from sweeps.model.distributed import World
@@ -25,7 +26,6 @@ from sweeps.model.frozen import FrozenBody
 from sweeps.model.hidden_states import hidden_states
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.optimizer import Optimizer, learning_rate, parameter_groups
-from sweeps.model.used_options import UsedOptions
 from sweeps.spec.method import Method
 from sweeps.spec.run_views import BatchSource, RunSetting, TargetReader, TrainingBatch
 from sweeps.spec.spec import Training

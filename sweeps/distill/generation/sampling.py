@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sweeps.distill.divergences import reverse_kl
-from sweeps.model.compiled import uncompiled
+from sweeps.model.compiling.compiled import uncompiled
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import log_probabilities
 

@@ -26,7 +26,7 @@ from sweeps.distill.shard_cache import LogitCache, Recorded
 from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
 from sweeps.model import chunked_loss
-from sweeps.model.aot import CompiledLibrary
+from sweeps.model.compiling.aot import CompiledLibrary
 from sweeps.model.decoder import Decoder
 from sweeps.model.distributed import World
 from sweeps.model.log_probs import log_probabilities

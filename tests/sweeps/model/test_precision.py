@@ -14,7 +14,7 @@ from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.distill.loss import batch_loss
 from sweeps.distill.targets import Online
-from sweeps.model.aot import CompiledLibrary, trace
+from sweeps.model.compiling.aot import CompiledLibrary, trace
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import is_out_of_memory
 from sweeps.model.frozen import FrozenBody

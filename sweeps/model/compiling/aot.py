@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from sweeps.data.cache import atomic_directory, locked
-from sweeps.model.compiled import check_tools, compile_cache_dir, compile_error
-from sweeps.model.compiler_check import (
+from sweeps.model.compiling.compiled import check_tools, compile_cache_dir, compile_error
+from sweeps.model.compiling.compiler_check import (
     STANDARD,
     NamedTensors,
     Options,
@@ -133,7 +133,7 @@ def _load_library(file: Path) -> Callable[[list[Tensor]], list[Tensor]]:
 @cache
 def sources_digest() -> str:
     """Return a digest of the code of this package."""
-    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    files = sorted(Path(__file__).parents[2].rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

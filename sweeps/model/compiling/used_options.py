@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scaling.errors import InputError
-from sweeps.model.compiler_check import Verdict
+from sweeps.model.compiling.compiler_check import Verdict
 
 
 class UsedOptions:

@@ -18,10 +18,11 @@ from torch import Tensor
 from scaling.errors import InputError
 from sweeps.dag.ladder import shape_for
 from sweeps.distill.targets import Online
-from sweeps.model import aot, chunked_loss, compiled
-from sweeps.model.aot import CompiledLibrary
-from sweeps.model.compiled import compile_cache_dir
-from sweeps.model.compiler_check import _LEVEL, CPU_OPTIONS, STANDARD, compare_results, perturbed
+from sweeps.model import chunked_loss
+from sweeps.model.compiling import aot, compiled
+from sweeps.model.compiling.aot import CompiledLibrary
+from sweeps.model.compiling.compiled import compile_cache_dir
+from sweeps.model.compiling.compiler_check import _LEVEL, CPU_OPTIONS, STANDARD, compare_results, perturbed
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import instruction_sets
 from sweeps.model.frozen import FrozenBody

@@ -1,9 +1,9 @@
 """Functions compiled with ``torch.compile``, once for each shape and kind of machine.
 
-They are used on GPUs, and for losses over chunks of logits; :mod:`sweeps.model.aot` compiles everything else
-on a CPU. The code is kept in ``$DISTLAW_CACHE/compiled/<kind of machine>``, shared by any number of
-processes. It computes the same bits every time on that kind of machine, but not those of uncompiled PyTorch,
-so that ``training.compile`` is part of a run's identity.
+They are used on GPUs, and for losses over chunks of logits; :mod:`sweeps.model.compiling.aot` compiles
+everything else on a CPU. The code is kept in ``$DISTLAW_CACHE/compiled/<kind of machine>``, shared by any
+number of processes. It computes the same bits every time on that kind of machine, but not those of
+uncompiled PyTorch, so that ``training.compile`` is part of a run's identity.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from scaling.errors import InputError
 from sweeps.data.cache import cache_dir
-from sweeps.model.compiler_check import current_options
+from sweeps.model.compiling.compiler_check import current_options
 from sweeps.model.device import device, instruction_sets, processor
 from sweeps.model.language_model import LanguageModel
 
@@ -36,8 +36,8 @@ MAX_COMPILED_SHAPES = 1000
 def compile_function(function: Function) -> Function:
     """Return ``function``, compiled at the first call with arguments of new shapes.
 
-    The options are those of :func:`~sweeps.model.compiler_check.compiling_with`. Callers verify the results:
-    :mod:`sweeps.train.compiled_loss`.
+    The options are those of :func:`~sweeps.model.compiling.compiler_check.compiling_with`. Callers verify the
+    results: :mod:`sweeps.train.compiled_loss`.
 
     Raises:
         InputError: now or at a call, if this machine cannot compile.
