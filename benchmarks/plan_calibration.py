@@ -1,18 +1,21 @@
 """Are plans that say "P(distilling is better) = 0.8 to 0.9" right in eight or nine of ten? Synthetic sweeps.
 
-    python benchmarks/plan_calibration.py [--sweeps 300] [--draws 100]
+    python benchmarks/plan_calibration.py [--sweeps 300] [--draws 100] [--out plans.jsonl] [--first 0]
 
 Every sweep comes from a supervised and an effective-tokens law drawn at random, with seed noise, is fitted
 with default settings, and is asked about students of its sizes and up to ten times its largest compute. A
 plan is right if one distilled run ends below one directly trained run, both with noise, under the laws that
 made the sweep. Plans are pooled by what they said; a line a bin: how many, how often distilling was better,
-and the mean of what they said.
+and the mean of what they said. With ``--out`` every finished sweep is a line of a file: a second call runs
+those that are missing, and several at once share the work by ``--first``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -88,12 +91,21 @@ def main() -> None:
     )
     parser.add_argument("--sweeps", type=int, default=300)
     parser.add_argument("--draws", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first sweep")
+    parser.add_argument("--out", type=Path, help="a line for each finished sweep")
     options = parser.parse_args()
-    began, told = time.process_time(), []
-    for seed in range(options.sweeps):
-        told += answers(seed, options.draws)
+    began = time.process_time()
+    kept = options.out.read_text().splitlines() if options.out and options.out.exists() else []
+    known = {record["seed"]: record["told"] for record in map(json.loads, kept)}
+    for seed in range(options.first, options.first + options.sweeps):
+        if seed not in known:
+            known[seed] = answers(seed, options.draws)
+            if options.out:
+                with options.out.open("a") as file:
+                    file.write(json.dumps({"seed": seed, "told": known[seed]}) + "\n")
+    told = [each for of_sweep in known.values() for each in of_sweep]
     said, right = (np.array(column, dtype=float) for column in zip(*told, strict=True))
-    print(f"{options.sweeps} sweeps, {len(said)} plans, {time.process_time() - began:.0f} CPU s")
+    print(f"{len(known)} sweeps, {len(said)} plans, {time.process_time() - began:.0f} CPU s")
     for low, high in BINS:
         mine = (said >= low) & (said < high)
         if mine.any():

@@ -23,6 +23,7 @@ from fits.checks.design import (
 from fits.checks.evidence import Evidence
 from fits.checks.expert_size import SizeChoice, choose_size
 from fits.checks.exponents import Exponents, exponents, largest_compute
+from fits.checks.gamma_weight import weigh_gamma
 from fits.checks.heldout import HeldOut, leave_blocks_out, leave_groups_out
 from fits.checks.isoflop import IsoflopProfiles, isoflop_profiles
 from fits.checks.law_choice import choose_laws, fit_and_weigh
@@ -242,8 +243,9 @@ def fit(
             may be a supervised law ("over-training", "farseer", or a registered one) in place of the
             "power-law".
         supervised: A supervised law that is used instead of fitting one; a calibration brings its draws.
-        gamma: 1, another number, or "free"; "auto" is free under its prior, ln gamma ~ N(ln 0.55, 0.4), and
-            1 where the objective has no priors.
+        gamma: 1, another number, or "free" under its prior, ln gamma ~ N(ln 0.55, 0.4); "auto" is free and
+            pulled towards 1 by as much as blocks of runs left out ask for
+            (:mod:`fits.checks.gamma_weight`), and 1 where the objective has no priors.
         fixed: Values of coefficients that are not fitted: E and gamma of the supervised law, k, q, eps, c0
             or f1 of the distillation law.
         tied: Fit one exponent for alpha and beta.
@@ -305,6 +307,9 @@ def fit(
         table, repetition = fit_repetition(table, recipe)
         rows = Rows.of(table)
     rows, repeated = average_replicates(rows, recipe)
+    if gamma == "auto":
+        recipe, weighed = weigh_gamma(table, rows, recipe)
+        decided += weighed
     recipe, estimates, evidence, more = fit_and_weigh(table, rows, recipe, joint, executor)
     default = evidence.preferred if evidence else next(iter(chosen), None)
     chosen.sort(key=lambda name: name != default)

@@ -23,7 +23,11 @@ Given = Annotated[
     str, typer.Option(help="Take the supervised law of this calibration (file or published name).")
 ]
 Gamma = Annotated[
-    str, typer.Option(help="Outer exponent of the supervised law: auto or free (under a prior), or a number.")
+    str,
+    typer.Option(
+        help="Outer exponent of the supervised law: free (under a prior), auto (free, pulled to 1 as runs left "
+        "out ask for), or a number."
+    ),
 ]
 Fix = Annotated[str, typer.Option(help="Coefficients to fix: E=1.69,k=1.4.")]
 Tied = Annotated[bool, typer.Option("--tied", help="Fit one exponent for alpha and beta.")]

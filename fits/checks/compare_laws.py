@@ -13,6 +13,7 @@ from fits.checks.compare_supervised import compare_supervised_laws
 from fits.checks.design import design_findings, missing_for_published_law, raise_refusals, table_notes
 from fits.checks.evidence import weigh_laws
 from fits.checks.folds import cross_validation_folds
+from fits.checks.gamma_weight import weigh_gamma
 from fits.checks.heldout import predictions
 from fits.checks.scores import DISTILLATION_CHECKS, TABLE_SPLIT, Comparison, Score, pooled_rmse, score
 from fits.estimation.estimate import Estimate, Objective
@@ -122,6 +123,9 @@ def compare_laws(
         rows = Rows.of(table)
     rows, repeated = average_replicates(rows, everywhere)
     base, decided = fix_gamma(base, gamma)
+    if gamma == "auto":
+        base, weighed = weigh_gamma(table, rows, base)
+        decided += weighed
     folds = {check: list(masks) for check, masks in cross_validation_folds(table, thresholds).items()}
     split_off = Rows.of(everything.assign(excluded=np.where(out, "", "not held out")))
     scores: list[Score] = []

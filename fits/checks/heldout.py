@@ -59,10 +59,11 @@ class HeldOut:
 
     def __str__(self) -> str:
         of = self.kind if self.law == SUPERVISED else f"{self.kind} ({self.law})"
+        mean = round(self.bias, 4) + 0.0  # not -0
         inside = "" if self.inside is None else f", {self.inside} inside 90 %"
         return (
             f"{of}, {self.rule}: {len(self.runs)} left out{inside}, "
-            f"rms error {self.rmse:.4f} nats ({100 * self.relative:.2f} %), mean {self.bias:+.4f}"
+            f"rms error {self.rmse:.4f} nats ({100 * self.relative:.2f} %), mean {mean:+.4f}"
         )
 
 
@@ -118,11 +119,11 @@ def leave_blocks_out(
     seen: set[bytes] = set()  # two rules may leave out the same runs
     for rule, (by, share) in EXTRAPOLATIONS.items():
         out = extrapolation_mask(table, by, share)
-        kept = _rows_without_runs(rows, out)
-        if out.any() and out.tobytes() not in seen and has_enough_runs(kept, recipe):
-            seen.add(out.tobytes())
-            left = rows.take(np.flatnonzero(out[rows.index]))
-            found.append(Block(rule=rule, left=left, estimates=fit_laws(kept, recipe, warm_starts)))
+        chosen, kept = out[rows.index], _rows_without_runs(rows, out)
+        if chosen.any() and chosen.tobytes() not in seen and has_enough_runs(kept, recipe):
+            seen.add(chosen.tobytes())
+            estimates = fit_laws(kept, recipe.without(rule), warm_starts)
+            found.append(Block(rule=rule, left=rows.take(np.flatnonzero(chosen)), estimates=estimates))
     return tuple(found)
 
 

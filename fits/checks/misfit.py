@@ -23,12 +23,14 @@ from scaling.laws import coefficients
 
 LARGEST_Z2 = 16.0
 """Squared deviations count up to this, four standard deviations: an outlier is no evidence against a law."""
-CALIBRATED_BLOCKS = 3.0
+CALIBRATED_BLOCKS = 12.0
 """Blocks without excess error that the factor on the noise is averaged with."""
-EXACT_BLOCKS = 1.0
+EXACT_BLOCKS = 2.0
 """Blocks without any growing error that the growth is averaged with."""
 UNKNOWN_GROWTH = 0.006
 """Growth per e-fold where no block can be left out: that of public sweeps."""
+SMALLEST_HALF = 6
+"""Runs of the dearer half without which the noise is that of all runs."""
 NEAREST = {"distance": 0.14, "better_teacher": 0.01, "weaker_teacher": 0.01}
 """A block that lies nearer than this to the other runs (rms; e-folds, ln L_T) says nothing on growth."""
 FAMILY = ("effective-tokens", "effective-tokens-capacity", "effective-tokens-sharp")
@@ -196,10 +198,23 @@ def _block_errors(rule: str, found: Estimate, left: Rows, kind: int) -> BlockErr
 
 
 def _noise(found: Estimate, kind: int) -> float:
-    """Return the robust standard deviation of one run of a kind around the law, relative to the loss."""
-    mine = found.model.rows.kind == kind
-    loss = found.predicted[mine] if found.model.in_nats else 1.0
-    return float(np.sqrt(np.mean((found.sigma[mine] / loss) ** 2)))
+    """Return the robust standard deviation of one run of a kind around the law, relative to the loss.
+
+    It is that of the dearer half of the runs, which those that are asked about resemble more.
+    """
+    mine = found.model.rows.of_kind(kind)
+    chosen = found.model.rows.kind == kind
+    loss = found.predicted[chosen] if found.model.in_nats else 1.0
+    residual, compute = found.residual[chosen] / loss, mine.N * mine.D
+    dearer = residual[compute >= np.median(compute)]
+    everywhere = _winsorized_rms(residual)
+    ratio = _winsorized_rms(dearer) / everywhere if everywhere and len(dearer) >= SMALLEST_HALF else 1.0
+    return ratio * _rms(found.sigma[chosen] / loss)
+
+
+def _winsorized_rms(values: Array) -> float:
+    """Return the root mean square of values, each up to 2.5 robust standard deviations."""
+    return _rms(np.minimum(np.abs(values), 2.5 * 1.4826 * float(np.median(np.abs(values)))))
 
 
 def _ranges(rows: Rows) -> dict[str, tuple[float, float]]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.stats import chi2
 
 from fits.estimation.bootstrap import bootstrap
 from fits.estimation.estimate import Estimate, Objective, fit_model
-from fits.estimation.laws.parametrization import UNIT, Law
+from fits.estimation.laws.parametrization import UNIT, Law, Prior
 from fits.estimation.levenberg_marquardt import Array, objective
 from fits.estimation.model import Model, Rows, constants_of, coordinates_of, supervised_coordinates_of
 from scaling.errors import InputError
@@ -73,6 +73,14 @@ class Recipe:
     seed: int = 0
     separate: bool = False
     """Fit the supervised law to the supervised runs alone, and distillation laws conditional on it."""
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+    """Priors that replace those of the coordinates, by name."""
+    priors_without: Mapping[str, Mapping[str, Prior]] = field(default_factory=dict)
+    """Those of refits that leave out a block, by its rule: as the other blocks ask for."""
+
+    def without(self, rule: str) -> Recipe:
+        """Return the recipe of a refit without the block of a rule."""
+        return replace(self, priors=self.priors_without.get(rule, self.priors))
 
     def free(self) -> FreeCoefficients:
         """Count the free coefficients of this recipe."""
@@ -104,7 +112,7 @@ class Recipe:
             pins = {name: value for name, value in pins.items() if not name.startswith(SUPERVISED)}
         return Model(
             rows, law, supervised_law=self.supervised_law, fixed=pins, tied=self.tied, given=given,
-            in_nats=self.objective.in_nats,
+            in_nats=self.objective.in_nats, priors=self.priors,
         )  # fmt: skip
 
 

@@ -18,8 +18,10 @@ from fits.estimation.laws.parametrization import (
     DistillationCoordinates,
     EffectiveTokensCoordinates,
     NineCoordinates,
+    Prior,
     PublishedCoordinates,
     SupervisedCoordinates,
+    with_prior,
 )
 from fits.estimation.laws.supervised_parametrization import FarseerCoordinates, OverTrainingCoordinates
 from scaling.errors import InputError
@@ -154,6 +156,7 @@ class Model:
             for each member of the batch.
         in_nats: Fit losses instead of their logarithms.
         center: Replaces the center of the rows.
+        priors: Priors that replace those of the coordinates, by name.
 
     Raises:
         InputError: for a name in ``fixed`` that is no coordinate of the laws.
@@ -170,6 +173,7 @@ class Model:
         given: AnySupervisedLaw | None = None,
         in_nats: bool = False,
         center: Center | None = None,
+        priors: Mapping[str, Prior] | None = None,
     ) -> None:
         self.in_nats = in_nats
         self.observed = rows.L if in_nats else np.log(rows.L)
@@ -193,6 +197,8 @@ class Model:
             if self.distillation_coordinates is None
             else [(c.name, c) for c in self.distillation_coordinates.space]
         )
+        self.priors = dict(priors or {})
+        space = [(name, with_prior(c, self.priors.get(name))) for name, c in space]
         pins = {**constants_of(law), **self.fixed}
         names = [name for name, _ in space]
         for name in pins:
@@ -279,7 +285,7 @@ class Model:
         """Return this model for other rows, in the same coordinates."""
         return Model(
             rows, self.law, supervised_law=self.supervised_law, fixed=self.fixed, tied=self.tied,
-            given=self.given_law, in_nats=self.in_nats, center=self.center,
+            given=self.given_law, in_nats=self.in_nats, center=self.center, priors=self.priors,
         )  # fmt: skip
 
     def evaluate_at(self, theta: Array) -> tuple[Array, Array]:

@@ -27,7 +27,7 @@ class Misfit:
     """
 
     noise: float
-    """Standard deviation of one run around the law, where runs were fitted."""
+    """Standard deviation of one run around the law, among the dearer half of the fitted runs."""
     growth: float = 0.0
     """Standard deviation per e-fold of distance beyond the sizes, tokens and compute of the runs."""
     better_teacher_growth: float = 0.0

@@ -9,7 +9,7 @@ alpha are not, and the condition of the problem falls from 1e8 to about 1e2.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,24 @@ class Coordinate:
     prior_sd: float
     held_by_prior: bool = False
     """True if the prior stands in for runs that seldom determine it: no run is asked for it."""
+
+
+class Prior(NamedTuple):
+    """Normal prior of a fitted coordinate."""
+
+    center: float
+    sd: float
+
+    def times(self, other: Prior) -> Prior:
+        """Return the product of both densities, normalized."""
+        precision, others = self.sd**-2.0, other.sd**-2.0
+        total = precision + others
+        return Prior((precision * self.center + others * other.center) / total, total**-0.5)
+
+
+def with_prior(coordinate: Coordinate, prior: Prior | None) -> Coordinate:
+    """Return the coordinate under another prior; None leaves its own."""
+    return coordinate if prior is None else replace(coordinate, prior=prior.center, prior_sd=prior.sd)
 
 
 def _log(name: str, lower: float, upper: float, prior: float, prior_sd: float) -> Coordinate:

@@ -297,10 +297,10 @@ def test_calibrations_are_listed_and_shown(tmp_path):
 def test_calibrations_are_ranked_for_a_question():
     asked = ["calibrations", "--student", "1B", "--tokens", "20:1", "--text", "refinedweb"]
     text = run(*asked)
-    assert text.startswith("For 1B parameters, 20B tokens, text refinedweb: gadre2024-refinedweb fits best")
-    assert text.index("gadre2024-refinedweb   ") < text.index("porian2024-refinedweb   ")
+    assert text.startswith("For 1B parameters, 20B tokens, text refinedweb: porian2024-refinedweb fits best")
+    assert text.index("porian2024-refinedweb   ") < text.index("gadre2024-refinedweb   ")
     found = json.loads(run(*asked, "--json"))
-    assert found["calibrations"][0]["reasons"].startswith("the text asked about, size and tokens inside")
+    assert found["calibrations"][0]["reasons"].startswith("the text asked about, 1.1x outside its runs")
 
 
 @pytest.mark.parametrize(

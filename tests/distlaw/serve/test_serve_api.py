@@ -174,7 +174,7 @@ def test_a_calibration_says_what_its_runs_cover(api):
 def test_calibrations_are_ranked_for_a_question(api):
     query = "student_params=1B&student_tokens=20:1&text=refinedweb"
     status, found = ask(f"{api}/ranking?{query}")
-    assert (status, found["calibrations"][0]["name"]) == (200, "gadre2024-refinedweb")
+    assert (status, found["calibrations"][0]["name"]) == (200, "porian2024-refinedweb")
     assert "fits best" in found["findings"][0] and found["student_tokens"] == 2e10
     status, refused = ask(f"{api}/ranking?student_params=big&student_tokens=20:1")
     assert status == 422 and "student_params" in json.dumps(refused)
