@@ -25,8 +25,8 @@ Given = Annotated[
 Gamma = Annotated[
     str,
     typer.Option(
-        help="Outer exponent of the supervised law: free (under a prior), auto (free, pulled to 1 as runs left "
-        "out ask for), or a number."
+        help="Outer exponent of the supervised law: free (under a prior), auto (pulled to 1 as runs left out "
+        "ask for), or a number."
     ),
 ]
 Fix = Annotated[str, typer.Option(help="Coefficients to fix: E=1.69,k=1.4.")]

@@ -41,9 +41,9 @@ class GammaErrors(NamedTuple):
 
     rule: str
     free: float
-    """With gamma free."""
+    """Error with gamma free."""
     one: float
-    """With gamma = 1."""
+    """Error with gamma = 1."""
 
 
 def weigh_gamma(table: pd.DataFrame, rows: Rows, recipe: Recipe) -> tuple[Recipe, list[str]]:

@@ -76,7 +76,7 @@ class Recipe:
     priors: Mapping[str, Prior] = field(default_factory=dict)
     """Priors that replace those of the coordinates, by name."""
     priors_without: Mapping[str, Mapping[str, Prior]] = field(default_factory=dict)
-    """Those of refits that leave out a block, by its rule: as the other blocks ask for."""
+    """Priors of refits that leave out a block, by its rule, as the other blocks ask for."""
 
     def without(self, rule: str) -> Recipe:
         """Return the recipe of a refit without the block of a rule."""
