@@ -107,7 +107,7 @@ export function drawVerdict(place, headline) {
   place.dataset.said = headline;
   place.replaceChildren(...headline.split(/(?<=\.) (?=[A-Za-z])/).map((sentence) => {
     const [, lead, rest] = /^(.*?)((?: \(|:|\.$).*)$/.exec(sentence) ?? ["", "", sentence];
-    const strong = lead.length < 40 && !lead.startsWith("Extrapolated");
+    const strong = lead.length < 48 && !lead.startsWith("Extrapolated");
     return element("span", {}, ...(strong ? [element("b", { textContent: lead }), rest] : [sentence]), " ");
   }));
 }
