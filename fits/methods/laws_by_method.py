@@ -30,8 +30,11 @@ COEFFICIENTS = {
     "alpha": "exponent of size",
     "tokens": "B D^-beta at the geometric mean of tokens",
     "beta": "exponent of tokens",
+    "limit": "E and the term of tokens: limit of large models, also where few token counts cannot part them",
 }
 """Coefficients that are compared; amplitudes in the middle of the runs, where they are determined best."""
+SHOWN = ("limit", "alpha")
+"""Coefficients whose differences are printed."""
 MIN_CELLS = 6
 """Least number of different pairs of size and tokens for five coefficients."""
 LEVEL = 0.95
@@ -87,13 +90,13 @@ class LawsByMethod:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return header and cells for a person: a row a method, with the difference from the control."""
         names = list(COEFFICIENTS)
-        header = ["method", *names, *(f"{name} - control" for name in ("E", "alpha")), "misfit"]
+        header = ["method", *names, *(f"{name} - control" for name in SHOWN), "misfit"]
         cells = []
         for method, misfit in self.misfit.items():
             rows = self.coefficients[self.coefficients["method"] == method].to_dict("records")
             of = {row["coefficient"]: row for row in rows}
             values = [f"{of[name]['value']:.3g}" for name in names]
-            apart = [_difference(of[name]) for name in ("E", "alpha")]
+            apart = [_difference(of[name]) for name in SHOWN]
             cells.append([method, *values, *apart, f"{misfit:.1%}"])
         return header, cells
 
@@ -204,7 +207,11 @@ def _coefficients(fit: Fit, N: float, D: float) -> dict[str, tuple[float, Array]
     values = {name: (float(getattr(best, name)), drawn[name]) for name in ("E", "alpha", "beta")}
     size = best.A * N**-best.alpha, drawn["A"] * N ** -drawn["alpha"]
     tokens = best.B * D**-best.beta, drawn["B"] * D ** -drawn["beta"]
-    made = values | {"size": (float(size[0]), size[1]), "tokens": (float(tokens[0]), tokens[1])}
+    limit = best.E + tokens[0], drawn["E"] + tokens[1]
+    made = values | {
+        name: (float(value), draws)
+        for name, (value, draws) in {"size": size, "tokens": tokens, "limit": limit}.items()
+    }
     return {name: made[name] for name in COEFFICIENTS}
 
 

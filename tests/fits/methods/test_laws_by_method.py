@@ -57,6 +57,7 @@ def test_coefficients_are_found_again_without_noise() -> None:
             "alpha": alpha,
             "tokens": tokens * (found.tokens / 2e5) ** -beta,
             "beta": beta,
+            "limit": E + tokens * (found.tokens / 2e5) ** -beta,
         }
         for name, value in expected.items():
             assert row(found, method, name)["value"] == pytest.approx(value, rel=0.02), (method, name)
@@ -99,7 +100,7 @@ def test_it_is_printed_and_serialized() -> None:
     assert "note: few has too few runs for a law" in text
     again = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert again["coefficients"][0]["difference"] is None
-    assert len(again["coefficients"]) == 4 * 5
+    assert len(again["coefficients"]) == 4 * 6
 
 
 @pytest.mark.parametrize(
