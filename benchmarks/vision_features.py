@@ -126,7 +126,7 @@ class Study:
     seen: Tensor
     unseen: Tensor
     features: dict[str, Tensor]
-    """Of the images that are seen, by encoder, ``(images, 16, C)``."""
+    """Features of the images that are seen, by encoder, ``(images, 16, C)``."""
     unseen_features: dict[str, Tensor]
 
     @classmethod
