@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 import typer
 from typer.cli import get_docs_for_click
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from distlaw.cli import app
@@ -110,13 +111,14 @@ def objection(line: str) -> str | None:
         arguments = arguments[: arguments.index("--help")]
     command = typer.main.get_command(app)
     context = typer.Context(command, info_name="distlaw")
-    while arguments and (group := getattr(command, "commands", None)) is not None:
+    while arguments and isinstance(command, TyperGroup):
         name = arguments.pop(0)
-        if name not in group:
+        found = command.get_command(context, name)
+        if found is None:
             return f"no command {name!r}"
-        command = group[name]
+        command = found
         context = typer.Context(command, info_name=name, parent=context)
-    if not arguments or hasattr(command, "commands"):
+    if not arguments or isinstance(command, TyperGroup):
         return None
     try:
         command.parse_args(context, arguments)
