@@ -29,7 +29,7 @@ class OverTrainingLaw:
     >>> from scaling.laws import OverTrainingLaw
     >>> law = OverTrainingLaw(E=1.8, a=200.0, b=350.0, eta=0.135)
     >>> float(law.loss(1e9, 20e9).round(4)), float(law.power_law().loss(1e9, 20e9).round(4))
-    (2.6267, 2.6267)
+    (2.8381, 2.8381)
     """
 
     E: float | Array
