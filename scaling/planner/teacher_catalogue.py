@@ -15,7 +15,7 @@ from scaling.calibration.calibration import Calibration
 from scaling.costs.flops import Architecture
 from scaling.errors import InputError
 from scaling.open_models import find_open_model, is_post_trained, unknown_model
-from scaling.units import check_params, parse_count, parse_quantity, unit_of
+from scaling.units import MODEL_SIZES, check_params, parse_count, parse_quantity, unit_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +59,13 @@ class KnownTeacher:
             raise InputError(
                 f"teacher {self.name}: active_params ({self.active_params:g}) must be at most params "
                 f"({self.params:g}), of which they are a part"
+            )
+        if self.active_params is not None:
+            check_params(self.active_params, f"teacher {self.name}: active_params")
+        if self.forward_flops is not None and self.forward_flops < MODEL_SIZES[0]:
+            raise InputError(
+                f"teacher {self.name}: forward_flops: {self.forward_flops:g} FLOPs a token are too few for a "
+                "model; write 16e9 or 16 GFLOPs for 1.6e10"
             )
         if self.tokens is not None and self.tokens < FEWEST_TOKENS_PER_PARAM * self.params:
             raise InputError(

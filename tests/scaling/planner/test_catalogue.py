@@ -62,6 +62,14 @@ def test_logits_may_be_served_for_nothing(tmp_path):
         ("name,params,params,loss\na,7B,1B,2.1\n", "two columns are called params"),
         ("name,params,loss\na,7B,2 tokens\n", "row 2, loss: '2 tokens' is in tokens"),
         ("name,params,loss,active_params\na,7B,2,8B\n", "row 2: teacher a: active_params .* must be at most"),
+        (
+            "name,params,loss,active_params\na,30B,2,3\n",
+            "row 2: teacher a: active_params: 3 parameters is no size",
+        ),
+        (
+            "name,params,loss,forward_flops\na,8B,2,16\n",
+            "row 2: teacher a: forward_flops: 16 FLOPs .* too few",
+        ),
         ("name,params,loss\nb,1B,2\na,1B,-2\n", "row 3, loss: must be positive"),
     ],
 )
