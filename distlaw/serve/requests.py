@@ -31,6 +31,8 @@ LONGEST_NAME = 100
 MOST_DRAWS = 4000
 """Most draws of an uploaded calibration."""
 MOST_TEACHERS = 200
+MOST_COMPARED = 24
+"""Most calibrations of one comparison: all that ship, and uploaded ones."""
 TEACHER_DETAILS = ("tokens", "loss", "active_params")
 """Fields that a teacher named by an open model or a size may have."""
 FRONTIER_POINTS = 25
@@ -308,7 +310,7 @@ class CompareRequest(Request):
     student_params: Quantity
     budget: Quantity
     scenarios: Annotated[list[Short], Field(min_length=1, max_length=8)] = list(SCENARIOS)
-    calibrations: Annotated[list[Fitted], Field(max_length=8)] = []
+    calibrations: Annotated[list[Fitted], Field(max_length=MOST_COMPARED)] = []
 
 
 def fitted_by(calibration: str | Mapping[str, Any]) -> Calibration:

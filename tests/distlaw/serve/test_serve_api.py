@@ -673,3 +673,10 @@ def test_open_models_are_listed_with_what_a_catalogue_needs(api):
     status, answer = ask(f"{api}/plan", question)
     assert status == 200
     assert answer["plan"]["distillations"][0]["teacher_params"] == mixed["params"]
+
+
+def test_every_shipped_calibration_may_be_named_in_a_comparison(api):
+    asked = {"student_params": "300M", "budget": 1e21, "calibrations": list(published())}
+    status, found = ask(f"{api}/compare", asked)
+    assert status == 200
+    assert {"besiroglu2024", "distlaw2026-permissive"} <= {row["calibration"] for row in found["rows"]}
