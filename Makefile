@@ -21,8 +21,12 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP)  ## real text -> trained models -> fitted law -> plan -> plots, in $(OUT)/
 	$(BIN)/distlaw quickstart --out $(OUT)
 
+# Tests of laws and fits share nothing, so two processes run them; those of sweeps start processes of their own.
+SEPARATE := tests/fits tests/scaling
+
 test: check $(STAMP)  ## lint, types and all tests; what CI runs
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 $(SEPARATE)
+	$(BIN)/python -m pytest -m "not slow" --durations 30 $(SEPARATE:%=--ignore %)
 
 check: lint types contracts  ## lint, types, and which part may import which
 
