@@ -92,16 +92,27 @@ def _refuse_size(used: pd.DataFrame, column: str, unit: str) -> None:
         return
     value, largest = odd[column].iloc[0], used[column].max()
     if value > most:
-        hint = f"if it is compute in FLOPs, add {_map_option(used, 'compute', column)}"
+        hint = f"if it is compute in FLOPs, add {_map_option(used, 'compute', column)}, or "
     else:
-        other = used["tokens" if column == "params" else "params"]
-        ratio = (other / used[column]) if column == "params" else (used[column] / other)
-        scale = _likely_scale(ratio, inverse=column == "params")
-        hint = f"if it is in millions or billions, add {_map_option(used, column, column, scale)}"
+        hint = _unit_hint(used, column)
     raise InputError(
         f"row {odd.index[0] + 1}, {describe_column(used, column)}: no run has {value:.6g} {unit} "
-        f"(the largest value is {largest:.6g}); {hint}, or write {unit} in full, or as '143M'"
+        f"(the largest value is {largest:.6g}); {hint}write {unit} in full, or as '143M'"
     )
+
+
+def _unit_hint(used: pd.DataFrame, column: str) -> str:
+    """Return what to add if ``column``, with implausibly small values, has a unit that its header lacks."""
+    other = "tokens" if column == "params" else "params"
+    if used[column].max() >= 1e3 * PLAUSIBLE_RANGE[column][0]:  # cells in several units
+        return ""
+    if used[other].min() < PLAUSIBLE_RANGE[other][0]:  # each alone would be scaled to fit the other
+        parts = (_map_part(used, "params", "params", 1e6), _map_part(used, "tokens", "tokens", 1e9))
+        both = shlex.quote(",".join(parts))
+        return f"if both sizes lack a unit, state both, as in --map {both} for millions and billions, or "
+    ratio = used["tokens"] / used["params"]
+    scale = _likely_scale(ratio, inverse=column == "params")
+    return f"if it is in millions or billions, add {_map_option(used, column, column, scale)}, or "
 
 
 def _likely_scale(ratio: pd.Series[float], *, inverse: bool) -> float:

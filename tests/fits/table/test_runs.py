@@ -126,6 +126,11 @@ def test_checkpoints_of_a_run_and_repeated_seeds_are_kept() -> None:
         (table().rename(columns={"tokens": "token"}), r"did you mean 'token'\?"),
         (table(loss=["3.0", "oops", "2.6"]), "row 2, column 'loss': 'oops' is not a number"),
         (table(loss=[3.0, -2.0, 2.6]), "row 2, column 'loss': -2 is not positive"),
+        (
+            table(params=[10, 100, 1000], tokens=[0.3, 3.0, 30.0]),
+            r"row 1, column 'params': no run has 10 .*state both, as in --map 'N=params\*1e6,D=tokens\*1e9'",
+        ),
+        (table(tokens=[0.3, 6e8, 3e9]), "row 1, column 'tokens': no run has 0.3 [^;]*; write tokens in full"),
         (table(params=[143, 198, 546]), "row 1, column 'params': no run has 143 parameters .*in millions"),
         (
             table(tokens=[1e18, 2e18, 4e18]),
