@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sweeps.data.named_corpora import NAMED_BYTES, NAMED_CORPORA
 from sweeps.data.splits import HELDOUT_BYTES, MAX_HELDOUT_SHARE
-from sweeps.data.tokens import TokenizedCorpus
+from sweeps.data.tokens import Half, TokenizedCorpus
 from sweeps.spec.corpus import Corpus
 
 BYTES_PER_TOKEN = (
@@ -40,6 +40,10 @@ class TextSize:
     def known(self) -> bool:
         """True if there is a number of training tokens, counted or estimated."""
         return math.isfinite(self.train_tokens)
+
+    def train_tokens_of(self, half: Half) -> float:
+        """Return the training tokens, or those of one half of the documents."""
+        return self.train_tokens / 2 if half else self.train_tokens
 
 
 def estimated_size(corpus: Corpus) -> TextSize:

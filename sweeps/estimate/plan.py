@@ -79,8 +79,16 @@ class SweepPlan:
 
     @property
     def epochs(self) -> float:
-        """Passes of the longest run over the training text; 0 if its size is not known."""
-        return max(step.tokens_of_its_text for step in self._on_the_corpus) / self.text.train_tokens
+        """Passes of a run over its training text, or its half of it, at most; 0 if the size is not known."""
+        return self._epochs_of(self.most_repeated)
+
+    @property
+    def most_repeated(self) -> Step:
+        """The step with the most epochs."""
+        return max(self._on_the_corpus, key=self._epochs_of)
+
+    def _epochs_of(self, step: Step) -> float:
+        return step.tokens_of_its_text / self.text.train_tokens_of(step.half)
 
     @property
     def disk_bytes(self) -> tuple[float, float]:

@@ -126,13 +126,13 @@ def _space(plan: SweepPlan) -> Iterator[str]:
     total, written = plan.disk_bytes
     of_teachers = f", {written / 1e9:.2f} GB of it teachers' logits" if written else ""
     yield f"disk       about {total / 1e9:.2f} GB at the peak{of_teachers}"
-    tokens = plan.text.train_tokens
+    tokens = plan.text.train_tokens_of(plan.most_repeated.half)
     if not plan.text.known:
         yield "epochs     unknown until the text is read"
     elif plan.text.estimated:
         yield f"epochs     at most about {plan.epochs:.2g} of about {format_number(tokens)} training tokens"
     else:
-        yield f"epochs     at most {plan.epochs:.2f} of {tokens:,} training tokens"
+        yield f"epochs     at most {plan.epochs:.2f} of {tokens:,.0f} training tokens"
 
 
 def duration(seconds: float) -> str:

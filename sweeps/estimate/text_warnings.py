@@ -13,9 +13,9 @@ SHARE_ALIKE = ("GPL", "CC BY-SA")
 """Prefixes of licenses with conditions for sharing the text."""
 
 
-def epochs(step: Step, corpus: TokenizedCorpus) -> float:
-    """Return the epochs of a run over its training text, or its half of it."""
-    return step.tokens_of_its_text / len(corpus.train_tokens_of(step.half))
+def epochs(step: Step, corpus: TokenizedCorpus, written: float | None = None) -> float:
+    """Return the epochs of a run over its training text: the corpus, its half, or ``written`` tokens."""
+    return step.tokens_of_its_text / (written or len(corpus.train_tokens_of(step.half)))
 
 
 def text_warnings(corpus: TokenizedCorpus) -> list[str]:

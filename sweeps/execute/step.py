@@ -304,7 +304,7 @@ def _measured(store: Store, step: Step, run: Run, corpus: TokenizedCorpus, lease
         store.put_model(step.id, Path(scratch), model := f"model-{lease.number:04d}")
     return heldout | {
         "model": model,
-        "epochs": epochs(step, corpus),
+        "epochs": epochs(step, corpus, heldout.get("yardsticks", {}).get("text_tokens")),
         "weights_sha256": weights_sha256,
         "seconds": {"train": run.seconds, "evaluate": evaluated},
     }

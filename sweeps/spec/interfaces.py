@@ -241,7 +241,8 @@ class SequenceSource(MethodPart):
     def text_columns(self, models: Models, data: Batches) -> dict[str, float]:
         """Return numbers about the text, once it is written, by names of columns in the runs table.
 
-        Every run that learns from the text has them; none may be negative.
+        Every run that learns from the text has them; none may be negative. Epochs are those of a text of
+        ``text_tokens`` tokens, if that is among them.
         """
         return {}
 

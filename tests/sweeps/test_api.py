@@ -121,6 +121,10 @@ def test_a_text_that_is_not_there_is_estimated(
     assert {step.id for step in unread.dag.steps}.isdisjoint(step.id for step in read.dag.steps)
     with pytest.raises(InputError, match="small: it was loaded without its text"):
         unread.run("memory://text", executor="inline")
+    halved = sweeps.load(small_spec | {"corpus": small_spec["corpus"] | {"halves": True}}).plan(
+        "memory://text"
+    )
+    assert halved.epochs == pytest.approx(2 * counted.epochs, rel=0.01)
     text_file.unlink()
     with pytest.raises(InputError, match="no file matches"):
         sweeps.load(small_spec)

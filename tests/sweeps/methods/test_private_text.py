@@ -293,6 +293,7 @@ def test_results_have_the_ledger(spec: dict[str, Any], own_cache: Path, tmp_path
     assert row.epsilon <= 4
     assert row.delta == 1e-5
     assert 0 < row.released_tokens < 300
+    assert row.epochs == pytest.approx(row.tokens / row.text_tokens)  # of what was written, not of the corpus
     assert np.isfinite(row.loss)
 
 
