@@ -124,8 +124,7 @@ def laws_by_method(
         runs: One row a run, with columns ``method``, ``params``, ``tokens`` and ``column``; runs without a
             method count as supervised.
         column: Number that the law is of: positive, falling with size and tokens.
-        control: Method that others are compared with; by default forward-kl where the table has it, else the
-            first.
+        control: Method that others are compared with; by default forward-kl where it is there, else the first.
         draws: Bootstrap draws of each law.
         seed: Seed of starts and draws.
 
@@ -133,8 +132,7 @@ def laws_by_method(
         The laws, the control's first.
 
     Raises:
-        InputError: if a column is missing, a value is not positive, runs have several teachers, or fewer than
-            two methods have enough runs.
+        InputError: if a column is missing, values or teachers do not fit, or fewer than two methods have runs.
 
     >>> import fits
     >>> import sweeps
