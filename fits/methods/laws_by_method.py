@@ -124,7 +124,7 @@ def laws_by_method(
         runs: One row a run, with columns ``method``, ``params``, ``tokens`` and ``column``; runs without a
             method count as supervised.
         column: Number that the law is of: positive, falling with size and tokens.
-        control: Method that others are compared with; by default forward-kl where it is there, else the first.
+        control: Method that others are compared with; forward-kl by default, or the first.
         draws: Bootstrap draws of each law.
         seed: Seed of starts and draws.
 
@@ -132,7 +132,7 @@ def laws_by_method(
         The laws, the control's first.
 
     Raises:
-        InputError: if a column is missing, values or teachers do not fit, or fewer than two methods have runs.
+        InputError: if a column is missing, values or teachers do not fit, or methods are too few.
 
     >>> import fits
     >>> import sweeps

@@ -42,7 +42,7 @@ def fill_params(table: pd.DataFrame, mapped: Collection[str]) -> list[str]:
     other = "params" in table and not np.array_equal(table["params"], table[COLUMNS[ACTIVE]], equal_nan=True)
     table["params"] = table[COLUMNS[ACTIVE]]
     notes = ["not used: column 'params', beside active_params; --map N=params uses it"] if other else []
-    return [*notes, "params is active_params, which cost FLOPs"]
+    return [*notes, "FLOPs follow from active_params"]
 
 
 def _refuse_inconsistent(table: pd.DataFrame) -> None:

@@ -12,7 +12,7 @@ from sweeps.dag.resolved import Resolved
 from sweeps.estimate.cost import estimate_sweep
 from sweeps.estimate.plan import check_caps, step_seconds
 from sweeps.execute import scheduler
-from sweeps.execute.executors.local import Executor, InlineExecutor, executor_for
+from sweeps.execute.executors.local import Executor, InlineExecutor, executor_for, refuse_unknown
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.state import State
 from sweeps.store.store import Store
@@ -63,6 +63,7 @@ def run_sweep(resolved: Resolved, dag: Dag, store: Store, where: Where, watch: W
             f"store: {store.root} is memory of this process, which workers cannot reach; give a path or a "
             'bucket, or executor="inline"'
         )
+    refuse_unknown(where.executor)
     store.create()
     store.probe()
     sweep = resolved.spec

@@ -39,6 +39,7 @@ class FeatureTargets(AuxiliaryLoss):
     """Map from features to targets, see :mod:`sweeps.features.normalization`."""
     loss: Literal["mse", "smooth-l1", "cosine", "hybrid-mse", "hybrid-smooth-l1"] = "mse"
     """Loss at a position, summed over targets."""
+    weight: Number = Field(1.0, ge=0)
     student_layer: int = -1
     """Hidden state of the student that heads read."""
     layers: Annotated[tuple[int, ...], Field(min_length=1)] = (-1,)

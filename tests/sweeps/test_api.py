@@ -88,6 +88,14 @@ def test_a_memory_store_reaches_no_workers(small_spec: dict[str, Any]) -> None:
         sweeps.load(small_spec).run("memory://elsewhere", executor="process")
 
 
+def test_an_unknown_executor_is_refused_before_the_store_is_made(
+    small_spec: dict[str, Any], tmp_path: Path, own_cache: Path
+) -> None:
+    with pytest.raises(InputError, match="--executor: process, ray or inline, not 'thread'"):
+        sweeps.load(small_spec).run(tmp_path / "store", executor="thread")
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_cap_holds_in_either_spelling(small_spec: dict[str, Any]) -> None:
     """0.1.0 had it at the top, and wrote nulls for what was not given into stores."""
     then = {"max_flops": "1e15", "caps": {"flops": None, "hours": None}}

@@ -43,23 +43,35 @@ class Executor(Protocol):
         """Stop all running jobs."""
 
 
+EXECUTORS = ("process", "ray", "inline")
+
+
 def executor_for(name: str | None, store: Store, *, cores: int, address: str | None) -> Executor:
     """Return the executor of a name; by default Ray with an address or a GPU, else processes.
 
     Raises:
         InputError: for an unknown name, or an address without a cluster.
     """
+    refuse_unknown(name)
     if name is None:
         name = "ray" if address or _gpus() else "process"
     if name == "inline":
         return InlineExecutor(store)
     if name == "process":
         return ProcessExecutor(store, cores)
-    if name == "ray":
-        from sweeps.execute.executors.ray_executor import RayExecutor
+    from sweeps.execute.executors.ray_executor import RayExecutor
 
-        return RayExecutor(store, address=address or "local", cores=None if address else cores)
-    raise InputError(f"--executor: process, ray or inline, not {name!r}")
+    return RayExecutor(store, address=address or "local", cores=None if address else cores)
+
+
+def refuse_unknown(name: str | None) -> None:
+    """Refuse the name of an executor that does not exist.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    if name not in (None, *EXECUTORS):
+        raise InputError(f"--executor: {', '.join(EXECUTORS[:-1])} or {EXECUTORS[-1]}, not {name!r}")
 
 
 def _gpus() -> bool:

@@ -84,7 +84,7 @@ def test_what_nothing_can_tell_apart_stays_in_active_parameters() -> None:
 def test_active_parameters_alone_are_sizes() -> None:
     table = fits.validate(experts("active").drop(columns="n_total_params"))
     assert np.array_equal(table["params"], table["active_params"])
-    assert "params is active_params, which cost FLOPs" in table_notes(table)
+    assert "FLOPs follow from active_params" in table_notes(table)
     with pytest.raises(
         InputError, match="size = total applies to tables with columns active_params and total"
     ):

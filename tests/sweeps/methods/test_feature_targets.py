@@ -136,6 +136,7 @@ def metrics_of(step: Step, run: Run) -> dict[str, float]:
         ({"normalization": "whiten"}, "normalization: input should be 'none', 'global'"),
         ({"loss": "l3"}, "loss: input should be 'mse'"),
         ({"layers": []}, "layers: tuple should have at least 1 item"),
+        ({"weight": -1.0}, "weight: input should be greater than or equal to 0"),
         ({"floor": 1.0}, "floor: input should be less than 1"),
         ({"skip_positions": CONTEXT}, "skip_positions: 16 of a context of 16 leave none"),
         ({"scales": [1, 10]}, "scales: 2 factors for 1 teachers"),
