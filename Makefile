@@ -21,8 +21,8 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP)  ## real text -> trained models -> fitted law -> plan -> plots, in $(OUT)/
 	$(BIN)/distlaw quickstart --out $(OUT)
 
-# Tests of laws and fits share nothing, so two processes run them; those of sweeps start processes of their own.
-SEPARATE := tests/fits tests/scaling
+# Tests of laws, fits and notebooks share nothing, so two processes run them; those of sweeps start their own.
+SEPARATE := tests/fits tests/scaling tests/test_notebooks.py
 
 test: check $(STAMP)  ## lint, types and all tests; what CI runs
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 $(SEPARATE)
