@@ -31,8 +31,6 @@ NEGLIGIBLE = 0.1
 """A smaller weight of gamma = 1 is zero."""
 STARTS = 16
 """Largest number of starts of the fit with a free gamma."""
-
-
 GAMMA = f"{SUPERVISED} ln gamma"
 
 

@@ -2,7 +2,7 @@
 
 Each is a dictionary of a method's fields, for ``use: sweeps.methods.feature_normalizations:features_phi_s``.
 Targets are the residual stream after the first block of a run's own teacher, and what the final norm of the
-sweep's teacher 1 returns: the first's channels have some forty times the standard deviation of the second's.
+sweep's teacher 1 returns: the standard deviations of their channels are 102 and .65 in the shipped runs.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class PrivateText(EnsembleText):
     release: Literal["confident-gnmax", "homogeneous", "heterogeneous"] = "confident-gnmax"
     """Mechanism, see :mod:`sweeps.pate.release`."""
     epsilon: Annotated[Literal["infinite"] | Number, BeforeValidator(_infinite)]
-    """PrivacyBudget of all queries together; ``infinite`` for a threshold alone, without a privacy claim."""
+    """Privacy budget of all queries together; ``infinite`` for a threshold alone, without a privacy claim."""
     delta: Number = 1e-5
     """Probability that the promise fails; at most 1/n."""
     sigma: Number | None = None
@@ -65,7 +65,7 @@ class PrivateText(EnsembleText):
 
     @property
     def budget(self) -> PrivacyBudget:
-        """PrivacyBudget of the release."""
+        """Privacy budget of the release."""
         return PrivacyBudget(math.inf if self.epsilon == "infinite" else self.epsilon, self.delta)
 
     @property
