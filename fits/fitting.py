@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,10 @@ from fits.checks.heldout import HeldOut, leave_blocks_out, leave_groups_out
 from fits.checks.isoflop import IsoflopProfiles, isoflop_profiles
 from fits.checks.law_choice import choose_laws, fit_and_weigh
 from fits.checks.misfit import held_out_of, measure_misfits, with_alternatives
+from fits.checks.sibling_choice import check_sibling, contribution, use_sibling
 from fits.estimation.estimate import Estimate, Objective
 from fits.estimation.joint import SUPERVISED, Recipe, draw_laws
+from fits.estimation.laws.sibling import Sibling
 from fits.estimation.levenberg_marquardt import Array
 from fits.estimation.model import Rows
 from fits.estimation.repetition import fit_repetition, repeats_data
@@ -217,6 +219,8 @@ def fit(
     *,
     laws: Sequence[str] | None = None,
     supervised: AnySupervisedLaw | Calibration | None = None,
+    prior: Calibration | Sibling | str | None = None,
+    reach: float | None = None,
     gamma: str | float = "auto",
     fixed: Mapping[str, float] | None = None,
     tied: bool = False,
@@ -243,6 +247,11 @@ def fit(
             may be a supervised law ("over-training", "farseer", or a registered one) in place of the
             "power-law".
         supervised: A supervised law that is used instead of fitting one; a calibration brings its draws.
+        prior: The law of another corpus on the same code, block and ladder, which three numbers map to this
+            one (:mod:`fits.estimation.laws.sibling`): a calibration, its file, or the name of a sweep that
+            ships. It is given up above ten times its largest compute.
+        reach: Largest compute, 6 N D in FLOPs, that a law fitted under ``prior`` will be asked for; that of
+            the runs if not given.
         gamma: 1, another number, or "free" under its prior, ln gamma ~ N(ln 0.55, 0.4); "auto" is free and
             pulled towards 1 by as much as blocks of runs left out ask for
             (:mod:`fits.checks.gamma_weight`), and 1 where the objective has no priors.
@@ -296,7 +305,12 @@ def fit(
     options["supervised_law"] = kind
     recipe, given = _recipe(supervised, draws, laws=tuple(chosen), pins=dict(fixed or {}), **options)
     check_options(rows, recipe, laws=laws, gamma=gamma, joint=joint, given=given)
-    recipe, decided = fix_gamma(recipe, gamma)
+    decided: list[str] = []
+    if prior is not None:
+        check_options(rows, replace(recipe, sibling=Sibling.of(prior)), gamma=gamma)
+        recipe, decided = use_sibling(table, rows, recipe, Sibling.of(prior), reach)
+    recipe, more_decided = fix_gamma(recipe, gamma)
+    decided += more_decided
     fitted_size = getattr(supervised, "size", "") if size == "auto" else size
     table, sizes = choose_size(table, recipe, fitted_size or "auto")
     rows = Rows.of(table) if sizes else rows
@@ -316,6 +330,8 @@ def fit(
     law = next(iter(estimates.values())).supervised
     table = annotated(table, estimates, default)
     findings += _fit_findings(table, rows, law, recipe)
+    mapped = next(iter(estimates.values()))
+    findings += check_sibling(mapped, max(float(np.max(6.0 * rows.N * rows.D)), reach or 0.0))
     blocks = leave_blocks_out(table, rows, recipe, estimates) if held_out else ()
     misfits = measure_misfits(estimates, blocks) if held_out else {}
     misfits = with_alternatives(misfits, estimates, rows, recipe)
@@ -333,7 +349,15 @@ def fit(
         held_out=held_out_of(table, blocks, misfits),
         misfit=misfits,
         findings=tuple(dict.fromkeys(findings)),
-        notes=(*table_notes(table), *([sizes.reason] if sizes else []), *repeated, *decided, *more, *notes),
+        notes=(
+            *table_notes(table),
+            *([sizes.reason] if sizes else []),
+            *repeated,
+            *decided,
+            *contribution(mapped),
+            *more,
+            *notes,
+        ),
         resample=resample,
         name=name,
         source=source,

@@ -14,7 +14,7 @@ from distlaw.number_options import count_from, number
 from distlaw.options import Aspect, Vocab, Window, for_terminal
 from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, Table, load_table, table_name
 from scaling.errors import InputError
-from scaling.units import parse_list, parse_number
+from scaling.units import parse_list, parse_number, parse_quantity
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -70,6 +70,20 @@ def fit_command(
         Path | None, typer.Option(help="Write the figures (PNG and SVG) into this directory.")
     ] = None,
     supervised: Given = "",
+    prior: Annotated[
+        str,
+        typer.Option(
+            metavar="CALIBRATION",
+            help="Law of another corpus on the same code, block and ladder, mapped to this one by three "
+            "numbers: a calibration's file, or a sweep that ships (permissive).",
+        ),
+    ] = "",
+    reach: Annotated[
+        str,
+        typer.Option(
+            metavar="FLOPS", help="Largest compute (6 N D) that the law under --prior will be asked for."
+        ),
+    ] = "",
     law: Annotated[
         list[str] | None,
         typer.Option(
@@ -126,6 +140,8 @@ def fit_command(
 
         distlaw fit runs.csv --out calibration.json
 
+        distlaw fit runs.csv --prior permissive --reach 1e14
+
         distlaw fit wandb.csv --map N=params,D=tokens,L=val_loss,L_T=teacher_loss --plots figures
     """
     from fits import Objective, fit
@@ -137,11 +153,16 @@ def fit_command(
         _check_writable("--out", out)
     if plots is not None:
         _make_directory("--plots", plots)
+    if reach and not prior:
+        raise InputError(
+            "--reach says how far the law of --prior is asked for: give a prior, or leave it out"
+        )
     given = Calibration.load(supervised) if supervised else None
     runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal)
     with _pool(address) as pool:
         found = fit(
             runs, laws=law or None, supervised=given, draws=draws, seed=seed,
+            prior=prior or None, reach=parse_quantity(reach, "--reach", "FLOPs") if reach else None,
             gamma=gamma, fixed=_numbers("--fix", fix), tied=tied, joint=joint, size=size,
             objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
             isoflop=isoflop, name=out.stem if out else table_name(table), source=table.name, executor=pool,

@@ -55,7 +55,7 @@ def weigh_gamma(table: pd.DataFrame, rows: Rows, recipe: Recipe) -> tuple[Recipe
         rows: Its rows as they are fitted.
         recipe: The recipe; one in which gamma is not free under its prior is returned as it is.
     """
-    if recipe.given is not None or recipe.supervised_law != POWER_LAW:
+    if recipe.given is not None or recipe.sibling is not None or recipe.supervised_law != POWER_LAW:
         return recipe, []
     if "gamma" in recipe.pins or not recipe.objective.priors:
         return recipe, []
@@ -64,7 +64,8 @@ def weigh_gamma(table: pd.DataFrame, rows: Rows, recipe: Recipe) -> tuple[Recipe
     _, pinned = _leave_out(table, rows, replace(recipe_of_one, pins={**recipe.pins, "gamma": 1.0}))
     runs = len(np.unique(rows.of_kind(0).group))
     errors = [
-        GammaErrors(one.rule, _rms(one), _rms(other)) for one, other in zip(blocks, pinned, strict=True)
+        GammaErrors(one.rule, one.supervised_error, other.supervised_error)
+        for one, other in zip(blocks, pinned, strict=True)
     ]
     weight = weight_of_one(errors, runs)
     if not weight:
@@ -100,12 +101,6 @@ def _leave_out(table: pd.DataFrame, rows: Rows, recipe: Recipe) -> tuple[Estimat
     found = fit_laws(rows, recipe)
     blocks = leave_blocks_out(table, rows, recipe, found)
     return next(iter(found.values())), [each for each in blocks if each.left.n_supervised]
-
-
-def _rms(block: Block) -> float:
-    """Return the root mean square error of ln loss on the supervised runs of a block."""
-    left, law = block.left.of_kind(0), next(iter(block.estimates.values())).supervised
-    return float(np.sqrt(np.mean(np.log(left.L / law.loss(left.N, left.D)) ** 2)))
 
 
 def _pulled(free: Estimate, weight: float) -> dict[str, Prior]:

@@ -85,6 +85,12 @@ class Block:
     left: Rows
     estimates: Mapping[str, Estimate]
 
+    @property
+    def supervised_error(self) -> float:
+        """Root mean square error of ln loss on the supervised runs of the block."""
+        left, law = self.left.of_kind(0), next(iter(self.estimates.values())).supervised
+        return float(np.sqrt(np.mean(np.log(left.L / law.loss(left.N, left.D)) ** 2)))
+
 
 def extrapolation_mask(table: pd.DataFrame, by: str, share: float = 0.2) -> Mask:
     """Return a mask (rows,) of the farthest ``share`` of each kind of run.

@@ -17,8 +17,23 @@ SAME_BUDGET_FACTOR = 1.5
 def check_supervised(rows: Rows, free: FreeCoefficients = DEFAULT_COEFFICIENTS) -> list[Finding]:
     """Check which free coefficients the supervised runs identify."""
     N, D = rows.N[: rows.n_supervised], rows.D[: rows.n_supervised]
+    if free.sibling:
+        return _check_mapped(N, free)
     refused = _refusal(N, D, free)
     return [refused] if refused else _warnings(N, D, free)
+
+
+def _check_mapped(N: np.ndarray, free: FreeCoefficients) -> list[Finding]:
+    """Check that there are runs to map a sibling's law by."""
+    if len(N) < free.min_supervised_runs:
+        return [
+            Finding(
+                level="refuse",
+                message=f"{counted(len(N), 'supervised run')} cannot map the law of {free.sibling}",
+                remedy="Train three, of three sizes; two are the least",
+            )
+        ]
+    return []
 
 
 def _refusal(N: np.ndarray, D: np.ndarray, free: FreeCoefficients) -> Finding | None:

@@ -61,6 +61,9 @@ class Objective:
 
 SCREENING_ROWS = 1000
 """Rows, drawn at random, on which starts are compared; the best is then refined on all rows."""
+NOISE_SD, NOISE_RUNS = 0.008, 4.0
+"""Spread of one run (sd of ln loss, the geometric mean of public sweeps), and the degrees of freedom that it
+counts for where two or three runs map a sibling's law and show no spread of their own."""
 STARTS_PER_TASK = 8
 """Starts in one task of an executor; without an executor all are minimized in one batch."""
 
@@ -313,8 +316,15 @@ def estimate_noise(
         exact = (1.0 - left) * (1.0 - float(np.mean(curvature(problem.delta, sigma)[mine])))
         cap = 2.5 * 1.4826 * max(float(np.quantile(size, (1.0 + exact) / 2)), 1e-7) / np.sqrt(left)
         total = float(np.mean(np.minimum(size, cap) ** 2)) / left
+        if model.sibling:
+            total = _shrunk_variance(total, left * float(np.sum(mine)))
         shown[mine] = np.sqrt(max(total - float(np.mean(known[mine] ** 2)), 0.0) + known[mine] ** 2)
     return np.asarray(np.maximum(shown, 1e-6))
+
+
+def _shrunk_variance(variance: float, freedom: float) -> float:
+    """Return a variance averaged with what runs of public sweeps have, by degrees of freedom."""
+    return (NOISE_RUNS * NOISE_SD**2 + freedom * variance) / (NOISE_RUNS + freedom)
 
 
 def leverage(scaled: Array, precision: Array) -> Array:

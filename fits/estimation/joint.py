@@ -16,7 +16,8 @@ from scipy.stats import chi2
 
 from fits.estimation.bootstrap import bootstrap
 from fits.estimation.estimate import Estimate, Objective, fit_model
-from fits.estimation.laws.parametrization import UNIT, Law, Prior
+from fits.estimation.laws.parametrization import UNIT, Coordinate, Law, Prior
+from fits.estimation.laws.sibling import Sibling, SiblingCoordinates
 from fits.estimation.levenberg_marquardt import Array, objective
 from fits.estimation.model import Model, Rows, constants_of, coordinates_of, supervised_coordinates_of
 from scaling.errors import InputError
@@ -37,10 +38,14 @@ class FreeCoefficients:
     """Free coefficients of the largest distillation law."""
     asymptote: bool = True
     """True if E is free."""
+    sibling: str = ""
+    """Name of the sibling whose law is mapped; its priors hold all coordinates, so that two runs do."""
 
     @property
     def min_supervised_runs(self) -> int:
         """Least number of supervised runs."""
+        if self.sibling:
+            return 2
         return self.supervised + 1 if self.supervised else 0
 
     @property
@@ -64,6 +69,8 @@ class Recipe:
     """Fit one exponent for alpha and beta."""
     supervised_law: str = POWER_LAW
     """Kind of the supervised law that is fitted."""
+    sibling: Sibling | None = None
+    """Law of another corpus, whose map is fitted in place of the power law's coefficients."""
     given: AnySupervisedLaw | None = None
     """Given supervised law, which is not fitted."""
     given_draws: Mapping[str, Array] | None = None
@@ -85,7 +92,7 @@ class Recipe:
     def free(self) -> FreeCoefficients:
         """Count the free coefficients of this recipe."""
         named = coordinate_pins(self.pins, self.supervised_law)
-        space = supervised_coordinates_of(self.supervised_law, UNIT).space
+        space = self._supervised_space()
         supervised = len(space) - self.tied - sum(name.startswith(SUPERVISED) for name in named)
         if self.objective.priors:  # which hold the coordinates that few runs determine
             fixed = {name.removeprefix(f"{SUPERVISED} ") for name in named}
@@ -93,13 +100,20 @@ class Recipe:
 
         def of_law(law: str) -> int:
             fixed = {*constants_of(law), *(named if law == self.laws[0] else ())}
-            return sum(c.name not in fixed for c in coordinates_of(law, UNIT).space)
+            held = set(self.sibling.priors()) if self.sibling else set()
+            return sum(c.name not in fixed | held for c in coordinates_of(law, UNIT).space)
 
         return FreeCoefficients(
             supervised=0 if self.given is not None else supervised,
             distillation=max(map(of_law, self.laws), default=0),
             asymptote="E" not in self.pins,
+            sibling=self.sibling.name if self.sibling else "",
         )
+
+    def _supervised_space(self) -> tuple[Coordinate, ...]:
+        if self.sibling:
+            return SiblingCoordinates(self.sibling, UNIT.lowest_loss).space
+        return supervised_coordinates_of(self.supervised_law, UNIT).space
 
     def model(self, rows: Rows, law: str | None, given: AnySupervisedLaw | None) -> Model:
         """Return the model of a law under this recipe, conditional on ``given``, or joint if that is None."""
@@ -112,7 +126,7 @@ class Recipe:
             pins = {name: value for name, value in pins.items() if not name.startswith(SUPERVISED)}
         return Model(
             rows, law, supervised_law=self.supervised_law, fixed=pins, tied=self.tied, given=given,
-            in_nats=self.objective.in_nats, priors=self.priors,
+            in_nats=self.objective.in_nats, priors=self.priors, sibling=self.sibling,
         )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from fits.estimation.laws.parametrization import (
     SupervisedCoordinates,
     with_prior,
 )
+from fits.estimation.laws.sibling import Sibling, SiblingCoordinates
 from fits.estimation.laws.supervised_parametrization import FarseerCoordinates, OverTrainingCoordinates
 from scaling.errors import InputError
 from scaling.laws import AnySupervisedLaw, DistillationLaw
@@ -157,6 +158,7 @@ class Model:
         in_nats: Fit losses instead of their logarithms.
         center: Replaces the center of the rows.
         priors: Priors that replace those of the coordinates, by name.
+        sibling: The law of another corpus, whose map is fitted in place of the power law's coefficients.
 
     Raises:
         InputError: for a name in ``fixed`` that is no coordinate of the laws.
@@ -174,6 +176,7 @@ class Model:
         in_nats: bool = False,
         center: Center | None = None,
         priors: Mapping[str, Prior] | None = None,
+        sibling: Sibling | None = None,
     ) -> None:
         self.in_nats = in_nats
         self.observed = rows.L if in_nats else np.log(rows.L)
@@ -182,7 +185,8 @@ class Model:
         self.rows, self.law, self.fixed, self.tied, self.center = rows, law, dict(fixed or {}), tied, center
         self.given_law = given
         self.supervised_law = supervised_law if given is None else supervised_kind(given)
-        self.supervised_coordinates = supervised_coordinates_of(self.supervised_law, center)
+        self.sibling = sibling if given is None else None
+        self.supervised_coordinates = _supervised_part(self.supervised_law, center, self.sibling)
         self.inner = 0 if given is not None else len(self.supervised_coordinates.space)
         """Number of coordinates of the supervised law, 0 where it is given."""
         self.distillation_coordinates = coordinates_of(law, center) if law else None
@@ -286,6 +290,7 @@ class Model:
         return Model(
             rows, self.law, supervised_law=self.supervised_law, fixed=self.fixed, tied=self.tied,
             given=self.given_law, in_nats=self.in_nats, center=self.center, priors=self.priors,
+            sibling=self.sibling,
         )  # fmt: skip
 
     def evaluate_at(self, theta: Array) -> tuple[Array, Array]:
@@ -319,6 +324,13 @@ def law_names(laws: Sequence[str]) -> list[str]:
 def constants_of(law: str | None) -> dict[str, float]:
     """Return the coordinates that a law fixes by definition, by name, with their values."""
     return {"ln gamma": 0.0} if law == "published-7" else {}
+
+
+def _supervised_part(law: str, center: Center, sibling: Sibling | None) -> AnySupervisedCoordinates[Any]:
+    """Return the coordinates of the supervised law: its own, or those of the map from a sibling's."""
+    if sibling is None:
+        return supervised_coordinates_of(law, center)
+    return SiblingCoordinates(sibling, center.lowest_loss)
 
 
 def coordinates_of(law: str, center: Center) -> DistillationCoordinates[Any]:

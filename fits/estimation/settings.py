@@ -96,6 +96,8 @@ def one_supervised_law(laws: Sequence[str]) -> str:
 def _check_supervised_law(recipe: Recipe) -> None:
     """Reject options of the power law under another, and laws that cannot stand on it."""
     kind = recipe.supervised_law
+    if recipe.sibling is not None:
+        _check_sibling(recipe)
     if recipe.given is not None:
         check_compatible(supervised_kind(recipe.given), recipe.laws)
     if kind == POWER_LAW:
@@ -109,6 +111,25 @@ def _check_supervised_law(recipe: Recipe) -> None:
     check_compatible(kind, recipe.laws)
 
 
+def _check_sibling(recipe: Recipe) -> None:
+    """Reject options that a fit of the map of a sibling's law does not have."""
+    assert recipe.sibling is not None
+    unusable = {
+        "a given supervised law": recipe.given is not None,
+        f"the {recipe.supervised_law} law": recipe.supervised_law != POWER_LAW,
+        "tied": recipe.tied,
+        "priors=False (--no-priors)": not recipe.objective.priors,
+        "in_nats (--nats)": recipe.objective.in_nats,
+        "fixed E or gamma": bool({"E", "gamma"} & set(recipe.pins)),
+    }
+    for option, asked in unusable.items():
+        if asked:
+            raise InputError(
+                f"prior {recipe.sibling.name}: three numbers map its supervised law, and {option} does not "
+                "go with that: leave one of them out"
+            )
+
+
 def _check_gamma(recipe: Recipe, gamma: str | float) -> None:
     if gamma not in ("auto", "free"):
         try:
@@ -117,6 +138,10 @@ def _check_gamma(recipe: Recipe, gamma: str | float) -> None:
             positive = False
         if not positive:
             raise InputError(f"gamma must be 'auto', 'free' or a positive number, not {gamma!r}")
+    if gamma != "auto" and recipe.sibling is not None:
+        raise InputError(
+            f"gamma = {gamma} applies to a law without a sibling: {recipe.sibling.name} gives it here"
+        )
     if gamma != "auto" and recipe.given is not None:
         raise InputError(
             f"gamma = {gamma} applies to a fitted supervised law, which is given here: leave it out"
@@ -131,7 +156,7 @@ def _check_pins(rows: Rows, recipe: Recipe) -> None:
     """Reject fixed coefficients that the model does not have."""
     law = next(iter(recipe.laws), None)
     Model(
-        rows, law, supervised_law=recipe.supervised_law, given=recipe.given,
+        rows, law, supervised_law=recipe.supervised_law, given=recipe.given, sibling=recipe.sibling,
         fixed=coordinate_pins(recipe.pins, recipe.supervised_law),
     )  # fmt: skip
 
@@ -150,7 +175,7 @@ def fix_gamma(recipe: Recipe, gamma: str | float) -> tuple[Recipe, list[str]]:
     it is below 1, median .45; :mod:`fits.checks.gamma_weight` then weighs 1), and fixes it at 1 where the
     priors are off.
     """
-    if recipe.given is not None or recipe.supervised_law != POWER_LAW:
+    if recipe.given is not None or recipe.sibling is not None or recipe.supervised_law != POWER_LAW:
         return recipe, []
     if gamma == "free" or "gamma" in recipe.pins:
         return recipe, []
