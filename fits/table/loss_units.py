@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fits.table.cells import HEADERS, describe_column
 from fits.table.column_names import HeaderMatch, map_option, match_header
 from fits.table.units_in_headers import LOSS_UNITS, loss_unit_of
 from scaling.errors import InputError
+
+Array = NDArray[np.float64]
 
 LOSS_COLUMNS = ("loss", "teacher_loss")
 MAPPED = "mapped"
@@ -87,13 +90,25 @@ def convert_to_nats(table: pd.DataFrame, loss_unit: str | None, bytes_per_token:
         if "loss_se" in table and "loss" in table:
             table["loss_se"] = table["loss_se"] / table["loss"]
         for column in there:
-            table[column] = np.log(table[column].where(table[column] > 0))
+            table[column] = in_nats(table[column].to_numpy(), loss_unit, None)
         return ["losses are the logarithms of perplexities"]
-    factor = np.log(2.0) * (bytes_per_token or 1.0)
     for column in [*there, *(["loss_se"] if "loss_se" in table else [])]:
-        table[column] = table[column] * factor
+        table[column] = in_nats(table[column].to_numpy(), loss_unit, bytes_per_token)
     per = f" and {bytes_per_token:g} bytes a token" if bytes_per_token else ""
     return [f"losses are converted from {loss_unit} with ln 2{per}"]
+
+
+def in_nats(values: Array, unit: str | None, bytes_per_token: float | None) -> Array:
+    """Convert losses from a unit of :data:`~fits.table.units_in_headers.LOSS_UNITS` to nats/token.
+
+    Perplexities that are not positive become NaN.
+    """
+    if unit in (None, "nats/token"):
+        return values
+    if unit == "perplexity":
+        return np.asarray(np.log(np.where(values > 0, values, np.nan)), dtype=np.float64)
+    factor: float = np.log(2.0) * (bytes_per_token or 1.0)
+    return values * factor
 
 
 def _refuse_perplexity_below_one(table: pd.DataFrame, column: str) -> None:

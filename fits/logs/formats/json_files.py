@@ -1,0 +1,106 @@
+"""JSON of any depth, and JSON lines: a record of metrics a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fits.logs.run_log import RunLog, as_number, flatten
+from scaling.errors import InputError
+
+FORMAT = "JSON lines"
+STEPS = ("step", "global_step", "_step", "iteration", "iter", "steps", "training_iteration", "train_step")
+"""Names of the step in a record, the first that is there, alone or as the last part of a dotted name."""
+MAX_JSON_BYTES = 256 << 20
+
+
+def load_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        InputError: with its name, for one that is cut off or no JSON.
+    """
+    try:
+        with path.open("rb") as file:
+            return json.loads(file.read(MAX_JSON_BYTES))
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); is it still being written?") from None
+
+
+def read_json_lines(path: Path, name: str) -> RunLog:
+    """Read records from JSON lines, or from an array of objects; nested names become dotted.
+
+    A last line that is cut off is left out, as in the log of a run that is still written. Records without
+    numbers are settings.
+
+    Raises:
+        InputError: for any other line that is no JSON.
+    """
+    log = RunLog(name, path, FORMAT)
+    step = 0.0
+    for record in _records(path, log):
+        numbers = {key: value for key, value in record.items() if as_number(value) is not None}
+        found = step_of(numbers)
+        if found is None and step == 0.0 and not log.series:
+            log.settings |= record
+        step = step if found is None else found
+        if found is not None:
+            log.settings |= {key: value for key, value in record.items() if key not in numbers}
+        log.add(step, {key: value for key, value in numbers.items() if not is_step(key)})
+    return log
+
+
+def step_of(record: Mapping[str, object]) -> float | None:
+    """Return the step of a record; None if it has none."""
+    for wanted in STEPS:
+        if wanted in record:
+            return as_number(record[wanted])
+    return next((as_number(value) for name, value in record.items() if is_step(name)), None)
+
+
+def is_step(name: str) -> bool:
+    """Return True for the name of a step."""
+    return name.lower().replace("/", ".").rpartition(".")[2] in STEPS
+
+
+def _records(path: Path, log: RunLog) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        start = file.read(64).lstrip()
+        file.seek(0)
+        if start.startswith("["):
+            entries = load_json(path)
+            yield from (dict(flatten(entry)) for entry in entries if isinstance(entry, dict))
+            return
+        pending = ""
+        for number, line in enumerate(file, 1):
+            if pending:
+                raise InputError(f"{path}: {pending}")
+            if not line.strip():
+                continue
+            try:
+                found = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                pending = f"line {number} is not JSON ({error})"
+                continue
+            if isinstance(found, dict):
+                yield dict(flatten(found))
+    if pending:
+        log.notes.append(f"{path.name}: the last line is cut off and left out")
+
+
+def is_json_lines(start: bytes) -> bool:
+    """Return True if the first bytes of a file hold a whole line that is a JSON object, or begin an array."""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith(b"["):
+        return text[1:].lstrip().startswith(b"{")
+    line, end, _ = text.partition(b"\n")
+    if not text.startswith(b"{") or not end:
+        return False
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
