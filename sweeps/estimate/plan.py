@@ -26,6 +26,7 @@ from sweeps.estimate.cost import (
 )
 from sweeps.estimate.fit_preview import expected_findings
 from sweeps.estimate.precision_probe import PrecisionSpeed, measured_precision
+from sweeps.estimate.text_warnings import check_text
 from sweeps.spec.resources import caps_of
 from sweeps.spec.spec import ROLES, Sweep
 from sweeps.store.store import Store
@@ -187,9 +188,10 @@ def plan_sweep(resolved: Resolved, dag: Dag, store: Store, devices: int) -> Swee
     """Plan a sweep on so many ``devices``: GPUs where the spec names some, else cores of this machine.
 
     Raises:
-        InputError: If the text cannot be had, or the store is damaged.
+        InputError: If the text cannot be had or is too small for a method, or the store is damaged.
     """
     sweep, size = resolved.spec, resolved.text.size
+    check_text(sweep, size)
     done = frozenset(store.results(step.id for step in dag.steps)) if store.exists() else frozenset()
     seconds = step_seconds(sweep, dag, size)
     todo = replace(dag, steps=tuple(step for step in dag.steps if step.id not in done))

@@ -1,16 +1,37 @@
-"""Warnings about a sweep's text: repeated text, little held-out text, share-alike licenses."""
+"""Text of a sweep: warnings about repeated, little held-out and share-alike text; methods that need more."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from scaling.errors import InputError
 from scaling.repeated_data import MANY_EPOCHS
 from sweeps.dag.expand import Step
 from sweeps.data import TokenizedCorpus
 from sweeps.data.splits import ERROR_TIMES_ROOT_TOKENS, TARGET_STANDARD_ERROR, standard_error
+from sweeps.data.text_size import TextSize
+from sweeps.spec.method_parts import parts_of
+from sweeps.spec.spec import Sweep
 
 SHARE_ALIKE = ("GPL", "CC BY-SA")
 """Prefixes of licenses with conditions for sharing the text."""
+
+
+def check_text(sweep: Sweep, size: TextSize) -> None:
+    """Refuse methods for which the students' text is too small.
+
+    Raises:
+        InputError: Naming the method and the field.
+    """
+    tokens = size.train_tokens_of("second" if sweep.corpus.halves else None)
+    found = [
+        f"{where}: {reason}"
+        for where, method in sweep.methods_given()
+        for part in parts_of(method)
+        for reason in part.text_objections(tokens)
+    ]
+    if found:
+        raise InputError("\n  ".join(found))
 
 
 def epochs(step: Step, corpus: TokenizedCorpus, written: float | None = None) -> float:

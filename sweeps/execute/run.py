@@ -11,6 +11,7 @@ from sweeps.dag.expand import Dag
 from sweeps.dag.resolved import Resolved
 from sweeps.estimate.cost import estimate_sweep
 from sweeps.estimate.plan import check_caps, step_seconds
+from sweeps.estimate.text_warnings import check_text
 from sweeps.execute import scheduler
 from sweeps.execute.executors.local import Executor, InlineExecutor, executor_for, refuse_unknown
 from sweeps.execute.provenance import record_sweep
@@ -72,6 +73,7 @@ def run_sweep(resolved: Resolved, dag: Dag, store: Store, where: Where, watch: W
     todo = len(dag.steps) - len(done)
     if not todo:
         return scheduler.run(dag, store, InlineExecutor(store), lambda _: 0.0, lambda _: None)
+    check_text(sweep, resolved.text.size)
     seconds = step_seconds(sweep, dag, resolved.text.size)
     executor = where.open(store, todo)
     try:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from scaling.errors import InputError
 from sweeps.pate.ensemble import check_temperature
-from sweeps.pate.shards import ShardCounts, check_teachers
+from sweeps.pate.shards import ShardCounts, check_teachers, shard_length
 from sweeps.spec.fields import Count, Number
 from sweeps.spec.interfaces import SequenceSource, Target
 
@@ -50,11 +50,11 @@ class EnsembleText(SequenceSource):
     """Length of n-grams."""
     prior: Number = 4.0
     """Weight of the public model beside counts, in tokens."""
-    context_tokens: Count = 16
+    context_tokens: Annotated[Count, Field(ge=1)] = 16
     """Tokens of each shard before the text, for ``by: contexts``."""
     temperature: Number = 1.0
     """Temperature of every teacher."""
-    length: Count | None = None
+    length: Annotated[Count, Field(ge=1)] | None = None
     """Tokens of a sequence; the context if not given, less the tokens before it."""
 
     def objections(self, method: Method) -> Iterator[str]:
@@ -74,6 +74,14 @@ class EnsembleText(SequenceSource):
                 f"corpus.context: {context}"
             )
         yield from _public_model_objections(sweep, self.public_model)
+
+    def text_objections(self, tokens: float) -> Iterator[str]:
+        needed, what = (
+            (self.context_tokens, "contexts")
+            if self.by == "contexts"
+            else (self.order, f"{self.order}-grams")
+        )
+        yield from reasons(shard_length, tokens, self.teachers, needed, what)
 
     def written_length(self, context: int) -> int:
         """Return the tokens of a sequence."""
@@ -183,6 +191,9 @@ class MeanTeacher(Target):
 
     def objections(self, method: Method) -> Iterator[str]:
         yield from reasons(check_teachers, self.teachers)
+
+    def text_objections(self, tokens: float) -> Iterator[str]:
+        yield from reasons(shard_length, tokens, self.teachers, self.order, f"{self.order}-grams")
 
     def log_p(self, models: Models, inputs: Tensor, numbers: Tensor) -> Tensor:
         from sweeps.pate.language_models import mean_log_p

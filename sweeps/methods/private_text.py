@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, PlainValidator, WithJsonSchema
 
+from scaling.errors import InputError
+from scaling.private.accounting import PrivacyBudget, check_delta, rho_of
+from scaling.units import parse_number
 from sweeps.data.corpus import planned_tokens
 from sweeps.methods.ensemble_text import EnsembleText, reasons, start_token
-from sweeps.pate.accountant import Ledger, PrivacyBudget, rho_of
+from sweeps.pate.ledger import Ledger
 from sweeps.pate.randomness import OneTimeRandomness
 from sweeps.pate.release import ReleaseRule, release_rule
-from sweeps.pate.tuning import SIGMAS, THRESHOLDS, choose_release
+from sweeps.pate.tuning import SIGMAS, THRESHOLDS, choose_release, with_likely_tokens
 from sweeps.spec.compatibility import given
 from sweeps.spec.fields import Count, Number
 
@@ -27,22 +31,34 @@ if TYPE_CHECKING:
     from sweeps.spec.method import Method
     from sweeps.spec.spec import Sweep
 
+SETTLED = ("threshold", "sigma", "likely_tokens")
+"""Settled before the first query; the last where a simulation on public text chose the first two."""
+INFINITE = ("inf", "infinity", "infinite")
 READS_PRIVATE_TEXT = ("init", "delta", "neighbours", "target", "pretraining")
 """Fields of a method that would let a student, or its target, read the private text past the ledger."""
 
 
-def _infinite(value: Any) -> Any:
-    return "infinite" if value in (math.inf, "inf", "infinity", ".inf") else value
+def _epsilon(value: Any) -> Any:
+    """Return ``infinite``, or a number."""
+    if value == math.inf or (isinstance(value, str) and value.strip(" +.").lower() in INFINITE):
+        return "infinite"
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"must be a number such as 8, or infinite, not {value!r}")
+    try:
+        return parse_number(value, "value")
+    except InputError as error:
+        raise ValueError(f"{str(error).removeprefix('value: ')}; or infinite, with a threshold") from None
 
 
 class PrivateText(EnsembleText):
     """Tokens that the teachers' votes release under a budget of differential privacy."""
 
+    version: ClassVar[str | None] = "2"
     votes: Literal["hot", "cold"] = "hot"
     """Votes with shared randomness, or independent ones."""
     release: Literal["confident-gnmax", "homogeneous", "heterogeneous"] = "confident-gnmax"
     """Mechanism, see :mod:`sweeps.pate.release`."""
-    epsilon: Annotated[Literal["infinite"] | Number, BeforeValidator(_infinite)]
+    epsilon: Annotated[Any, PlainValidator(_epsilon), WithJsonSchema({"type": ["number", "string"]})]
     """Privacy budget of all queries together; ``infinite`` for a threshold alone, without a privacy claim."""
     delta: Number = 1e-5
     """Probability that the promise fails; at most 1/n."""
@@ -53,14 +69,14 @@ class PrivateText(EnsembleText):
     """Noise of the test of ``confident-gnmax``, votes; ``sigma`` if not given."""
     threshold: Number | None = None
     """Votes that a token needs; if not given, the best of the simulation."""
-    queries: Count | None = None
+    queries: Annotated[Count, Field(ge=1)] | None = None
     """Queries at most; if not given, as many as the budget affords."""
     tries: Annotated[Count, Field(ge=1)] = 1
     """Queries for one token, each charged."""
     after_refusal: Literal["public", "end"] = "public"
     """Let the public model write a token that was refused, or end the sequence."""
 
-    text_tokens: Count = 0
+    text_tokens: Annotated[Count, Field(ge=0)] = 0
     """Tokens that the text has at least: the public model writes what the budget leaves, which costs none."""
 
     @property
@@ -101,11 +117,7 @@ class PrivateText(EnsembleText):
         if wrong := list(reasons(lambda: self.budget)):
             yield from wrong
             return
-        if self.delta > 1 / self.teachers:
-            yield (
-                f"delta: {self.delta:g} is above 1/n = {1 / self.teachers:g} for {self.teachers:,} teachers, "
-                "and would allow publishing a shard; give 1e-5, or less than 1/n"
-            )
+        yield from reasons(check_delta, self.delta, self.teachers)
         if self.epsilon == "infinite":
             if self.threshold is None:
                 yield "threshold: without a budget only a threshold protects a shard; give one, in votes"
@@ -117,7 +129,12 @@ class PrivateText(EnsembleText):
             yield "test_sigma: it goes beside the noise of the answer; give sigma too"
         elif sigma <= 0 or (self.test_sigma is not None and self.test_sigma <= 0):
             yield "sigma: without noise no epsilon is finite; give a positive number of votes"
-        elif self.queries and self.queries > (most := self.budget.queries(self._rule(0.0, sigma).cost)):
+        elif (most := self.budget.queries(self._rule(0.0, sigma).cost)) < 1:
+            yield (
+                f"epsilon: {self.epsilon:g} at delta = {self.delta:g} affords no query with noise of "
+                f"{sigma:g} votes; raise epsilon, or sigma"
+            )
+        elif self.queries and self.queries > most:
             yield (
                 f"queries: {self.queries:,} at sigma = {sigma:g} exceed epsilon = {self.epsilon:g} at "
                 f"delta = {self.delta:g}, which affords {most:,.0f}; ask for fewer, or raise sigma or epsilon"
@@ -150,7 +167,7 @@ class PrivateText(EnsembleText):
 
         journal = ReleaseJournal(models.store, models.step.id)
         key = self.key(models, data)
-        rule = self._settled(journal, models, key)
+        rule = self._rule_of(self._settled(journal, models, key))
         done = journal.groups()
         ledger = self._ledger(rule, done)
         generator = PrivateGenerator(
@@ -196,7 +213,8 @@ class PrivateText(EnsembleText):
 
         journal = ReleaseJournal(models.store, models.step.id)
         groups = self.groups(models, data)
-        rule = self._settled(journal, models, self.key(models, data))
+        settled = self._settled(journal, models, self.key(models, data))
+        rule = self._rule_of(settled)
         report = PrivacyReport.of(
             self._ledger(rule, groups),
             teachers=self.teachers,
@@ -205,6 +223,7 @@ class PrivateText(EnsembleText):
             text_tokens=len(packed(groups, 0)),
             threshold=rule.threshold,
             sigma=rule.sigma,
+            likely_tokens=settled.get("likely_tokens"),
             public_vocabulary=models.step.corpus.tokenizer is not None,
         )
         journal.finish(report.to_dict())
@@ -217,28 +236,31 @@ class PrivateText(EnsembleText):
             ledger.attempts, ledger.answers = done[-1].attempts, done[-1].answers
         return ledger
 
-    def _settled(self, journal: ReleaseJournal, models: Models, key: str) -> ReleaseRule:
-        """Return the rule that was settled before the first query, and is now if none was."""
-        found = journal.settings(key, lambda: self._chosen(models, key))
-        return self._rule(found["threshold"], found["sigma"])
+    def _settled(self, journal: ReleaseJournal, models: Models, key: str) -> dict[str, Any]:
+        """Return what was settled before the first query, and is now if nothing was."""
+        return journal.settings(key, lambda: self._chosen(models, key))
+
+    def _rule_of(self, settled: dict[str, Any]) -> ReleaseRule:
+        return self._rule(settled["threshold"], settled["sigma"])
 
     def _chosen(self, models: Models, key: str) -> dict[str, float]:
         """Return threshold and noise, found on the public half where they are not given."""
         pairs = list(itertools.product(self.thresholds, self.sigmas))
-        best = 0
-        if len(pairs) > 1:
-            step = models.step
-            text = planned_tokens(step.corpus, step.corpus_fingerprint).train_tokens_of("first")
-            best = choose_release(
-                self.public_positions(models, text),
-                [self._rule(*pair) for pair in pairs],
-                votes=self.votes,
-                budget=self.budget,
-                queries=self.queries or math.inf,
-                fill=self.after_refusal == "public",
-                randomness=OneTimeRandomness(f"{key} threshold"),
-            )
-        return dict(zip(("threshold", "sigma"), pairs[best], strict=True))
+        if len(pairs) == 1:
+            return dict(zip(SETTLED, pairs[0], strict=False))
+        step, likely = models.step, list[float]()
+        text = planned_tokens(step.corpus, step.corpus_fingerprint).train_tokens_of("first")
+        best = choose_release(
+            with_likely_tokens(self.public_positions(models, text), likely),
+            [self._rule(*pair) for pair in pairs],
+            votes=self.votes,
+            budget=self.budget,
+            queries=self.queries or math.inf,
+            fill=self.after_refusal == "public",
+            text_tokens=self.text_tokens,
+            randomness=OneTimeRandomness(f"{key} threshold"),
+        )
+        return dict(zip(SETTLED, (*pairs[best], statistics.geometric_mean(likely)), strict=True))
 
     def _rule(self, threshold: float, sigma: float) -> ReleaseRule:
         test = sigma if self.test_sigma is None else self.test_sigma

@@ -5,7 +5,7 @@ vote on each token with shared randomness, a noisy aggregate is released or refu
 the released text. NumPy only; nothing here knows of sweeps or neural models. Imports no other room.
 """
 
-from sweeps.pate.accountant import AttemptCost, BudgetSpent, Ledger, PrivacyBudget, epsilon_of, rho_of
+from scaling.private.accounting import AttemptCost, PrivacyBudget, epsilon_of, rho_of
 from sweeps.pate.agreement import (
     independent_agreement,
     probability_jaccard,
@@ -14,6 +14,7 @@ from sweeps.pate.agreement import (
 )
 from sweeps.pate.ensemble import DenseEnsemble, Ensemble, SparseEnsemble
 from sweeps.pate.generator import Group, PrivateGenerator, TeachersAlong, mean_text
+from sweeps.pate.ledger import BudgetSpent, Ledger
 from sweeps.pate.randomness import OneTimeRandomness
 from sweeps.pate.release import (
     ConfidentGNMax,

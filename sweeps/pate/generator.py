@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.pate.accountant import BudgetSpent, Ledger
 from sweeps.pate.ensemble import Ensemble, Floats, Histogram
+from sweeps.pate.ledger import BudgetSpent, Ledger
 from sweeps.pate.randomness import OneTimeRandomness
 from sweeps.pate.release import ReleaseRule
 

@@ -17,7 +17,7 @@ from sweeps.model.device import device
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import log_probabilities
 from sweeps.pate.ensemble import DenseEnsemble, Ensemble, Floats
-from sweeps.pate.shards import ShardCounts, check_teachers
+from sweeps.pate.shards import ShardCounts, shard_length
 from sweeps.pate.tuning import PublicPosition
 
 
@@ -90,12 +90,7 @@ def shard_contexts(text: NDArray[np.integer], teachers: int, length: int) -> NDA
     Raises:
         InputError: If there is one shard or none, or shards are shorter than that.
     """
-    check_teachers(teachers)
-    if (each := len(text) // teachers) < length:
-        raise InputError(
-            f"teachers: {teachers:,} shards of {len(text):,} tokens have {each} each, too few for contexts "
-            f"of {length}; ask for {len(text) // length:,} or fewer"
-        )
+    each = shard_length(len(text), teachers, length, "contexts")
     return np.asarray(text[: teachers * each], np.int64).reshape(teachers, each)[:, :length].copy()
 
 

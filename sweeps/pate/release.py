@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sweeps.pate.accountant import AttemptCost
+from scaling.private.accounting import AttemptCost
 from sweeps.pate.ensemble import Histogram
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sweeps.pate.accountant import Ledger
+from sweeps.pate.ledger import Ledger
 
 CAVEATS = (
     "Noise is drawn in floating point, which is not exactly Gaussian: the statement is research-grade.",
@@ -36,6 +36,9 @@ class PrivacyReport:
     threshold: float
     sigma: float
     """Noise on each count, votes."""
+    likely_tokens: float | None = None
+    """Number of about equally likely tokens, k: geometric mean of 1 / max_j of the mean teacher on public
+    text; None if nothing was simulated there."""
     public_vocabulary: bool = True
     """False if the vocabulary was made of the private text too."""
 
@@ -90,8 +93,9 @@ class PrivacyReport:
             "sigma": self.sigma,
             "private_teachers": self.teachers,
             "teacher_queries": self.queries * self.teachers,
+            "likely_tokens": self.likely_tokens,
         }
-        return {name: value for name, value in found.items() if math.isfinite(value)}
+        return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON; infinite numbers are null."""

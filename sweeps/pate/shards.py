@@ -7,6 +7,8 @@ Peto 1995. A teacher that never saw the context says what the public model says.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,13 +49,7 @@ class ShardCounts:
             InputError: If there is one shard or none, a shard has no n-gram, a token lies outside the
                 vocabulary, or n-grams of that order are too many to number.
         """
-        check_teachers(teachers)
-        length = len(text) // teachers
-        if length < order:
-            raise InputError(
-                f"teachers: {teachers:,} shards of {len(text):,} tokens have {length} each, and "
-                f"{order}-grams need {order}; ask for {len(text) // order:,} or fewer"
-            )
+        length = shard_length(len(text), teachers, order, f"{order}-grams")
         shards = np.asarray(text[: teachers * length], np.int64).reshape(teachers, length)
         if (largest := int(shards.max())) >= vocab:
             raise InputError(
@@ -138,6 +134,21 @@ class ShardCounts:
         seen = np.diff(self.segment_ends)
         weight = (prior * summed + (self.teachers - seen)) / self.teachers
         return weight, self.counts * np.repeat(shares, lengths) / self.teachers
+
+
+def shard_length(tokens: float, teachers: int, needed: int, what: str) -> int:
+    """Return the tokens of each of ``teachers`` shards of a text of ``tokens``.
+
+    Raises:
+        InputError: If there is one shard or none, or each has fewer than the ``needed`` tokens of ``what``.
+    """
+    check_teachers(teachers)
+    if (each := tokens // teachers) < needed:
+        raise InputError(
+            f"teachers: {teachers:,} shards of {tokens:,.0f} tokens have {each:g} each, and {what} need "
+            f"{needed}; ask for {tokens // needed:,.0f} or fewer, or more text"
+        )
+    return int(each) if math.isfinite(each) else sys.maxsize
 
 
 def check_teachers(teachers: int) -> None:

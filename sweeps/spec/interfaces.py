@@ -67,6 +67,10 @@ class MethodPart(SpecModel, ABC):
         """Yield why ``method`` cannot be run under the corpus and training rules of ``sweep``, likewise."""
         yield from ()
 
+    def text_objections(self, tokens: float) -> Iterator[str]:
+        """Yield why this part cannot work on students' text of so many training tokens, likewise."""
+        yield from ()
+
 
 class Divergence(MethodPart):
     """Distance between the distributions of target and student over the next token."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,15 @@ def steps(spec: dict[str, Any], method: Any, kind: str) -> Step:
         ({"by": "contexts"}, "do not fit into corpus.context"),
         ({"public_model": "base"}, "public_model: base is the text that teachers begin with"),
         ({"release": "loud"}, "release: input should be 'confident-gnmax'"),
-        ({"epsilon": "much"}, "epsilon"),
+        ({"epsilon": "much"}, "epsilon: cannot read 'much' as a number; .*; or infinite, with a threshold"),
+        ({"epsilon": math.nan}, "PrivateText: epsilon: must be finite, not nan; or infinite"),
+        ({"epsilon": True}, "epsilon: must be a number such as 8, or infinite, not True"),
+        ({"epsilon": 1e-9, "queries": None}, "epsilon: 1e-09 at delta = 1e-05 affords no query"),
+        ({"teachers": 10**6}, "delta: 1e-05 is above 1/n = 1e-06 .* give 1e-07, or less"),
+        ({"queries": -3}, "queries: input should be greater than or equal to 1"),
+        ({"text_tokens": -1}, "text_tokens: input should be greater than or equal to 0"),
+        ({"length": 0}, "length: input should be greater than or equal to 1"),
+        ({"by": "contexts", "context_tokens": 0}, "context_tokens: input should be greater than or equal"),
     ],
 )
 def test_what_promises_nothing_is_refused(spec: dict[str, Any], options: dict[str, Any], reason: str) -> None:
@@ -102,6 +111,24 @@ def test_what_promises_nothing_is_refused(spec: dict[str, Any], options: dict[st
 def test_a_student_cannot_read_past_the_ledger(spec: dict[str, Any], change: Any, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         parse_sweep(spec | {"methods": [private() | {"cross_entropy": 0} | change]})
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ({"teachers": 50_000}, "50,000 shards of .* each, and 2-grams need 2; ask for .* or fewer, or more"),
+        ({"by": "contexts", "context_tokens": 8, "length": 8, "teachers": 9000}, ".* and contexts need 8"),
+    ],
+)
+def test_too_many_shards_are_refused_before_anything_runs(
+    spec: dict[str, Any], own_cache: Path, method: dict[str, Any], reason: str
+) -> None:
+    sweep = sweeps.load(spec | {"methods": [private(threshold=40, **method)]})
+    with pytest.raises(InputError, match=r"methods\[0\]: teachers: " + reason):
+        sweep.plan()
+    soft = {"use": "sweeps.methods.ensemble_text:MeanTeacher", "teachers": 50_000}
+    with pytest.raises(InputError, match=r"methods\[0\]: teachers: 50,000 shards"):
+        sweeps.load(spec | {"methods": [mean() | {"target": soft, "cross_entropy": 0}]}).plan()
 
 
 def test_the_public_model_must_not_know_the_private_text(spec: dict[str, Any]) -> None:
