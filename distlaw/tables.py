@@ -54,7 +54,7 @@ def table_name(path: Path) -> str:
     return path.with_suffix("").stem if packed else path.stem
 
 
-def _store_at(path: Path) -> str | None:
+def store_at(path: Path) -> str | None:
     """The directory or URL of a store that a table's path is, or None if it is a file's.
 
     Paths take one of the two slashes of a URL's ``://`` away.
@@ -86,7 +86,7 @@ def load_table(
     from fits.table.column_names import parse_mapping
     from fits.table.runs import read_runs, validate
 
-    place = _store_at(path)
+    place = store_at(path)
     if place is not None:
         if mapping or loss_unit or bytes_per_token is not None:
             raise InputError("--map and units are for tables; a sweep's store has our columns already")

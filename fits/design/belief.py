@@ -81,6 +81,8 @@ class Belief:
 
     def _by_supervised(self, law: AnySupervisedLaw, points: Points) -> Array:
         of = law.derivatives(points.N, points.D)
+        if not self.model.inner:  # the law is given
+            return np.zeros((len(points), len(self.model.fixed_values)))
         columns = self.model.supervised_coordinates.columns(law, of.own)
         found = np.zeros((len(points), len(self.model.fixed_values)))
         found[:, : self.model.inner] = _stacked(columns, len(points)) / np.ravel(of.loss)[:, None]
@@ -94,8 +96,9 @@ class Belief:
         assert self.model.distillation_coordinates is not None
         outer = self.model.distillation_coordinates.columns(distilled, of.own)
         found = np.zeros((len(points), len(self.model.fixed_values)))
-        through = self.model.supervised_coordinates.columns(supervised, of.supervised)
-        found[:, :inner] = _stacked(through, len(points))
+        if inner:
+            through = self.model.supervised_coordinates.columns(supervised, of.supervised)
+            found[:, :inner] = _stacked(through, len(points))
         found[:, inner:] = _stacked(outer, len(points))
         by_teacher = np.where(predicted, np.ravel(of.inputs["L_T"]), 0.0)
         found += by_teacher[:, None] * self._by_supervised(supervised, teacher)
@@ -115,6 +118,7 @@ def believe(
     center: Points,
     *,
     sibling: Sibling | None = None,
+    given: AnySupervisedLaw | None = None,
     priors: Mapping[str, Prior] | None = None,
     sigma: float | None = None,
     lowest_loss: float | None = None,
@@ -125,6 +129,7 @@ def believe(
         table: A validated table; None, or one without usable rows, leaves the priors.
         center: Points whose geometric mean is the center of the coordinates: candidates and questions.
         sibling: The law of another corpus, in place of the weak priors.
+        given: A supervised law that is known, in place of one that runs determine.
         priors: Priors that replace those of the coordinates, by name.
         sigma: Noise of ln loss, the same for all runs, in a fit by least squares; by default it is estimated,
             and Huber's function used.
@@ -139,7 +144,9 @@ def believe(
         lowest_loss=lowest,
     )  # fmt: skip
     every = {**(sibling.priors() if sibling else {}), **(priors or {})}
-    model = Model(rows, LAW, center=at, priors=every, sibling=sibling)
+    model = Model(
+        rows if given is None else rows.of_kind(1), LAW, center=at, priors=every, sibling=sibling, given=given
+    )
     if not len(rows):
         middle, spread = model.prior()
         return Belief(
@@ -156,7 +163,7 @@ def _fitted(model: Model, sigma: float | None) -> Belief:
     for _ in range(1 if sigma else 3):
         found = fit_model(model, objective, starts=STARTS, warm_starts=[start], sigma=np.full(rows, noise))
         start = found.theta
-        covariance = np.linalg.pinv(found.information, hermitian=True)
+        covariance: Array = np.asarray(np.linalg.pinv(found.information, hermitian=True), dtype=np.float64)
         if sigma is None:
             noise = _noise(found.residual, covariance, found.problem.precision)
     return Belief(

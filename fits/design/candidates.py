@@ -66,7 +66,7 @@ class Candidates:
 
 
 def candidates_of_steps(
-    rows: Sequence[dict[str, Any]], steps: Sequence[float], needs: Sequence[Sequence[int]]
+    rows: Sequence[dict[str, Any]], steps: Sequence[float] | Array, needs: Sequence[Sequence[int]]
 ) -> Candidates:
     """Return candidates of runs, and of the steps that they need.
 
@@ -99,7 +99,11 @@ def candidates_of_steps(
         .astype(object)
         .where(table[["params", "tokens", "method", "teacher"]].notna(), "")
     )
-    columns = np.concatenate([np.asarray(each, dtype=np.intp) for each in needs]) if len(needs) else []
+    columns: NDArray[np.intp] = (
+        np.concatenate([np.asarray(each, dtype=np.intp) for each in needs])
+        if len(needs)
+        else np.empty(0, np.intp)
+    )
     pointer = np.cumsum([0, *(len(each) for each in needs)])
     return Candidates(
         points=Points.of(

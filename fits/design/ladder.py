@@ -27,8 +27,8 @@ def ladder_for(decisions: Decisions, architecture: Architecture, spend: float) -
     """Return runs below the sizes in question, with students of every pair of a size and a teacher.
 
     The largest size is that of the question, or the largest whose run of 20 tokens per parameter costs
-    half of the spend; sizes fall by factors of two from there. Every size is trained on 5, 20 and 80 tokens per
-    parameter, and the runs on 20 are teachers.
+    half of the spend; sizes fall by factors of two from there. Every size is trained on 5, 20 and 80 tokens
+    per parameter, and the runs on 20 are teachers.
 
     Args:
         decisions: What is asked.

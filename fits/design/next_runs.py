@@ -18,11 +18,14 @@ from fits.design.v_optimal import Pick, greedy, updated
 from fits.estimation.laws.parametrization import Prior
 from fits.estimation.laws.sibling import FARTHEST, TRANSFER, Sibling
 from scaling.errors import InputError
+from scaling.laws import AnySupervisedLaw
 from scaling.units import format_number, format_power
 
 REGRET = 0.01
 """nats/token; an expected regret below it is not worth another run. It was 5 to 10 times the true one in
 replays."""
+FEWEST = 4
+"""Runs without which no advice to stop is given: priors alone say nothing of whether the law holds."""
 FIRST_ROUNDS = 8
 """Runs below which at most ``FIRST_SLOTS`` are worth training at once."""
 FIRST_SLOTS = 4
@@ -46,6 +49,7 @@ def next_runs(
     slots: int = 8,
     regret: float = REGRET,
     sibling: Sibling | None = None,
+    given: AnySupervisedLaw | None = None,
     paid: Mask | None = None,
     running: Collection[str] = (),
     priors: Mapping[str, Prior] | None = None,
@@ -64,6 +68,7 @@ def next_runs(
         slots: Number of runs at most.
         regret: Expected regret, nats/token, at which to stop.
         sibling: The law of another corpus, in place of the weak priors.
+        given: A supervised law that is known, in place of one that runs determine.
         paid: Steps that are done, (s,); by default those of candidates in the table, by their ids.
         running: Ids of candidates that are being trained elsewhere; they are not proposed, and counted as
             measured.
@@ -86,12 +91,12 @@ def next_runs(
     transfer = {f"ln {name}": prior for name, prior in TRANSFER.items()} if sibling is None else {}
     belief = believe(
         table, Points.joined([candidates.points, decisions.options]), sibling=sibling,
-        priors={**transfer, **(priors or {})}, sigma=sigma, lowest_loss=lowest_loss,
+        given=given, priors={**transfer, **(priors or {})}, sigma=sigma, lowest_loss=lowest_loss,
     )  # fmt: skip
     now = expected_regret(belief, decisions, draws=draws, seed=seed)
     elsewhere = np.isin(np.array(candidates.ids), np.array(sorted(running), dtype=str))
     design = _Design(belief, candidates, decisions, paid, elsewhere, draws, seed)
-    stop = now.mean <= regret
+    stop = now.mean <= regret and belief.rows >= FEWEST
     runs = [] if stop else design.propose(spend, slots, regret)
     return Proposal(
         runs=tuple(runs),
@@ -125,20 +130,21 @@ class _Design:
         steps, covariance = self.with_running()
         belief, candidates = self.belief, self.candidates
         picks = greedy(
-            covariance, belief.gradient(self.decisions.options), belief.gradient(candidates.points), candidates,
-            belief.sigma, paid=steps, skipped=self.elsewhere, spend=spend,
+            covariance, belief.gradient(self.decisions.options), belief.gradient(candidates.points),
+            candidates, belief.sigma, paid=steps, skipped=self.elsewhere, spend=spend,
         )  # fmt: skip
         found: list[ProposedRun] = []
         for pick in picks:
             if pick.gain <= NO_GAIN * pick.variance and not found:
                 raise InputError(
-                    f"no candidate says anything about the question: the best lowers the variance of its losses "
-                    f"by a share of {pick.gain / pick.variance:.1g}; give candidates nearer to it"
+                    f"no candidate says anything about the question: the best lowers the variance of its "
+                    f"losses by a share of {pick.gain / pick.variance:.1g}; give candidates nearer to it"
                 )
             after = expected_regret(belief, self.decisions, pick.covariance, self.draws, self.seed).mean
             found.append(self.described(pick, covariance, after))
             covariance = pick.covariance
-            if after <= regret or len(found) == slots:
+            enough = after <= regret and belief.rows + len(found) >= FEWEST
+            if enough or len(found) == slots:
                 return found
         if not found:
             self.refuse_spend(steps, spend)
@@ -204,19 +210,19 @@ class _Design:
             notes.append(f"{running} candidates are being trained elsewhere: they are not proposed again")
         if slots > FIRST_SLOTS and belief.rows < FIRST_ROUNDS:
             notes.append(
-                f"more than {FIRST_SLOTS} runs at once, chosen from {belief.rows}, cost about 1.5 times the FLOPs of "
-                "one after the other; fewer rounds are what they buy"
+                f"more than {FIRST_SLOTS} runs at once, chosen from {belief.rows}, cost about 1.5 times the "
+                "FLOPs of one after the other; fewer rounds are what they buy"
             )
         if belief.sigma > CONTRADICTION:
             notes.append(
-                f"the runs differ from the law by {100 * belief.residual:.1f} % rms: they contradict each other, "
-                "or it; check that all were trained and tuned alike (distlaw check)"
+                f"the runs differ from the law by {100 * belief.residual:.1f} % rms: they contradict each "
+                "other, or it; check that all were trained and tuned alike (distlaw check)"
             )
         far = _compute(self.decisions.options) / _compute(self.candidates.points)
         if far > FAR:
             notes.append(
-                f"the question lies {format_number(far)} times beyond the dearest candidate by 6 N D: the regret "
-                "takes the law for true that far"
+                f"the question lies {format_number(far)} times beyond the dearest candidate by 6 N D: the "
+                "regret takes the law for true that far"
             )
         return notes
 
@@ -256,8 +262,8 @@ def _reaching(sibling: Sibling | None, decisions: Decisions) -> tuple[Sibling | 
     if covers == "beyond":
         return sibling, [f"the question lies {times:.1f} times beyond the largest run of {sibling.name}"]
     return None, [
-        f"the law of {sibling.name} is not used: the question lies {format_number(times)} times beyond its largest "
-        f"run, and it says nothing beyond {FARTHEST:g} times"
+        f"the law of {sibling.name} is not used: the question lies {format_number(times)} times beyond its "
+        f"largest run, and it says nothing beyond {FARTHEST:g} times"
     ]
 
 

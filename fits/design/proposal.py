@@ -123,7 +123,8 @@ def proposal_lines(proposal: Proposal, why: bool = False) -> list[str]:
     lines = [
         f"{proposal.measured} runs known, prior: {proposal.prior}; noise of one run "
         f"{100 * proposal.sigma:.2g} %",
-        f"expected regret of deciding now: {proposal.regret:.4f} nats/token, threshold {proposal.threshold:g}",
+        f"expected regret of deciding now: {proposal.regret:.4f} nats/token, "
+        f"threshold {proposal.threshold:g}",
     ]
     for decided in proposal.decisions:
         lines.append(f"  {decided.question}:")
@@ -159,7 +160,7 @@ def _runs_table(proposal: Proposal, why: bool) -> list[str]:
         if why and number:
             lines.append(f"      {proposal.runs[number - 1].why}")
     lines.append(
-        f"together {format_power(proposal.flops, 3)} FLOPs, teachers and shared prefixes that are not trained "
-        f"yet included; expected regret after them {proposal.regret_after:.4f}"
+        f"together {format_power(proposal.flops, 3)} FLOPs, teachers and shared prefixes that are not "
+        f"trained yet included; expected regret after them {proposal.regret_after:.4f}"
     )
     return lines

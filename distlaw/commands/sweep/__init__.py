@@ -8,6 +8,7 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add the commands to the application, as ``distlaw sweep``."""
     from distlaw.commands.sweep.monitor import cancel, gc, logs, retry, status, watch
+    from distlaw.commands.sweep.next import next_command
     from distlaw.commands.sweep.plan import plan, schema
     from distlaw.commands.sweep.run import results, run
     from distlaw.commands.sweep.submit import submit
@@ -19,4 +20,5 @@ def register(app: typer.Typer) -> None:
     launching = (plan, schema, run, results, tune, submit)
     for command in (*launching, status, watch, logs, cancel, retry, gc):
         sweep.command()(command)
+    sweep.command("next")(next_command)
     app.add_typer(sweep, name="sweep")
