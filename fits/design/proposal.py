@@ -52,7 +52,7 @@ class ProposedRun:
 
     @property
     def why(self) -> str:
-        """What the run tells, in a sentence."""
+        """Effect of the run on what is asked, in a sentence."""
         lowered = 1 - (self.sd_after / self.sd_before) ** 2 if self.sd_before else 0.0
         return (
             f"lowers the variance in question by {100 * lowered:.0f} % (error {100 * self.sd_before:.2g} to "

@@ -22,7 +22,7 @@ class Decisions:
     groups: tuple[NDArray[np.intp], ...]
     """Indices of the options of each decision."""
     names: tuple[str, ...]
-    """What is decided, in words."""
+    """Decisions in words."""
     labels: tuple[str, ...]
     """Each option, in words."""
 
