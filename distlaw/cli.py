@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": "compare",
     "calibrations": "calibrations",
     "teachers": "teachers",
+    "collect": "collect",
     "fit": "fit",
     "check": "fit",
     "compare-laws": "fit",

@@ -43,6 +43,13 @@ BytesPerToken = Annotated[
         parser=number, metavar="<float>", help="Convert losses from bits/byte; 1 gives a law in nats/byte."
     ),
 ]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CONDITION",
+        help="Read only rows that fulfil it: 'state==finished', 'tokens>=1B'. May be repeated.",
+    ),
+]
 Decimal = Annotated[str, typer.Option(help="Decimal mark of the table's numbers: . or ,")]
 
 
@@ -81,6 +88,7 @@ def load_table(
     loss_unit: str = "",
     bytes_per_token: float | None = None,
     decimal: str = ".",
+    where: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """A runs table from a file, from standard input, or from the directory of a sweep's store."""
     from fits.table.column_names import parse_mapping
@@ -95,7 +103,7 @@ def load_table(
         try:
             table = results(place)
             echo_left_out(table)
-            return validate(table)
+            return validate(table, where=where or ())
         except KeyError as error:
             raise InputError(
                 f"{place}: this store was written by another version of distlaw (a run without {error}); "
@@ -107,4 +115,5 @@ def load_table(
         loss_unit=loss_unit or None,
         bytes_per_token=bytes_per_token,
         decimal=decimal,
+        where=where or (),
     )

@@ -6,6 +6,7 @@ from fits.checks.scores import Comparison
 from fits.estimation.estimate import Objective
 from fits.estimation.laws.custom_law import register_law
 from fits.fitting import Fit, fit
+from fits.logs.collect import collect
 from fits.methods.compare import MethodComparison, compare_methods
 from fits.methods.laws_by_method import LawsByMethod, laws_by_method
 from fits.table.runs import read_runs, validate
@@ -18,6 +19,7 @@ __all__ = [
     "MethodComparison",
     "Objective",
     "check",
+    "collect",
     "compare_laws",
     "compare_methods",
     "fit",

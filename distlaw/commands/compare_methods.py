@@ -11,7 +11,7 @@ import typer
 
 from distlaw.commands.fit import Json
 from distlaw.number_options import count_from
-from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, Table, load_table
+from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, Table, Where, load_table
 
 
 class On(StrEnum):
@@ -33,6 +33,7 @@ def compare_methods_command(
     loss_unit: LossUnit = "",
     bytes_per_token: BytesPerToken = None,
     decimal: Decimal = ".",
+    where: Where = None,
     control: Annotated[
         str,
         typer.Option(
@@ -64,7 +65,7 @@ def compare_methods_command(
     """
     from fits import compare_methods
 
-    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal)
+    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal, where)
     found = compare_methods(runs, control or None, on.value, seed=seed)
     if plot is not None:
         found.plot().write(plot, "--plot")

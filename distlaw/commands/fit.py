@@ -12,7 +12,7 @@ import typer
 
 from distlaw.number_options import count_from, number
 from distlaw.options import Aspect, Vocab, Window, for_terminal
-from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, Table, load_table, table_name
+from distlaw.tables import BytesPerToken, Decimal, LossUnit, Map, Table, Where, load_table, table_name
 from scaling.errors import InputError
 from scaling.units import parse_list, parse_number, parse_quantity
 
@@ -130,6 +130,7 @@ def fit_command(
     loss_unit: LossUnit = "",
     bytes_per_token: BytesPerToken = None,
     decimal: Decimal = ".",
+    where: Where = None,
     address: Annotated[
         str, typer.Option(help="Spread starts and draws over Ray: local for all cores here, or HOST:PORT.")
     ] = "",
@@ -158,7 +159,7 @@ def fit_command(
             "--reach says how far the law of --prior is asked for: give a prior, or leave it out"
         )
     given = Calibration.load(supervised) if supervised else None
-    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal)
+    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal, where)
     with _pool(address) as pool:
         found = fit(
             runs, laws=law or None, supervised=given, draws=draws, seed=seed,
@@ -208,6 +209,7 @@ def check_command(
     loss_unit: LossUnit = "",
     bytes_per_token: BytesPerToken = None,
     decimal: Decimal = ".",
+    where: Where = None,
     as_json: Json = False,
 ) -> None:
     """Check a table's data and design without fitting it: what it can identify, and which runs would help.
@@ -220,7 +222,7 @@ def check_command(
     from scaling.calibration.calibration import Calibration
 
     given = Calibration.load(supervised).supervised if supervised else None
-    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal)
+    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal, where)
     report = check(
         runs, given, _architecture(context, vocab, aspect_ratio),
         gamma=gamma, fixed=_numbers("--fix", fix), tied=tied,
@@ -260,6 +262,7 @@ def compare_laws_command(
     loss_unit: LossUnit = "",
     bytes_per_token: BytesPerToken = None,
     decimal: Decimal = ".",
+    where: Where = None,
     as_json: Json = False,
     seed: Annotated[
         int, typer.Option(parser=count_from(), metavar="<int>", help="Random seed of the starts.")
@@ -281,7 +284,7 @@ def compare_laws_command(
     from scaling.calibration.calibration import Calibration
 
     given = Calibration.load(supervised) if supervised else None
-    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal)
+    runs = load_table(table, mapping, loss_unit, bytes_per_token, decimal, where)
     found = compare_laws(
         runs, law or None, supervised=given, seed=seed,
         gamma=gamma, fixed=_numbers("--fix", fix), tied=tied, joint=joint,

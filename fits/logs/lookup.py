@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from fits.logs.formats.json_files import is_step
 from fits.logs.metric_names import held_out_losses, is_training_loss
 from fits.logs.run_log import RunLog, as_number
+from fits.table.column_names import map_option
+from fits.table.units_in_headers import loss_unit_of
 from scaling.errors import InputError
 
 Array = NDArray[np.float64]
@@ -111,14 +113,13 @@ def find_loss(log: RunLog, mapping: Mapping[str, str]) -> Quantity | str:
     if len(names) == 1 or (len(names) > 1 and _first_alone(names)):
         return Quantity(names[0], log.series[names[0]].sorted(), guessed=True)
     if names:
-        return (
-            f"loss: several held-out losses, {', '.join(names[:6])}; choose one: --map L={_quoted(names[0])}"
-        )
+        choice = map_option("loss", names[0])
+        return f"loss: several held-out losses, {', '.join(names[:6])}; choose one: {choice}"
     others = [name for name in log.series if is_training_loss(name)]
     if others:
         return (
             f"loss: no held-out loss; {', '.join(others[:4])} may be a training loss, which "
-            f"--map L={_quoted(others[0])} takes all the same"
+            f"{map_option('loss', others[0])} takes all the same"
         )
     if not log.series:
         return "loss: the log has no metrics yet"
@@ -127,14 +128,8 @@ def find_loss(log: RunLog, mapping: Mapping[str, str]) -> Quantity | str:
 
 def _first_alone(names: list[str]) -> bool:
     """Return True if the first loss is the only one in its unit."""
-    from fits.table.units_in_headers import loss_unit_of
-
     units = [loss_unit_of(name) for name in names]
     return units.count(units[0]) == 1
-
-
-def _quoted(name: str) -> str:
-    return f"'\"{name}\"'" if any(mark in name for mark in " ,=*()") else name
 
 
 def _similar(log: RunLog, wanted: str) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
+from fits.logs.run_log import words_of
 from fits.table.column_names import SYNONYMS, match_header
 from fits.table.units_in_headers import loss_unit_of
 
 HELD_OUT = {"eval", "val", "valid", "validation", "heldout", "test", "dev"}
 """Words of a name that say that a loss is held out."""
-LOSS_WORDS = {"loss", "ce", "nll", "entropy", "ppl", "perplexity", "bpb", "bits", "bpt", "xent", "bpc"}
+LOSS_WORDS = {"loss", "ce", "nll", "ppl", "perplexity", "bpb", "bits", "bpt", "xent", "bpc"}
 OTHER_WORDS = {
     *("runtime", "second", "seconds", "accuracy", "acc", "z", "aux", "balance", "balancing", "kl", "reward"),
     *("throughput", "time", "std", "stderr", "min", "max", "scale", "count", "samples", "vs", "best"),
@@ -54,23 +54,20 @@ SIZES = {
 """Names of settings; also the last part of a dotted name."""
 
 
-def words_of(name: str) -> list[str]:
-    """Return the words of a name in lower case: ``eval/c4-loss`` has eval, c4 and loss."""
-    return [
-        word for word in re.split(r"[^a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()) if word
-    ]
-
-
 def is_held_out_loss(name: str) -> bool:
     """Return True if a name says that a number is a held-out loss, in any unit."""
     words = set(words_of(name.replace("held_out", "heldout").replace("held-out", "heldout")))
-    return bool(words & HELD_OUT) and bool(words & LOSS_WORDS) and not words & OTHER_WORDS
+    return bool(words & HELD_OUT) and _is_loss(words)
 
 
 def is_training_loss(name: str) -> bool:
     """Return True if a name may be that of a training loss."""
     words = set(words_of(name))
-    return bool(words & LOSS_WORDS) and not words & (HELD_OUT | OTHER_WORDS)
+    return _is_loss(words) and not words & HELD_OUT
+
+
+def _is_loss(words: set[str]) -> bool:
+    return bool(words & LOSS_WORDS or {"cross", "entropy"} <= words) and not words & OTHER_WORDS
 
 
 def held_out_losses(names: Iterable[str]) -> list[str]:

@@ -14,7 +14,7 @@ from fits.logs.metric_names import SIZES, learning_rates
 from fits.logs.run_log import RunLog
 from fits.logs.sizes import non_embedding
 from fits.logs.token_counts import tokens_at
-from fits.table.column_names import SYMBOLS
+from fits.table.column_names import SYMBOLS, map_option
 from fits.table.loss_units import how_to_convert, in_nats, validate_loss_unit
 from fits.table.units_in_headers import loss_unit_of
 from scaling.errors import InputError
@@ -26,7 +26,7 @@ POINTS = ("last", "best", "decayed", "all")
 """Evaluations of a run that become rows."""
 DECAYED = 0.15
 """Share of its peak below which a learning rate counts as decayed."""
-TEXT_COLUMNS = ("kind", "method", "teacher", "corpus", "tokenizer", "setting", "status")
+TEXT_COLUMNS = ("kind", "method", "teacher", "corpus", "tokenizer", "setting")
 NUMBER_COLUMNS = (
     *("teacher_loss", "teacher_params", "teacher_tokens", "compute", "epochs", "unique_tokens", "seconds"),
     *("loss_se", "flops"),
@@ -103,7 +103,8 @@ def _losses(found: Quantity, options: RowOptions, missing: list[str]) -> tuple[A
         missing.append(f"loss: {found.name} is in {unit}; to convert it, add {how_to_convert(unit)}")
     elif loss_unit_of(found.name) is None:
         missing.append(
-            f"loss: {found.name} does not say that it is in {told}; if it is, add --map L={found.name}"
+            f"loss: {found.name} does not say that it is in {told}; if it is, add "
+            f"{map_option('loss', found.name)}"
         )
     else:
         missing.append(f"loss: {found.name} is in {unit}, and losses in {told} are to be converted")

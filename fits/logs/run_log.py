@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -54,7 +55,10 @@ class RunLog:
 
     def add(self, step: float, record: Mapping[str, object]) -> None:
         """Add the numbers of a record; a step back to the first one discards what was read before."""
-        numbers = {name: number for name, value in record.items() if (number := as_number(value)) is not None}
+        self.add_numbers(step, {n: number for n, v in record.items() if (number := as_number(v)) is not None})
+
+    def add_numbers(self, step: float, numbers: Mapping[str, float]) -> None:
+        """Add a record that holds numbers only."""
         known = [self.series[name] for name in numbers if name in self.series]
         if known and any(each.is_restart(step) for each in known):
             self.series.clear()
@@ -76,16 +80,26 @@ class RunLog:
         return max((max(each.steps) for each in self.series.values() if each.steps), default=0.0)
 
     def merge(self, other: RunLog) -> None:
-        """Add what another log of the same run has and this one lacks."""
+        """Add what another log of the same run has and this one lacks, in whatever spelling."""
+        known = {words_of(name) for name in self.series}
         for name, series in other.series.items():
-            self.series.setdefault(name, series)
+            if words_of(name) not in known:
+                self.series[name] = series
         self.settings = {**other.settings, **self.settings}
         self.status = self.status or other.status
         self.notes += other.notes
 
 
+def words_of(name: str) -> tuple[str, ...]:
+    """Return the words of a name in lower case: ``eval/c4-loss`` has eval, c4 and loss."""
+    spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
+    return tuple(word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word)
+
+
 def as_number(value: object) -> float | None:
     """Return a number, also of the texts "NaN" and "Infinity" as some tools write them; None for others."""
+    if type(value) is float:
+        return value
     if isinstance(value, bool | np.bool_):
         return None
     if isinstance(value, int | float | np.number):

@@ -232,7 +232,7 @@ def resolve_columns(
             )
     _refuse_duplicates(headers, {*found.sources, *absent})
     for canonical, sources in candidates.items():
-        if canonical not in found.sources and canonical not in absent:
+        if sources and canonical not in found.sources and canonical not in absent:
             found.sources[canonical] = _choose_header(canonical, sources, other)
     taken = {source.header for source in found.sources.values()}
     found.set_aside = {header for header in headers if header in SYNONYMS and header not in taken}

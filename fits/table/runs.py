@@ -59,6 +59,7 @@ from fits.table.plausibility import (
 from fits.table.subsample import READ_AS, concatenate_parts
 from fits.table.teacher_join import NO_LOSS, join_teachers, refuse_missing_teachers
 from fits.table.validation import exclusions, is_foreign_status, refuse_inconsistent
+from fits.table.where import matching_rows
 from scaling.errors import InputError
 
 REQUIRED = ("params", "tokens", "loss")
@@ -87,8 +88,12 @@ class _ReadOptions:
     loss_unit: str | None = None
     bytes_per_token: float | None = None
     decimal: str = "."
+    where: Sequence[str] = ()
     columns: ColumnMapping = field(default_factory=ColumnMapping)
-    notes: list[str] = field(default_factory=list)
+    headers: set[str] = field(default_factory=set)
+    """Headers of all parts so far."""
+    rows: int = 0
+    """Rows read, before ``where`` selects."""
 
     def __post_init__(self) -> None:
         self.loss_unit = validate_loss_unit(self.loss_unit, self.bytes_per_token)
@@ -104,7 +109,16 @@ class _ReadOptions:
         refuse_other_unit_in_header(columns.sources, self.loss_unit)
         self.columns.sources.update(columns.sources)
         self.columns.set_aside |= columns.set_aside
+        self.rows += len(frame)
+        self.headers.update(headers)
+        if self.where:
+            frame = matching_rows(frame, self.where, self._header_of, self.headers)
         return frame.set_axis(columns.new_names(headers), axis=1)
+
+    def _header_of(self, name: str) -> str:
+        """Return the header that is read as a canonical column."""
+        source = self.columns.sources.get(SYMBOLS.get(name, name))
+        return source.header if source else name
 
     def stated(self) -> list[str]:
         """Return the canonical columns whose unit the caller gave."""
@@ -120,6 +134,7 @@ def read_runs(
     loss_unit: str | None = None,
     bytes_per_token: float | None = None,
     decimal: str = ".",
+    where: str | Sequence[str] = (),
 ) -> pd.DataFrame:
     r"""Read a runs table from CSV, TSV, JSON, JSON lines or Parquet, and validate it.
 
@@ -134,6 +149,8 @@ def read_runs(
         loss_unit: "nats/token" (the default), "bits/token", "bits/byte" or "perplexity".
         bytes_per_token: Mean bytes of a token of the held-out text, which converts losses in bits/byte.
         decimal: Decimal mark of the cells, "." or ",".
+        where: Conditions that the rows to be read fulfil: ``["state==finished", "tokens>=1B"]``. Columns are
+            named as in the file, or by their canonical names.
 
     Returns:
         The validated table. A column ``compute`` (C, in FLOPs, of this model's training) replaces missing
@@ -152,11 +169,14 @@ def read_runs(
     ['supervised', 100000000.0, 2000000000.0, 3.1]
     """
     if isinstance(path, pd.DataFrame):
-        return validate(path, mapping, loss_unit=loss_unit, bytes_per_token=bytes_per_token, decimal=decimal)
+        return validate(
+            path, mapping,
+            loss_unit=loss_unit, bytes_per_token=bytes_per_token, decimal=decimal, where=where,
+        )  # fmt: skip
     name = (
         "standard input" if str(path) == "-" else str(path) if isinstance(path, str | Path) else "the table"
     )
-    reading = _ReadOptions(mapping or {}, loss_unit, bytes_per_token, decimal)
+    reading = _ReadOptions(mapping or {}, loss_unit, bytes_per_token, decimal, _listed(where))
     try:
         table = concatenate_parts(reading.renamed(part) for part in read_parts(path))
         return _validated(infer_types(table, _AS_TEXT), reading)
@@ -175,6 +195,7 @@ def validate(
     loss_unit: str | None = None,
     bytes_per_token: float | None = None,
     decimal: str = ".",
+    where: str | Sequence[str] = (),
 ) -> pd.DataFrame:
     """Validate a table of runs; extra columns are kept.
 
@@ -184,6 +205,7 @@ def validate(
         loss_unit: Unit of the losses.
         bytes_per_token: Mean bytes of a token of the held-out text.
         decimal: Decimal mark of the cells.
+        where: Conditions that the rows to be used fulfil.
 
     Returns:
         The table with canonical names and units. ``run``, ``kind``, ``teacher_loss``, ``seed`` and
@@ -201,16 +223,22 @@ def validate(
     """
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"runs must be a pandas DataFrame, one row a run, not a {type(frame).__name__}")
-    reading = _ReadOptions(mapping or {}, loss_unit, bytes_per_token, decimal)
+    reading = _ReadOptions(mapping or {}, loss_unit, bytes_per_token, decimal, _listed(where))
     table = concatenate_parts([reading.renamed(frame)])
     table.attrs.update(frame.attrs)
     return _validated(table, reading)
+
+
+def _listed(where: str | Sequence[str]) -> Sequence[str]:
+    return [where] if isinstance(where, str) else where
 
 
 def _validated(table: pd.DataFrame, reading: _ReadOptions) -> pd.DataFrame:
     before, attributes = list(table.attrs.get(READ_AS, [])), dict(table.attrs)
     table = table.reset_index(drop=True).copy()
     table.attrs.update(attributes)
+    if not len(table) and reading.rows:
+        raise InputError(f"none of the {reading.rows} rows fulfils {' and '.join(reading.where)}")
     if not len(table):
         raise InputError("the table has no rows")
     sources = reading.columns.sources
@@ -224,6 +252,8 @@ def _validated(table: pd.DataFrame, reading: _ReadOptions) -> pd.DataFrame:
     mapped = [SYMBOLS.get(canonical, canonical) for canonical, mapped in reading.mapping.items() if mapped]
     table.attrs[MAPPED] = [*table.attrs.get(MAPPED, []), *mapped]
     notes = reading.columns.notes()
+    if reading.where:
+        notes.append(f"{len(table)} of {reading.rows} rows, where {' and '.join(reading.where)}")
     if reading.columns.set_aside:
         notes.append(f"not used: columns {', '.join(map(repr, sorted(reading.columns.set_aside)))}")
     notes += weight_notes(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from scaling.errors import InputError
 FORMAT = "JSON lines"
 STEPS = ("step", "global_step", "_step", "iteration", "iter", "steps", "training_iteration", "train_step")
 """Names of the step in a record, the first that is there, alone or as the last part of a dotted name."""
+Numbers = dict[str, float]
+
 MAX_JSON_BYTES = 256 << 20
 
 
@@ -43,25 +46,41 @@ def read_json_lines(path: Path, name: str) -> RunLog:
     log = RunLog(name, path, FORMAT)
     step = 0.0
     for record in _records(path, log):
-        numbers = {key: value for key, value in record.items() if as_number(value) is not None}
-        found = step_of(numbers)
+        steps, numbers, others = split_record(record)
+        found = min(steps, key=_rank, default=None)
         if found is None and step == 0.0 and not log.series:
             log.settings |= record
-        step = step if found is None else found
         if found is not None:
-            log.settings |= {key: value for key, value in record.items() if key not in numbers}
-        log.add(step, {key: value for key, value in numbers.items() if not is_step(key)})
+            step = steps[found]
+            log.settings |= others
+        log.add_numbers(step, numbers)
     return log
 
 
-def step_of(record: Mapping[str, object]) -> float | None:
-    """Return the step of a record; None if it has none."""
-    for wanted in STEPS:
-        if wanted in record:
-            return as_number(record[wanted])
-    return next((as_number(value) for name, value in record.items() if is_step(name)), None)
+def split_record(
+    record: Mapping[str, object],
+) -> tuple[dict[str, float], dict[str, float], dict[str, object]]:
+    """Return the steps, the other numbers, and what is no number of a record, by name."""
+    steps: Numbers = {}
+    numbers: Numbers = {}
+    others: dict[str, object] = {}
+    for name, value in record.items():
+        number = as_number(value)
+        if number is None:
+            others[name] = value
+        elif is_step(name):
+            steps[name] = number
+        else:
+            numbers[name] = number
+    return steps, numbers, others
 
 
+def _rank(name: str) -> int:
+    """Return the precedence of a name of the step: undotted names come first, in their order."""
+    return STEPS.index(name) if name in STEPS else len(STEPS)
+
+
+@lru_cache(maxsize=4096)
 def is_step(name: str) -> bool:
     """Return True for the name of a step."""
     return name.lower().replace("/", ".").rpartition(".")[2] in STEPS

@@ -13,20 +13,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import sqlite3
 import struct
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 os.environ.update(
     HF_HUB_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true", RAY_USAGE_STATS_ENABLED="0",
+    RAY_raylet_start_wait_time_s="300", RAY_AIR_NEW_OUTPUT="0",
     MLFLOW_ALLOW_FILE_STORE="true", TRANSFORMERS_VERBOSITY="error", MLFLOW_DISABLE_TELEMETRY="true",
 )  # fmt: skip
 SAMPLES = Path(__file__).parent / "samples"
 VERSIONS = SAMPLES / "VERSIONS.json"
+WORK = Path("/tmp/samples")
+"""Folder in which the tools write; some record their paths."""
 CONTEXT, VOCAB, BATCH = 32, 128, 8
 
 
@@ -52,10 +58,28 @@ def cut_weights(folder: Path) -> None:
 
 
 def fresh(name: str) -> Path:
-    folder = SAMPLES / name
+    folder = WORK / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
+
+
+def keep(name: str) -> None:
+    """Replace a sample by what was written."""
+    shutil.rmtree(SAMPLES / name, ignore_errors=True)
+    shutil.copytree(WORK / name, SAMPLES / name)
+
+
+def dump_database(path: Path, tables: tuple[str, ...] = ()) -> None:
+    """Replace a database by the SQL that makes some of its tables, or all, without indexes."""
+    with closing(sqlite3.connect(path)) as database:
+        lines = [
+            line
+            for line in database.iterdump()
+            if re.match(rf'(?:CREATE TABLE|INSERT INTO) "?(?:{"|".join(tables) or ".*"})"?[ (]', line)
+        ]
+    path.with_suffix(".sql").write_text("\n".join(lines) + "\n")
+    path.unlink()
 
 
 def token_rows(count: int, seed: int = 0) -> list[dict[str, list[int]]]:
@@ -166,9 +190,186 @@ def tensorboard() -> None:
     record_versions("tensorboard")
 
 
-MAKERS: dict[str, Callable[[], None]] = {"hf-trainer": hf_trainer, "tensorboard": tensorboard}
+def trl() -> None:
+    """A run of TRL's SFTTrainer, which counts tokens itself."""
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerFast
+    from trl import SFTConfig, SFTTrainer
+
+    folder = fresh("trl")
+    rows = [{"input_ids": row["input_ids"]} for row in token_rows(200)]
+    trainer = SFTTrainer(
+        model=llama(16, 1, tied=True),
+        args=SFTConfig(**hf_arguments(folder / "sft", 16), max_length=CONTEXT, dataset_kwargs={"skip_prepare_dataset": True}),
+        train_dataset=Dataset.from_list(rows[:160]), eval_dataset=Dataset.from_list(rows[160:]),
+        processing_class=PreTrainedTokenizerFast(tokenizer_object=tokenizer(), pad_token="p", eos_token="e"),
+    )  # fmt: skip
+    trainer.train()
+    trainer.save_state()
+    cut_weights(folder)
+    for path in folder.rglob("tokenizer*"):
+        path.unlink()
+    shutil.rmtree(folder / "sft/checkpoint-8")
+    record_versions("trl")
+
+
+def tokenizer() -> Any:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    words = {"e": 1, "p": 2, "u": 0} | {f"w{i}": i for i in range(3, VOCAB)}
+    found = Tokenizer(WordLevel(words, unk_token="u"))
+    found.pre_tokenizer = Whitespace()
+    return found
+
+
+def wandb() -> None:
+    """Two offline runs of one name, one with validation in bits/byte."""
+    import wandb as tool
+
+    folder = fresh("wandb")
+    for seed, metric in ((0, "val/loss"), (1, "val/loss")):
+        run = tool.init(
+            project="grid", name="student-16", dir=str(folder), id=f"run{seed}",
+            config={"seed": seed, "model": {"n_params_non_embedding": 4688, "d_model": 16}, "seq_len": CONTEXT},
+            settings=tool.Settings(x_disable_stats=True, x_disable_meta=True, console="off", disable_code=True, disable_git=True),
+        )  # fmt: skip
+        for step in range(10, 81, 10):
+            record = {"train/loss": curve(step) + 0.1, "tokens": step * 256}
+            if step % 20 == 0:
+                record[metric] = curve(step, 2.0 + seed / 100)
+            run.log(record, step=step)
+        run.finish()
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and path.suffix not in (".wandb", ".yaml", ".json"):
+            path.unlink()
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            path.unlink()
+    record_versions("wandb")
+
+
+def mlflow() -> None:
+    """One run in a tracking directory and in a database, and the exported table of the latter."""
+    import mlflow as tool
+
+    folder = fresh("mlflow")
+    for uri in (f"file://{folder / 'mlruns'}", f"sqlite:///{folder / 'mlflow.db'}"):
+        tool.set_tracking_uri(uri)
+        tool.set_experiment("grid")
+        with tool.start_run(run_name="student-16"):
+            tool.log_params({"n_params_non_embedding": 4688, "seq_len": CONTEXT, "seed": 3})
+            for step in range(20, 81, 20):
+                tool.log_metrics({"val_loss": curve(step), "tokens": step * 256.0}, step=step)
+    exported = tool.search_runs(experiment_names=["grid"])
+    exported = exported.drop(columns=[name for name in exported if "mlflow.source" in name])
+    exported.to_csv(folder / "exported.csv", index=False)
+    for path in folder.rglob("tags/mlflow.source*"):
+        path.unlink()
+    dump_database(folder / "mlflow.db", ("experiments", "runs", "metrics", "latest_metrics", "params"))
+    record_versions("mlflow")
+
+
+def optuna() -> None:
+    """A study in a database and in a journal: one trial pruned, one failed."""
+    import optuna as tool
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    folder = fresh("optuna")
+    tool.logging.set_verbosity(tool.logging.ERROR)
+
+    def objective(trial: Any) -> float:
+        rate = trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)
+        trial.set_user_attr("n_params_non_embedding", 4688)
+        trial.set_user_attr("tokens", 20480)
+        if trial.number == 3:
+            raise ValueError("out of memory")
+        for step in (20, 40):
+            trial.report(curve(step) + rate, step)
+        if trial.number == 2:
+            raise tool.TrialPruned
+        return curve(80) + rate
+
+    for storage in (
+        f"sqlite:///{folder / 'study.db'}",
+        JournalStorage(JournalFileBackend(str(folder / "study.log"))),
+    ):
+        study = tool.create_study(
+            storage=storage, study_name="val_loss", sampler=tool.samplers.RandomSampler(seed=0)
+        )
+        study.optimize(objective, n_trials=4, catch=(ValueError,))
+    dump_database(folder / "study.db")
+    record_versions("optuna")
+
+
+def ray_tune() -> None:
+    """An experiment of two trials."""
+    import ray
+    from ray import tune
+
+    folder = fresh("ray-tune")
+
+    def train(config: dict[str, Any]) -> None:
+        for step in range(20, 81, 20):
+            tune.report({
+                "val_loss": curve(step) + config["lr"], "step": step, "tokens": step * 256,
+                "n_params_non_embedding": 4688,
+            })  # fmt: skip
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
+    tune.Tuner(
+        train, param_space={"lr": tune.grid_search([0.01, 0.02]), "model": {"width": 16}},
+        run_config=tune.RunConfig(name="grid", storage_path=str(folder), verbose=0),
+    ).fit()  # fmt: skip
+    ray.shutdown()
+    cut_weights(folder)
+    record_versions("ray")
+
+
+def lm_eval() -> None:
+    """An evaluation of the Trainer's first run on a task of its own."""
+    import lm_eval as tool
+    from lm_eval.tasks import TaskManager
+    from transformers import PreTrainedTokenizerFast
+
+    folder = fresh("lm-eval")
+    model = llama(16, 1, tied=True)
+    words = PreTrainedTokenizerFast(tokenizer_object=tokenizer(), pad_token="p", eos_token="e")
+    model.save_pretrained(folder / "model")
+    words.save_pretrained(folder / "model")
+    (folder / "rows.jsonl").write_text(
+        "".join(json.dumps({"q": f"w{i} w{i + 1}", "a": i % 2}) + "\n" for i in range(3, 11))
+    )
+    (folder / "task.yaml").write_text(
+        "task: counting\ndataset_path: json\ndataset_kwargs:\n  data_files:\n"
+        f"    test: {folder / 'rows.jsonl'}\ntest_split: test\noutput_type: multiple_choice\n"
+        'doc_to_text: "{{q}}"\ndoc_to_choice: ["w3", "w4"]\ndoc_to_target: a\nmetric_list:\n'
+        "  - metric: acc\n    aggregation: mean\n    higher_is_better: true\n"
+    )
+    from lm_eval.loggers import EvaluationTracker
+
+    tracker = EvaluationTracker(output_path=str(folder))
+    found = tool.simple_evaluate(
+        model="hf", model_args=f"pretrained={folder / 'model'}", tasks=["counting"], batch_size=4, device="cpu",
+        task_manager=TaskManager(include_path=str(folder)), evaluation_tracker=tracker,
+    )  # fmt: skip
+    found.pop("samples")
+    tracker.save_results_aggregated(results=found, samples=None)
+    shutil.rmtree(folder / "model")
+    (folder / "rows.jsonl").unlink()
+    (folder / "task.yaml").unlink()
+    record_versions("lm-eval")
+
+
+MAKERS: dict[str, Callable[[], None]] = {
+    "hf-trainer": hf_trainer, "tensorboard": tensorboard, "trl": trl, "wandb": wandb, "mlflow": mlflow,
+    "optuna": optuna, "ray-tune": ray_tune, "lm-eval": lm_eval,
+}  # fmt: skip
 
 if __name__ == "__main__":
     SAMPLES.mkdir(exist_ok=True)
     for wanted in sys.argv[1:] or MAKERS:
         MAKERS[wanted]()
+        keep(wanted)
