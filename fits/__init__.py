@@ -9,6 +9,7 @@ from fits.fitting import Fit, fit
 from fits.logs.collect import collect
 from fits.methods.compare import MethodComparison, compare_methods
 from fits.methods.laws_by_method import LawsByMethod, laws_by_method
+from fits.methods.private_text import private_text_law
 from fits.table.runs import read_runs, validate
 from scaling.laws.registry import load_law
 
@@ -25,6 +26,7 @@ __all__ = [
     "fit",
     "laws_by_method",
     "load_law",
+    "private_text_law",
     "read_runs",
     "register_law",
     "validate",

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from scaling.planner.prediction import Prediction, predict
     from scaling.planner.question import Question
     from scaling.planner.teacher_catalogue import KnownTeacher, read_catalogue
+    from scaling.private.law import PrivateTextLaw
+    from scaling.private.plan import PrivatePlan, plan_private
 
 __all__ = [
     "LAWS",
@@ -47,6 +49,8 @@ __all__ = [
     "ModelShape",
     "Plan",
     "Prediction",
+    "PrivatePlan",
+    "PrivateTextLaw",
     "Provenance",
     "PublishedLaw",
     "PublishedLaw9",
@@ -57,6 +61,7 @@ __all__ = [
     "frontier",
     "hardware",
     "plan",
+    "plan_private",
     "predict",
     "published",
     "read_catalogue",
@@ -85,6 +90,8 @@ _PUBLIC = {
     "planner.prediction": ("Prediction", "predict"),
     "planner.question": ("Question",),
     "planner.teacher_catalogue": ("KnownTeacher", "read_catalogue"),
+    "private.law": ("PrivateTextLaw",),
+    "private.plan": ("PrivatePlan", "plan_private"),
 }
 """Public names by the module that defines them."""
 _MODULES = {name: f"scaling.{module}" for module, names in _PUBLIC.items() for name in names}

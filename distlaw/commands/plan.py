@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distlaw.commands.plan_bill import asked_device, billed, given_numbers, priced_answer
+from distlaw.commands.plan_private import (
+    Delta,
+    Epsilon,
+    PrivateAsked,
+    PrivateTeachers,
+    print_private_plan,
+)
 from distlaw.commands.teachers import (
     Active,
     Catalogue,
@@ -93,6 +100,8 @@ Examples:
   distlaw plan --student 1B --target-loss 2.2 --teachers catalogue.csv
 
   distlaw plan --family 100M,300M,1B --budget 3e21
+
+  distlaw plan --private-teachers 1000 --epsilon 8
 """
 
 
@@ -173,6 +182,9 @@ def plan_command(
             rich_help_panel=LIMITS,
         ),
     ] = "",
+    private_teachers: PrivateTeachers = "",
+    epsilon: Epsilon = "",
+    delta: Delta = "",
     flops_rule: Flops = None,
     context: Window = None,
     vocab: Vocab = None,
@@ -249,6 +261,16 @@ def plan_command(
     csv: Csv = False,
 ) -> None:
 
+    if private_teachers or epsilon or delta:
+        asked = PrivateAsked(private_teachers, epsilon, delta, student, calibration)
+        others = {
+            "--budget": budget, "--target-loss": target_loss, "--scenario": scenario, "--law": law,
+            "--teacher": teacher, "--teachers": teachers, "--family": family, "--constrain": constrain,
+            "--lifetime-tokens": lifetime_tokens, "--unique-tokens": unique_tokens, "--gpu": gpu,
+            "--tolerance": tolerance, "--store-logits": store_logits, "--plot": plot, "--details": details,
+        }  # fmt: skip
+        print_private_plan(asked, others, as_json=json, as_csv=csv)
+        return
     if not budget and not target_loss:
         raise InputError(NEEDS)
     fitted = Fitted.load(calibration)
