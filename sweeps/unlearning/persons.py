@@ -158,7 +158,7 @@ class SyntheticPersons:
         rivers = dict(self.rivers)
         towns = dict.fromkeys(self.person(name).value("town") for name in names)
         return [
-            _fact(town, group, PLACE_TEMPLATES, {"town": town}, rivers[town], tuple(rivers.values()))
+            _fact(town, group, PLACE_TEMPLATES[1:], {"town": town}, rivers[town], tuple(rivers.values()))
             for town in towns
         ]
 
