@@ -11,6 +11,7 @@ from functools import cached_property
 from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
 from scaling.units import format_number
+from sweeps.dag.commands import check_command
 from sweeps.dag.kind import StepKind
 from sweeps.dag.ladder import shape_for
 from sweeps.dag.resolved import PretrainedTeacher, Resolved
@@ -134,6 +135,7 @@ def _distilled(student: Step, teacher: Step, method: Method, others: tuple[Step,
         InputError: if either part is too short.
     """
     run = replace(student, kind=StepKind.DISTILL, teacher=teacher, method=method, other_teachers=others)
+    check_command(run)
     if method.init is None:
         return run
     before = round(method.init.share * run.steps)
@@ -177,7 +179,7 @@ def with_caches(runs: list[Step]) -> list[Step]:
 
 def _left_for(run: Step) -> dict[str, Step]:
     """Return the steps that prepare logits or texts of its teacher for ``run`` alone, by its field."""
-    if run.teacher is None or run.method is None:
+    if run.teacher is None or run.method is None or run.trainer:
         return {}
     method, parts = run.method, parts_of(run.method)
     of_teacher = replace(run, shape=run.teacher.shape, steps=run.first + run.steps, seed=0, init=None)
@@ -197,11 +199,11 @@ def with_shared_prefixes(runs: list[Step]) -> list[Step]:
     """Return the runs, with a shared prefix before those that differ only in length.
 
     The prefix of a length begins where that of the next shorter one ended; the longest run needs none of its
-    own. A run whose method depends on its total steps shares none.
+    own. A run whose method depends on its total steps shares none, nor does one of a command.
     """
     families: dict[str, list[Step]] = {}
     for run in runs:
-        alone = run.method is not None and parts_of(run.method).depends_on_total_steps
+        alone = run.trainer or (run.method and parts_of(run.method).depends_on_total_steps)
         families.setdefault(run.id if alone else _key_without_steps(run), []).append(run)
     steps: list[Step] = []
     for family in families.values():
@@ -287,6 +289,8 @@ def _runs(sweep: Sweep, field: Role, where: str, grid: Grid, fingerprint: str) -
                 corpus=sweep.corpus,
                 corpus_fingerprint=fingerprint,
                 training=sweep.training,
+                trainer=(trainer := sweep.trainer_of(field, grid)),
+                role=field if trainer else None,
             )
 
 

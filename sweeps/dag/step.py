@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, get_args
 
@@ -19,7 +19,8 @@ from sweeps.spec.corpus import Corpus
 from sweeps.spec.method import Method
 from sweeps.spec.method_parts import MethodParts, parts_of
 from sweeps.spec.run_views import Passes
-from sweeps.spec.spec import Training
+from sweeps.spec.spec import Role, Training
+from sweeps.spec.trainer import Trainer
 
 SCHEMA = 5
 """Changes when the same spec would train something else."""
@@ -61,6 +62,10 @@ class Step:
     """The prelude whose weights it begins with; its batches are those that come after."""
     foreign: ExternalModel | None = None
     """The model that is measured here, where nothing is trained."""
+    trainer: Trainer | None = field(default=None, hash=False)
+    """The command that trains it; None for our own loop."""
+    role: Role | None = None
+    """The field of the spec that asks for it, for its command; no part of the identity."""
 
     @property
     def needs(self) -> tuple[Step, ...]:
@@ -167,6 +172,7 @@ class Step:
             "method": method_identity(self.method) if self.method else None,
             **({"init": self.init.id} if self.init else {}),
             **({"other_teachers": [each.id for each in self.other_teachers]} if self.other_teachers else {}),
+            **({"trainer": self.trainer.identity} if self.trainer else {}),
         }
 
     @cached_property
@@ -192,6 +198,8 @@ class Step:
             text += f", from {self.teacher.size}"
         if self.method and self.method.name != PAPER_METHOD:
             text += f", {self.method.name}"
+        if self.trainer:
+            text += f", by {self.trainer.name}"
         return f"{text}, seed {self.seed}" if self.seed else text
 
     @property
@@ -304,6 +312,7 @@ class Step:
             "corpus": {**self.corpus.model_dump(), "fingerprint": self.corpus_fingerprint},
             "teacher": self.teacher.as_json() if self.teacher else None,
             "other_teachers": [each.as_json() for each in self.other_teachers],
+            **({"trainer": self.trainer.model_dump(), "role": self.role} if self.trainer else {}),
         }
 
     @classmethod
@@ -338,6 +347,8 @@ class Step:
             foreign=ExternalModel(**foreign | {"place": ModelLocation(**foreign["place"])})
             if foreign
             else None,
+            trainer=Trainer(**found) if (found := data.get("trainer")) else None,
+            role=data.get("role"),
         )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
 from sweeps.dag.expand import Step
+from sweeps.data.model_dir import ModelLocation
 from sweeps.distill.targets import Online
 from sweeps.model.chunked_loss import logits_fit
 from sweeps.model.compiling.compiled import uncompiled
@@ -119,7 +120,13 @@ class LastHiddenStates:
 
 def online(store: Store, teacher: Step) -> Online:
     """Return the model that ``teacher`` trained, or measured, as a target."""
-    model = load_foreign(teacher) if teacher.foreign else trained(store, teacher).to(device())
+    model: Decoder | Foreign
+    if teacher.foreign:
+        model = load_foreign(teacher)
+    elif teacher.trainer:
+        model = trained_by_command(store, teacher)
+    else:
+        model = trained(store, teacher).to(device())
     returns_log_probs = logits_fit(round(teacher.training.batch_tokens), teacher.shape.vocab)
     if not isinstance(model, Decoder):
         return Online(model, returns_log_probs)
@@ -132,6 +139,28 @@ def trained(store: Store, step: Step) -> Decoder:
     found = store.result(step.id) or {}
     with store.model(step.id) as folder:
         return load_model(folder, step.shape, found.get("weights_sha256", ""))
+
+
+def trained_by_command(store: Store, step: Step) -> Decoder | Foreign:
+    """Return the model that the command of ``step`` left, on this machine's device.
+
+    Raises:
+        InputError: if it left only a loss, or the model in the store is damaged.
+    """
+    from sweeps.pretrained.load import load_pretrained
+
+    found, where = store.result(step.id) or {}, f"teacher {step.size}"
+    if "model" not in found:
+        raise InputError(
+            f"{where}: its command left a loss and no model, from which a student can be distilled; let it "
+            "leave a model (trainer.model, or model in result.json)"
+        )
+    with store.model(step.id) as folder:
+        if ModelLocation(model=str(folder)).fingerprint != found.get("model_fingerprint"):
+            raise InputError(
+                f"{folder}: damaged; to train it again, delete {store.root}/{step.id}/result.json"
+            )
+        return load_pretrained(folder, step.shape.vocab, where).to(device())
 
 
 def load_foreign(step: Step) -> Decoder | Foreign:

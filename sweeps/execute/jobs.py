@@ -19,14 +19,12 @@ from sweeps.spec.resources import Resources
 from sweeps.spec.spec import Sweep
 from sweeps.store.faults import explain_store_error
 from sweeps.store.leases import Attempt, LeaseWatch, attempt_path, create_once, timestamp
-from sweeps.store.outcomes import Ending, ending_of, error_line, is_transient
+from sweeps.store.outcomes import TRY_LATER, Ending, ending_of, error_line, is_transient
 from sweeps.store.store import Store
-from sweeps.store.time_limit import TimeLimit
+from sweeps.store.time_limit import GRACE_SECONDS, STOPPING_SECONDS, TimeLimit
 
 LOG = logging.getLogger("distlaw")
 MAX_REASON_CHARACTERS = 2000
-TRY_LATER = 75
-"""Exit code that tells batch systems to start a job again (EX_TEMPFAIL)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +62,12 @@ class Job:
     def attempts(self) -> dict[str, int]:
         """Numbers of the attempts by step."""
         return {step.id: number for step, number in zip(self.steps, self.numbers, strict=True)}
+
+    @property
+    def grace(self) -> float:
+        """Seconds in which its process stops after it was asked to, before it is killed."""
+        commands = [step.trainer.grace_seconds + STOPPING_SECONDS for step in self.steps if step.trainer]
+        return max(GRACE_SECONDS, *commands, 0.0)
 
     @property
     def about(self) -> dict[str, Any]:

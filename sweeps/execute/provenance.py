@@ -1,4 +1,4 @@
-"""Provenance of a store: the spec, its steps, and versions of the software."""
+"""Provenance of a store and of its results: the spec, its steps, and versions of the software."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sweeps.dag.expand import Dag
+from sweeps.dag.expand import Dag, Step
 from sweeps.spec.resources import caps_of
 from sweeps.spec.spec import Sweep
 from sweeps.store.store import Store
@@ -63,3 +63,30 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
+
+
+def commit_result(store: Store, step: Step, measured: dict[str, Any]) -> dict[str, Any]:
+    """Commit the result of ``step``; return it, or that of another process that was first."""
+    result = result_provenance(step) | measured
+    if not store.commit(step.id, result):
+        found = store.result(step.id)
+        assert found is not None
+        return found
+    store.remove(step.id, "failure.json")
+    return result
+
+
+def result_provenance(step: Step) -> dict[str, Any]:
+    """Return the fields of every result: its step, device and versions."""
+    from sweeps.model.device import device
+
+    return {
+        "id": step.id,
+        "step": step.as_json(),
+        "params": step.shape.params,
+        "tokens": step.tokens,
+        "flops": step.flops_by_part() | {"total": step.flops},
+        "device": f"{device().type}: {platform.processor() or platform.machine()}",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +16,7 @@ from sweeps.dag.kind import StepKind
 from sweeps.data import TokenizedCorpus
 from sweeps.data.corpus import planned_tokens
 from sweeps.estimate.text_warnings import epochs
-from sweeps.execute.provenance import versions
+from sweeps.execute.provenance import commit_result
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.leases import Lease, hold_leases
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
@@ -28,7 +25,6 @@ from sweeps.store.time_limit import TimeLimit
 
 if TYPE_CHECKING:
     from sweeps.model.distributed import World
-    from sweeps.model.language_model import LanguageModel
     from sweeps.train.run import Run
 
 Done = tuple[Step, dict[str, Any] | Exception]
@@ -83,7 +79,11 @@ def run_steps(
             yield step, found
         else:
             missing.append(step)
-    if missing:
+    if missing and missing[0].trainer:
+        from sweeps.execute.command_steps import run_commands
+
+        yield from run_commands(store, missing, numbers, limit, **about)
+    elif missing:
         with world() as here:
             if not here.leads:
                 yield from _train(store, missing, {}, here, watch, tracker)
@@ -211,7 +211,7 @@ def _write_down(
         return error
     seconds = {"train": 0.0, "write": time.monotonic() - started}
     tokens = len(kept.numbers) * step.shape.context
-    return _commit(store, step, {"tokens": tokens, "seconds": seconds} | columns)
+    return commit_result(store, step, {"tokens": tokens, "seconds": seconds} | columns)
 
 
 def _evaluate(
@@ -219,13 +219,14 @@ def _evaluate(
 ) -> dict[str, Any] | Exception:
     """Evaluate a pretrained model, in the leading process."""
     from sweeps.distill.models import load_foreign
+    from sweeps.train.evaluation import evaluate
 
     if not lease:
         return {}
     started = time.monotonic()
     try:
         store.write(step.as_json(), step.id, "step.json")
-        heldout = _heldout(load_foreign(step), step, corpus)
+        heldout = evaluate(load_foreign(step), step, corpus)
         lease.fence()
     except (InputError, Stopped) as error:
         return error
@@ -234,7 +235,9 @@ def _evaluate(
         return InputError(
             f"teacher {step.size}: its held-out loss is {heldout['loss']}{why}; distil from another"
         )
-    return _commit(store, step, heldout | {"seconds": {"train": 0.0, "evaluate": time.monotonic() - started}})
+    return commit_result(
+        store, step, heldout | {"seconds": {"train": 0.0, "evaluate": time.monotonic() - started}}
+    )
 
 
 def _progress(run: Run) -> dict[str, Any]:
@@ -270,30 +273,20 @@ def _finish(
         lease.fence()
     except Stopped as stopped:
         return stopped
-    result = _commit(store, step, result)
+    result = commit_result(store, step, result)
     if step.kind is not StepKind.SHARED_PREFIX:
         Checkpoints(store, step.id).clear()
-    return result
-
-
-def _commit(store: Store, step: Step, measured: dict[str, Any]) -> dict[str, Any]:
-    """Commit the result of ``step``; return it, or that of another process that was first."""
-    result = _provenance(step) | measured
-    if not store.commit(step.id, result):
-        found = store.result(step.id)
-        assert found is not None
-        return found
-    store.remove(step.id, "failure.json")
     return result
 
 
 def _measured(store: Store, step: Step, run: Run, corpus: TokenizedCorpus, lease: Lease) -> dict[str, Any]:
     """Evaluate a trained model and copy it to the store."""
     from sweeps.model.model_files import save_model
+    from sweeps.train.evaluation import evaluate
     from sweeps.train.run import Diverged
 
     started = time.monotonic()
-    heldout = _heldout(run.model, step, corpus)
+    heldout = evaluate(run.model, step, corpus)
     if not math.isfinite(heldout["loss"]):
         raise Diverged(f"the held-out loss is {heldout['loss']} after the last step; lower learning_rate")
     if step.kind is StepKind.DISTILL:
@@ -334,43 +327,4 @@ def _distilled(step: Step, run: Run, corpus: TokenizedCorpus) -> dict[str, Any]:
         "yardsticks": {name: value if math.isfinite(value) else None for name, value in found.items()},
         "tokens_written": written,
         "flops": parts | {"total": sum(parts.values())},
-    }
-
-
-def _heldout(model: LanguageModel, step: Step, corpus: TokenizedCorpus) -> dict[str, Any]:
-    """Evaluate ``model`` on held-out text, in total and by part."""
-    from sweeps.model.heldout import heldout_loss
-
-    parts = [part.heldout_tokens for part in corpus.parts]
-    heldout = heldout_loss(model, corpus.heldout, context=step.shape.context, parts=parts)
-    return {
-        "loss": heldout.loss,
-        "loss_se": heldout.standard_error,
-        "heldout_blocks": heldout.blocks,
-        "bits_per_byte": heldout.loss / math.log(2) / corpus.bytes_per_token,
-        "corpus": {
-            "source": corpus.source,
-            "train_tokens": corpus.train_tokens,
-            "heldout_tokens": corpus.heldout_tokens,
-            "parts": [
-                {**asdict(part), "loss": loss if math.isfinite(loss) else None}
-                for part, loss in zip(corpus.parts, heldout.by_part, strict=True)
-            ],
-        },
-    }
-
-
-def _provenance(step: Step) -> dict[str, Any]:
-    """Return the fields of every result: its step, device and versions."""
-    from sweeps.model.device import device
-
-    return {
-        "id": step.id,
-        "step": step.as_json(),
-        "params": step.shape.params,
-        "tokens": step.tokens,
-        "flops": step.flops_by_part() | {"total": step.flops},
-        "device": f"{device().type}: {platform.processor() or platform.machine()}",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
     }

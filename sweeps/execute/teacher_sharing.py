@@ -43,10 +43,11 @@ def group_into_cohorts(ready: Sequence[Step], slots: int, cost: Callable[[Step],
 def _shared(step: Step) -> tuple[object, ...]:
     """Return the key that steps must have in common to share a teacher's forward pass.
 
-    It is unique for steps without a teacher, and for students that generate text, each read separately.
+    It is unique for steps of commands or without a teacher, and for students that generate text, each read
+    separately.
     """
     method = step.method
-    if step.teacher is None or method is None or not step.kind.trains or step.logits:
+    if step.trainer or step.teacher is None or method is None or not step.kind.trains or step.logits:
         return (step.id,)
     parts = parts_of(method)
     reads = method.reads_teacher or bool(parts.auxiliary_losses)

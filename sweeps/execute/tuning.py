@@ -25,7 +25,8 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
-from sweeps.spec.spec import MIN_STEPS, Grid, Range, Students, Sweep, Training, Tuning
+from sweeps.spec.spec import MIN_STEPS, Grid, Students, Sweep, Training
+from sweeps.spec.tuning import Range, Tuning
 from sweeps.store.store import Store
 
 JOURNAL = "study.journal"

@@ -51,6 +51,7 @@ Ratio = Annotated[float, _reader(parse_ratio), Field(gt=0, le=1e30), _schema("A 
 Number = Annotated[float, _reader(parse_number)]
 Count = Annotated[int, _reader(parse_count)]
 Seed = Annotated[Count, Field(ge=0, lt=2**31)]
+Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
 class SpecModel(BaseModel):

@@ -5,7 +5,6 @@ Sizes and tokens are written as people write them (``100k``, ``1.5M``, ``2e6``).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +20,7 @@ from pydantic import (
 
 from scaling.errors import InputError
 from sweeps.spec.corpus import Base, Corpus
-from sweeps.spec.fields import Count, Number, Quantity, Ratio, Seed, SpecModel
+from sweeps.spec.fields import Count, Number, Quantity, Ratio, Seed, Seeds, SpecModel
 from sweeps.spec.method import VARIANTS, Method
 from sweeps.spec.method_parts import parts_of
 from sweeps.spec.parsing.messages import explain_problem
@@ -29,15 +28,14 @@ from sweeps.spec.parsing.overrides import apply_overrides
 from sweeps.spec.parsing.yaml_text import read_yaml
 from sweeps.spec.protocols import ProtocolName, protocol_violation
 from sweeps.spec.resources import Caps, Devices, Resources
+from sweeps.spec.trainer import TRAINERS, OneTrainer, SweepTrainer, Trainer, TrainersByRole
+from sweeps.spec.tuning import Tuning
 
 MOST_CELLS = 250_000
 """Runs that a spec may ask for, equal ones counted each time."""
 WARMUP_STEPS = 50
 MIN_STEPS = 500
 """Runs of fewer optimizer steps measure the number of steps, not the data."""
-
-
-Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
 class Training(SpecModel):
@@ -100,6 +98,8 @@ class Grid(SpecModel):
     """One run per seed; a seed sets initialization and, unless ``data_seed`` does, the order of the data."""
     data_seed: Seed | None = None
     """One order of the data for all seeds."""
+    trainer: OneTrainer | None = None
+    """Command that trains these in the place of the sweep's trainer; ``distlaw`` is our own."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Grid:
@@ -154,54 +154,6 @@ Teacher = Annotated[
 ]
 
 
-class Range(SpecModel):
-    """An interval to search."""
-
-    low: Number
-    high: Number
-    log: bool = False
-    """Search in logarithms."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Range:
-        if not self.low < self.high:
-            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
-        if self.log and self.low <= 0:
-            raise ValueError(f"low must be positive to search in logarithms, not {self.low:g}")
-        return self
-
-    def edge(self, value: float, share: float) -> str | None:
-        """``lower`` or ``upper`` if ``value`` lies within ``share`` of the interval's end."""
-        scale = math.log if self.log else float
-        place = (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
-        return "lower" if place < share else "upper" if place > 1 - share else None
-
-
-class Tuning(SpecModel):
-    """Search of hyperparameters before the sweep: ranges, proxy size and length, and cap."""
-
-    part = "tuning"
-
-    params: Quantity
-    """Size of the proxy; mu-P (simple) carries the learning rate to the others."""
-    tokens: Quantity
-    """Length of a whole trial."""
-    seeds: Seeds = [0]
-    """A trial is judged by the mean over these."""
-    trials: Count = Field(16, ge=1)
-    """Trials of the training rules, and again of each method."""
-    max_flops: Quantity | None = None
-    """Cap on the FLOPs of each search."""
-    learning_rate: Range | None = Range(low=0.002, high=0.05, log=True)
-    """Peak learning rates at the base width."""
-    batch_tokens: list[Quantity] | None = None
-    """Batch sizes to choose from."""
-    temperature: Range | None = None
-    """Temperatures, for every method."""
-    cross_entropy: Range | None = None
-    """Weights of the data's own labels, for every method."""
-
-
 SpecLike = str | Path | Mapping[str, Any]
 """A YAML file, the name of a preset, or the fields of a spec."""
 Role = Literal["supervised", "teachers", "students"]
@@ -231,6 +183,9 @@ class Sweep(SpecModel):
     """Students; each is distilled from every teacher with every method."""
     methods: list[Method] = Field([Method()], min_length=1)
     """Distillation methods of all students that have none of their own."""
+    trainer: SweepTrainer | None = None
+    """Command that trains all runs, or those of ``supervised``, ``teachers`` or ``students``, in the place of
+    our own trainer."""
     tuning: Tuning | None = None
     """Hyperparameters that ``distlaw sweep tune`` searches before the sweep."""
     resources: list[Resources] = []
@@ -272,6 +227,8 @@ class Sweep(SpecModel):
         for where, method in self.methods_given():
             if found := next(self._objections(method), None):
                 raise ValueError(f"{where}.{found}")
+        if found := next(self._objections_to_trainers(), None):
+            raise ValueError(found)
         return self
 
     def _cells(self) -> int:
@@ -304,6 +261,34 @@ class Sweep(SpecModel):
             yield "auxiliary_losses: heads and hidden states are not compiled; set training.compile: false"
         for part in parts_of(method):
             yield from part.sweep_objections(self, method)
+
+    def _objections_to_trainers(self) -> Iterator[str]:
+        """Yield why a command cannot train some runs, with the place of their grid."""
+        for field in ROLES:
+            for where, grid in self.grids(field):
+                trainer = self.trainer_of(field, grid)
+                if trainer is None:
+                    continue
+                about_teacher = [name for name in sorted(trainer.placeholders) if name.startswith("teacher")]
+                if field != "students" and about_teacher:
+                    yield f"{where}: its command names {{{about_teacher[0]}}}, and these runs have no teacher"
+                if field == "teachers" and self.base:
+                    yield f"{where}: base: a command trains on one text; leave out base or this trainer"
+
+    def trainer_of(self, field: Role, grid: Grid) -> Trainer | None:
+        """Return the trainer of the runs of ``grid``: its own or the sweep's; None for ours."""
+        if grid.trainer is not None:
+            return None if isinstance(grid.trainer, str) else grid.trainer
+        shared: Trainer | None = (
+            getattr(self.trainer, field) if isinstance(self.trainer, TrainersByRole) else self.trainer
+        )
+        return shared
+
+    @property
+    def trainers(self) -> dict[str, Trainer]:
+        """Commands that train runs, by the places of their grids."""
+        found = {where: self.trainer_of(field, grid) for field in ROLES for where, grid in self.grids(field)}
+        return {where: trainer for where, trainer in found.items() if trainer}
 
     def grids(self, field: Role) -> Iterator[tuple[str, Grid]]:
         """The grids of ``field``, each with its place in the spec."""
@@ -343,7 +328,9 @@ def parse_sweep(data: dict[str, Any], where: str = "spec") -> Sweep:
     try:
         return Sweep.model_validate(data)
     except ValidationError as error:
-        lines = [explain_problem(problem, Sweep, TEACHERS | VARIANTS) for problem in error.errors()]
+        lines = [
+            explain_problem(problem, Sweep, TEACHERS | VARIANTS | TRAINERS) for problem in error.errors()
+        ]
         raise InputError("\n  ".join([f"{where}: {len(lines)} wrong", *lines])) from None
 
 

@@ -16,6 +16,7 @@ stops.
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -106,6 +107,8 @@ class Lease:
     started: float = field(default_factory=time.monotonic)
     limit: TimeLimit | None = None
     """Time limit of its process, recorded with the claim and each heartbeat."""
+    expires: float = math.inf
+    """Time from which others may take over if no heartbeat is written before, by ``time.monotonic()``."""
 
     @classmethod
     def claim(
@@ -132,8 +135,9 @@ class Lease:
             **_limit_record(limit),
         }
         claim["elapsed"] = time.monotonic() - begun
+        expires = time.monotonic() + LEASE_TIMEOUT
         won = create_once(store, claim, *attempt_path(step, number))
-        return cls(store, step, number, about, started=begun, limit=limit) if won else None
+        return cls(store, step, number, about, started=begun, limit=limit, expires=expires) if won else None
 
     def fence(self) -> None:
         """Check that no other process has taken over the step, before committing anything.
@@ -162,13 +166,13 @@ class Lease:
         Returns:
             True if the heartbeat was written.
         """
-        written = False
+        written, expires = False, time.monotonic() + LEASE_TIMEOUT
         try:
             elapsed = time.monotonic() - self.started
             beat = {"beat": count, "elapsed": elapsed, "due": due, **self.progress}
             beat |= _limit_record(self.limit)
             self.store.write(beat, *attempt_path(self.step, self.number, "beat"), durable=False)
-            written = True
+            written, self.expires = True, expires
             names = self.store.names(self.step, "attempts")
             self._fence(names)
             if CANCEL in names or self.store.read(CANCEL) is not None:

@@ -44,6 +44,8 @@ STORE_ENDINGS = {
     Ending.DENIED: "the store cannot be written: {}; change its permissions and start again",
 }
 """Endings that affect all steps, and the messages with which they stop the sweep."""
+TRY_LATER = 75
+"""Exit code that asks to be started again (EX_TEMPFAIL), of batch jobs and of commands."""
 BACKOFF_SECONDS = 1.0
 """Seconds before the first retry; doubled each time, up to the limit."""
 BACKOFF_LIMIT = 60.0

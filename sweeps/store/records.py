@@ -104,7 +104,10 @@ ATTEMPT: dict[str, Check] = {
 RESULT: dict[str, Check] = {
     "loss": _loss,
     "loss_se": _or_null(_number()),
-    "bits_per_byte": _number(),
+    "bits_per_byte": _or_null(_number()),
+    "params": _number(),
+    "tokens": _number(),
+    "loss_on": _text,
     "epochs": _number(),
     "flops": _numbers,
     "seconds": _numbers,

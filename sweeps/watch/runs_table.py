@@ -22,6 +22,8 @@ TEXT = ["run", "kind", "teacher", "method", "corpus", "setting", "status"]
 """Columns of text, as ids may look like numbers."""
 LEFT_OUT = "left_out"
 """Attribute of a table with the ids of runs left out, by reason."""
+LOSS_ON = "loss_on"
+"""Column of runs whose command reports only a loss: the text that it was measured on; empty for our own."""
 ANOTHER_SETTING = (
     "of another text, tokenizer, context or training rules than the sweep last run there; --all has them"
 )
@@ -87,8 +89,9 @@ def results(root: str | Path, *, everything: bool = False, metrics: bool = False
             f"{root}: no run of this store is finished yet, or none that this version of distlaw trained"
             f"{notes}"
         )
-    own = sorted({name for row in rows for name in row} - {*COLUMNS, *METRIC_COLUMNS})
-    table = pd.DataFrame(rows, columns=[*COLUMNS, *([*METRIC_COLUMNS, *own] if metrics else [])])
+    own = sorted({name for row in rows for name in row} - {*COLUMNS, *METRIC_COLUMNS, LOSS_ON})
+    told = [LOSS_ON] if any(LOSS_ON in row for row in rows) else []
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *told, *([*METRIC_COLUMNS, *own] if metrics else [])])
     table = table.sort_values(["kind", "params", "tokens", "teacher_loss", "seed"], ignore_index=True)
     table.attrs[LEFT_OUT] = left_out
     return table
@@ -172,7 +175,7 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
         return row | {"flops": _flops(run), "status": "failed", "reason": failure.get("reason", "")}
     assert result is not None
     try:
-        return row | _measured(result) | {"status": "done"}
+        return row | _true_size(run, result) | _measured(result) | {"status": "done"}
     except KeyError as error:
         raise InputError(
             f"{store.root}/{step}/result.json: a run without {error}, as another version of distlaw may have "
@@ -201,13 +204,24 @@ def _measured(result: dict[str, Any]) -> dict[str, Any]:
     return found | {"flops": result["flops"]["total"], "seconds": result["seconds"]["train"]}
 
 
+def _true_size(run: Step, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return size and tokens of a run that a command trained, and the text of its loss if it is not ours."""
+    if run.trainer is None:
+        return {}
+    found = {name: int(result[name]) for name in ("params", "tokens")}
+    return found | ({LOSS_ON: result[LOSS_ON]} if LOSS_ON in result else {})
+
+
 def _teacher(store: Store, teacher: Step | None) -> dict[str, Any]:
     if teacher is None:
         return {}
     found = store.result(teacher.id)
+    size = _true_size(teacher, found) if found else {}
     return {
         "teacher": teacher.id,
-        "teacher_params": teacher.shape.params,
-        "teacher_tokens": (teacher.foreign.tokens or math.nan) if teacher.foreign else teacher.tokens,
+        "teacher_params": size.get("params", teacher.shape.params),
+        "teacher_tokens": (teacher.foreign.tokens or math.nan)
+        if teacher.foreign
+        else size.get("tokens", teacher.tokens),
         "teacher_loss": found["loss"] if found else math.nan,
     }

@@ -128,7 +128,7 @@ class ForkServer:
                     self.stop(signal.SIGKILL)
         except BaseException:
             self.stop(signal.SIGTERM)
-            deadline = time.monotonic() + GRACE_SECONDS
+            deadline = time.monotonic() + job.grace
             while (
                 self.job
                 and (left := deadline - time.monotonic()) > 0

@@ -13,7 +13,6 @@ from sweeps.execute.executors.fork_server import ForkServer
 from sweeps.execute.jobs import AttemptOutcome, Job, run_job
 from sweeps.spec.resources import Resources
 from sweeps.store.store import Store
-from sweeps.store.time_limit import GRACE_SECONDS
 
 
 class Executor(Protocol):
@@ -157,7 +156,8 @@ class ProcessExecutor:
         self.wait(0.0)
         for forker in self.busy:
             forker.stop(signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_SECONDS
+        graces = [forker.job.grace for forker in self.busy if forker.job]
+        deadline = time.monotonic() + max(graces, default=0.0)
         while self.busy and time.monotonic() < deadline:
             self.wait(max(0.0, deadline - time.monotonic()))
         for forker in self.busy + self.idle:

@@ -1,0 +1,208 @@
+"""Trainer of a spec: a command of the user's that trains runs in the place of our own loop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from sweeps.spec.fields import Number, SpecModel
+
+RESULT_FILE = "{out}/result.json"
+PLACEHOLDERS = {
+    **dict.fromkeys(("job", "out", "checkpoints", "id", "attempt", "role"), "run"),
+    **dict.fromkeys(("params", "width", "layers", "heads", "kv_heads", "head_dim", "ffn"), "shape"),
+    **dict.fromkeys(("tokens", "steps", "flops", "batch_tokens", "batch_size"), "length"),
+    **dict.fromkeys(("learning_rate", "warmup_steps", "warmup_tokens", "weight_decay"), "rules"),
+    **dict.fromkeys(("max_grad_norm", "precision", "seed", "data_seed"), "rules"),
+    **dict.fromkeys(("corpus", "tokenizer", "train_file", "heldout_file", "vocab", "context"), "text"),
+    **dict.fromkeys(("teacher", "teacher_loss", "teacher_params", "method", "temperature"), "teacher"),
+    **dict.fromkeys(("gpus", "cpus", "nodes", "node"), "resources"),
+}
+"""Placeholders of a command, each with the part of the job that it is of."""
+SECRET = re.compile(
+    r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(?:API|ACCESS|PRIVATE)_?KEY)(?:_|$)", re.I
+)
+FORMS = ("hf", "jsonl", "csv", "tensorboard", "regex")
+"""Forms of logs, of which ``collect`` names one."""
+
+
+class Collect(SpecModel):
+    """Log of a run from which loss, size and tokens are read, where the command writes no result.json."""
+
+    hf: str | None = None
+    """Path of ``trainer_state.json`` of the Hugging Face Trainer, and of all that build on it."""
+    jsonl: str | None = None
+    """Path of a file with a JSON object on each line."""
+    csv: str | None = None
+    """Path of a table with a header."""
+    tensorboard: str | None = None
+    """Directory with event files of TensorBoard."""
+    regex: str | None = None
+    """Regular expression searched in the command's output, with groups named ``loss``, ``tokens`` ..."""
+    map: dict[str, str] = {}
+    """Names in the log of ``loss``, ``tokens``, ``params``, ``flops``, ``loss_se``; dots go into objects."""
+    take: Literal["last", "best"] = "last"
+    """Record whose loss counts: the last one, or the lowest."""
+    loss_unit: Literal["nats", "bits"] = "nats"
+    """Unit of the loss, per token of the corpus's tokenizer."""
+    loss_on: str | None = None
+    """Text on which the loss was measured, in words for the runs table."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Collect:
+        given = [name for name in FORMS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(FORMS)}; found {' and '.join(given) or 'none'}")
+        if unknown := sorted(set(self.map) - set(COLLECTED)):
+            raise ValueError(f"map: no column {unknown[0]!r}; known: {', '.join(COLLECTED)}")
+        if self.regex is not None:
+            self._check_pattern(self.regex)
+        elif found := next(_faults([getattr(self, given[0])]), None):
+            raise ValueError(f"{given[0]}: {found}")
+        return self
+
+    @staticmethod
+    def _check_pattern(text: str) -> None:
+        try:
+            groups = set(re.compile(text).groupindex)
+        except re.error as error:
+            raise ValueError(f"regex: {text!r} is not a regular expression ({error})") from None
+        if unknown := sorted(groups - set(COLLECTED)):
+            raise ValueError(f"regex: no column {unknown[0]!r}; groups may be {', '.join(COLLECTED)}")
+        if "loss" not in groups:
+            raise ValueError("regex: it needs a group named loss, such as 'val loss (?P<loss>[0-9.]+)'")
+
+    @property
+    def form(self) -> str:
+        """The one of :data:`FORMS` that is given."""
+        return next(name for name in FORMS if getattr(self, name) is not None)
+
+
+COLLECTED = ("loss", "tokens", "params", "flops", "loss_se")
+"""Numbers that are read from a log."""
+
+
+class Trainer(SpecModel):
+    """Command that trains one run, started in a process group of its own on each node of the step."""
+
+    command: list[str] | None = Field(None, min_length=1)
+    """Program and arguments, without a shell; ``{...}`` stands for a value of the run. Without a command the
+    runs are trained elsewhere (``distlaw sweep jobs`` and ``record``)."""
+    version: str = Field(min_length=1)
+    """Version of the program, such as ``git:3f2a91c``; a new one trains all its runs anew."""
+    env: dict[str, str] = {}
+    """Environment variables, beside those of the process that starts it; never secrets."""
+    model: str | None = None
+    """Directory in Hugging Face layout that the command leaves, such as ``{out}/final``; result.json may name
+    it too."""
+    collect: Collect | None = None
+    """Log to read in the place of ``{out}/result.json``."""
+    grace_seconds: Number = Field(8.0, ge=0, le=3600)
+    """Seconds between SIGTERM and SIGKILL when a run is stopped, for the command to write a checkpoint."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list_of_words(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("command"), str):
+            raise ValueError(
+                f"command: expected a list of words, such as [python, train.py, '{{job}}'], not "
+                f"{given['command']!r}; a line for a shell is [sh, -c, '...']"
+            )
+        return given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Trainer:
+        texts = [*(self.command or ()), *self.env.values(), *([self.model] if self.model else [])]
+        if found := next(_faults(texts), None):
+            raise ValueError(found)
+        if name := next((name for name in self.env if SECRET.search(name)), None):
+            raise ValueError(
+                f"env: {name} looks like a secret, which would be kept in the store; export it where the "
+                "sweep's processes start, whose environment every command has"
+            )
+        if name := next((name for name in self.env if name.startswith("DISTLAW_") or not name), None):
+            raise ValueError(f"env: {name or 'an empty name'} is not for you to set")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Short name for people: its program, but for interpreters and launchers."""
+        words = [word for word in self.command or ["another trainer"] if not word.startswith("-")]
+        scripts = [word for word in words if word.endswith((".py", ".sh"))]
+        return Path((scripts or words)[0]).name
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Fields that change what a run measures; the environment and the grace period do not."""
+        return {
+            "command": self.command,
+            "version": self.version,
+            "model": self.model,
+            "collect": self.collect.model_dump(exclude_defaults=True) if self.collect else None,
+        }
+
+    @property
+    def placeholders(self) -> set[str]:
+        """Placeholders that its texts name."""
+        return {name for text in (*(self.command or ()), *self.env.values()) for name in _names(text)}
+
+
+class TrainersByRole(SpecModel):
+    """Trainers of the fields of a sweep; our own where none is given."""
+
+    supervised: Trainer | None = None
+    teachers: Trainer | None = None
+    students: Trainer | None = None
+
+
+def _faults(texts: list[str]) -> Iterator[str]:
+    """Yield the faults of texts with placeholders."""
+    for text in texts:
+        if "\0" in text:
+            yield f"{text!r} holds a zero character"
+        try:
+            names = list(_names(text))
+        except ValueError:
+            yield f"{text!r} has a single brace; write {{{{ and }}}} for braces that are no placeholder"
+            continue
+        for name in names:
+            if name not in PLACEHOLDERS:
+                yield (
+                    f"{{{name}}} in {text!r} is no placeholder; known: {', '.join(PLACEHOLDERS)}; other "
+                    "braces are written {{ }}"
+                )
+
+
+def _names(text: str) -> Iterator[str]:
+    for _, name, layout, conversion in Formatter().parse(text):
+        if name is not None:
+            yield name + (f"!{conversion}" if conversion else "") + (f":{layout}" if layout else "")
+
+
+def _form_of_trainer(given: Any) -> str:
+    if isinstance(given, TrainersByRole):
+        return "by role"
+    keys = given if isinstance(given, dict) else ()
+    return "by role" if keys and not {"command", "version"} & set(keys) else "one"
+
+
+OneTrainer = Annotated[
+    Annotated[Trainer, Tag("a command")] | Annotated[Literal["distlaw"], Tag("a name")],
+    Discriminator(lambda given: "a name" if isinstance(given, str) else "a command"),
+]
+SweepTrainer = Annotated[
+    Annotated[Trainer, Tag("one")] | Annotated[TrainersByRole, Tag("by role")],
+    Discriminator(_form_of_trainer),
+]
+TRAINERS: dict[str, type[SpecModel]] = {
+    "one": Trainer,
+    "by role": TrainersByRole,
+    "a command": Trainer,
+    "a name": Trainer,
+}
+"""Forms of a trainer, by the tags that messages must pass over."""

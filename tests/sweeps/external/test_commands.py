@@ -1,0 +1,306 @@
+"""Runs that commands train: identity, what a command is told, what becomes of what it leaves, and its faults."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sweeps
+from scaling.errors import InputError
+from sweeps.execute.state import State
+from sweeps.external.process import MARK
+from sweeps.store.leases import attempts
+from sweeps.store.store import Store
+
+STAND_IN = str(Path(__file__).with_name("stand_in.py"))
+
+
+def trainer(*options: str, **fields: Any) -> dict[str, Any]:
+    """The stand-in as a trainer."""
+    return {"command": [sys.executable, STAND_IN, *options], "version": "1", **fields}
+
+
+@pytest.fixture
+def spec(text_file: Path) -> dict[str, Any]:
+    """One supervised run of a command."""
+    return {
+        "name": "commands",
+        "corpus": {"source": str(text_file), "vocab": 300, "context": 32, "heldout": 0.1},
+        "training": {"batch_tokens": 64, "warmup_tokens": 1600},
+        "supervised": [{"params": ["4184"], "tokens": ["32k"]}],
+        "trainer": trainer(),
+        "hardware": {"name": "a100"},  # no probe of this machine
+        "resources": [{"gpus": 0}],
+    }
+
+
+def run(spec: dict[str, Any], store: Path, **how: Any) -> State:
+    return sweeps.load(spec).run(store, **({"executor": "inline"} | how))
+
+
+def only(spec: dict[str, Any]) -> str:
+    (step,) = sweeps.load(spec).dag.steps
+    return step.id
+
+
+def test_a_command_trains_all_roles(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["supervised"] = [{"params": ["3k", "7k"], "tokens": ["32k"]}]
+    spec["teachers"] = [{"params": ["7k"], "tokens": ["32k"]}]
+    spec["students"] = [{"params": ["3k"], "tokens": ["40k"]}]
+    state = run(spec, tmp_path / "store")
+    assert state.complete, state
+    table = sweeps.results(tmp_path / "store")
+    student = table[table["kind"] == "distillation"].iloc[0]
+    teacher = table[table["run"] == student["teacher"]].iloc[0]
+    assert student["teacher_loss"] == teacher["loss"]
+    assert set(table["loss_on"]) == {"as reported by its command"}
+    assert table["bits_per_byte"].isna().all()
+    own = 1.5 + 30.0 / student["params"] ** 0.35 + 50.0 / student["tokens"] ** 0.4
+    assert student["loss"] == pytest.approx(own * 0.9 + 0.1 * teacher["loss"])
+    assert not run(spec, tmp_path / "store").found ^ state.done  # nothing runs again
+
+
+def test_the_command_and_its_version_are_part_of_the_identity(spec: dict[str, Any]) -> None:
+    ours = only({**spec, "trainer": None})
+    first = only(spec)
+    assert first != ours
+    assert only({**spec, "trainer": trainer(version="2")}) != first
+    assert only({**spec, "trainer": trainer("moments=1")}) != first
+    assert only({**spec, "trainer": trainer(env={"HF_HOME": "/cache"}, grace_seconds=3)}) == first
+    assert only({**spec, "trainer": {"supervised": trainer()}}) == first
+    assert only({**spec, "trainer": {"students": trainer()}}) == ours
+    with_grid = {**spec, "supervised": [{**spec["supervised"][0], "trainer": "distlaw"}]}
+    assert only(with_grid) == ours
+
+
+def test_a_command_is_told_its_run(spec: dict[str, Any], tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    spec["trainer"] = {
+        "command": [
+            *("sh", "-c", 'cp "$DISTLAW_JOB" "$1"; shift; echo "$@" $OMP_NUM_THREADS $PLACE > "$0"'),
+            *(
+                str(seen),
+                str(tmp_path / "job.json"),
+                "{params}",
+                "{tokens}",
+                "{batch_size}",
+                "{seed}",
+                "{{}}",
+            ),
+        ],
+        "version": "1",
+        "env": {"PLACE": "{vocab}:{gpus}"},
+    }
+    assert "no result" in next(iter(run(spec, tmp_path / "store").failed.values()))
+    job = json.loads((tmp_path / "job.json").read_text())
+    assert seen.read_text().split() == [str(job["params"]), "32000", "2", "0", "{}", "1", "300:0"]
+    assert job["role"] == "supervised"
+    assert job["rules"]["warmup_steps"] == 25
+    assert job["flops"] == job["training_flops"] > 0
+    assert Path(job["corpus"]["train_file"]).stat().st_size == 2 * job["corpus"]["train_tokens"]
+    assert (Path(job["corpus"]["tokenizer"]) / "tokenizer.json").is_file()
+
+
+FAULTS = {
+    "nan": (['result={"params": 4184, "loss": NaN}'], "loss: must be.*|.*finite.*"),
+    "no loss": (['result={"params": 4184}'], "loss is missing; without a model"),
+    "another size": (
+        ['result={"params": 41840, "loss": 3}'],
+        "41.8K non-embedding parameters, and 4.18K were asked",
+    ),
+    "another length": (
+        ['result={"params": 4184, "loss": 3, "tokens": 64000}'],
+        "64K training tokens, and 32K",
+    ),
+    "unknown field": (['result={"params": 4184, "lost": 3}'], "lost: no such field; did you mean 'loss'"),
+    "no json": (["result=loss 3"], "not a JSON object"),
+    "a list": (["result=[3]"], "not a JSON object of fields"),
+    "no result": (["silent="], "exited with 0 and left no result there"),
+    "exit 3": (["do=print('out of luck')", "exit=3"], "its command exited with 3: out of luck"),
+    "no model": (['result={"model": "final"}'], "final has no config.json"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_told_in_a_sentence(fault: str, spec: dict[str, Any], tmp_path: Path) -> None:
+    options, message = FAULTS[fault]
+    spec["trainer"] = trainer(*[option.replace("{", "{{").replace("}", "}}") for option in options])
+    state = run(spec, tmp_path / "store")
+    (reason,) = state.failed.values()
+    assert re.search(message, reason), reason
+    assert "\n" not in reason
+    assert len(attempts(Store(tmp_path / "store"), only(spec))) == 1  # as another attempt would end so too
+
+
+def test_a_program_that_is_not_there(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["trainer"] = {"command": ["no-such-trainer", "{job}"], "version": "1"}
+    (reason,) = run(spec, tmp_path / "store").failed.values()
+    assert (
+        "no-such-trainer cannot be started (No such file or directory); give a program on the PATH" in reason
+    )
+
+
+def test_size_and_tokens_within_a_tenth_are_used_as_they_are(spec: dict[str, Any], tmp_path: Path) -> None:
+    ours = sweeps.load(spec).dag.steps[0]
+    params, tokens = round(1.08 * ours.shape.params), round(0.95 * ours.tokens)
+    result = {
+        "params": params,
+        "loss": 3.25,
+        "tokens": tokens,
+        "loss_on": "validation split",
+        "metrics": {"ppl": 25},
+    }
+    spec["trainer"] = trainer(f"result={json.dumps(result)}".replace("{", "{{").replace("}", "}}"))
+    assert run(spec, tmp_path / "store").complete
+    row = sweeps.results(tmp_path / "store", metrics=True).iloc[0]
+    assert (row["params"], row["tokens"], row["loss"]) == (params, tokens, 3.25)
+    assert row["loss_on"] == "validation split"
+    assert row["ppl"] == 25
+    assert row["flops"] == pytest.approx(ours.flops * 1.0 * params / ours.shape.params * tokens / ours.tokens)
+
+
+def test_exit_code_75_is_tried_again(
+    spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.store.outcomes.BACKOFF_SECONDS", 0.01)
+    spec["trainer"] = trainer("again=yes")
+    state = run(spec, tmp_path / "store")
+    assert state.complete
+    first, second = attempts(Store(tmp_path / "store"), only(spec))
+    assert (first.ending, second.ending) == ("lost", "done")
+    assert "asks to be started again (exit code 75)" in first.told["reason"]
+
+
+def processes_of(step: str) -> list[int]:
+    """Living processes of a step, by the mark in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            marked = (
+                f"{MARK}=".encode() in (data := (folder / "environ").read_bytes()) and step.encode() in data
+            )
+            if marked and (folder / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_children_left_behind_are_ended(spec: dict[str, Any], tmp_path: Path) -> None:
+    leave = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)"
+    spec["trainer"] = trainer(f"do={leave}")
+    assert run(spec, tmp_path / "store").complete
+    assert not processes_of(only(spec))
+
+
+def test_progress_logs_and_cancellation_in_processes(spec: dict[str, Any], tmp_path: Path) -> None:
+    """One that reports progress, and two that are cancelled: one stops when asked, one ignores SIGTERM."""
+    commands = trainer("moments=30"), trainer("stop=politely", "sleep=600", grace_seconds=1)
+    grid, deaf = spec["supervised"][0], trainer("ignore=SIGTERM", "sleep=601", grace_seconds=1)
+    spec["supervised"] = [{**grid, "trainer": each} for each in (*commands, deaf)]
+    reporting, polite, stubborn = (step.id for step in sweeps.load(spec).dag.steps)
+    place, asked = tmp_path / "store", dict[str, float]()
+    store, seen = Store(place), set[int]()
+
+    def watch(state: State) -> None:
+        seen.update(each.done for each in attempts(store, reporting))
+        for step in (polite, stubborn):
+            if step not in asked and (place / step / "checkpoints" / "started-1").exists():
+                asked[step] = time.monotonic()
+                store.write({}, step, "attempts", "cancel.json")
+
+    state = run(spec, place, executor="process", cores=3, watch=watch)
+    assert time.monotonic() - min(asked.values()) < 60
+    assert state.done == {reporting}
+    assert all("cancelled" in state.failed[step] for step in (polite, stubborn))
+    assert (place / polite / "checkpoints" / "saved").exists()
+    assert not (processes_of(polite) or processes_of(stubborn))
+    (attempt,) = attempts(store, reporting)
+    assert attempt.done == attempt.told["steps"] == 500
+    assert len(seen) > 2
+    assert b"moment 29" in (store.read_bytes(*attempt.told["log"].split("/")) or b"")
+
+
+LOGS = {
+    "jsonl": (
+        "import json; print(*[json.dumps({'step': i, 'eval': {'loss': 4 - i / 10}, 'n_params': 4300}) for i in "
+        "range(5)], sep='\\n', file=open(out / 'log.jsonl', 'w'))",
+        {"jsonl": "{out}/log.jsonl"},
+        3.6,
+    ),
+    "csv": (
+        "open(out / 'log.csv', 'w').write('params,val_loss,loss\\n4300,3.5,9\\n4300,3.7,9\\n')",
+        {"csv": "{out}/log.csv", "take": "best"},
+        3.5,
+    ),
+    "regex": (
+        "print('N = 4,300 val 5.0 bits'); print('N = 4,300 val 4.5 bits'); print('x' * 200000)",
+        {"regex": "N = (?P<params>[0-9,]+) val (?P<loss>[0-9.]+)", "loss_unit": "bits"},
+        4.5 * math.log(2),
+    ),
+    "mapped": (
+        'open(out / \'log.jsonl\', \'w\').write(\'{"a": {"b": 3.25}, "size": 4300, "val_loss": 9}\\nnot json\')',
+        {"jsonl": "{out}/log.jsonl", "map": {"loss": "a.b", "params": "size"}},
+        3.25,
+    ),
+}
+
+
+@pytest.mark.parametrize("form", LOGS)
+def test_results_from_logs(form: str, spec: dict[str, Any], tmp_path: Path) -> None:
+    do, collect, loss = LOGS[form]
+    do = do.replace("{", "{{").replace("}", "}}")
+    spec["trainer"] = trainer(f"do={do}", "silent=", collect=collect)
+    state = run(spec, tmp_path / "store")
+    assert state.complete, state
+    row = sweeps.results(tmp_path / "store").iloc[0]
+    assert (row["params"], row["loss"]) == (4300, pytest.approx(loss))
+
+
+def test_an_output_of_many_lines_is_cut_in_the_middle(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["trainer"] = trainer("do=[print('line', i, 'x' * 1000) for i in range(22_000)]")
+    assert run(spec, tmp_path / "store").complete
+    output = tmp_path / "store" / only(spec) / "command-0001" / "output.log"
+    text = output.read_text()
+    assert len(text) < 21_000_000
+    assert text.startswith("line 0 ")
+    assert "bytes left out" in text
+    assert f"line {21_999} " in text
+
+
+def test_a_result_is_of_this_attempt(
+    spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The out directory of an attempt is new; checkpoints are shared."""
+    monkeypatch.setattr("sweeps.store.outcomes.BACKOFF_SECONDS", 0.01)
+    spec["trainer"] = trainer(
+        "do=first = not (checkpoints / 'x').exists(); (checkpoints / 'x').touch(); "
+        "(out / 'result.json').write_text('{{}}') if first else None; assert first or not list(out.iterdir()); "
+        "os.kill(os.getpid(), 9) if first else None",
+    )
+    assert run(spec, tmp_path / "store").complete
+    assert len(attempts(Store(tmp_path / "store"), only(spec))) == 2
+
+
+def test_a_trainer_without_a_command_waits_for_record(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["trainer"] = {"version": "1"}
+    (reason,) = run(spec, tmp_path / "store").failed.values()
+    assert "distlaw sweep record" in reason
+
+
+def test_unwritable_out(spec: dict[str, Any], tmp_path: Path) -> None:
+    if os.getuid() == 0:
+        pytest.skip("root may write everywhere")
+    step = only(spec)
+    (tmp_path / "store" / step).mkdir(parents=True)
+    (tmp_path / "store" / step / "command-0001").write_text("a file")
+    with pytest.raises(InputError):
+        run(spec, tmp_path / "store")
