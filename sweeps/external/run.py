@@ -43,8 +43,6 @@ class Left:
     reported: ReportedResult
     model: Path | None
     """Directory of its model."""
-    where: str
-    """File of the result, for messages."""
     seconds: float
     """Seconds that the command ran."""
 
@@ -112,9 +110,9 @@ def run_command(
             return
         values = placeholder_values(job, place)
         reported, where = collect_result(trainer, values, output)
-        folder = _model_folder(trainer, reported, values, Path(where).parent)
-        check_result(reported, step, where, has_model=folder is not None)
-        yield Left(reported=reported, model=folder, where=where, seconds=time.monotonic() - started)
+        folder = _model_folder(trainer, reported, values, where.parent)
+        check_result(reported, step, str(where), has_model=folder is not None)
+        yield Left(reported=reported, model=folder, seconds=time.monotonic() - started)
 
 
 def _run(

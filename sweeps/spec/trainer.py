@@ -27,7 +27,7 @@ PLACEHOLDERS = {
 SECRET = re.compile(
     r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(?:API|ACCESS|PRIVATE)_?KEY)(?:_|$)", re.I
 )
-FORMS = ("hf", "jsonl", "csv", "tensorboard", "regex")
+FORMS = ("hf", "jsonl", "csv", "tensorboard", "regex", "log")
 """Forms of logs, of which ``collect`` names one."""
 
 
@@ -44,12 +44,19 @@ class Collect(SpecModel):
     """Directory with event files of TensorBoard."""
     regex: str | None = None
     """Regular expression searched in the command's output, with groups named ``loss``, ``tokens`` ..."""
+    log: str | None = None
+    """Path of a text log of Megatron-LM, torchtitan, nanochat or OLMo-core."""
     map: dict[str, str] = {}
     """Names in the log of ``loss``, ``tokens``, ``params``, ``flops``, ``loss_se``; dots go into objects."""
-    take: Literal["last", "best"] = "last"
-    """Record whose loss counts: the last one, or the lowest."""
-    loss_unit: Literal["nats", "bits"] = "nats"
-    """Unit of the loss, per token of the corpus's tokenizer."""
+    take: Literal["last", "best", "decayed"] = "last"
+    """Evaluation that counts: the last, that of the lowest loss, or the last after the learning rate's
+    decay."""
+    loss_unit: Literal["nats/token", "bits/token", "bits/byte", "perplexity"] = "nats/token"
+    """Unit of the loss, in tokens of the corpus's tokenizer."""
+    bytes_per_token: Number | None = Field(None, gt=0)
+    """Bytes per token, for a loss in bits/byte."""
+    tokens_per_step: str = ""
+    """Tokens of one step, where the log counts steps: a number, or names of settings to multiply."""
     loss_on: str | None = None
     """Text on which the loss was measured, in words for the runs table."""
 
@@ -60,6 +67,8 @@ class Collect(SpecModel):
             raise ValueError(f"give exactly one of {', '.join(FORMS)}; found {' and '.join(given) or 'none'}")
         if unknown := sorted(set(self.map) - set(COLLECTED)):
             raise ValueError(f"map: no column {unknown[0]!r}; known: {', '.join(COLLECTED)}")
+        if (self.loss_unit == "bits/byte") != (self.bytes_per_token is not None):
+            raise ValueError("loss_unit bits/byte and bytes_per_token go together; give both or neither")
         if self.regex is not None:
             self._check_pattern(self.regex)
         elif found := next(_faults([getattr(self, given[0])]), None):

@@ -25,7 +25,7 @@ def report() -> dict:
 
 
 if place := options.get("once"):  # fail if another process of this step is at work
-    handle = (Path(place) / job["id"]).open("a")  # noqa: SIM115  (held until the process ends)
+    handle = (Path(place) / job["id"]).open("a")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

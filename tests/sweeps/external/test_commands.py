@@ -231,23 +231,23 @@ def test_progress_logs_and_cancellation_in_processes(spec: dict[str, Any], tmp_p
 
 LOGS = {
     "jsonl": (
-        "import json; print(*[json.dumps({'step': i, 'eval': {'loss': 4 - i / 10}, 'n_params': 4300}) for i in "
+        "import json; print(*[json.dumps({'step': i, 'eval': {'loss': 4 - i / 10}, 'params': 4300}) for i in "
         "range(5)], sep='\\n', file=open(out / 'log.jsonl', 'w'))",
-        {"jsonl": "{out}/log.jsonl"},
+        {"jsonl": "{out}/log.jsonl", "map": {"params": "params"}},
         3.6,
     ),
     "csv": (
-        "open(out / 'log.csv', 'w').write('params,val_loss,loss\\n4300,3.5,9\\n4300,3.7,9\\n')",
-        {"csv": "{out}/log.csv", "take": "best"},
+        "open(out / 'log.csv', 'w').write('step,params,val_loss\\n1,4300,3.5\\n2,4300,3.7\\n')",
+        {"csv": "{out}/log.csv", "take": "best", "map": {"params": "params"}},
         3.5,
     ),
     "regex": (
-        "print('N = 4,300 val 5.0 bits'); print('N = 4,300 val 4.5 bits'); print('x' * 200000)",
-        {"regex": "N = (?P<params>[0-9,]+) val (?P<loss>[0-9.]+)", "loss_unit": "bits"},
+        "print('N = 4300 val 5.0 bits'); print('N = 4300 val 4.5 bits'); print('x' * 200000)",
+        {"regex": "N = (?P<params>[0-9]+) val (?P<loss>[0-9.]+)", "loss_unit": "bits/token"},
         4.5 * math.log(2),
     ),
     "mapped": (
-        'open(out / \'log.jsonl\', \'w\').write(\'{"a": {"b": 3.25}, "size": 4300, "val_loss": 9}\\nnot json\')',
+        'open(out / "log.jsonl", "w").write(\'{"step": 1, "a": {"b": 3.25}, "size": 4300, "val_loss": 9}\')',
         {"jsonl": "{out}/log.jsonl", "map": {"loss": "a.b", "params": "size"}},
         3.25,
     ),
