@@ -121,6 +121,31 @@ class LoadedSweep:
         self._needs_its_text()
         return submit(address, self.spec, store, install=install)
 
+    def jobs(self, store: str | Path | None = None) -> list[dict[str, Any]]:
+        """Return the runs that commands train and that have no result yet, for a scheduler of your own.
+
+        The sweep is recorded in the store, so that :func:`record` knows its steps.
+
+        Args:
+            store: Where results go, a path or URL; :attr:`default_store` if not given.
+
+        Returns:
+            One dictionary a run: ``id``, ``ready``, ``needs``, ``argv``, ``env``, and ``job``, which
+            ``DISTLAW_JOB`` must name.
+
+        Raises:
+            InputError: If no run of the sweep has a trainer, or its text was not read.
+        """
+        from sweeps.execute.provenance import record_sweep
+        from sweeps.external.handover import jobs
+
+        self._needs_its_text()
+        place = self._store(store)
+        found = list(jobs(self.dag, place))
+        place.create()
+        record_sweep(place, self.spec, self.dag)
+        return found
+
     def _store(self, store: str | Path | None) -> Store:
         from sweeps.store.store import Store
 
@@ -166,6 +191,31 @@ def load(
         return LoadedSweep(resolved=resolved, dag=expand(resolved))
     except InputError as error:
         raise InputError(f"{spec_name(spec)}: {error}") from None
+
+
+def record(store: str | Path, step: str, result: str | Path) -> dict[str, Any]:
+    """Record the result of a run that was trained elsewhere; a model is measured on the held-out text.
+
+    Args:
+        store: Store in which :meth:`LoadedSweep.jobs` or a run has recorded the sweep.
+        step: The run, by the start of its id.
+        result: Its ``result.json``: ``params``, and a ``loss`` in nats/token or a ``model`` beside it.
+
+    Returns:
+        The result, as it is in the store.
+
+    Raises:
+        InputError: If there is no such run, it needs another first, has a result, or the file is none.
+
+    >>> import sweeps
+    >>> sweeps.record("runs/nowhere", "3f2a", "result.json")
+    Traceback (most recent call last):
+    scaling.errors.InputError: runs/nowhere: not a sweep store (no sweep.json in it)
+    """
+    from sweeps.execute.command_steps import record_result
+    from sweeps.store.store import Store
+
+    return record_result(Store(store), step, Path(result))
 
 
 def status(store: str | Path) -> Status:

@@ -250,6 +250,11 @@ def _warnings(plan: SweepPlan) -> Iterator[str]:
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     if needed > here and not plan.sweep.hardware.gpu:
         yield f"about {needed:.0f} GB needed, {here:.0f} GB here: expect it to be killed"
+    if commands := sum(step.trainer is not None for step in plan.dag.steps):
+        yield (
+            f"{commands} runs are trained by commands: their time, memory and disk are those of our trainer, "
+            "and their FLOPs those of the ladder's shapes"
+        )
     for asked, nearest in _off_the_ladder(plan):
         yield (
             f"{format_number(asked)} parameters are asked for; the nearest size on the ladder, "

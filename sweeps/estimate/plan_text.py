@@ -76,6 +76,7 @@ def lines(plan: SweepPlan) -> Iterator[str]:
     if plan.reads:
         yield f"read       {'; '.join(plan.reads)}"
     yield f"store      {plan.store}"
+    yield from plan.sweep.command_lines
     yield from (f"! {warning}" for warning in plan.warnings)
     for finding in plan.findings:
         yield f"{'!' if finding.level == 'warn' else '!!'} {finding}"

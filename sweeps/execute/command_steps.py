@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from scaling.errors import InputError
@@ -10,6 +11,7 @@ from sweeps.dag.expand import Step
 from sweeps.data.corpus import planned_tokens
 from sweeps.estimate.text_warnings import epochs
 from sweeps.execute.provenance import commit_result
+from sweeps.external.handover import left_elsewhere
 from sweeps.external.measure import measured
 from sweeps.external.run import Node, clear, run_command
 from sweeps.store.leases import Lease, hold_leases
@@ -58,4 +60,38 @@ def _run_command(
         clear(store, step)
     except (InputError, Stopped) as error:
         return error
+    return result
+
+
+def record_result(store: Store, prefix: str, path: Path) -> dict[str, Any]:
+    """Record the result of a run that was trained elsewhere, as if its command had left it.
+
+    Args:
+        store: Store of a sweep that was run or planned into it (``sweep.json``).
+        prefix: Id of the step, or its beginning.
+        path: The ``result.json``.
+
+    Returns:
+        The result, as it is in the store.
+
+    Raises:
+        InputError: if the step takes no such result, or has one already.
+    """
+    from sweeps.execute.jobs import recorded_step
+
+    step = recorded_step(store, prefix)
+    if store.result(step.id):
+        raise InputError(f"{store.root}/{step.id}/result.json is there already; delete it to record another")
+    left = left_elsewhere(store, step, path)
+    with hold_leases(store, [step.id]) as leases:
+        lease = leases.get(step.id)
+        if lease is None:
+            raise InputError(f"{step.id}: another process works on it")
+        corpus = planned_tokens(step.corpus, step.corpus_fingerprint)
+        store.write(step.as_json(), step.id, "step.json")
+        found = measured(store, step, corpus, left, f"model-{lease.number:04d}")
+        lease.progress = {"steps": step.steps, "steps_done": step.steps}
+        lease.fence()
+        result = commit_result(store, step, found | {"epochs": epochs(step, corpus)})
+        lease.conclude(None)
     return result

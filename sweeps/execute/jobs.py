@@ -201,7 +201,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         root, *prefixes = arguments
         store = Store(root)
-        steps = [_recorded(store, prefix) for prefix in prefixes]
+        steps = [recorded_step(store, prefix) for prefix in prefixes]
+        for step in steps:
+            _check_needs(store, step)
     except (ValueError, InputError) as error:
         hint = str(error) if isinstance(error, InputError) else "usage: python -m sweeps.run_step STORE ID..."
         sys.stderr.write(f"error: {hint}\n")
@@ -216,17 +218,25 @@ def main(arguments: Sequence[str]) -> int:
     return max(codes, key=(0, TRY_LATER, 1).index, default=0)
 
 
-def _recorded(store: Store, prefix: str) -> Step:
+def recorded_step(store: Store, prefix: str) -> Step:
+    """Return the step of the sweep recorded in ``store`` whose id begins with ``prefix``.
+
+    Raises:
+        InputError: if there is no sweep, or not one such step.
+    """
     sweep = store.read("sweep.json")
     if sweep is None:
         raise store.no_sweep()
     found = [step for step in dag_of(Sweep(**sweep["spec"])).steps if step.id.startswith(prefix)]
     if len(found) != 1:
         raise InputError(f"{prefix!r} names {len(found) or 'no'} steps of {store.root}")
-    for need in found[0].needs:
-        if store.result(need.id) is None:
-            raise InputError(f"{found[0].id} needs {need.id} ({need.label}) first")
     return found[0]
+
+
+def _check_needs(store: Store, step: Step) -> None:
+    for need in step.needs:
+        if store.result(need.id) is None:
+            raise InputError(f"{step.id} needs {need.id} ({need.label}) first")
 
 
 def _run_alone(store: Store, step: Step) -> int:

@@ -38,7 +38,7 @@ FOLDER = "command-"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Left:
-    """What a command has left."""
+    """Result and model that a command has left."""
 
     reported: ReportedResult
     model: Path | None

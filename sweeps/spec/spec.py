@@ -5,6 +5,7 @@ Sizes and tokens are written as people write them (``100k``, ``1.5M``, ``2e6``).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -289,6 +290,15 @@ class Sweep(SpecModel):
         """Commands that train runs, by the places of their grids."""
         found = {where: self.trainer_of(field, grid) for field in ROLES for where, grid in self.grids(field)}
         return {where: trainer for where, trainer in found.items() if trainer}
+
+    @property
+    def command_lines(self) -> list[str]:
+        """Commands that the sweep runs as this user, a line each, with the grids that they train."""
+        places: dict[str, list[str]] = {}
+        for where, trainer in self.trainers.items():
+            words = shlex.join(trainer.command) if trainer.command else "none: trained elsewhere"
+            places.setdefault(f"{words}  (version {trainer.version})", []).append(where)
+        return [f"command    {', '.join(found)}: {words}" for words, found in places.items()]
 
     def grids(self, field: Role) -> Iterator[tuple[str, Grid]]:
         """The grids of ``field``, each with its place in the spec."""

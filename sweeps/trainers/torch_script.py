@@ -21,7 +21,7 @@ width, context, batch = shape["width"], shape["context"], round(rules["batch_siz
 torch.manual_seed(job["seed"])
 
 
-class Model(nn.Module):
+class CausalTransformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.tokens, self.places = nn.Embedding(shape["vocab"], width), nn.Embedding(context, width)
@@ -48,7 +48,7 @@ def batch_of(tokens: torch.Tensor, start: int, count: int) -> torch.Tensor:
     return torch.stack([tokens[place : place + context + 1] for place in places])
 
 
-model, train, heldout = Model(), blocks_of("train_file"), blocks_of("heldout_file")
+model, train, heldout = CausalTransformer(), blocks_of("train_file"), blocks_of("heldout_file")
 if teacher:
     from transformers import AutoModelForCausalLM
 

@@ -32,6 +32,8 @@ def submit(
     import sweeps
 
     loaded = sweeps.load(spec, changes or ())
+    for line in loaded.spec.command_lines:
+        typer.echo(line)
     job = loaded.submit(address, store, install=install)
     typer.echo(f"{loaded.spec.name}: {len(loaded.dag.steps)} steps submitted as {job}")
     typer.echo(f"  distlaw sweep watch {store}")
