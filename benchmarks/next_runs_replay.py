@@ -7,8 +7,9 @@ that were measured; FLOPs, in per cent of the pool's, from which the mean regret
 full pool's. Constants' priors are those of Figure 1's runs, since public ones contain this sweep. A teacher's
 loss is predicted until it is trained. A seed decides which of equal runs comes first.
 
-``figure1``: 284 distillations as candidates, 70 larger ones held out, the supervised law given, teachers priced
-at the cheapest size and tokens of their loss; FLOPs from which the error is within 1.5 times the full pool's.
+``figure1``: 284 distillations as candidates, 70 larger ones held out, the supervised law given, teachers
+priced at the cheapest size and tokens of their loss; FLOPs from which the error is within 1.5 times the full
+pool's.
 
 ``stopping``: losses of the same 161 candidates drawn from laws as public sweeps have them; true regret where
 the rule stops.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -30,7 +32,7 @@ from fits.design.belief import Belief, believe
 from fits.design.candidates import Candidates, candidates_of_steps, candidates_of_table
 from fits.design.next_runs import next_runs
 from fits.design.points import Points
-from fits.design.regret import Decisions
+from fits.design.regret import DecisionOptions
 from fits.design.v_optimal import greedy
 from fits.estimation.laws.parametrization import Prior
 from fits.table.runs import validate
@@ -38,7 +40,7 @@ from scaling import Calibration, EffectiveTokensLaw, SupervisedLaw
 from scaling.laws import AnySupervisedLaw
 
 Array = NDArray[np.float64]
-SEEDS, PICKS = 20, 30
+SEEDS, PICKS = 20, 14
 BUDGETS = (2e12, 4e12, 8e12, 1.6e13, 3.2e13)
 OTHERS = {
     "ln k": Prior(np.log(1.45), 0.35),
@@ -67,7 +69,7 @@ class Pool:
 
     table: pd.DataFrame
     candidates: Candidates
-    decisions: Decisions
+    decisions: DecisionOptions
     measured: Array
     """Losses of the options, nats/token."""
 
@@ -102,7 +104,7 @@ def permissive(seed: int) -> Pool:
         for budget in BUDGETS
         for paid in (1, 0)
     )
-    decisions = Decisions(
+    decisions = DecisionOptions(
         options=points_of(options, predicted=True),
         groups=groups,
         names=tuple(f"decision {i}" for i in range(len(groups))),
@@ -113,29 +115,25 @@ def permissive(seed: int) -> Pool:
 
 def replay(pool: Pool, slots: int, priors: dict[str, Prior]) -> tuple[list[float], list[float], float]:
     """Return FLOPs and mean regret after every round, and the full pool's regret."""
-    every = Points.joined([pool.candidates.points, pool.decisions.options])
-    full = pool.regret(believe(validate(pool.table), every, priors=priors))
+    every, table = Points.joined([pool.candidates.points, pool.decisions.options]), validate(pool.table)
+    full = pool.regret(believe(table, every, priors=priors))
     spent, regrets, known, total = [], [], list[int](), 0.0
     paid = np.zeros(len(pool.candidates.step_flops), dtype=bool)
+    belief = believe(None, every, priors=priors)
     while len(known) < PICKS:
-        table = validate(pool.table.iloc[known]) if known else None
-        found = next_runs(
-            table,
-            pool.candidates,
-            pool.decisions,
-            slots=slots,
-            regret=-1.0,
-            priors=priors,
-            draws=20,
-            paid=paid,
-        )
-        index = {run: i for i, run in enumerate(pool.candidates.ids)}
-        for run in found.runs:
-            known += [index[run.id], *(index[each] for each in run.with_it)]
-            paid[pool.candidates.steps_of(index[run.id])] = True
-        total += found.flops
+        losses = {i: float(table["loss"].iloc[i]) for i in known}
+        candidates = pool.candidates.with_teachers_measured(losses)
+        picks = greedy(
+            belief.covariance, belief.gradient(pool.decisions.options), belief.gradient(candidates.points),
+            candidates, belief.sigma, paid=paid,
+        )  # fmt: skip
+        for pick in islice(picks, slots):
+            known += [pick.run, *pick.with_it]
+            paid[candidates.steps_of(pick.run)] = True
+            total += pick.flops
+        belief = believe(table.iloc[known], every, priors=priors)
         spent.append(total)
-        regrets.append(pool.regret(believe(validate(pool.table.iloc[known]), every, priors=priors)))
+        regrets.append(pool.regret(belief))
     return spent, regrets, full
 
 
@@ -207,8 +205,8 @@ def report_figure1() -> None:
     for _ in range(20):
         belief = believe(pool.iloc[known] if known else None, every, priors=TINY, given=law)
         pick = next(
-            greedy(belief.covariance, belief.gradient(targets), belief.gradient(candidates.points), candidates,
-                   belief.sigma, paid=paid)
+            greedy(belief.covariance, belief.gradient(targets), belief.gradient(candidates.points),
+                   candidates, belief.sigma, paid=paid)
         )  # fmt: skip
         known.append(pick.run)
         paid[candidates.steps_of(pick.run)] = True
@@ -216,9 +214,9 @@ def report_figure1() -> None:
         spent.append(100 * cost / total)
         errors.append(error(known))
     print(
-        f"figure 1: {len(pool)} candidates, {total:.2g} FLOPs, {len(held)} runs held out, rms {full:.4f} nat of the "
-        f"full pool; after 1 run ({spent[0]:.3f} %) {errors[0]:.4f}, after 8 ({spent[7]:.2f} %) {errors[7]:.4f}; "
-        f"within 1.5 x from {from_when(spent, errors, 1.5 * full):.3f} %"
+        f"figure 1: {len(pool)} candidates, {total:.2g} FLOPs, {len(held)} runs held out, rms {full:.4f} nat "
+        f"of the full pool; after 1 run ({spent[0]:.3f} %) {errors[0]:.4f}, after 8 ({spent[7]:.2f} %) "
+        f"{errors[7]:.4f}; within 1.5 x from {from_when(spent, errors, 1.5 * full):.3f} %"
     )
 
 
@@ -266,21 +264,20 @@ def report_stopping(count: int = 100) -> None:
         pool = simulated(seed)
         every = Points.joined([pool.candidates.points, pool.decisions.options])
         index = {run: i for i, run in enumerate(pool.candidates.ids)}
-        known = list[int]()
+        known, table = list[int](), validate(pool.table)
         while True:
-            table = validate(pool.table.iloc[known]) if known else None
-            found = next_runs(table, pool.candidates, pool.decisions, slots=2)
+            found = next_runs(table.iloc[known] if known else None, pool.candidates, pool.decisions, slots=2)
             if found.stop or not found.runs:
                 break
             for run in found.runs:
                 known += [index[run.id], *(index[each] for each in run.with_it)]
-        true.append(pool.regret(believe(validate(pool.table.iloc[known]), every)))
+        true.append(pool.regret(believe(table.iloc[known], every)))
         claimed.append(found.regret)
         runs.append(len(known))
     print(
-        f"stopping: of {count} simulated sweeps {sum(each > 0.01 for each in true)} stop above a true regret of .01 "
-        f"(mean {np.mean(true):.4f}, claimed {np.mean(claimed):.4f}, worst {max(true):.4f}), after "
-        f"{np.median(runs):.0f} runs (median; {min(runs)} to {max(runs)})"
+        f"stopping: of {count} simulated sweeps {sum(each > 0.01 for each in true)} stop above a true "
+        f"regret of .01 (mean {np.mean(true):.4f}, claimed {np.mean(claimed):.4f}, worst {max(true):.4f}), "
+        f"after {np.median(runs):.0f} runs (median; {min(runs)} to {max(runs)})"
     )
 
 

@@ -160,8 +160,8 @@ def _fitted(model: Model, sigma: float | None) -> Belief:
     objective = Objective() if sigma is None else Objective(delta=np.inf)
     rows, middle = len(model.rows), model.prior()[0]
     noise, start = sigma or FIRST_SIGMA, middle
-    for _ in range(1 if sigma else 3):
-        found = fit_model(model, objective, starts=STARTS, warm_starts=[start], sigma=np.full(rows, noise))
+    for starts in (STARTS,) if sigma else (STARTS, 1, 1):
+        found = fit_model(model, objective, starts=starts, warm_starts=[start], sigma=np.full(rows, noise))
         start = found.theta
         covariance: Array = np.asarray(np.linalg.pinv(found.information, hermitian=True), dtype=np.float64)
         if sigma is None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fits.design.candidates import Candidates, candidates_of_steps
-from fits.design.regret import Decisions
+from fits.design.regret import DecisionOptions
 from scaling.costs.flops import Architecture
 from scaling.errors import InputError
 from scaling.units import format_power
@@ -23,7 +23,7 @@ LARGEST_SHARE = 0.5
 SMALLEST_SIZE = 1e4
 
 
-def ladder_for(decisions: Decisions, architecture: Architecture, spend: float) -> Candidates:
+def ladder_for(decisions: DecisionOptions, architecture: Architecture, spend: float) -> Candidates:
     """Return runs below the sizes in question, with students of every pair of a size and a teacher.
 
     The largest size is that of the question, or the largest whose run of 20 tokens per parameter costs
@@ -68,7 +68,7 @@ def ladder_for(decisions: Decisions, architecture: Architecture, spend: float) -
     return candidates_of_steps(rows, flops, needs)
 
 
-def _sizes(decisions: Decisions, architecture: Architecture, spend: float) -> list[float]:
+def _sizes(decisions: DecisionOptions, architecture: Architecture, spend: float) -> list[float]:
     """Return sizes, the largest first."""
     asked = float(np.max(decisions.options.N))
     grid = asked / STEP ** np.arange(0, max(math.log(asked / SMALLEST_SIZE, STEP), 0.0) + 1)

@@ -13,7 +13,7 @@ from fits.design.belief import Belief, believe
 from fits.design.candidates import Candidates
 from fits.design.points import Points
 from fits.design.proposal import DecidedNow, Proposal, ProposedRun
-from fits.design.regret import DRAWS, Decisions, Regret, expected_regret
+from fits.design.regret import DRAWS, DecisionOptions, Regret, expected_regret
 from fits.design.v_optimal import Pick, greedy, updated
 from fits.estimation.laws.parametrization import Prior
 from fits.estimation.laws.sibling import FARTHEST, TRANSFER, Sibling
@@ -43,7 +43,7 @@ Mask = NDArray[np.bool_]
 def next_runs(
     table: pd.DataFrame | None,
     candidates: Candidates,
-    decisions: Decisions,
+    decisions: DecisionOptions,
     *,
     spend: float = np.inf,
     slots: int = 8,
@@ -52,6 +52,7 @@ def next_runs(
     given: AnySupervisedLaw | None = None,
     paid: Mask | None = None,
     running: Collection[str] = (),
+    failed: Collection[str] = (),
     priors: Mapping[str, Prior] | None = None,
     sigma: float | None = None,
     lowest_loss: float | None = None,
@@ -72,6 +73,7 @@ def next_runs(
         paid: Steps that are done, (s,); by default those of candidates in the table, by their ids.
         running: Ids of candidates that are being trained elsewhere; they are not proposed, and counted as
             measured.
+        failed: Ids of candidates that cannot be trained.
         priors: Priors of coordinates by name, in place of the weak ones of the supervised law and those of k,
             q and eps from other sweeps.
         sigma: Noise of ln loss; estimated from the runs if not given.
@@ -94,8 +96,8 @@ def next_runs(
         given=given, priors={**transfer, **(priors or {})}, sigma=sigma, lowest_loss=lowest_loss,
     )  # fmt: skip
     now = expected_regret(belief, decisions, draws=draws, seed=seed)
-    elsewhere = np.isin(np.array(candidates.ids), np.array(sorted(running), dtype=str))
-    design = _Design(belief, candidates, decisions, paid, elsewhere, draws, seed)
+    elsewhere, blocked = (_among(candidates, ids) for ids in (running, failed))
+    design = _Design(belief, candidates, decisions, paid, elsewhere & ~blocked, blocked, draws, seed)
     stop = now.mean <= regret and belief.rows >= FEWEST
     runs = [] if stop else design.propose(spend, slots, regret)
     return Proposal(
@@ -118,10 +120,12 @@ class _Design:
 
     belief: Belief
     candidates: Candidates
-    decisions: Decisions
+    decisions: DecisionOptions
     paid: Mask
     elsewhere: Mask
     """True for runs that are being trained elsewhere, (n,)."""
+    blocked: Mask
+    """True for runs that failed, (n,)."""
     draws: int
     seed: int
 
@@ -131,7 +135,7 @@ class _Design:
         belief, candidates = self.belief, self.candidates
         picks = greedy(
             covariance, belief.gradient(self.decisions.options), belief.gradient(candidates.points),
-            candidates, belief.sigma, paid=steps, skipped=self.elsewhere, spend=spend,
+            candidates, belief.sigma, paid=steps, skipped=self.elsewhere | self.blocked, spend=spend,
         )  # fmt: skip
         found: list[ProposedRun] = []
         for pick in picks:
@@ -194,7 +198,7 @@ class _Design:
 
     def refuse_spend(self, steps: Mask, spend: float) -> None:
         """Refuse a spend that buys nothing, where something is left to buy."""
-        left = ~self.candidates.done(steps) & ~self.elsewhere
+        left = ~self.candidates.done(steps) & ~self.elsewhere & ~self.blocked
         if left.any():
             cheapest = float(self.candidates.cost(steps)[left].min())
             raise InputError(
@@ -235,6 +239,11 @@ def steps_done(candidates: Candidates, table: pd.DataFrame | None) -> Mask:
     return done
 
 
+def _among(candidates: Candidates, ids: Collection[str]) -> Mask:
+    """Return which candidates have one of these ids, (n,)."""
+    return np.isin(np.array(candidates.ids), np.array(sorted(ids), dtype=str))
+
+
 def _runs_of(candidates: Candidates, table: pd.DataFrame | None) -> dict[int, float]:
     """Return the losses of candidates that a table holds, by index."""
     if table is None or "run" not in table:
@@ -251,7 +260,7 @@ def _measured_teachers(candidates: Candidates, table: pd.DataFrame | None) -> Ca
     )
 
 
-def _reaching(sibling: Sibling | None, decisions: Decisions) -> tuple[Sibling | None, list[str]]:
+def _reaching(sibling: Sibling | None, decisions: DecisionOptions) -> tuple[Sibling | None, list[str]]:
     """Return the sibling if its law reaches the question, and a note where it does not cover it."""
     if sibling is None:
         return None, []
@@ -267,7 +276,7 @@ def _reaching(sibling: Sibling | None, decisions: Decisions) -> tuple[Sibling | 
     ]
 
 
-def _decided(belief: Belief, decisions: Decisions, now: Regret) -> tuple[DecidedNow, ...]:
+def _decided(belief: Belief, decisions: DecisionOptions, now: Regret) -> tuple[DecidedNow, ...]:
     losses = belief.losses(decisions.options)
     return tuple(
         DecidedNow(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fits.design.points import Points
-from fits.design.regret import Decisions
+from fits.design.regret import DecisionOptions
 from scaling.costs.flops import Architecture
 from scaling.costs.scenarios import Scenario, rates
 from scaling.errors import InputError
@@ -46,7 +46,7 @@ class TeacherOption:
 
 def decisions_of(
     questions: Sequence[Question], architecture: Architecture, teachers: Sequence[TeacherOption] = ()
-) -> Decisions:
+) -> DecisionOptions:
     """Return the decisions of questions: one for each scenario of each.
 
     The options of a decision spend its whole budget: direct training, and distillation from each teacher that
@@ -76,7 +76,7 @@ def decisions_of(
             names.append(f"{question.describe()}, {scenario.title}")
             labels += words
             first += len(words)
-    return Decisions(
+    return DecisionOptions(
         options=Points.joined(points), groups=tuple(groups), names=tuple(names), labels=tuple(labels)
     )
 

@@ -15,14 +15,14 @@ DRAWS = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Decisions:
-    """Decisions, each between several runs. Options of all decisions lie one after the other."""
+class DecisionOptions:
+    """DecisionOptions, each between several runs. Options of all decisions lie one after the other."""
 
     options: Points
     groups: tuple[NDArray[np.intp], ...]
     """Indices of the options of each decision."""
     names: tuple[str, ...]
-    """Decisions in words."""
+    """DecisionOptions in words."""
     labels: tuple[str, ...]
     """Each option, in words."""
 
@@ -50,7 +50,11 @@ class Regret:
 
 
 def expected_regret(
-    belief: Belief, decisions: Decisions, covariance: Array | None = None, draws: int = DRAWS, seed: int = 0
+    belief: Belief,
+    decisions: DecisionOptions,
+    covariance: Array | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> Regret:
     """Return the regret of deciding by the estimate, over draws of both laws.
 

@@ -28,7 +28,7 @@ def propose(
     questions: Sequence[Question],
     *,
     table: pd.DataFrame | None = None,
-    skipped: Sequence[str] = (),
+    failed: Sequence[str] = (),
     **options: Any,
 ) -> Proposal:
     """Propose the next runs of a sweep for questions.
@@ -40,7 +40,7 @@ def propose(
         store: Results so far; None for none.
         questions: What is asked.
         table: Validated runs from elsewhere, in place of the store's.
-        skipped: Ids of further runs that others train.
+        failed: Ids of steps that were given up: they are not proposed.
         options: Those of :func:`fits.design.next_runs.next_runs`.
 
     Raises:
@@ -51,9 +51,15 @@ def propose(
     losses = {} if known is None else dict(zip(known["run"], known["loss"], strict=True))
     candidates = candidates_of_dag(dag, losses)
     decisions = decisions_of(questions, architecture_of(dag), teachers_of_dag(dag, losses))
-    running = set(skipped) | (set() if store is None else running_in(store))
+    running = set() if store is None else running_in(store)
     return next_runs(
-        known, candidates, decisions, running=running, paid=_paid(dag, store, candidates, known), **options
+        known,
+        candidates,
+        decisions,
+        running=running,
+        failed=failed,
+        paid=_paid(dag, store, candidates, known),
+        **options,
     )
 
 

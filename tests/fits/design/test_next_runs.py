@@ -15,7 +15,7 @@ from fits.design.ladder import ladder_for
 from fits.design.next_runs import next_runs
 from fits.design.points import Points
 from fits.design.question_options import TeacherOption, decisions_of
-from fits.design.regret import Decisions, expected_regret
+from fits.design.regret import DecisionOptions, expected_regret
 from fits.estimation.laws.sibling import Sibling
 from fits.table.runs import validate
 from scaling import Architecture, EffectiveTokensLaw, InputError, KnownTeacher, Question, SupervisedLaw
@@ -72,7 +72,7 @@ def runs_of(candidates: Candidates, chosen: list[int], noise: float = 0.005) -> 
 
 
 @pytest.fixture(scope="module")
-def decisions() -> Decisions:
+def decisions() -> DecisionOptions:
     """One decision between direct training and students of two teachers."""
     return decisions_of([QUESTION], ARCHITECTURE, TEACHERS)
 
@@ -100,7 +100,7 @@ def test_named_teachers_and_constraints_are_the_options() -> None:
     assert len(set(decisions_of([open_size], ARCHITECTURE, TEACHERS).options.N)) == 4
 
 
-def test_regret_falls_with_runs_and_the_right_option_is_found(decisions: Decisions) -> None:
+def test_regret_falls_with_runs_and_the_right_option_is_found(decisions: DecisionOptions) -> None:
     candidates = grid()
     few, many = (runs_of(candidates, list(range(0, n, step))) for n, step in ((20, 5), (100, 2)))
     every = Points.joined([candidates.points, decisions.options])
@@ -118,7 +118,7 @@ def test_regret_falls_with_runs_and_the_right_option_is_found(decisions: Decisio
     assert truth[decisions.chosen(belief.losses(options))[0]] == pytest.approx(truth.min(), abs=0.01)
 
 
-def test_few_runs_never_stop_and_enough_do(decisions: Decisions) -> None:
+def test_few_runs_never_stop_and_enough_do(decisions: DecisionOptions) -> None:
     candidates = grid()
     none = next_runs(None, candidates, decisions, regret=10.0)
     assert (none.stop, len(none.runs)) == (False, 4)
@@ -128,7 +128,7 @@ def test_few_runs_never_stop_and_enough_do(decisions: Decisions) -> None:
     assert "stop: deciding now" in str(enough)
 
 
-def test_a_run_says_what_it_tells_and_what_it_brings_along(decisions: Decisions) -> None:
+def test_a_run_says_what_it_tells_and_what_it_brings_along(decisions: DecisionOptions) -> None:
     found = next_runs(None, grid(), decisions, regret=-1.0, slots=4)
     first = found.runs[0]
     assert first.sd_after < 0.6 * first.sd_before
@@ -138,7 +138,7 @@ def test_a_run_says_what_it_tells_and_what_it_brings_along(decisions: Decisions)
     assert found.to_dict()["runs"][0]["label"] == first.label
 
 
-def test_what_runs_elsewhere_is_not_proposed_and_counts_as_measured(decisions: Decisions) -> None:
+def test_what_runs_elsewhere_is_not_proposed_and_counts_as_measured(decisions: DecisionOptions) -> None:
     candidates = grid()
     first = next_runs(None, candidates, decisions, regret=-1.0, slots=2)
     other = next_runs(None, candidates, decisions, regret=-1.0, slots=2, running=[first.runs[0].id])
@@ -146,7 +146,7 @@ def test_what_runs_elsewhere_is_not_proposed_and_counts_as_measured(decisions: D
     assert "1 candidates are being trained elsewhere" in other.notes[0]
 
 
-def test_a_measured_teacher_is_no_longer_predicted(decisions: Decisions) -> None:
+def test_a_measured_teacher_is_no_longer_predicted(decisions: DecisionOptions) -> None:
     candidates = grid()
     found = next_runs(runs_of(candidates, [0, 7, 13]), candidates, decisions, regret=-1.0, slots=40)
     teachers = [run.teacher_loss for run in found.runs if run.teacher_params == candidates.points.N[0]]
@@ -154,7 +154,7 @@ def test_a_measured_teacher_is_no_longer_predicted(decisions: Decisions) -> None
     assert all(loss is not None for loss in teachers)
 
 
-def test_a_projected_loss_with_its_own_variance_is_a_cheaper_candidate(decisions: Decisions) -> None:
+def test_a_projected_loss_with_its_own_variance_is_a_cheaper_candidate(decisions: DecisionOptions) -> None:
     """The same runs at half the price and a noise of 0.6 % more."""
     whole = grid(teachers=0)
     noisy = replace(whole, extra_sd=np.full(len(whole), 0.006))
@@ -163,7 +163,7 @@ def test_a_projected_loss_with_its_own_variance_is_a_cheaper_candidate(decisions
     assert projected.runs[2].sd_after > full.runs[2].sd_after
 
 
-def test_a_ladder_stays_within_the_spend_and_below_the_question(decisions: Decisions) -> None:
+def test_a_ladder_stays_within_the_spend_and_below_the_question(decisions: DecisionOptions) -> None:
     ladder = ladder_for(decisions, ARCHITECTURE, 2e12)
     assert ladder.step_flops[: len(ladder)].max() < 4e13
     assert ladder.points.N.max() <= 4e5
@@ -172,7 +172,7 @@ def test_a_ladder_stays_within_the_spend_and_below_the_question(decisions: Decis
 
 
 def test_five_thousand_candidates_beside_five_hundred_runs_take_under_five_seconds(
-    decisions: Decisions,
+    decisions: DecisionOptions,
 ) -> None:
     candidates = grid(sizes=20, lengths=20, teachers=12)
     assert len(candidates) > 5000
@@ -183,13 +183,13 @@ def test_five_thousand_candidates_beside_five_hundred_runs_take_under_five_secon
     assert len(found.runs) == 8
 
 
-def test_runs_that_contradict_each_other_are_told(decisions: Decisions) -> None:
+def test_runs_that_contradict_each_other_are_told(decisions: DecisionOptions) -> None:
     candidates = grid()
     table = runs_of(candidates, list(range(20)), noise=0.3)
     assert any("they contradict each other" in note for note in next_runs(table, candidates, decisions).notes)
 
 
-def test_a_sibling_is_used_as_far_as_it_reaches(decisions: Decisions) -> None:
+def test_a_sibling_is_used_as_far_as_it_reaches(decisions: DecisionOptions) -> None:
     reach = 6 * float(np.max(decisions.options.N * decisions.options.D))
     notes = {}
     for factor in (1.1, 0.3, 0.05):

@@ -10,7 +10,7 @@ import sweeps
 from fits.design.belief import Belief, believe
 from fits.design.candidates import Candidates, candidates_of_table
 from fits.design.points import Points
-from fits.design.regret import Decisions
+from fits.design.regret import DecisionOptions
 from fits.design.v_optimal import greedy, updated
 from fits.estimation.laws.parametrization import Prior
 from fits.table.runs import validate
@@ -43,7 +43,7 @@ class Replay:
         self.targets = points_of(self.options)
         self.decisions = self.measured_decisions()
 
-    def measured_decisions(self) -> Decisions:
+    def measured_decisions(self) -> DecisionOptions:
         of_run = self.table.drop_duplicates("run").set_index("run")["flops"]
         charged = self.options["teacher"].map(of_run).fillna(0.0).to_numpy(float)
         groups = [
@@ -55,7 +55,7 @@ class Replay:
             for paid in (1, 0)
         ]
         names = tuple(map(str, range(len(groups))))
-        return Decisions(
+        return DecisionOptions(
             options=self.targets, groups=tuple(groups), names=names, labels=tuple(map(str, range(57)))
         )
 
