@@ -20,7 +20,7 @@ import torch
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.distill.logit_format import Full, TopK
-from sweeps.distill.shard_cache import LogitCache
+from sweeps.distill.shard_cache import ShardCache
 from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
 from sweeps.model.decoder import PRECISIONS, Decoder
@@ -62,7 +62,7 @@ def compare(teacher_size: float, student_size: float, vocab: int, precision: str
     with tempfile.TemporaryDirectory(prefix="distlaw-") as folder:
         writing, targets = {}, {"supervised": None, "online": online}
         for name, how in {"cached": Full(vocab), "top-32": TopK(vocab, 32)}.items():
-            cache = LogitCache(Store(folder), name, how, CONTEXT, data.seen(STEPS))
+            cache = ShardCache(Store(folder), name, how, CONTEXT, data.seen(STEPS))
             started = time.process_time()
             logits = cache.ready(lambda numbers, how=how: distributions(online, data, numbers, how))
             writing[name] = (time.process_time() - started) / (STEPS * BATCH * CONTEXT)

@@ -17,6 +17,7 @@ from sweeps.dag.ladder import shape_for
 from sweeps.dag.resolved import PretrainedTeacher, Resolved
 from sweeps.dag.step import SCHEMA, Step
 from sweeps.data.tokens import Half
+from sweeps.spec.hidden_layers import HiddenLayers, counted_from_embedding
 from sweeps.spec.method import Method
 from sweeps.spec.method_parts import parts_of
 from sweeps.spec.spec import MIN_STEPS, Grid, Pretrained, Role, Sweep
@@ -132,10 +133,11 @@ def _distilled(student: Step, teacher: Step, method: Method, others: tuple[Step,
     """``student`` distilled from ``teacher``, after a prelude if the method begins with one.
 
     Raises:
-        InputError: if either part is too short.
+        InputError: if either part is too short, or a model lacks a layer that the method reads.
     """
     run = replace(student, kind=StepKind.DISTILL, teacher=teacher, method=method, other_teachers=others)
     check_command(run)
+    _check_layers(run, method)
     if method.init is None:
         return run
     before = round(method.init.share * run.steps)
@@ -159,36 +161,76 @@ def _distilled(student: Step, teacher: Step, method: Method, others: tuple[Step,
     return replace(run, steps=run.steps - before, init=init)
 
 
+def _check_layers(run: Step, method: Method) -> None:
+    """Refuse auxiliary losses on layers that the models of ``run`` do not have."""
+    for loss in run.auxiliary_losses:
+        try:
+            counted_from_embedding(loss.student_layers(run.shape), run.shape)
+            for number, teacher in enumerate(run.teachers):
+                counted_from_embedding(loss.teacher_layers(teacher.shape, number), teacher.shape)
+        except InputError as error:
+            raise InputError(f"methods: {method.name}: {error}") from None
+
+
 def with_preludes(runs: list[Step]) -> list[Step]:
     """The runs, each after its prelude if it has one."""
     return _unique([step for run in runs for step in (run.init, run) if step])
 
 
 def with_caches(runs: list[Step]) -> list[Step]:
-    """The runs, and before those that read what a teacher left that step: each as long as needed."""
-    longest: dict[str, Step] = {}
-    for left in (left for run in runs for left in _left_for(run).values()):
-        key = _key_without_steps(left)
-        longest[key] = max(longest.get(key, left), left, key=lambda step: step.steps)
+    """The runs, and before those that read what a teacher left that step.
+
+    Each is as long as the longest of its runs needs, and of hidden states it keeps all layers that any needs.
+    """
+    shared: dict[str, Step] = {}
+    for left in (left for run in runs for left in _left_for(run)):
+        key = _key_of_cache(left)
+        shared[key] = _covering(shared.get(key, left), left)
     steps: list[Step] = []
     for run in runs:
-        own = {field: longest[_key_without_steps(left)] for field, left in _left_for(run).items()}
-        steps += [*own.values(), replace(run, logits=own.get("logits"), texts=own.get("texts"))]
+        own = _unique([shared[_key_of_cache(left)] for left in _left_for(run)])
+        by_kind = {step.kind: step for step in own}
+        reads = replace(
+            run,
+            logits=by_kind.get(StepKind.CACHE_LOGITS),
+            texts=by_kind.get(StepKind.GENERATE_TEXT),
+            features=tuple(step for step in own if step.kind is StepKind.CACHE_FEATURES),
+        )
+        steps += [*own, reads]
     return _unique(steps)
 
 
-def _left_for(run: Step) -> dict[str, Step]:
-    """Return the steps that prepare logits or texts of its teacher for ``run`` alone, by its field."""
+def _left_for(run: Step) -> Iterator[Step]:
+    """Yield the steps that prepare logits, texts or hidden states of its teachers for ``run`` alone."""
     if run.teacher is None or run.method is None or run.trainer:
-        return {}
+        return
     method, parts = run.method, parts_of(run.method)
     of_teacher = replace(run, shape=run.teacher.shape, steps=run.first + run.steps, seed=0, init=None)
     if written := parts.target.cache_method(method):
         init = run.init if parts.target.cache_keeps_prelude() else None
-        return {"logits": replace(of_teacher, kind=StepKind.CACHE_LOGITS, init=init, method=written)}
-    if written := parts.source.text_method(method):
-        return {"texts": replace(of_teacher, kind=StepKind.GENERATE_TEXT, method=written)}
-    return {}
+        yield replace(of_teacher, kind=StepKind.CACHE_LOGITS, init=init, method=written)
+    elif written := parts.source.text_method(method):
+        yield replace(of_teacher, kind=StepKind.GENERATE_TEXT, method=written)
+    of_teacher = replace(of_teacher, kind=StepKind.CACHE_FEATURES, method=None, other_teachers=())
+    for loss in run.auxiliary_losses:
+        for number, teacher in enumerate(run.teachers):
+            if loss.cache and (layers := loss.teacher_layers(teacher.shape, number)):
+                hidden = HiddenLayers.of(layers, teacher.shape, loss.cache)
+                yield replace(of_teacher, shape=teacher.shape, teacher=teacher, hidden=hidden)
+
+
+def _key_of_cache(step: Step) -> str:
+    """Return what runs must have in common to read one cache: all but its length and its layers."""
+    kept = {"hidden": step.hidden.precision} if step.hidden else {}
+    return json.dumps(step.config | kept | {"steps": None}, sort_keys=True)
+
+
+def _covering(one: Step, other: Step) -> Step:
+    """Return the cache that has all of two with one key."""
+    longest = max(one, other, key=lambda step: step.steps)
+    if one.hidden is None or other.hidden is None:
+        return longest
+    return replace(longest, hidden=one.hidden.with_layers_of(other.hidden))
 
 
 def _key_without_steps(step: Step) -> str:

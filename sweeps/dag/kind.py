@@ -20,6 +20,8 @@ class StepKind(StrEnum):
     """Train the weights that another step starts from."""
     CACHE_LOGITS = "cache"
     """Write a teacher's distributions over batches to the store."""
+    CACHE_FEATURES = "cache-features"
+    """Write a teacher's hidden states over batches to the store."""
     GENERATE_TEXT = "generate"
     """Write a teacher's continuations of prompts to the store."""
     EVALUATE = "evaluate"
@@ -28,7 +30,7 @@ class StepKind(StrEnum):
     @property
     def label(self) -> str:
         """Name for people."""
-        return "shared prefix" if self is StepKind.SHARED_PREFIX else self.value
+        return "shared prefix" if self is StepKind.SHARED_PREFIX else self.value.replace("-", " ")
 
     @property
     def is_run(self) -> bool:
@@ -36,6 +38,11 @@ class StepKind(StrEnum):
         return self in (StepKind.PRETRAIN, StepKind.DISTILL)
 
     @property
+    def is_cache(self) -> bool:
+        """True if the step writes down what a teacher says of batches of the data."""
+        return self in (StepKind.CACHE_LOGITS, StepKind.CACHE_FEATURES)
+
+    @property
     def trains(self) -> bool:
         """True if the step trains a model."""
-        return self not in (StepKind.CACHE_LOGITS, StepKind.GENERATE_TEXT, StepKind.EVALUATE)
+        return not self.is_cache and self not in (StepKind.GENERATE_TEXT, StepKind.EVALUATE)

@@ -16,6 +16,8 @@ from sweeps.dag.kind import StepKind
 from sweeps.data.model_dir import ModelLocation
 from sweeps.data.tokens import Half
 from sweeps.spec.corpus import Corpus
+from sweeps.spec.hidden_layers import HiddenLayers
+from sweeps.spec.interfaces import AuxiliaryLoss
 from sweeps.spec.method import Method
 from sweeps.spec.method_parts import MethodParts, parts_of
 from sweeps.spec.run_views import Passes
@@ -58,6 +60,10 @@ class Step:
     is no part of the identity."""
     texts: Step | None = None
     """The step that generates the text it learns from, if its method says so; as with ``logits``."""
+    features: tuple[Step, ...] = ()
+    """Caches that it reads hidden states of its teachers from, if its method says so; as with ``logits``."""
+    hidden: HiddenLayers | None = None
+    """Layers that it writes down, of a cache of hidden states."""
     init: Step | None = None
     """The prelude whose weights it begins with; its batches are those that come after."""
     foreign: ExternalModel | None = None
@@ -71,8 +77,9 @@ class Step:
     def needs(self) -> tuple[Step, ...]:
         """The steps that must be done before this one."""
         bases = self.parts.target.needs(self) if self.parts else ()
-        needed = (*bases, self.teacher, *self.other_teachers, self.init, self.start, self.logits, self.texts)
-        return tuple(step for step in needed if step)
+        models = (*bases, self.teacher, *self.other_teachers, self.init)
+        written = (self.logits, self.texts, *self.features)
+        return tuple(step for step in (*models, self.start, *written) if step)
 
     @property
     def ends(self) -> int:
@@ -88,7 +95,7 @@ class Step:
     @property
     def tokens(self) -> int:
         """D: tokens the model is trained on, those before ``start`` and of ``init`` included; or kept."""
-        before = self.init.tokens if self.init and self.kind is not StepKind.CACHE_LOGITS else 0
+        before = self.init.tokens if self.init and not self.kind.is_cache else 0
         return before + round(self.ends * self.training.batch_tokens)
 
     @property
@@ -107,13 +114,15 @@ class Step:
         """Tokens that the teacher reads in this step; a cache reads none twice, so at most these."""
         if self.teacher is None or self.logits:
             return 0
-        if self.kind is StepKind.CACHE_LOGITS:
+        if self.kind.is_cache:
             return self.tokens
         return self.tokens_to_train * self.passes.read
 
     @property
     def reading(self) -> tuple[float, ...]:
         """FLOPs a token of each pass over a text that its target takes."""
+        if self.teacher and self.hidden:
+            return (self.teacher.shape.forward_flops,)
         if self.teacher is None or self.method is None:
             return ()
         return parts_of(self.method).target.forward_flops(self)
@@ -138,7 +147,7 @@ class Step:
     @property
     def passes(self) -> Passes:
         """Over a token of a batch, of its student and its teacher."""
-        if self.kind is StepKind.CACHE_LOGITS:
+        if self.kind.is_cache:
             return Passes(trained=0.0, read=1.0)
         if self.kind is StepKind.GENERATE_TEXT:
             return Passes(trained=0.0, read=0.0, written_before=1.0)
@@ -173,6 +182,7 @@ class Step:
             **({"init": self.init.id} if self.init else {}),
             **({"other_teachers": [each.id for each in self.other_teachers]} if self.other_teachers else {}),
             **({"trainer": self.trainer.identity} if self.trainer else {}),
+            **({"hidden": self.hidden.as_json()} if self.hidden else {}),
         }
 
     @cached_property
@@ -190,9 +200,10 @@ class Step:
     @property
     def label(self) -> str:
         """Short description for people: ``distil 13.4K on 524K, from 107K on 1.05M``."""
-        if self.kind in (StepKind.CACHE_LOGITS, StepKind.GENERATE_TEXT):
+        if self.kind.is_cache or self.kind is StepKind.GENERATE_TEXT:
             assert self.teacher is not None
-            return f"{self.kind} {format_number(self.tokens)} tokens of {self.teacher.size}"
+            layers = f", {self.hidden}" if self.hidden else ""
+            return f"{self.kind.label} {format_number(self.tokens)} tokens of {self.teacher.size}{layers}"
         text = f"{self.kind.label} {self.size}"
         if self.teacher:
             text += f", from {self.teacher.size}"
@@ -254,7 +265,7 @@ class Step:
     def flops_by_precision(self) -> dict[str, float]:
         """Return :attr:`flops_to_spend` by the precision in which matrices are multiplied."""
         own, along = self.tokens_to_write
-        heads, hidden = self.auxiliary_flops
+        heads, hidden = self.auxiliary_flops_to_spend
         training = self.shape.training_flops(self.tokens_to_train * self.passes.trained)
         training += heads * self.tokens_to_train
         measured = self.foreign.heldout_tokens if self.foreign else 0
@@ -267,14 +278,23 @@ class Step:
         return found
 
     @property
+    def auxiliary_losses(self) -> tuple[AuxiliaryLoss, ...]:
+        """Losses on hidden states that it trains with."""
+        return tuple(self.parts.auxiliary_losses.values()) if self.parts and self.kind.trains else ()
+
+    @property
     def auxiliary_flops(self) -> tuple[float, float]:
         """FLOPs a trained token of heads beside the model, and of teachers' passes for hidden states."""
-        if not (self.kind.trains and self.method and self.method.auxiliary_losses):
-            return 0.0, 0.0
-        losses = parts_of(self.method).auxiliary_losses.values()
         shapes = [teacher.shape for teacher in self.teachers]
-        heads = sum(loss.flops_per_token(self.shape, shapes) for loss in losses)
-        return heads, sum(loss.reading_flops(shapes) for loss in losses)
+        heads = sum((loss.flops_per_token(self.shape, shapes) for loss in self.auxiliary_losses), 0.0)
+        return heads, sum((loss.reading_flops(shapes) for loss in self.auxiliary_losses), 0.0)
+
+    @property
+    def auxiliary_flops_to_spend(self) -> tuple[float, float]:
+        """As :attr:`auxiliary_flops`, without the passes whose hidden states are read from a cache."""
+        shapes = [teacher.shape for teacher in self.teachers]
+        online = [loss for loss in self.auxiliary_losses if loss.cache is None]
+        return self.auxiliary_flops[0], sum((loss.reading_flops(shapes) for loss in online), 0.0)
 
     @property
     def precision(self) -> str:
@@ -308,6 +328,7 @@ class Step:
             "start": self.start.as_json() if self.start else None,
             "logits": self.logits.as_json() if self.logits else None,
             "texts": self.texts.as_json() if self.texts else None,
+            **({"features": [each.as_json() for each in self.features]} if self.features else {}),
             "init": self.init.as_json() if self.init else None,
             "corpus": {**self.corpus.model_dump(), "fingerprint": self.corpus_fingerprint},
             "teacher": self.teacher.as_json() if self.teacher else None,
@@ -343,6 +364,8 @@ class Step:
             start=cls.from_json(data["start"]) if data["start"] else None,
             logits=cls.from_json(found) if (found := data.get("logits")) else None,
             texts=cls.from_json(found) if (found := data.get("texts")) else None,
+            features=tuple(cls.from_json(each) for each in data.get("features", [])),
+            hidden=HiddenLayers.from_json(found) if (found := data.get("hidden")) else None,
             init=cls.from_json(found) if (found := data.get("init")) else None,
             foreign=ExternalModel(**foreign | {"place": ModelLocation(**foreign["place"])})
             if foreign

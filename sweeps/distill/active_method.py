@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from scaling.errors import InputError
 from sweeps.distill.generation.on_policy import batch_source
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
-from sweeps.spec.interfaces import StepPart
+from sweeps.spec.interfaces import AuxiliaryLoss, StepPart
 from sweeps.spec.method_parts import parts_of
 from sweeps.spec.run_views import AfterStep, HiddenStates, RunSetting, State, TargetReader, TrainingBatch
 
@@ -84,13 +85,7 @@ class ActiveMethod:
             weights = weights * batch.weights
         counted = self.setting.world.total(weights[:, first:].sum())
         positions = weights[:, first:].numel() * self.setting.world.size
-        return TrainingBatch(
-            batch.blocks,
-            batch.rows,
-            batch.token_inputs,
-            batch.pretraining_blocks,
-            weights * (positions / counted.clamp(min=1.0)),
-        )
+        return replace(batch, weights=weights * (positions / counted.clamp(min=1.0)))
 
     def layers(self, student: Decoder) -> list[int]:
         """Return the student's layers that auxiliary losses read, one loss after the other."""
@@ -116,7 +111,7 @@ class ActiveMethod:
                 inputs=inputs,
                 labels=labels,
                 student=tuple(own),
-                teachers=tuple(self._read_teachers(name, inputs)),
+                teachers=tuple(self._read_teachers(loss, batch)),
                 counted=counted,
                 world=self.setting.world,
             )
@@ -197,12 +192,20 @@ class ActiveMethod:
             if head is not None:
                 yield name, head.to(device()).train()
 
-    def _read_teachers(self, name: str, inputs: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    def _read_teachers(self, loss: AuxiliaryLoss, batch: TrainingBatch) -> Iterator[tuple[Tensor, ...]]:
+        """Yield each teacher's hidden states, computed now or read from what it wrote down."""
         if self.setting is None or (models := self.setting.models) is None:
             return
         for number, shape in enumerate(models.teacher_shapes):
-            layers = self.losses[name].teacher_layers(shape, number)
-            yield models.hidden_states(inputs, number, layers) if layers else ()
+            layers = loss.teacher_layers(shape, number)
+            if not layers:
+                yield ()
+            elif loss.cache:
+                assert batch.numbers is not None, "hidden states are kept for blocks of the data"
+                kept = models.kept_hidden_states(batch.numbers, number, layers, loss.cache)
+                yield tuple(each.to(batch.blocks.device) for each in kept)
+            else:
+                yield models.hidden_states(batch.blocks[:, :-1], number, layers)
 
 
 def _check_tensors(part: str, state: State) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,9 +22,11 @@ from sweeps.model.frozen import FrozenBody
 from sweeps.model.hidden_states import hidden_states
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.model_files import load_model
+from sweeps.spec.hidden_layers import StoredPrecision, counted_from_embedding
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
+    from sweeps.distill.hidden_state_cache import KeptHiddenStates
     from sweeps.pretrained.load import Foreign
 
 
@@ -37,12 +39,15 @@ class Models:
         step: Step,
         loaded: dict[str, Online] | None = None,
         last_read: dict[str, LastHiddenStates] | None = None,
+        kept: Mapping[str, KeptHiddenStates] | None = None,
     ) -> None:
         self.store, self.step = store, step
         self.loaded = {} if loaded is None else loaded
         """Models by their steps, which those who share this dictionary load once."""
         self.last_read = {} if last_read is None else last_read
         """Hidden states by model and layers, computed once a batch by those who share this dictionary."""
+        self.kept = {} if kept is None else kept
+        """Hidden states that were written down before, by their step."""
 
     @property
     def online_teacher(self) -> Online:
@@ -86,6 +91,18 @@ class Models:
                 states = hidden_states(uncompiled(self.teachers[number]), inputs, layers)[1]
             last = self.last_read[key] = LastHiddenStates(inputs, inputs._version, states)
         return last.states
+
+    def kept_hidden_states(
+        self, numbers: Tensor, number: int, layers: Sequence[int], precision: StoredPrecision
+    ) -> tuple[Tensor, ...]:
+        """Return what teacher ``number`` wrote down of the given blocks, ``(batch, context, width)`` each."""
+        teacher = self.step.teachers[number]
+        (cache,) = (
+            each.id
+            for each in self.step.features
+            if each.hidden and each.hidden.precision == precision and each.teacher == teacher
+        )
+        return self.kept[cache].of(numbers, counted_from_embedding(layers, teacher.shape))
 
     @property
     def teacher_module(self) -> nn.Module:

@@ -1,8 +1,9 @@
-"""Shards of a teacher's distributions or texts over a token stream: written once, mapped by every student.
+"""Shards of what a teacher gives over a token stream: written once, mapped by every student.
 
 ::
 
-    store/<id>/logits/00000.bin     what there is of some blocks of the stream, then a checksum; or texts/
+    store/<id>/logits/00000.bin     what there is of some blocks of the stream, then a checksum;
+                                    or texts/ or features/
 
 A shard is written aside and moved into place, and says itself whether it is whole. So any number of readers
 and writers can meet here: a shard that is missing or damaged is written by whoever finds that first.
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,14 @@ from sweeps.store.store import Store
 SHARD_BYTES = 2**26
 CHECKSUM_BYTES = 32
 
+Kept = Literal["logits", "texts", "features"]
+"""What a cache keeps, and the folder of its shards in the step's."""
+INSTEAD = {
+    "logits": ", or let the method have logits: top-k or online",
+    "features": ", or let the auxiliary loss have cache: bf16, or none",
+}
+"""What takes less room."""
+
 Numbers = NDArray[np.int64]
 """Numbers of blocks of the stream."""
 Teach = Callable[[Numbers], NDArray[np.void]]
@@ -37,7 +46,7 @@ Wrote = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Logits:
+class Shards:
     """Shards over some blocks of a token stream, mapped into memory."""
 
     numbers: Numbers
@@ -47,11 +56,12 @@ class Logits:
     shards: list[NDArray[np.void]]
     """Each ``(blocks, context)``."""
 
-    def of(self, numbers: Numbers) -> NDArray[np.void]:
-        """Return what is kept of the given blocks, ``(blocks, context)``."""
+    def of(self, numbers: Numbers, field: str | None = None) -> NDArray[Any]:
+        """Return what is kept of the given blocks, ``(blocks, context)``, or one field of it."""
         places = np.searchsorted(self.numbers, numbers)
         assert np.array_equal(self.numbers[places], numbers), "the cache was made for other blocks"
-        return np.stack([self.shards[place // self.each][place % self.each] for place in places.tolist()])
+        rows = (self.shards[place // self.each][place % self.each] for place in places.tolist())
+        return np.stack([row if field is None else row[field] for row in rows])
 
 
 class Recorded(Protocol):
@@ -63,7 +73,7 @@ class Recorded(Protocol):
 
 
 @dataclass(frozen=True)
-class LogitCache:
+class ShardCache:
     """The shards of one cache."""
 
     store: Store
@@ -73,9 +83,9 @@ class LogitCache:
     context: int
     numbers: Numbers
     """Numbers of the blocks, ascending."""
-    what: Literal["logits", "texts"] = "logits"
+    what: Kept = "logits"
 
-    def ready(self, teach: Teach, wrote: Wrote | None = None) -> Logits:
+    def ready(self, teach: Teach, wrote: Wrote | None = None) -> Shards:
         """The whole cache; shards that are missing or damaged are written first.
 
         Args:
@@ -93,7 +103,7 @@ class LogitCache:
             there += len(self._numbers(shard))
             if wrote:
                 wrote(there, len(self.numbers))
-        return Logits(self.numbers, self.each, [self._mapped(shard) for shard in range(self.shards)])
+        return Shards(self.numbers, self.each, [self._mapped(shard) for shard in range(self.shards)])
 
     @property
     def each(self) -> int:
@@ -163,10 +173,9 @@ class LogitCache:
         self._here.create()
         free = shutil.disk_usage(self._here.path).free
         if needed > free:
-            instead = ", or let the method have logits: top-k or online" if self.what == "logits" else ""
             raise InputError(
                 f"{self._here.path}: the teacher's {self.what} need {needed:,} bytes more there, and the "
-                f"disk has {free:,} left; make room{instead}"
+                f"disk has {free:,} left; make room{INSTEAD.get(self.what, '')}"
             )
 
 

@@ -14,7 +14,7 @@ from sweeps.data import TokenizedCorpus
 from sweeps.data.batches import Batches
 from sweeps.distill.logit_format import Full, TopK, kept
 from sweeps.distill.models import Models
-from sweeps.distill.shard_cache import LogitCache, Numbers, Wrote
+from sweeps.distill.shard_cache import Numbers, ShardCache, Wrote
 from sweeps.distill.targets import Cached, nonfinite_teacher_error, opened
 from sweeps.model.device import device
 from sweeps.spec.method_parts import parts_of
@@ -53,7 +53,7 @@ def cached(store: Store, cache: Step, corpus: TokenizedCorpus, wrote: Wrote | No
     )
     own = parts_of(cache.method).target.writer(models, data, storage)
     teach = own or _distributions_of(once(lambda: followed(cache, models)), data, storage)
-    shards = LogitCache(store, cache.id, storage, data.context, data.seen(cache.steps))
+    shards = ShardCache(store, cache.id, storage, data.context, data.seen(cache.steps))
     return Cached(storage, shards.ready(teach, wrote))
 
 

@@ -66,7 +66,7 @@ class Throughput:
         own, (by_student, by_teacher) = step.shape.forward_flops, step.tokens_to_write
         seconds = step.tokens_to_train * step.passes.trained * self._at(own, self.training)
         seconds += by_student * self._at(own, self.writing)
-        heads, hidden = step.auxiliary_flops
+        heads, hidden = step.auxiliary_flops_to_spend
         if hidden:
             seconds += step.tokens_to_train * self._at(hidden, self.inference)
         seconds += step.tokens_to_train * self._at(own, self.training) * heads / (FORWARDS_PER_STEP * own)
@@ -239,18 +239,21 @@ def store_bytes(dag: Dag, devices: int) -> float:
 
 
 def disk(dag: Dag, train_tokens: float) -> float:
-    """Bytes that teachers' logits and texts take, over a training text of ``train_tokens`` tokens."""
+    """Bytes that teachers write down, over a training text of ``train_tokens`` tokens."""
+    return sum(min(step.tokens, train_tokens) * _bytes_per_token(step) for step in dag.steps)
+
+
+def _bytes_per_token(step: Step) -> float:
+    """Return the bytes on disk of a token of logits, text or hidden states that a step writes down."""
     from sweeps.distill.generation.generated_text import text_format
     from sweeps.distill.logit_format import kept
 
-    total = 0.0
-    for step in dag.steps:
-        if step.method and not step.kind.trains:
-            vocab = step.shape.vocab
-            layout = kept if step.kind is StepKind.CACHE_LOGITS else text_format
-            how = layout(step.method, vocab)
-            total += min(step.tokens, train_tokens) * how.dtype.itemsize
-    return total
+    if step.hidden:
+        return step.hidden.bytes_per_token(step.shape.width)
+    if step.method is None or step.kind.trains:
+        return 0.0
+    layout = kept if step.kind is StepKind.CACHE_LOGITS else text_format
+    return layout(step.method, step.shape.vocab).dtype.itemsize
 
 
 def measured_throughput(step: Step, heldout_tokens: int) -> Throughput:

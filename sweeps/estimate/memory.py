@@ -44,7 +44,7 @@ def step_memory(step: Step, *, gpu: bool = False, processes: int = 1) -> float:
 
 def _teachers_that_read(step: Step) -> Iterator[Step]:
     """Yield the teachers whose passes over batches are part of the step."""
-    losses = step.parts.auxiliary_losses.values() if step.parts and step.kind.trains else ()
+    losses = [loss for loss in step.auxiliary_losses if loss.cache is None]
     for number, teacher in enumerate(step.teachers):
         own = number == 0 and not step.logits and (not step.kind.trains or step.tokens_to_teach)
         if own or any(loss.teacher_layers(teacher.shape, number) for loss in losses):
@@ -54,7 +54,7 @@ def _teachers_that_read(step: Step) -> Iterator[Step]:
 def _auxiliary_memory(step: Step, tokens: float) -> float:
     """Return bytes of heads in training, of states, and of the hidden states that losses read of a batch."""
     shapes, needed = [teacher.shape for teacher in step.teachers], 0.0
-    for loss in step.parts.auxiliary_losses.values() if step.parts else ():
+    for loss in step.auxiliary_losses:
         read = sum(each.width * len(loss.teacher_layers(each, n)) for n, each in enumerate(shapes))
         needed += TRAINING_BYTES_PER_PARAM * loss.head_params(step.shape, shapes) + loss.state_bytes(shapes)
         needed += 4.0 * HIDDEN_STATES_COPIES * tokens * read

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from scaling.reports.html import html_table
 from scaling.reports.plan_text import text_table
 from scaling.units import format_flops, format_number
+from sweeps.dag.kind import StepKind
 from sweeps.estimate.bill import HOUR
 from sweeps.spec.spec import ROLES
 
@@ -19,6 +20,12 @@ SHOWN = 100
 """Steps that are printed one by one."""
 RIGHT = ("model", "tokens", "FLOPs", "about")
 """Columns of numbers."""
+WRITTEN = {
+    StepKind.CACHE_LOGITS: "logits",
+    StepKind.CACHE_FEATURES: "hidden states",
+    StepKind.GENERATE_TEXT: "texts",
+}
+"""What teachers write down, by the kind of the step."""
 
 
 def sweep_plan_text(plan: SweepPlan) -> str:
@@ -125,7 +132,7 @@ def _space(plan: SweepPlan) -> Iterator[str]:
     each = f" on one {gpu.name}" if gpu else ""
     yield f"memory     about {plan.left.memory_bytes / 1e9:.1f} GB at the peak{each}"
     total, written = plan.disk_bytes
-    of_teachers = f", {written / 1e9:.2f} GB of it teachers' logits" if written else ""
+    of_teachers = f", {written / 1e9:.2f} GB of it {_written_down(plan)}" if written else ""
     yield f"disk       about {total / 1e9:.2f} GB at the peak{of_teachers}"
     tokens = plan.text.train_tokens_of(plan.most_repeated.half)
     if not plan.text.known:
@@ -134,6 +141,12 @@ def _space(plan: SweepPlan) -> Iterator[str]:
         yield f"epochs     at most about {plan.epochs:.2g} of about {format_number(tokens)} training tokens"
     else:
         yield f"epochs     at most {plan.epochs:.2f} of {tokens:,.0f} training tokens"
+
+
+def _written_down(plan: SweepPlan) -> str:
+    """Return the name of what teachers write down."""
+    kinds = {step.kind for step in plan.dag.steps}
+    return f"teachers' {' and '.join(name for kind, name in WRITTEN.items() if kind in kinds)}"
 
 
 def duration(seconds: float) -> str:

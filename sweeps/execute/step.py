@@ -118,7 +118,7 @@ def _train(
             leases[first.id].conclude(result if isinstance(result, Exception) else None)
         yield first, result
         return
-    runs = _runs(store, steps, leases, world)
+    runs = _runs(store, steps, corpus, leases, world)
     of = {id(runs[step.id]): step for step in steps}
     models = runs[first.id].models
     assert models is not None
@@ -152,13 +152,18 @@ def _train(
             yield step, result
 
 
-def _runs(store: Store, steps: list[Step], leases: Mapping[str, Lease], world: World) -> dict[str, Run]:
+def _runs(
+    store: Store, steps: list[Step], corpus: TokenizedCorpus, leases: Mapping[str, Lease], world: World
+) -> dict[str, Run]:
     """Return the runs of ``steps`` by id, each where its newest checkpoint left it."""
+    from sweeps.distill.hidden_state_cache import kept_hidden_states
     from sweeps.distill.models import LastHiddenStates, Models, trained
     from sweeps.distill.targets import Online
     from sweeps.train.run import Run, RunRecipe
 
     runs, loaded, last_read = dict[str, Run](), dict[str, Online](), dict[str, LastHiddenStates]()
+    caches = {cache.id: cache for step in steps for cache in step.features}
+    kept = {name: kept_hidden_states(store, cache, corpus) for name, cache in caches.items()}
     for step in steps:
         if world.leads:
             store.write(step.as_json(), step.id, "step.json")
@@ -176,7 +181,7 @@ def _runs(store: Store, steps: list[Step], leases: Mapping[str, Lease], world: W
             start=Checkpoints(store, step.start.id) if step.start else None,
             init=trained(store, step.init).state_dict() if step.init else None,
             world=world,
-            models=Models(store, step, loaded, last_read),
+            models=Models(store, step, loaded, last_read, kept),
         )
         if world.leads:
             leases[step.id].progress = _progress(run)
@@ -186,8 +191,9 @@ def _runs(store: Store, steps: list[Step], leases: Mapping[str, Lease], world: W
 def _write_down(
     store: Store, step: Step, corpus: TokenizedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
-    """Write a teacher's logits or generated text to the store, in the leading process."""
+    """Write a teacher's logits, hidden states or text to the store, in the leading process."""
     from sweeps.distill.generation.generated_text import text_columns, texts
+    from sweeps.distill.hidden_state_cache import kept_hidden_states
     from sweeps.distill.teacher import cached
 
     if not lease:
@@ -203,6 +209,8 @@ def _write_down(
         store.write(step.as_json(), step.id, "step.json")
         if step.kind is StepKind.CACHE_LOGITS:
             kept = cached(store, step, corpus, wrote).logits
+        elif step.kind is StepKind.CACHE_FEATURES:
+            kept = kept_hidden_states(store, step, corpus, wrote).shards
         else:
             kept = texts(store, step, corpus, wrote).kept
             columns = {"text_columns": text_columns(store, step, corpus)}

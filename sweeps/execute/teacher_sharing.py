@@ -47,16 +47,17 @@ def _shared(step: Step) -> tuple[object, ...]:
     separately.
     """
     method = step.method
-    if step.trainer or step.teacher is None or method is None or not step.kind.trains or step.logits:
+    if step.trainer or step.teacher is None or method is None or not step.kind.trains:
         return (step.id,)
     parts = parts_of(method)
-    reads = method.reads_teacher or bool(parts.auxiliary_losses)
+    online = any(loss.cache is None for loss in step.auxiliary_losses)
+    reads = (method.reads_teacher and not step.logits) or online
     if parts.source.writes_along or not reads:
         return (step.id,)
     begins = step.start.ends if step.start else 0
     rules = step.training.batch_tokens, step.shape.context, step.texts and step.texts.id
     order = step.corpus_fingerprint, step.half, step.data_seed, step.first, begins
-    teachers = method.reads_teacher, *(each.id for each in step.teachers)
+    teachers = method.reads_teacher, step.logits and step.logits.id, *(each.id for each in step.teachers)
     return *teachers, parts.target.sharing_key(step), *order, *rules
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from scaling.costs.flops import FORWARDS_PER_STEP, ModelShape
 from scaling.errors import InputError
 from sweeps.spec.fields import Count, Number
+from sweeps.spec.hidden_layers import counted_from_embedding
 from sweeps.spec.interfaces import AuxiliaryLoss, Metric
 from sweeps.spec.method_parts import parts_of
 
@@ -68,11 +69,6 @@ class FeatureTargets(AuxiliaryLoss):
             yield f"scales: {given} factors for {teachers} teachers; give one each at most"
         if self.layers_by_teacher and (given := len(self.layers_by_teacher)) != teachers:
             yield f"layers_by_teacher: {given} lists of layers for {teachers} teachers; give one each"
-        if method.logits != "online":
-            yield (
-                "logits: hidden states are not cached, and a teacher that is read for them has its logits at "
-                "hand; set logits: online"
-            )
         if self.layers_by_teacher and self.layers != (-1,):
             yield "layers: layers_by_teacher says which; remove one of them"
 
@@ -212,12 +208,10 @@ class FeatureVariance(Metric):
 
 
 def _checked(field: str, layers: tuple[int, ...], shape: ModelShape) -> tuple[int, ...]:
-    for layer in layers:
-        if not -shape.layers - 1 <= layer <= shape.layers:
-            raise InputError(
-                f"{field}: there is no layer {layer}; a model of {shape.layers} layers has hidden states 0 "
-                f"(the embedding) to {shape.layers}, or -1 for the last"
-            )
+    try:
+        counted_from_embedding(layers, shape)
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from None
     return layers
 
 

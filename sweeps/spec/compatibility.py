@@ -44,6 +44,7 @@ def _objections(method: Method, parts: MethodParts) -> Iterator[str]:
     if method.midpoint == "exact" and method.divergence != "jensen-shannon":
         yield f"midpoint: {method.divergence_label} has none, only jensen-shannon"
     yield from _about_other_modules(method, parts)
+    yield from _about_cached_features(method, parts)
     yield from parts.divergence.objections(method)
     for name, reason in READ_BY_SOURCES.items():
         if given(method, name) and name not in type(parts.source).model_fields:
@@ -64,6 +65,8 @@ def _unread_parameters(method: Method) -> Iterator[str]:
 
 def _about_logits(method: Method, parts: MethodParts) -> Iterator[str]:
     """Yield what cannot follow logits that were written down, or not all of them."""
+    if method.logits != "online" and method.token_loss_weight == 0:
+        yield f"logits: at token_loss_weight: 0 nothing reads them; remove logits: {method.logits}"
     if method.logits != "top-k":
         if given(method, "top"):
             yield f"top: logits: {method.logits} does not read it, only top-k"
@@ -75,6 +78,16 @@ def _about_logits(method: Method, parts: MethodParts) -> Iterator[str]:
     if parts.divergence.reads_labels:
         name = method.divergence_label
         yield f"divergence: {name} singles the label out, which may be in the tail; {instead}"
+
+
+def _about_cached_features(method: Method, parts: MethodParts) -> Iterator[str]:
+    """Yield why hidden states of teachers cannot be read from a cache."""
+    for name, loss in parts.auxiliary_losses.items():
+        if loss.cache and not parts.source.is_data:
+            yield (
+                f"{name}.cache: hidden states are kept for the text of the data, and text of the "
+                f"{method.source_label} is another; remove cache: {loss.cache}, or set source.by: data"
+            )
 
 
 def _about_other_modules(method: Method, parts: MethodParts) -> Iterator[str]:

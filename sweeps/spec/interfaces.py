@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from scaling.costs.flops import FORWARDS_PER_STEP, ModelShape
 from sweeps.spec.fields import Number, SpecModel
+from sweeps.spec.hidden_layers import StoredPrecision
 from sweeps.spec.run_views import (
     AfterStep,
     BatchSource,
@@ -309,6 +310,9 @@ class AuxiliaryLoss(StepPart):
     slot: ClassVar[str] = "auxiliary_losses"
     weight: Number = 1.0
     """Weight of the loss beside the loss on tokens."""
+    cache: StoredPrecision | None = None
+    """Precision in which the teachers' hidden states are written down once, as they are, for all runs to
+    read; without it the teachers read every batch."""
 
     def student_layers(self, student: ModelShape) -> Sequence[int]:
         """Return the student's layers that are read; numbers as in :class:`HiddenStates`."""

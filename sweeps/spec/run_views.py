@@ -57,9 +57,11 @@ class TrainingBatch:
     """Blocks of the data whose cross-entropy is learned beside, ``(batch, context + 1)``."""
     weights: Tensor | None = None
     """Weight of the loss at each position, ``(batch, context)``, with mean one over the whole batch."""
+    numbers: Tensor | None = None
+    """Numbers of the blocks in the stream, ``(batch,)``; empty for written text, None in a compiled loss."""
 
     def tensors(self) -> tuple[Tensor | None, ...]:
-        """Return all its tensors, in an order that :meth:`from_tensors` reads."""
+        """Return the tensors that a loss on tokens reads, in the order of :meth:`from_tensors`."""
         return (self.blocks, self.rows, self.pretraining_blocks, self.weights, *self.token_inputs)
 
     @classmethod
@@ -81,6 +83,7 @@ class TrainingBatch:
                 tuple(each[part] for each in self.token_inputs),
                 None if self.pretraining_blocks is None else self.pretraining_blocks[part],
                 None if self.weights is None else self.weights[part],
+                None if self.numbers is None else self.numbers[part],
             )
 
 

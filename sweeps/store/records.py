@@ -15,7 +15,7 @@ COLUMNS = [
     *("vocab", "context", "aspect_ratio", "corpus", "setting", "status", "reason"),
 ]
 """Columns of every runs table, which no metric may be named like."""
-WITHOUT_LOSS = ("trunk", "cache", "generate")
+WITHOUT_LOSS = ("trunk", "cache", "cache-features", "generate")
 """Kinds of steps whose results have no loss."""
 Check = Callable[[Any], str | None]
 """Function that returns what a value should be, or None if it is valid."""

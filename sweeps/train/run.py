@@ -152,7 +152,7 @@ class Run:
         self._note_teacher(target)
         batch = self.method.batch(self.model, self.done, blocks, rows, target)
         numbers = torch.empty(0) if numbers is None or self.source else numbers
-        batch = self.method.weighted(batch, numbers, self.rules.first)
+        batch = replace(self.method.weighted(batch, numbers, self.rules.first), numbers=numbers)
         loss = self._backward(batch, target)
         self.world.total(self.optimizer.gradients)
         norm = self.optimizer.clip(recipe.training.max_grad_norm)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from sweeps.dag.kind import StepKind
+from sweeps.distill.shard_cache import Kept
 from sweeps.store.store import Store
 from sweeps.watch.status import Status, StepStatus
 
@@ -59,5 +60,5 @@ def _of_step(store: Store, step: StepStatus, *, over: bool, models: bool) -> Ite
             )
         elif name.startswith("model") and models and over:
             yield name, "the run and all its students are done"
-        elif name in ("logits", "texts") and over:
+        elif name in get_args(Kept) and over:
             yield name, "all steps that read it are done"

@@ -20,7 +20,7 @@ from sweeps.data.batches import Batches
 from sweeps.distill.generation.sampling import uniform_numbers, write
 from sweeps.distill.metrics import named_values
 from sweeps.distill.models import Models
-from sweeps.distill.shard_cache import LogitCache, Logits, Numbers, Wrote
+from sweeps.distill.shard_cache import Numbers, ShardCache, Shards, Wrote
 from sweeps.distill.targets import Online, nonfinite_teacher_error
 from sweeps.distill.teacher import stream_of
 from sweeps.model.device import device
@@ -71,7 +71,7 @@ class Texts:
     """Text in the place of the blocks of a stream."""
 
     data: Batches
-    kept: Logits
+    kept: Shards
 
     def read(self, numbers: Tensor) -> Tensor:
         """Return the given blocks, ``(len(numbers), context + 1)``."""
@@ -121,7 +121,7 @@ def texts(store: Store, step: Step, corpus: TokenizedCorpus, wrote: Wrote | None
         return storage.pack(blocks.cpu().numpy())
 
     storage = text_format(step.method, vocab)
-    shards = LogitCache(store, step.id, storage, data.context, data.seen(step.steps), "texts")
+    shards = ShardCache(store, step.id, storage, data.context, data.seen(step.steps), "texts")
     return Texts(data, shards.ready(teach, wrote))
 
 

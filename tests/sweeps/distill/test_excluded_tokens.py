@@ -22,7 +22,7 @@ from sweeps.distill.generation.sampling import uniform_numbers, write
 from sweeps.distill.logit_format import Full, TopK
 from sweeps.distill.loss import batch_loss
 from sweeps.distill.metrics import measure_divergences
-from sweeps.distill.shard_cache import LogitCache, Recorded
+from sweeps.distill.shard_cache import Recorded, ShardCache
 from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
 from sweeps.model import chunked_loss
@@ -94,7 +94,7 @@ def at_once(bias: float) -> TargetReader:
 def kept(how: Recorded) -> Callable[[float], TargetReader]:
     def target(bias: float) -> TargetReader:
         numbers = np.unique(DATA.numbers(0).numpy())
-        cache = LogitCache(Store("memory://excluded"), f"{bias} {how}", how, CONTEXT, numbers)
+        cache = ShardCache(Store("memory://excluded"), f"{bias} {how}", how, CONTEXT, numbers)
         logits = cache.ready(lambda some: distributions(online(bias), DATA, some, how))  # type: ignore[arg-type]
         return Cached(how, logits)  # type: ignore[arg-type]
 

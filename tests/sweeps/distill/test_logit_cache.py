@@ -19,7 +19,7 @@ from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.distill import shard_cache
 from sweeps.distill.logit_format import Full, TopK
-from sweeps.distill.shard_cache import LogitCache, Numbers
+from sweeps.distill.shard_cache import Numbers, ShardCache
 from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
 from sweeps.execute.executors.local import InlineExecutor
@@ -69,8 +69,8 @@ class Counting:
         return distributions(teacher(), DATA, numbers, self.how)
 
 
-def cache(store: Store, how: ShardFormat | None = None, steps: int = STEPS) -> LogitCache:
-    return LogitCache(store, "key", how or Full(V), CONTEXT, DATA.seen(steps))
+def cache(store: Store, how: ShardFormat | None = None, steps: int = STEPS) -> ShardCache:
+    return ShardCache(store, "key", how or Full(V), CONTEXT, DATA.seen(steps))
 
 
 def target(store: Store, how: ShardFormat) -> Cached:
@@ -103,7 +103,7 @@ def test_a_cache_teaches_what_its_teacher_says_but_for_the_rounding(tmp_path: Pa
     """Into the next epoch: every block finds its own distributions."""
     assert STEPS * BATCH < DATA.blocks < 2 * STEPS * BATCH
     longer = replace(RECIPE, steps=2 * STEPS)
-    kept = LogitCache(Store(tmp_path), "key", how, CONTEXT, DATA.seen(longer.steps))
+    kept = ShardCache(Store(tmp_path), "key", how, CONTEXT, DATA.seen(longer.steps))
     found = train(longer, TOKENS, data_seed=3, target=Cached(how, kept.ready(Counting(how))))
     expected = train(longer, TOKENS, data_seed=3, target=Rounded(how))
     torch.testing.assert_close(weights(found), weights(expected), rtol=0, atol=1e-6)

@@ -20,7 +20,7 @@ from sweeps.data.corpus import planned_tokens
 from sweeps.distill.divergences import decoupled_kl
 from sweeps.distill.knn import Datastore, Nearest, neighbor_log_probs, retrieved
 from sweeps.distill.models import Models
-from sweeps.distill.shard_cache import LogitCache
+from sweeps.distill.shard_cache import ShardCache
 from sweeps.distill.targets import Cached
 from sweeps.distill.teacher import target_of
 from sweeps.execute.executors.local import InlineExecutor
@@ -259,7 +259,7 @@ def test_killed_and_resumed_it_ends_in_the_same_bits(teacher: Decoder, data: Bat
     store, how, at = Store(tmp_path), Nearest(VOCAB, rules), Datastore.of(teacher, data, rules)
 
     def target() -> Cached:
-        cache = LogitCache(store, "cache", how, CONTEXT, data.seen(20))
+        cache = ShardCache(store, "cache", how, CONTEXT, data.seen(20))
         return Cached(how, cache.ready(lambda some: retrieved(teacher, at, data, some, how)))
 
     class Killed(Cached):
@@ -314,7 +314,7 @@ def test_votes_of_others_keep_a_student_from_learning_its_text_by_heart(seed: in
         recipe, target = RunRecipe(shape=shape, steps=600, training=rules, seed=0, method=method), None
         if method is not None and method.neighbours is not None:
             how, at = Nearest(vocab, method.neighbours), Datastore.of(like, data, method.neighbours)
-            cache = LogitCache(store, f"{method.neighbours.itself}", how, CONTEXT, data.seen(600))
+            cache = ShardCache(store, f"{method.neighbours.itself}", how, CONTEXT, data.seen(600))
             target = Cached(how, cache.ready(lambda some: retrieved(like, at, data, some, how)))
         model = train(recipe, seen, data_seed=1, target=target)
         return heldout_loss(model, new, context=CONTEXT, parts=[len(new)]).loss
