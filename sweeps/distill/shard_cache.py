@@ -30,12 +30,12 @@ SHARD_BYTES = 2**26
 CHECKSUM_BYTES = 32
 
 Kept = Literal["logits", "texts", "features"]
-"""What a cache keeps, and the folder of its shards in the step's."""
+"""Content of a cache, and the folder of its shards in the step's."""
 INSTEAD = {
     "logits": ", or let the method have logits: top-k or online",
     "features": ", or let the auxiliary loss have cache: bf16, or none",
 }
-"""What takes less room."""
+"""Advice that takes less room, by content."""
 
 Numbers = NDArray[np.int64]
 """Numbers of blocks of the stream."""

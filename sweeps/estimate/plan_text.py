@@ -25,7 +25,7 @@ WRITTEN = {
     StepKind.CACHE_FEATURES: "hidden states",
     StepKind.GENERATE_TEXT: "texts",
 }
-"""What teachers write down, by the kind of the step."""
+"""Names of what teachers write down, by the kind of the step."""
 
 
 def sweep_plan_text(plan: SweepPlan) -> str:
