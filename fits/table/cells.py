@@ -7,8 +7,9 @@ import re
 import numpy as np
 import pandas as pd
 
+from fits.table.units_in_headers import count_scale
 from scaling.errors import InputError
-from scaling.units import Unit, parse_quantity, unit_of
+from scaling.units import Unit, format_number, parse_quantity, unit_of
 
 EMPTY_TEXTS = frozenset(
     ("", "-", "--", "n/a", "na", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na", "#n/a n/a")
@@ -93,8 +94,19 @@ def _number(text: str, where: str, decimal: str, scale: float, unit: Unit) -> fl
     try:
         number = parse_quantity(text, where, unit)
     except InputError as error:
-        raise InputError(f"{where}: {text!r} is not a number") from error
+        raise InputError(f"{where}: {text!r} is not a number{_instead(text)}") from error
     return number if re.search(r"[a-z]\s*$", text.lower()) else number * scale
+
+
+def _instead(text: str) -> str:
+    """Return how to write a number with a word such as million, or with an error; empty for other text."""
+    first, *words = re.sub(r"(?<=\d)(?=[a-zA-Z])", " ", text).split()
+    scale = next((scale for word in words if (scale := count_scale(word))), None)
+    if scale and re.fullmatch(r"[\d.]+", first):
+        return f"; write {first}{format_number(scale).removeprefix('1')}"
+    if found := re.fullmatch(r"([\d.]+)\s*(?:±|\+/-|\+-)\s*([\d.]+)", text):
+        return f"; write {found[1]}, and {found[2]} in a column loss_se if it is the loss's standard error"
+    return ""
 
 
 def holds_numbers(table: pd.DataFrame, column: str) -> bool:

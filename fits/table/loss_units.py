@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fits.table.cells import HEADERS, describe_column
 from fits.table.column_names import HeaderMatch, map_option, match_header
-from fits.table.units_in_headers import LOSS_UNITS, loss_unit_of
+from fits.table.units_in_headers import LOSS_UNITS, loss_unit_of, split_loss
 from scaling.errors import InputError
 
 Array = NDArray[np.float64]
@@ -74,6 +74,31 @@ def refuse_other_unit_in_header(sources: Mapping[str, HeaderMatch], loss_unit: s
             f"column {header!r} names the unit {named}, but --loss-unit is {loss_unit}; rename it or change "
             "the unit"
         )
+
+
+def remove_units(table: pd.DataFrame, loss_unit: str | None) -> None:
+    """Remove from cells of losses, such as ``5.24 nats``, the unit that the table is read in.
+
+    Raises:
+        InputError: with its row, for a cell in another unit.
+    """
+    expected = loss_unit or "nats/token"
+    for column in (*LOSS_COLUMNS, "loss_se"):
+        if column not in table or pd.api.types.is_numeric_dtype(table[column]):
+            continue
+        values = table[column].astype(object)
+        for row, value in enumerate(values):
+            number, unit = split_loss(value) if isinstance(value, str) else (value, None)
+            if unit not in (None, expected):
+                instead = f"--loss-unit is {loss_unit}" if loss_unit else "losses must be in nats/token"
+                where = f"row {row + 1}, {describe_column(table, column)}"
+                raise InputError(
+                    f"{where}: {value!r} is in {unit}, but {instead}; if all losses are in {unit}, add "
+                    f"{how_to_convert(unit)}"
+                )
+            if unit:
+                values.iloc[row] = number
+        table[column] = values
 
 
 def convert_to_nats(table: pd.DataFrame, loss_unit: str | None, bytes_per_token: float | None) -> list[str]:

@@ -47,6 +47,7 @@ from fits.table.loss_units import (
     missing_loss,
     refuse_contradictory_losses,
     refuse_other_unit_in_header,
+    remove_units,
     validate_loss_unit,
 )
 from fits.table.plausibility import (
@@ -257,6 +258,7 @@ def _validated(table: pd.DataFrame, reading: _ReadOptions) -> pd.DataFrame:
     if reading.columns.set_aside:
         notes.append(f"not used: columns {', '.join(map(repr, sorted(reading.columns.set_aside)))}")
     notes += weight_notes(table)
+    remove_units(table, reading.loss_unit)
     table, foreign = _drop_foreign_columns(table)
     notes += foreign
     for column in NUMBERS:

@@ -52,6 +52,8 @@ _LOSS_WORD = {
     unit: re.compile(rf"(?i)(?:^|(?<=[^a-z]))(?:{words})(?![a-z])") for unit, words in _LOSS_WORDS.items()
 }
 
+_NATS = re.compile(r"(?i)(?<![a-z])nats?(?:[ _/-]*(?:per[ _/-]*)?tok(?:en)?s?)?\s*$")
+
 
 def split_unit(header: str) -> Iterator[tuple[str, Scale]]:
     """Yield the ways to read a header as a name and a unit."""
@@ -97,6 +99,20 @@ def _power_of_ten(text: str) -> float | None:
 def loss_unit_of(header: str) -> str | None:
     """Return the unit other than nats/token that a header names for a loss, if any."""
     return next((unit for unit, word in _LOSS_WORD.items() if word.search(header)), None)
+
+
+def split_loss(cell: str) -> tuple[str, str | None]:
+    """Return the number in a cell of a loss and the unit that it names, if any: ``5.24 nats/token``."""
+    for unit, word in ({"nats/token": _NATS} | _LOSS_WORD).items():
+        bare = word.sub("", cell).strip()
+        if bare != cell.strip() and re.fullmatch(r"[-+.,_\d]+(?:e[-+]?\d+)?", bare):
+            return bare, unit
+    return cell, None
+
+
+def count_scale(word: str) -> float | None:
+    """Return the factor of a word such as ``million``; None for any other."""
+    return _COUNT_OF.get(word.lower())
 
 
 def without_loss_unit(header: str) -> str:

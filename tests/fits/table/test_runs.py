@@ -97,6 +97,20 @@ def test_a_repeated_row_counts_once() -> None:
     assert list(validate(frame)["excluded"]) == [""] * 3 + ["the same row again"] * 3
 
 
+def test_cells_may_name_the_unit_that_the_table_is_read_in() -> None:
+    plain = table(loss=[3.0, 2.8, 2.6], loss_se=[0.01, 0.02, 0.03])
+    nats = table(
+        loss=["3.0 nats", "2.8 nats/token", " 2.6 nats per token "], loss_se=["0.01 nats", "0.02", 0.03]
+    )
+    tokens = [f"{value / 1e9:g}B tokens" for value in plain["tokens"]]
+    pd.testing.assert_frame_equal(validate(nats.assign(tokens=tokens)), validate(plain))
+    bits = table(loss=["4.3 bits/token", "4.0", "3.7 bits/token"])
+    expected = validate(table(loss=[4.3, 4.0, 3.7]), loss_unit="bits/token")
+    pd.testing.assert_frame_equal(validate(bits, loss_unit="bits/token"), expected)
+    with pytest.raises(InputError, match=r"'3.0 nats' is in nats/token, but --loss-unit is bits/token"):
+        validate(nats, loss_unit="bits/token")
+
+
 def test_a_repeated_row_without_a_name_counts_once_too() -> None:
     read = validate(pd.concat([table()] * 4, ignore_index=True))
     assert (read["excluded"] == "the same row again").sum() == 9
@@ -126,6 +140,20 @@ def test_checkpoints_of_a_run_and_repeated_seeds_are_kept() -> None:
         (table().rename(columns={"tokens": "token"}), r"did you mean 'token'\?"),
         (table(loss=["3.0", "oops", "2.6"]), "row 2, column 'loss': 'oops' is not a number"),
         (table(loss=[3.0, -2.0, 2.6]), "row 2, column 'loss': -2 is not positive"),
+        (
+            table(loss=["3.0 nats", "1.07 bits/byte", "2.6"]),
+            "row 2, column 'loss': '1.07 bits/byte' is in bits/byte, but losses must be in nats/token; if all "
+            "losses are in bits/byte, add --bytes-per-token 4.2",
+        ),
+        (
+            table(teacher_loss=["9.1 ppl", None, None]),
+            "row 1, column 'teacher_loss': '9.1 ppl' is in perplexity",
+        ),
+        (
+            table(loss=["3.0 ± 0.01"] * 3),
+            "'3.0 ± 0.01' is not a number; write 3.0, and 0.01 in a column loss_se",
+        ),
+        (table(tokens=["300 million tokens"] * 3), "'300 million tokens' is not a number; write 300M"),
         (
             table(params=[10, 100, 1000], tokens=[0.3, 3.0, 30.0]),
             r"row 1, column 'params': no run has 10 .*state both, as in --map 'N=params\*1e6,D=tokens\*1e9'",
