@@ -291,7 +291,7 @@ class Step:
 
     @property
     def auxiliary_flops_to_spend(self) -> tuple[float, float]:
-        """FLOPs a trained token in this step: without the passes whose hidden states are read from a cache."""
+        """FLOPs a trained token in this step, without passes whose hidden states are read from a cache."""
         shapes = [teacher.shape for teacher in self.teachers]
         online = [loss for loss in self.auxiliary_losses if loss.cache is None]
         return self.auxiliary_flops[0], sum((loss.reading_flops(shapes) for loss in online), 0.0)
