@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": "compare",
     "calibrations": "calibrations",
     "teachers": "teachers",
+    "design": "design",
     "collect": "collect",
     "fit": "fit",
     "check": "fit",

@@ -110,7 +110,11 @@ class Belief:
         values, vectors = np.linalg.eigh(spread)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         normal = np.random.default_rng(seed).standard_normal((count, len(self.theta)))
-        return np.asarray(np.clip(self.theta + normal @ root.T, *self.model.bounds()))
+        return self.clipped(self.theta + normal @ root.T)
+
+    def clipped(self, theta: Array) -> Array:
+        """Return coordinates (k, p) inside their bounds."""
+        return np.asarray(np.clip(theta, *self.model.bounds()))
 
 
 def believe(

@@ -13,7 +13,13 @@ from fits.design.belief import Belief, believe
 from fits.design.candidates import Candidates
 from fits.design.points import Points
 from fits.design.proposal import DecidedNow, Proposal, ProposedRun
-from fits.design.regret import DRAWS, DecisionOptions, Regret, expected_regret
+from fits.design.regret import (
+    DRAWS,
+    DecisionOptions,
+    Regret,
+    expected_regret,
+    regret_once_measured,
+)
 from fits.design.v_optimal import Pick, greedy, updated
 from fits.estimation.laws.parametrization import Prior
 from fits.estimation.laws.sibling import FARTHEST, TRANSFER, Sibling
@@ -144,7 +150,7 @@ class _Design:
                     f"no candidate says anything about the question: the best lowers the variance of its "
                     f"losses by a share of {pick.gain / pick.variance:.1g}; give candidates nearer to it"
                 )
-            after = expected_regret(belief, self.decisions, pick.covariance, self.draws, self.seed).mean
+            after = regret_once_measured(belief, self.decisions, pick.covariance, self.draws, self.seed).mean
             found.append(self.described(pick, covariance, after))
             covariance = pick.covariance
             enough = after <= regret and belief.rows + len(found) >= FEWEST

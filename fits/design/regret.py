@@ -11,7 +11,8 @@ from fits.design.belief import Belief
 from fits.design.points import Points
 
 Array = NDArray[np.float64]
-DRAWS = 200
+DRAWS = 1000
+"""Draws of both laws."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,28 +50,51 @@ class Regret:
         return float(np.mean(self.each))
 
 
-def expected_regret(
-    belief: Belief,
-    decisions: DecisionOptions,
-    covariance: Array | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> Regret:
+def expected_regret(belief: Belief, decisions: DecisionOptions, draws: int = DRAWS, seed: int = 0) -> Regret:
     """Return the regret of deciding by the estimate, over draws of both laws.
 
     Args:
         belief: The estimate and its covariance.
         decisions: The decisions.
-        covariance: Replaces that of the belief: what it will be once proposed runs are measured.
         draws: Number of draws.
         seed: Seed of the draws.
     """
     chosen = decisions.chosen(belief.losses(decisions.options))
-    losses = belief.losses(decisions.options, belief.draws(draws, seed, covariance))
+    losses = belief.losses(decisions.options, belief.draws(draws, seed))
     lost = np.stack(
         [
             losses[:, pick] - losses[:, group].min(axis=1)
             for pick, group in zip(chosen, decisions.groups, strict=True)
+        ],
+        axis=1,
+    )
+    return Regret(each=lost.mean(axis=0), sure=(lost <= 0).mean(axis=0))
+
+
+def regret_once_measured(
+    belief: Belief, decisions: DecisionOptions, covariance: Array, draws: int = DRAWS, seed: int = 0
+) -> Regret:
+    """Return the regret to be expected once runs are measured, before their losses are known.
+
+    With normal coordinates the later estimate is drawn from N(estimate, C - C') and the truth around it from
+    N(0, C'), with C' the covariance after the runs; the decision follows the later estimate.
+
+    Args:
+        belief: The estimate, and its covariance C.
+        decisions: The decisions.
+        covariance: Covariance C' once the runs are measured, (p, p).
+        draws: Number of draws.
+        seed: Seed of the draws.
+    """
+    later = belief.draws(draws, seed + 1, belief.covariance - covariance)
+    truth = belief.draws(draws, seed, covariance) - belief.theta + later
+    estimated = belief.losses(decisions.options, belief.clipped(later))
+    losses = belief.losses(decisions.options, belief.clipped(truth))
+    rows = np.arange(draws)
+    lost = np.stack(
+        [
+            losses[rows, group[np.argmin(estimated[:, group], axis=1)]] - losses[:, group].min(axis=1)
+            for group in decisions.groups
         ],
         axis=1,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,9 @@ TEACHERS = [TeacherOption(params=4e5, tokens=4e6), TeacherOption(params=1.6e6, t
 
 def grid(sizes: int = 5, lengths: int = 4, teachers: int = 4, seeds: int = 1) -> Candidates:
     """Return supervised runs of every size and length, and students of some of them."""
-    rows, flops, needs = [], [], []
+    rows: list[dict[str, Any]] = []
+    flops: list[float] = []
+    needs: list[list[int]] = []
     cells = [
         (N, D, seed)
         for seed in range(seeds)

@@ -1,0 +1,233 @@
+"""Design of a sweep before its first run: what money buys, beside a factorial grid of equal cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fits.design.belief import Belief, believe
+from fits.design.candidates import Candidates
+from fits.design.points import Points
+from fits.design.regret import DRAWS, DecisionOptions, regret_once_measured
+from fits.design.v_optimal import greedy, updated
+from fits.estimation.laws.parametrization import Prior
+from fits.estimation.laws.sibling import TRANSFER, Sibling
+from scaling.errors import InputError
+from scaling.figures.chart import Axis, Chart, Panel, Series
+from scaling.to_plain import nan_to_none
+from scaling.units import format_number, format_power
+
+MOST_RUNS = 60
+"""Runs of a design at most."""
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DesignPoint:
+    """What runs are expected to show, once all are measured."""
+
+    flops: float
+    runs: int
+    sd: float
+    """Root mean square error of ln loss at the points in question."""
+    regret: float
+    """Expected regret, nats/token."""
+    probability: float
+    """Expected probability of the right decision, the mean over decisions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepDesign:
+    """A design for a question, as a curve over money, and the factorial grids beside it."""
+
+    runs: tuple[str, ...]
+    """Runs in words, in their order of worth."""
+    ids: tuple[str, ...]
+    curve: tuple[DesignPoint, ...]
+    """After each run; the first point is before any."""
+    factorial: tuple[DesignPoint, ...]
+    """Grids of all sizes up to one, each crossed with all tokens and teachers of these sizes."""
+    questions: tuple[str, ...]
+    prior: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values for JSON."""
+        from dataclasses import asdict
+
+        content: dict[str, Any] = nan_to_none(asdict(self))
+        return content
+
+    def __str__(self) -> str:
+        return "\n".join(design_lines(self))
+
+    def chart(self) -> Chart:
+        """Return the error and the probability of the right decision over FLOPs."""
+        money = Axis(label="FLOPs of the sweep", log=True)
+        error = Axis(label="expected error at the question (%)", log=True)
+        right = Axis(label="P(right decision)", limits=(0.0, 1.02))
+        return Chart(
+            panels=(
+                Panel(title="Error", x=money, y=error, series=self._series(lambda point: 100 * point.sd)),
+                Panel(
+                    title="Decision", x=money, y=right, series=self._series(lambda point: point.probability)
+                ),
+            ),
+            title="; ".join(dict.fromkeys(self.questions)) if len(self.questions) < 3 else "",
+            note=f"expected before any run, prior: {self.prior}",
+        )
+
+    def _series(self, value: Any) -> tuple[Series, ...]:
+        lines = {"chosen for the question": self.curve[1:], "factorial grid": self.factorial}
+        return tuple(
+            Series(
+                label=label,
+                x=np.array([point.flops for point in curve]),
+                y=np.array([value(point) for point in curve]),
+                points=(
+                    np.array([point.flops for point in curve]),
+                    np.array([value(point) for point in curve]),
+                ),
+                kind=number,
+            )
+            for number, (label, curve) in enumerate(lines.items(), 1)
+            if curve
+        )
+
+
+def design_sweep(
+    candidates: Candidates,
+    decisions: DecisionOptions,
+    spend: float,
+    *,
+    sibling: Sibling | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> SweepDesign:
+    """Return the sweep to declare for a question, chosen V-optimally, and what it is expected to show.
+
+    Args:
+        candidates: Runs that could be trained.
+        decisions: What is asked.
+        spend: FLOPs of the whole sweep.
+        sibling: The law of another corpus, in place of the weak priors.
+        draws: Draws of the laws for regret and probability.
+        seed: Seed of the draws.
+
+    Raises:
+        InputError: for a spend that pays for no candidate.
+    """
+    transfer: dict[str, Prior] = {} if sibling else {f"ln {name}": prior for name, prior in TRANSFER.items()}
+    belief = believe(
+        None, Points.joined([candidates.points, decisions.options]), sibling=sibling, priors=transfer
+    )
+    gradients, options = belief.gradient(candidates.points), belief.gradient(decisions.options)
+    judge = _Judge(belief, decisions, options, draws, seed)
+    curve = [judge.point(belief.covariance, 0.0, 0)]
+    chosen: list[int] = []
+    nothing = np.zeros(len(candidates.step_flops), dtype=bool)
+    spent, known = 0.0, 0
+    for pick in greedy(
+        belief.covariance, options, gradients, candidates, belief.sigma, paid=nothing, spend=spend
+    ):
+        spent, known = spent + pick.flops, known + 1 + len(pick.with_it)
+        chosen += [*pick.with_it, pick.run]
+        curve.append(judge.point(pick.covariance, spent, known))
+        if len(chosen) >= MOST_RUNS:
+            break
+    if not chosen:
+        cheapest = float(candidates.cost(nothing).min())
+        raise InputError(
+            f"spend: {format_power(spend)} FLOPs buy none of the {len(candidates)} candidates; the cheapest "
+            f"costs {format_power(cheapest)}"
+        )
+    return SweepDesign(
+        runs=tuple(_words(candidates, run) for run in chosen),
+        ids=tuple(candidates.ids[run] for run in chosen),
+        curve=tuple(curve),
+        factorial=tuple(_factorial(candidates, gradients, belief, judge, spend)),
+        questions=decisions.names,
+        prior=sibling.name if sibling else "weak",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """Evaluation of a design by the covariance that it leads to."""
+
+    belief: Belief
+    decisions: DecisionOptions
+    options: Array
+    """Gradients at the options, (options, p)."""
+    draws: int
+    seed: int
+
+    def point(self, covariance: Array, flops: float, runs: int) -> DesignPoint:
+        """Return what a design is expected to show."""
+        variance = float(np.mean(np.einsum("tp,pq,tq->t", self.options, covariance, self.options)))
+        regret = regret_once_measured(self.belief, self.decisions, covariance, self.draws, self.seed)
+        return DesignPoint(
+            flops=flops, runs=runs, sd=float(np.sqrt(max(variance, 0.0))), regret=regret.mean,
+            probability=float(np.mean(regret.sure)),
+        )  # fmt: skip
+
+
+def _factorial(
+    candidates: Candidates, gradients: Array, belief: Belief, judge: _Judge, spend: float
+) -> list[DesignPoint]:
+    """Return the grids of all candidates up to a size, as far as the spend goes."""
+    N = candidates.points.N
+    needed = np.maximum(N, np.nan_to_num(candidates.points.N_T, nan=0.0))
+    found = []
+    for largest in np.unique(needed):
+        inside = needed <= largest
+        paid = np.zeros(len(candidates.step_flops), dtype=bool)
+        for run in np.flatnonzero(inside):
+            paid[candidates.steps_of(int(run))] = True
+        flops = float(candidates.step_flops[paid].sum())
+        if flops > spend:
+            break
+        covariance, variance = belief.covariance, candidates.variance(belief.sigma)
+        for run in np.flatnonzero(candidates.done(paid)):
+            covariance = updated(covariance, gradients[run], float(variance[run]))
+        found.append(judge.point(covariance, flops, int(inside.sum())))
+    return found
+
+
+def _words(candidates: Candidates, run: int) -> str:
+    points = candidates.points
+    words = f"{format_number(points.N[run])} on {format_number(points.D[run])}"
+    if not points.distilled[run]:
+        return f"supervised {words}"
+    teacher = format_number(points.N_T[run]) if np.isfinite(points.N_T[run]) else "a teacher"
+    on = f" on {format_number(points.D_T[run])}" if np.isfinite(points.D_T[run]) else ""
+    return f"distillation {words} from {teacher}{on}"
+
+
+def design_lines(design: SweepDesign) -> list[str]:
+    """Return a design as lines of text."""
+    last = design.curve[-1]
+    lines = [f"prior: {design.prior}; decisions: {len(design.questions)}"]
+    lines += [f"{'FLOPs':>9} {'runs':>5} {'error':>7} {'regret':>7} {'P(right)':>8}  run"]
+    for number, point in enumerate(design.curve):
+        run = "" if not number else design.runs[point.runs - 1]
+        lines.append(_line(point, run))
+    lines.append("factorial grids of all sizes up to one:")
+    lines += [_line(point, "") for point in design.factorial] or ["  none costs so little"]
+    grid = design.factorial[-1] if design.factorial else design.curve[0]
+    lines.append(
+        f"for {format_power(last.flops)} FLOPs: error {100 * last.sd:.2g} %, right with probability "
+        f"{last.probability:.2f}; the largest grid within the spend ({grid.runs} runs): {100 * grid.sd:.2g} "
+        f"%, {grid.probability:.2f}"
+    )
+    return lines
+
+
+def _line(point: DesignPoint, run: str) -> str:
+    error = f"{100 * point.sd:.2g} %"
+    return (
+        f"{format_power(point.flops):>9} {point.runs:>5} {error:>7} {point.regret:>7.4f} "
+        f"{point.probability:>8.2f}  {run}"
+    ).rstrip()
