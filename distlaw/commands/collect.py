@@ -89,7 +89,7 @@ def collect_command(
     else:
         _write(table, out)
     for line in summary(table, out):
-        typer.echo(line, err=True)
+        typer.echo(line, err=out is None)
 
 
 def _write(table: pd.DataFrame, out: Path) -> None:

@@ -17,7 +17,7 @@ from fits.logs.rows import RowOptions, run_rows
 from fits.logs.run_log import RunLog
 from fits.logs.runs_on_disk import read_runs_on_disk
 from fits.table.column_names import SYMBOLS, SYNONYMS
-from fits.table.where import matching_rows
+from fits.table.where import matching_rows, parse_condition
 from scaling.errors import InputError
 
 COLUMNS = (
@@ -41,6 +41,7 @@ LAST = ("params_from", "tokens_from", "loss_name", "format", "source", "missing"
 """Columns on the origin of a row, which stand last."""
 NOTES = "collect_notes"
 """Attribute of a collected table with sentences on what was left out."""
+_TAKEN = {*COLUMNS, *LAST, *SYMBOLS}
 REQUIRED = ("params", "tokens", "loss")
 
 
@@ -75,7 +76,8 @@ def collect(
         bytes_per_token: Mean bytes of a token of the held-out text, which converts losses in bits/byte.
         tokens_per_step: Tokens of a step, where none are logged: a number, or settings to multiply,
             ``"global_batch_size*seq_length"``.
-        where: Conditions that rows have to fulfil, such as ``"status==done"``.
+        where: Conditions that rows have to fulfil, such as ``"status==done"``; on columns of the table, or
+            on settings and metrics, which are then kept.
         keep: Further settings or metrics to keep as columns.
 
     Returns:
@@ -88,8 +90,10 @@ def collect(
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     _check_mapping(mapping or {})
+    conditions = [where] if isinstance(where, str) else list(where)
+    asked = [name for text in conditions if (name := parse_condition(text).name) not in _TAKEN]
     options = RowOptions(
-        points, mapping or {}, loss_unit, bytes_per_token, _text(tokens_per_step), tuple(keep)
+        points, mapping or {}, loss_unit, bytes_per_token, _text(tokens_per_step), (*keep, *asked)
     )
     logs, notes = _read(given)
     notes += make_names_unique(logs)
@@ -99,8 +103,8 @@ def collect(
     _refuse_unknown_names(rows, options)
     table = _table(rows, logs)
     notes += _join_names_of_teachers(table)
-    conditions = [where] if isinstance(where, str) else list(where)
-    table = matching_rows(table, conditions, lambda name: SYMBOLS.get(name, name)) if conditions else table
+    if conditions:
+        table = matching_rows(table, conditions, lambda name: SYMBOLS.get(name, name))
     table.attrs[NOTES] = [*dict.fromkeys([*notes, *_log_notes(logs)])]
     return table
 
@@ -122,8 +126,9 @@ def _read(paths: Sequence[str | Path]) -> tuple[list[RunLog], list[str]]:
     for project in (str(path).removeprefix(URL) for path in paths if str(path).startswith(URL)):
         logs += read_wandb_project(project)
     roots = [Path(path) for path in paths if not str(path).startswith(URL)]
-    found, others = find_logs(roots)
-    read, notes = read_runs_on_disk(found, roots)
+    found, others, notes = find_logs(roots)
+    read, more = read_runs_on_disk(found, roots)
+    notes += more
     logs += read
     if not logs:
         raise InputError(_nothing_found(roots, others, notes))

@@ -11,8 +11,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fits.logs.formats.csv_history import step_column
 from fits.logs.formats.exported_tables import table_kind
 from fits.logs.formats.json_files import is_json_lines
@@ -23,6 +21,7 @@ from fits.logs.formats.model_files import is_model_config
 from fits.logs.formats.optuna_study import TABLES as OPTUNA_TABLES
 from fits.logs.formats.optuna_study import is_journal
 from fits.logs.formats.ray_tune import is_result
+from fits.logs.formats.settings_files import YAML_SUFFIXES, load_yaml
 from fits.logs.formats.sqlite import MAGIC as SQLITE_MAGIC
 from fits.logs.formats.sqlite import table_names
 from fits.logs.formats.tensorboard import is_event_file
@@ -83,32 +82,40 @@ LOOKED_FOR = (
 """Formats, for messages about files in none of them."""
 
 
-def find_logs(roots: Iterable[Path]) -> tuple[list[FoundLog], list[Path]]:
+def find_logs(roots: Iterable[Path]) -> tuple[list[FoundLog], list[Path], list[str]]:
     """Recognize all files at and below some paths.
 
     Returns:
-        The recognized files, in the order of their names; and those that were not.
+        The recognized files, in the order of their names; those that were not; and notes on those that could
+        not be opened.
 
     Raises:
         InputError: for a path that is not there.
     """
-    found, others = [], []
+    found: list[FoundLog] = []
+    others: list[Path] = []
+    notes: list[str] = []
     for root in roots:
         if not root.exists():
             raise InputError(f"{root}: no such file or directory")
         for path in [root] if root.is_file() else _files(root):
-            recognized = recognize(path)
+            try:
+                recognized = recognize(path)
+            except InputError as error:
+                notes.append(f"not read: {error}")
+                continue
             if recognized is None:
                 others.append(path)
             else:
                 found.append(recognized)
-    return found, others
+    return found, others, notes
 
 
 def _files(root: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if name not in SKIPPED_FOLDERS)
-        yield from (Path(folder, name) for name in sorted(names))
+        paths = (Path(folder, name) for name in sorted(names))
+        yield from (path for path in paths if path.is_file())  # not pipes, which would wait for a writer
 
 
 def recognize(path: Path) -> FoundLog | None:
@@ -150,7 +157,7 @@ def _text_file(path: Path, start: bytes) -> FoundLog | None:
     decoded = start.decode("utf-8", "replace")
     if tool := recognize_text(decoded) or _tool_further_on(path, decoded):
         return FoundLog(path, LogKind.TEXT, tool)
-    if path.suffix in (".yaml", ".yml"):
+    if path.suffix in YAML_SUFFIXES:
         return _yaml(path)
     return _table(path, decoded)
 
@@ -199,8 +206,8 @@ def _json_object(path: Path, start: bytes) -> LogKind | None:
 
 def _yaml(path: Path) -> FoundLog | None:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError):
+        found = load_yaml(path)
+    except InputError:
         return None
     if is_mlflow_run(found):
         return FoundLog(path, LogKind.MLFLOW_RUN)
@@ -211,7 +218,10 @@ def _table(path: Path, start: str) -> FoundLog | None:
     """Recognize a table by the names in its first line."""
     head = start.lstrip("\ufeff").split("\n", 1)[0]
     mark = max(",\t;", key=head.count)
-    headers = [name.strip() for name in next(csv.reader([head], delimiter=mark), [])]
+    try:
+        headers = [name.strip() for name in next(csv.reader([head], delimiter=mark), [])]
+    except csv.Error:
+        return None
     if len(headers) < 2 or "\n" not in start:
         return None
     kind = table_kind(headers)

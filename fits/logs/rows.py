@@ -72,10 +72,12 @@ def run_rows(log: RunLog, options: RowOptions) -> list[dict[str, Any]]:
     found = find_loss(log, options.mapping)
     if isinstance(found, str):
         missing.append(found)
-        return [common | {"missing": missing, "step": log.last_step}]
+        return [common | {"missing": missing} | _without_loss(log, options, missing)]
     steps, losses, unit = _losses(found, options, missing)
     chosen, complaint = _choose(log, steps, losses, options.points)
     missing += complaint
+    if not len(chosen):
+        return [common | {"missing": missing} | _without_loss(log, options, missing)]
     tokens, tokens_from, complaint = tokens_at(log, steps[chosen], options.mapping, options.tokens_per_step)
     missing += complaint
     own = {"loss_name": found.name, "loss_unit": unit, "tokens_from": tokens_from}
@@ -85,7 +87,20 @@ def run_rows(log: RunLog, options: RowOptions) -> list[dict[str, Any]]:
         | _values_at(log, options, step)
         | ({"status": "diverged"} if not np.isfinite(loss) and not unit else {})
         for step, loss, count in zip(steps[chosen], losses[chosen], tokens, strict=True)
-    ] or [common | own | {"missing": missing, "step": log.last_step}]  # fmt: skip
+    ]  # fmt: skip
+
+
+def _without_loss(log: RunLog, options: RowOptions, missing: list[str]) -> dict[str, Any]:
+    """Return step, tokens and other values at the end of a run without a loss."""
+    step = log.last_step
+    row = {"step": step, **_values_at(log, options, step)}
+    if not log.series:
+        return row
+    tokens, tokens_from, complaint = tokens_at(
+        log, np.array([step]), options.mapping, options.tokens_per_step
+    )
+    missing[:0] = complaint
+    return row | {"tokens": _finite(tokens[0]), "tokens_from": tokens_from}
 
 
 def _finite(value: float) -> float | None:
@@ -174,7 +189,7 @@ def _values_at(log: RunLog, options: RowOptions, step: float) -> dict[str, Any]:
         loss = np.array([row["teacher_loss"]])
         row["teacher_loss"] = float(in_nats(loss, options.loss_unit, options.bytes_per_token)[0])
     for name in options.keep:
-        found = find_quantity(log, name, mapped=False)
+        found = find_quantity(log, name)
         value = found.at(step) if found is not None else find_setting(log, name)
         if value is not None:
             row[name] = value

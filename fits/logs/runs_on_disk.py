@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fits.logs.discovery import FoundLog, LogKind
 from fits.logs.formats.csv_history import read_csv_history
 from fits.logs.formats.exported_tables import read_panel, read_runs_table
@@ -18,6 +16,7 @@ from fits.logs.formats.mlflow_runs import read_mlflow_database, read_mlflow_run
 from fits.logs.formats.model_files import read_model
 from fits.logs.formats.optuna_study import read_study_database, read_study_journal
 from fits.logs.formats.ray_tune import read_trial
+from fits.logs.formats.settings_files import read_settings
 from fits.logs.formats.tensorboard import read_event_files
 from fits.logs.formats.text_logs import read_text_log
 from fits.logs.formats.trainer_state import read_trainer_state
@@ -25,9 +24,7 @@ from fits.logs.formats.wandb_run import read_wandb_file
 from fits.logs.run_log import RunLog, flatten
 from scaling.errors import InputError
 
-CHECKPOINT = re.compile(
-    r"(?:checkpoint|step|iter|global_step)[-_]?\d+$|checkpoints?$|final$|last$|best$|model$"
-)
+CHECKPOINT = re.compile(r"checkpoint[-_]\d+|checkpoints")
 """Names of folders of checkpoints, whose files belong to the run of the folder above."""
 MANY_RUNS = {
     LogKind.MLFLOW_DATABASE, LogKind.OPTUNA_DATABASE, LogKind.OPTUNA_JOURNAL, LogKind.RUNS_TABLE,
@@ -97,7 +94,7 @@ def _many_runs(each: FoundLog) -> list[RunLog]:
 def _own_folder(path: Path) -> Path:
     """Return the folder of a file, or that of its run if it is a checkpoint's."""
     folder = path.parent
-    while CHECKPOINT.search(folder.name.lower()) and folder.parent != folder:
+    while CHECKPOINT.fullmatch(folder.name) and folder.parent != folder:
         folder = folder.parent
     return folder
 
@@ -219,32 +216,30 @@ def _checkpoint_metas(paths: Sequence[Path], name: str) -> RunLog:
 
 def _attach(log: RunLog, home: Path, attached: list[FoundLog], notes: list[str]) -> None:
     """Add the model's size, the settings and the benchmark results that lie in a run's folder."""
-    models = [each.path.parent for each in attached if each.kind is LogKind.MODEL]
-    if models:
-        latest = max(models, key=lambda folder: (folder == home, _number_in(folder.name)))
-        read = _attempt(notes, read_model, latest)
-        if read is not None:
-            log.settings = {**read[0], **log.settings}
-            log.notes += read[1]
+    model = _model_of(home, [each.path.parent for each in attached if each.kind is LogKind.MODEL], log)
+    read = None if model is None else _attempt(notes, read_model, model)
+    if read is not None:
+        log.settings = {**read[0], **log.settings}
+        log.notes += read[1]
     for each in attached:
         if each.kind is LogKind.SETTINGS:
-            settings = _attempt(notes, _settings, each.path) or {}
+            settings = _attempt(notes, read_settings, each.path) or {}
             log.settings = {**{f"{each.path.stem}.{k}": v for k, v in settings.items()}, **log.settings}
         elif each.kind is LogKind.LM_EVAL:
             log.settings |= (_attempt(notes, read_lm_eval, each.path) or ({}, ""))[0]
 
 
-def _number_in(name: str) -> int:
-    found = re.search(r"\d+", name)
-    return int(found[0]) if found else -1
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    """Return the values of a JSON or YAML file under dotted names."""
-    found = (
-        load_json(path) if path.suffix not in (".yaml", ".yml") else yaml.safe_load(path.read_text("utf-8"))
-    )
-    return dict(flatten(found)) if isinstance(found, dict) else {}
+def _model_of(home: Path, folders: Sequence[Path], log: RunLog) -> Path | None:
+    """Return the folder of a run's model: its own, that of its last checkpoint, or the only other one."""
+    if home in folders:
+        return home
+    checkpoints = [folder for folder in folders if CHECKPOINT.fullmatch(folder.name)]
+    if checkpoints:
+        return max(checkpoints, key=lambda folder: int(re.sub(r"\D", "", folder.name) or 0))
+    if len(folders) > 1:
+        names = ", ".join(folder.name for folder in folders[:4])
+        log.notes.append(f"parameters: several models lie in its folder ({names})")
+    return folders[0] if len(folders) == 1 else None
 
 
 def _attach_elsewhere(

