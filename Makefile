@@ -21,12 +21,9 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP)  ## real text -> trained models -> fitted law -> plan -> plots, in $(OUT)/
 	$(BIN)/distlaw quickstart --out $(OUT)
 
-# Tests of laws, fits and notebooks share nothing, so two processes run them; those of sweeps start their own.
-SEPARATE := tests/fits tests/scaling tests/test_notebooks.py
-
 test: check $(STAMP)  ## lint, types and all tests; what CI runs
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 $(SEPARATE)
-	$(BIN)/python -m pytest -m "not slow" --durations 30 $(SEPARATE:%=--ignore %)
+	$(BIN)/python -m pytest -m "not slow and not alone" --numprocesses 2 --durations 20
+	$(BIN)/python -m pytest -m "not slow and alone" --durations 20
 
 check: lint types contracts  ## lint, types, and which part may import which
 

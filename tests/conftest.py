@@ -1,4 +1,7 @@
-"""Shared by all tests: no test sees the user's own cache, and Ray stays silent about itself."""
+"""Shared by all tests: no test sees the user's own cache, and Ray stays silent about itself.
+
+Tests run side by side in two processes. Those that start processes of their own, kill and time them run alone.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,17 @@ import pytest
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MPLBACKEND", "agg")
+
+ALONE = ("sweeps/execute", "sweeps/external", "sweeps/store", "sweeps/watch")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs alone."""
+    tests = Path(__file__).parent
+    for item in items:
+        timed = any(item.path.is_relative_to(tests / room) for room in ALONE)
+        if timed or item.get_closest_marker("ray"):
+            item.add_marker("alone")
 
 
 @pytest.fixture

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
 
+from distlaw.commands.teachers import asked_teachers
 from distlaw.options import Calibration, Json, parse_optional, write_json
 from scaling.calibration.calibration import DEFAULT_CALIBRATION
 from scaling.calibration.calibration import Calibration as Fitted
 from scaling.planner.prediction import predict
+from scaling.planner.teacher_catalogue import mixture_warnings
 from scaling.reports.plan_text import text_table, wrapped
 from scaling.units import parse_quantity, parse_tokens
 
@@ -36,27 +40,46 @@ def predict_command(
     teacher_loss: Annotated[
         str, typer.Option(metavar="NATS", help="The teacher's measured loss, nats/token.")
     ] = "",
-    teacher: Annotated[str, typer.Option(metavar="PARAMS", help="Its size, to predict its loss.")] = "",
+    teacher: Annotated[
+        str,
+        typer.Option(
+            metavar="PARAMS|MODEL",
+            help="Its size, or an open model's name, to predict its loss: 8B, Qwen3-8B.",
+        ),
+    ] = "",
     teacher_tokens: Annotated[
-        str, typer.Option(metavar="TOKENS", help="Its tokens, to predict its loss.")
+        str, typer.Option(metavar="TOKENS", help="Its tokens, where no open model says them.")
     ] = "",
     calibration: Calibration = DEFAULT_CALIBRATION,
     json: Json = False,
 ) -> None:
 
     params = parse_quantity(student, "--student", "params")
-    size = parse_optional(teacher, "--teacher", "params")
+    known, notes = _teacher(teacher, teacher_tokens, teacher_loss)
     answer = predict(
         Fitted.load(calibration),
         student_params=params,
         student_tokens=parse_tokens(tokens, params, "--tokens"),
-        teacher_loss=parse_optional(teacher_loss, "--teacher-loss"),
-        teacher_params=size,
-        teacher_tokens=parse_tokens(teacher_tokens, size, "--teacher-tokens") if teacher_tokens else None,
+        **known,
     )
+    answer = replace(answer, warnings=(*answer.warnings, *notes))
     if json:
         write_json(answer.to_dict())
         return
     lines = [answer.asked, "", *text_table(*answer.table())]
     lines += wrapped((f"! {warning}" for warning in answer.warnings), get_terminal_size().columns)
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _teacher(name: str, tokens: str, loss: str) -> tuple[dict[str, float | None], list[str]]:
+    """Return what is known of the teacher, as arguments of :func:`predict`, and warnings about it."""
+    if name.strip()[:1].isalpha() or (name and Path(name).is_dir()):
+        (known,) = asked_teachers(None, [name], tokens, loss, "")
+        found = {"teacher_params": known.params, "teacher_tokens": known.tokens, "teacher_loss": known.loss}
+        return found, mixture_warnings([known])
+    size = parse_optional(name, "--teacher", "params")
+    return {
+        "teacher_params": size,
+        "teacher_tokens": parse_tokens(tokens, size, "--teacher-tokens") if tokens else None,
+        "teacher_loss": parse_optional(loss, "--teacher-loss"),
+    }, []

@@ -31,6 +31,7 @@ from distlaw.serve.requests import (
     PredictRequest,
     fitted_by,
 )
+from distlaw.serve.unique_keys import StrictRoute
 from distlaw.serve.workers import Busy, Workers, follow_parent
 from scaling.calibration.calibration import published
 from scaling.calibration.ranking import rank_calibrations, ranking_data
@@ -93,6 +94,7 @@ def create_app(hosts: Sequence[str] = ("*",), processes: int = 1) -> FastAPI:
         lifespan=lifespan,
         responses=PROBLEMS,
     )
+    app.router.route_class = StrictRoute
     app.add_middleware(Hosts, hosts=hosts)
     app.add_middleware(
         Limits, largest_body=LARGEST_BODY, most_requests=MOST_REQUESTS, seconds_to_send=SECONDS_TO_SEND

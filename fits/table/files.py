@@ -21,6 +21,7 @@ import pandas as pd
 from fits.table.column_names import number_duplicates
 from fits.table.parquet import parquet_parts, zstd_reader
 from scaling.errors import InputError
+from scaling.unique_keys import refuse_duplicate_keys
 
 ROWS_PER_PART = 250_000
 """Rows of one part of a file."""
@@ -234,22 +235,13 @@ def _rows_of_columns(columns: dict[str, list[Any]]) -> Iterator[tuple[Any, ...]]
 
 def _load_json(text: str, where: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=lambda pairs: _refuse_duplicate_keys(pairs, where))
+        return json.loads(text, object_pairs_hook=refuse_duplicate_keys(where))
     except RecursionError:
         raise InputError(f"{where} is nested too deeply") from None
     except ValueError as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{where} is not JSON: {error}") from None
-
-
-def _refuse_duplicate_keys(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    found = dict(pairs)
-    if len(found) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{where} has the key {twice!r} twice")
-    return found
 
 
 def _record(value: object, where: str) -> dict[str, Any]:

@@ -11,21 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import InputError
+from scaling.unique_keys import refuse_duplicate_keys
 
 Draws = dict[str, dict[str, NDArray[np.float64]]]
 T = TypeVar("T")
 
 
 def parse(text: str, where: str) -> object:
-    """Parse JSON whose numbers are all finite."""
+    """Parse JSON whose numbers are all finite and whose objects name each key once."""
 
     def refuse(constant: str) -> NoReturn:
         raise InputError(f"{where}: holds {constant}; every number must be finite")
 
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=refuse, object_pairs_hook=refuse_duplicate_keys(f"{where}:"))
     except RecursionError:
         raise InputError(f"{where}: not JSON, or nested too deeply") from None
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{where}: not JSON: {error}") from None
 

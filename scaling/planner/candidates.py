@@ -18,7 +18,12 @@ from scaling.costs.scenarios import INFERENCE, SCENARIOS, Scenario, rates
 from scaling.grid_search import minimize_on_grid
 from scaling.planner.optimizer import EXACT, Effort, Optima, Problems, Setting, direct, optimize
 from scaling.planner.question import Question
-from scaling.planner.teacher_catalogue import KnownTeacher, check_teacher_loss, with_vocabulary
+from scaling.planner.teacher_catalogue import (
+    KnownTeacher,
+    check_teacher_loss,
+    mixture_warnings,
+    with_vocabulary,
+)
 from scaling.repeated_data import repeated_tokens_value
 
 Array = NDArray[np.float64]
@@ -148,7 +153,7 @@ class CatalogueTeachers:
             if teacher.loss is not None:
                 check_teacher_loss(calibration, teacher.loss, f"teacher {teacher.name}")
         scenario = Scenario("known_teacher", logits.logits, 0.0)
-        remarks = (*warnings, *_mixtures(teachers), *_uncharged(asked))
+        remarks = (*warnings, *mixture_warnings(teachers), *_uncharged(asked))
         return cls(serving, teachers, scenario, question.flops_per_dollar, remarks)
 
     @property
@@ -228,18 +233,6 @@ class CatalogueTeachers:
             L_T.reshape(shape),
             np.where(feasible, found, np.inf),
         )
-
-
-def _mixtures(teachers: Sequence[KnownTeacher]) -> list[str]:
-    """Return a warning of teachers that are mixtures of experts and whose loss is predicted."""
-    names = [each.name for each in teachers if each.active_params and each.loss is None]
-    if not names:
-        return []
-    return [
-        f"no law here is of mixtures of experts: the loss of {', '.join(names)} is predicted as that of a "
-        "dense model of all their parameters, which is optimistic: measure it and give it; logits cost what "
-        "a token meets"
-    ]
 
 
 def _uncharged(asked: Sequence[Scenario]) -> list[str]:

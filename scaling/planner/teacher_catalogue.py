@@ -176,6 +176,18 @@ def with_vocabulary(
     return usable, (text,)
 
 
+def mixture_warnings(teachers: Sequence[KnownTeacher]) -> list[str]:
+    """Return a warning of teachers that are mixtures of experts and whose loss is predicted."""
+    names = [each.name for each in teachers if each.active_params and each.loss is None]
+    if not names:
+        return []
+    return [
+        f"no law here is of mixtures of experts: the loss of {', '.join(names)} is predicted as that of a "
+        "dense model of all their parameters, which is optimistic: measure it and give it; logits cost what "
+        "a token meets"
+    ]
+
+
 def shared_vocabulary(teachers: Sequence[KnownTeacher]) -> int | None:
     """Return the vocabulary that these teachers share; None where none of them says.
 

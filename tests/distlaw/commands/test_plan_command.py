@@ -271,6 +271,14 @@ def test_predict_says_what_every_law_says():
     assert losses["supervised"]["value"] == pytest.approx(2.374692, abs=1e-6)
 
 
+def test_predict_knows_open_models_by_name():
+    asked = ["predict", "--student", "1B", "--tokens", "20B", "--json", "--teacher"]
+    named = json.loads(run(*asked, "pythia-6.9b"))
+    spelled = json.loads(run(*asked, str(named["teacher_params"]), "--teacher-tokens", "299.9B"))
+    assert named == spelled and named["teacher_tokens"] == 299.9e9
+    assert "dense model of all their parameters" in json.loads(run(*asked, "DeepSeek-V3"))["warnings"][-1]
+
+
 def test_compare_puts_calibrations_side_by_side():
     text = run(*["compare", "--student", "1B", "--budget", "1e22", "--scenario", "best_case"])
     for name in ("besiroglu2024", "busbridge2025-table6", "effective-tokens-sharp"):
@@ -320,6 +328,8 @@ def test_calibrations_are_ranked_for_a_question():
         ("plan --student 300M --budget 1e21 --gpu abacus", "no hardware abacus"),
         ("plan --student 300M --target-loss 2.4 --plot x.png", "needs a --budget"),
         ("predict --student 300M --tokens 6B --teacher 3B", "both its parameters and its tokens"),
+        ("predict --student 300M --tokens 6B --teacher nobody/nothing", "--teacher"),
+        ("predict --student 300M --tokens 6B --teacher Qwenn3-8B", "none of the"),
         ("plan --student 7 --budget 1e21", "write 7B"),
         ("plan --student 0,3B --budget 1,5e21", "--budget: cannot read '1,5e21' .* write 1.5e21"),
         ("plan --student 0,3B --budget 1e21", "--student: cannot read '0,3B' .* write 0.3B"),

@@ -208,6 +208,12 @@ WRONG = {
     "misspelt": ("plan", {"budgte": 1e21}, 422, "budgte: extra inputs are not permitted"),
     "wrong kind": ("plan", {"student_params": [1], "budget": 1e21}, 422, "student_params: "),
     "not JSON": ("plan", b'{"student_params": ', 400, "not JSON"),
+    "a key twice": (
+        "plan", b'{"student_params": 1e9, "budget": 1e20, "budget": 1e23}', 422, "the key 'budget' twice",
+    ),
+    "a coefficient twice": (
+        "calibrations/check", b'{"supervised": {"E": 1, "E": 2}}', 422, "the key 'E' twice",
+    ),
     "deep": ("plan", b"[" * 100_000, 400, ""),
     "a path": ("plan", PLANS["budget"] | {"calibration": "../../etc/passwd"}, 422, "calibration: none is called"),
     "a file": ("plan", PLANS["budget"] | {"calibration": __file__}, 422, "calibration: none is called"),
