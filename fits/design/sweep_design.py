@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DesignPoint:
-    """What runs are expected to show, once all are measured."""
+    """Precision that a number of runs is expected to give, once all are measured."""
 
     flops: float
     runs: int

@@ -87,6 +87,17 @@ def collect(
     Raises:
         InputError: if nothing was recognized (with what was looked for), for losses in a unit that was not to
             be converted, and for a name or pattern that fits no run.
+
+    >>> import json, tempfile
+    >>> from pathlib import Path
+    >>> import fits
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for params in (1e6, 3e6):
+    ...         log = Path(folder, f"run-{params:g}.jsonl")
+    ...         points = ({"params": params, "tokens": k * 1e7, "val_loss": 4.0 - 0.1 * k} for k in (1, 2))
+    ...         _ = log.write_text("\\n".join(map(json.dumps, points)))
+    ...     fits.collect(folder)[["params", "tokens", "loss"]].values.tolist()
+    [[1000000.0, 20000000.0, 3.8], [3000000.0, 20000000.0, 3.8]]
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     _check_mapping(mapping or {})

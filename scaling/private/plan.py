@@ -58,7 +58,12 @@ class PrivateWay:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrivatePlan:
-    """Released tokens, student and losses under a budget of differential privacy; prints itself."""
+    """Released tokens, student and losses under a budget of differential privacy; prints itself.
+
+    >>> from scaling import plan_private
+    >>> plan_private(1000, 8).table()[0][:2]
+    ['votes', 'released tokens (90 %)']
+    """
 
     law: str
     teachers: int
@@ -85,7 +90,7 @@ class PrivatePlan:
 
     @property
     def verdict(self) -> str:
-        """Whether private text pays, and with what, in a sentence."""
+        """Verdict on private text, with its numbers, in a sentence."""
         best, student = self.best, f"{format_number(self.student_params)} student"
         if best.verdict == UNKNOWN:
             released = f"the budget releases about {format_number(best.released.value)} tokens"
