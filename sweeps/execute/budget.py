@@ -249,9 +249,11 @@ class BudgetLedger:
 
     def _flops(self, step: str) -> float:
         """Return the FLOPs of a step, also of another sweep."""
-        if step in self.steps:
-            return self.steps[step].flops_to_spend
-        return flops_recorded(self.store, step)
+        known = self.steps.get(step)
+        if known is None:
+            return flops_recorded(self.store, step)
+        declared = declared_flops(self.store.result(step)) if known.trainer else None
+        return declared or known.flops_to_spend
 
     def _committed(self) -> Bill:
         """Return the cost spent, and that reserved by running and planned attempts."""
@@ -339,6 +341,12 @@ def spent_by(
     )
 
 
+def declared_flops(result: Mapping[str, Any] | None) -> float | None:
+    """Return the FLOPs that the command of a run has declared; None if it has not."""
+    found = (result or {}).get("flops", {}).get("declared")
+    return None if found is None else float(found)
+
+
 def flops_recorded(store: Store, step: str) -> float:
     """Return the FLOPs of a step from its record in the store, or from its result if of another version.
 
@@ -348,6 +356,8 @@ def flops_recorded(store: Store, step: str) -> float:
     """
     record, result = store.read(step, "step.json"), store.result(step) or {}
     known = float(result.get("flops", {}).get("total", 0.0))
+    if declared := declared_flops(result):
+        return declared
     if record is None or record.get("schema", 0) != SCHEMA:
         return known
     try:

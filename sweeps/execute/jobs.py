@@ -64,6 +64,11 @@ class Job:
         return {step.id: number for step, number in zip(self.steps, self.numbers, strict=True)}
 
     @property
+    def processes(self) -> int:
+        """Processes on each node: a command is started once, and launches others itself."""
+        return 1 if any(step.trainer for step in self.steps) else self.resources.processes
+
+    @property
     def grace(self) -> float:
         """Seconds in which its process stops after it was asked to, before it is killed."""
         commands = [step.trainer.grace_seconds + STOPPING_SECONDS for step in self.steps if step.trainer]

@@ -49,6 +49,7 @@ def working_directory(sweep: Sweep) -> Iterator[Path]:
         if source not in NAMED_CORPORA and not source.startswith("hf:"):
             spec["corpus"]["source"] = _copy_texts(source, folder)
         (folder / SPEC).write_text(yaml.safe_dump(spec, sort_keys=False))
+        _copy_scripts(sweep, folder)
         for package in PACKAGES:
             found = find_spec(package)
             assert found is not None
@@ -146,6 +147,16 @@ def _copy_texts(source: str, folder: Path) -> str:
     for number, file in enumerate(files):
         shutil.copy(file, texts / f"{number:05d}-{file.name}")
     return f"texts/*{files[0].suffix}"
+
+
+def _copy_scripts(sweep: Sweep, folder: Path) -> None:
+    """Copy the files that commands name by a path below this directory, such as ``train.py``."""
+    words = {word for trainer in sweep.trainers.values() for word in trainer.command or ()}
+    for word in sorted(words):
+        file = Path(word)
+        if not file.is_absolute() and ".." not in file.parts and file.is_file():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, folder / file)
 
 
 def _name(requirement: str) -> str:

@@ -12,6 +12,9 @@ from sweeps.external.job import ExternalJob
 from sweeps.external.process import MARK
 from sweeps.spec.trainer import Trainer
 
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Variables of a gang of this process, which a command on one node must not take for its own."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
@@ -79,7 +82,7 @@ def environment(trainer: Trainer, job: ExternalJob, place: Place, mark: str) -> 
     """
     values = placeholder_values(job, place)
     return {
-        **os.environ,
+        **{name: text for name, text in os.environ.items() if name not in RANKS or place.nodes > 1},
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(place.cpus)),
         **_launcher(place),
         **{name: text.format_map(values) for name, text in trainer.env.items()},

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from scaling.errors import InputError
 from sweeps.estimate.bill import Bill
-from sweeps.execute.budget import spent_by
+from sweeps.execute.budget import declared_flops, spent_by
 from sweeps.execute.drivers import active_drivers, wall_seconds
 from sweeps.execute.provenance import STEPS
 from sweeps.spec.resources import Caps, Devices
@@ -145,7 +145,12 @@ def status(store: Store) -> Status:
         store=store.root,
         steps=tuple(found.values()),
         drivers=tuple(active_drivers(store)),
-        spent=spent_by(store, histories, devices, {each["id"]: each["flops"] for each in recorded["steps"]}),
+        spent=spent_by(
+            store,
+            histories,
+            devices,
+            {each["id"]: declared_flops(done.get(each["id"])) or each["flops"] for each in recorded["steps"]},
+        ),
         hours=wall_seconds(store) / 3600,
         caps=caps,
         cancelled=store.read(CANCEL) is not None,

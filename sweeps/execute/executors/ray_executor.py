@@ -15,7 +15,6 @@ from sweeps.execute.jobs import AttemptOutcome, Job
 from sweeps.spec.resources import GPU_SHARE, Resources
 from sweeps.store.outcomes import Ending, ending_of, error_line
 from sweeps.store.store import Store
-from sweeps.store.time_limit import GRACE_SECONDS
 
 LIVENESS_SECONDS = 3.0
 """Seconds between two checks of the cluster and its nodes."""
@@ -90,10 +89,11 @@ class RayExecutor:
         if self.lost:
             return  # the cluster does not answer
         with suppress(Exception):  # the cluster may have gone
+            grace = max((job.grace for job in self._jobs()), default=0.0)
             for reference in self.running:
                 self.ray.cancel(reference)
             if self.running:
-                self.ray.wait(list(self.running), num_returns=len(self.running), timeout=GRACE_SECONDS)
+                self.ray.wait(list(self.running), num_returns=len(self.running), timeout=grace)
         self.ray.shutdown()
 
     def _jobs(self) -> list[Job]:
@@ -167,7 +167,7 @@ class Gang:
         if self.stage == 2:
             return [
                 self._task(node)(_run_elsewhere).remote(self.store.url, self.job.as_json(), ranks)
-                for node, ranks in enumerate(ranks_of(self.job.resources, *found))
+                for node, ranks in enumerate(ranks_of(self.job.resources, *found, each=self.job.processes))
             ]
         return []
 
@@ -191,9 +191,15 @@ class Gang:
         )
 
 
-def ranks_of(resources: Resources, host: str, port: int) -> list[list[dict[str, str]]]:
-    """Return the environment of the processes of each node, with the variables of ``torchrun``."""
-    each, size = resources.processes, resources.nodes * resources.processes
+def ranks_of(
+    resources: Resources, host: str, port: int, *, each: int | None = None
+) -> list[list[dict[str, str]]]:
+    """Return the environment of the processes of each node, with the variables of ``torchrun``.
+
+    There are ``each`` on a node, by default one for each GPU.
+    """
+    each = each or resources.processes
+    size = resources.nodes * each
     return [
         [
             {

@@ -6,12 +6,12 @@ import json
 import math
 import os
 import re
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands_in_tests import run, trainer
 
 import sweeps
 from scaling.errors import InputError
@@ -19,31 +19,6 @@ from sweeps.execute.state import State
 from sweeps.external.process import MARK
 from sweeps.store.leases import attempts
 from sweeps.store.store import Store
-
-STAND_IN = str(Path(__file__).with_name("stand_in.py"))
-
-
-def trainer(*options: str, **fields: Any) -> dict[str, Any]:
-    """The stand-in as a trainer."""
-    return {"command": [sys.executable, STAND_IN, *options], "version": "1", **fields}
-
-
-@pytest.fixture
-def spec(text_file: Path) -> dict[str, Any]:
-    """One supervised run of a command."""
-    return {
-        "name": "commands",
-        "corpus": {"source": str(text_file), "vocab": 300, "context": 32, "heldout": 0.1},
-        "training": {"batch_tokens": 64, "warmup_tokens": 1600},
-        "supervised": [{"params": ["4184"], "tokens": ["32k"]}],
-        "trainer": trainer(),
-        "hardware": {"name": "a100"},  # no probe of this machine
-        "resources": [{"gpus": 0}],
-    }
-
-
-def run(spec: dict[str, Any], store: Path, **how: Any) -> State:
-    return sweeps.load(spec).run(store, **({"executor": "inline"} | how))
 
 
 def only(spec: dict[str, Any]) -> str:
