@@ -1,8 +1,8 @@
 """Write the configuration of torchtitan (0.3) for one run of a sweep, and start it.
 
-``torchtitan_config.py MODULE CONFIG [--print]``: MODULE and CONFIG name a configuration of torchtitan, or of a
-module of yours with the sizes of your ladder, such as ``llama3 llama3_debugmodel``; length, batch, rules, seed,
-tokenizer and places come from the job. ``--print`` writes the arguments to DISTLAW_OUT/arguments.json only.
+``torchtitan_config.py MODULE CONFIG [--print]``: MODULE and CONFIG name a configuration of torchtitan, or of
+a module of yours with the sizes of your ladder, such as ``llama3 llama3_debugmodel``; length, batch, rules,
+seed, tokenizer and places come from the job. ``--print`` only writes DISTLAW_OUT/arguments.json.
 """
 
 import json

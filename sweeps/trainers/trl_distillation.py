@@ -1,8 +1,8 @@
 """Distil one run of a sweep with TRL's DistillationTrainer: the student writes, its teacher corrects tokens.
 
-The method's divergence must be one that TRL has: forward KL (beta 0), reverse KL (1), Jensen-Shannon (between).
-TRL_ARGUMENTS, a JSON object in the spec's ``env``, gives anything of DistillationConfig. TRL trains on prompts
-and their continuations, so a step may have fewer tokens than the sweep counts.
+The method's divergence must be one that TRL has: forward KL (beta 0), reverse KL (1), Jensen-Shannon (else).
+TRL_ARGUMENTS, a JSON object in the spec's ``env``, gives anything of DistillationConfig. TRL trains on
+prompts and their continuations, so a step may have fewer tokens than the sweep counts.
 """
 
 import json
