@@ -30,8 +30,9 @@ SAMPLES = {
     "figure1.csv": "fits/data/figure1.csv",
     "teachers.csv": "docs/samples/teachers.csv",
     "wandb.csv": "notebooks/data/wandb-export.csv",
+    "hf-trainer": "tests/fits/logs/samples/hf-trainer",
 }
-"""Tables in the directory where the pages' commands run."""
+"""Tables and logs in the directory where the pages' commands run."""
 WIDTH = 104
 FENCED = re.compile(r"^```(?:console|bash|sh|shell)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^ {4}.*(?:\n {4}.*)*", re.MULTILINE)
@@ -57,7 +58,8 @@ def _directory() -> Path:
     directory = Path(mkdtemp(prefix="distlaw-docs-"))
     for name, path in SAMPLES.items():
         (directory / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / path, directory / name)
+        copy = shutil.copytree if (ROOT / path).is_dir() else shutil.copy
+        copy(ROOT / path, directory / name)
     return directory
 
 

@@ -263,12 +263,12 @@ def _sizes(table: pd.DataFrame) -> list[str]:
 
 
 def _join_names_of_teachers(table: pd.DataFrame) -> list[str]:
-    """Complete the names of teachers that are the last part of one run's name, in place."""
+    """Complete in place the names of teachers that are the last part of one undistilled run's name."""
     if "teacher" not in table:
         return []
     runs = list(dict.fromkeys(table["run"].astype(str)))
     ends: dict[str, list[str]] = {}
-    for run in runs:
+    for run in dict.fromkeys(table.loc[table["teacher"].isna(), "run"].astype(str)):
         ends.setdefault(run.rpartition("/")[2], []).append(run)
     full = {}
     for name in table["teacher"].dropna().unique():

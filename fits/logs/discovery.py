@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -28,8 +29,12 @@ from fits.logs.formats.tensorboard import is_event_file
 from fits.logs.formats.text_logs import TextFormat, recognize_text
 from fits.logs.formats.trainer_state import is_trainer_state
 from fits.logs.formats.wandb_run import HEADER as WANDB_HEADER
+from fits.logs.metric_names import is_held_out_loss
+from fits.logs.run_log import as_number
 from scaling.errors import InputError
 
+STEP_IN_NAME = re.compile(r"step[_-]?(\d+)$")
+"""Step at the end of a file's name."""
 START_BYTES = 1 << 16
 """Bytes at the start of a file by which it is recognized."""
 MAX_WHOLE_JSON = 64 << 20
@@ -56,6 +61,7 @@ class LogKind(Enum):
     PANEL = "exported W&B panel"
     TEXT = "text log"
     CHECKPOINT_META = "checkpoint metadata with its step"
+    RESULT = "JSON object with a held-out loss"
     MODEL = "model configuration"
     LM_EVAL = "lm-evaluation-harness results"
     SETTINGS = "settings"
@@ -199,9 +205,11 @@ def _json_object(path: Path, start: bytes) -> LogKind | None:
         return LogKind.MODEL
     if is_result(found):
         return LogKind.TUNE
-    if isinstance(found, dict) and "step" in found and ("val_bpb" in found or "val_loss" in found):
-        return LogKind.CHECKPOINT_META
-    return LogKind.SETTINGS if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    if not any(is_held_out_loss(name) and as_number(value) is not None for name, value in found.items()):
+        return LogKind.SETTINGS
+    return LogKind.CHECKPOINT_META if "step" in found or STEP_IN_NAME.search(path.stem) else LogKind.RESULT
 
 
 def _yaml(path: Path) -> FoundLog | None:

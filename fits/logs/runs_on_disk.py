@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fits.logs.discovery import FoundLog, LogKind
+from fits.logs.discovery import STEP_IN_NAME, FoundLog, LogKind
 from fits.logs.formats.csv_history import read_csv_history
 from fits.logs.formats.exported_tables import read_panel, read_runs_table
-from fits.logs.formats.json_files import load_json, read_json_lines
+from fits.logs.formats.json_files import load_json, read_json_lines, split_record
 from fits.logs.formats.lm_eval import read_lm_eval
 from fits.logs.formats.mlflow_runs import read_mlflow_database, read_mlflow_run
 from fits.logs.formats.model_files import read_model
@@ -21,6 +21,7 @@ from fits.logs.formats.tensorboard import read_event_files
 from fits.logs.formats.text_logs import read_text_log
 from fits.logs.formats.trainer_state import read_trainer_state
 from fits.logs.formats.wandb_run import read_wandb_file
+from fits.logs.metric_names import is_held_out_loss
 from fits.logs.run_log import RunLog, flatten
 from scaling.errors import InputError
 
@@ -33,7 +34,14 @@ MANY_RUNS = {
 """Kinds of files that hold many runs."""
 PRIMARY = (LogKind.TRAINER_STATE, LogKind.TUNE, LogKind.MLFLOW_RUN, LogKind.CHECKPOINT_META)
 """Kinds of files whose folder is a run's."""
-SECONDARY = (LogKind.WANDB, LogKind.EVENTS, LogKind.JSON_LINES, LogKind.CSV_HISTORY, LogKind.TEXT)
+SECONDARY = (
+    LogKind.WANDB,
+    LogKind.EVENTS,
+    LogKind.JSON_LINES,
+    LogKind.CSV_HISTORY,
+    LogKind.TEXT,
+    LogKind.RESULT,
+)
 """Kinds of files that may lie below a run's folder, or be runs of their own; the earlier have precedence."""
 ATTACHED = (LogKind.MODEL, LogKind.SETTINGS, LogKind.LM_EVAL)
 """Kinds of files that say more about a run that other files tell of."""
@@ -186,6 +194,7 @@ def _read_kind(kind: LogKind, files: list[FoundLog], name: str) -> RunLog | None
         LogKind.WANDB: read_wandb_file,
         LogKind.JSON_LINES: read_json_lines,
         LogKind.CSV_HISTORY: read_csv_history,
+        LogKind.RESULT: _read_result,
     }
     return readers[kind](path, name)
 
@@ -199,18 +208,26 @@ def _progress(path: Path) -> tuple[float, int]:
     return step, -len(path.parts)
 
 
+def _read_result(path: Path, name: str) -> RunLog:
+    """Read the final values of a run from one object."""
+    log = RunLog(name, path, LogKind.RESULT.value)
+    _, numbers, log.settings = split_record(dict(flatten(load_json(path))))
+    log.final(numbers)
+    return log
+
+
 def _checkpoint_metas(paths: Sequence[Path], name: str) -> RunLog:
-    """Read the step and validation of each checkpoint's metadata, as nanochat writes them."""
-    log = RunLog(name, paths[0], "checkpoint metadata")
-    records = sorted(
-        (dict(flatten(load_json(path))) for path in paths), key=lambda record: float(record["step"])
-    )
-    for record in records:
-        step = float(record.pop("step"))
+    """Read the step and validation of each checkpoint, as nanochat and OLMo-core write them."""
+    log = RunLog(name, paths[0], LogKind.CHECKPOINT_META.value)
+    records = []
+    for path in paths:
+        record = dict(flatten(load_json(path)))
+        found = STEP_IN_NAME.search(path.stem)
+        records.append((float(record.pop("step", found[1] if found else 0)), record))
+    for step, record in sorted(records, key=lambda pair: pair[0]):
         log.settings |= record
-        log.add(step, {key: value for key, value in record.items() if key in ("val_bpb", "val_loss")})
-    for key, value in list(log.settings.items()):
-        log.settings.setdefault(key.rpartition(".")[2], value)
+        metrics = {key: value for key, value in record.items() if "/" in key or is_held_out_loss(key)}
+        log.add(step, metrics)
     return log
 
 

@@ -97,7 +97,7 @@ def token_rows(count: int, seed: int = 0) -> list[dict[str, list[int]]]:
     return rows
 
 
-def llama(width: int, layers: int, *, tied: bool) -> Any:
+def llama(width: int, layers: int, *, tied: bool, **more: Any) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -105,7 +105,7 @@ def llama(width: int, layers: int, *, tied: bool) -> Any:
     shape = LlamaConfig(
         vocab_size=VOCAB, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=CONTEXT,
-        tie_word_embeddings=tied, bos_token_id=0, eos_token_id=1, pad_token_id=2,
+        tie_word_embeddings=tied, bos_token_id=0, eos_token_id=1, pad_token_id=2, **more,
     )  # fmt: skip
     return LlamaForCausalLM(shape)
 
@@ -179,11 +179,12 @@ def hf_grid() -> None:
         if (home / "trainer_state.json").exists():
             return LlamaForCausalLM.from_pretrained(home).eval()
         arguments = hf_arguments(
-            home, steps, per_device_train_batch_size=16, eval_steps=steps, save_strategy="no", warmup_steps=20,
-            learning_rate=1e-2, include_num_input_tokens_seen="all", disable_tqdm=True,
+            home, steps, per_device_train_batch_size=64, eval_steps=steps, save_strategy="no", warmup_steps=10,
+            learning_rate=1e-2, adam_beta2=0.95, include_num_input_tokens_seen="all", disable_tqdm=True,
         )  # fmt: skip
         trainer = DistillationTrainer(
-            model=llama(width, 2, tied=True), args=TrainingArguments(**arguments), train_dataset=train,
+            model=llama(width, 2, tied=True, initializer_range=0.15),
+            args=TrainingArguments(**arguments), train_dataset=train,
             eval_dataset=held_out,
         )  # fmt: skip
         trainer.teacher = teacher
@@ -193,12 +194,12 @@ def hf_grid() -> None:
         return trainer.model.eval()
 
     teachers = {}
-    for width, steps in [(w, s) for w in (16, 24, 32, 48) for s in (100, 250, 600)] + [(64, 1200)]:
+    for width, steps in [(w, s) for w in (16, 24, 40) for s in (30, 80, 200)] + [(56, 250)]:
         name = f"w{width}-s{steps}"
         teachers[name] = run(folder / "supervised" / name, width, steps)
-    for teacher in ("w24-s100", "w48-s250", "w64-s1200"):
+    for teacher in ("w16-s30", "w40-s80", "w56-s250"):
         for width in (16, 24):
-            for steps in (100, 400):
+            for steps in (30, 80):
                 run(folder / "students" / teacher / f"w{width}-s{steps}", width, steps, teachers[teacher])
     cut_weights(folder)
     record_versions("transformers")

@@ -404,3 +404,22 @@ def test_damaged_files_never_end_in_a_traceback(tmp_path: Path) -> None:
             fits.collect(folder, bytes_per_token=4.0)
         except InputError:
             continue
+
+
+def test_metrics_of_olmo_core_and_results_in_one_object(tmp_path: Path) -> None:
+    """Typed after OLMo-core's metric saver, one object a step, and after the Trainer's eval_results.json."""
+    run = tmp_path / "olmo"
+    run.mkdir()
+    for step in (20, 40):
+        metrics = {"eval/lm/c4-validation/CE loss": 5.0 - step / 40, "throughput/total tokens": 512 * step}
+        (run / f"metrics_step{step}.json").write_text(json.dumps(metrics | {"train/CE loss": 3.0}))
+    for name, loss in (("a", 3.5), ("b", 3.25)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "eval_results.json").write_text(
+            json.dumps({"eval_loss": loss, "n_params_non_embedding": 5000})
+        )
+    table = fits.collect(tmp_path, tokens_per_step="").set_index("run")
+    assert table["loss"].to_dict() == {"olmo": 4.0, "a": 3.5, "b": 3.25}
+    assert table.loc["olmo", ["tokens", "step"]].tolist() == [20480, 40]
+    assert table.loc["b", "params"] == 5000
