@@ -26,12 +26,13 @@ FOUND = ("teachers", "epsilon", "delta", "queries", "threshold", "sigma", "test_
 """Options of a release that are no part of its way."""
 PUBLIC = "public=True"
 """Word in the method of text that the public model alone wrote."""
-EXPONENTS = (0.05, 1.5)
+EXPONENTS = (0.05, 2.0)
 """Range of both exponents of the loss."""
 STARTS = np.array([(0.2, 0.2), (0.2, 0.8), (0.8, 0.2), (0.8, 0.8)])
 LEAST = 1e-9
 """Smallest coefficient; the law takes its logarithm."""
 MIN_RELEASES = 4
+"""Least number of releases of a way, for three coefficients and their scatter."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def private_text_law(
     Args:
         runs: One row a run with the ledger's columns, as ``sweeps.results(store, metrics=True)`` returns it:
             runs of released text under a budget, and controls whose method says ``public=True``. Others are
-            left out.
+            left out, and so are ways of fewer than :data:`MIN_RELEASES` releases.
         name: Name of the law.
         private_tokens: Tokens of the private text.
         mechanism: Mechanism of release, in words.
@@ -97,7 +98,7 @@ def private_text_law(
         The law, with draws; :func:`scaling.plan_private` plans with it.
 
     Raises:
-        InputError: If a column is missing, there is no control, or a way has too few releases.
+        InputError: If a column is missing, there is no control, or every way has too few releases.
 
     >>> import fits
     >>> import sweeps
@@ -184,10 +185,13 @@ def _parts(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     private["way"] = ways_of(list(private["method"]))
     seeds = "data_seed" if "data_seed" in private else "seed"
     private["release"] = private.groupby(["method", seeds], sort=False).ngroup()
-    for way, found in private.groupby("way"):
-        if (count := found["release"].nunique()) < MIN_RELEASES:
-            raise InputError(f"{way}: {count} releases are too few for a law; at least {MIN_RELEASES}")
-    return private, public
+    counts = private.groupby("way")["release"].transform("nunique")
+    if not (counts >= MIN_RELEASES).any():
+        raise InputError(
+            f"{private['way'].iloc[0]}: {counts.iloc[0]} releases are too few for a law, which needs "
+            f"{MIN_RELEASES} of one way"
+        )
+    return private[counts >= MIN_RELEASES].copy(), public
 
 
 def _release_law(

@@ -153,7 +153,10 @@ class PrivateTextLaw:
 
     def save(self, path: str | Path) -> None:
         """Write the law as JSON; it is read with :meth:`load`."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        content = self.to_dict()
+        draws = json.dumps(content.pop("draws"), allow_nan=False)  # on one line
+        head = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        Path(path).write_text(f'{head[:-2]},\n "draws": {draws}\n}}\n', encoding="utf-8")
 
     @classmethod
     def load(cls, source: str | Path) -> PrivateTextLaw:

@@ -95,7 +95,7 @@ class PrivatePlan:
         if best.verdict == UNKNOWN:
             released = f"the budget releases about {format_number(best.released.value)} tokens"
             return f"No verdict, too far outside the fitted runs: {beyond(best.outside)}; {released}"
-        released = f"{best.name} votes, about {format_number(best.released.value)} released tokens"
+        released = f"about {format_number(best.released.value)} tokens released by votes ({best.name})"
         gain = f"{abs(best.gain.value):.3f} nats/token {'below' if best.gain.value > 0 else 'above'} public"
         odds = f"P = {best.probability:.2f}"
         if best.verdict == PAYS:

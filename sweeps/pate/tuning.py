@@ -111,6 +111,7 @@ def _parts(positions: int, attempts: float, text_tokens: float) -> tuple[int, in
     >>> _parts(100, 30, 0), _parts(100, 30, 50), _parts(100, 30, 300), _parts(100, 400, 300)
     ((30, 0), (30, 20), (10, 90), (100, 0))
     """
+    attempts = min(attempts, max(positions, text_tokens))
     whole = max(attempts, text_tokens)
     scale = min(1.0, positions / whole) if whole else 0.0
     own = min(positions, round(attempts * scale))

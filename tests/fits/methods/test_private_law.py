@@ -115,7 +115,7 @@ def test_ways_are_told_apart_by_what_differs() -> None:
         (lambda t: t[t["rho"].isna()], "found 0 and 6"),
         (
             lambda t: t[~t["method"].str.contains("teachers=300|epsilon=16")],
-            "cold: 3 releases are too few for a law; at least 4",
+            "hot: 3 releases are too few for a law, which needs 4 of one way",
         ),
         (lambda t: t.assign(rho=t["rho"] * 0 + 0.1), "of one budget only, for a law of released tokens"),
     ],
@@ -123,6 +123,15 @@ def test_ways_are_told_apart_by_what_differs() -> None:
 def test_what_no_law_follows_from_is_refused(change: Any, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         fits.private_text_law(change(synthetic()), private_tokens=750_000, draws=5)
+
+
+def test_a_way_of_few_releases_is_left_out() -> None:
+    runs = synthetic()
+    few = runs["method"].str.contains("votes=cold") & runs["method"].str.contains(
+        "epsilon=2|epsilon=4|teachers=300"
+    )
+    law = fits.private_text_law(runs[~few], private_tokens=750_000, draws=5)
+    assert law.ways == ("hot",)
 
 
 def test_one_number_of_teachers_takes_the_square() -> None:

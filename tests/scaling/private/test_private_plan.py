@@ -76,7 +76,7 @@ def test_text_that_does_not_pay_is_said_so() -> None:
     answer = plan_private(500, 0.5, law=law())
     assert answer.student_chosen
     assert answer.student_params == 2.2e4
-    assert answer.verdict.startswith("Train a 22K student on public text alone: hot votes, about ")
+    assert answer.verdict.startswith("Train a 22K student on public text alone: about ")
     assert "above public text alone (P = 0.00)" in answer.verdict
 
 

@@ -256,6 +256,7 @@ def test_threshold_and_noise_are_found_on_the_public_half(untrained) -> None:
     assert columns["threshold"] in source.thresholds
     assert columns["sigma"] in source.sigmas
     assert columns["epsilon"] <= 4
+    assert 1 <= columns["likely_tokens"] <= V
 
 
 def test_text_is_packed_into_blocks_that_repeat() -> None:
