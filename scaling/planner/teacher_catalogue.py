@@ -85,6 +85,16 @@ FEWEST_TOKENS_PER_PARAM = 0.01
 """Below it the tokens of a teacher are another number, such as the decimals of its loss."""
 PRICE = "dollars_per_million_tokens"
 COLUMNS = tuple(field.name for field in fields(KnownTeacher))
+OTHER_NAMES = {
+    **dict.fromkeys(("model", "teacher"), "name"),
+    **dict.fromkeys(("n", "size", "parameters", "total_params", "total_parameters", "n_params"), "params"),
+    **dict.fromkeys(("activated_params", "active_parameters"), "active_params"),
+    **dict.fromkeys(("d", "training_tokens", "train_tokens"), "tokens"),
+    **dict.fromkeys(("l", "val_loss", "heldout_loss", "cross_entropy", "teacher_loss"), "loss"),
+    **dict.fromkeys(("vocab_size", "vocabulary"), "vocab"),
+    "price": PRICE,
+}
+"""Names that people have for columns, and those of a catalogue."""
 
 
 def check_teacher_loss(calibration: Calibration, loss: float, teacher: str = "the teacher") -> None:
@@ -267,12 +277,14 @@ def parse_catalogue(text: str, where: str = "catalogue") -> tuple[KnownTeacher, 
     missing = {"name"} - set(columns) if listed else {"name", "params"} - set(columns)
     if missing:
         raise InputError(
-            f"{where}: no column {', '.join(sorted(missing))}; a catalogue has {', '.join(COLUMNS)}"
+            f"{where}: no column {', '.join(sorted(missing))}; {_renamed(columns)}a catalogue has "
+            f"{', '.join(COLUMNS)}"
         )
     unknown = set(columns) - set(COLUMNS)
     if unknown:
         raise InputError(
-            f"{where}: unknown column {', '.join(sorted(unknown))}; known are {', '.join(COLUMNS)}"
+            f"{where}: unknown column {', '.join(sorted(unknown))}; {_renamed(columns)}known are "
+            f"{', '.join(COLUMNS)}"
         )
     if twice := sorted({name for name in columns if columns.count(name) > 1}):
         raise InputError(f"{where}: two columns are called {', '.join(twice)}; keep one of each")
@@ -280,6 +292,16 @@ def parse_catalogue(text: str, where: str = "catalogue") -> tuple[KnownTeacher, 
     if not teachers:
         raise InputError(f"{where}: no teachers in it")
     return teachers
+
+
+def _renamed(columns: Sequence[str]) -> str:
+    """Return what to call columns that go by another name; empty if there are none."""
+    advice = []
+    for header in columns:
+        if known := OTHER_NAMES.get(re.sub(r"[^a-z]+", "_", header).strip("_")):
+            how = f"keep one of {header} and" if known in columns else f"rename {header} to"
+            advice.append(f"{how} {known}{' (of all experts)' if known == 'params' else ''}; ")
+    return "".join(advice)
 
 
 def _cells(columns: list[str], row: dict[str | None, Any], where: str) -> dict[str, str | None]:

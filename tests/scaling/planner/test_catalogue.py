@@ -49,6 +49,15 @@ def test_logits_may_be_served_for_nothing(tmp_path):
     ("text", "message"),
     [
         ("name,loss\na,2\n", "no column params"),
+        (
+            "name,total_params,loss\na,3B,2\n",
+            r"no column params; rename total_params to params .of all experts.;",
+        ),
+        ("name,params,total_params,loss\na,1B,3B,2\n", "keep one of total_params and params .of all experts"),
+        (
+            "Model,N,val loss\na,3B,2\n",
+            "name, params; rename model to name; rename n to params .*val loss to loss;",
+        ),
         ("name,params,colour\na,1B,red\n", "unknown column colour"),
         ("name,params,loss\n", "no teachers"),
         ("name,params,loss\na,,2.1\n", "row 2: name and params"),
