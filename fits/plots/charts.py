@@ -119,7 +119,8 @@ def isoflop_chart(fit: Fit, budgets: int = 5) -> Chart:
         y=Axis(label="loss $L(N, C/6N)$ (nats/token)", limits=limits),
         series=(*lines, Series(label="optimum", points=(optima[0], optima[1]), hollow=True)),
     )
-    return Chart(panels=(panel,), title="The supervised law at fixed compute $C = 6ND$", note=BAND_NOTE)
+    note = f"runs are moved along the law to the nearest compute; {BAND_NOTE}" if len(N) else BAND_NOTE
+    return Chart(panels=(panel,), title="The supervised law at fixed compute $C = 6ND$", note=note)
 
 
 def predicted_chart(fit: Fit) -> Chart:

@@ -46,3 +46,12 @@ class StepKind(StrEnum):
     def trains(self) -> bool:
         """True if the step trains a model."""
         return not self.is_cache and self not in (StepKind.GENERATE_TEXT, StepKind.EVALUATE)
+
+
+def kind_label(kind: str) -> str:
+    """Return the name for people of a kind that a record has; one that is unknown here is its own.
+
+    >>> kind_label("trunk")
+    'shared prefix'
+    """
+    return StepKind(kind).label if kind in list(StepKind) else kind

@@ -12,10 +12,11 @@ from matplotlib.path import Path
 
 from scaling.figures.figure import Figure
 from scaling.figures.style import MARKERS, faint, of_kind, style
+from sweeps.dag.kind import kind_label
 from sweeps.estimate.graph import GraphNode, layout
 
-COLORED_KINDS = ("pretrain", "distil", "trunk")
-"""Kinds of steps with their own color, in the order of colors; all others share the next."""
+FIRST_KINDS = ("pretrain", "distil", "trunk")
+"""Kinds of steps that have the first colors and markers; others have the next ones."""
 MAX_STEPS = 100
 """Largest number of steps that are drawn one by one."""
 FOLDS = (re.compile(r" on [^,]+|, seed \d+"), re.compile(r" .*"))
@@ -36,15 +37,18 @@ def draw_graph(nodes: Sequence[GraphNode], dark: bool = False) -> Figure:
         figure = Figure(figsize=(width, height + 1.0), layout="constrained")
         axes = figure.add_subplot()
         axes.add_collection(_lines(shown, x, y, labels))
-        for kind in sorted({node.kind for node in shown}):
-            number = COLORED_KINDS.index(kind) if kind in COLORED_KINDS else len(COLORED_KINDS)
-            look: dict[str, Any] = {"marker": MARKERS[number], "s": 24, "edgecolors": of_kind(number + 1)}
+        kinds = {node.kind for node in shown}
+        for number, kind in enumerate([*FIRST_KINDS, *sorted(kinds.difference(FIRST_KINDS))]):
+            if kind not in kinds:
+                continue
+            marker = MARKERS[number % len(MARKERS)]
+            look: dict[str, Any] = {"marker": marker, "s": 24, "edgecolors": of_kind(number + 1)}
             own = [node for node in shown if node.kind == kind]
             faces = [of_kind(number + 1) if node.done else axes.get_facecolor() for node in own]
             axes.scatter(
                 [x[node.id] for node in own], [y[node.id] for node in own], c=faces, zorder=3, **look
             )
-            axes.scatter([], [], color=of_kind(number + 1), label=kind, **look)
+            axes.scatter([], [], color=of_kind(number + 1), label=kind_label(kind), **look)
         page = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
         for node in shown:
             axes.text(

@@ -10,6 +10,7 @@ import numpy as np
 
 from scaling.errors import InputError
 from scaling.figures.chart import Axis, Chart, Panel, Series
+from sweeps.dag.kind import kind_label
 from sweeps.execute.provenance import STEPS
 from sweeps.store.leases import attempts
 from sweeps.store.outcomes import Ending
@@ -96,7 +97,8 @@ def timeline_chart(found: Sequence[Span]) -> Chart:
     rows = np.minimum(assign_lanes(found), MAX_LANES - 1)
     kinds = sorted({stretch.kind for stretch in found})
     groups = {
-        kind: [k for k, each in enumerate(found) if each.kind == kind and each.ended_well] for kind in kinds
+        kind_label(kind): [k for k, each in enumerate(found) if each.kind == kind and each.ended_well]
+        for kind in kinds
     }
     groups["ended badly"] = [k for k, each in enumerate(found) if not each.ended_well]
     series = []

@@ -65,14 +65,22 @@ def test_the_graph_fills_what_is_done() -> None:
                 ("t", "pretrain", (), "done"),
                 ("s", "distil", ("t",), "ready"),
                 ("c", "cache", ("t",), "waiting"),
+                ("f", "cache-features", ("t",), "waiting"),
+                ("p", "trunk", ("c",), "waiting"),
             ]
         )
 
     nodes = nodes_of_status(Told())  # type: ignore[arg-type]
-    assert [node.done for node in nodes] == [True, False, False]
-    (axes,) = draw_graph(nodes).axes
-    assert axes.get_title() == "3 steps, 1 done (filled)"
-    assert [text.get_text() for text in axes.texts] == ["t", "s", "c"]
+    assert [node.done for node in nodes] == [True, *[False] * 4]
+    figure = draw_graph(nodes)
+    (axes,) = figure.axes
+    assert axes.get_title() == "5 steps, 1 done (filled)"
+    assert [text.get_text() for text in axes.texts] == ["t", "s", "c", "f", "p"]
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["pretrain", "distil", "shared prefix", "cache", "cache features"]
+    colors = {tuple(each.get_edgecolor()[0]) for each in legend.legend_handles}  # type: ignore[union-attr]
+    assert len(colors) == len(names)
 
 
 def test_a_graph_of_hundreds_of_steps_is_folded() -> None:
