@@ -31,11 +31,25 @@ class Forecast:
 
     center: Array
     draws: list[Array]
+    weights: Array | None = None
+    """Weights (laws, rows) of the mixture that an interval is of; without them it spans all laws."""
 
     def interval(self, level: float) -> tuple[Array, Array]:
-        """The central interval of each row, two arrays (rows,), over all laws."""
-        ends = [np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0) for draws in self.draws]
-        return np.min([low for low, _ in ends], axis=0), np.max([high for _, high in ends], axis=0)
+        """The central interval of each row, two arrays (rows,)."""
+        ends = [(1 - level) / 2, (1 + level) / 2]
+        if self.weights is None or len(self.draws) == 1:
+            each = [np.quantile(draws, ends, axis=0) for draws in self.draws]
+            return np.min([low for low, _ in each], axis=0), np.max([high for _, high in each], axis=0)
+        values = np.concatenate(self.draws)
+        share = [
+            np.broadcast_to(weight / len(draws), draws.shape)
+            for weight, draws in zip(self.weights, self.draws, strict=True)
+        ]
+        order = np.argsort(values, axis=0)
+        values, mass = (np.take_along_axis(x, order, axis=0) for x in (values, np.concatenate(share)))
+        below = np.cumsum(mass, axis=0) - mass / 2
+        found = np.array([np.interp(ends, at, of) for at, of in zip(below.T, values.T, strict=True)])
+        return found[:, 0], found[:, 1]
 
 
 def bootstrap(kept: pd.DataFrame, left: pd.DataFrame, supervised: Calibration | None, draws: int) -> Forecast:
@@ -56,13 +70,19 @@ def bootstrap(kept: pd.DataFrame, left: pd.DataFrame, supervised: Calibration | 
 
 
 def default(kept: pd.DataFrame, left: pd.DataFrame, supervised: Calibration | None, draws: int) -> Forecast:
-    """The intervals that a plan shows under every default, which span the laws with a say."""
+    """The intervals that a plan shows under every default, of the mixture of the laws that count."""
     return _planned(fit(kept, supervised=supervised, draws=draws).calibration, left)
+
+
+def span(kept: pd.DataFrame, left: pd.DataFrame, supervised: Calibration | None, draws: int) -> Forecast:
+    """The default with intervals that span the laws that count instead."""
+    found = fit(kept, supervised=supervised, draws=draws).calibration
+    return replace(_planned(found, left), weights=None)
 
 
 def first_law(kept: pd.DataFrame, left: pd.DataFrame, supervised: Calibration | None, draws: int) -> Forecast:
     """The default law's own intervals, as ``predict`` shows them."""
-    return _planned(fit(kept, supervised=supervised, draws=draws).calibration, left, span=False)
+    return _planned(fit(kept, supervised=supervised, draws=draws).calibration, left, several=False)
 
 
 def gamma_one(kept: pd.DataFrame, left: pd.DataFrame, supervised: Calibration | None, draws: int) -> Forecast:
@@ -71,7 +91,7 @@ def gamma_one(kept: pd.DataFrame, left: pd.DataFrame, supervised: Calibration | 
     return _planned(fit(kept, supervised=supervised, gamma=gamma, draws=draws).calibration, left)
 
 
-def _planned(found: Calibration, left: pd.DataFrame, span: bool = True) -> Forecast:
+def _planned(found: Calibration, left: pd.DataFrame, several: bool = True) -> Forecast:
     judge, rows = Judge(found), left.reset_index(drop=True)
     N, D = (rows[column].to_numpy(np.float64) for column in ("params", "tokens"))
     center = found.supervised.loss(N, D)
@@ -85,16 +105,18 @@ def _planned(found: Calibration, left: pd.DataFrame, span: bool = True) -> Forec
     outcomes = {law: judge.outcome(Decisions(*at), law) for law in found.distillation}
     center[taught] = outcomes[found.default or ""].loss
     layers = {law: first.copy() for law in outcomes}
+    weights = {law: np.full(len(rows), float(law == found.default)) for law in outcomes}
     for law, outcome in outcomes.items():
         assert outcome.loss_draws is not None
         layers[law][:, taught] = _blurred(outcome.loss_draws, outcome.noise)
     for k, row in enumerate(taught):
         where = {"student_params": N[row], "student_tokens": D[row], "teacher_loss": L_T[k]}
-        heard = judge.applicable_laws(found.default or "", where) if span else [found.default]
+        votes = found.votes(**where) if several else {found.default: 1.0}
         for law in outcomes:
-            if law not in heard:
+            weights[law][row] = votes.get(law, 0.0)
+            if not weights[law][row]:  # which leaves a span as it is
                 layers[law][:, row] = layers[found.default or ""][:, row]
-    return Forecast(center, list(layers.values()))
+    return Forecast(center, list(layers.values()), np.array(list(weights.values())))
 
 
 def _blurred(draws: Array, noise: Array) -> Array:
@@ -123,6 +145,7 @@ def _gamma_by_bic(rows: Rows) -> str | float:
 METHODS: dict[str, Callable[..., Forecast]] = {
     "bootstrap": bootstrap,
     "default": default,
+    "span": span,
     "first law": first_law,
     "gamma=1": gamma_one,
 }

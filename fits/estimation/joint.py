@@ -80,6 +80,8 @@ class Recipe:
     seed: int = 0
     separate: bool = False
     """Fit the supervised law to the supervised runs alone, and distillation laws conditional on it."""
+    joint_fit_p_value: float | None = None
+    """p value at which the supervised runs rejected a joint fit; None where they did not."""
     priors: Mapping[str, Prior] = field(default_factory=dict)
     """Priors that replace those of the coordinates, by name."""
     priors_without: Mapping[str, Mapping[str, Prior]] = field(default_factory=dict)

@@ -205,11 +205,19 @@ def fit_jointly_or_separately(
     p_value = joint_fit_p_value(rows, recipe, next(iter(estimates.values())))
     if joint or p_value > JOINT_FIT_ALPHA:
         return recipe, estimates, []
-    note = (
+    separate = replace(separate, joint_fit_p_value=p_value)
+    return separate, fit_laws(rows, separate, executor=executor), rejections(separate)
+
+
+def rejections(recipe: Recipe) -> list[str]:
+    """Return a sentence on the law that the runs reject, if they reject one."""
+    if recipe.joint_fit_p_value is None:
+        return []
+    return [
         "the supervised law is fitted to the supervised runs alone: a joint fit is rejected (p = "
-        f"{p_value:.1g}), so the {recipe.laws[0]} law does not describe the distillations exactly"
-    )
-    return separate, fit_laws(rows, separate, executor=executor), [note]
+        f"{recipe.joint_fit_p_value:.1g}), so the {recipe.laws[0]} law does not describe the distillations "
+        "exactly"
+    ]
 
 
 def _unused_runs_note(rows: Rows) -> list[str]:

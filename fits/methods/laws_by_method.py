@@ -38,6 +38,7 @@ SHOWN = ("limit", "alpha")
 MIN_CELLS = 6
 """Least number of different pairs of size and tokens for five coefficients."""
 LEVEL = 0.95
+"""Level of intervals: of differences, which are read as tests at 5 %. Those of predictions are 90 %."""
 STARTS = 12
 
 

@@ -251,6 +251,7 @@ def build_permissive(draws: int = DRAWS) -> Calibration:
             warnings=(
                 "Models of fewer than a million parameters, vocabulary 512: to learn and to test with, "
                 "not to plan a model that anybody would use.",
+                *made.provenance.warnings,
             ),
         ),
     )

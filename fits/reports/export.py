@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fits.estimation.settings import rejections
 from fits.table.flops import table_architecture
 from scaling.calibration.calibration import Calibration
 from scaling.calibration.provenance import Provenance
@@ -27,6 +28,7 @@ def to_calibration(fit: Fit) -> Calibration:
         for law, found in fit.estimates.items()
         if found.status != "converged"
     ]
+    warnings += rejections(fit.recipe)
     return Calibration(
         name=fit.name,
         supervised=fit.supervised,
@@ -46,7 +48,10 @@ def to_calibration(fit: Fit) -> Calibration:
             software={name: importlib.metadata.version(name) for name in ("distlaw", "numpy", "scipy")},
             corpus=_single_value(fit.table, "corpus"),
             tokenizer=_single_value(fit.table, "tokenizer"),
-            notes=(*fit.notes, *((f"supervised law: {fit.given}",) if fit.given else ())),
+            notes=(
+                *(note for note in fit.notes if note not in warnings),
+                *((f"supervised law: {fit.given}",) if fit.given else ()),
+            ),
             warnings=tuple(warnings),
         ),
     )

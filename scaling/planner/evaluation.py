@@ -198,8 +198,8 @@ class PlanBuilder:
         if self.calibration.draw_count:
             texts.append(
                 f"Intervals are 90 % for one run: {self.calibration.draw_count} draws of the coefficients "
-                f"and {_spread_text(self.calibration)}, and span the laws that hold there; probabilities "
-                "average those, unless a law is named."
+                f"and {_spread_text(self.calibration)}. They and the probabilities are those of the mixture "
+                "of the laws that count there, by their weights, unless a law is named."
             )
             texts += _weights_text(self.calibration)
         else:

@@ -15,7 +15,7 @@ from fits import Objective, fit
 from fits.estimation import bootstrap
 from fits.estimation.model import Model, Rows
 from fits.table.runs import validate
-from scaling import InputError, PublishedLaw, SupervisedLaw
+from scaling import InputError, PublishedLaw, Question, SupervisedLaw, plan
 from scaling.calibration.calibration import Calibration
 from scaling.laws import coefficients
 
@@ -238,6 +238,8 @@ def test_a_law_that_does_not_hold_cannot_bend_the_supervised_law() -> None:
     found = fit(frame, laws=["effective-tokens"], draws=60)
     assert list(found.estimates) == ["supervised", "effective-tokens"]
     assert any("a joint fit is rejected" in note for note in found.notes)
+    answer = plan(Question(student_params=1e9, budget=1e21), found.calibration)
+    assert sum("a joint fit is rejected" in warning for warning in answer.warnings) == 1
     bent = fit(frame, laws=["effective-tokens"], joint=True, draws=20)
     assert list(bent.estimates) == ["effective-tokens"]
     truth = float(FIGURE1.loss(2e10, 1e12))

@@ -64,7 +64,7 @@ def test_a_refuted_law_does_not_turn_a_clear_verdict_into_a_doubtful_one(student
     assert [way.verdict for way in averaged.distillations] == ["too close to call"] * 2
 
 
-def test_intervals_span_only_laws_that_have_a_say():
+def test_intervals_are_of_the_laws_that_have_a_say():
     question = Question(student_params="500M", budget=1e21)
     weighed = plan(question, two({"effective-tokens": 1.0, "effective-tokens-capacity": 0.0}))
     averaged = plan(question, two())
