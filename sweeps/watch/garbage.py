@@ -60,5 +60,7 @@ def _of_step(store: Store, step: StepStatus, *, over: bool, models: bool) -> Ite
             )
         elif name.startswith("model") and models and over:
             yield name, "the run and all its students are done"
+        elif name.startswith("command-"):
+            yield name, "logs and files that the command of the run left"
         elif name in get_args(Kept) and over:
             yield name, "all steps that read it are done"

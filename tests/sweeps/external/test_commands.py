@@ -154,6 +154,35 @@ def test_exit_code_75_is_tried_again(
     assert "asks to be started again (exit code 75)" in first.told["reason"]
 
 
+BAD_TRAINERS = {
+    "no placeholder": (
+        {"command": ["a", "{param}"]},
+        r"{param} in '{param}' is no placeholder; known: job, out",
+    ),
+    "single brace": ({"command": ["a", "{"]}, "has a single brace; write {{ and }}"),
+    "one text": ({"command": "python train.py"}, "expected a list of words, such as"),
+    "no version": ({"command": ["a"], "version": None}, "trainer.version"),
+    "a secret": ({"command": ["a"], "env": {"WANDB_API_KEY": "s3cr3t"}}, "WANDB_API_KEY looks like a secret"),
+    "ours": ({"command": ["a"], "env": {"DISTLAW_OUT": "x"}}, "DISTLAW_OUT is not for you to set"),
+    "teacher": ({"command": ["a", "{teacher}"]}, r"supervised\[0\]: its command names {teacher}"),
+    "two logs": ({"command": ["a"], "collect": {"csv": "a", "hf": "b"}}, "found hf and csv"),
+    "no group": ({"command": ["a"], "collect": {"regex": "loss (.*)"}}, "it needs a group named loss"),
+    "column": ({"command": ["a"], "collect": {"csv": "a", "map": {"size": "b"}}}, "no column 'size'"),
+    "bytes": ({"command": ["a"], "collect": {"csv": "a", "loss_unit": "bits/byte"}}, "go together"),
+    "field": ({"cmd": ["a"]}, "trainer.cmd: no such field; did you mean 'command'"),
+    "grace": ({"command": ["a"], "grace_seconds": -1}, "trainer.grace_seconds"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_TRAINERS)
+def test_bad_trainers_are_refused(fault: str, spec: dict[str, Any]) -> None:
+    fields, message = BAD_TRAINERS[fault]
+    with pytest.raises(InputError) as error:
+        sweeps.load(spec | {"trainer": {"version": "1"} | fields})
+    assert re.search(message, str(error.value)), error.value
+    assert "s3cr3t" not in str(error.value)
+
+
 def processes_of(step: str) -> list[int]:
     """Living processes of a step, by the mark in their environment."""
     found = []

@@ -11,7 +11,7 @@ from commands_in_tests import run, trainer
 
 import sweeps
 from sweeps.data.corpus import planned_tokens
-from sweeps.execute.jobs import Job
+from sweeps.execute.jobs import Job, main
 from sweeps.execute.submission import working_directory
 from sweeps.external.command import Place, command_line, environment
 from sweeps.external.job import describe_job
@@ -121,3 +121,43 @@ def test_a_node_that_does_not_lead_runs_its_command_and_writes_no_result(
     assert result == {}
     assert (tmp_path / "store" / step.id / "checkpoints" / "node").read_text() == "1\n"
     assert not attempts(store, step.id)
+
+
+def test_a_batch_system_starts_commands_too(
+    spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``python -m sweeps.run_step STORE ID``, which Slurm and others start, and start again after 75."""
+    spec["trainer"] = trainer("again=yes")
+    sweep = sweeps.load(spec)
+    store, (step,) = Store(tmp_path / "store"), sweep.dag.steps
+    sweep.jobs(tmp_path / "store")  # records the sweep
+    assert main([store.root, step.id]) == 75
+    assert main([store.root, step.id[:8]]) == 0
+    assert store.result(step.id)
+
+
+def test_no_other_file_of_a_store_names_a_command(spec: dict[str, Any], tmp_path: Path) -> None:
+    sweep = sweeps.load(spec)
+    (step,) = sweep.dag.steps
+    store, trace = Store(tmp_path / "store"), tmp_path / "trace"
+    evil = step.as_json() | {"trainer": {"command": ["touch", str(trace)], "version": "1"}}
+    store.create()
+    for name in ("step.json", "failure.json"):
+        store.write({"reason": "", "attempt": 1, "step": evil, **evil}, step.id, name)
+    store.write({**evil, "argv": ["touch", str(trace)]}, step.id, "attempts", "0001.json")
+    store.write({**evil, "ending": "lost"}, step.id, "attempts", "0001.end.json")
+    (tmp_path / "store" / step.id / "command-0001").mkdir()
+    (tmp_path / "store" / step.id / "command-0001" / "job.json").write_text(json.dumps(evil))
+    assert sweep.run(tmp_path / "store", executor="inline").complete
+    assert not trace.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_ray_runs_commands(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["resources"] = []
+    spec["hardware"] = {}
+    state = run(spec, tmp_path / "store", executor="ray", cores=1)
+    assert state.complete, state
+    (attempt,) = attempts(Store(tmp_path / "store"), next(iter(state.done)))
+    assert attempt.ending == "done"
