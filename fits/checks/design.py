@@ -184,8 +184,8 @@ def check_table(table: pd.DataFrame) -> list[Finding]:
                 level="warn",
                 message=f"the distillations used {len(methods)} methods ({', '.join(methods[:4])}), pooled "
                 "here",
-                remedy="Fit each method's table alone, or see leave_groups_out('method') for how much they "
-                "differ",
+                remedy="distlaw compare-methods tells how much they differ; fit each method's table alone, "
+                "or see leave_groups_out('method')",
             )
         )
     contexts = _distinct_values(used, "context")

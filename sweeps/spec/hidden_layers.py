@@ -67,7 +67,7 @@ def counted_from_embedding(layers: Sequence[int], shape: ModelShape) -> tuple[in
     for layer in layers:
         if not -shape.layers - 1 <= layer <= shape.layers:
             raise InputError(
-                f"there is no layer {layer}; a model of {shape.layers} layers has hidden states 0 (the "
-                f"embedding) to {shape.layers}, or -1 for the last"
+                f"there is no layer {layer}; a model of {shape.layers} layer{'s' * (shape.layers > 1)} has "
+                f"hidden states 0 (the embedding) to {shape.layers}, or -1 for the last"
             )
     return tuple(layer % (shape.layers + 1) for layer in layers)
