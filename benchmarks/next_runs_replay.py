@@ -1,6 +1,6 @@
 """Replays of proposed runs on runs that exist, and the stopping rule on sweeps drawn from public laws.
 
-    python benchmarks/next_runs_replay.py permissive figure1 stopping
+    python benchmarks/next_runs_replay.py permissive figure1 stopping quickstart
 
 ``permissive``: 161 candidates of the shipped sweep, 20 decisions about students of 159k and 400k between runs
 that were measured; FLOPs, in per cent of the pool's, from which the mean regret stays within .005 nat of the
@@ -10,6 +10,9 @@ loss is predicted until it is trained. A seed decides which of equal runs comes 
 ``figure1``: 284 distillations as candidates, 70 larger ones held out, the supervised law given, teachers
 priced at the cheapest size and tokens of their loss; FLOPs from which the error is within 1.5 times the full
 pool's.
+
+``quickstart``: its 43 runs, from the second time on with .6 % of noise on every loss; whether the decisions
+at the stop are those of all runs.
 
 ``stopping``: losses of the same 161 candidates drawn from laws as public sweeps have them; true regret where
 the rule stops.
@@ -21,6 +24,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -32,14 +36,16 @@ from fits.design.belief import Belief, believe
 from fits.design.candidates import Candidates, candidates_of_steps, candidates_of_table
 from fits.design.next_runs import next_runs
 from fits.design.points import Points
+from fits.design.question_options import TeacherOption, decisions_of
 from fits.design.regret import DecisionOptions
 from fits.design.v_optimal import greedy
 from fits.estimation.laws.parametrization import Prior
 from fits.table.runs import validate
-from scaling import Calibration, EffectiveTokensLaw, SupervisedLaw
+from scaling import Calibration, EffectiveTokensLaw, Question, SupervisedLaw
 from scaling.laws import AnySupervisedLaw
 
 Array = NDArray[np.float64]
+QUICKSTART = Path(__file__).parents[1] / "notebooks" / "data" / "quickstart-runs.csv"
 SEEDS, PICKS = 20, 14
 BUDGETS = (2e12, 4e12, 8e12, 1.6e13, 3.2e13)
 OTHERS = {
@@ -281,7 +287,46 @@ def report_stopping(count: int = 100) -> None:
     )
 
 
-REPORTS = {"permissive": report_permissive, "figure1": report_figure1, "stopping": report_stopping}
+def report_quickstart() -> None:
+    """Print what the 43 runs of the quickstart cost until decisions are made."""
+    shipped = pd.read_csv(QUICKSTART).drop(columns=["excluded", "bits_per_byte"])
+    architecture = Calibration.load("distlaw2026-permissive").architecture
+    questions = [
+        Question(student_params=size, budget=budget) for size in (56e3, 16e4) for budget in (3e12, 3e13)
+    ]
+    teachers = shipped[shipped["run"].isin(shipped["teacher"])]
+    options = [TeacherOption(params=row.params, tokens=row.tokens) for row in teachers.itertuples()]
+    decisions = decisions_of(questions, architecture, options)
+    for seed in range(5):
+        noise = np.exp(0.006 * (seed > 0) * np.random.default_rng(seed).standard_normal(len(shipped)))
+        table = shipped.assign(loss=shipped["loss"] * noise)
+        table["teacher_loss"] = table["teacher"].map(dict(zip(table["run"], table["loss"], strict=True)))
+        table, candidates = validate(table), candidates_of_table(table)
+        every = Points.joined([candidates.points, decisions.options])
+        losses = believe(table, every).losses(decisions.options)
+        index, known, spent = {run: i for i, run in enumerate(candidates.ids)}, list[int](), 0.0
+        while not (
+            found := next_runs(table.iloc[known] if known else None, candidates, decisions, slots=3)
+        ).stop:
+            for run in found.runs:
+                known += [index[run.id], *(index[each] for each in run.with_it)]
+            spent += found.flops
+        chosen = decisions.chosen(believe(table.iloc[known], every).losses(decisions.options))
+        best = decisions.chosen(losses)
+        print(
+            f"quickstart, noise {seed}: stops after {len(known)} of {len(table)} runs, "
+            f"{spent / table['flops'].sum():.0%} of their FLOPs; {np.mean(chosen == best):.0%} of "
+            f"{len(best)} decisions are those of all runs, by whose law they lose "
+            f"{np.mean(losses[chosen] - losses[best]):.4f}"
+        )
+
+
+REPORTS = {
+    "quickstart": report_quickstart,
+    "permissive": report_permissive,
+    "figure1": report_figure1,
+    "stopping": report_stopping,
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or REPORTS:

@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING, Any
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
+    from fits.design.proposal import Proposal
+    from fits.estimation.laws.sibling import Sibling
+    from scaling.planner.question import Question
+    from sweeps.adaptive.auto import Limits
+    from sweeps.adaptive.rounds import Round
     from sweeps.dag.expand import Dag
     from sweeps.dag.resolved import Resolved
     from sweeps.estimate.plan import SweepPlan
@@ -101,6 +106,78 @@ class LoadedSweep:
         begun = time.monotonic() if begun is None else begun
         silent: Callable[[State], None] = lambda _: None  # noqa: E731
         return run_sweep(self.resolved, self.dag, self._store(store), where, watch or silent, begun)
+
+    def next_runs(
+        self, questions: Question | Sequence[Question], store: str | Path | None = None, **options: Any
+    ) -> Proposal:
+        """Propose the runs of the spec that decide a question at the least cost; nothing is trained.
+
+        Args:
+            questions: What is to be decided, each with a budget.
+            store: Results so far, a path or URL; none if not given.
+            options: ``spend`` (FLOPs), ``slots``, ``regret`` (nats/token), ``sibling`` and others of
+                :func:`fits.design.next_runs.next_runs`.
+
+        Returns:
+            The runs in the order of their worth, or the advice to stop.
+
+        Raises:
+            InputError: For a question without a budget, or a spend that buys nothing.
+
+        >>> import sweeps
+        >>> from scaling import Question
+        >>> sweep = sweeps.load("quickstart", read_text=False)
+        >>> found = sweep.next_runs(Question(student_params=56e3, budget=3e12), slots=4)
+        >>> found.stop, len(found.runs)
+        (False, 4)
+        """
+        from sweeps.adaptive.next_runs import propose
+
+        asked = questions if isinstance(questions, Sequence) else [questions]
+        return propose(self.dag, None if store is None else self._store(store), asked, **options)
+
+    def auto(
+        self,
+        questions: Question | Sequence[Question],
+        store: str | Path | None = None,
+        *,
+        limits: Limits | None = None,
+        sibling: Sibling | None = None,
+        executor: str | None = None,
+        cores: int | None = None,
+        address: str | None = None,
+    ) -> list[Round]:
+        """Train the runs that decide a question, round by round; interrupted, the same call goes on.
+
+        Args:
+            questions: What is to be decided, each with a budget.
+            store: Where results and rounds go; :attr:`default_store` if not given.
+            limits: Limits of regret, FLOPs, rounds and hours; an expected regret of .01 if not given.
+            sibling: The law of another corpus, in place of the weak priors.
+            executor: As in :meth:`run`.
+            cores: As in :meth:`run`.
+            address: As in :meth:`run`.
+
+        Returns:
+            All rounds, the last with the reason to stop.
+
+        Raises:
+            InputError: For a spend that buys nothing, or a round of which no run could be trained.
+        """
+        from sweeps.adaptive.auto import AdaptiveSweep
+        from sweeps.adaptive.auto import Limits as Bounds
+        from sweeps.execute.run import Where
+
+        self._needs_its_text()
+        sweep = AdaptiveSweep(
+            resolved=self.resolved,
+            dag=self.dag,
+            store=self._store(store),
+            questions=questions if isinstance(questions, Sequence) else [questions],
+            limits=limits or Bounds(),
+            sibling=sibling,
+        )
+        return sweep.run(Where(executor=executor, cores=cores, address=address))
 
     def submit(self, address: str, store: str, *, install: bool = False) -> str:
         """Submit the sweep to a Ray cluster's job server.

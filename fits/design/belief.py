@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fits.design.points import Points
 from fits.estimation.estimate import NOISE_RUNS, NOISE_SD, Objective, fit_model
 from fits.estimation.laws.parametrization import Center, Prior
-from fits.estimation.laws.sibling import Sibling
+from fits.estimation.laws.sibling import TRANSFERRED, Sibling
 from fits.estimation.model import Model, Rows
 from scaling.laws import AnySupervisedLaw, DistillationLaw
 
@@ -134,7 +134,8 @@ def believe(
         center: Points whose geometric mean is the center of the coordinates: candidates and questions.
         sibling: The law of another corpus, in place of the weak priors.
         given: A supervised law that is known, in place of one that runs determine.
-        priors: Priors that replace those of the coordinates, by name.
+        priors: Priors by name of the coordinate, in place of the weak ones of the supervised law, and of
+            those that k, q and eps have from other sweeps.
         sigma: Noise of ln loss, the same for all runs, in a fit by least squares; by default it is estimated,
             and Huber's function used.
         lowest_loss: Loss that the weak prior of E refers to, nats/token; by default the lowest of the runs.
@@ -147,7 +148,7 @@ def believe(
         ln_N=float(np.mean(np.log(center.N))), ln_D=float(np.mean(np.log(center.D))), ln_L=ln_L,
         lowest_loss=lowest,
     )  # fmt: skip
-    every = {**(sibling.priors() if sibling else {}), **(priors or {})}
+    every = {**(sibling.priors() if sibling else TRANSFERRED), **(priors or {})}
     model = Model(
         rows if given is None else rows.of_kind(1), LAW, center=at, priors=every, sibling=sibling, given=given
     )

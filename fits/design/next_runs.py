@@ -22,7 +22,7 @@ from fits.design.regret import (
 )
 from fits.design.v_optimal import Pick, greedy, updated
 from fits.estimation.laws.parametrization import Prior
-from fits.estimation.laws.sibling import FARTHEST, TRANSFER, Sibling
+from fits.estimation.laws.sibling import FARTHEST, Sibling
 from scaling.errors import InputError
 from scaling.laws import AnySupervisedLaw
 from scaling.units import format_number, format_power
@@ -80,8 +80,7 @@ def next_runs(
         running: Ids of candidates that are being trained elsewhere; they are not proposed, and counted as
             measured.
         failed: Ids of candidates that cannot be trained.
-        priors: Priors of coordinates by name, in place of the weak ones of the supervised law and those of k,
-            q and eps from other sweeps.
+        priors: As :func:`fits.design.belief.believe` takes them.
         sigma: Noise of ln loss; estimated from the runs if not given.
         lowest_loss: Loss that the weak prior of E refers to, nats/token.
         draws: Draws of the laws for the regret.
@@ -96,10 +95,9 @@ def next_runs(
     paid = steps_done(candidates, table) if paid is None else paid
     candidates = _measured_teachers(candidates, table)
     sibling, notes = _reaching(sibling, decisions)
-    transfer = {f"ln {name}": prior for name, prior in TRANSFER.items()} if sibling is None else {}
     belief = believe(
         table, Points.joined([candidates.points, decisions.options]), sibling=sibling,
-        given=given, priors={**transfer, **(priors or {})}, sigma=sigma, lowest_loss=lowest_loss,
+        given=given, priors=priors, sigma=sigma, lowest_loss=lowest_loss,
     )  # fmt: skip
     now = expected_regret(belief, decisions, draws=draws, seed=seed)
     elsewhere, blocked = (_among(candidates, ids) for ids in (running, failed))

@@ -13,8 +13,7 @@ from fits.design.candidates import Candidates
 from fits.design.points import Points
 from fits.design.regret import DRAWS, DecisionOptions, regret_once_measured
 from fits.design.v_optimal import greedy, updated
-from fits.estimation.laws.parametrization import Prior
-from fits.estimation.laws.sibling import TRANSFER, Sibling
+from fits.estimation.laws.sibling import Sibling
 from scaling.errors import InputError
 from scaling.figures.chart import Axis, Chart, Panel, Series
 from scaling.to_plain import nan_to_none
@@ -119,10 +118,7 @@ def design_sweep(
     Raises:
         InputError: for a spend that pays for no candidate.
     """
-    transfer: dict[str, Prior] = {} if sibling else {f"ln {name}": prior for name, prior in TRANSFER.items()}
-    belief = believe(
-        None, Points.joined([candidates.points, decisions.options]), sibling=sibling, priors=transfer
-    )
+    belief = believe(None, Points.joined([candidates.points, decisions.options]), sibling=sibling)
     gradients, options = belief.gradient(candidates.points), belief.gradient(decisions.options)
     judge = _Judge(belief, decisions, options, draws, seed)
     curve = [judge.point(belief.covariance, 0.0, 0)]

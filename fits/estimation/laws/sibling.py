@@ -34,6 +34,8 @@ TRANSFER = {"k": Prior(np.log(1.1), 0.35), "q": Prior(np.log(8.5), 0.35), "eps":
 centers."""
 RECORDED = (TABLE, GIVEN)
 """Origins of a vocabulary that is known, not assumed."""
+TRANSFERRED = {f"ln {name}": prior for name, prior in TRANSFER.items()}
+"""The same by the name of the coordinate."""
 FARTHEST = 10.0
 """Factor beyond the sibling's largest compute above which its law is of no use."""
 

@@ -16,7 +16,12 @@ from fits.estimation.laws.parametrization import Prior
 from fits.table.runs import validate
 
 BUDGETS = (2e12, 4e12, 8e12, 1.6e13, 3.2e13)
-PRIORS = {"supervised ln gamma": Prior(0.0, 0.7)}
+PRIORS = {
+    "supervised ln gamma": Prior(0.0, 0.7),
+    "ln k": Prior(np.log(1.4), 1.0),
+    "ln q": Prior(np.log(9.0), 0.5),
+    "ln eps": Prior(np.log(0.025), 1.0),
+}
 FIRST_PICKS = [
     ("supervised", 13472, 524288, 0, 0),
     ("supervised", 21960, 524288, 0, 0),
