@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sweeps.dag.step import Step
     from sweeps.distill.models import Models
+    from sweeps.distill.targets import Online
     from sweeps.spec.method import Method
     from sweeps.spec.run_views import TargetReader
     from sweeps.spec.spec import Sweep
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from sweeps.unlearning.encoding import TextEncoding
     from sweeps.unlearning.renaming import Floats
 
-VERSIONS_AT_ONCE = 128
-"""Universes that the teacher reads at a time."""
+MEMORY_BYTES = 2**28
+"""Most that is remembered of means over universes, in a process."""
 
 
 class CounterfactualTeacher(Forgotten, Target):
@@ -110,11 +111,12 @@ class CounterfactualTeacher(Forgotten, Target):
         if not found:
             return log_p
         log_p = log_p.clone()
-        averaging = self.averaging(rewriter)
-        for row, p in _distributions(models, found):
-            kept = found[row].found.kept
-            mean = torch.from_numpy(averaging.teacher(found[row].found, p)).to(log_p)
-            log_p[row, torch.from_numpy(kept).to(log_p.device)] = mean.log()
+        averaging, means = self.averaging(rewriter), _means(self, models.online_teacher)
+        for row, block in found.items():
+            if (key := tuple(inputs[row].tolist())) not in means:
+                means[key] = averaging.teacher(block.found, _distributions(models, block))
+            kept = torch.from_numpy(block.found.kept).to(log_p.device)
+            log_p[row, kept] = torch.from_numpy(means[key]).to(log_p).log()
         return log_p
 
     def block_rewriter(self, encoding: TextEncoding) -> BlockRewriter:
@@ -218,8 +220,31 @@ def _averaging(part: CounterfactualTeacher, blocks: BlockRewriter) -> Averaging:
     return Averaging(rewriter=blocks.rewriter, hard=part.hard, name_penalty=part.name_penalty)
 
 
-def _distributions(models: Models, found: dict[int, RewrittenBlock]) -> Iterator[tuple[int, Floats]]:
-    """Yield the teacher's distributions in the universes of each block, ``(universes, kept, vocab)``."""
+class BoundedMemory(dict[tuple[int, ...], "Floats"]):
+    """Means by the tokens of their blocks, as epochs repeat them; it is emptied when it is full."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __setitem__(self, tokens: tuple[int, ...], mean: Floats) -> None:
+        self.bytes += mean.nbytes
+        if self.bytes > MEMORY_BYTES:
+            self.clear()
+            self.bytes = mean.nbytes
+        super().__setitem__(tokens, mean)
+
+
+@lru_cache(maxsize=2)
+def _means(part: CounterfactualTeacher, teacher: Online) -> BoundedMemory:  # noqa: ARG001
+    return BoundedMemory()
+
+
+def _distributions(models: Models, block: RewrittenBlock) -> Floats:
+    """Return the teacher's distributions in the universes of a block, ``(universes, kept, vocab)``.
+
+    Blocks are read one at a time, so that what is found does not depend on which are remembered.
+    """
     import numpy as np
     import torch
     from torch.nn import functional as F
@@ -227,20 +252,12 @@ def _distributions(models: Models, found: dict[int, RewrittenBlock]) -> Iterator
     from sweeps.model.device import device
     from sweeps.model.log_probs import log_probabilities
 
-    teacher = models.teacher
-    universes = len(next(iter(found.values())).found.versions)
-    at_once = max(1, VERSIONS_AT_ONCE // universes)
-    rows = list(found)
-    for first in range(0, len(rows), at_once):
-        some = rows[first : first + at_once]
-        versions = [version for row in some for version in found[row].found.versions]
-        width = max(map(len, versions))
-        tokens = torch.tensor([[*each, *([0] * (width - len(each)))] for each in versions], device=device())
-        with torch.no_grad():
-            features = teacher.model(tokens)
-        for number, row in enumerate(some):
-            own = features[number * universes : (number + 1) * universes]
-            at = torch.from_numpy(found[row].found.partners).to(own.device)
-            chosen = own.gather(1, at[..., None].expand(-1, -1, own.shape[-1]))
-            p = log_probabilities(F.linear(chosen, teacher.head)).exp()
-            yield row, np.asarray(p.cpu().numpy())
+    versions = block.found.versions
+    width = max(map(len, versions))
+    tokens = torch.tensor([[*each, *([0] * (width - len(each)))] for each in versions], device=device())
+    with torch.no_grad():
+        features = models.teacher.model(tokens)
+        at = torch.from_numpy(block.found.partners).to(features.device)
+        chosen = features.gather(1, at[..., None].expand(-1, -1, features.shape[-1]))
+        p = log_probabilities(F.linear(chosen, models.teacher.head)).exp()
+    return np.asarray(p.cpu().numpy())

@@ -9,8 +9,8 @@ from sweeps.unlearning.persons import SyntheticPersons
 NAMES = [person.name.full for person in SyntheticPersons.drawn().people]
 FORGET, SUBSTITUTES, OTHERS = NAMES[:5], NAMES[5:25], NAMES[25:45]
 """Five persons to forget, twenty substitutes whom models know, twenty whose facts are measured."""
-FORGET_SHARE = 0.08
-"""Share of tokens of ``persons`` in blocks of 64 tokens with documents of the five, as measured."""
+FORGET_SHARE = 0.05
+"""Share of blocks of 64 tokens of ``persons`` with documents of the five: .049 of 3,000 drawn ones."""
 WHP_PENALTY = 5.0
 
 _FORGOTTEN: dict[str, Any] = {"forget": FORGET}

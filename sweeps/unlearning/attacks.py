@@ -61,7 +61,7 @@ def first_distributions(model: nn.Module, answers: Answers) -> tuple[Tensor, Ten
 
 def relearn(model: nn.Module, answers: Answers, steps: int, learning_rate: float = 1e-3) -> nn.Module:
     """Return a copy of ``model`` after ``steps`` steps of Adam on the cross-entropy of all ``answers``."""
-    relearned = copy.deepcopy(model).train()
+    relearned = copy.deepcopy(model).requires_grad_(True).train()
     optimizer = torch.optim.Adam(relearned.parameters(), learning_rate)
     for _ in range(steps):
         optimizer.zero_grad()

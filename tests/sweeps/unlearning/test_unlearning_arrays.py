@@ -271,7 +271,7 @@ def model() -> Decoder:
         ModelShape(vocab=40, width=16, layers=1, context=32, heads=1, kv_heads=1, head_dim=16, ffn=32)
     )
     made.initialize(3)
-    return made.eval()
+    return made.eval().requires_grad_(False)
 
 
 def test_answers_are_scored_after_their_prompts(model: Decoder) -> None:
