@@ -30,6 +30,7 @@ SAMPLES = {
     "figure1.csv": "fits/data/figure1.csv",
     "teachers.csv": "docs/samples/teachers.csv",
     "wandb.csv": "notebooks/data/wandb-export.csv",
+    "hf-grid": "tests/fits/logs/samples/hf-grid",
     "hf-trainer": "tests/fits/logs/samples/hf-trainer",
 }
 """Tables and logs in the directory where the pages' commands run."""

@@ -37,7 +37,7 @@ COLUMNS = (
     *("corpus", "tokenizer", "setting", "status", "step"),
 )
 """Columns of a collected table, as far as any run has them, in this order; others follow."""
-LAST = ("params_from", "tokens_from", "loss_name", "format", "source", "missing")
+LAST = ("params_source", "tokens_source", "loss_name", "format", "source", "missing")
 """Columns on the origin of a row, which stand last."""
 NOTES = "collect_notes"
 """Attribute of a collected table with sentences on what was left out."""

@@ -78,9 +78,9 @@ def run_rows(log: RunLog, options: RowOptions) -> list[dict[str, Any]]:
     missing += complaint
     if not len(chosen):
         return [common | {"missing": missing} | _without_loss(log, options, missing)]
-    tokens, tokens_from, complaint = tokens_at(log, steps[chosen], options.mapping, options.tokens_per_step)
+    tokens, tokens_source, complaint = tokens_at(log, steps[chosen], options.mapping, options.tokens_per_step)
     missing += complaint
-    own = {"loss_name": found.name, "loss_unit": unit, "tokens_from": tokens_from}
+    own = {"loss_name": found.name, "loss_unit": unit, "tokens_source": tokens_source}
     return [
         common | own
         | {"step": step, "loss": _finite(loss), "tokens": _finite(count), "missing": missing}
@@ -96,11 +96,11 @@ def _without_loss(log: RunLog, options: RowOptions, missing: list[str]) -> dict[
     row = {"step": step, **_values_at(log, options, step)}
     if not log.series:
         return row
-    tokens, tokens_from, complaint = tokens_at(
+    tokens, tokens_source, complaint = tokens_at(
         log, np.array([step]), options.mapping, options.tokens_per_step
     )
     missing[:0] = complaint
-    return row | {"tokens": _finite(tokens[0]), "tokens_from": tokens_from}
+    return row | {"tokens": _finite(tokens[0]), "tokens_source": tokens_source}
 
 
 def _finite(value: float) -> float | None:

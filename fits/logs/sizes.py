@@ -38,13 +38,13 @@ def non_embedding(
         if name in mapping and (found := find_quantity(log, mapping[name])) is not None
     }
     if named:
-        return named | {"params_from": ", ".join(mapping[name] for name in named)}
+        return named | {"params_source": ", ".join(mapping[name] for name in named)}
     if "params" in mapping:
         missing.append(f"params: no {mapping['params']!r} in the log")
         return {}
     counted = {name: log.settings[name] for name in COUNTED if name in log.settings}
     if "params" in counted or "active_params" in counted:
-        return counted | {"params_from": "safetensors headers"}
+        return counted | {"params_source": "safetensors headers"}
     return _from_names(log, row, missing)
 
 
@@ -56,7 +56,7 @@ def _from_names(log: RunLog, row: Mapping[str, Any], missing: list[str]) -> dict
             continue
         count = found.at(log.last_step)
         if NON_EMBEDDING.search(name):
-            return {"params": count, "params_from": name}
+            return {"params": count, "params_source": name}
         return _without_embeddings(name, count, log, row, missing)
     note = next((note for note in log.notes if note.startswith("parameters: ")), None)
     reason = note.removeprefix("parameters: ") if note else "no model files and no number of parameters"
@@ -94,5 +94,5 @@ def _without_embeddings(
     return {
         "params": rest,
         "embedding_params": total - rest,
-        "params_from": f"{name} - {'' if copies == 1 else '2 x '}vocab x d_model",
+        "params_source": f"{name} - {'' if copies == 1 else '2 x '}vocab x d_model",
     }

@@ -194,12 +194,12 @@ def hf_grid() -> None:
         return trainer.model.eval()
 
     teachers = {}
-    for width, steps in [(w, s) for w in (16, 24, 40) for s in (30, 80, 200)] + [(56, 250)]:
+    for width, steps in [(w, s) for w in (16, 24, 40) for s in (30, 80, 200)] + [(56, 150)]:
         name = f"w{width}-s{steps}"
         teachers[name] = run(folder / "supervised" / name, width, steps)
-    for teacher in ("w16-s30", "w40-s80", "w56-s250"):
+    for teacher in ("w16-s80", "w24-s200", "w56-s150"):
         for width in (16, 24):
-            for steps in (30, 80):
+            for steps in (30, 70):
                 run(folder / "students" / teacher / f"w{width}-s{steps}", width, steps, teachers[teacher])
     cut_weights(folder)
     record_versions("transformers")

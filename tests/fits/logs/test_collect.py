@@ -55,7 +55,7 @@ def test_runs_of_the_hugging_face_trainer_and_of_trl() -> None:
     trl = fits.collect(SAMPLES / "trl").iloc[0]
     state = json.loads((SAMPLES / "trl/sft/trainer_state.json").read_text())
     assert trl["loss"] == [e["eval_loss"] for e in state["log_history"] if "eval_loss" in e][-1]
-    assert (trl["tokens"], trl["tokens_from"]) == (16 * 8 * 32, "num_tokens")
+    assert (trl["tokens"], trl["tokens_source"]) == (16 * 8 * 32, "num_tokens")
 
 
 def test_offline_runs_of_wandb_of_one_name_stay_two() -> None:
@@ -174,7 +174,7 @@ def test_names_in_nested_settings_are_mapped(tmp_path: Path) -> None:
     by_batch = fits.collect(tmp_path, {"N": "size.n*2"}, tokens_per_step="batch*32")
     assert by_batch["params"].tolist() == [2000]
     assert by_batch["tokens"].tolist() == [10 * 64 * 32]
-    assert by_batch["tokens_from"].tolist() == ["step x batch (64) x 32"]
+    assert by_batch["tokens_source"].tolist() == ["step x batch (64) x 32"]
     with pytest.raises(InputError, match="no run has 'absent' for params"):
         fits.collect(tmp_path, {"N": "absent"})
     with pytest.raises(InputError, match="cannot map to 'Q'"):
@@ -423,3 +423,19 @@ def test_metrics_of_olmo_core_and_results_in_one_object(tmp_path: Path) -> None:
     assert table["loss"].to_dict() == {"olmo": 4.0, "a": 3.5, "b": 3.25}
     assert table.loc["olmo", ["tokens", "step"]].tolist() == [20480, 40]
     assert table.loc["b", "params"] == 5000
+
+
+def test_a_finished_grid_of_the_trainer_becomes_a_table_with_teachers() -> None:
+    """The grid of the README: nothing of the table is written by hand."""
+    table = fits.collect(SAMPLES / "hf-grid", names="students/{teacher}/*")
+    runs = fits.read_runs(table)
+    assert (table["missing"] == "").all()
+    assert (runs["excluded"] == "").all()
+    students = runs[runs["kind"] == "distillation"]
+    assert len(runs) == 22
+    assert len(students) == 12
+    losses = runs.set_index("run")["loss"]
+    assert students["teacher_loss"].tolist() == losses[students["teacher"]].tolist()
+    assert sorted(students["teacher"].unique()) == [
+        f"supervised/{t}" for t in ("w16-s80", "w24-s200", "w56-s150")
+    ]

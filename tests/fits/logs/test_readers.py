@@ -128,7 +128,7 @@ def test_text_logs_of_tools(name: str, loss: float, tokens: float, options: RowO
 def test_sizes_in_text_logs_are_reduced_by_their_embeddings() -> None:
     megatron = read_run_result(DOCUMENTED / "megatron.log", "log")
     assert megatron.params == 354871296 - 50304 * 1024
-    assert megatron.others["params_from"] == "number of parameters - vocab x d_model"
+    assert megatron.others["params_source"] == "number of parameters - vocab x d_model"
     nanochat = read_run_result(DOCUMENTED / "nanochat.log", "log")
     assert nanochat.params == 3145728
     assert nanochat.loss is None  # bits/byte
