@@ -35,7 +35,7 @@ centers."""
 RECORDED = (TABLE, GIVEN)
 """Origins of a vocabulary that is known, not assumed."""
 TRANSFERRED = {f"ln {name}": prior for name, prior in TRANSFER.items()}
-"""The same by the name of the coordinate."""
+"""Priors of ``TRANSFER`` by the name of the coordinate."""
 FARTHEST = 10.0
 """Factor beyond the sibling's largest compute above which its law is of no use."""
 
