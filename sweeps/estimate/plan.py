@@ -252,8 +252,8 @@ def _warnings(plan: SweepPlan) -> Iterator[str]:
         yield f"about {needed:.0f} GB needed, {here:.0f} GB here: expect it to be killed"
     if commands := sum(step.trainer is not None for step in plan.dag.steps):
         yield (
-            f"commands train {commands} of {len(plan.dag.steps)} steps: time, memory and disk are those of our "
-            "trainer, FLOPs those of the ladder's shapes"
+            f"commands train {commands} of {len(plan.dag.steps)} steps: time, memory and disk are those of "
+            "our trainer, FLOPs those of the ladder's shapes"
         )
     for asked, nearest in _off_the_ladder(plan):
         yield (
