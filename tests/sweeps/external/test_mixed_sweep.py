@@ -20,8 +20,8 @@ def test_a_mixed_sweep_is_fitted_and_plans(tmp_path: Path) -> None:
     spec = yaml.safe_load((TRAINERS / "mixed.yaml").read_text())
     for role in ("supervised", "teachers"):
         spec["trainer"][role] |= {"command": [sys.executable, str(TRAINERS / "hf_trainer.py")]}
-    spec["supervised"][0]["tokens"] = spec["students"][0]["tokens"] = [131072, 393216]
-    spec["teachers"][0]["tokens"] = [131072, 393216]
+    spec["supervised"][0]["tokens"] = spec["students"][0]["tokens"] = [131072, 262144]
+    spec["teachers"][0]["tokens"] = [131072, 262144]
     sweep = sweeps.load(spec)
     by_command = [step for step in sweep.dag.steps if step.trainer]
     assert {step.kind for step in by_command} == {"pretrain"}
