@@ -42,7 +42,7 @@ from fits.estimation.settings import (
     one_supervised_law,
     split_laws,
 )
-from fits.table.findings import Finding
+from fits.findings import Finding
 from fits.table.flops import table_accounting
 from fits.table.row_groups import check_replicates
 from fits.table.runs import validate

@@ -12,7 +12,7 @@ from fits.checks.supervised_design import check_supervised, counted, distinct_le
 from fits.estimation.joint import DEFAULT_COEFFICIENTS, FreeCoefficients, Recipe
 from fits.estimation.model import Rows
 from fits.estimation.settings import check_options, fix_gamma
-from fits.table.findings import Finding
+from fits.findings import Finding
 from fits.table.flops import accounting_lines, table_accounting
 from fits.table.row_groups import check_groups, replicate_sd, replicates
 from fits.table.subsample import READ_AS, THINNED

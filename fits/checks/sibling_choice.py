@@ -12,7 +12,7 @@ from fits.estimation.estimate import Estimate
 from fits.estimation.joint import Recipe, fit_laws
 from fits.estimation.laws.sibling import FARTHEST, Sibling
 from fits.estimation.model import Rows
-from fits.table.findings import Finding
+from fits.findings import Finding
 from scaling.errors import InputError
 from scaling.units import format_number, format_power
 

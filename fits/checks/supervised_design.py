@@ -6,7 +6,7 @@ import numpy as np
 
 from fits.estimation.joint import DEFAULT_COEFFICIENTS, FreeCoefficients
 from fits.estimation.model import Rows
-from fits.table.findings import Finding
+from fits.findings import Finding
 
 COLLINEAR_CORRELATION = 0.98
 """Correlation of ln N and ln D above which their exponents are not identifiable."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from fits.findings import Finding
 from fits.table.column_names import SYNONYMS
-from fits.table.findings import Finding
 from fits.table.validation import unnamed_rows
 
 CHECKPOINT_COUNT = 8

@@ -89,7 +89,7 @@ class _ReadOptions:
     loss_unit: str | None = None
     bytes_per_token: float | None = None
     decimal: str = "."
-    where: Sequence[str] = ()
+    where: str | Sequence[str] = ()
     columns: ColumnMapping = field(default_factory=ColumnMapping)
     headers: set[str] = field(default_factory=set)
     """Headers of all parts so far."""
@@ -97,6 +97,7 @@ class _ReadOptions:
     """Rows read, before ``where`` selects."""
 
     def __post_init__(self) -> None:
+        self.where = [self.where] if isinstance(self.where, str) else self.where
         self.loss_unit = validate_loss_unit(self.loss_unit, self.bytes_per_token)
         if self.decimal not in DECIMAL_MARKS:
             raise InputError(f"the decimal mark must be '.' or ',', not {self.decimal!r}")
@@ -174,10 +175,9 @@ def read_runs(
             path, mapping,
             loss_unit=loss_unit, bytes_per_token=bytes_per_token, decimal=decimal, where=where,
         )  # fmt: skip
-    name = (
-        "standard input" if str(path) == "-" else str(path) if isinstance(path, str | Path) else "the table"
-    )
-    reading = _ReadOptions(mapping or {}, loss_unit, bytes_per_token, decimal, _listed(where))
+    named = {"-": "standard input"}.get(str(path), str(path))
+    name = named if isinstance(path, str | Path) else "the table"
+    reading = _ReadOptions(mapping or {}, loss_unit, bytes_per_token, decimal, where)
     try:
         table = concatenate_parts(reading.renamed(part) for part in read_parts(path))
         return _validated(infer_types(table, _AS_TEXT), reading)
@@ -224,32 +224,24 @@ def validate(
     """
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"runs must be a pandas DataFrame, one row a run, not a {type(frame).__name__}")
-    reading = _ReadOptions(mapping or {}, loss_unit, bytes_per_token, decimal, _listed(where))
+    reading = _ReadOptions(mapping or {}, loss_unit, bytes_per_token, decimal, where)
     table = concatenate_parts([reading.renamed(frame)])
     table.attrs.update(frame.attrs)
     return _validated(table, reading)
-
-
-def _listed(where: str | Sequence[str]) -> Sequence[str]:
-    return [where] if isinstance(where, str) else where
 
 
 def _validated(table: pd.DataFrame, reading: _ReadOptions) -> pd.DataFrame:
     before, attributes = list(table.attrs.get(READ_AS, [])), dict(table.attrs)
     table = table.reset_index(drop=True).copy()
     table.attrs.update(attributes)
-    if not len(table) and reading.rows:
-        raise InputError(f"none of the {reading.rows} rows fulfils {' and '.join(reading.where)}")
     if not len(table):
-        raise InputError("the table has no rows")
+        none = f"none of the {reading.rows} rows fulfils {' and '.join(reading.where)}"
+        raise InputError(none if reading.rows else "the table has no rows")
     sources = reading.columns.sources
-    headers = {
-        canonical: source.header for canonical, source in sources.items() if source.header != canonical
-    }
+    headers = {name: source.header for name, source in sources.items() if source.header != name}
     table.attrs[HEADERS] = {**table.attrs.get(HEADERS, {}), **headers}
     table.attrs[STATED] = [*table.attrs.get(STATED, []), *reading.stated()]
-    scales = {canonical: source.scale for canonical, source in sources.items()}
-    table.attrs[HEADER_SCALES] = scales
+    table.attrs[HEADER_SCALES] = {canonical: source.scale for canonical, source in sources.items()}
     mapped = [SYMBOLS.get(canonical, canonical) for canonical, mapped in reading.mapping.items() if mapped]
     table.attrs[MAPPED] = [*table.attrs.get(MAPPED, []), *mapped]
     notes = reading.columns.notes()
@@ -263,9 +255,8 @@ def _validated(table: pd.DataFrame, reading: _ReadOptions) -> pd.DataFrame:
     notes += foreign
     for column in NUMBERS:
         if column in table:
-            table[column] = to_numbers(
-                table, column, reading.decimal, sources[column].scale if column in sources else 1.0
-            )
+            scale = sources[column].scale if column in sources else 1.0
+            table[column] = to_numbers(table, column, reading.decimal, scale)
     notes += fill_params(table, table.attrs[MAPPED])
     notes += convert_to_nats(table, reading.loss_unit, reading.bytes_per_token)
     if {"compute", "params"} <= set(table.columns):

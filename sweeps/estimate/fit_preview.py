@@ -9,7 +9,7 @@ import pandas as pd
 
 from fits.checks.design import check_distillation, design_findings
 from fits.estimation.model import Rows
-from fits.table.findings import Finding
+from fits.findings import Finding
 from fits.table.runs import validate
 from scaling.calibration.calibration import DEFAULT_CALIBRATION, Calibration
 from scaling.errors import InputError

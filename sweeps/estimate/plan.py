@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from fits.table.findings import Finding
+from fits.findings import Finding
 from scaling.repeated_data import MANY_EPOCHS
 from scaling.units import format_number
 from sweeps.dag.expand import Dag, Step
