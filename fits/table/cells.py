@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -141,7 +142,7 @@ def _run_name(value: object) -> str:
     return re.sub(r"^(\d+)\.0+$", r"\1", str(value).strip())
 
 
-def infer_types(table: pd.DataFrame, but: frozenset[str]) -> pd.DataFrame:
+def infer_types(table: pd.DataFrame, but: Collection[str]) -> pd.DataFrame:
     """Convert columns of numbers or booleans from text, except those in ``but``."""
     for column in table.columns.difference(list(but)):
         values = table[column].astype(object).infer_objects()

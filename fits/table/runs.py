@@ -76,9 +76,7 @@ NUMBERS = (
 KINDS = ("supervised", "distillation")
 TEACHER_COLUMNS = ("teacher", "teacher_params", "teacher_tokens", "teacher_loss", "method")
 """Columns that are filled for distillations only."""
-_AS_TEXT = frozenset(
-    (*NUMBERS, "run", "teacher", "kind", "method", "status", "corpus", "tokenizer", "setting")
-)
+_AS_TEXT = {*NUMBERS, "run", "teacher", "kind", "method", "status", "corpus", "tokenizer", "setting"}
 
 
 @dataclass(slots=True)
