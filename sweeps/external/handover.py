@@ -83,6 +83,8 @@ def left_elsewhere(store: Store, step: Step, path: Path) -> Left:
         raise InputError(
             f"{step.id}: {step.label} needs the result of {missing[0].id} ({missing[0].label}) first"
         )
+    if not path.exists():
+        raise InputError(f"{path}: no such file; give the result.json that {step.id} left")
     reported = read_result(path)
     named = reported.model or None
     folder = path.parent / named if named else None

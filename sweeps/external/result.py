@@ -7,13 +7,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from scaling.errors import InputError
 from scaling.units import format_number
 from sweeps.dag.step import Step
 from sweeps.spec.fields import Number, Quantity, SpecModel
 from sweeps.spec.parsing.messages import explain_problem
+from sweeps.store.records import COLUMNS
 
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
 TOLERANCE = 0.1
@@ -45,6 +46,13 @@ class ReportedResult(SpecModel):
     metrics: dict[str, Number] = {}
     """Further numbers for the runs table."""
 
+    @field_validator("metrics")
+    @classmethod
+    def _columns_of_their_own(cls, given: dict[str, float]) -> dict[str, float]:
+        if taken := next((name for name in given if name in {*COLUMNS, "loss_on"}), None):
+            raise ValueError(f"{taken} is a column of every runs table; choose another name")
+        return given
+
 
 def result_schema() -> dict[str, Any]:
     """Return the JSON schema of results, as shipped in ``result.schema.json``."""
@@ -63,7 +71,7 @@ def read_result(path: Path) -> ReportedResult:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path}: {path.stat().st_size:,} bytes, which is no result of a run")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
     except FileNotFoundError:
         raise InputError(
             f"{path}: the command exited with 0 and left no result there; it must write "
@@ -74,6 +82,15 @@ def read_result(path: Path) -> ReportedResult:
     if not isinstance(data, dict):
         raise InputError(f"{path}: not a JSON object of fields such as params and loss")
     return parse_result(data, str(path))
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a JSON object, none of which may be given twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return found
 
 
 def parse_result(data: dict[str, Any], where: str) -> ReportedResult:

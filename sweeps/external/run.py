@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ POLL_SECONDS = 0.2
 LAST_LINES = 30
 """Lines of the output of a failed command that its attempt's record keeps."""
 MAX_LINE_CHARACTERS = 300
+COLOR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+"""Sequences by which programs color what a terminal shows."""
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".distcp")
 """Endings of files of weights and optimizer states."""
 FOLDER = "command-"
@@ -177,9 +180,13 @@ def check_exit(end: CommandEnd) -> None:
 
 
 def last_lines(text: str) -> list[str]:
-    """Return the last lines of an output that are not blank, each cut to a readable length."""
-    lines = [line.rstrip()[-MAX_LINE_CHARACTERS:] for line in text.splitlines() if line.strip()]
-    return lines[-LAST_LINES:]
+    """Return the last lines of an output that are not blank, each cut to a readable length.
+
+    Colors and control characters, which would act on the terminal where they are shown, are left out.
+    """
+    lines = COLOR.sub("", text).splitlines()
+    plain = ("".join(c for c in line if c.isprintable() or c == "\t").rstrip() for line in lines)
+    return [line[-MAX_LINE_CHARACTERS:] for line in plain if line.strip()][-LAST_LINES:]
 
 
 @contextmanager

@@ -136,6 +136,8 @@ class Trainer(SpecModel):
             )
         if name := next((name for name in self.env if name.startswith("DISTLAW_") or not name), None):
             raise ValueError(f"env: {name or 'an empty name'} is not for you to set")
+        if name := next((name for name in self.env if {"=", "\0"} & set(name)), None):
+            raise ValueError(f"env: {name!r} is no name of a variable; it holds '=' or a zero character")
         return self
 
     @property

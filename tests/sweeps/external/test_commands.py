@@ -98,8 +98,16 @@ FAULTS = {
     "unknown field": (['result={"params": 4184, "lost": 3}'], "lost: no such field; did you mean 'loss'"),
     "no json": (["result=loss 3"], "not a JSON object"),
     "a list": (["result=[3]"], "not a JSON object of fields"),
+    "twice": (['result={"params": 4184, "loss": 3, "loss": 2}'], "not a JSON object .'loss' is given twice"),
+    "a column": (
+        ['result={"params": 4184, "loss": 3, "metrics": {"teacher_loss": 2}}'],
+        "metrics: teacher_loss is a column of every runs table; choose another name",
+    ),
     "no result": (["silent="], "exited with 0 and left no result there"),
-    "exit 3": (["do=print('out of luck')", "exit=3"], "its command exited with 3: out of luck"),
+    "exit 3": (
+        ["do=print('\x1b[31mout of luck\x1b[0m\x07')", "exit=3"],
+        "its command exited with 3: out of luck$",
+    ),
     "no model": (['result={"model": "final"}'], "final has no config.json"),
 }
 
@@ -164,6 +172,7 @@ BAD_TRAINERS = {
     "no version": ({"command": ["a"], "version": None}, "trainer.version"),
     "a secret": ({"command": ["a"], "env": {"WANDB_API_KEY": "s3cr3t"}}, "WANDB_API_KEY looks like a secret"),
     "ours": ({"command": ["a"], "env": {"DISTLAW_OUT": "x"}}, "DISTLAW_OUT is not for you to set"),
+    "no name": ({"command": ["a"], "env": {"A=B": "x"}}, "'A=B' is no name of a variable"),
     "teacher": ({"command": ["a", "{teacher}"]}, r"supervised\[0\]: its command names {teacher}"),
     "two logs": ({"command": ["a"], "collect": {"csv": "a", "hf": "b"}}, "found hf and csv"),
     "no group": ({"command": ["a"], "collect": {"regex": "loss (.*)"}}, "it needs a group named loss"),

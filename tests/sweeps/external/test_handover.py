@@ -93,6 +93,8 @@ def test_what_is_not_to_be_recorded(spec_file: Path, tmp_path: Path) -> None:
         result.write_text(text)
         with pytest.raises(InputError, match=message):
             sweeps.record(tmp_path / "store", step, result)
+    with pytest.raises(InputError, match="no such file; give the result"):
+        sweeps.record(tmp_path / "store", step, tmp_path / "absent.json")
     with pytest.raises(InputError, match="names no steps"):
         sweeps.record(tmp_path / "store", "ffffff", result)
     assert Store(tmp_path / "store").result(step) is None
