@@ -14,7 +14,7 @@ from typing import Any
 
 from fits.logs.formats.csv_history import step_column
 from fits.logs.formats.exported_tables import table_kind
-from fits.logs.formats.json_files import is_json_lines
+from fits.logs.formats.json_files import is_json_lines, is_one_object
 from fits.logs.formats.lm_eval import is_lm_eval
 from fits.logs.formats.mlflow_runs import TABLES as MLFLOW_TABLES
 from fits.logs.formats.mlflow_runs import is_mlflow_run
@@ -158,7 +158,8 @@ def _database(path: Path) -> FoundLog | None:
 def _text_file(path: Path, start: bytes) -> FoundLog | None:
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith((b"{", b"[")):
-        kind = _json_lines(text) if is_json_lines(start) else _json_object(path, start)
+        lines = is_json_lines(start) and not (path.suffix == ".json" and is_one_object(text))
+        kind = _json_lines(text) if lines else _json_object(path, start)
         return None if kind is None else FoundLog(path, kind)
     decoded = start.decode("utf-8", "replace")
     if tool := recognize_text(decoded) or _tool_further_on(path, decoded):

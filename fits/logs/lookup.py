@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fits.logs.formats.json_files import is_step
 from fits.logs.metric_names import held_out_losses, is_training_loss
 from fits.logs.run_log import RunLog, as_number
-from fits.table.column_names import map_option
+from fits.table.column_names import map_option, match_header
 from fits.table.units_in_headers import loss_unit_of
 from scaling.errors import InputError
 
@@ -64,15 +64,19 @@ def find_key(names: Mapping[str, Any], wanted: str) -> str | None:
     return ends[0] if len(ends) == 1 else None
 
 
-def find_quantity(log: RunLog, wanted: str, *, mapped: bool = True) -> Quantity | None:
+def find_quantity(log: RunLog, wanted: str, *, mapped: bool = True, column: str = "") -> Quantity | None:
     """Return a metric or a numeric setting by its name; None if there is none.
 
     Args:
         log: The run.
         wanted: Name, with a factor if it was mapped; ``step`` is the step itself.
         mapped: True if the caller named it, so that the last part of a dotted name is enough.
+        column: Our column; a unit in the name counts for it, unless a factor is given: ``tokens (B)``.
     """
     name, scale = split_scale(wanted)
+    matched = match_header(name) if column and name == wanted.strip() else None
+    if matched is not None and matched[0] == column:
+        scale = matched[1].scale
     key = find_key(log.series, name) if mapped else (name if name in log.series else None)
     if key is not None:
         steps, values = log.series[key].sorted()

@@ -182,7 +182,8 @@ def _values_at(log: RunLog, options: RowOptions, step: float) -> dict[str, Any]:
     """Return further columns at a step: numbers of the table, the training loss, and what is to be kept."""
     row: dict[str, Any] = {}
     for name in NUMBER_COLUMNS:
-        found = find_quantity(log, options.mapping.get(name, name), mapped=name in options.mapping)
+        wanted = options.mapping.get(name, name)
+        found = find_quantity(log, wanted, mapped=name in options.mapping, column=name)
         if found is not None:
             row[name] = found.at(step)
     if "teacher_loss" in row:

@@ -35,7 +35,7 @@ def non_embedding(
     named = {
         name: found.at(log.last_step)
         for name in ("params", "active_params", "total_params")
-        if name in mapping and (found := find_quantity(log, mapping[name])) is not None
+        if name in mapping and (found := find_quantity(log, mapping[name], column=name)) is not None
     }
     if named:
         return named | {"params_source": ", ".join(mapping[name] for name in named)}
@@ -51,7 +51,8 @@ def non_embedding(
 def _from_names(log: RunLog, row: Mapping[str, Any], missing: list[str]) -> dict[str, Any]:
     names = [name for name in (*log.settings, *log.series) if _is_size(name)]
     for name in sorted(names, key=lambda name: NON_EMBEDDING.search(name) is None):
-        found = find_quantity(log, name, mapped=False)
+        matched = match_header(name)
+        found = find_quantity(log, name, mapped=False, column=matched[0] if matched else "")
         if found is None:
             continue
         count = found.at(log.last_step)

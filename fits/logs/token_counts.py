@@ -29,14 +29,14 @@ def tokens_at(log: RunLog, steps: Array, mapping: Mapping[str, str], tokens_per_
     times their length; steps times the batch that torchtitan, Megatron-LM or nanochat records.
     """
     if wanted := mapping.get("tokens"):
-        found = find_quantity(log, wanted)
+        found = find_quantity(log, wanted, column="tokens")
         if found is None:
             return _none(steps, f"tokens: no {wanted!r} in the log")
         return _interpolated(found, steps)
     if tokens_per_step:
         return _steps_times(log, steps, tokens_per_step)
     for name in token_counts([*log.series, *log.settings]):
-        found = find_quantity(log, name, mapped=False)
+        found = find_quantity(log, name, mapped=False, column="tokens")
         if found is not None and found.series[1].max(initial=0.0) > 0:
             return _interpolated(found, steps)
     for name in SAMPLES:

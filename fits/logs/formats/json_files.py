@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from fits.logs.metric_names import is_held_out_loss, is_training_loss
 from fits.logs.run_log import RunLog, as_number, flatten
 from scaling.errors import InputError
 
@@ -109,6 +110,23 @@ def _records(path: Path, log: RunLog) -> Iterator[dict[str, Any]]:
                 yield dict(flatten(found))
     if pending:
         log.notes.append(f"{path.name}: the last line is cut off and left out")
+
+
+def is_one_object(text: bytes) -> bool:
+    """Return True if a file is one JSON object in one line: settings, or a held-out loss without a step."""
+    line, _, rest = text.partition(b"\n")
+    if rest.strip():
+        return False
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(found, dict):
+        return False
+    steps, numbers, _ = split_record(dict(flatten(found)))
+    if any(map(is_held_out_loss, numbers)):
+        return not steps
+    return not any(map(is_training_loss, numbers))
 
 
 def is_json_lines(start: bytes) -> bool:

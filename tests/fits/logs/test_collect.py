@@ -222,6 +222,33 @@ def test_mixed_units_are_refused_or_converted(tmp_path: Path) -> None:
     assert named["loss"].iloc[0] == pytest.approx(np.log(3.0))
 
 
+def test_units_in_names_count(tmp_path: Path) -> None:
+    write_run(tmp_path / "plain", {10: 3.0}, n_params_non_embedding=10_000_000)
+    other = write_run(tmp_path / "millions", {10: 3.0}, non_embedding_params_M=10, compute_EFLOP=2)
+    (other / "metrics.jsonl").write_text('{"step": 10, "val_loss": 3.0, "tokens (thousands)": 2560}\n')
+    table = fits.collect(tmp_path).set_index("run")
+    assert table.loc["millions", ["params", "tokens"]].tolist() == [1e7, 2.56e6]
+    assert table.loc["plain", ["params", "tokens"]].tolist() == [1e7, 2560]
+    mapping = {"D": "tokens (thousands)", "N": "non_embedding_params_M", "C": "compute_EFLOP"}
+    mapped = fits.collect(other, mapping).iloc[0]
+    assert mapped[["params", "tokens", "compute"]].tolist() == [1e7, 2.56e6, 2e18]
+    stated = fits.collect(other, {"D": "tokens (thousands)*1"}).iloc[0]
+    assert stated["tokens"] == 2560
+
+
+def test_settings_in_one_line_belong_to_the_run_beside_them(tmp_path: Path) -> None:
+    for ending in ("", "\n"):
+        run = write_run(tmp_path / f"ending{len(ending)}", {10: 3.0}, n_params_non_embedding=10_000, steps=10)
+        with (run / "config.json").open("a") as file:
+            file.write(ending)
+    table = fits.collect(tmp_path)
+    assert table["run"].tolist() == ["ending0", "ending1"]
+    assert table["params"].tolist() == [10_000, 10_000]
+    record = tmp_path / "ending0/metrics.jsonl"
+    record = record.rename(record.with_suffix(".json"))
+    assert fits.collect(tmp_path / "ending0")["loss"].tolist() == [3.0]
+
+
 def test_unfinished_diverged_and_unreadable_runs_are_rows_that_a_fit_leaves_out(tmp_path: Path) -> None:
     shutil.copytree(SAMPLES / "hf-trainer/w16", tmp_path / "whole")
     shutil.copytree(SAMPLES / "hf-trainer/w16", tmp_path / "running")
