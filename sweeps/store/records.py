@@ -31,6 +31,11 @@ def _number(at_least: float = 0.0) -> Check:
     return check
 
 
+def _finite(value: Any) -> str | None:
+    wrong = _number(-sys.float_info.max)(value)
+    return wrong and "a finite number"
+
+
 def _text(value: Any) -> str | None:
     return None if isinstance(value, str) else "a text"
 
@@ -94,7 +99,7 @@ ATTEMPT: dict[str, Check] = {
     **dict.fromkeys(("lived", "leaving", "unheard", "time_limit"), _number()),
     **dict.fromkeys(("cpus", "nodes", "members", "pieces"), _number(1)),
     "patience": _number(),
-    "loss": _or_null(_number()),
+    "loss": _or_null(_finite),  # of training, negative where a method ascends
     "ending": _ending,
     "reason": _or_null(_text),
     **dict.fromkeys(("host", "machine", "started", "ended", "job", "driver"), _or_null(_text)),

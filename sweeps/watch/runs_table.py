@@ -110,8 +110,8 @@ def shipped(name: str) -> pd.DataFrame:
     """Return the runs of a real sweep that ships with the package, as :func:`results` would.
 
     Args:
-        name: Its preset's name: ``permissive``, ``methods``, ``methods-tuned``, ``features``, ``private`` or
-            ``weights``.
+        name: Its preset's name: ``permissive``, ``methods``, ``methods-tuned``, ``features``, ``private``,
+            ``unlearning`` or ``weights``.
 
     Raises:
         InputError: If there is no such table.

@@ -173,6 +173,7 @@ def test_a_damaged_result_is_named_and_not_done(how: str, store: Path, call: Cal
         ({"began": [1]}, "began is .1., expected a number"),
         ({"reason": 3}, "reason is 3, expected a text"),
         ({"elapsed": 10**400}, "elapsed is 1000"),
+        ({"loss": "low"}, "loss is 'low', expected a finite number"),
     ],
 )
 def test_an_end_with_odd_fields_is_named(
@@ -185,6 +186,12 @@ def test_an_end_with_odd_fields_is_named(
         with pytest.raises(InputError, match=rf"0001.end.json: damaged \({message}"):
             status(Store(store))
         assert "0001.end.json: damaged (" in complaint
+
+
+def test_a_method_that_ascends_ends_with_a_negative_training_loss(store: Path, call: Call) -> None:
+    change(step_of(store) / "attempts" / "0001.end.json", loss=-15.6)
+    code, _, complaint = call("sweep", "status", store)
+    assert code == 0, complaint
 
 
 @pytest.mark.parametrize(
