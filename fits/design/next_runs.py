@@ -226,13 +226,19 @@ class _Design:
                 f"the runs differ from the law by {100 * belief.residual:.1f} % rms: they contradict each "
                 "other, or it; check that all were trained and tuned alike (distlaw check)"
             )
-        far = _compute(self.decisions.options) / _compute(self.candidates.points)
-        if far > FAR:
-            notes.append(
-                f"the question lies {format_number(far)} times beyond the dearest candidate by 6 N D: the "
-                "regret takes the law for true that far"
-            )
+        notes += [*distance_notes(self.decisions, self.candidates), *self.decisions.notes]
         return notes
+
+
+def distance_notes(decisions: DecisionOptions, candidates: Candidates) -> list[str]:
+    """Return a note if the question lies far beyond all candidates."""
+    far = _compute(decisions.options) / _compute(candidates.points)
+    if far <= FAR:
+        return []
+    return [
+        f"the question lies {format_number(far)} times beyond the dearest candidate by 6 N D: the "
+        "regret takes the law for true that far"
+    ]
 
 
 def steps_done(candidates: Candidates, table: pd.DataFrame | None) -> Mask:

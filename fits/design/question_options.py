@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,8 +77,26 @@ def decisions_of(
             labels += words
             first += len(words)
     return DecisionOptions(
-        options=Points.joined(points), groups=tuple(groups), names=tuple(names), labels=tuple(labels)
+        options=Points.joined(points), groups=tuple(groups), names=tuple(names), labels=tuple(labels),
+        notes=tuple(dict.fromkeys(note for question in questions for note in _notes(question, teachers))),
+    )  # fmt: skip
+
+
+def _notes(question: Question, given: Sequence[TeacherOption]) -> Iterator[str]:
+    """Yield which teachers a question compares, and a warning if all are smaller than its student."""
+    student = max(_sizes(question))
+    named = [teacher.params for teacher in (*question.teachers, *(() if question.teachers else given))]
+    params = sorted(named or [student * TEACHERS[0], student * TEACHERS[-1]])
+    low, high = format_number(params[0]), format_number(params[-1])
+    yield (
+        f"a {format_number(student)} student is compared trained directly and from teachers of "
+        f"{low if low == high else f'{low} to {high}'} parameters"
     )
+    if params[-1] < student:
+        yield (
+            f"! no teacher that is compared is as large as the {format_number(student)} student, so its "
+            "decision says nothing of better ones: name those that you could have (--question, teachers:)"
+        )
 
 
 def _check(question: Question) -> None:

@@ -17,15 +17,17 @@ DRAWS = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecisionOptions:
-    """DecisionOptions, each between several runs. Options of all decisions lie one after the other."""
+    """Decisions, each between several runs. Options of all decisions lie one after the other."""
 
     options: Points
     groups: tuple[NDArray[np.intp], ...]
     """Indices of the options of each decision."""
     names: tuple[str, ...]
-    """DecisionOptions in words."""
+    """Decisions in words."""
     labels: tuple[str, ...]
     """Each option, in words."""
+    notes: tuple[str, ...] = ()
+    """Limits of what is compared."""
 
     def __len__(self) -> int:
         return len(self.groups)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fits.design.belief import Belief, believe
 from fits.design.candidates import Candidates
+from fits.design.next_runs import distance_notes
 from fits.design.points import Points
 from fits.design.regret import DRAWS, DecisionOptions, regret_once_measured
 from fits.design.v_optimal import greedy, updated
@@ -51,6 +52,8 @@ class SweepDesign:
     """Grids of all sizes up to one, each crossed with all tokens and teachers of these sizes."""
     questions: tuple[str, ...]
     prior: str
+    notes: tuple[str, ...] = ()
+    """Limits of what is compared, and of how far the law is trusted."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON."""
@@ -146,6 +149,7 @@ def design_sweep(
         factorial=tuple(_factorial(candidates, gradients, belief, judge, spend)),
         questions=decisions.names,
         prior=sibling.name if sibling else "weak",
+        notes=(*distance_notes(decisions, candidates), *decisions.notes),
     )
 
 
@@ -218,7 +222,7 @@ def design_lines(design: SweepDesign) -> list[str]:
         f"{last.probability:.2f}; the largest grid within the spend ({grid.runs} runs): {100 * grid.sd:.2g} "
         f"%, {grid.probability:.2f}"
     )
-    return lines
+    return lines + [f"note: {note}" for note in design.notes]
 
 
 def _line(point: DesignPoint, run: str) -> str:

@@ -57,5 +57,11 @@ def _read_log(how: Collect, path: Path, where: str, *, needs_all: bool) -> dict[
         raise InputError(f"{where}: {path}: {'; '.join(row.missing)}; map names them: map: {{params: NAME}}")
     found: dict[str, Any] = {"params": row.params, "tokens": row.tokens, "loss": row.loss}
     found |= {"flops": row.others.get("compute"), "loss_se": row.others.get("loss_se")}
+    for name, mapped in how.map.items():
+        if found.get(name) is None:
+            why = [reason for reason in row.missing if reason.startswith(f"{name}:")]
+            raise InputError(f"{where}: {path}: map: {'; '.join(why) or f'{name}: no {mapped!r} in the log'}")
+    if how.tokens_per_step and row.tokens is None:
+        raise InputError(f"{where}: {path}: tokens_per_step: no tokens follow from {how.tokens_per_step!r}")
     told = {"loss_on": how.loss_on or LOGGED} if row.loss is not None else {}
     return {name: value for name, value in found.items() if value is not None} | told

@@ -229,3 +229,14 @@ def test_what_cannot_be_proposed_is_said(change: dict[str, object], message: str
 def test_a_question_far_beyond_the_candidates_is_said() -> None:
     far = decisions_of([Question(student_params=1e9, budget=1e21)], ARCHITECTURE)
     assert any("times beyond the dearest candidate" in note for note in next_runs(None, grid(), far).notes)
+
+
+def test_the_teachers_that_are_compared_are_named() -> None:
+    """Direct training wins against small teachers only; a reader must see that no other was looked at."""
+    small = decisions_of([Question(student_params=1e9, budget=1e21)], ARCHITECTURE, TEACHERS)
+    first, second = small.notes
+    assert first.startswith("a 1B student is compared trained directly and from teachers of ")
+    assert "no teacher that is compared is as large as the 1B student" in second
+    assert set(small.notes) <= set(next_runs(None, grid(), small).notes)
+    (only,) = decisions_of([Question(student_params=1e9, budget=1e21)], ARCHITECTURE).notes
+    assert only.endswith("from teachers of 500M to 8B parameters")

@@ -16,7 +16,9 @@ from commands_in_tests import run, trainer
 import sweeps
 from scaling.errors import InputError
 from sweeps.execute.state import State
+from sweeps.external.collect import collect_result
 from sweeps.external.process import MARK
+from sweeps.spec.trainer import Trainer
 from sweeps.store.leases import attempts
 from sweeps.store.store import Store
 
@@ -276,6 +278,27 @@ def test_results_from_logs(form: str, spec: dict[str, Any], tmp_path: Path) -> N
     assert state.complete, state
     row = sweeps.results(tmp_path / "store").iloc[0]
     assert (row["params"], row["loss"]) == (4300, pytest.approx(loss))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"map": {"params": "size", "tokens": "nosuch"}}, "map: tokens: .*nosuch"),
+        ({"map": {"params": "size", "loss_se": "nosuch"}}, "map: loss_se: no 'nosuch' in the log"),
+        ({"map": {"params": "size", "flops": "nosuch"}}, "map: flops: no 'nosuch' in the log"),
+        ({"tokens_per_step": "lots of it"}, "tokens_per_step: no tokens follow from 'lots of it'"),
+    ],
+)
+def test_what_a_log_should_tell_and_does_not_is_refused(
+    changed: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """Else the tokens that were asked for would stand for those that were trained."""
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1, "size": 4300, "val_loss": 3.5}\n')
+    collect = {"jsonl": str(log), "map": {"params": "size"}} | changed
+    trainer = Trainer.model_validate({"command": ["a"], "version": "1", "collect": collect})
+    with pytest.raises(InputError, match=message):
+        collect_result(trainer, {}, log)
 
 
 def test_an_output_of_many_lines_is_cut_in_the_middle(spec: dict[str, Any], tmp_path: Path) -> None:
