@@ -85,7 +85,7 @@ def decisions_of(
 def _notes(question: Question, given: Sequence[TeacherOption]) -> Iterator[str]:
     """Yield which teachers a question compares, and a warning if all are smaller than its student."""
     student = max(_sizes(question))
-    named = [teacher.params for teacher in (*question.teachers, *(() if question.teachers else given))]
+    named = [each.params for each in question.teachers] or [each.params for each in given]
     params = sorted(named or [student * TEACHERS[0], student * TEACHERS[-1]])
     low, high = format_number(params[0]), format_number(params[-1])
     yield (

@@ -115,9 +115,23 @@ def collect(
     table = _table(rows, logs)
     notes += _join_names_of_teachers(table)
     if conditions:
-        table = matching_rows(table, conditions, lambda name: SYMBOLS.get(name, name))
+        table = _matching(table, conditions)
     table.attrs[NOTES] = [*dict.fromkeys([*notes, *_log_notes(logs)])]
     return table
+
+
+def _matching(table: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
+    """Return the rows that fulfil all conditions; none is an error that shows what there is."""
+    found = matching_rows(table, conditions, lambda name: SYMBOLS.get(name, name))
+    if len(found):
+        return found
+    names = [parse_condition(text).name for text in conditions]
+    there = (
+        f"{name} is {', '.join(map(str, table[column].dropna().unique()[:5]))}"
+        for name in names
+        if (column := SYMBOLS.get(name, name)) in table
+    )
+    raise InputError(f"where: no run of {len(table)} fulfils {' and '.join(conditions)}; {'; '.join(there)}")
 
 
 def _text(tokens_per_step: str | float) -> str:

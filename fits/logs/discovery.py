@@ -103,7 +103,8 @@ def find_logs(roots: Iterable[Path]) -> tuple[list[FoundLog], list[Path], list[s
     notes: list[str] = []
     for root in roots:
         if not root.exists():
-            raise InputError(f"{root}: no such file or directory")
+            piped = "; a table on standard input is read by distlaw fit and check" if str(root) == "-" else ""
+            raise InputError(f"{root}: no such file or directory{piped}")
         for path in [root] if root.is_file() else _files(root):
             try:
                 recognized = recognize(path)

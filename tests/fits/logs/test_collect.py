@@ -137,6 +137,8 @@ def test_exported_wandb_tables_and_panels(tmp_path: Path) -> None:
     assert table["loss"].iloc[0] == 3.25
     assert fits.collect(exported, where="status==done")["run"].tolist() == ["x (i1)"]
     assert fits.collect(exported, where=["ID==i2", "D<=500"])["run"].tolist() == ["x (i2)"]
+    with pytest.raises(InputError, match="no run of 2 fulfils status==finished; status is done"):
+        fits.collect(exported, where="status==finished")
 
 
 def test_benchmarks_of_lm_eval_become_columns_of_the_run_that_was_evaluated(tmp_path: Path) -> None:
