@@ -84,7 +84,7 @@ class Collect(SpecModel):
         if unknown := sorted(groups - set(COLLECTED)):
             raise ValueError(f"regex: no column {unknown[0]!r}; groups may be {', '.join(COLLECTED)}")
         if "loss" not in groups:
-            raise ValueError("regex: it needs a group named loss, such as 'val loss (?P<loss>[0-9.]+)'")
+            raise ValueError("regex: it needs a group named loss, such as 'val loss (?P<loss>[-+.0-9eE]+)'")
 
     @property
     def form(self) -> str:
