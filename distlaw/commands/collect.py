@@ -105,7 +105,8 @@ def summary(table: pd.DataFrame, out: Path | None) -> list[str]:
     formats = runs["format"].value_counts()
     there = ", ".join(f"{count} from {name}" for name, count in formats.items())
     whole = runs["missing"] == ""
-    lines = [f"{len(runs)} runs, {whole.sum()} with size, tokens and held-out loss: {there}"]
+    measured = whole & runs["loss"].notna()
+    lines = [f"{len(runs)} runs, {measured.sum()} with size, tokens and held-out loss: {there}"]
     if len(table) != len(runs):
         lines.append(f"{len(table)} rows: several evaluations of a run")
     for run, missing in runs.loc[~whole, ["run", "missing"]].head(MAX_LISTED).itertuples(index=False):

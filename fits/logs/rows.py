@@ -81,12 +81,15 @@ def run_rows(log: RunLog, options: RowOptions) -> list[dict[str, Any]]:
     tokens, tokens_source, complaint = tokens_at(log, steps[chosen], options.mapping, options.tokens_per_step)
     missing += complaint
     own = {"loss_name": found.name, "loss_unit": unit, "tokens_source": tokens_source}
+    finite = np.isfinite(losses[chosen])
+    if options.points != "all" and not np.isfinite(losses[-1]):
+        finite[:] = False  # whatever was its best point before
     return [
         common | own
         | {"step": step, "loss": _finite(loss), "tokens": _finite(count), "missing": missing}
         | _values_at(log, options, step)
-        | ({"status": "diverged"} if not np.isfinite(loss) and not unit else {})
-        for step, loss, count in zip(steps[chosen], losses[chosen], tokens, strict=True)
+        | ({} if whole or unit else {"status": "diverged"})
+        for step, loss, count, whole in zip(steps[chosen], losses[chosen], tokens, finite, strict=True)
     ]  # fmt: skip
 
 

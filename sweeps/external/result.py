@@ -110,7 +110,8 @@ def check_result(found: ReportedResult, step: Step, where: str, *, has_model: bo
     """Refuse a result that is not of the run that was asked for.
 
     Raises:
-        InputError: if it lacks a number, or its size or tokens are not those asked for within 10 %.
+        InputError: if it lacks a number, its size or tokens are not those asked for within 10 %, or its loss
+            is none in nats/token.
     """
     if not has_model:
         for name in ("params", "loss"):
@@ -119,6 +120,12 @@ def check_result(found: ReportedResult, step: Step, where: str, *, has_model: bo
                     f"{where}: {name} is missing; without a model, a result needs params (non-embedding "
                     "parameters) and loss (nats/token)"
                 )
+    guessing = math.log(step.shape.vocab)
+    if found.loss is not None and not has_model and found.loss > guessing + 1:
+        raise InputError(
+            f"{where}: loss: {found.loss:g} nats/token is far above the {guessing:.3g} of guessing at random "
+            f"among {step.shape.vocab} tokens; convert a perplexity, or a loss in bits or of several tokens"
+        )
     if found.params is not None and not has_model:
         check_close(found.params, step.shape.params, "non-embedding parameters", where)
     if found.tokens is not None:

@@ -267,6 +267,8 @@ def test_unfinished_diverged_and_unreadable_runs_are_rows_that_a_fit_leaves_out(
     assert dict(zip(table["run"], table["status"], strict=True)) == {
         "whole": "done", "running": "running", "diverged": "diverged",
     }  # fmt: skip
+    best = fits.collect(tmp_path / "diverged", points="best").iloc[0]
+    assert (best["loss"], best["status"]) == (3.0, "diverged")
     assert any(
         "cut/trainer_state.json" in note and "still being written" in note for note in table.attrs[NOTES]
     )

@@ -89,6 +89,10 @@ def test_a_command_is_told_its_run(spec: dict[str, Any], tmp_path: Path) -> None
 FAULTS = {
     "nan": (['result={"params": 4184, "loss": NaN}'], "loss: must be.*|.*finite.*"),
     "no loss": (['result={"params": 4184}'], "loss is missing; without a model"),
+    "perplexity": (
+        ['result={"params": 4184, "loss": 33.1}'],
+        "loss: 33.1 nats/token is far above the .* guessing",
+    ),
     "another size": (
         ['result={"params": 41840, "loss": 3}'],
         "41.8K non-embedding parameters, and 4.18K were asked",
