@@ -307,8 +307,9 @@ def fit(
     check_options(rows, recipe, laws=laws, gamma=gamma, joint=joint, given=given)
     decided: list[str] = []
     if prior is not None:
-        check_options(rows, replace(recipe, sibling=Sibling.of(prior)), gamma=gamma)
-        recipe, decided = use_sibling(table, rows, recipe, Sibling.of(prior), reach)
+        sibling = Sibling.of(prior)
+        check_options(rows, replace(recipe, sibling=sibling), gamma=gamma)
+        recipe, decided = use_sibling(table, rows, recipe, sibling, reach)
     recipe, more_decided = fix_gamma(recipe, gamma)
     decided += more_decided
     fitted_size = getattr(supervised, "size", "") if size == "auto" else size

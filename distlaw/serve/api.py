@@ -31,7 +31,7 @@ from distlaw.serve.requests import (
     PredictRequest,
     fitted_by,
 )
-from distlaw.serve.unique_keys import StrictRoute
+from distlaw.serve.strict_requests import StrictRoute
 from distlaw.serve.workers import Busy, Workers, follow_parent
 from scaling.calibration.calibration import published
 from scaling.calibration.ranking import rank_calibrations, ranking_data

@@ -85,8 +85,12 @@ def decisions_of(
 def _notes(question: Question, given: Sequence[TeacherOption]) -> Iterator[str]:
     """Yield which teachers a question compares, and a warning if all are smaller than its student."""
     student = max(_sizes(question))
-    named = [each.params for each in question.teachers] or [each.params for each in given]
-    params = sorted(named or [student * TEACHERS[0], student * TEACHERS[-1]])
+    could_be = [each.params for each in given] or [student * size for size in TEACHERS]
+    allowed = [N for N in could_be if _between(question, "teacher_params", N)]
+    params = sorted([each.params for each in question.teachers] or allowed)
+    if not params:
+        yield f"! the constraint on teacher_params leaves no teacher for a {format_number(student)} student"
+        return
     low, high = format_number(params[0]), format_number(params[-1])
     yield (
         f"a {format_number(student)} student is compared trained directly and from teachers of "

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from scaling.errors import InputError
+from scaling.unique_keys import refuse_duplicate_keys
 from scaling.units import format_number
 from sweeps.dag.step import Step
 from sweeps.spec.fields import Number, Quantity, SpecModel
@@ -71,26 +72,21 @@ def read_result(path: Path) -> ReportedResult:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path}: {path.stat().st_size:,} bytes, which is no result of a run")
-        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
+        data = json.loads(
+            path.read_text(encoding="utf-8"), object_pairs_hook=refuse_duplicate_keys(str(path))
+        )
     except FileNotFoundError:
         raise InputError(
             f"{path}: the command exited with 0 and left no result there; it must write "
             '{"params": ..., "loss": ...} or {"model": DIRECTORY}, or collect must name its log'
         ) from None
+    except InputError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON object ({error})") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: not a JSON object of fields such as params and loss")
     return parse_result(data, str(path))
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the fields of a JSON object, none of which may be given twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
-    return found
 
 
 def parse_result(data: dict[str, Any], where: str) -> ReportedResult:

@@ -240,3 +240,7 @@ def test_the_teachers_that_are_compared_are_named() -> None:
     assert set(small.notes) <= set(next_runs(None, grid(), small).notes)
     (only,) = decisions_of([Question(student_params=1e9, budget=1e21)], ARCHITECTURE).notes
     assert only.endswith("from teachers of 500M to 8B parameters")
+    bounded = Question(student_params=1e9, budget=1e21, constraints={"teacher_params": (None, 2.5e9)})
+    assert decisions_of([bounded], ARCHITECTURE).notes[0].endswith("from teachers of 500M to 2B parameters")
+    barred = Question(student_params=1e9, budget=1e21, constraints={"teacher_params": (1e12, None)})
+    assert "leaves no teacher for a 1B student" in decisions_of([barred], ARCHITECTURE).notes[0]
