@@ -284,7 +284,7 @@ def test_checkpoints_on_request_are_rows_of_one_run(tmp_path: Path) -> None:
         fits.collect(tmp_path, points="first")
 
 
-def test_a_million_lines(tmp_path: Path) -> None:
+def test_a_log_of_many_lines_is_read_at_a_million_a_minute(tmp_path: Path) -> None:
     """A log of 50,000 lines is read at a rate that reads a million in under a minute."""
     path = tmp_path / "metrics.jsonl"
     with path.open("w") as file:
