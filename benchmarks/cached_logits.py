@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from sweeps import results
-from sweeps.distill.logit_format import kept
+from sweeps.distill.caches.logit_format import kept
 from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run

@@ -19,8 +19,8 @@ import torch
 
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
-from sweeps.distill.logit_format import Full, TopK
-from sweeps.distill.shard_cache import ShardCache
+from sweeps.distill.caches.logit_format import Full, TopK
+from sweeps.distill.caches.shard_cache import ShardCache
 from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
 from sweeps.model.decoder import PRECISIONS, Decoder

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scaling.errors import InputError
 from sweeps.data.batches import Batches
-from sweeps.distill.shard_cache import Numbers
+from sweeps.distill.caches.shard_cache import Numbers
 from sweeps.distill.targets import nonfinite_teacher_error
 from sweeps.model.device import device
 from sweeps.model.language_model import LanguageModel

@@ -26,7 +26,7 @@ from sweeps.spec.hidden_layers import StoredPrecision, counted_from_embedding
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
-    from sweeps.distill.hidden_state_cache import KeptHiddenStates
+    from sweeps.distill.caches.hidden_state_cache import KeptHiddenStates
     from sweeps.pretrained.load import Foreign
 
 

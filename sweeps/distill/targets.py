@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scaling.errors import InputError
-from sweeps.distill.shard_cache import Shards
+from sweeps.distill.caches.shard_cache import Shards
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.interfaces import Target

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from sweeps.dag.expand import Step
 from sweeps.data import TokenizedCorpus
 from sweeps.data.batches import Batches
-from sweeps.distill.logit_format import Full, TopK, kept
+from sweeps.distill.caches.logit_format import Full, TopK, kept
+from sweeps.distill.caches.shard_cache import Numbers, ShardCache, Wrote
 from sweeps.distill.models import Models
-from sweeps.distill.shard_cache import Numbers, ShardCache, Wrote
 from sweeps.distill.targets import Cached, nonfinite_teacher_error, opened
 from sweeps.model.device import device
 from sweeps.spec.method_parts import parts_of

@@ -247,8 +247,8 @@ def disk(dag: Dag, train_tokens: float) -> float:
 
 def _bytes_per_token(step: Step) -> float:
     """Return the bytes on disk of a token of logits, text or hidden states that a step writes down."""
+    from sweeps.distill.caches.logit_format import kept
     from sweeps.distill.generation.generated_text import text_format
-    from sweeps.distill.logit_format import kept
 
     if step.hidden:
         return step.hidden.bytes_per_token(step.shape.width)

@@ -156,7 +156,7 @@ def _runs(
     store: Store, steps: list[Step], corpus: TokenizedCorpus, leases: Mapping[str, Lease], world: World
 ) -> dict[str, Run]:
     """Return the runs of ``steps`` by id, each where its newest checkpoint left it."""
-    from sweeps.distill.hidden_state_cache import kept_hidden_states
+    from sweeps.distill.caches.hidden_state_cache import kept_hidden_states
     from sweeps.distill.models import LastHiddenStates, Models, trained
     from sweeps.distill.targets import Online
     from sweeps.train.run import Run, RunRecipe
@@ -192,8 +192,8 @@ def _write_down(
     store: Store, step: Step, corpus: TokenizedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
     """Write a teacher's logits, hidden states or text to the store, in the leading process."""
+    from sweeps.distill.caches.hidden_state_cache import kept_hidden_states
     from sweeps.distill.generation.generated_text import text_columns, texts
-    from sweeps.distill.hidden_state_cache import kept_hidden_states
     from sweeps.distill.teacher import cached
 
     if not lease:

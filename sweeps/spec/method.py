@@ -83,7 +83,7 @@ class Method(SpecModel):
     logits: Literal["online", "cached", "top-k"] = "online"
     """The teacher reads every batch; or wrote its distributions down once, in half precision; or only its
     likeliest tokens and their tail's mass, which shifts the law; by how much, see
-    :mod:`sweeps.distill.logit_format`."""
+    :mod:`sweeps.distill.caches.logit_format`."""
     top: Count = Field(32, ge=1)
     """Tokens kept by ``logits: top-k``."""
     source: SourceField = Source()

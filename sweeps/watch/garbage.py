@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from sweeps.dag.kind import StepKind
-from sweeps.distill.shard_cache import Kept
+from sweeps.distill.caches.shard_cache import Kept
 from sweeps.store.store import Store
 from sweeps.watch.status import Status, StepStatus
 

@@ -17,10 +17,10 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.data import TokenizedCorpus
 from sweeps.data.batches import Batches
+from sweeps.distill.caches.shard_cache import Numbers, ShardCache, Shards, Wrote
 from sweeps.distill.generation.sampling import uniform_numbers, write
 from sweeps.distill.metrics import named_values
 from sweeps.distill.models import Models
-from sweeps.distill.shard_cache import Numbers, ShardCache, Shards, Wrote
 from sweeps.distill.targets import Online, nonfinite_teacher_error
 from sweeps.distill.teacher import stream_of
 from sweeps.model.device import device

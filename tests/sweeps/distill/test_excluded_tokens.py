@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from scaling.errors import InputError
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
+from sweeps.distill.caches.logit_format import Full, TopK
+from sweeps.distill.caches.shard_cache import Recorded, ShardCache
 from sweeps.distill.delta import shifted
 from sweeps.distill.generation.on_policy import batch_source
 from sweeps.distill.generation.sampling import uniform_numbers, write
-from sweeps.distill.logit_format import Full, TopK
 from sweeps.distill.loss import batch_loss
 from sweeps.distill.metrics import measure_divergences
-from sweeps.distill.shard_cache import Recorded, ShardCache
 from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
 from sweeps.model import chunked_loss

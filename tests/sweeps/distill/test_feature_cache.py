@@ -19,8 +19,9 @@ from scaling.errors import InputError
 from sweeps import results
 from sweeps.dag.expand import Dag, Step
 from sweeps.data.batches import Batches
-from sweeps.distill import models, shard_cache
-from sweeps.distill.hidden_state_cache import HiddenStateFormat, kept_hidden_states
+from sweeps.distill import models
+from sweeps.distill.caches import shard_cache
+from sweeps.distill.caches.hidden_state_cache import HiddenStateFormat, kept_hidden_states
 from sweeps.distill.models import Models
 from sweeps.distill.targets import Online
 from sweeps.estimate.cost import Throughput, disk

@@ -17,9 +17,9 @@ from scaling.errors import InputError
 from sweeps import results
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
-from sweeps.distill import shard_cache
-from sweeps.distill.logit_format import Full, TopK
-from sweeps.distill.shard_cache import Numbers, ShardCache
+from sweeps.distill.caches import shard_cache
+from sweeps.distill.caches.logit_format import Full, TopK
+from sweeps.distill.caches.shard_cache import Numbers, ShardCache
 from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
 from sweeps.execute.executors.local import InlineExecutor

@@ -10,8 +10,8 @@ import torch
 from named_divergences import DIVERGENCES, distillation
 from torch import Tensor
 
+from sweeps.distill.caches.logit_format import Full, TopK
 from sweeps.distill.divergences import forward_kl
-from sweeps.distill.logit_format import Full, TopK
 from sweeps.model.log_probs import log_probabilities
 
 V = 11

@@ -17,10 +17,10 @@ from sweeps.dag.expand import Dag, Step
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.data.corpus import planned_tokens
+from sweeps.distill.caches.shard_cache import ShardCache
 from sweeps.distill.divergences import decoupled_kl
 from sweeps.distill.knn import Datastore, Nearest, neighbor_log_probs, retrieved
 from sweeps.distill.models import Models
-from sweeps.distill.shard_cache import ShardCache
 from sweeps.distill.targets import Cached
 from sweeps.distill.teacher import target_of
 from sweeps.execute.executors.local import InlineExecutor

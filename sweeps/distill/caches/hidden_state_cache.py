@@ -18,8 +18,8 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.data import TokenizedCorpus
 from sweeps.data.batches import Batches
+from sweeps.distill.caches.shard_cache import Numbers, ShardCache, Shards, Wrote
 from sweeps.distill.models import Models
-from sweeps.distill.shard_cache import Numbers, ShardCache, Shards, Wrote
 from sweeps.distill.targets import nonfinite_teacher_error
 from sweeps.distill.teacher import stream_of
 from sweeps.model.device import device
