@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -11,7 +12,16 @@ from distlaw.number_options import count_from
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
+    from sweeps.dag.external_shape import Precision
     from sweeps.pretrained.measure import TeacherReport
+
+
+class LowerPrecision(StrEnum):
+    """Precisions of a teacher beside fp32."""
+
+    bf16 = "bf16"
+    fp16 = "fp16"
+
 
 app = typer.Typer(help="Use pretrained models as teachers of a sweep.", no_args_is_help=True)
 
@@ -52,15 +62,22 @@ def check(
         int,
         typer.Option(parser=count_from(256), metavar="<int>", help="Approximate number of held-out tokens."),
     ] = 4096,
+    precision: Annotated[
+        LowerPrecision | None,
+        typer.Option(help="Also measure it in this, and the difference to fp32; on a GPU bf16 by default."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Check whether a model can teach: its size, its loss, and what its students need.
 
-    Example: distlaw teacher check smollm2 --corpus kjv
+    Example: distlaw teacher check smollm2 --corpus kjv --precision bf16
     """
     from sweeps.pretrained import measure
 
-    found = measure.check_teacher(model, corpus, context=context, tokens=tokens)
+    if precision and not corpus:
+        raise InputError("--precision: the loss is measured on a text; give --corpus too, such as kjv")
+    lower = cast("Precision | None", precision and precision.value)
+    found = measure.check_teacher(model, corpus, context=context, tokens=tokens, precision=lower)
     if as_json:
         from dataclasses import asdict
 
@@ -202,4 +219,10 @@ def _losses(found: TeacherReport) -> list[str]:
             f"            {part.loss:.3f} +- {part.standard_error:.3f}, {part.bits_per_byte:.3f}  {part.name}"
             for part in measured.parts
         ]
-    return [*lines, f"speed       {measured.tokens_per_second:,.0f} tokens a second here"]
+    lines.append(f"speed       {measured.tokens_per_second:,.0f} tokens a second here")
+    if lower := measured.lowered:
+        lines.append(
+            f"in {lower.precision}     {lower.loss:.3f} nats/token, {lower.difference:+.5f} +- "
+            f"{lower.standard_error:.5f} beside fp32, {lower.tokens_per_second:,.0f} tokens a second here"
+        )
+    return lines

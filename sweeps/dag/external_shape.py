@@ -9,7 +9,7 @@ from typing import Any, Literal
 from scaling.costs.flops import ModelShape
 from sweeps.data.model_dir import ModelLocation
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

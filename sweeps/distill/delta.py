@@ -20,9 +20,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from sweeps.model.language_model import LanguageModel
+from sweeps.model.language_model import LanguageModel, logits_of
 from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.method_options import Delta
 
@@ -74,9 +73,8 @@ class Shifted:
         return self.student_base, self.teacher_base, self.tuned
 
     def _target(self, features: Tensor) -> Tensor:
-        heads = [model.head for model in self._models]
-        parts = features.split([head.shape[1] for head in heads], -1)
+        parts = features.split([model.head.shape[1] for model in self._models], -1)
         s_0, t_0, t_1 = (
-            log_probabilities(F.linear(part, head)) for part, head in zip(parts, heads, strict=True)
+            log_probabilities(logits_of(model, part)) for part, model in zip(parts, self._models, strict=True)
         )
         return shifted(s_0, t_0, t_1, self.rules.strength, self.rules.tail)

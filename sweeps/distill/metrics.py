@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from scaling.errors import InputError
 from sweeps.data.batches import take_blocks
@@ -21,7 +20,7 @@ from sweeps.distill.generation.sampling import uniform_numbers, write
 from sweeps.model.compiling.compiled import uncompiled
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
-from sweeps.model.language_model import LanguageModel
+from sweeps.model.language_model import LanguageModel, logits_of
 from sweeps.model.log_probs import cross_entropy, log_probabilities
 from sweeps.spec.interfaces import MethodPart
 from sweeps.spec.method import Method
@@ -114,15 +113,14 @@ def _blocks(tokens: NDArray[np.integer], context: int) -> Tensor:
 
 def _risk(reader: LanguageModel, blocks: Tensor, written: int) -> float:
     """Return the cross-entropy of ``reader`` on the last ``written`` tokens of ``blocks``, nats/token."""
-    log_p = log_probabilities(F.linear(reader.model(blocks[:, :-1])[:, -written:], reader.head))
+    log_p = log_probabilities(logits_of(reader, reader.model(blocks[:, :-1])[:, -written:]))
     return cross_entropy(log_p, blocks[:, -written:]).mean().item()
 
 
 def _both_read(student: LanguageModel, teacher: LanguageModel, inputs: Tensor) -> Tensor:
     """Return both divergences and the student's entropy at each token: ``(batch * time, 3)``."""
     log_q, log_p = (
-        log_probabilities(F.linear(model.model(inputs), model.head)).flatten(0, 1)
-        for model in (student, teacher)
+        log_probabilities(logits_of(model, model.model(inputs))).flatten(0, 1) for model in (student, teacher)
     )
     entropy = -expectation(log_q, log_q)
     return torch.stack([forward_kl(log_p, log_q), reverse_kl(log_p, log_q), entropy], -1)

@@ -16,7 +16,7 @@ from sweeps.data.model_dir import ModelLocation
 from sweeps.distill.targets import Online
 from sweeps.model.chunked_loss import logits_fit
 from sweeps.model.compiling.compiled import uncompiled
-from sweeps.model.decoder import PRECISIONS, Decoder
+from sweeps.model.decoder import INFERENCE_PRECISIONS, Decoder
 from sweeps.model.device import device
 from sweeps.model.frozen import FrozenBody
 from sweeps.model.hidden_states import hidden_states
@@ -147,7 +147,7 @@ def online(store: Store, teacher: Step) -> Online:
     returns_log_probs = logits_fit(round(teacher.training.batch_tokens), teacher.shape.vocab)
     if not isinstance(model, Decoder):
         return Online(model, returns_log_probs)
-    model.precision = PRECISIONS[teacher.precision]
+    model.precision = INFERENCE_PRECISIONS[teacher.precision]
     return Online(FrozenBody(model) if teacher.training.compile else model, returns_log_probs)
 
 

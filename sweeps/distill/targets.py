@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from scaling.errors import InputError
 from sweeps.distill.caches.shard_cache import Shards
-from sweeps.model.language_model import LanguageModel
+from sweeps.model.language_model import LanguageModel, logits_of
 from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.interfaces import Target
 from sweeps.spec.method import Method
@@ -69,15 +68,13 @@ class Online:
     def rows(self, inputs: Tensor, numbers: Tensor) -> Tensor:  # noqa: ARG002
         """Return the teacher's log-probabilities, or features."""
         features = self.teacher.model(inputs).flatten(0, 1)
-        return (
-            log_probabilities(F.linear(features, self.teacher.head)) if self.returns_log_probs else features
-        )
+        return log_probabilities(logits_of(self.teacher, features)) if self.returns_log_probs else features
 
     @torch.no_grad()
     def log_probabilities(self, rows: Tensor, temperature: float) -> Tensor:
         """Return log-probabilities of rows, ``(rows, vocab)``."""
         if not self.returns_log_probs:
-            return log_probabilities(F.linear(rows, self.teacher.head), temperature)
+            return log_probabilities(logits_of(self.teacher, rows), temperature)
         return rows if temperature == 1 else log_probabilities(rows, temperature)
 
     def outcomes(self, log_q: Tensor, rows: Tensor) -> Tensor:  # noqa: ARG002

@@ -10,7 +10,7 @@ from sweeps.dag.step import Step
 
 PROCESS_BYTES = 400e6
 """Bytes of a process that has imported torch."""
-BYTES_PER_ELEMENT = {"fp32": 4.0, "bf16": 2.0}
+BYTES_PER_ELEMENT = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
 TRAINING_BYTES_PER_PARAM = 16.0
 """Bytes a parameter: weight, gradient and Adam's two moments in float32."""
 MAX_FULL_LOGITS, LOGITS_PER_CHUNK = 2.0**23, 2.0**24

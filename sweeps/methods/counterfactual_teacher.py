@@ -247,9 +247,9 @@ def _distributions(models: Models, block: RewrittenBlock) -> Floats:
     """
     import numpy as np
     import torch
-    from torch.nn import functional as F
 
     from sweeps.model.device import device
+    from sweeps.model.language_model import logits_of
     from sweeps.model.log_probs import log_probabilities
 
     versions = block.found.versions
@@ -259,5 +259,5 @@ def _distributions(models: Models, block: RewrittenBlock) -> Floats:
         features = models.teacher.model(tokens)
         at = torch.from_numpy(block.found.partners).to(features.device)
         chosen = features.gather(1, at[..., None].expand(-1, -1, features.shape[-1]))
-        p = log_probabilities(F.linear(chosen, models.teacher.head)).exp()
+        p = log_probabilities(logits_of(models.teacher, chosen)).exp()
     return np.asarray(p.cpu().numpy())

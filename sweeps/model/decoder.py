@@ -23,6 +23,7 @@ from scaling.costs.flops import ModelShape
 ROPE_BASE = 500_000.0  # Busbridge et al. 2025, section 2.3
 NORM_EPS = 1e-6
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+INFERENCE_PRECISIONS = PRECISIONS | {"fp16": torch.float16}
 """Precisions of matrix products, by the names that a spec has for them."""
 
 

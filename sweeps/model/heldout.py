@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from sweeps.data.batches import heldout_batches
 from sweeps.model.chunked_loss import MAX_FULL_LOGITS
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
-from sweeps.model.language_model import LanguageModel
+from sweeps.model.language_model import LanguageModel, logits_of
 from sweeps.model.log_probs import cross_entropy, log_probabilities
 
 
@@ -51,22 +50,33 @@ def heldout_loss(
         parts: lengths of the parts of ``tokens``, in order; a block belongs to the part it begins in.
         batch: blocks per forward pass.
     """
-    model.model.eval()
-    batch = max(1, min(batch, MAX_FULL_LOGITS // (len(model.head) * context)))
     if isinstance(model, Decoder):
         model.precision = torch.float32
-    means = np.concatenate(list(_block_means(model, tokens, context, batch)))
+    means = block_losses(model, tokens, context=context, batch=batch)
     begins_in = np.searchsorted(np.cumsum(parts), np.arange(len(means)) * context, side="right")
     each = [means[begins_in == part] for part in range(len(parts))]
     return HeldoutLoss(
         float(means.mean()),
-        _standard_error(means, each),
+        standard_error(means, each),
         len(means),
         tuple(float(own.mean()) for own in each),
     )
 
 
-def _standard_error(means: NDArray[np.float64], parts: Sequence[NDArray[np.float64]]) -> float:
+@torch.no_grad()
+def block_losses(
+    model: LanguageModel, tokens: NDArray[np.integer], *, context: int, batch: int = 16
+) -> NDArray[np.float64]:
+    """Return the cross-entropy of every whole block of ``tokens``, ``(blocks,)``, in the model's precision.
+
+    Arguments are those of :func:`heldout_loss`.
+    """
+    model.model.eval()
+    batch = max(1, min(batch, MAX_FULL_LOGITS // (len(model.head) * context)))
+    return np.concatenate(list(_block_means(model, tokens, context, batch)))
+
+
+def standard_error(means: NDArray[np.float64], parts: Sequence[NDArray[np.float64]] = ()) -> float:
     """Return the standard error of the mean of ``means``, stratified by ``parts``."""
     if len(means) < 2 or not np.isfinite(means).all():
         return math.nan
@@ -79,6 +89,6 @@ def _block_means(
 ) -> Iterator[NDArray[np.float64]]:
     for blocks in heldout_batches(tokens, context=context, batch=batch):
         blocks = blocks.to(device())
-        logits = F.linear(model.model(blocks[:, :-1]), model.head)
+        logits = logits_of(model, model.model(blocks[:, :-1]))
         losses = cross_entropy(log_probabilities(logits), blocks[:, 1:])
         yield losses.double().mean(1).cpu().numpy()

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from scaling.errors import InputError
 from sweeps.model.compiling.compiled import uncompiled
 from sweeps.model.device import device
-from sweeps.model.language_model import LanguageModel
+from sweeps.model.language_model import LanguageModel, logits_of
 from sweeps.model.log_probs import log_probabilities
 from sweeps.pate.ensemble import DenseEnsemble, Ensemble, Floats
 from sweeps.pate.shards import ShardCounts, shard_length
@@ -37,7 +36,7 @@ class Reader:
             InputError: If they are not all finite numbers.
         """
         features = self.body(tokens.to(device()), self.cache)[:, -1]
-        log_p = log_probabilities(F.linear(features, self.model.head).double(), temperature)
+        log_p = log_probabilities(logits_of(self.model, features).double(), temperature)
         if log_p.isnan().any():
             raise nonfinite_model_error()
         return log_p.exp().cpu().numpy()
@@ -146,7 +145,7 @@ def mean_log_p(model: LanguageModel, counts: ShardCounts, prior: float, inputs: 
 def _distributions(model: LanguageModel, inputs: Tensor, temperature: float) -> NDArray[np.float64]:
     """Return the model's distributions after each token of ``inputs``, ``(batch, time, vocab)``."""
     features = uncompiled(model).model(inputs.to(device()))
-    log_p = log_probabilities(F.linear(features, model.head).double(), temperature)
+    log_p = log_probabilities(logits_of(model, features).double(), temperature)
     if log_p.isnan().any():
         raise nonfinite_model_error()
     return log_p.exp().cpu().numpy()

@@ -20,9 +20,9 @@ from sweeps.model.model_files import shape_of
 if TYPE_CHECKING:
     from sweeps.pretrained.forward import ForwardCounts
 
-NONLINEAR_REASON = (
-    "so its logits are not a linear function of its last hidden states, as the loss requires; use another"
-)
+NONLINEAR_REASON = "so they do not follow from its last hidden states, as the loss requires; use another"
+SOFT_CAP_NAMES = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""Names of the soft cap of logits in configurations."""
 CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length", "context_length")
 """Names of the longest context in configurations."""
 EXPERTS = re.compile(r"(moe_)?(num|n)_(routed_|local_)?experts")
@@ -132,9 +132,11 @@ def card_from_config(settings: Any, where: str = "teacher") -> ModelCard:
             f"{where} ({type(model).__name__}) cannot be counted without its weights ({_first_line(error)}); "
             "use another teacher"
         ) from None
-    if found.tanh:
-        how = describe_soft_cap(model) or "caps its logits softly"
-        raise InputError(f"{where}: {type(model).__name__} {how}, {NONLINEAR_REASON}")
+    if found.tanh and not soft_cap_of(settings):
+        raise InputError(
+            f"{where}: {type(model).__name__} caps its logits softly, by no setting in its config.json "
+            f"({' or '.join(SOFT_CAP_NAMES)}), {NONLINEAR_REASON}"
+        )
     return ModelCard(architecture=type(model).__name__, shape=shape)
 
 
@@ -198,11 +200,11 @@ def _setting(text: Any, name: str) -> int | None:
     return max((each for each in given if isinstance(each, int) and each > 0), default=None)
 
 
-def describe_soft_cap(causal: Any) -> str:
-    """Describe the soft cap of a model's logits, if it has one."""
-    text = causal.config.get_text_config()
-    caps = (getattr(text, name, None) for name in ("final_logit_softcapping", "logits_soft_cap"))
-    return next((f"caps its logits softly at {cap:g}" for cap in caps if cap), "")
+def soft_cap_of(settings: Any) -> float | None:
+    """Return the soft cap of a model's logits, if its settings have one."""
+    text = settings.get_text_config()
+    caps = (getattr(text, name, None) for name in SOFT_CAP_NAMES)
+    return next((float(cap) for cap in caps if cap), None)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""A foreign model as a teacher: features and an output projection, the same logits as its own."""
+"""A foreign model as a teacher: features, an output projection and its transform, with its own logits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from scaling.errors import InputError
 from sweeps.dag.external_shape import Precision
 from sweeps.data.model_dir import read_config, weight_files
-from sweeps.model.decoder import PRECISIONS, Decoder
-from sweeps.model.language_model import LanguageModel
+from sweeps.model.decoder import INFERENCE_PRECISIONS, Decoder
+from sweeps.model.language_model import LanguageModel, OutputTransform, SoftCap, logits_of
 from sweeps.model.model_files import read_weights, shape_of
-from sweeps.pretrained.count import NONLINEAR_REASON, describe_soft_cap
+from sweeps.pretrained.count import NONLINEAR_REASON, soft_cap_of
 
-CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+CLOSE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 2e-2}
 """Largest difference between its own logits and ours, relative to their size."""
 CHECKED = 32
 """Tokens of the check."""
@@ -56,9 +56,11 @@ class Foreign(nn.Module):
 
     head: Tensor
 
-    def __init__(self, model: nn.Module, head: Tensor) -> None:
+    def __init__(
+        self, model: nn.Module, head: Tensor, output_transform: OutputTransform | None = None
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.output_transform = model, output_transform
         self.register_buffer("head", head)
 
 
@@ -67,19 +69,19 @@ def load_pretrained(
 ) -> Decoder | Foreign:
     """The model in ``folder``, frozen, over the first ``vocab`` tokens.
 
-    With ``precision`` bf16 a model of transformers is loaded in bfloat16, in half the memory; a model of ours
-    multiplies matrices in it.
+    With ``precision`` bf16 or fp16 a model of transformers is loaded in it, in half the memory; a model of
+    ours multiplies matrices in it.
 
     Rows of its output projection beyond ``vocab`` are padding, whatever is in them: no token has them, so
     they are left out and the rest is normalised, in its loss as in what its students follow. A logit may be
     -inf: the model gives that token no probability.
 
     Raises:
-        InputError: if it knows fewer tokens, its weights do not fit, or its logits are no numbers or no
-            linear function of its last hidden states.
+        InputError: if it knows fewer tokens, its weights do not fit, or its logits are no numbers or more
+            than a linear function of its last hidden states, softly capped or not.
     """
     own = shape_of(read_config(folder, where))
-    dtype = PRECISIONS[precision]
+    dtype = INFERENCE_PRECISIONS[precision]
     model: Decoder | Foreign = (
         _own(folder, own, where, dtype) if own else _transformers(folder, vocab, where, dtype)
     )
@@ -90,7 +92,7 @@ def load_pretrained(
             "know would have no probability"
         )
     if known > vocab:  # of one of ours; those of others are cut already
-        model = Foreign(model.model, model.head[:vocab].clone())
+        model = Foreign(model.model, model.head[:vocab].clone())  # which transforms no logits
     _refuse_nonsense(model, folder, where)
     return model.eval().requires_grad_(False)
 
@@ -135,10 +137,11 @@ def _transformers(folder: Path, vocab: int, where: str, dtype: torch.dtype) -> F
 def wrap(causal: Any, vocab: int, where: str = "teacher") -> Foreign:
     """``causal`` of transformers over the first ``vocab`` tokens, as features and output projection, checked.
 
-    A constant factor on the logits (Cohere, Granite) goes into the features, a bias into one more of them.
+    A constant factor on the logits (Cohere, Granite) goes into the features, a bias into one more of them; a
+    soft cap (Gemma) is the model's ``output_transform``.
 
     Raises:
-        InputError: if something else comes after the projection, such as Gemma 2's soft cap.
+        InputError: if something else comes after the projection.
     """
     projection = causal.get_output_embeddings()
     head, bias = projection.weight, getattr(projection, "bias", None)
@@ -147,15 +150,24 @@ def wrap(causal: Any, vocab: int, where: str = "teacher") -> Foreign:
     theirs = causal(input_ids=tokens, use_cache=False).logits[..., : head.shape[0]]
     if not _are_logits(theirs):
         raise InputError(f"{where}: {_not_finite(causal, vocab)}")
-    model = Foreign(Features(causal.base_model, 1.0, bias is not None), head)
-    ours = F.linear(model.model(tokens), model.head)
-    if not _close(theirs, ours):
-        both = theirs.isfinite() & ours.isfinite()
-        factor = float((theirs.double() * ours.double())[both].sum() / ours.double()[both].square().sum())
-        model = Foreign(Features(causal.base_model, factor, bias is not None), head)
-        if not _close(theirs, F.linear(model.model(tokens), model.head)):
+    cap = soft_cap_of(causal.config)
+    transform = SoftCap(cap) if cap else None
+    model = Foreign(Features(causal.base_model, 1.0, bias is not None), head, transform)
+    features = model.model(tokens)
+    if not _close(theirs, logits_of(model, features)):
+        factor = _factor(theirs, F.linear(features, head), transform)
+        model = Foreign(Features(causal.base_model, factor, bias is not None), head, transform)
+        if not _close(theirs, logits_of(model, model.model(tokens))):
             raise InputError(f"{where}: {_why_not(causal)}")
     return model
+
+
+def _factor(theirs: Tensor, projected: Tensor, cap: SoftCap | None) -> float:
+    """Return the factor by which a model's logits, before a soft cap, are ``projected``, by least squares."""
+    theirs, projected = theirs.double(), projected.double()
+    theirs = cap.inverse(theirs) if cap else theirs
+    both = theirs.isfinite() & projected.isfinite()
+    return float((theirs * projected)[both].sum() / projected[both].square().sum())
 
 
 def _are_logits(logits: Tensor) -> bool:
@@ -171,8 +183,9 @@ def _close(theirs: Tensor, ours: Tensor) -> bool:
 
 
 def _why_not(causal: Any) -> str:
-    how = describe_soft_cap(causal) or "does more to its logits than project them"
-    return f"{type(causal).__name__} {how}, {NONLINEAR_REASON}"
+    cap = soft_cap_of(causal.config)
+    how = f"project them and cap them softly at {cap:g}" if cap else "project them"
+    return f"{type(causal).__name__} does more to its logits than {how}, {NONLINEAR_REASON}"
 
 
 def _not_finite(causal: Any, vocab: int) -> str:
@@ -189,7 +202,7 @@ def _not_finite(causal: Any, vocab: int) -> str:
 
 def _refuse_nonsense(model: LanguageModel, folder: Path, where: str) -> None:
     with torch.no_grad():
-        logits = F.linear(model.model(torch.zeros(1, 8, dtype=torch.long)), model.head)
+        logits = logits_of(model, model.model(torch.zeros(1, 8, dtype=torch.long)))
     if not _are_logits(logits):
         raise InputError(f"{where}: {folder}: its logits are not all finite numbers; distil from another")
 

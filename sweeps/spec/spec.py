@@ -136,8 +136,9 @@ class Pretrained(SpecModel):
     """Branch, tag or commit on the hub; the newest if not given."""
     tokens: Quantity | None = None
     """D_T, the tokens it was trained on, if they are known."""
-    precision: Literal["fp32", "bf16"] | None = None
-    """In which it is loaded and multiplies matrices; as ``training.precision`` if not given."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """In which it is loaded, measured and read, on every machine; as ``training.precision`` if not given.
+    ``distlaw teacher check MODEL --corpus TEXT --precision bf16`` measures what it changes."""
 
 
 def _kind_of_teacher(given: Any) -> str:

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sweeps.distill.divergences import reverse_kl
 from sweeps.model.compiling.compiled import uncompiled
-from sweeps.model.language_model import LanguageModel
+from sweeps.model.language_model import LanguageModel, logits_of
 from sweeps.model.log_probs import log_probabilities
 
 
@@ -62,7 +61,7 @@ def write(
     by_writer, drawn, apart = [], [], []
     for u in numbers.to(prompts.device).unbind(1):
         each = [
-            log_probabilities(F.linear(body(new, read)[:, -1], writer.head), temperature).double()
+            log_probabilities(logits_of(writer, body(new, read)[:, -1]), temperature).double()
             for writer, body, read in zip(writers, bodies, caches, strict=True)
         ]
         mixed = each[0] if len(each) == 1 else (torch.stack(each) + weights).logsumexp(0)

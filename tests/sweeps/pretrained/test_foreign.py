@@ -22,16 +22,20 @@ from sweeps.dag.expand import Step
 from sweeps.dag.external_shape import CountedShape
 from sweeps.dag.ladder import shape_for
 from sweeps.data import source_of
+from sweeps.data.corpus import tokens_of
 from sweeps.data.splits import split_documents
 from sweeps.data.tokenizer import save_tokenizer, train_tokenizer
 from sweeps.distill.generation.sampling import uniform_numbers, write
 from sweeps.distill.models import load_foreign
+from sweeps.distill.targets import Online
 from sweeps.estimate.fit_preview import expected_findings
 from sweeps.execute.step import run_step
 from sweeps.model.decoder import Decoder
+from sweeps.model.language_model import logits_of
 from sweeps.model.model_files import save_model, shape_of
+from sweeps.pretrained import count
 from sweeps.pretrained.count import read_card
-from sweeps.pretrained.load import load_pretrained
+from sweeps.pretrained.load import load_pretrained, wrap
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
@@ -101,7 +105,7 @@ def same_logits(folder: Path, vocab: int = VOCAB) -> None:
     tokens = torch.randint(vocab, (2, 40), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = theirs(tokens).logits[..., :vocab]
-        logits = F.linear(ours.model(tokens), ours.head)
+        logits = logits_of(ours, ours.model(tokens))
         close = 1e-5 * float(expected.abs().max())
         torch.testing.assert_close(logits, expected, rtol=0, atol=close)
         written = write([ours], tokens[:, :8], uniform_numbers(2, 32, 0))
@@ -119,6 +123,9 @@ def same_logits(folder: Path, vocab: int = VOCAB) -> None:
         ("Phi", {}),  # a bias after the projection
         ("Cohere", {"logit_scale": 0.25}),
         ("Granite", {"logits_scaling": 8.0, "embedding_multiplier": 12.0}),
+        ("Gemma2", {"head_dim": 8, "final_logit_softcapping": 3.0, "attn_logit_softcapping": 1.0}),
+        ("Gemma3Text", {"head_dim": 8, "final_logit_softcapping": 2.0}),
+        ("NanoChat", {}),  # a cap by default
         ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}),
     ],
 )
@@ -152,18 +159,60 @@ def test_flops_of_a_llama_are_those_of_its_shape(llama: Path) -> None:
     assert read_card(llama) == read_card(llama)  # and as it is remembered
 
 
-def test_a_soft_cap_is_refused_with_its_reason(save: Callable[..., Path]) -> None:
-    folder = save(made("Gemma2", head_dim=8, final_logit_softcapping=5.0))
-    with pytest.raises(InputError, match=r"Gemma2ForCausalLM caps its logits softly at 5"):
-        load_pretrained(folder, VOCAB)
+def test_students_follow_capped_logits_in_chunks_or_not(
+    spec: dict[str, Any], save: Callable[..., Path], own_cache: Path, tmp_path: Path
+) -> None:
+    """A teacher whose cap binds: its held-out loss, and its rows in either form."""
+    model = made("Gemma2", head_dim=8, final_logit_softcapping=2.0)
+    folder = save(model, "capped")
+    spec["teachers"] = [{"model": str(folder)}]
+    evaluate, student = dag_of(parse_sweep(spec)).steps
+    store = Store(tmp_path / "store")
+    store.create()
+    measured = run_step(store, evaluate)
+    assert run_step(store, student)["loss"] < 9
+    heldout = torch.from_numpy(tokens_of(evaluate.corpus).heldout.astype("int64"))
+    blocks = heldout[: (len(heldout) - 1) // 32 * 32 + 1].unfold(0, 33, 32)
+    with torch.no_grad():
+        expected = model(blocks[:, :-1]).logits.log_softmax(-1)
+    loss = -expected.gather(-1, blocks[:, 1:, None]).double().mean()
+    assert measured["loss"] == pytest.approx(float(loss), rel=1e-6)
+    assert expected.amax() - expected.amin() > 3.0  # of at most 4, by the cap
+    teacher = load_foreign(evaluate)
+    for whole in (True, False):
+        reader = Online(teacher, returns_log_probs=whole)
+        rows = reader.rows(blocks[:4, :-1], torch.arange(4))
+        torch.testing.assert_close(
+            reader.log_probabilities(rows, 1.0), expected[:4].flatten(0, 1), rtol=1e-5, atol=1e-5
+        )
+        soft = reader.log_probabilities(rows, 2.0)
+        torch.testing.assert_close(
+            soft, (expected[:4] / 2).log_softmax(-1).flatten(0, 1), rtol=1e-5, atol=1e-5
+        )
 
 
-def test_a_soft_cap_is_refused_when_the_spec_is_read(
-    spec: dict[str, Any], save: Callable[..., Path], tmp_path: Path
+def test_a_factor_before_a_soft_cap_is_found(save: Callable[..., Path]) -> None:
+    model = made("Gemma2", head_dim=8, final_logit_softcapping=2.0)
+    project = model.lm_head.forward
+    model.lm_head.forward = lambda x: 0.5 * project(x)
+    with torch.no_grad():
+        ours = wrap(model, VOCAB)
+        features = ours.model(torch.arange(40)[None])
+        torch.testing.assert_close(logits_of(ours, features), model(torch.arange(40)[None]).logits)
+    model.lm_head.forward = lambda x: project(x).square()
+    with pytest.raises(InputError, match="more to its logits than project them and cap them softly at 2"):
+        wrap(model, VOCAB)
+
+
+def test_a_soft_cap_that_no_setting_names_is_refused(
+    spec: dict[str, Any], save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = save(made("Gemma2", head_dim=8, final_logit_softcapping=5.0), "capped")
     spec["teachers"][0]["model"] = str(folder)
-    with pytest.raises(InputError, match=r"teachers\[0\]: .*Gemma2ForCausalLM caps its logits softly at 5"):
+    monkeypatch.setattr(count, "SOFT_CAP_NAMES", ("other_cap",))
+    with pytest.raises(
+        InputError, match=r"teachers\[0\]: .*Gemma2ForCausalLM caps its logits softly, by no set"
+    ):
         dag_of(parse_sweep(spec))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,16 @@ def test_the_command_line_imports_and_checks(
     assert measured["tokens"] == 15 * 32  # whole blocks of 512 tokens, whose last token has no successor
     assert measured["loss"] == pytest.approx(np.log(VOCAB), rel=0.05)  # small random weights
     assert 0 < measured["standard_error"] < 0.1
+    assert measured["lowered"] is None
+    same = run(app, ["teacher", "check", str(out), *options, "--precision", "fp16", "--json"])
+    lowered = json.loads(same.stdout)["measured"]["lowered"]
+    assert lowered["difference"] == pytest.approx(lowered["loss"] - measured["loss"], abs=1e-12)
+    assert 0 < abs(lowered["difference"]) < 1e-3
+    assert 0 < lowered["standard_error"] < measured["standard_error"] / 10  # on the same blocks
+    text = run(app, ["teacher", "check", str(out), *options, "--precision", "bf16"]).stdout
+    assert re.search(r"in bf16     5\.\d{3} nats/token, [+-]0\.0\d{4} \+- 0\.0\d{4} beside fp32", text)
+    refused = run(app, ["teacher", "check", str(out), "--precision", "bf16"])
+    assert "give --corpus too" in str(refused.exception)
 
 
 def test_what_cannot_be_imported_says_why(gguf_file: Path, tmp_path: Path) -> None:
