@@ -256,6 +256,7 @@ def _progress(run: Run) -> dict[str, Any]:
         "loss": run.loss if math.isfinite(run.loss) else None,
         "seconds": run.seconds,
         "pieces": run.pieces,
+        "write_seconds": run.checkpoints.write_seconds if run.checkpoints else 0.0,
     }
 
 

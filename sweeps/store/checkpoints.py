@@ -1,16 +1,23 @@
 """Checkpoints of a run: written atomically and verified when read, so that a killed run resumes exactly.
 
-::
+A small state is one file, written at once::
 
     store/<id>/checkpoints/<steps done>-<attempt>/state.safetensors
     store/<id>/checkpoints/<steps done>-<attempt>/manifest.json      its checksum; written last
+
+A large one, or one that is sharded over processes, is copied to the host and written beside training, in
+shards (:mod:`sweeps.store.checkpoint_shards`), which any number of processes can read.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import InputError
@@ -19,58 +26,231 @@ from sweeps.store.store import Store
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.distributed import ProcessGroup
+
+    from sweeps.store.checkpoint_shards import ShardWriter
 
 KEPT = 2
 """Number of checkpoints kept: the newest, and one more in case it is damaged."""
+SMALL_BYTES = 64 * 2**20
+"""Size of a state up to which it is one file, written while training waits: 5M parameters with moments."""
+LOG = logging.getLogger("distlaw")
 
 
 class Checkpoints:
-    """Checkpoints of one step in a store."""
+    """Checkpoints of one step in a store.
 
-    def __init__(self, store: Store, step: str, lease: Lease | None = None) -> None:
+    Args:
+        store: the store.
+        step: id of the step.
+        lease: lease of this process, without which nothing stops it.
+        group: processes that save and restore together, with a backend for the CPU, used for nothing else;
+            None for one process.
+        small_bytes: size of a state up to which it is written while training waits.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        step: str,
+        lease: Lease | None = None,
+        *,
+        group: ProcessGroup | None = None,
+        small_bytes: int = SMALL_BYTES,
+    ) -> None:
         self.store, self.step, self.lease = store, step, lease
+        self.group, self.small_bytes = group, small_bytes
         self.attempt = f"{lease.number:04d}" if lease else uuid.uuid4().hex[:8]
+        self.blocking_seconds = 0.0
+        """Time that training has stood still for checkpoints."""
+        self.write_seconds = 0.0
+        """Time from the beginning of the last write to its end."""
+        self._buffers: dict[str, Tensor] = {}
+        self._writer: ThreadPoolExecutor | None = None
+        self._writing: Future[None] | None = None
 
     def look(self) -> None:
-        """Stop if this process has lost the lease, or was asked to stop; reads no file.
+        """Stop if this process has lost the lease, was asked to stop, or a write has failed; reads no file.
 
         Raises:
-            Stopped: in these cases.
+            Stopped: in the first two cases.
+            OSError: if a checkpoint could not be written beside training.
         """
         if self.lease:
             self.lease.look()
+        if self._writing and self._writing.done():
+            self.wait()
 
-    def save(self, steps_done: int, tensors: dict[str, Tensor]) -> None:
+    @property
+    def busy(self) -> bool:
+        """True while a checkpoint is being written beside training."""
+        return self._writing is not None and not self._writing.done()
+
+    def save(self, steps_done: int, tensors: Mapping[str, Tensor]) -> None:
         """Write the state after ``steps_done`` optimizer steps, then drop all but the newest.
+
+        A large state is copied, and written while training goes on, after the write before has ended; what
+        fails is raised by the next :meth:`look`, :meth:`wait` or :meth:`save`. All processes of a sharded
+        state save after the same step.
 
         Raises:
             Stopped: if the step is no longer this process's to work on.
+            OSError: if this checkpoint or the one before could not be written.
         """
-        from safetensors.torch import save
+        from sweeps.store.checkpoint_reading import is_sharded
 
-        if self.lease:
-            self.lease.fence()
-        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        name = f"{steps_done:010d}-{self.attempt}"
-        self.store.write_bytes(data, *self._place(name), "state.safetensors")
-        manifest = {"steps_done": steps_done, "sha256": hashlib.sha256(data).hexdigest()}
-        self.store.write(manifest, *self._place(name), "manifest.json")
-        self._drop_all_but_the_newest()
+        started = time.perf_counter()
+        try:
+            self.wait()
+            if self.lease:
+                self.lease.fence()
+            size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+            if is_sharded(tensors) or size > self.small_bytes:
+                self._begin(steps_done, tensors)
+            else:
+                self._write(steps_done, tensors)
+        finally:
+            self.blocking_seconds += time.perf_counter() - started
 
-    def latest(self) -> tuple[int, dict[str, Tensor]] | None:
-        """Return steps and state of the newest complete checkpoint, or None; damaged ones are skipped."""
-        from safetensors.torch import load
+    def wait(self) -> None:
+        """Wait for the end of a write beside training.
 
-        for name in self._newest_first():
-            manifest = self._manifest(name)
-            data = self.store.read_bytes(*self._place(name), "state.safetensors")
-            if manifest and data and hashlib.sha256(data).hexdigest() == manifest["sha256"]:
-                return manifest["steps_done"], load(data)
+        Raises:
+            Stopped, OSError: if it has failed, once.
+        """
+        writing, self._writing = self._writing, None
+        if writing:
+            started = time.perf_counter()
+            try:
+                writing.result()
+            finally:
+                self.blocking_seconds += time.perf_counter() - started
+
+    def close(self) -> None:
+        """Wait for the end of a write beside training, and free its memory.
+
+        Raises:
+            Stopped, OSError: if it has failed.
+        """
+        try:
+            self.wait()
+        finally:
+            if self._writer:
+                self._writer.shutdown()
+            self._writer = None
+            self._buffers.clear()
+
+    def latest(self, like: Mapping[str, Tensor] | None = None) -> tuple[int, dict[str, Tensor]] | None:
+        """Return steps and state of the newest complete checkpoint, or None; damaged ones are skipped.
+
+        All processes of the group return the same checkpoint. Of tensors that are DTensors in ``like``, each
+        has its own part, whatever number of processes has written them.
+        """
+        for name in self._agreed_names():
+            found = self._read(name, like or {})
+            if self._all_have(found is not None):
+                return found
         return None
 
     def clear(self) -> None:
         """Remove all checkpoints."""
         self.store.remove_tree(self.step, "checkpoints")
+
+    def _write(self, steps_done: int, tensors: Mapping[str, Tensor]) -> None:
+        from safetensors.torch import save
+
+        started = time.perf_counter()
+        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        place = self._place(self._name(steps_done))
+        self.store.write_bytes(data, *place, "state.safetensors")
+        manifest = {"steps_done": steps_done, "sha256": hashlib.sha256(data).hexdigest()}
+        self.store.write(manifest, *place, "manifest.json")
+        self._drop_all_but_the_newest()
+        self.write_seconds = time.perf_counter() - started
+
+    def _begin(self, steps_done: int, tensors: Mapping[str, Tensor]) -> None:
+        """Copy the state, and let a thread write the copy."""
+        from sweeps.store.checkpoint_reading import is_sharded
+        from sweeps.store.checkpoint_shards import ShardWriter, stage, write_shards
+
+        stage(tensors, self._buffers)
+        place = self._place(self._name(steps_done))
+        group = self.group if is_sharded(tensors) else None
+
+        def commit(manifest: dict[str, Any]) -> None:
+            self._commit(place, {"steps_done": steps_done} | manifest)
+
+        def write(writer: ShardWriter) -> None:
+            started = time.perf_counter()
+            write_shards(tensors, self._buffers, writer, group)
+            self.write_seconds = time.perf_counter() - started
+
+        self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._writing = self._writer.submit(write, ShardWriter(self.store, place, commit))
+
+    def _commit(self, place: tuple[str, str, str], manifest: dict[str, Any]) -> None:
+        """Write the manifest, unless another process has taken over the step."""
+        from sweeps.store.checkpoint_reading import MANIFEST, checksum
+
+        if self.lease:
+            self.lease.fence()
+        self.store.write(manifest | {"crc32": checksum(manifest)}, *place, MANIFEST)
+        self._drop_all_but_the_newest()
+
+    def _read(self, name: str, like: Mapping[str, Tensor]) -> tuple[int, dict[str, Tensor]] | None:
+        """Return a checkpoint's steps and state; None, with a note in the log, if it is not complete."""
+        from sweeps.store.checkpoint_reading import Damaged
+
+        try:
+            return self._verified(name, like)
+        except Damaged as damage:
+            LOG.warning(
+                "checkpoint %s/%s: %s; the one before is used if there is one", self.step, name, damage
+            )
+        return None
+
+    def _verified(self, name: str, like: Mapping[str, Tensor]) -> tuple[int, dict[str, Tensor]]:
+        from safetensors.torch import load
+
+        from sweeps.store.checkpoint_reading import Damaged, ShardedCheckpoint, part_of
+
+        place = self._place(name)
+        try:
+            manifest = self.store.read(*place, "manifest.json")
+        except InputError as error:
+            raise Damaged(str(error)) from None
+        if manifest is None:
+            raise Damaged("it was not completed")
+        if name.partition("-")[0] != f"{manifest.get('steps_done'):010}":
+            raise Damaged("manifest.json: its steps_done are not those of its directory")
+        if "format" in manifest:
+            return manifest["steps_done"], ShardedCheckpoint(self.store, place, manifest).read(like)
+        data = self.store.read_bytes(*place, "state.safetensors") or b""
+        if hashlib.sha256(data).hexdigest() != manifest.get("sha256"):
+            raise Damaged("state.safetensors: missing, or its checksum does not match")
+        state = load(data)
+        return manifest["steps_done"], {key: part_of(state[key], like.get(key)) for key in state}
+
+    def _agreed_names(self) -> list[str]:
+        """Return the names of checkpoints, newest first, as the first process of the group sees them."""
+        names = [json.dumps(list(self._newest_first()))]
+        if self.group:
+            from torch import distributed
+
+            distributed.broadcast_object_list(names, group=self.group, group_src=0)
+        found: list[str] = json.loads(names[0])
+        return found
+
+    def _all_have(self, found: bool) -> bool:
+        """Return True if all processes of the group have found something."""
+        if not self.group:
+            return found
+        import torch
+        from torch import distributed
+
+        least = torch.tensor(int(found))
+        distributed.all_reduce(least, distributed.ReduceOp.MIN, group=self.group)
+        return bool(least)
 
     def _drop_all_but_the_newest(self) -> None:
         found = list(self._newest_first())
@@ -81,11 +261,8 @@ class Checkpoints:
     def _newest_first(self) -> Iterator[str]:
         yield from sorted(self.store.names(self.step, "checkpoints"), reverse=True)
 
-    def _manifest(self, name: str) -> dict[str, Any] | None:
-        try:
-            return self.store.read(*self._place(name), "manifest.json")
-        except InputError:
-            return None
+    def _name(self, steps_done: int) -> str:
+        return f"{steps_done:010d}-{self.attempt}"
 
     def _place(self, name: str) -> tuple[str, str, str]:
         return self.step, "checkpoints", name

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+Chunks = Iterable[bytes | memoryview]
+"""Content of a file, in order."""
+
 
 @contextmanager
-def written_beside(path: Path, data: bytes, durable: bool) -> Iterator[Path]:
+def written_beside(path: Path, data: bytes | Chunks, durable: bool) -> Iterator[Path]:
     """Yield a complete temporary file beside ``path`` with the data; it is removed afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         with scratch.open("xb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

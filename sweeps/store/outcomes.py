@@ -67,6 +67,10 @@ class Stopped(Exception):
         super().__init__(why)
         self.ending = ending
 
+    def __reduce__(self) -> tuple[type[Stopped], tuple[Ending, str]]:
+        """Return how another process of a gang makes its copy."""
+        return Stopped, (self.ending, str(self))
+
 
 def ending_of(error: BaseException, store: str | None = None) -> Ending:
     """Return the ending for an exception.

@@ -96,7 +96,7 @@ ROW: dict[str, Check] = {"id": _text, "kind": _text, "label": _text, "needs": _t
 """Fields of a step in ``steps.json``."""
 ATTEMPT: dict[str, Check] = {
     **dict.fromkeys(("steps_done", "steps", "began", "elapsed", "seconds", "beat", "gpus", "due"), _number()),
-    **dict.fromkeys(("lived", "leaving", "unheard", "time_limit"), _number()),
+    **dict.fromkeys(("lived", "leaving", "unheard", "time_limit", "write_seconds"), _number()),
     **dict.fromkeys(("cpus", "nodes", "members", "pieces"), _number(1)),
     "patience": _number(),
     "loss": _or_null(_finite),  # of training, negative where a method ascends

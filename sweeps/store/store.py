@@ -32,7 +32,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from scaling.errors import InputError
-from sweeps.store.durable_file import written_beside
+from sweeps.store.durable_file import Chunks, written_beside
 from sweeps.store.faults import CREDENTIALS, NotedFileSystem, client_error_message, remedy
 from sweeps.store.outcomes import is_transient
 from sweeps.store.records import record_fault
@@ -177,15 +177,15 @@ class Store:
         """Write a JSON object at ``place``, replacing the file atomically."""
         self.write_bytes(_encode(data), *place, durable=durable)
 
-    def read_bytes(self, *place: str) -> bytes | None:
-        """Read the content of a file, or None if it does not exist.
+    def read_bytes(self, *place: str, begin: int | None = None, end: int | None = None) -> bytes | None:
+        """Read the content of a file, all or from ``begin`` to ``end``; None if it does not exist.
 
         Raises:
             InputError: if it cannot be read.
         """
         path = self._path(*place)
         try:
-            return bytes(self.files.cat_file(path))
+            return bytes(self.files.cat_file(path, begin, end))
         except (FileNotFoundError, NotADirectoryError):
             self._refuse_dangling(*place)
             return None
@@ -212,14 +212,18 @@ class Store:
                     "the link"
                 )
 
-    def write_bytes(self, data: bytes, *place: str, durable: bool = True) -> None:
-        """Write a file, replacing it atomically.
+    def write_bytes(self, data: bytes | Chunks, *place: str, durable: bool = True) -> None:
+        """Write a file from its bytes or from chunks of them, replacing it atomically.
 
         A file that is not ``durable`` may be lost in a power failure, but is never incomplete.
         """
         path = self._path(*place)
         if not self.local:
-            self.files.pipe_file(path, data)
+            if isinstance(data, bytes):
+                self.files.pipe_file(path, data)
+                return
+            with self.files.open(path, "wb") as file:
+                file.writelines(data)
             return
         with written_beside(Path(path), data, durable) as scratch:
             scratch.replace(path)

@@ -99,9 +99,11 @@ class TimeLimit:
 def stopping_seconds(progress: Mapping[str, Any]) -> float:
     """Return the seconds in which a process stops when asked: after its next step, with a checkpoint.
 
-    A process that runs a command waits for that, for the ``grace`` of its progress.
+    A process that runs a command waits for that, for the ``grace`` of its progress; one with a large state
+    for the write of its checkpoint, as long as the last took.
     """
     if grace := float(progress.get("grace", 0.0)):
         return grace + STOPPING_SECONDS
     pace = float(progress.get("seconds", 0.0)) / max(1, int(progress.get("steps_done", 0)))
-    return min(GRACE_SECONDS, max(STOPPING_SECONDS, 2 * pace))
+    writing = float(progress.get("write_seconds", 0.0))
+    return min(GRACE_SECONDS, max(STOPPING_SECONDS, 2 * pace)) + writing

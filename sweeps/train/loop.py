@@ -17,6 +17,7 @@ from sweeps.distill.generation.generated_text import Texts
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device, keep_freed_memory, use_deterministic_kernels
 from sweeps.spec.run_views import TargetReader
+from sweeps.store.checkpoint_interval import CheckpointClock
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
 from sweeps.train.run import Diverged, Run, RunRecipe
@@ -24,7 +25,7 @@ from sweeps.train.run import Diverged, Run, RunRecipe
 REPORT_SECONDS = 1.0
 """Seconds between two reports of progress."""
 CHECKPOINT_SECONDS = environment.CHECKPOINT_SECONDS
-"""Seconds between two checkpoints: the most that a kill can cost."""
+"""Seconds between two checkpoints; by what they cost where it is None."""
 
 Report = Callable[[Run], None]
 Ended = tuple[Run, Exception | None]
@@ -55,7 +56,8 @@ def train_together(
         target: whom they follow.
         texts: what to learn from instead, block by block, if it is not the data itself.
         report: is told of each run now and then, and when it ends.
-        checkpoint_seconds: between two checkpoints.
+        checkpoint_seconds: between two checkpoints; by default by what they cost
+            (:func:`~sweeps.store.checkpoint_interval.checkpoint_interval`).
     """
     keep_freed_memory()
     use_deterministic_kernels()
@@ -66,7 +68,8 @@ def train_together(
         if run.source:
             run.source.watch(data)
     seconds = CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
-    report_due, save_due = Every(REPORT_SECONDS), Every(seconds)
+    report_due = Every(REPORT_SECONDS)
+    clock = CheckpointClock([run.checkpoints for run in runs if run.checkpoints], seconds)
     under_way = list(runs)
     for step in range(min(run.done for run in runs), max(run.recipe.end for run in runs)):
         active = [run for run in under_way if run.done == step]
@@ -77,7 +80,7 @@ def train_together(
         blocks = (texts or data).read(numbers).to(device())
         rows = target.rows(blocks[:, :-1], numbers) if target and not active[0].source else None
         shared = (time.perf_counter() - started) / len(active)
-        save, show = save_due(), report_due()
+        save, show = clock.due(), report_due()
         for run in active:
             run.seconds += shared
             error = _step(run, blocks, target, rows, numbers, save)
@@ -86,6 +89,8 @@ def train_together(
             if error or not run.active:
                 under_way.remove(run)
                 yield run, error
+        if save:
+            clock.saved()
     for run in under_way:  # had ended before
         yield run, None
 
@@ -126,13 +131,18 @@ def _step(
         run.step(blocks, target, rows, numbers)
         if save if run.active else run.recipe.stop is not None:
             run.save()
+        if not run.active:
+            run.close()
     except Stopped as stopped:
-        if stopped.ending is not Ending.HELD:  # whoever goes on does so from here
-            with suppress(Stopped):
+        with suppress(Stopped):
+            if stopped.ending is not Ending.HELD:  # whoever goes on does so from here
                 run.save()
+            run.close()
         return stopped
     except Exception as error:
         if isinstance(error, Diverged | InputError) or is_fault_of_own_part(error):
+            with suppress(Stopped):
+                run.close()
             return error
         raise
     return None

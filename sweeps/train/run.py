@@ -197,10 +197,23 @@ class Run:
         raise Diverged(f"{what} at step {step} of {self.recipe.steps}; {advice}")
 
     def save(self) -> None:
-        """Write a checkpoint, if this process is the one that writes."""
+        """Write a checkpoint, if this process is the one that writes; a large one beside training.
+
+        Raises:
+            Stopped, OSError: if it, or the one before, could not be written.
+        """
         self.look()
         if self.checkpoints and self.world.leads:
             self.checkpoints.save(self.done, self.state())
+
+    def close(self) -> None:
+        """Wait for the checkpoint that is being written, if one is.
+
+        Raises:
+            Stopped, OSError: if it could not be written.
+        """
+        if self.checkpoints:
+            self.checkpoints.close()
 
     def state(self) -> dict[str, Tensor]:
         """Return all that the next step depends on: weights, moments, the method's state, pieces."""

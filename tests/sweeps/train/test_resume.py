@@ -16,7 +16,8 @@ import torch
 
 from sweeps.dag.ladder import shape_for
 from sweeps.spec.spec import Training
-from sweeps.store.checkpoints import KEPT, Checkpoints
+from sweeps.store import checkpoint_shards  # noqa: F401  (before the forks, in each of which it takes a second)
+from sweeps.store.checkpoints import KEPT, SMALL_BYTES, Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train
 from sweeps.train.run import RunRecipe
@@ -26,31 +27,34 @@ STEPS = 160
 KILLS = 20
 
 
-def digest(store: Store | None) -> str:
+def digest(store: Store | None, small_bytes: int = SMALL_BYTES) -> str:
     """The weights after a run that checkpoints at every step (or never, without a store)."""
     tokens = (torch.arange(20_000) ** 2 % 299).numpy().astype("uint16")
     rules = Training(batch_tokens=64, warmup_tokens=640)
     model = train(
         RunRecipe(shape=SHAPE, steps=STEPS, training=rules, seed=0),
         tokens,
-        checkpoints=Checkpoints(store, "run") if store else None,
+        checkpoints=Checkpoints(store, "run", small_bytes=small_bytes) if store else None,
         checkpoint_seconds=0,
     )
     weights = torch.cat([parameter.flatten() for parameter in model.parameters()])
     return hashlib.sha256(weights.detach().numpy().tobytes()).hexdigest()
 
 
-def test_killed_at_random_points_a_run_ends_in_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("small_bytes", [SMALL_BYTES, 0], ids=["at once", "beside training"])
+def test_killed_at_random_points_a_run_ends_in_the_same_bits(tmp_path: Path, small_bytes: int) -> None:
     """SIGKILL, mostly inside the write of a checkpoint, since one is written at every step."""
-    undisturbed = digest(None)
-    draw, store = random.Random(0), Store(tmp_path)
+    undisturbed, started = digest(None), time.perf_counter()
+    assert digest(Store(tmp_path / "whole"), small_bytes) == undisturbed
+    seconds = time.perf_counter() - started
+    draw, store = random.Random(0), Store(tmp_path / "killed")
     finished = progress = 0
     for _ in range(KILLS):
         child = os.fork()
         if child == 0:
-            digest(store)
+            digest(store, small_bytes)
             os._exit(0)
-        time.sleep(draw.uniform(0.0, 0.12))
+        time.sleep(draw.uniform(0.0, 0.1 * seconds))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         finished += os.WIFEXITED(status)
@@ -59,7 +63,7 @@ def test_killed_at_random_points_a_run_ends_in_the_same_bits(tmp_path: Path) -> 
         progress = found[0] if found else 0
     assert finished < KILLS / 2
     assert 0 < progress < STEPS
-    assert digest(store) == undisturbed
+    assert digest(store, small_bytes) == undisturbed
     assert len(store.names("run", "checkpoints")) == KEPT
 
 

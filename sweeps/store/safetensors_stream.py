@@ -1,0 +1,89 @@
+"""Safetensors files written as a stream, with a checksum of each tensor, and read tensor by tensor.
+
+The safetensors library writes a file from one buffer in memory, and gives no checksums. A checkpoint of
+gigabytes is written beside training, so that it must need no second copy, and verified without a second pass.
+Format: https://github.com/huggingface/safetensors; the library reads these files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 16 * 2**20
+"""Bytes written at once."""
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Types of tensors by their names in the format."""
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(slots=True)
+class Span:
+    """Place of a tensor in a file."""
+
+    begin: int
+    end: int
+    crc32: int = 0
+    """Checksum of its bytes, known once they are written."""
+
+
+class SafetensorsStream:
+    """File of ``tensors``, all on the CPU, to be written chunk by chunk, once."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.spans: dict[str, Span] = {}
+        """Places of the tensors; their checksums are there when the last chunk was taken."""
+        header, at = {}, 0
+        for name, tensor in tensors.items():
+            end = at + tensor.numel() * tensor.element_size()
+            dtype = DTYPE_NAMES[tensor.dtype]
+            header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [at, end]}
+            self.spans[name] = Span(at, end)
+            at = end
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        self.header = len(text).to_bytes(8, "little") + text
+        for span in self.spans.values():
+            span.begin += len(self.header)
+            span.end += len(self.header)
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        yield self.header
+        for name, tensor in self.tensors.items():
+            span, data = self.spans[name], bytes_of(tensor)
+            for begin in range(0, len(data), CHUNK_BYTES):
+                chunk = data[begin : begin + CHUNK_BYTES]
+                span.crc32 = zlib.crc32(chunk, span.crc32)
+                yield chunk
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor on the CPU, without a copy if it is contiguous."""
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def tensor_of(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor | None:
+    """Return the tensor with these bytes; None if their number is not that of ``shape``."""
+    if len(data) != math.prod(shape) * dtype.itemsize:
+        return None
+    if not data:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
