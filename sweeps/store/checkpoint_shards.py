@@ -11,7 +11,6 @@ safetensors, and nothing is unpickled when a checkpoint is read::
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItem
-from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.state_dict_saver import _save_state_dict
 from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 from torch.futures import Future
 
@@ -116,16 +115,9 @@ def write_shards(
     Raises:
         OSError, Stopped: the first failure of any process, in all.
     """
-    if group is None:
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-    try:
-        save(
-            dict(state),
-            storage_writer=writer,
-            planner=StagedPlanner(staged),
-            process_group=group,
-            no_dist=group is None,
-        )
+    planner = StagedPlanner(staged)
+    try:  # the public function has no ``no_dist`` in PyTorch 2.6, and warns of it later
+        _save_state_dict(dict(state), writer, group, no_dist=group is None, planner=planner)
     except CheckpointException as error:
         failures = error.failures
         raise failures[min(failures)][0] from None

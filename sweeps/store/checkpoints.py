@@ -237,7 +237,9 @@ class Checkpoints:
         if self.group:
             from torch import distributed
 
-            distributed.broadcast_object_list(names, group=self.group, group_src=0)
+            distributed.broadcast_object_list(
+                names, distributed.get_global_rank(self.group, 0), group=self.group
+            )
         found: list[str] = json.loads(names[0])
         return found
 

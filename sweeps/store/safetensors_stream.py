@@ -35,7 +35,7 @@ DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(slots=True)
-class Span:
+class ByteRange:
     """Place of a tensor in a file."""
 
     begin: int
@@ -49,14 +49,14 @@ class SafetensorsStream:
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = tensors
-        self.spans: dict[str, Span] = {}
+        self.spans: dict[str, ByteRange] = {}
         """Places of the tensors; their checksums are there when the last chunk was taken."""
         header, at = {}, 0
         for name, tensor in tensors.items():
             end = at + tensor.numel() * tensor.element_size()
             dtype = DTYPE_NAMES[tensor.dtype]
             header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [at, end]}
-            self.spans[name] = Span(at, end)
+            self.spans[name] = ByteRange(at, end)
             at = end
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)

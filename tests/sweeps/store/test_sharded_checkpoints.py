@@ -190,7 +190,12 @@ def test_a_full_disk_beside_training_is_raised_at_the_next_look(tmp_path: Path) 
     assert ending_of(raised.value) is Ending.FULL
     checkpoints.look()
     assert not list(tmp_path.glob("run/checkpoints/0000000020-*/*"))
-    for surfacing in (lambda: checkpoints.save(40, state(40.0)), checkpoints.wait, checkpoints.close):
+    nexts: list[Callable[[], None]] = [
+        lambda: checkpoints.save(40, state(40.0)),
+        checkpoints.wait,
+        checkpoints.close,
+    ]
+    for surfacing in nexts:
         checkpoints.save(30, state(30.0))
         with pytest.raises(OSError, match="No space left on device"):
             surfacing()
