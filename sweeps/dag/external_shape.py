@@ -119,6 +119,10 @@ class ExternalModel:
     """Held-out tokens of its evaluation; not part of the identity."""
     precision: Precision = "fp32"
     """Precision in which it is loaded, evaluated and distilled from."""
+    quantization: str | None = None
+    """Method by which its checkpoint is quantized; its fingerprint covers it."""
+    file_bytes: int | None = None
+    """Bytes of the weights of a quantized checkpoint, if known; not part of the identity."""
 
     @property
     def name(self) -> str:

@@ -11,6 +11,8 @@ from sweeps.dag.step import Step
 PROCESS_BYTES = 400e6
 """Bytes of a process that has imported torch."""
 BYTES_PER_ELEMENT = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
+UNPACKED_ON_CPU = frozenset({"fp8", "mxfp8", "fbgemm_fp8", "mxfp4", "nvfp4"})
+"""Quantizations whose matrices are plain ones where there is no GPU for them."""
 TRAINING_BYTES_PER_PARAM = 16.0
 """Bytes a parameter: weight, gradient and Adam's two moments in float32."""
 MAX_FULL_LOGITS, LOGITS_PER_CHUNK = 2.0**23, 2.0**24
@@ -44,9 +46,11 @@ def step_memory(step: Step, *, gpu: bool = False, processes: int = 1) -> float:
 
 def _teachers_that_read(step: Step) -> Iterator[Step]:
     """Yield the teachers whose passes over batches are part of the step."""
+    all_read = step.parts is not None and step.parts.target.reads_other_teachers
     losses = [loss for loss in step.auxiliary_losses if loss.cache is None]
     for number, teacher in enumerate(step.teachers):
-        own = number == 0 and not step.logits and (not step.kind.trains or step.tokens_to_teach)
+        target = number == 0 or all_read
+        own = target and not step.logits and (not step.kind.trains or step.tokens_to_teach)
         if own or any(loss.teacher_layers(teacher.shape, number) for loss in losses):
             yield teacher
 
@@ -94,10 +98,18 @@ def _loss_memory(step: Step, tokens: float) -> float:
 def _inference_memory(of: Step, tokens: float, gpu: bool) -> float:
     """Return bytes of inference: weights, and activations of one layer."""
     shape, size = of.shape, BYTES_PER_ELEMENT[of.precision]
-    weights = (size if of.foreign else 4.0) * shape.total_params
+    weights = _quantized_bytes(of, gpu) or (size if of.foreign else 4.0) * shape.total_params
     scores = 3.0 * _attention_scores(shape, gpu)
     held = min(tokens * shape.vocab, MAX_FULL_LOGITS) + tokens * shape.width
     return weights + 4.0 * (tokens * (6 * shape.width + 3 * shape.ffn + scores) + held)
+
+
+def _quantized_bytes(of: Step, gpu: bool) -> float | None:
+    """Return bytes in memory of the weights of a quantized checkpoint, its files' unless it is unpacked."""
+    foreign = of.foreign
+    if foreign is None or (foreign.quantization in UNPACKED_ON_CPU and not gpu):
+        return None
+    return foreign.file_bytes
 
 
 def concurrent_memory(steps: Iterable[Step], needs: Iterable[float], slots: int) -> float:

@@ -8,9 +8,10 @@ from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
 from sweeps.dag.external_shape import ExternalModel, Precision
 from sweeps.data.corpus import given_tokenizer, tokens_of
-from sweeps.data.model_dir import PLANNING_FILES, locate
+from sweeps.data.model_dir import PLANNING_FILES, locate, read_config
 from sweeps.data.tokenizer import ExternalTokenizer
 from sweeps.pretrained.count import read_card
+from sweeps.pretrained.quantized import bytes_of_files, quantization_of
 from sweeps.pretrained.vocabulary import require_same_vocabulary
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.spec import Pretrained
@@ -62,6 +63,7 @@ def admit_teacher(
         )
     if heldout_tokens is None:
         heldout_tokens = tokens_of(corpus).heldout_tokens
+    quantization = quantization_of(read_config(folder, where), where)
     shape = replace(card.shape, vocab=corpus.vocab, context=corpus.context)
     return shape, ExternalModel(
         place=place,
@@ -69,4 +71,6 @@ def admit_teacher(
         tokens=teacher.tokens,
         heldout_tokens=round(heldout_tokens),
         precision=teacher.precision or precision,
+        quantization=quantization,
+        file_bytes=bytes_of_files(folder) if quantization else None,
     )

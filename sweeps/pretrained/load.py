@@ -14,9 +14,11 @@ from scaling.errors import InputError
 from sweeps.dag.external_shape import Precision
 from sweeps.data.model_dir import read_config, weight_files
 from sweeps.model.decoder import INFERENCE_PRECISIONS, Decoder
+from sweeps.model.device import device
 from sweeps.model.language_model import LanguageModel, OutputTransform, SoftCap, logits_of
 from sweeps.model.model_files import read_weights, shape_of
 from sweeps.pretrained.count import NONLINEAR_REASON, soft_cap_of
+from sweeps.pretrained.quantized import loading_error, plain_matrix, quantization_of
 
 CLOSE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 2e-2}
 """Largest difference between its own logits and ours, relative to their size."""
@@ -114,6 +116,8 @@ def _transformers(folder: Path, vocab: int, where: str, dtype: torch.dtype) -> F
 
     weight_files(folder, where)
     logging.disable_progress_bar()
+    quantization = quantization_of(read_config(folder, where), where)
+    at = {"device_map": {"": device()}} if quantization and device().type != "cpu" else {}
     try:
         causal, report = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -122,8 +126,11 @@ def _transformers(folder: Path, vocab: int, where: str, dtype: torch.dtype) -> F
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            **at,  # a quantized model is packed for one device
         )
     except Exception as error:  # transformers raises what it likes
+        if quantization:
+            raise InputError(f"{where}: {loading_error(quantization, _first(error), folder)}") from None
         raise InputError(f"{where}: {folder} cannot be loaded ({_first(error)})") from None
     if missing := sorted(report["missing_keys"]):
         raise InputError(
@@ -144,9 +151,9 @@ def wrap(causal: Any, vocab: int, where: str = "teacher") -> Foreign:
         InputError: if something else comes after the projection.
     """
     projection = causal.get_output_embeddings()
-    head, bias = projection.weight, getattr(projection, "bias", None)
+    head, bias = plain_matrix(projection, where, type(causal).__name__), getattr(projection, "bias", None)
     head = (head if bias is None else torch.cat((head, bias[:, None]), 1))[:vocab].clone()
-    tokens = torch.arange(CHECKED)[None] * (head.shape[0] // CHECKED)
+    tokens = torch.arange(CHECKED, device=head.device)[None] * (head.shape[0] // CHECKED)
     theirs = causal(input_ids=tokens, use_cache=False).logits[..., : head.shape[0]]
     if not _are_logits(theirs):
         raise InputError(f"{where}: {_not_finite(causal, vocab)}")
@@ -202,7 +209,7 @@ def _not_finite(causal: Any, vocab: int) -> str:
 
 def _refuse_nonsense(model: LanguageModel, folder: Path, where: str) -> None:
     with torch.no_grad():
-        logits = logits_of(model, model.model(torch.zeros(1, 8, dtype=torch.long)))
+        logits = logits_of(model, model.model(torch.zeros(1, 8, dtype=torch.long, device=model.head.device)))
     if not _are_logits(logits):
         raise InputError(f"{where}: {folder}: its logits are not all finite numbers; distil from another")
 

@@ -129,6 +129,8 @@ class Target(MethodPart):
     slot: ClassVar[str] = "target"
     cacheable: ClassVar[bool] = False
     """True if ``logits: cached`` may keep it: a function of the frozen models and the data alone."""
+    reads_other_teachers: ClassVar[bool] = False
+    """True if it reads batches with the method's ``other_teachers`` too."""
 
     def log_p(self, models: Models, inputs: Tensor, numbers: Tensor) -> Tensor:
         """Return the target's log-probabilities after each token of ``inputs`` ``(batch, time)``.

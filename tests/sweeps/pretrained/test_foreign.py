@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from random_models import VOCAB, made
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
@@ -21,10 +22,7 @@ from sweeps import results
 from sweeps.dag.expand import Step
 from sweeps.dag.external_shape import CountedShape
 from sweeps.dag.ladder import shape_for
-from sweeps.data import source_of
 from sweeps.data.corpus import tokens_of
-from sweeps.data.splits import split_documents
-from sweeps.data.tokenizer import save_tokenizer, train_tokenizer
 from sweeps.distill.generation.sampling import uniform_numbers, write
 from sweeps.distill.models import load_foreign
 from sweeps.distill.targets import Online
@@ -39,62 +37,6 @@ from sweeps.pretrained.load import load_pretrained, wrap
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
-
-VOCAB = 300
-SIZES = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
-
-
-def made(kind: str, **changes: Any) -> Any:
-    """A small random model of transformers, its biases and gains drawn too."""
-    import transformers
-
-    settings = getattr(transformers, f"{kind}Config")(**SIZES | changes)
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(settings)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model.eval()
-
-
-@pytest.fixture
-def save(text_file: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Write a model and the tokenizer of the text into a directory."""
-    (split,) = split_documents(source_of(str(text_file)), 0.1, seed=0)
-    tokenizer = train_tokenizer(split.train, VOCAB)
-
-    def write(model: Any, name: str = "teacher") -> Path:
-        folder = tmp_path / name
-        save_tokenizer(tokenizer, folder)
-        model.save_pretrained(folder)
-        return folder
-
-    return write
-
-
-@pytest.fixture
-def llama(save: Callable[..., Path]) -> Path:
-    return save(made("Llama", tie_word_embeddings=False))
-
-
-@pytest.fixture
-def spec(small_spec: dict[str, Any], llama: Path) -> dict[str, Any]:
-    """Students of the Llama and of a teacher of the sweep's own."""
-    corpus = {name: value for name, value in small_spec["corpus"].items() if name != "vocab"}
-    return small_spec | {
-        "corpus": corpus | {"tokenizer": str(llama)},
-        "supervised": [],
-        "teachers": [{"model": str(llama), "tokens": "2T"}, {"params": ["7k"], "tokens": ["32k"]}],
-        "students": [{"params": ["3k"], "tokens": ["32k"]}],
-    }
 
 
 def same_logits(folder: Path, vocab: int = VOCAB) -> None:
