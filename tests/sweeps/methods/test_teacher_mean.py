@@ -92,7 +92,7 @@ def test_readers_online_in_chunks_and_from_a_cache_equal_the_mean_by_hand(
     assert cached.logits is not None
     assert [teacher.id for teacher in cached.logits.teachers] == [teacher.id for teacher in step.teachers]
     kept = target_of(store, cached, corpus, Models(store, cached))
-    torch.testing.assert_close(said(kept), expected, rtol=1e-3, atol=0)  # half precision
+    torch.testing.assert_close(said(kept), expected, rtol=1e-3, atol=1e-4)  # half precision
 
 
 def test_a_student_of_one_teacher_twice_is_a_student_of_that_teacher(
