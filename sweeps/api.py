@@ -198,6 +198,45 @@ class LoadedSweep:
         self._needs_its_text()
         return submit(address, self.spec, store, install=install)
 
+    def launch(
+        self,
+        scheduler: str,
+        out: str | Path,
+        *,
+        store: str,
+        nodes: int | None = None,
+        gpus: int | None = None,
+        **machines: Any,
+    ) -> list[str]:
+        """Write what a scheduler needs to run the sweep; nothing is submitted.
+
+        Args:
+            scheduler: ``slurm``, ``slurm-ray``, ``kubernetes``, ``kuberay``, ``sky``, ``aws`` or ``gcp``.
+            out: Directory for its files.
+            store: A URL, or an absolute path that all nodes see.
+            nodes: Nodes; by default as many as a step needs.
+            gpus: GPUs of each node, likewise.
+            machines: Other fields of :class:`sweeps.launch.launch.Launch`, such as ``cpus`` and ``image``.
+
+        Returns:
+            Commands to type next.
+
+        Raises:
+            InputError: If such machines could not run the sweep, naming the field or option.
+        """
+        from sweeps.launch.launch import Launch
+        from sweeps.launch.write import write_launch
+
+        rules = self.spec.resources
+        launch = Launch(
+            sweep=self.spec,
+            store=store,
+            nodes=nodes or max((rule.nodes for rule in rules), default=1),
+            gpus=max((rule.gpu_count for rule in rules), default=0) if gpus is None else gpus,
+            **machines,
+        )
+        return write_launch(scheduler, launch, out)
+
     def jobs(self, store: str | Path | None = None) -> list[dict[str, Any]]:
         """Return the runs that commands train and that have no result yet, for a scheduler of your own.
 

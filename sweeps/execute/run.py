@@ -26,7 +26,7 @@ class Where:
     """Place where steps run."""
 
     executor: str | None = None
-    """process, ray or inline; ray where there is an address or a GPU, else process."""
+    """process, ray, slurm or inline; ray where there is an address or a GPU, else process."""
     cores: int | None = None
     """Processes, one thread each; all cores that this process may use, if not given."""
     address: str | None = None

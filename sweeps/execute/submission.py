@@ -43,23 +43,32 @@ def working_directory(sweep: Sweep) -> Iterator[Path]:
         InputError: for text files that are too large to upload.
     """
     with TemporaryDirectory(prefix="distlaw-job-") as scratch:
-        folder = Path(scratch)
-        spec = sweep.model_dump(mode="json", exclude_unset=True)
-        source = sweep.corpus.source
-        if source not in NAMED_CORPORA and not source.startswith("hf:"):
-            spec["corpus"]["source"] = _copy_texts(source, folder)
-        (folder / SPEC).write_text(yaml.safe_dump(spec, sort_keys=False))
-        _copy_scripts(sweep, folder)
-        for package in PACKAGES:
-            found = find_spec(package)
-            assert found is not None
-            assert found.submodule_search_locations is not None
-            shutil.copytree(
-                next(iter(found.submodule_search_locations)),
-                folder / package,
-                ignore=shutil.ignore_patterns("__pycache__"),
-            )
-        yield folder
+        fill_directory(sweep, Path(scratch))
+        yield Path(scratch)
+
+
+def fill_directory(sweep: Sweep, folder: Path) -> None:
+    """Write to ``folder`` all that runs the sweep on a machine with the pinned packages: code, spec, texts.
+
+    Raises:
+        InputError: for text files that are too large to upload.
+    """
+    spec = sweep.model_dump(mode="json", exclude_unset=True)
+    source = sweep.corpus.source
+    if source not in NAMED_CORPORA and not source.startswith("hf:"):
+        spec["corpus"]["source"] = _copy_texts(source, folder)
+    (folder / SPEC).write_text(yaml.safe_dump(spec, sort_keys=False))
+    _copy_scripts(sweep, folder)
+    for package in PACKAGES:
+        found = find_spec(package)
+        assert found is not None
+        assert found.submodule_search_locations is not None
+        shutil.copytree(
+            next(iter(found.submodule_search_locations)),
+            folder / package,
+            ignore=shutil.ignore_patterns("__pycache__"),
+            dirs_exist_ok=True,
+        )
 
 
 def pinned_requirements() -> list[str]:
@@ -143,7 +152,7 @@ def _copy_texts(source: str, folder: Path) -> str:
             f"{MAX_BYTES / 1e6:.0f} MB); name a corpus, or hf:OWNER/NAME, which every node downloads"
         )
     texts = folder / "texts"
-    texts.mkdir()
+    texts.mkdir(exist_ok=True)
     for number, file in enumerate(files):
         shutil.copy(file, texts / f"{number:05d}-{file.name}")
     return f"texts/*{files[0].suffix}"

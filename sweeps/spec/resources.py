@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
@@ -44,6 +45,11 @@ class Resources(SpecModel):
     def processes(self) -> int:
         """Processes of a step on each node: one for each GPU, or one."""
         return max(1, int(self.gpus))
+
+    @property
+    def gpu_count(self) -> int:
+        """GPUs of which it has a share or all, on each node."""
+        return math.ceil(self.gpus)
 
     @property
     def gang(self) -> bool:

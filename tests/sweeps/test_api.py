@@ -91,7 +91,7 @@ def test_a_memory_store_reaches_no_workers(small_spec: dict[str, Any]) -> None:
 def test_an_unknown_executor_is_refused_before_the_store_is_made(
     small_spec: dict[str, Any], tmp_path: Path, own_cache: Path
 ) -> None:
-    with pytest.raises(InputError, match="--executor: process, ray or inline, not 'thread'"):
+    with pytest.raises(InputError, match="--executor: process, ray, slurm or inline, not 'thread'"):
         sweeps.load(small_spec).run(tmp_path / "store", executor="thread")
     assert not (tmp_path / "store").exists()
 

@@ -9,6 +9,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application, as ``distlaw sweep``."""
     from distlaw.commands.sweep.auto import auto
     from distlaw.commands.sweep.external import jobs, record
+    from distlaw.commands.sweep.launch import launch
     from distlaw.commands.sweep.monitor import cancel, gc, logs, retry, status, watch
     from distlaw.commands.sweep.next import next_command
     from distlaw.commands.sweep.plan import plan, schema
@@ -19,7 +20,7 @@ def register(app: typer.Typer) -> None:
     sweep = typer.Typer(
         help="Train grids of teachers and students and log their cross-entropies.", no_args_is_help=True
     )
-    launching = (plan, schema, run, auto, results, tune, submit, jobs, record)
+    launching = (plan, schema, run, auto, results, tune, submit, launch, jobs, record)
     for command in (*launching, status, watch, logs, cancel, retry, gc):
         sweep.command()(command)
     sweep.command("next")(next_command)

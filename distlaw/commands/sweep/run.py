@@ -24,7 +24,7 @@ def run(
     cores: Cores = None,
     changes: Changes = None,
     executor: Annotated[
-        str | None, typer.Option(help="process, ray or inline. Default: ray with an address or a GPU.")
+        str | None, typer.Option(help="process, ray, slurm or inline. Default: ray with an address or a GPU.")
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT.")

@@ -1,17 +1,19 @@
-"""Executors of jobs: in this process, in new processes, or on Ray. All state is in the store."""
+"""Executors of jobs: in this process, in new processes, on Ray or Slurm. All state is in the store."""
 
 from __future__ import annotations
 
 import select
 import signal
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Protocol
 
 from scaling.errors import InputError
 from sweeps.execute.executors.fork_server import ForkServer
+from sweeps.execute.executors.gpus import GpuShares, visible_gpus
+from sweeps.execute.executors.ranks import free_port, ranks_of
 from sweeps.execute.jobs import AttemptOutcome, Job, run_job
-from sweeps.spec.resources import Resources
+from sweeps.spec.resources import GPU_SHARE, Resources
 from sweeps.store.store import Store
 
 
@@ -42,7 +44,7 @@ class Executor(Protocol):
         """Stop all running jobs."""
 
 
-EXECUTORS = ("process", "ray", "inline")
+EXECUTORS = ("process", "ray", "slurm", "inline")
 
 
 def executor_for(name: str | None, store: Store, *, cores: int, address: str | None) -> Executor:
@@ -53,11 +55,15 @@ def executor_for(name: str | None, store: Store, *, cores: int, address: str | N
     """
     refuse_unknown(name)
     if name is None:
-        name = "ray" if address or _gpus() else "process"
+        name = "ray" if address or visible_gpus() else "process"
     if name == "inline":
         return InlineExecutor(store)
     if name == "process":
         return ProcessExecutor(store, cores)
+    if name == "slurm":
+        from sweeps.execute.executors.slurm import SlurmExecutor
+
+        return SlurmExecutor(store)
     from sweeps.execute.executors.ray_executor import RayExecutor
 
     return RayExecutor(store, address=address or "local", cores=None if address else cores)
@@ -71,11 +77,6 @@ def refuse_unknown(name: str | None) -> None:
     """
     if name not in (None, *EXECUTORS):
         raise InputError(f"--executor: {', '.join(EXECUTORS[:-1])} or {EXECUTORS[-1]}, not {name!r}")
-
-
-def _gpus() -> bool:
-    """Return True if this machine has a GPU, without importing torch."""
-    return Path("/proc/driver/nvidia/gpus").is_dir() or Path("/dev/kfd").exists()
 
 
 class InlineExecutor:
@@ -111,44 +112,54 @@ class InlineExecutor:
 
 
 class ProcessExecutor:
-    """Executor that runs each job in a new process on this machine."""
+    """Executor that runs each job on this machine, in a new process, or in one for each of its GPUs."""
 
-    usual = Resources()
-
-    def __init__(self, store: Store, cores: int) -> None:
-        self.store, self.slots = store, cores
-        self.idle = [ForkServer() for _ in range(cores)]
+    def __init__(self, store: Store, cores: int, gpus: Sequence[str] | None = None) -> None:
+        names = visible_gpus() if gpus is None else gpus
+        self.store, self.cores, self.gpus = store, cores, GpuShares(names)
+        self.usual = Resources(gpus=GPU_SHARE if names else 0)
+        self.slots = min(cores, int(len(names) / GPU_SHARE)) if names else cores
+        self.idle = [ForkServer() for _ in range(self.slots)]
         """Fork servers that are ready, or starting."""
-        self.busy: list[ForkServer] = []
+        self.busy: dict[ForkServer, tuple[Resources, tuple[str, ...]]] = {}
+        """Resources of the job of each of the others, and the GPUs that it has."""
 
     def misfit(self, resources: Resources) -> str | None:
-        if resources.gpus or resources.nodes > 1:
-            return "the process executor does not assign GPUs; use --executor ray"
-        if resources.cpus > self.slots:
-            return f"this machine has {self.slots} cores for the sweep"
+        there = len(self.gpus.free)
+        if resources.nodes > 1:
+            return "the process executor has one machine; use --executor ray or slurm"
+        if resources.gpu_count > there:
+            return f"this machine has {there or 'no'} GPU{'s' * (there != 1)}"
+        if resources.cpus > self.cores:
+            return f"this machine has {self.cores} cores for the sweep"
         return None
 
     def room(self, resources: Resources) -> bool:
-        taken = sum(forker.job.resources.cpus for forker in self.busy if forker.job)
-        return taken + resources.cpus <= self.slots
+        taken = sum(had.cpus for had, _ in self.busy.values())
+        return taken + resources.cpus <= self.cores and self.gpus.find(resources) is not None
 
     def submit(self, job: Job) -> None:
         forker = self.idle.pop() if self.idle else ForkServer()
-        self.busy.append(forker)
-        forker.start(self.store, job)
+        devices = self.gpus.take(job.resources)
+        self.busy[forker] = job.resources, devices
+        ranks: list[dict[str, str]] = [{}]
+        if job.processes > 1:
+            (ranks,) = ranks_of(job.resources, "127.0.0.1", free_port(), each=job.processes)
+        seen = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if self.gpus.free else {}
+        forker.start(self.store, job, [seen | rank for rank in ranks])
 
     def wait(self, seconds: float) -> list[AttemptOutcome]:
         found: list[AttemptOutcome] = []
         for forker in select.select(self.busy, [], [], seconds)[0]:
             found += forker.outcomes()
             if forker.job is None:
-                self.busy.remove(forker)
+                self._free(forker)
                 self._keep(forker)
         return found
 
     def drop(self, job: Job) -> None:
         for forker in [forker for forker in self.busy if forker.job is job]:
-            self.busy.remove(forker)
+            self._free(forker)
             forker.close()
 
     def close(self) -> None:
@@ -160,9 +171,13 @@ class ProcessExecutor:
         deadline = time.monotonic() + max(graces, default=0.0)
         while self.busy and time.monotonic() < deadline:
             self.wait(max(0.0, deadline - time.monotonic()))
-        for forker in self.busy + self.idle:
+        for forker in [*self.busy, *self.idle]:
             forker.close()
-        self.busy, self.idle = [], []
+        self.busy, self.idle = {}, []
+
+    def _free(self, forker: ForkServer) -> None:
+        resources, devices = self.busy.pop(forker)
+        self.gpus.give_back(devices, resources)
 
     def _keep(self, forker: ForkServer) -> None:
         if forker.alive:

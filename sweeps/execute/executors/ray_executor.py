@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from sweeps.execute.executors.fork_server import ForkServer
+from sweeps.execute.executors.ranks import free_port, ranks_of
 from sweeps.execute.executors.ray_cluster import cluster_misfit, cluster_nodes, lost_own_process, start_ray
 from sweeps.execute.jobs import AttemptOutcome, Job
 from sweeps.spec.resources import GPU_SHARE, Resources
@@ -191,37 +191,11 @@ class Gang:
         )
 
 
-def ranks_of(
-    resources: Resources, host: str, port: int, *, each: int | None = None
-) -> list[list[dict[str, str]]]:
-    """Return the environment of the processes of each node, with the variables of ``torchrun``.
-
-    There are ``each`` on a node, by default one for each GPU.
-    """
-    each = each or resources.processes
-    size = resources.nodes * each
-    return [
-        [
-            {
-                "RANK": str(node * each + local),
-                "LOCAL_RANK": str(local),
-                "WORLD_SIZE": str(size),
-                "MASTER_ADDR": host,
-                "MASTER_PORT": str(port),
-            }
-            for local in range(each)
-        ]
-        for node in range(resources.nodes)
-    ]
-
-
 def _meeting_point() -> tuple[str, int]:
     """Return the address of this node, and a free port on it."""
     import ray
 
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return ray.util.get_node_ip_address(), probe.getsockname()[1]
+    return ray.util.get_node_ip_address(), free_port()
 
 
 def _run_elsewhere(

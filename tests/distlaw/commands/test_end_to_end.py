@@ -164,8 +164,8 @@ def test_a_damaged_result_is_named(place: Path, store: Path, tmp_path: Path) -> 
         (["sweep", "run", "nothing.yaml"], "nothing.yaml: no such file, and no such preset"),
         (["sweep", "results", "empty"], "empty: not a sweep store"),
         (
-            ["sweep", "run", "spec.yaml", "--executor", "slurm"],
-            "--executor: process, ray or inline, not 'slurm'",
+            ["sweep", "run", "spec.yaml", "--executor", "slrum"],
+            "--executor: process, ray, slurm or inline, not 'slrum'",
         ),
         (["fit", "empty"], "empty"),
         (["sweep", "run", "spec.yaml", "--store", "spec.yaml/store"], "cannot be created"),

@@ -22,8 +22,9 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.execute import submission
 from sweeps.execute.executors.local import InlineExecutor
+from sweeps.execute.executors.ranks import ranks_of
 from sweeps.execute.executors.ray_cluster import ClusterNode, cluster_misfit
-from sweeps.execute.executors.ray_executor import RayExecutor, ranks_of
+from sweeps.execute.executors.ray_executor import RayExecutor
 from sweeps.execute.scheduler import run
 from sweeps.execute.state import State
 from sweeps.resolve import dag_of

@@ -1,0 +1,139 @@
+"""Description of what a sweep is launched on, the same for all schedulers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scaling.errors import InputError
+from sweeps.data.corpus import with_absolute_paths
+from sweeps.data.named_corpora import NAMED_CORPORA
+from sweeps.spec.resources import Resources
+from sweeps.spec.spec import Pretrained, Sweep
+
+SPEC = "sweep.yaml"
+"""File of the spec, beside what a scheduler reads."""
+GRACE_SECONDS = 120
+"""Seconds that a driver has for checkpoints before it is killed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """Sweep, and the machines that it is to run on."""
+
+    sweep: Sweep
+    store: str
+    """Absolute path that all nodes see, or a URL."""
+    nodes: int = 1
+    """Nodes, at most where they come and go."""
+    cpus: int = 8
+    """Cores of each node."""
+    gpus: int = 0
+    """GPUs of each node."""
+    gpu: str | None = None
+    """Kind of GPU as the scheduler calls it, such as h100."""
+    memory: int | None = None
+    """Memory of each node, GiB."""
+    hours: float = 24.0
+    """Longest time that a node works."""
+    image: str | None = None
+    """Container image with distlaw."""
+    queue: str | None = None
+    """Partition of Slurm, or local queue of Kueue."""
+    account: str | None = None
+    """Account that is charged, or project of Google Cloud."""
+    region: str | None = None
+    spot: bool = False
+    """Cheaper machines that may be taken away."""
+    setup: tuple[str, ...] = ()
+    """Shell lines that come first on each node, such as ``module load cuda``."""
+
+    def __post_init__(self) -> None:
+        for problem in self._problems():
+            raise InputError(problem)
+
+    @property
+    def name(self) -> str:
+        """Name of the job: letters, digits and hyphens, as Kubernetes asks for."""
+        words = re.sub(r"[^a-z0-9]+", "-", self.sweep.name.lower()).strip("-")
+        return f"distlaw-{words[:40]}".rstrip("-")
+
+    @property
+    def largest(self) -> Resources:
+        """Resources of the step that asks for most nodes, then GPUs."""
+        return max(self.sweep.resources, key=lambda rule: (rule.nodes, rule.gpus), default=Resources())
+
+    @property
+    def time(self) -> str:
+        """Time limit as ``HH:MM:SS``."""
+        seconds = round(self.hours * 3600)
+        return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+    def spec_text(self) -> str:
+        """Return the spec as YAML, with absolute paths."""
+        changed = self.sweep.model_copy(update={"corpus": with_absolute_paths(self.sweep.corpus)})
+        return yaml.safe_dump(changed.model_dump(mode="json", exclude_unset=True), sort_keys=False)
+
+    def local_files(self) -> Iterator[str]:
+        """Yield fields of the spec that name files of this machine, with what they name."""
+        sources = {"corpus.source": self.sweep.corpus.source}
+        if self.sweep.base:
+            sources["base.source"] = self.sweep.base.source
+        for field, source in sources.items():
+            if source not in NAMED_CORPORA and not source.startswith("hf:") and "://" not in source:
+                yield f"{field}: {source}"
+        for number, teacher in enumerate(self.sweep.teachers):
+            if isinstance(teacher, Pretrained) and Path(teacher.model).exists():
+                yield f"teachers[{number}].model: {teacher.model}"
+
+    def run_command(self, spec: str, executor: str, python: str = "python") -> list[str]:
+        """Return the words of the command that a node runs."""
+        command = [python, "-m", "distlaw", "sweep", "run", spec, "--store", self.store]
+        return [*command, *(["--address", "auto"] if executor == "ray" else ["--executor", executor])]
+
+    def _problems(self) -> Iterator[str]:
+        if "://" not in self.store and not Path(self.store).is_absolute():
+            yield (
+                f"--store: {self.store} must be a URL, such as s3://bucket/{self.sweep.name}, or an absolute "
+                "path that all nodes see"
+            )
+        if not (self.hours > 0 and math.isfinite(self.hours)):
+            yield f"--hours: {self.hours:g} is no time to work in"
+        for number, rule in enumerate(self.sweep.resources):
+            for what, asked, there in (
+                ("nodes", rule.nodes, self.nodes),
+                ("gpus", rule.gpu_count, self.gpus),
+                ("cpus", rule.cpus, self.cpus),
+            ):
+                if asked > there:
+                    yield (
+                        f"resources[{number}].{what}: {asked:g} are asked for, and --{what} gives {there:g}"
+                    )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as they are, and what occurs twice twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def with_header(document: Any, *lines: str) -> str:
+    """Return one document or several as YAML, with comment lines before them."""
+    documents = document if isinstance(document, list) else [document]
+    text = yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=110)
+    return "".join(f"# {line}\n" for line in lines) + text

@@ -1,0 +1,69 @@
+"""Writing of what a scheduler needs to run a sweep: its own file, the spec, for bare machines the code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from scaling.errors import InputError
+from sweeps.execute.submission import fill_directory
+from sweeps.launch import clouds, kubernetes, sky, slurm
+from sweeps.launch.launch import SPEC, Launch
+
+
+class Scheduler(NamedTuple):
+    """One that runs sweeps on machines of its own."""
+
+    write: Callable[[Launch, Path], dict[str, str]]
+    """Return its files, by name, that will lie in a directory."""
+    commands: Callable[[Launch, Path], list[str]]
+    """Return what to type next."""
+    refusals: Callable[[Launch], Iterator[str]] = lambda _: iter(())
+    """Yield why its machines could not run the sweep."""
+    sends: bool = False
+    """True if the directory is sent to machines that have nothing of ours."""
+
+
+SCHEDULERS = {
+    "slurm": Scheduler(slurm.write, slurm.commands),
+    "slurm-ray": Scheduler(slurm.write_ray, slurm.commands),
+    "kubernetes": Scheduler(kubernetes.write_job, kubernetes.commands, kubernetes.refusals),
+    "kuberay": Scheduler(kubernetes.write_rayjob, kubernetes.commands, kubernetes.refusals),
+    "sky": Scheduler(sky.write, sky.commands, sky.refusals, sends=True),
+    "aws": Scheduler(clouds.write_aws, clouds.commands, clouds.refusals),
+    "gcp": Scheduler(clouds.write_gcp, clouds.commands, clouds.refusals),
+}
+
+
+def write_launch(scheduler: str, launch: Launch, folder: str | Path) -> list[str]:
+    """Write to ``folder`` what a scheduler needs, and return the commands to type next.
+
+    Files of an earlier launch are replaced, others kept.
+
+    Args:
+        scheduler: A key of :data:`SCHEDULERS`.
+        launch: The sweep and its machines.
+        folder: Directory, made if it is not there.
+
+    Raises:
+        InputError: For an unknown scheduler, machines that could not run the sweep, or a directory that
+            cannot be written.
+    """
+    if scheduler not in SCHEDULERS:
+        raise InputError(f"scheduler: {', '.join(SCHEDULERS)}, not {scheduler!r}")
+    chosen, place = SCHEDULERS[scheduler], Path(folder).absolute()
+    for why in chosen.refusals(launch):
+        raise InputError(why)
+    files = chosen.write(launch, place)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        if chosen.sends:
+            fill_directory(launch.sweep, place)
+        else:
+            (place / SPEC).write_text(launch.spec_text())
+        for name, text in files.items():
+            (place / name).write_text(text)
+    except OSError as error:
+        raise InputError(f"--out: {folder} cannot be written ({error})") from None
+    return chosen.commands(launch, Path(folder))

@@ -1,0 +1,223 @@
+"""Steps of a Slurm allocation: placed by cores and whole GPUs, and on a real Slurm run to their end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import sweeps
+from scaling.errors import InputError
+from sweeps.execute.executors import slurm
+from sweeps.execute.executors.slurm import SlurmExecutor, SlurmNode, SlurmStep, cpus_of, srun_command
+from sweeps.execute.jobs import Job
+from sweeps.resolve import dag_of
+from sweeps.spec.resources import Resources
+from sweeps.spec.spec import parse_sweep
+from sweeps.store.leases import attempts
+from sweeps.store.outcomes import Ending
+from sweeps.store.store import Store
+
+
+def nodes_of(*sizes: tuple[int, int]) -> list[SlurmNode]:
+    return [
+        SlurmNode(name=f"n{number}", address=f"10.0.0.{number}", cpus=cpus, gpus=gpus)
+        for number, (cpus, gpus) in enumerate(sizes)
+    ]
+
+
+@pytest.fixture
+def job(small_spec: dict[str, Any], own_cache: Path) -> Callable[..., Job]:
+    (step, *_) = dag_of(parse_sweep(small_spec)).steps
+
+    def make(**resources: Any) -> Job:
+        return Job(steps=(step,), numbers=(1,), resources=Resources(**resources))
+
+    return make
+
+
+@pytest.fixture
+def executor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SlurmExecutor:
+    """One whose jobs start nothing."""
+    monkeypatch.setattr(slurm, "allocation", lambda: nodes_of((8, 2), (8, 2), (4, 0)))
+    monkeypatch.setattr(SlurmStep, "start", lambda self, store: None)
+    return SlurmExecutor(Store(tmp_path))
+
+
+def test_outside_an_allocation_it_says_how_to_get_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_NODELIST", raising=False)
+    with pytest.raises(InputError, match=r"no Slurm allocation .* `distlaw sweep launch slurm`"):
+        SlurmExecutor(Store(tmp_path))
+
+
+def test_slurm_s_short_form_of_cores() -> None:
+    assert cpus_of("16(x2),8") == [16, 16, 8]
+    assert cpus_of("4") == [4]
+
+
+def test_what_srun_cannot_give_is_said(executor: SlurmExecutor) -> None:
+    assert (executor.slots, executor.usual) == (8, Resources(gpus=1))  # the third node has cores only
+    assert "whole GPUs only" in str(executor.misfit(Resources(gpus=0.25)))
+    assert "2 of the allocation's 3 nodes" in str(executor.misfit(Resources(gpus=2, nodes=3)))
+    assert executor.misfit(Resources(gpus=2, nodes=2)) is None
+
+
+def test_small_steps_leave_whole_nodes_to_gangs(executor: SlurmExecutor, job: Callable[..., Job]) -> None:
+    executor.submit(job(gpus=1))
+    assert executor.busy[0].nodes[0].name in ("n0", "n1")
+    executor.submit(job(gpus=1))
+    assert executor.busy[0].nodes == executor.busy[1].nodes
+    assert executor.room(Resources(gpus=2))
+    assert not executor.room(Resources(gpus=2, nodes=2))
+    executor.submit(job(cpus=4))
+    assert executor.busy[2].nodes[0].name == "n2"  # cores without GPUs first
+    assert executor.misfit(Resources(gpus=2, nodes=2)) is None  # later
+    executor._free(executor.busy[0])
+    executor._free(executor.busy[0])
+    assert executor.room(Resources(gpus=2, nodes=2))
+
+
+def test_a_step_takes_its_share_of_memory(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the first would take all that was asked for the node, and the next wait for it."""
+    nodes = nodes_of((8, 2), (16, 2))
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "64000")
+    command = srun_command(job(cpus=2, gpus=2, nodes=2), nodes)
+    assert {"--nodes=2", "--nodelist=n0,n1", "--cpus-per-task=2", "--gpus-per-node=2", "--mem=8000M"} <= set(
+        command
+    )
+    monkeypatch.delenv("SLURM_MEM_PER_NODE")
+    assert not any(word.startswith("--mem") for word in srun_command(job(), nodes[:1]))
+
+
+def test_a_failure_of_any_node_is_one_of_the_step(job: Callable[..., Job], tmp_path: Path) -> None:
+    def ended(script: str) -> Any:
+        step = SlurmStep(job(), nodes_of((1, 0)))
+        step.process = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE)
+        while step.read():
+            pass
+        (outcome,) = step.outcomes()
+        return outcome.ending, outcome.reason, outcome.gone
+
+    step = job().steps[0].id
+    done = f'{{"outcomes": [["{step}", 1, "done", "", true, 2.5]]}}'
+    failed = f'{{"outcomes": [["{step}", 1, "failed", "no room", true, null]]}}'
+    nothing = '{"outcomes": []}'
+    assert ended(f"echo a library says hello; echo '{done}'; echo '{nothing}'") == (Ending.DONE, "", True)
+    assert ended(f"echo '{failed}'; echo '{done}'")[1] == "no room"
+    assert ended("kill -9 $$") == (Ending.LOST, "srun ended with -9 and told nothing", False)
+
+
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost=localhost
+AuthInfo=socket={place}/munge
+SlurmUser=root
+SlurmctldPort={port}
+SlurmctldPidFile={place}/slurmctld.pid
+SlurmctldLogFile={place}/slurmctld.log
+SlurmdPidFile={place}/%n.pid
+SlurmdLogFile={place}/%n.log
+SlurmdSpoolDir={place}/%n
+StateSaveLocation={place}/state
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+MpiDefault=none
+ReturnToService=2
+GresTypes=gpu
+NodeName=n1 NodeHostname=localhost Port={one} CPUs=2 RealMemory=2000 Gres=gpu:2 State=UNKNOWN
+NodeName=n2 NodeHostname=localhost Port={two} CPUs=2 RealMemory=2000 Gres=gpu:2 State=UNKNOWN
+PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+"""
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
+
+
+@pytest.fixture
+def real_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A controller and two nodes on this machine, each with two cores and two GPUs that are only files."""
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if missing or os.getuid():
+        pytest.skip(f"needs root and {', '.join(missing) or 'nothing else'} (apt-get install slurm-wlm)")
+    place = tmp_path / "slurm"
+    (place / "state").mkdir(parents=True)
+    one, two, port = 27_818, 27_819, 27_817
+    (place / "slurm.conf").write_text(CONFIGURATION.format(place=place, one=one, two=two, port=port))
+    for number in range(2):
+        (place / f"gpu{number}").touch()
+    (place / "gres.conf").write_text(f"NodeName=n[1-2] Name=gpu File={place}/gpu[0-1]\n")
+    (place / "key").write_bytes(os.urandom(1024))
+    (place / "key").chmod(0o400)
+    monkeypatch.setenv("SLURM_CONF", str(place / "slurm.conf"))
+    files = {"key-file": "key", "socket": "munge", "pid-file": "munged.pid", "log-file": "munged.log"}
+    options = [f"--{name}={place / file}" for name, file in (files | {"seed-file": "seed"}).items()]
+    daemons = [["munged", "--foreground", "--force", *options], ["slurmctld", "-D"]]
+    daemons += [["slurmd", "-D", "-N", name] for name in ("n1", "n2")]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    started = []
+    for daemon in daemons:
+        started.append(subprocess.Popen(daemon, **quiet))
+        time.sleep(1.0)
+    try:
+        awaited(lambda: "idle" in slurm_says("sinfo", "-h", "-o", "%D %t").split("2 ", 1)[-1], 30)
+        yield
+    finally:
+        subprocess.run(["scancel", "-u", "root"], check=False)
+        for daemon_process in reversed(started):
+            daemon_process.terminate()
+            daemon_process.wait(30)
+
+
+def slurm_says(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def awaited(what: Callable[[], Any], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+@pytest.mark.slow
+def test_a_sweep_on_a_real_slurm_runs_to_its_end(
+    real_slurm: None, small_spec: dict[str, Any], own_cache: Path, tmp_path: Path
+) -> None:
+    """Steps on one GPU each, and one on both nodes, whose processes are killed once; as from the command line."""
+    small_spec |= {"teachers": [], "students": []}
+    small_spec["supervised"] = [
+        {"params": ["3k"], "tokens": ["32k"], "seeds": [0, 1]},
+        {"params": ["7k"], "tokens": ["400k"]},
+    ]
+    small_spec["resources"] = [{"gpus": 1}, {"from_params": "5k", "gpus": 1, "nodes": 2}]
+    spec, store = tmp_path / "spec.yaml", Store(tmp_path / "store")
+    spec.write_text(yaml.safe_dump(small_spec))
+    loaded = sweeps.load(spec)
+    (submit, _) = loaded.launch("slurm", tmp_path / "out", store=store.root, cpus=2, gpus=2, hours=0.2)
+    script = submit.split()[1]
+    assert slurm_says("sbatch", "--test-only", script) == ""
+    slurm_says("sbatch", script)
+    gang = loaded.dag.steps[-1].id
+    awaited(lambda: attempts(store, gang) and attempts(store, gang)[0].done, 240)
+    found = subprocess.run(
+        ["pgrep", "-f", "executors.slurm_task"], capture_output=True, text=True
+    ).stdout.split()
+    os.kill(int(found[0]), signal.SIGKILL)
+    awaited(lambda: not slurm_says("squeue", "-h").strip(), 400)
+    (log,) = (tmp_path / "out").glob("distlaw-*.log")
+    assert "3 of 3 steps done" in log.read_text(), log.read_text()[-2000:]
+    told = [attempt.told for attempt in attempts(store, gang)]
+    assert [each["nodes"] for each in told] == [2, 2]  # killed, and again
+    assert set(store.results(step.id for step in loaded.dag.steps)) == {step.id for step in loaded.dag.steps}
+    assert str(sys.executable) in Path(script).read_text()
