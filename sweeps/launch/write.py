@@ -12,8 +12,8 @@ from sweeps.launch import clouds, kubernetes, sky, slurm
 from sweeps.launch.launch import SPEC, Launch
 
 
-class Scheduler(NamedTuple):
-    """One that runs sweeps on machines of its own."""
+class SchedulerFiles(NamedTuple):
+    """Writing of one scheduler's files."""
 
     write: Callable[[Launch, Path], dict[str, str]]
     """Return its files, by name, that will lie in a directory."""
@@ -26,13 +26,13 @@ class Scheduler(NamedTuple):
 
 
 SCHEDULERS = {
-    "slurm": Scheduler(slurm.write, slurm.commands),
-    "slurm-ray": Scheduler(slurm.write_ray, slurm.commands),
-    "kubernetes": Scheduler(kubernetes.write_job, kubernetes.commands, kubernetes.refusals),
-    "kuberay": Scheduler(kubernetes.write_rayjob, kubernetes.commands, kubernetes.refusals),
-    "sky": Scheduler(sky.write, sky.commands, sky.refusals, sends=True),
-    "aws": Scheduler(clouds.write_aws, clouds.commands, clouds.refusals),
-    "gcp": Scheduler(clouds.write_gcp, clouds.commands, clouds.refusals),
+    "slurm": SchedulerFiles(slurm.write, slurm.commands),
+    "slurm-ray": SchedulerFiles(slurm.write_ray, slurm.commands),
+    "kubernetes": SchedulerFiles(kubernetes.write_job, kubernetes.commands, kubernetes.refusals),
+    "kuberay": SchedulerFiles(kubernetes.write_rayjob, kubernetes.commands, kubernetes.refusals),
+    "sky": SchedulerFiles(sky.write, sky.commands, sky.refusals, sends=True),
+    "aws": SchedulerFiles(clouds.write_aws, clouds.commands, clouds.refusals),
+    "gcp": SchedulerFiles(clouds.write_gcp, clouds.commands, clouds.refusals),
 }
 
 
