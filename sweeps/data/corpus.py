@@ -6,8 +6,10 @@ from pathlib import Path
 
 from scaling.errors import InputError
 from sweeps.data import TokenizedCorpus, source_of, tokenize
+from sweeps.data.files.source_files import is_url
 from sweeps.data.model_dir import HUB_ID, snapshot
 from sweeps.data.named_corpora import NAMED_CORPORA
+from sweeps.data.sources import ReadingRules, TextSource
 from sweeps.data.tokenizer import ExternalTokenizer
 from sweeps.data.tokens import corpus_fingerprint
 from sweeps.spec.corpus import VOCAB, Corpus
@@ -36,7 +38,8 @@ def resolve_corpus(corpus: Corpus) -> Corpus:
 def with_absolute_paths(corpus: Corpus) -> Corpus:
     """Return ``corpus`` with absolute paths."""
     places: dict[str, str] = {}
-    if corpus.source not in NAMED_CORPORA and not corpus.source.startswith("hf:"):
+    in_place = corpus.source.startswith("hf:") or is_url(corpus.source)
+    if corpus.source not in NAMED_CORPORA and not in_place:
         places["source"] = corpus.source
     if corpus.tokenizer and Path(corpus.tokenizer).expanduser().exists():
         places["tokenizer"] = corpus.tokenizer
@@ -59,24 +62,29 @@ def given_tokenizer(corpus: Corpus) -> ExternalTokenizer | None:
 
 def fingerprint_of(corpus: Corpus) -> str:
     """Return the fingerprint of the tokens of ``corpus``, without parsing the text."""
+    tokenizer = given_tokenizer(corpus)
+    source = _source(corpus, tokenizer)
     return corpus_fingerprint(
-        source_of(corpus.source, corpus.text_field),
-        vocab=corpus.vocab,
-        heldout=corpus.heldout,
-        seed=corpus.seed,
-        tokenizer=given_tokenizer(corpus),
+        source, vocab=corpus.vocab, heldout=corpus.heldout, seed=corpus.seed, tokenizer=tokenizer
     )
 
 
 def tokens_of(corpus: Corpus) -> TokenizedCorpus:
     """Return the tokens of ``corpus``, from the cache of this machine if it has them."""
-    return tokenize(
-        source_of(corpus.source, corpus.text_field),
-        vocab=corpus.vocab,
-        heldout=corpus.heldout,
-        seed=corpus.seed,
-        tokenizer=given_tokenizer(corpus),
+    tokenizer = given_tokenizer(corpus)
+    source = _source(corpus, tokenizer)
+    return tokenize(source, vocab=corpus.vocab, heldout=corpus.heldout, seed=corpus.seed, tokenizer=tokenizer)
+
+
+def _source(corpus: Corpus, tokenizer: ExternalTokenizer | None) -> TextSource:
+    rules = ReadingRules(
+        text_field=corpus.text_field,
+        streaming=corpus.streaming,
+        verify=corpus.verify,
+        token_dtype=corpus.token_dtype,
+        tokenizer=tokenizer,
     )
+    return source_of(corpus.source, rules=rules)
 
 
 def planned_tokens(corpus: Corpus, fingerprint: str) -> TokenizedCorpus:

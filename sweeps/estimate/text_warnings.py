@@ -46,6 +46,11 @@ def text_warnings(corpus: TokenizedCorpus) -> list[str]:
     if bound:
         texts = " and ".join(f"{name} under {licence}" for licence, name in bound.items())
         found.append(f"! {texts}: sharing the text is subject to that license")
+    if corpus.boundaries == "position":
+        found.append(
+            f"! {corpus.source} has no end-of-text tokens, so pieces of it are held out by position, and a "
+            "document may be on both sides of the split"
+        )
     if (error := standard_error(corpus.heldout_tokens)) > TARGET_STANDARD_ERROR:
         enough = (ERROR_TIMES_ROOT_TOKENS / TARGET_STANDARD_ERROR) ** 2
         share = enough / (corpus.heldout_tokens + corpus.train_tokens)

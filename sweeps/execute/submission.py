@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from scaling.errors import InputError
+from sweeps.data.files.source_files import is_url
 from sweeps.data.named_corpora import NAMED_CORPORA
 from sweeps.spec.spec import Sweep
 
@@ -55,7 +56,7 @@ def fill_directory(sweep: Sweep, folder: Path) -> None:
     """
     spec = sweep.model_dump(mode="json", exclude_unset=True)
     source = sweep.corpus.source
-    if source not in NAMED_CORPORA and not source.startswith("hf:"):
+    if source not in NAMED_CORPORA and not source.startswith("hf:") and not is_url(source):
         spec["corpus"]["source"] = _copy_texts(source, folder)
     (folder / SPEC).write_text(yaml.safe_dump(spec, sort_keys=False))
     _copy_scripts(sweep, folder)
@@ -155,6 +156,8 @@ def _copy_texts(source: str, folder: Path) -> str:
     texts.mkdir(exist_ok=True)
     for number, file in enumerate(files):
         shutil.copy(file, texts / f"{number:05d}-{file.name}")
+        if file.suffix == ".bin" and (index := file.with_suffix(".idx")).is_file():
+            shutil.copy(index, texts / f"{number:05d}-{index.name}")
     return f"texts/*{files[0].suffix}"
 
 

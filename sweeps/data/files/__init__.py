@@ -1,0 +1,1 @@
+"""Files that sources name: found, identified and read as documents."""

@@ -1,0 +1,1 @@
+"""Sources of token ids: files of other trainers, read as they were meant or refused."""

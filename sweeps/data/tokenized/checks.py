@@ -1,0 +1,77 @@
+"""Checks of token ids: within the vocabulary, and of the type that they are read as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.errors import InputError
+from sweeps.data.files.source_files import SourceFile
+from sweeps.data.tokenizer import ExternalTokenizer
+
+MOSTLY = 0.95
+"""Share of a sample from which its pattern is taken for a rule."""
+PRINTABLE = np.array([byte in b"\t\n\r" or 32 <= byte < 127 for byte in range(256)])
+
+
+def check_ids(file: SourceFile, position: int, ids: NDArray[Any], tokenizer: ExternalTokenizer) -> None:
+    """Check that ids are those of the vocabulary.
+
+    Args:
+        file: Named in the error.
+        position: Position of the first of ``ids`` in the file.
+        ids: Integers.
+        tokenizer: Tokenizer that the spec names.
+
+    Raises:
+        InputError: Naming the first id that is not.
+    """
+    if not len(ids) or (int(ids.max()) < tokenizer.size and int(ids.min()) >= 0):
+        return
+    wrong = int(np.flatnonzero((ids >= tokenizer.size) | (ids < 0))[0])
+    raise InputError(
+        f"corpus.source: {file.name}: id {int(ids[wrong]):,} at position {position + wrong:,}, but "
+        f"{tokenizer.file} has {tokenizer.size:,} entries; name the tokenizer that wrote the "
+        f"ids{_other_type(ids, tokenizer)}"
+    )
+
+
+def _other_type(ids: NDArray[Any], tokenizer: ExternalTokenizer) -> str:
+    """Return a hint if the bytes would be ids of another type."""
+    raw = np.ascontiguousarray(ids)
+    if raw.dtype == np.uint32 and int(raw.view("<u2").max()) < tokenizer.size:
+        return ", or set corpus.token_dtype: uint16, of which all these bytes would be ids"
+    if raw.dtype.itemsize > 1 and int(raw.byteswap().max()) < tokenizer.size:
+        return ": the bytes look like big-endian numbers, which no trainer here writes"
+    return ""
+
+
+def check_type(file: SourceFile, samples: Sequence[NDArray[Any]]) -> None:
+    """Check that a file without a header holds ids of the type that it is read as.
+
+    Args:
+        file: Named in the error.
+        samples: Ids from all over the file.
+
+    Raises:
+        InputError: If it looks like ids of another type, text, or zeros.
+    """
+    ids = np.concatenate(samples)
+    if PRINTABLE[ids.view(np.uint8)].mean() > MOSTLY:
+        raise InputError(f"corpus.source: {file.name} holds text, not token ids; name it .txt")
+    if len(ids) > 1 and (ids == ids[0]).all():
+        raise InputError(f"corpus.source: {file.name} holds the id {int(ids[0])} only, in all samples")
+    if ids.dtype.itemsize != 2:
+        return
+    long = [some for some in samples if len(some) > 3]
+    zero = [float(np.mean([(some[n::4] == 0).mean() for some in long] or [0])) for n in range(4)]
+    if min(zero[1], zero[3]) > MOSTLY and zero[0] < MOSTLY:
+        wide = 64 if zero[2] > MOSTLY else 32
+        advice = "set corpus.token_dtype: uint32" if wide == 32 else "write them as .npy"
+        raise InputError(
+            f"corpus.source: {file.name} looks like ids of {wide} bits, of which the higher bytes are zero, "
+            f"and not of 16; {advice}"
+        )

@@ -1,0 +1,371 @@
+"""Token ids of other trainers: read as they were meant, or refused."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from token_files import write_llm_c, write_megatron
+from tokenizers import Tokenizer, models
+
+from scaling.errors import InputError
+from sweeps.data.corpus import fingerprint_of, resolve_corpus, tokens_of
+from sweeps.data.tokenizer import END_OF_TEXT, save_tokenizer, train_tokenizer
+from sweeps.spec.corpus import Corpus
+
+END = 0
+Documents = list[list[int]]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer") / "bpe"
+    draw = random.Random(0)
+    words = ["".join(draw.choices("abcdefgh", k=4)) for _ in range(200)]
+    save_tokenizer(train_tokenizer([" ".join(words)], 300), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def documents() -> Documents:
+    draw = np.random.default_rng(0)
+    return [draw.integers(1, 300, size=draw.integers(5, 60)).tolist() for _ in range(400)]
+
+
+def stream(documents: Documents) -> list[int]:
+    return [id_ for ids in documents for id_ in [*ids, END]]
+
+
+def plain(folder: Path, documents: Documents) -> str:
+    np.array(stream(documents), dtype=np.uint16).tofile(folder / "train.bin")
+    return str(folder / "train.bin")
+
+
+def plain_wide(folder: Path, documents: Documents) -> str:
+    np.array(stream(documents), dtype=np.uint32).tofile(folder / "train.bin")
+    return str(folder / "train.bin")
+
+
+def llm_c(folder: Path, documents: Documents) -> str:
+    """Two shards, with the end-of-text token before documents, and one document over both."""
+    ids = [id_ for each in documents for id_ in [END, *each]]
+    middle = ids.index(END, len(ids) // 2)
+    write_llm_c(folder / "train_000.bin", ids[:middle])
+    write_llm_c(folder / "train_001.bin", ids[middle:], 20240520)
+    return str(folder / "train_*.bin")
+
+
+def llama(folder: Path, documents: Documents) -> str:
+    write_llm_c(folder / "llama.bin", stream(documents), 20240801, 7)
+    return str(folder / "llama.bin")
+
+
+def megatron(folder: Path, documents: Documents) -> str:
+    write_megatron(folder / "text_document", documents, "int32")
+    return str(folder / "text_document.bin")
+
+
+def megatron_with_ends(folder: Path, documents: Documents) -> str:
+    write_megatron(folder / "eod", [[*ids, END] for ids in documents], "uint16", per_document=2)
+    return str(folder / "eod.idx")
+
+
+def numpy_shards(folder: Path, documents: Documents) -> str:
+    np.save(folder / "a.npy", np.array(stream(documents[:100]), dtype=np.int64))
+    np.save(folder / "b.npy", np.array(stream(documents[100:]), dtype=np.int64))
+    return str(folder / "*.npy")
+
+
+def parquet(folder: Path, documents: Documents) -> str:
+    pd.DataFrame({"input_ids": documents}).to_parquet(folder / "rows.parquet")
+    return str(folder / "rows.parquet")
+
+
+def saved_dataset(folder: Path, documents: Documents) -> str:
+    """A directory as ``datasets.Dataset.save_to_disk`` writes it: Arrow streams and a list of them."""
+    for number, some in enumerate((documents[:300], documents[300:])):
+        table = pa.table({"input_ids": pa.array(some, pa.list_(pa.int32()))})
+        with pa.ipc.new_stream(folder / f"data-{number}.arrow", table.schema) as writer:
+            writer.write_table(table, max_chunksize=64)
+    files = [{"filename": f"data-{number}.arrow"} for number in range(2)]
+    (folder / "state.json").write_text(json.dumps({"_data_files": files, "_split": "train"}))
+    return str(folder)
+
+
+def packed_rows(folder: Path, documents: Documents) -> str:
+    """Blocks of one length, cut from the stream wherever they end."""
+    ids = stream(documents)
+    rows = [ids[start : start + 50] for start in range(0, len(ids) // 50 * 50, 50)]
+    table = pa.table({"input_ids": pa.array(rows, pa.list_(pa.uint16(), 50))})
+    with pa.ipc.new_file(folder / "packed.arrow", table.schema) as writer:
+        writer.write_table(table)
+    return str(folder / "packed.arrow")
+
+
+LAYOUTS = [
+    plain,
+    plain_wide,
+    llm_c,
+    llama,
+    megatron,
+    megatron_with_ends,
+    numpy_shards,
+    parquet,
+    saved_dataset,
+]
+
+
+def corpus_of(source: str, tokenizer: Path, **more: Any) -> Corpus:
+    given = {"text_field": "input_ids"} if "bin" not in source and "npy" not in source else {}
+    return resolve_corpus(
+        Corpus(source=source, tokenizer=str(tokenizer), context=8, heldout=0.1, **given, **more)
+    )
+
+
+def split_at_ends(ids: np.ndarray) -> set[tuple[int, ...]]:
+    assert ids[-1] == END
+    return {tuple(part[:-1].tolist()) for part in np.split(ids, np.flatnonzero(ids == END) + 1)[:-1]}
+
+
+@pytest.mark.parametrize("write", LAYOUTS, ids=lambda write: write.__name__)
+def test_every_layout_gives_the_same_stream(
+    write: Callable[[Path, Documents], str],
+    documents: Documents,
+    tokenizer: Path,
+    tmp_path: Path,
+    own_cache: Path,
+) -> None:
+    """Whole documents, one end-of-text token behind each, a tenth held out: the same whatever the layout."""
+    (tmp_path / "data").mkdir()
+    source = write(tmp_path / "data", documents)
+    more = {"token_dtype": "uint32"} if write is plain_wide else {}
+    found = tokens_of(corpus_of(source, tokenizer, **more))
+    assert found.vocab == 300
+    train, held = split_at_ends(found.train), split_at_ends(found.heldout)
+    assert not train & held
+    assert train | held == set(map(tuple, documents))
+    assert 0.09 * len(stream(documents)) < found.heldout_tokens <= 0.1 * len(stream(documents))
+    assert found.train_tokens == len(found.train)
+    assert found.parts[0].documents == len(documents)
+    assert found.train[:40].tolist() == REFERENCE.setdefault("ids", found.train[:40].tolist())
+    model = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    texts = [model.decode(list(ids)) for ids in held]
+    assert found.parts[0].heldout_bytes == sum(len(text.encode()) for text in texts)
+
+
+REFERENCE: dict[str, list[int]] = {}
+
+
+def test_blocks_cut_from_a_stream_are_joined_again(
+    documents: Documents, tokenizer: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    found = tokens_of(corpus_of(packed_rows(tmp_path, documents), tokenizer))
+    both = split_at_ends(found.train) | split_at_ends(found.heldout)
+    assert len(both & set(map(tuple, documents))) >= len(documents) - 1  # the last block was cut off
+
+
+def test_a_stream_without_ends_is_held_out_by_position(
+    tokenizer: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    ids = np.random.default_rng(0).integers(1, 300, size=20_000).astype(np.uint16)
+    ids.tofile(tmp_path / "train.bin")
+    found = tokens_of(corpus_of(str(tmp_path / "train.bin"), tokenizer))
+    assert len(found.train) + len(found.heldout) == len(ids)
+    pieces = {ids[start : start + 1024].tobytes() for start in range(0, len(ids), 1024)}
+    assert {
+        found.heldout[start : start + 1024].tobytes() for start in range(0, len(found.heldout), 1024)
+    } <= pieces
+    assert END not in found.train
+    assert found.boundaries == "position"
+
+
+def test_ids_are_named_by_content_and_tokenizer(
+    documents: Documents, tokenizer: Path, tmp_path: Path
+) -> None:
+    corpus = corpus_of(plain(tmp_path, documents), tokenizer)
+    first = fingerprint_of(corpus)
+    assert fingerprint_of(corpus.model_copy(update={"seed": 1})) != first
+    (tmp_path / "copy.bin").write_bytes((tmp_path / "train.bin").read_bytes())
+    assert fingerprint_of(corpus_of(str(tmp_path / "copy.bin"), tokenizer)) == first
+    np.array(stream(documents[1:]), dtype=np.uint16).tofile(tmp_path / "copy.bin")
+    assert fingerprint_of(corpus_of(str(tmp_path / "copy.bin"), tokenizer)) != first
+    with pytest.raises(
+        InputError, match=r"holds token ids; name the tokenizer that wrote them in corpus.tokenizer"
+    ):
+        fingerprint_of(Corpus(source=str(tmp_path / "copy.bin")))
+
+
+def bad_odd(folder: Path, documents: Documents) -> None:
+    (folder / "a.bin").write_bytes(np.array(stream(documents), dtype=np.uint16).tobytes() + b"\0")
+
+
+def bad_wide(folder: Path, documents: Documents) -> None:
+    np.array(stream(documents), dtype=np.uint32).tofile(folder / "a.bin")
+
+
+def bad_int64(folder: Path, documents: Documents) -> None:
+    np.array(stream(documents), dtype=np.int64).tofile(folder / "a.bin")
+
+
+def bad_endian(folder: Path, documents: Documents) -> None:
+    np.array(stream(documents), dtype=">u2").tofile(folder / "a.bin")
+
+
+def bad_text(folder: Path, documents: Documents) -> None:
+    (folder / "a.bin").write_bytes(b"In the beginning was the word; and so on, without end.\n" * 20)
+
+
+def bad_zeros(folder: Path, documents: Documents) -> None:
+    (folder / "a.bin").write_bytes(bytes(4000))
+
+
+def bad_range(folder: Path, documents: Documents) -> None:
+    ids = stream(documents)
+    ids[-1] = 300
+    np.array(ids, dtype=np.uint16).tofile(folder / "a.bin")
+
+
+def bad_header(folder: Path, documents: Documents) -> None:
+    write_llm_c(folder / "a.bin", stream(documents))
+    (folder / "a.bin").write_bytes((folder / "a.bin").read_bytes()[:-2])
+
+
+def bad_version(folder: Path, documents: Documents) -> None:
+    write_llm_c(folder / "a.bin", stream(documents), version=2)
+
+
+def torn_index(folder: Path, documents: Documents) -> None:
+    write_megatron(folder / "a", documents)
+    (folder / "a.idx").write_bytes((folder / "a.idx").read_bytes()[:-12])
+
+
+def torn_megatron(folder: Path, documents: Documents) -> None:
+    write_megatron(folder / "a", documents)
+    (folder / "a.bin").write_bytes((folder / "a.bin").read_bytes()[:-100])
+
+
+def other_index(folder: Path, documents: Documents) -> None:
+    write_megatron(folder / "a", documents)
+    (folder / "a.idx").write_bytes(b"something else, of another program altogether")
+
+
+def float_index(folder: Path, documents: Documents) -> None:
+    write_megatron(folder / "a", documents, "float32")
+
+
+def gaps(folder: Path, documents: Documents) -> None:
+    """Lengths of two sequences exchanged: the offsets no longer fit."""
+    write_megatron(folder / "a", documents)
+    raw = bytearray((folder / "a.idx").read_bytes())
+    first = struct.calcsize("<9sQBQQ")
+    raw[first : first + 8] = struct.pack("<ii", len(documents[0]) + 1, len(documents[1]) - 1)
+    (folder / "a.idx").write_bytes(raw)
+
+
+def mixed_types(folder: Path, documents: Documents) -> None:
+    write_megatron(folder / "a", documents[:10], "uint16")
+    write_megatron(folder / "b", documents[10:], "int32")
+
+
+def mixed_headers(folder: Path, documents: Documents) -> None:
+    write_llm_c(folder / "a.bin", stream(documents))
+    plain(folder, documents)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (bad_odd, r"a.bin has [\d,]+ bytes, no whole number of ids of 2 bytes: it is torn, or .*token_dtype"),
+        (bad_wide, r"a.bin looks like ids of 32 bits, .* set corpus.token_dtype: uint32"),
+        (bad_int64, r"a.bin looks like ids of 64 bits, .* write them as .npy"),
+        (bad_endian, r"a.bin: id [\d,]+ at position \d+, .* big-endian"),
+        (bad_text, r"a.bin holds text, not token ids; name it .txt"),
+        (bad_zeros, r"a.bin holds the id 0 only"),
+        (bad_range, r"a.bin: id 300 at position [\d,]+, but .*tokenizer.json has 300 entries"),
+        (bad_header, r"its header states [\d,]+ tokens, so [\d,]+ bytes, but it has [\d,]+: it is torn"),
+        (bad_version, r"header 20240520 of version 2; version 1 is read"),
+        (torn_index, r"a.idx states 400 sequences and 401 entries of documents, .*: it is torn"),
+        (
+            torn_megatron,
+            r"a.bin has [\d,]+ bytes, but by .*a.idx its last sequence ends at [\d,]+: it is torn",
+        ),
+        (other_index, r"a.idx is no index of Megatron"),
+        (float_index, r"a.idx states type 7, which is no integer"),
+        (gaps, r"a.idx: lengths and offsets of sequences do not fit together"),
+        (mixed_types, r"a.bin holds Megatron's ids of type uint16, but .*b.bin Megatron's ids of type int32"),
+        (mixed_headers, r"a.bin holds ids after a header of type uint16, but .*train.bin plain ids"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_wrong_ids_are_refused(
+    write: Callable[[Path, Documents], None],
+    message: str,
+    documents: Documents,
+    tokenizer: Path,
+    tmp_path: Path,
+    own_cache: Path,
+) -> None:
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data", documents)
+    with pytest.raises(InputError, match=message):
+        tokens_of(corpus_of(str(tmp_path / "data" / "*.bin"), tokenizer))
+    assert not list((own_cache / "corpora").glob("*"))
+
+
+def test_an_id_that_samples_miss_is_found_when_it_is_read(
+    tokenizer: Path, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.data.tokenized.token_source.SAMPLED_IDS", 16)
+    ids = np.random.default_rng(0).integers(0, 300, size=200_000).astype(np.uint16)
+    ids[77_777] = 4000
+    ids.tofile(tmp_path / "a.bin")
+    corpus = corpus_of(str(tmp_path / "a.bin"), tokenizer)
+    fingerprint_of(corpus)
+    with pytest.raises(InputError, match=r"a.bin: id 4,000 at position 77,777, but"):
+        tokens_of(corpus)
+
+
+def test_columns_that_are_no_ids(
+    documents: Documents, tokenizer: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    frame = pd.DataFrame({"input_ids": [[1, 2], [3, -1]]})
+    frame.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a.parquet: id -1 at position 3"):
+        tokens_of(corpus_of(str(tmp_path / "a.parquet"), tokenizer))
+    pa.parquet.write_table(pa.table({"input_ids": [[1, None], [3]]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"column 'input_ids' has empty values among its ids"):
+        tokens_of(corpus_of(str(tmp_path / "a.parquet"), tokenizer))
+    np.save(tmp_path / "a.npy", np.ones(10))
+    with pytest.raises(InputError, match=r"a.npy holds float64 of shape \(10,\); token ids are integers"):
+        tokens_of(corpus_of(str(tmp_path / "a.npy"), tokenizer))
+    np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match=r"a.npy holds object"):
+        tokens_of(corpus_of(str(tmp_path / "a.npy"), tokenizer))
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    with pytest.raises(InputError, match=r"holds the splits train, test; name one, as .*/train"):
+        tokens_of(corpus_of(str(tmp_path), tokenizer))
+
+
+def test_ids_of_16_bits_cannot_be_of_a_large_vocabulary(
+    documents: Documents, tokenizer: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    """Llama's vocabulary has 128,256 entries; its ids are stored in 32 bits."""
+    words = {END_OF_TEXT: END, "last": 128_255} | {f"w{number}": number for number in range(1, 300)}
+    save_tokenizer(Tokenizer(models.WordLevel(words, unk_token="last")), tmp_path / "large")
+    write_megatron(tmp_path / "a", documents)
+    with pytest.raises(InputError, match=r"a.bin holds ids of 16 bits, too few for the 128,256 entries of"):
+        tokens_of(corpus_of(str(tmp_path / "a.bin"), tmp_path / "large"))
+    found = tokens_of(corpus_of(llama(tmp_path, documents), tmp_path / "large"))
+    assert found.train.dtype == np.uint32
+    assert split_at_ends(found.train) | split_at_ends(found.heldout) == set(map(tuple, documents))
+    np.array([*stream(documents), *stream(documents)], dtype=np.uint16).tofile(tmp_path / "b.bin")
+    with pytest.raises(InputError, match=r"b.bin: id [\d,]+ at position 0, but .* has 128,256 entries"):
+        tokens_of(corpus_of(str(tmp_path / "b.bin"), tmp_path / "large"))
