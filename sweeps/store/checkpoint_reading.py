@@ -7,6 +7,7 @@ piece that it reads. Nothing is unpickled, and a manifest that asks for more tha
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from scaling.errors import InputError
-from sweeps.store.safetensors_stream import DTYPES, tensor_of
+from sweeps.store.safetensors_stream import CHUNK_BYTES, DTYPES, bytes_of
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
@@ -60,16 +61,16 @@ class ShardedCheckpoint:
             shape, dtype = tuple(entry["shape"]), DTYPES[entry["dtype"]]
             own = like.get(name)
             wanted[name] = own if is_dtensor(own) else torch.empty(shape, dtype=dtype, device="meta")
-            found[name] = torch.empty(local_part(wanted[name]).shape, dtype=dtype)
+            found[name] = torch.empty(local_part(wanted[name]).shape, dtype=dtype, device="meta")
         missing = {name: tensor.numel() for name, tensor in found.items()}
         for (name, start), parts in self._items(wanted).items():
             piece = self._piece(name, start)
             for part in parts:
-                _copy(part, piece, found[name])
+                found[name] = _copied(part, piece, found[name])
                 missing[name] -= part.lengths.numel()
         if any(missing.values()):
             raise Damaged(f"manifest.json: no file holds all of {next(filter(missing.get, missing))}")
-        return found
+        return {name: _allocated(tensor) for name, tensor in found.items()}
 
     def _items(self, wanted: dict[str, Tensor]) -> dict[tuple[str, tuple[int, ...]], list[ReadItem]]:
         """Return what is to be copied of each piece, by its tensor's name and where it begins."""
@@ -111,20 +112,28 @@ class ShardedCheckpoint:
         entry = self.tensors[name]
         piece = next(each for each in entry["pieces"] if tuple(each["start"]) == start)
         file, (begin, end) = piece["file"], piece["bytes"]
-        if "/" in file:
-            raise Damaged(f"manifest.json: {file!r:.60} is not the name of a file beside it")
-        try:
-            data = self.store.read_bytes(*self.place, file, begin=begin, end=end)
-        except InputError as error:
-            raise Damaged(str(error)) from None
-        if data is None:
-            raise Damaged(f"{file}: missing")
-        found = tensor_of(data, DTYPES[entry["dtype"]], tuple(piece["shape"]))
-        if found is None:
-            raise Damaged(f"{file}: shorter than it was")
-        if zlib.crc32(data) != piece["crc32"]:
+        shape, dtype = tuple(piece["shape"]), DTYPES[entry["dtype"]]
+        if "/" in file or end - begin != math.prod(shape) * dtype.itemsize:
+            raise Damaged(f"manifest.json: {name} in {file!r:.60} is not the part that it should be")
+        found = torch.empty(shape, dtype=dtype)
+        if self._fill(bytes_of(found), file, begin) != piece["crc32"]:
             raise Damaged(f"{file}: the checksum of {name} does not match")
         return found
+
+    def _fill(self, buffer: memoryview, file: str, begin: int) -> int:
+        """Read a file from ``begin`` on into ``buffer``; return the checksum."""
+        crc32 = 0
+        for at in range(0, len(buffer), CHUNK_BYTES):
+            end = min(at + CHUNK_BYTES, len(buffer))
+            try:
+                data = self.store.read_bytes(*self.place, file, begin=begin + at, end=begin + end)
+            except InputError as error:
+                raise Damaged(str(error)) from None
+            if data is None or len(data) != end - at:
+                raise Damaged(f"{file}: missing" if data is None else f"{file}: shorter than it was")
+            buffer[at:end] = data
+            crc32 = zlib.crc32(data, crc32)
+        return crc32
 
 
 def is_dtensor(tensor: Tensor | None) -> TypeGuard[DTensor]:
@@ -160,9 +169,19 @@ def part_of(whole: Tensor, like: Tensor | None) -> Tensor:
     return whole
 
 
-def _copy(part: ReadItem, piece: Tensor, into: Tensor) -> None:
-    for axis, (source, target, size) in enumerate(
+def _copied(part: ReadItem, piece: Tensor, into: Tensor) -> Tensor:
+    """Copy a part of a piece into a tensor and return that; or the piece, if it is all that is asked for."""
+    if piece.shape == into.shape == part.lengths:
+        return piece
+    into = _allocated(into)
+    source, target = piece, into
+    for axis, (begin, at, size) in enumerate(
         zip(part.storage_offsets, part.dest_offsets, part.lengths, strict=True)
     ):
-        piece, into = piece.narrow(axis, source, size), into.narrow(axis, target, size)
-    into.copy_(piece)
+        source, target = source.narrow(axis, begin, size), target.narrow(axis, at, size)
+    target.copy_(source)
+    return into
+
+
+def _allocated(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, device="cpu") if tensor.is_meta else tensor

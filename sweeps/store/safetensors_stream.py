@@ -8,7 +8,6 @@ Format: https://github.com/huggingface/safetensors; the library reads these file
 from __future__ import annotations
 
 import json
-import math
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -78,12 +77,3 @@ class SafetensorsStream:
 def bytes_of(tensor: Tensor) -> memoryview:
     """Return the bytes of a tensor on the CPU, without a copy if it is contiguous."""
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
-def tensor_of(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor | None:
-    """Return the tensor with these bytes; None if their number is not that of ``shape``."""
-    if len(data) != math.prod(shape) * dtype.itemsize:
-        return None
-    if not data:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
