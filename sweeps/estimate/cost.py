@@ -17,15 +17,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from scaling.costs.flops import FORWARDS_PER_STEP, ModelShape
-from scaling.costs.hardware import Hardware
 from scaling.cpu import cpuinfo_line
 from sweeps.dag.expand import Dag, Step
 from sweeps.dag.kind import StepKind
 from sweeps.dag.ladder import shape_for
 from sweeps.data.cache import cache_dir
 from sweeps.estimate.bill import Bill
-from sweeps.estimate.memory import concurrent_memory, step_memory
-from sweeps.spec.resources import GPU_SHARE, Devices, Resources, resources_of
+from sweeps.estimate.memory import concurrent_memory
+from sweeps.estimate.placement import memory_on, planned_resources
+from sweeps.spec.resources import GPU_SHARE, Devices
 from sweeps.spec.spec import Sweep
 from sweeps.store.checkpoints import KEPT
 
@@ -36,9 +36,6 @@ PROBED_PARAMS = (7e3, 50e3, 300e3)
 PROBE_SECONDS = 0.4
 STARTUP_SECONDS = 4.0
 """Importing torch in every process, once a sweep; Ray takes as long again."""
-
-NODE = 8
-"""GPUs of one machine, at most, in advice."""
 
 Cost = Callable[[Step], float]
 """Estimated seconds of a step."""
@@ -133,12 +130,6 @@ def estimate_sweep(dag: Dag, seconds: Cost, devices: int, sweep: Sweep | None = 
     )
 
 
-def planned_resources(step: Step, sweep: Sweep | None) -> Resources:
-    """Return the resources of a step, as far as the spec determines them before there is a cluster."""
-    usual = Resources(gpus=GPU_SHARE if sweep and sweep.hardware.gpu else 0)
-    return resources_of([step], sweep.resources if sweep else [], usual)
-
-
 def seconds_on(sweep: Sweep, throughput: Throughput | None) -> Cost:
     """Estimated seconds of a step: FLOPs over what the spec's GPUs reach, or as this machine was measured.
 
@@ -159,68 +150,6 @@ def seconds_on(sweep: Sweep, throughput: Throughput | None) -> Cost:
         return sum(flops / reached(how) for how, flops in step.flops_by_precision().items()) / share
 
     return seconds
-
-
-def memory_on(step: Step, sweep: Sweep | None) -> float:
-    """Peak bytes of a step on each device that it uses."""
-    resources = planned_resources(step, sweep)
-    return step_memory(step, gpu=resources.gpus > 0, processes=resources.processes * resources.nodes)
-
-
-@dataclass(frozen=True, slots=True)
-class Overfull:
-    """A step that needs more memory than its share of a GPU has."""
-
-    step: Step
-    needed: float
-    """Bytes on each device."""
-    share: float
-    """Fraction of a device that the step has; 1 if it has whole ones."""
-    gpu: Hardware
-
-    def __str__(self) -> str:
-        assert self.gpu.memory_bytes is not None
-        part = "" if self.share == 1 else f"{self.share:g} of "
-        return (
-            f"{self.step.label}: needs about {self.needed / 1e9:.0f} GB, and {part}one {self.gpu.name} has "
-            f"{self.gpu.memory_bytes * self.share / 1e9:.0f} GB: {self._mend(self.gpu.memory_bytes)}"
-        )
-
-    def _mend(self, has: float) -> str:
-        """More GPUs share a batch, but not the weights."""
-        blocks = max(1, round(self.step.training.batch_tokens / self.step.shape.context))
-        counts = [2**power for power in range(blocks.bit_length()) if blocks % 2**power == 0]
-        for count in counts:
-            if step_memory(self.step, gpu=True, processes=count) <= has:
-                nodes = f", nodes: {count // NODE}" if count > NODE else ""
-                rule = f"from_params: {self.step.shape.params}, gpus: {min(count, NODE)}{nodes}"
-                return f"set resources: [{{{rule}}}]"
-        least = step_memory(self.step, gpu=True, processes=blocks)
-        if least <= has:
-            batch = self.step.shape.context * 2 ** round(math.log2(blocks))
-            return (
-                f"more of them cannot share a batch of {blocks:,} blocks equally; let batch_tokens be the "
-                f"context times a power of two, such as {batch}"
-            )
-        return (
-            "no number of them helps, as each holds all weights "
-            f"({least / 1e9:.0f} GB with one block of the batch)"
-        )
-
-
-def overfull(dag: Dag, sweep: Sweep) -> list[Overfull]:
-    """The steps that do not fit onto the GPUs that the spec names, the largest first."""
-    gpu = sweep.hardware.gpu
-    if gpu is None or gpu.memory_bytes is None:
-        return []
-    found = []
-    for step in dag.steps:
-        if step.trainer:  # its command shards as it likes
-            continue
-        share = min(1.0, planned_resources(step, sweep).gpus or GPU_SHARE)
-        if (needed := memory_on(step, sweep)) > share * gpu.memory_bytes:
-            found.append(Overfull(step, needed, share, gpu))
-    return sorted(found, key=lambda each: each.needed, reverse=True)
 
 
 def _peak_memory(dag: Dag, devices: int, sweep: Sweep | None) -> float:

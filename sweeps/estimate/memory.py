@@ -1,47 +1,171 @@
-"""Peak memory of steps, from their shapes: of one device, or of a machine that runs several at once."""
+"""Peak memory of steps, from shapes and layouts: of one device, or of a machine that runs several at once.
+
+``benchmarks/memory_model.py`` compares it with PyTorch's allocator and with resident memory.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from functools import cache
 
 from scaling.costs.flops import ModelShape
+from sweeps.dag.kind import StepKind
 from sweeps.dag.step import Step
+from sweeps.estimate.activations import (
+    BYTES_PER_ELEMENT,
+    DIVERGENCE_BYTES,
+    LABEL_LOSS_BYTES,
+    MAX_FULL_LOGITS,
+    attention_scores,
+    layer_temporaries,
+    loss_bytes,
+    saved_activations,
+)
+from sweeps.model.layout import Layout
 
-PROCESS_BYTES = 400e6
-"""Bytes of a process that has imported torch."""
-BYTES_PER_ELEMENT = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
+PROCESS_BYTES, GPU_CONTEXT_BYTES = 400e6, 1e9
+"""Bytes of a process that has imported torch, and on a GPU of its context and libraries."""
 UNPACKED_ON_CPU = frozenset({"fp8", "mxfp8", "fbgemm_fp8", "mxfp4", "nvfp4"})
 """Quantizations whose matrices are plain ones where there is no GPU for them."""
 TRAINING_BYTES_PER_PARAM = 16.0
 """Bytes a parameter: weight, gradient and Adam's two moments in float32."""
-MAX_FULL_LOGITS, LOGITS_PER_CHUNK = 2.0**23, 2.0**24
-"""Elements of logits that are held in full, and of one chunk beyond that, as in the chunked loss."""
-LOGITS_COPIES = 5.0
-"""Copies of logits: themselves, log-probabilities, the teacher's, saved activations, gradient."""
-
+STARTING_BYTES_PER_PARAM = 20.0
+"""Bytes a parameter while weights are copied side by side for the optimizer."""
+CHECKPOINT_BYTES_PER_PARAM = 12.0
+"""Bytes a parameter of a checkpoint while it is written: weight and moments, in memory of the host."""
+COMPILED_BYTES_PER_PARAM = 8.0
+"""Bytes a parameter of gradients that a compiled step returns, by matrix and joined."""
+COMPILED_ACTIVATIONS = {"fp32": 0.9, "bf16": 0.7}
+"""Share of what plain PyTorch saves for the backward pass that one compiled function holds."""
+COMPILED_LOSS_BYTES = {"fp32": 8.0, "bf16": 5.0}
+"""Peak bytes a logit of a compiled loss."""
 HIDDEN_STATES_COPIES = 4.0
 """Copies of a teacher's hidden states: themselves, the target, the prediction, its gradient."""
+BLOCKS_AT_ONCE = 16
+"""Blocks that are evaluated, or that a teacher writes down, at a time, at most."""
+HEAP_SHARE = 0.5
+"""Memory of a machine that lies between tensors, as a share of theirs, because freed memory is kept."""
+GATHERED_BLOCKS = 2.0
+"""Blocks of a sharded model that are whole at a time: the one at work and the next."""
+LEAN = Layout()
 
 
-def step_memory(step: Step, *, gpu: bool = False, processes: int = 1) -> float:
-    """Return peak bytes of a step on each of its ``processes``, which split its batch but not its weights.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryParts:
+    """Bytes of one device at the peak of a step, by what they are for."""
 
-    On a ``gpu`` attention is fused and saves no scores; on CPU their softmax is saved.
+    process: float
+    """The process itself."""
+    states: float = 0.0
+    """Weights, gradients and moments, of heads too, or this device's shards of them."""
+    gathered: float = 0.0
+    """Blocks of sharded models that are whole for a moment, and their gradients."""
+    activations: float = 0.0
+    """Saved for the backward pass, with what a layer needs beside it."""
+    loss: float = 0.0
+    """Logits, and what the loss makes of them."""
+    targets: float = 0.0
+    """Inputs of targets and auxiliary losses, read of a batch."""
+    teachers: float = 0.0
+    """Weights of frozen models."""
+    inference: float = 0.0
+    """More that a pass of a frozen model, or an evaluation, takes at its peak than training does."""
+    checkpoint: float = 0.0
+    """State that is written, where host and device are one."""
+
+    heap: float = 0.0
+    """Memory between tensors, on CPU."""
+
+    @property
+    def tensors(self) -> float:
+        """Bytes of tensors at once, without a checkpoint's."""
+        return self.total - self.process - self.checkpoint - self.heap
+
+    @property
+    def total(self) -> float:
+        """Sum of all parts."""
+        return sum(getattr(self, each.name) for each in fields(self))
+
+
+def step_memory(step: Step, *, gpu: bool = False, processes: int = 1, layout: Layout = LEAN) -> float:
+    """Return peak bytes of a step on each of its ``processes``; see :func:`memory_parts`."""
+    return memory_parts(step, gpu=gpu, processes=processes, layout=layout).total
+
+
+def memory_parts(step: Step, *, gpu: bool = False, processes: int = 1, layout: Layout = LEAN) -> MemoryParts:
+    """Return peak bytes of a step on each of its ``processes``, which split its batch.
+
+    Args:
+        step: The step.
+        gpu: True for a GPU, whose fused attention saves no scores; else for the memory of a machine.
+        processes: Processes of the step, each with a device.
+        layout: What is sharded, how large a micro-batch is, and whether blocks are recomputed.
     """
-    tokens = step.training.batch_tokens / processes
-    needed = PROCESS_BYTES
+    process = GPU_CONTEXT_BYTES if gpu else PROCESS_BYTES
     if step.foreign:
-        return needed + _inference_memory(step, min(tokens, 16.0 * step.shape.context), gpu)
-    if step.kind.trains:
-        needed += (
-            TRAINING_BYTES_PER_PARAM * step.shape.total_params
-            + saved_activations(step, tokens, gpu=gpu)
-            + _temporary_activations(step, tokens, gpu)
-            + _loss_memory(step, tokens)
-            + _auxiliary_memory(step, tokens)
-        )
-    return needed + sum(_inference_memory(teacher, tokens, gpu) for teacher in _teachers_that_read(step))
+        own = _inference(step.shape, step.precision, BLOCKS_AT_ONCE * step.shape.context, gpu=gpu)
+        found = MemoryParts(process=process, teachers=_frozen_weights(step, gpu=gpu), inference=own)
+    elif not step.kind.trains:
+        found = _writing_parts(step, process, gpu=gpu)
+    else:
+        found = _training_parts(step, process, gpu=gpu, processes=processes, layout=layout)
+    return found if gpu else replace(found, heap=HEAP_SHARE * found.tensors)
+
+
+def _training_parts(step: Step, process: float, *, gpu: bool, processes: int, layout: Layout) -> MemoryParts:
+    shape, precision = step.shape, step.precision
+    share = step.training.batch_tokens / processes
+    tokens = min(share, layout.micro_batch_tokens or share)
+    shards = processes if layout.sharded else 1
+    teachers = list(_teachers_that_read(step))
+    heads = _head_params(step)
+    saved = saved_activations(shape, precision, tokens, gpu=gpu, recompute=layout.recompute)
+    loss = loss_bytes(shape, precision, tokens, *_bytes_a_logit(step, gpu=gpu))
+    if _as_one_function(step, gpu=gpu):
+        saved *= COMPILED_ACTIVATIONS[precision]
+    beside = layer_temporaries(shape, tokens, gpu=gpu)
+    targets = _target_rows(step, share) + _hidden_states(step, share)
+    training = saved + max(loss, beside) + targets
+    params = shape.total_params + heads
+    states = TRAINING_BYTES_PER_PARAM * params / shards + _states_of_losses(step)
+    if _as_one_function(step, gpu=gpu):
+        states += COMPILED_BYTES_PER_PARAM * params
+    starting = STARTING_BYTES_PER_PARAM * params if shards == 1 else 0.0
+    inference = max(
+        *(_inference(each.shape, each.precision, share, gpu=gpu) + targets for each in teachers),
+        _inference(shape, "fp32", BLOCKS_AT_ONCE * shape.context, gpu=gpu),
+        starting - states,
+        0.0,
+    )
+    models = [(shape, precision), *((each.shape, each.precision) for each in teachers)]
+    return MemoryParts(
+        process=process,
+        states=states,
+        gathered=max(_gathered(*each) for each in models) if shards > 1 else 0.0,
+        activations=saved + max(0.0, beside - loss),
+        loss=loss,
+        targets=targets,
+        teachers=sum(_frozen_weights(each, gpu=gpu) for each in teachers) / shards,
+        inference=max(0.0, inference - training),
+        checkpoint=0.0 if gpu else CHECKPOINT_BYTES_PER_PARAM * params / shards,
+    )
+
+
+def _writing_parts(step: Step, process: float, *, gpu: bool) -> MemoryParts:
+    """Return bytes of a step in which teachers write down what they say of texts, or write texts."""
+    teachers = list(_teachers_that_read(step))
+    tokens = BLOCKS_AT_ONCE * step.shape.context
+    caches = 0.0
+    if step.kind is StepKind.GENERATE_TEXT and step.teacher:
+        teachers = [step.teacher]
+        caches = 8.0 * tokens * step.teacher.shape.layers * step.teacher.shape.width
+    return MemoryParts(
+        process=process,
+        teachers=sum(_frozen_weights(each, gpu=gpu) for each in teachers),
+        inference=caches
+        + max((_inference(each.shape, each.precision, tokens, gpu=gpu) for each in teachers), default=0.0),
+    )
 
 
 def _teachers_that_read(step: Step) -> Iterator[Step]:
@@ -55,53 +179,77 @@ def _teachers_that_read(step: Step) -> Iterator[Step]:
             yield teacher
 
 
-def _auxiliary_memory(step: Step, tokens: float) -> float:
-    """Return bytes of heads in training, of states, and of the hidden states that losses read of a batch."""
+def _as_one_function(step: Step, *, gpu: bool) -> bool:
+    """Return True if loss and gradient are compiled together, as on a CPU where all logits are held."""
+    fit = step.training.batch_tokens * step.shape.vocab <= MAX_FULL_LOGITS
+    return step.training.compile and fit and not gpu
+
+
+def _bytes_a_logit(step: Step, *, gpu: bool) -> tuple[float, float]:
+    """Return peak bytes a logit of the step's loss where all are held, and more of a chunk: its target's."""
+    if _as_one_function(step, gpu=gpu):
+        return COMPILED_LOSS_BYTES[step.precision], 0.0
+    if step.method is None or not step.method.reads_teacher:
+        return LABEL_LOSS_BYTES[step.precision], 0.0
+    return DIVERGENCE_BYTES[step.precision], 4.0
+
+
+def _target_rows(step: Step, tokens: float) -> float:
+    """Return bytes of what the target read of this batch and, until the next step, of the one before."""
+    if step.teacher is None or step.method is None or not step.method.reads_teacher:
+        return 0.0
+    size, shape = BYTES_PER_ELEMENT[step.teacher.precision], step.teacher.shape
+    if step.logits and step.method.logits == "top-k":
+        return 2 * 8.0 * tokens * (step.method.top + 1)
+    if step.logits or step.training.batch_tokens * shape.vocab <= MAX_FULL_LOGITS:
+        return 2 * 4.0 * tokens * shape.vocab
+    return 2 * size * tokens * shape.width
+
+
+def _head_params(step: Step) -> float:
+    """Return parameters of heads that are trained beside the model."""
+    shapes = [teacher.shape for teacher in step.teachers]
+    return sum((loss.head_params(step.shape, shapes) for loss in step.auxiliary_losses), 0.0)
+
+
+def _states_of_losses(step: Step) -> float:
+    """Return bytes that auxiliary losses remember."""
+    shapes = [teacher.shape for teacher in step.teachers]
+    return sum((loss.state_bytes(shapes) for loss in step.auxiliary_losses), 0.0)
+
+
+def _hidden_states(step: Step, tokens: float) -> float:
+    """Return bytes of the hidden states that auxiliary losses read of a batch."""
     shapes, needed = [teacher.shape for teacher in step.teachers], 0.0
     for loss in step.auxiliary_losses:
         read = sum(each.width * len(loss.teacher_layers(each, n)) for n, each in enumerate(shapes))
-        needed += TRAINING_BYTES_PER_PARAM * loss.head_params(step.shape, shapes) + loss.state_bytes(shapes)
         needed += 4.0 * HIDDEN_STATES_COPIES * tokens * read
     return needed
 
 
-def saved_activations(step: Step, tokens: float, *, gpu: bool) -> float:
-    """Return bytes saved for the backward pass: inputs of norms and products, joined or rounded matrices."""
-    shape, size = step.shape, BYTES_PER_ELEMENT[step.precision]
-    inner, scores = shape.heads * shape.head_dim, _attention_scores(shape, gpu)
-    rounded = size < BYTES_PER_ELEMENT["fp32"]
-    full = 2 * shape.width + 4 * inner  # residual stream; queries and keys before and after their norms
-    read = 2 * shape.width + 6 * inner + 4 * shape.ffn + scores
-    each = 4.0 * full + size * read + (4.0 * scores if rounded else 0.0)
-    joined = shape.layers * shape.width * (3 * inner + 2 * shape.ffn)
-    return tokens * shape.layers * each + size * (shape.matrix_params if rounded else joined)
+def _frozen_weights(of: Step, *, gpu: bool) -> float:
+    """Return bytes of a frozen model's weights: our own stay float32, others are in their precision."""
+    if quantized := _quantized_bytes(of, gpu):
+        return quantized
+    size = BYTES_PER_ELEMENT[of.precision] if of.foreign else BYTES_PER_ELEMENT["fp32"]
+    rounded = of.precision != "fp32" and not of.foreign and of.training.compile
+    return (size + (BYTES_PER_ELEMENT[of.precision] if rounded else 0.0)) * of.shape.total_params
 
 
-def _temporary_activations(step: Step, tokens: float, gpu: bool) -> float:
-    """Return temporary bytes of one layer."""
-    return 3 * 4.0 * tokens * max(_attention_scores(step.shape, gpu), step.shape.ffn)
+def _inference(shape: ModelShape, precision: str, tokens: float, *, gpu: bool) -> float:
+    """Return bytes of a forward pass: one layer's activations, then logits or features."""
+    size = BYTES_PER_ELEMENT[precision]
+    layer = 4.0 * 2 * shape.width + size * (4 * shape.ffn + 2 * shape.width)
+    scores = 4.0 * 2 * attention_scores(shape, gpu) + size * 6 * shape.heads * shape.head_dim
+    logits = 8.0 * min(tokens * shape.vocab, MAX_FULL_LOGITS)
+    return max(tokens * max(layer, scores), logits + size * tokens * shape.width)
 
 
-def _attention_scores(shape: ModelShape, gpu: bool) -> float:
-    """Return the number of attention scores of a token that are held."""
-    return 0.0 if gpu else float(shape.heads * shape.context)
-
-
-def _loss_memory(step: Step, tokens: float) -> float:
-    """Return bytes of the loss: all logits if they are few, else chunks and gradients in float32."""
-    vocab, width = step.shape.vocab, step.shape.width
-    if tokens * vocab <= MAX_FULL_LOGITS:
-        return 4.0 * LOGITS_COPIES * tokens * vocab
-    return 4.0 * (LOGITS_COPIES * LOGITS_PER_CHUNK + (tokens + vocab) * width)
-
-
-def _inference_memory(of: Step, tokens: float, gpu: bool) -> float:
-    """Return bytes of inference: weights, and activations of one layer."""
-    shape, size = of.shape, BYTES_PER_ELEMENT[of.precision]
-    weights = _quantized_bytes(of, gpu) or (size if of.foreign else 4.0) * shape.total_params
-    scores = 3.0 * _attention_scores(shape, gpu)
-    held = min(tokens * shape.vocab, MAX_FULL_LOGITS) + tokens * shape.width
-    return weights + 4.0 * (tokens * (6 * shape.width + 3 * shape.ffn + scores) + held)
+def _gathered(shape: ModelShape, precision: str) -> float:
+    """Return bytes of what is whole of a sharded model: embedding and blocks, and a block's gradients."""
+    size = BYTES_PER_ELEMENT[precision]
+    block, embedding = shape.params / shape.layers, float(shape.embedding_params)
+    return size * (GATHERED_BLOCKS * block + embedding) + (size + 4.0) * max(block, embedding)
 
 
 def _quantized_bytes(of: Step, gpu: bool) -> float | None:

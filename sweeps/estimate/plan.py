@@ -21,10 +21,10 @@ from sweeps.estimate.cost import (
     disk,
     estimate_sweep,
     measured_throughput,
-    overfull,
     seconds_on,
 )
 from sweeps.estimate.fit_preview import expected_findings
+from sweeps.estimate.placement import Placement, misfits, place
 from sweeps.estimate.precision_probe import PrecisionSpeed, measured_precision
 from sweeps.estimate.text_warnings import check_text
 from sweeps.spec.resources import caps_of
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 FAR_FROM_ASKED = 0.15
 """Relative difference of a trained size from the one that was asked for, above which a plan says so."""
-SHOWN_OVERFULL = 3
+SHOWN_MISFITS = 3
 """Steps that do not fit, told one by one."""
 
 
@@ -77,6 +77,11 @@ class SweepPlan:
     def warnings(self) -> tuple[str, ...]:
         """Warnings about the sweep, in sentences."""
         return tuple(_warnings(self))
+
+    @cached_property
+    def placements(self) -> Mapping[str, Placement]:
+        """Processes, layout and memory of each step, by id."""
+        return {step.id: place(step, self.sweep) for step in self.dag.steps}
 
     @property
     def epochs(self) -> float:
@@ -123,6 +128,7 @@ class SweepPlan:
                 "done": step.id in self.done,
                 "flops": step.flops_to_spend,
                 "estimated_seconds": self.seconds[step.id],
+                "placement": self.placements[step.id].as_json(),
                 **step.as_json(),
             }
             for step in self.dag.steps
@@ -180,6 +186,7 @@ class SweepPlan:
             "seed": step.seed,
             "flops": step.flops_to_spend,
             "seconds": self.seconds[step.id],
+            **self.placements[step.id].as_json(),
             "done": step.id in self.done,
         }
 
@@ -242,9 +249,9 @@ def _warnings(plan: SweepPlan) -> Iterator[str]:
         yield "precision: bf16 is slower than fp32 on this machine; runs of a law share one precision"
     if plan.epochs > MANY_EPOCHS:
         yield f"{plan.epochs:.0f} epochs: repeated text bends the law; use more text or fewer tokens"
-    full = overfull(plan.dag, plan.sweep)
-    yield from map(str, full[:SHOWN_OVERFULL])
-    if (more := len(full) - SHOWN_OVERFULL) > 0:
+    full = misfits(plan.placements.values())
+    yield from (each.problem for each in full[:SHOWN_MISFITS] if each.problem)
+    if (more := len(full) - SHOWN_MISFITS) > 0:
         yield f"{more} more steps need more memory than they have"
     needed = plan.left.memory_bytes / 1e9
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9

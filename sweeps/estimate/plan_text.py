@@ -11,6 +11,7 @@ from scaling.reports.plan_text import text_table
 from scaling.units import format_flops, format_number
 from sweeps.dag.kind import StepKind
 from sweeps.estimate.bill import HOUR
+from sweeps.estimate.placement import layout_lines
 from sweeps.spec.spec import ROLES
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def _space(plan: SweepPlan) -> Iterator[str]:
     gpu = plan.sweep.hardware.gpu
     each = f" on one {gpu.name}" if gpu else ""
     yield f"memory     about {plan.left.memory_bytes / 1e9:.1f} GB at the peak{each}"
+    for line in layout_lines(plan.placements.values()):
+        yield f"layout     {line}"
     total, written = plan.disk_bytes
     of_teachers = f", {written / 1e9:.2f} GB of it {_written_down(plan)}" if written else ""
     yield f"disk       about {total / 1e9:.2f} GB at the peak{of_teachers}"

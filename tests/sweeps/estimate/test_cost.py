@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from sweeps.dag.expand import Dag, Step
-from sweeps.dag.ladder import shape_for
 from sweeps.estimate.cost import (
     STARTUP_SECONDS,
     Throughput,
     disk,
     estimate_sweep,
     measured_throughput,
-    memory_on,
-    overfull,
     seconds_on,
 )
-from sweeps.estimate.memory import saved_activations, step_memory
-from sweeps.model.decoder import PRECISIONS, Decoder
+from sweeps.estimate.memory import step_memory
+from sweeps.estimate.placement import memory_on
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import Sweep, parse_sweep
 
@@ -131,29 +126,6 @@ def large(small_spec: dict[str, Any], **changes: Any) -> tuple[Sweep, Dag]:
     return sweep, Dag(steps=tuple(map(grown, steps)), asked=len(steps))
 
 
-def test_steps_that_do_not_fit_onto_their_share_of_a_gpu_are_named(small_spec: dict[str, Any]) -> None:
-    sweep, dag = large(small_spec)  # a quarter of an H100, as nothing else is said
-    first, second = overfull(dag, sweep)
-    assert {first.step.kind, second.step.kind} == {"pretrain", "distil"}
-    assert 100e9 < second.needed < first.needed < 300e9
-    assert "of one h100 has 20 GB: no number of them helps, as each holds all weights" in str(first)
-    small = large(small_spec, students=[{"params": ["1B"], "tokens": ["20B"]}])
-    student = next(each for each in overfull(small[1], small[0]) if each.step.teacher)
-    assert 50e9 < student.needed < 80e9
-    assert f"set resources: [{{from_params: {student.step.shape.params}, gpus: 1}}]" in str(student)
-    whole = large(small_spec, resources=[{"gpus": 1}], students=[{"params": ["1B"], "tokens": ["20B"]}])
-    assert [each.step.kind for each in overfull(whole[1], whole[0])] == ["pretrain"]  # the 8B
-    batch = student.step.training.model_copy(update={"batch_tokens": 65_536.0})
-    wide = Dag(steps=(replace(student.step, training=batch),), asked=1)
-    assert str(overfull(wide, sweep)[0]).endswith("gpus: 8, nodes: 2}]")  # each a block of the batch
-    odd = student.step.training.model_copy(update={"batch_tokens": 4096.0 * 33})
-    uneven = Dag(steps=(replace(student.step, training=odd),), asked=1)
-    message = str(overfull(uneven, sweep)[0])
-    assert "cannot share a batch of 33 blocks equally" in message
-    assert message.endswith("such as 131072")
-    assert overfull(dag_of(parse_sweep(small_spec)), parse_sweep(small_spec)) == []
-
-
 def test_steps_that_wait_for_each_other_need_no_memory_at_once(small_spec: dict[str, Any]) -> None:
     sweep, dag = large(small_spec)
     alone = max(memory_on(step, sweep) for step in dag.steps)
@@ -162,58 +134,6 @@ def test_steps_that_wait_for_each_other_need_no_memory_at_once(small_spec: dict[
     two = dag_of(parse_sweep(supervised))
     free = sorted((step_memory(step) for step in two.steps if not step.needs), reverse=True)
     assert estimate_sweep(two, LINEAR.seconds, 2).memory_bytes >= sum(free[:2])
-
-
-def test_memory_kept_for_the_backward_pass_is_what_torch_keeps(
-    dag: Dag, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Within 15 % of the storages that autograd saves, with attention written out and fused."""
-    fused = partial(torch.nn.functional.scaled_dot_product_attention, is_causal=True, scale=1.0)
-    for gpu, params, context in ((False, 3e5, 128), (True, 3e6, 256)):
-        if gpu:
-            monkeypatch.setattr("sweeps.model.decoder.attend", lambda q, k, v, _: fused(q, k, v))
-        for precision in ("fp32", "bf16"):
-            training = {"batch_tokens": 2048, "precision": precision}
-            step = replace(
-                dag.steps[0],
-                shape=shape_for(params, vocab=500, context=context, aspect_ratio=32),
-                training=dag.steps[0].training.model_copy(update=training),
-            )
-            ours = saved_activations(step, 2048, gpu=gpu)
-            assert ours == pytest.approx(saved_by_torch(step), rel=0.15)
-
-
-def saved_by_torch(step: Step) -> int:
-    """Bytes of what autograd saves of a batch's features, parameters and constants left out."""
-    model = Decoder(step.shape)
-    model.precision = PRECISIONS[step.precision]
-    known = [*model.parameters(), *model.buffers()]
-    constant = {each.untyped_storage().data_ptr() for each in known}
-    kept: dict[int, torch.Tensor] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if (where := tensor.untyped_storage().data_ptr()) not in constant:
-            kept[where] = tensor  # held, so that no other takes its place
-        return tensor
-
-    blocks = torch.zeros(int(step.training.batch_tokens) // step.shape.context, step.shape.context).long()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        features = model.model(blocks)
-    del features
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-
-
-def test_memory_grows_with_the_model_and_its_batch(dag: Dag) -> None:
-    step = dag.steps[0]
-    wide = replace(step, training=step.training.model_copy(update={"batch_tokens": 64_000}))
-    assert step_memory(wide) > 5 * (step_memory(step) - 4e8)
-    student = next(s for s in dag.steps if s.teacher)
-    assert step_memory(student) > step_memory(replace(student, teacher=None, method=None))
-    long = replace(wide, shape=replace(step.shape, context=8192))
-    assert step_memory(long, gpu=True) < step_memory(long) / 5  # no scores are kept
-    loud = replace(wide, shape=replace(step.shape, vocab=200_000))
-    assert step_memory(loud) < step_memory(wide) + 1.5e9  # of 51 GB of logits
-    assert step_memory(wide, processes=4) - 4e8 < (step_memory(wide) - 4e8) / 3
 
 
 def test_what_is_cached_takes_disk_and_spares_the_teacher(small_spec: dict[str, Any]) -> None:

@@ -1,0 +1,190 @@
+"""Choice of a step's layout on its devices, by the memory model, with the reason in words.
+
+In this order, the first that fits: the lean path, smaller micro-batches, blocks computed again in the
+backward pass, and all of these with weights, gradients and moments sharded over the devices.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from scaling.errors import InputError
+from sweeps.dag.step import Step
+from sweeps.estimate.memory import step_memory
+from sweeps.model.layout import Layout
+from sweeps.spec.spec import Training
+
+USABLE = 0.9
+"""Share of a device's memory that is planned with; allocators lose the rest between tensors."""
+EFFICIENT_TOKENS = 4096
+"""Tokens of a micro-batch below which a GPU is not busy; smaller ones are the last resort."""
+MOST_DEVICES, NODE = 4096, 8
+"""DeviceKind up to which a number that would do is looked for, and GPUs of one machine, at most."""
+GB = 1e9
+
+
+def machine_memory() -> float:
+    """Return bytes of this machine's memory."""
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceKind:
+    """DeviceKind of one kind; machines like this one if nothing is given."""
+
+    gpu: bool = False
+    memory: float | None = field(default_factory=machine_memory)
+    """Bytes of one; None if unknown."""
+    name: str = "machine"
+    share: float = 1.0
+    """Share of one that each process of a step has."""
+
+    def __str__(self) -> str:
+        assert self.memory is not None
+        part = f"{self.share:g} of a {self.name}" if self.share < 1 else f"a {self.name}"
+        return f"{part} has {self.memory * self.share / GB:.3g} GB"
+
+
+def layout_for(step: Step, devices: DeviceKind, processes: int = 1) -> Layout:
+    """Return the layout of a step in ``processes`` processes, each with a device or a share of one.
+
+    What the spec's ``training`` fixes (``micro_batch_tokens``, ``recompute``, ``shard``) stays as it is.
+
+    Raises:
+        InputError: If nothing fits, with the devices that would do.
+    """
+    first: float | None = None
+    for layout in _candidates(step, processes, gpu=devices.gpu):
+        if devices.memory is None:
+            return replace(layout, reason="the memory of the device is not known")
+        needed = step_memory(step, gpu=devices.gpu, processes=processes, layout=layout)
+        if needed <= USABLE * devices.memory * devices.share:
+            return replace(layout, reason=_reason(needed, devices, first, step))
+        first = needed if first is None else first
+    raise InputError(misfit(step, devices, processes))
+
+
+def layout_here(step: Step, processes: int = 1, share: float = 1.0) -> Layout:
+    """Return the layout of a step on this machine, where it has ``share`` of a GPU, if there is one.
+
+    Raises:
+        InputError: If nothing fits, with the devices that would do.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return layout_for(step, DeviceKind(), processes)
+    memory = float(torch.cuda.get_device_properties(0).total_memory)
+    here = DeviceKind(gpu=True, memory=memory, name=torch.cuda.get_device_name(), share=share)
+    return layout_for(step, here, processes)
+
+
+def describe(layout: Layout, processes: int) -> str:
+    """Return a layout in words: what is sharded, micro-batches, what is computed twice."""
+    whole = "whole on one device" if processes == 1 else f"whole on each of {processes} devices"
+    parts = [f"sharded over {processes} devices" if layout.sharded else whole]
+    if layout.micro_batch_tokens is not None:
+        parts.append(f"micro-batches of {layout.micro_batch_tokens:,.0f} tokens")
+    if layout.recompute:
+        parts.append("blocks recomputed")
+    return ", ".join(parts)
+
+
+def least_memory(step: Step, processes: int, *, gpu: bool) -> float:
+    """Return the bytes of each device with the most frugal layout."""
+    every = (
+        step_memory(step, gpu=gpu, processes=processes, layout=each)
+        for each in _candidates(step, processes, gpu=gpu)
+    )
+    return min(every)
+
+
+def misfit(step: Step, devices: DeviceKind, processes: int) -> str:
+    """Return why no layout of a step fits, and the devices that would do."""
+    assert devices.memory is not None
+    least = least_memory(step, processes, gpu=devices.gpu)
+    on = f" on each of {processes}" if processes > 1 else ""
+    text = f"{step.label}: needs at least {least / GB:.3g} GB{on}, and {devices}"
+    larger = f"one with {least / USABLE / GB:.3g} GB{on}"
+    count = devices_that_fit(step, devices.memory, gpu=devices.gpu)
+    if count is None:
+        return f"{text}; {_uneven(step)}use {larger}"
+    rule = f"{{from_params: {step.shape.params}, {_resources(count, gpu=devices.gpu)}}}"
+    return f"{text}; {count} would do (resources: [{rule}]), or {larger}"
+
+
+def devices_that_fit(step: Step, memory: float, *, gpu: bool) -> int | None:
+    """Return the least power of two of devices of ``memory`` bytes that would do; None if none would."""
+    blocks = _blocks(step) if step.kind.trains else 1
+    for count in (2**power for power in range(MOST_DEVICES.bit_length())):
+        if blocks % count == 0 and least_memory(step, count, gpu=gpu) <= USABLE * memory:
+            return count
+    return None
+
+
+def _resources(count: int, *, gpu: bool) -> str:
+    """Return the fields of resources that give a step so many devices."""
+    if not gpu:
+        return f"nodes: {count}"
+    return f"gpus: {min(count, NODE)}" + (f", nodes: {count // NODE}" if count > NODE else "")
+
+
+def _uneven(step: Step) -> str:
+    blocks = _blocks(step)
+    if blocks & (blocks - 1) == 0:
+        return ""
+    tokens = step.shape.context * 2 ** max(1, round(blocks).bit_length() - 1)
+    return (
+        f"more of them cannot share a batch of {blocks:,} blocks equally, as they could one of "
+        f"batch_tokens: {tokens}; "
+    )
+
+
+def _blocks(step: Step) -> int:
+    return max(1, round(step.training.batch_tokens / step.shape.context))
+
+
+def _candidates(step: Step, processes: int, *, gpu: bool) -> Iterator[Layout]:
+    """Yield layouts in the order of preference."""
+    if not step.kind.trains or step.trainer:
+        yield Layout()
+        return
+    training, context = step.training, step.shape.context
+    share = _blocks(step) / processes * context
+    floor = EFFICIENT_TOKENS if gpu else context
+    sizes = list(_micro_batches(training, share, context))
+    large = [size for size in sizes if size is None or size >= floor] or sizes[:1]
+    for group in (large, [size for size in sizes if size not in large]):
+        for sharded in _switch(getattr(training, "shard", "auto")) if processes > 1 else (False,):
+            for recompute in _switch(getattr(training, "recompute", "auto")):
+                yield from (
+                    Layout(sharded=sharded, micro_batch_tokens=size, recompute=recompute) for size in group
+                )
+
+
+def _micro_batches(training: Training, share: float, context: int) -> Iterator[float | None]:
+    """Yield sizes of micro-batches: the whole share of a batch, then halves of halves down to one block."""
+    given: float | str = getattr(training, "micro_batch_tokens", "auto")
+    if not isinstance(given, str):
+        yield None if given >= share else given
+        return
+    yield None
+    blocks = share / context
+    while blocks > 1:
+        blocks = -(-blocks // 2)
+        yield blocks * context
+
+
+def _switch(given: str | bool) -> tuple[bool, ...]:
+    return (False, True) if isinstance(given, str) else (given,)
+
+
+def _reason(needed: float, devices: DeviceKind, first: float | None, step: Step) -> str:
+    """Return why a layout was chosen."""
+    if step.trainer:
+        return "its command lays it out"
+    assert devices.memory is not None
+    fits = f"{needed / GB:.3g} of {devices.memory * devices.share / GB:.3g} GB"
+    return fits if first is None else f"{fits}, where the simplest layout would take {first / GB:.3g} GB"
