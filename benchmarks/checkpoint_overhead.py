@@ -61,7 +61,9 @@ def main(params: int, interval: float, place: Path) -> None:
         (during if writing else between).append(time.perf_counter() - step_began)
         checkpoints.look()
         if len(saves) < SAVES and time.perf_counter() - started >= due:
-            checkpoints.save(len(saves), tensors)
+            checkpoints.save(len(saves), tensors)  # waits for the write before
+            if saves:
+                saves[-1].setdefault("write", checkpoints.write_seconds)
             saves.append({"blocking": checkpoints.blocking_seconds - stood_still})
             stood_still, due = checkpoints.blocking_seconds, due + interval
         if saves and not checkpoints.busy:

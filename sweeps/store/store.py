@@ -185,7 +185,7 @@ class Store:
         """
         path = self._path(*place)
         try:
-            return bytes(self.files.cat_file(path, begin, end))
+            return bytes(self.files.cat_file(path, start=begin, end=end))
         except (FileNotFoundError, NotADirectoryError):
             self._refuse_dangling(*place)
             return None

@@ -10,6 +10,7 @@ from typing import Any
 
 import fsspec
 import pytest
+import torch
 
 from scaling.errors import InputError
 from sweeps import results
@@ -19,6 +20,7 @@ from sweeps.execute.scheduler import run
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store import leases
+from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.watch.garbage import find_garbage
 from sweeps.watch.status import status
@@ -51,6 +53,27 @@ def bucket(endpoint: str, request: pytest.FixtureRequest, monkeypatch: pytest.Mo
     fsspec.filesystem("s3").mkdir(name)
     yield name
     fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def test_a_large_checkpoint_is_streamed_to_a_bucket_and_read_part_by_part(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In several parts of an upload; a damaged one gives way to the one before, as on a disk."""
+    monkeypatch.setattr("s3fs.S3FileSystem.default_block_size", 5 * 2**20)  # the least of S3
+    monkeypatch.setattr("sweeps.store.safetensors_stream.CHUNK_BYTES", 3 * 2**20)
+    store = Store(f"s3://{bucket}/sweep")
+    checkpoints = Checkpoints(store, "run", small_bytes=0)
+    for steps in (10, 20):
+        weights = torch.arange(16e5, dtype=torch.float32).view(2, -1) + steps
+        checkpoints.save(steps, {"w": weights, "/updates": torch.tensor(float(steps))})
+    checkpoints.close()
+    found = Checkpoints(store, "run").latest()
+    assert found is not None
+    assert found[0] == 20
+    assert torch.equal(found[1]["w"], weights)
+    newest = store.names("run", "checkpoints")[-1]
+    store.write_bytes(b"{}", "run", "checkpoints", newest, "00000.safetensors")
+    assert (Checkpoints(store, "run").latest() or (0,))[0] == 10
 
 
 def test_a_bucket_creates_a_file_once(bucket: str) -> None:
