@@ -120,6 +120,11 @@ def corpus_fingerprint(
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def corpus_path(fingerprint: str) -> Path:
+    """Return the directory of this machine that holds, or will hold, a tokenized corpus."""
+    return cache_dir() / "corpora" / fingerprint
+
+
 def tokenize(
     source: TextSource,
     *,
@@ -141,7 +146,7 @@ def tokenize(
         InputError: for an empty corpus, one with too few documents, or one too small for ``vocab``.
     """
     fingerprint = corpus_fingerprint(source, vocab=vocab, heldout=heldout, seed=seed, tokenizer=tokenizer)
-    target = cache_dir() / "corpora" / fingerprint
+    target = corpus_path(fingerprint)
     corpus = _VERIFIED.get(target) or _cached(target, fingerprint)
     while corpus is None and source.stream:
         with suppress(TakenOver):

@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
     from distlaw.commands.sweep.launch import launch
     from distlaw.commands.sweep.monitor import cancel, gc, logs, retry, status, watch
     from distlaw.commands.sweep.next import next_command
+    from distlaw.commands.sweep.operations import doctor, metrics
     from distlaw.commands.sweep.plan import plan, schema
     from distlaw.commands.sweep.run import results, run
     from distlaw.commands.sweep.submit import submit
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
         help="Train grids of teachers and students and log their cross-entropies.", no_args_is_help=True
     )
     launching = (plan, schema, run, auto, results, tune, submit, launch, jobs, record)
-    for command in (*launching, status, watch, logs, cancel, retry, gc):
+    for command in (*launching, status, watch, logs, cancel, retry, gc, doctor, metrics):
         sweep.command()(command)
     sweep.command("next")(next_command)
     app.add_typer(sweep, name="sweep")

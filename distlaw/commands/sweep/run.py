@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sweeps.api import LoadedSweep
+    from sweeps.execute.state import State
+    from sweeps.store.store import Store
 
 
 def run(
@@ -29,14 +34,30 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT.")
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Serve metrics for Prometheus: PORT of this machine only, or HOST:PORT."),
+    ] = None,
+    smoke: Annotated[
+        bool,
+        typer.Option(
+            "--smoke", help="Only one run of every shape, for 20 optimizer steps, in a store beside."
+        ),
+    ] = False,
 ) -> None:
     """Run a sweep, or what is missing of it. Ctrl-C stops it; the same command continues.
+
+    DISTLAW_WEBHOOK may name a URL that is told when the sweep is done, halted, or fails.
 
     Example: distlaw sweep run quickstart --store runs/quickstart
     """
     import sweeps
 
-    run_loaded(sweeps.load(spec, changes or ()), store, cores, executor, address)
+    loaded = sweeps.load(spec, changes or ())
+    if smoke:
+        smoke_loaded(loaded, store, cores, executor, address)
+    else:
+        run_loaded(loaded, store, cores, executor, address, metrics)
 
 
 def run_loaded(
@@ -45,6 +66,7 @@ def run_loaded(
     cores: int | None = None,
     executor: str | None = None,
     address: str | None = None,
+    metrics: str | None = None,
 ) -> None:
     """Run a sweep with live progress and say how it ended; exit with 1 if anything failed.
 
@@ -52,24 +74,28 @@ def run_loaded(
     """
     from distlaw.progress import Progress
     from sweeps.execute.drivers import process_began
+    from sweeps.operations.notify import Webhook
     from sweeps.store.store import Store
 
     place = Store(loaded.default_store if store is None else store)
+    webhook = Webhook.from_environment(loaded.spec.name, place.root)
     if place.root.startswith("memory:"):
         raise InputError(
             f"--store: {place.root} would be gone when the command ends; give a path or a bucket"
         )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, like Ctrl-C
     try:
-        with Progress(place) as progress:
+        with _metrics(place, metrics), Progress(place) as progress:
             state = loaded.run(
                 store,
                 executor=executor,
                 cores=cores,
                 address=address,
-                watch=progress.show,
+                watch=_all_of(progress.show, webhook.watch if webhook else None),
                 begun=process_began(),
             )
+        if webhook:
+            webhook.end(state)
     except KeyboardInterrupt:
         count = len(place.results(step.id for step in loaded.dag.steps))
         typer.echo(
@@ -83,6 +109,53 @@ def run_loaded(
         for problem in state.problems():
             typer.echo(problem, err=True)
         raise typer.Exit(1)
+
+
+def smoke_loaded(
+    loaded: LoadedSweep, store: str | None, cores: int | None, executor: str | None, address: str | None
+) -> None:
+    """Run the smoke run of a sweep, print what it took, and exit with 1 if anything failed."""
+    from distlaw.progress import Progress
+    from sweeps.execute.run import Where
+    from sweeps.operations.smoke import run_smoke
+    from sweeps.store.store import Store
+
+    where = Where(executor=executor, cores=cores, address=address)
+    place = Store(f"{loaded.default_store if store is None else store}-smoke-{uuid.uuid4().hex[:8]}")
+    with Progress(place) as progress:
+        state, report = run_smoke(loaded.resolved, loaded.dag, place, where, progress.show)
+    for line in report:
+        typer.echo(line)
+    if not state.complete:
+        for problem in state.problems():
+            typer.echo(problem, err=True)
+        typer.echo(f"its logs are in {place.root}", err=True)
+        raise typer.Exit(1)
+    place.remove_tree()
+
+
+@contextmanager
+def _metrics(place: Store, address: str | None) -> Iterator[None]:
+    """Serve the metrics of a store while the block runs, if there is an address."""
+    if address is None:
+        yield
+        return
+    from sweeps.operations.metrics import DASHBOARD, serve_metrics
+
+    with serve_metrics(place, address) as url:
+        typer.echo(f"metrics at {url}; a Grafana dashboard: {DASHBOARD}")
+        yield
+
+
+def _all_of(*watches: Callable[[State], None] | None) -> Callable[[State], None]:
+    """Return a function that calls all of ``watches``."""
+
+    def watch(state: State) -> None:
+        for each in watches:
+            if each:
+                each(state)
+
+    return watch
 
 
 def results(
