@@ -107,6 +107,18 @@ class CountedShape(ModelShape):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ServedModel:
+    """Model that a server answers for."""
+
+    url: str
+    """URL of the server, up to ``/v1``; not part of the identity."""
+    name: str
+    """Name of the model there."""
+    revision: str
+    """Description of what is served, from the spec."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ExternalModel:
     """Model that a sweep evaluates and distils from, but did not train."""
 
@@ -123,6 +135,15 @@ class ExternalModel:
     """Method by which its checkpoint is quantized; its fingerprint covers it."""
     file_bytes: int | None = None
     """Bytes of the weights of a quantized checkpoint, if known; not part of the identity."""
+    served: ServedModel | None = None
+    """The server that answers for it, if its weights are not here; its fingerprint covers what is served."""
+
+    @classmethod
+    def read(cls, data: dict[str, Any]) -> ExternalModel:
+        """Invert :func:`dataclasses.asdict`."""
+        served = data.get("served")
+        parts = {"place": ModelLocation(**data["place"]), "served": ServedModel(**served) if served else None}
+        return cls(**data | parts)
 
     @property
     def name(self) -> str:

@@ -13,7 +13,6 @@ from scaling.units import format_number
 from sweeps.dag.external_shape import CountedShape, ExternalModel
 from sweeps.dag.identity import method_identity, training_identity
 from sweeps.dag.kind import StepKind
-from sweeps.data.model_dir import ModelLocation
 from sweeps.data.tokens import Half
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.hidden_layers import HiddenLayers
@@ -263,14 +262,17 @@ class Step:
         return sum(self.flops_by_precision().values())
 
     def flops_by_precision(self) -> dict[str, float]:
-        """Return :attr:`flops_to_spend` by the precision in which matrices are multiplied."""
+        """Return :attr:`flops_to_spend` by the precision in which matrices are multiplied.
+
+        Passes of a served teacher are not among them: its server spends them.
+        """
         own, along = self.tokens_to_write
         heads, hidden = self.auxiliary_flops_to_spend
         training = self.shape.training_flops(self.tokens_to_train * self.passes.trained)
         training += heads * self.tokens_to_train
-        measured = self.foreign.heldout_tokens if self.foreign else 0
+        measured = self.foreign.heldout_tokens if self.foreign and not self.served else 0
         found = {self.precision: training + self.shape.forward_flops * (own + measured)}
-        if self.teacher:
+        if self.teacher and not self.teacher.served:
             teaching = self._reading_flops(self.tokens_to_teach) + self.teacher.shape.forward_flops * along
             teaching += hidden * self.tokens_to_train
             precision = self.teacher.precision
@@ -300,6 +302,11 @@ class Step:
     def precision(self) -> str:
         """In which the model multiplies matrices, as a student and as a teacher."""
         return self.foreign.precision if self.foreign else self.training.precision
+
+    @property
+    def served(self) -> bool:
+        """True for a model that a server answers for, whose weights are not here."""
+        return bool(self.foreign and self.foreign.served)
 
     def _teacher_tokens(self, tokens: float) -> float:
         """Tokens of the teacher's passes for ``tokens`` tokens of text written before training."""
@@ -367,9 +374,7 @@ class Step:
             features=tuple(cls.from_json(each) for each in data.get("features", [])),
             hidden=HiddenLayers.from_json(found) if (found := data.get("hidden")) else None,
             init=cls.from_json(found) if (found := data.get("init")) else None,
-            foreign=ExternalModel(**foreign | {"place": ModelLocation(**foreign["place"])})
-            if foreign
-            else None,
+            foreign=ExternalModel.read(foreign) if foreign else None,
             trainer=Trainer(**found) if (found := data.get("trainer")) else None,
             role=data.get("role"),
         )

@@ -48,8 +48,10 @@ class ModelLocation:
         return hashlib.sha256("\n".join(sums).encode()).hexdigest()[:16]
 
 
-def locate(model: str, revision: str | None, where: str) -> ModelLocation:
+def locate(model: str, revision: str | None, where: str, *, weights: bool = True) -> ModelLocation:
     """Locate the model that a spec names, in a directory or on a hub, and check its files.
+
+    Without ``weights`` its configuration is enough.
 
     Raises:
         InputError: with ``where``, its field, the problem and a remedy.
@@ -64,7 +66,8 @@ def locate(model: str, revision: str | None, where: str) -> ModelLocation:
         if revision is not None:
             raise InputError(f"{where}: {model} is a directory, which has no revisions; remove 'revision'")
         place = ModelLocation(model=str(path.absolute()))
-        weight_files(path, where)
+        if weights:
+            weight_files(path, where)
         read_config(path, where)
         return place
     if not HUB_ID.fullmatch(model):

@@ -190,6 +190,11 @@ def load_foreign(step: Step) -> Decoder | Foreign:
 
     assert step.foreign is not None
     place = step.foreign.place
+    if step.served:
+        raise InputError(
+            f"teacher {place.model}: a server answers for it, and its weights are not here; only its cache "
+            "can be read (logits: top-k)"
+        )
     if place.fingerprint != step.foreign.fingerprint:
         raise InputError(f"teacher: {place.model} has changed since this sweep was planned; start it again")
     where = f"teacher {place.model}"

@@ -15,6 +15,7 @@ from sweeps.data.batches import Batches
 from sweeps.distill.caches.logit_format import Full, TopK, kept
 from sweeps.distill.caches.shard_cache import Numbers, ShardCache, Wrote
 from sweeps.distill.models import Models
+from sweeps.distill.served_teacher import served_writer
 from sweeps.distill.targets import Cached, nonfinite_teacher_error, opened
 from sweeps.model.device import device
 from sweeps.spec.method_parts import parts_of
@@ -51,7 +52,9 @@ def cached(store: Store, cache: Step, corpus: TokenizedCorpus, wrote: Wrote | No
         stream_of(cache, corpus),
         Models(store, cache),
     )
-    own = parts_of(cache.method).target.writer(models, data, storage)
+    own = served_writer(cache, corpus, data, storage) or parts_of(cache.method).target.writer(
+        models, data, storage
+    )
     teach = own or _distributions_of(once(lambda: followed(cache, models)), data, storage)
     shards = ShardCache(store, cache.id, storage, data.context, data.seen(cache.steps))
     return Cached(storage, shards.ready(teach, wrote))

@@ -103,6 +103,8 @@ def memory_parts(step: Step, *, gpu: bool = False, processes: int = 1, layout: L
         layout: What is sharded, how large a micro-batch is, and whether blocks are recomputed.
     """
     process = GPU_CONTEXT_BYTES if gpu else PROCESS_BYTES
+    if step.served:
+        return MemoryParts(process=process)
     if step.foreign:
         own = _inference(step.shape, step.precision, BLOCKS_AT_ONCE * step.shape.context, gpu=gpu)
         found = MemoryParts(process=process, teachers=_frozen_weights(step, gpu=gpu), inference=own)
@@ -173,6 +175,8 @@ def _teachers_that_read(step: Step) -> Iterator[Step]:
     all_read = step.parts is not None and step.parts.target.reads_other_teachers
     losses = [loss for loss in step.auxiliary_losses if loss.cache is None]
     for number, teacher in enumerate(step.teachers):
+        if teacher.served:
+            continue
         target = number == 0 or all_read
         own = target and not step.logits and (not step.kind.trains or step.tokens_to_teach)
         if own or any(loss.teacher_layers(teacher.shape, number) for loss in losses):

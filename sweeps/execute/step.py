@@ -227,14 +227,19 @@ def _evaluate(
 ) -> dict[str, Any] | Exception:
     """Evaluate a pretrained model, in the leading process."""
     from sweeps.distill.models import load_foreign
-    from sweeps.train.evaluation import evaluate
+    from sweeps.distill.served_teacher import served_loss
+    from sweeps.train.evaluation import as_result, evaluate
 
     if not lease:
         return {}
     started = time.monotonic()
     try:
         store.write(step.as_json(), step.id, "step.json")
-        heldout = evaluate(load_foreign(step), step, corpus)
+        if step.served:
+            loss, about = served_loss(step, corpus)
+            heldout = as_result(loss, corpus) | about
+        else:
+            heldout = evaluate(load_foreign(step), step, corpus)
         lease.fence()
     except (InputError, Stopped) as error:
         return error
@@ -331,7 +336,8 @@ def _distilled(step: Step, run: Run, corpus: TokenizedCorpus) -> dict[str, Any]:
         encode=corpus.encode,
     )
     texts = run.models.store.result(step.texts.id) if step.texts else None
-    found = measured(step.method, evaluation) | (texts or {}).get("text_columns", {})
+    served = step.teacher is not None and step.teacher.served  # the standard metrics read the teacher
+    found = ({} if served else measured(step.method, evaluation)) | (texts or {}).get("text_columns", {})
     return {
         "yardsticks": {name: value if math.isfinite(value) else None for name, value in found.items()},
         "tokens_written": written,

@@ -52,7 +52,16 @@ def heldout_loss(
     """
     if isinstance(model, Decoder):
         model.precision = torch.float32
-    means = block_losses(model, tokens, context=context, batch=batch)
+    return loss_of_blocks(
+        block_losses(model, tokens, context=context, batch=batch), context=context, parts=parts
+    )
+
+
+def loss_of_blocks(means: NDArray[np.float64], *, context: int, parts: Sequence[int] = ()) -> HeldoutLoss:
+    """Return the loss of held-out text from those of its blocks ``(blocks,)``, in order.
+
+    Arguments are those of :func:`heldout_loss`.
+    """
     begins_in = np.searchsorted(np.cumsum(parts), np.arange(len(means)) * context, side="right")
     each = [means[begins_in == part] for part in range(len(parts))]
     return HeldoutLoss(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
+from typing import Any
 
 from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
-from sweeps.dag.external_shape import ExternalModel, Precision
+from sweeps.dag.external_shape import ExternalModel, Precision, ServedModel
 from sweeps.data.corpus import given_tokenizer, tokens_of
 from sweeps.data.model_dir import PLANNING_FILES, locate, read_config
 from sweeps.data.tokenizer import ExternalTokenizer
@@ -36,7 +39,7 @@ def admit_teacher(
     Raises:
         InputError: if it cannot be read, supports only shorter contexts, or has another vocabulary.
     """
-    place = locate(teacher.model, teacher.revision, where)
+    place = locate(teacher.model, teacher.revision, where, weights=teacher.source is None)
     folder = place.folder(PLANNING_FILES)
     card = read_card(folder, where)
     if card.shape.context < corpus.context:
@@ -63,14 +66,28 @@ def admit_teacher(
         )
     if heldout_tokens is None:
         heldout_tokens = tokens_of(corpus).heldout_tokens
-    quantization = quantization_of(read_config(folder, where), where)
+    config, served = read_config(folder, where), None
+    quantization = None if teacher.source else quantization_of(config, where)
+    if teacher.source:
+        served = ServedModel(
+            url=teacher.source.served,
+            name=teacher.source.name or teacher.model,
+            revision=teacher.source.revision,
+        )
     shape = replace(card.shape, vocab=corpus.vocab, context=corpus.context)
     return shape, ExternalModel(
         place=place,
-        fingerprint=place.fingerprint,
+        fingerprint=served_fingerprint(served, config, own.sha256) if served else place.fingerprint,
         tokens=teacher.tokens,
         heldout_tokens=round(heldout_tokens),
-        precision=teacher.precision or precision,
+        precision="fp32" if served else teacher.precision or precision,
         quantization=quantization,
         file_bytes=bytes_of_files(folder) if quantization else None,
+        served=served,
     )
+
+
+def served_fingerprint(served: ServedModel, config: dict[str, Any], tokenizer: str) -> str:
+    """Return the hash of what is known of a served model: its name, revision, configuration and tokenizer."""
+    known = json.dumps([served.name, served.revision, config, tokenizer], sort_keys=True)
+    return hashlib.sha256(known.encode()).hexdigest()[:16]

@@ -29,6 +29,7 @@ from sweeps.spec.parsing.overrides import apply_overrides
 from sweeps.spec.parsing.yaml_text import read_yaml
 from sweeps.spec.protocols import ProtocolName, protocol_violation
 from sweeps.spec.resources import Caps, Devices, Resources
+from sweeps.spec.served import ServedSource, objections_to_served
 from sweeps.spec.trainer import TRAINERS, OneTrainer, SweepTrainer, Trainer, TrainersByRole
 from sweeps.spec.tuning import Tuning
 
@@ -139,6 +140,17 @@ class Pretrained(SpecModel):
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     """In which it is loaded, measured and read, on every machine; as ``training.precision`` if not given.
     ``distlaw teacher check MODEL --corpus TEXT --precision bf16`` measures what it changes."""
+    source: ServedSource | None = None
+    """A server that answers for it, in the place of weights on this machine; ``model`` then needs only
+    config.json and tokenizer.json."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Pretrained:
+        if self.source and self.precision:
+            raise ValueError(
+                "precision: a server multiplies in its own; remove it, and name that in source.revision"
+            )
+        return self
 
 
 def _kind_of_teacher(given: Any) -> str:
@@ -229,7 +241,7 @@ class Sweep(SpecModel):
         for where, method in self.methods_given():
             if found := next(self._objections(method), None):
                 raise ValueError(f"{where}.{found}")
-        if found := next(self._objections_to_trainers(), None):
+        for found in (*self._objections_to_served(), *self._objections_to_trainers()):
             raise ValueError(found)
         return self
 
@@ -276,6 +288,18 @@ class Sweep(SpecModel):
                     yield f"{where}: its command names {{{about_teacher[0]}}}, and these runs have no teacher"
                 if field == "teachers" and self.base:
                     yield f"{where}: base: a command trains on one text; leave out base or this trainer"
+
+    def _objections_to_served(self) -> Iterator[str]:
+        """Yield why a method cannot follow a teacher that is served elsewhere."""
+        served = {n for n, each in enumerate(self.teachers) if isinstance(each, Pretrained) and each.source}
+        for number, grid in enumerate(self.students):
+            for place, method in enumerate(grid.methods or self.methods):
+                asked = {*(range(len(self.teachers)) if grid.teachers is None else grid.teachers)}
+                if served & {*asked, *method.other_teachers}:
+                    where = f"students[{number}].methods" if grid.methods else "methods"
+                    yield from (f"{where}[{place}].{why}" for why in objections_to_served(method))
+                    if grid.trainer or self.trainer_of("students", grid):
+                        yield f"students[{number}].trainer: a command cannot read a served teacher's cache"
 
     def trainer_of(self, field: Role, grid: Grid) -> Trainer | None:
         """Return the trainer of the runs of ``grid``: its own or the sweep's; None for ours."""

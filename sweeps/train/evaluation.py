@@ -8,14 +8,18 @@ from typing import Any
 
 from sweeps.dag.step import Step
 from sweeps.data import TokenizedCorpus
-from sweeps.model.heldout import heldout_loss
+from sweeps.model.heldout import HeldoutLoss, heldout_loss
 from sweeps.model.language_model import LanguageModel
 
 
 def evaluate(model: LanguageModel, step: Step, corpus: TokenizedCorpus) -> dict[str, Any]:
     """Evaluate ``model`` on held-out text, in total and by part."""
     parts = [part.heldout_tokens for part in corpus.parts]
-    heldout = heldout_loss(model, corpus.heldout, context=step.shape.context, parts=parts)
+    return as_result(heldout_loss(model, corpus.heldout, context=step.shape.context, parts=parts), corpus)
+
+
+def as_result(heldout: HeldoutLoss, corpus: TokenizedCorpus) -> dict[str, Any]:
+    """Return a held-out loss as the fields of a result."""
     return {
         "loss": heldout.loss,
         "loss_se": heldout.standard_error,

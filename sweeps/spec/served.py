@@ -1,0 +1,65 @@
+"""Teachers that a server answers for: where it is, what it serves, and which methods can follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from sweeps.spec.fields import SpecModel
+
+if TYPE_CHECKING:
+    from sweeps.spec.method import Method
+
+KEY_VARIABLE = "DISTLAW_SERVED_KEY"
+"""Environment variable with the key that servers of teachers are given, if they ask for one."""
+
+
+class ServedSource(SpecModel):
+    """A server with OpenAI's endpoint for completions that scores given tokens, such as vLLM."""
+
+    served: str
+    """URL up to /v1: http://host:8000/v1. A key is read from DISTLAW_SERVED_KEY, never from a spec."""
+    revision: str = Field(min_length=1)
+    """Your words for what is served: weights, quantization, version. Ids of steps depend on it, as nobody but
+    you knows when that changes."""
+    name: str | None = Field(None, min_length=1)
+    """The model's name there; ``model`` if not given."""
+
+    @field_validator("served")
+    @classmethod
+    def _is_url(cls, given: str) -> str:
+        try:
+            found = urlsplit(given)
+            _ = found.port
+        except ValueError as error:
+            raise ValueError(f"{error}; write http://host:8000/v1") from None
+        if "@" in found.netloc or found.query or found.fragment:
+            raise ValueError(f"a URL holds no key or password; set {KEY_VARIABLE} in the environment instead")
+        if found.scheme not in ("http", "https") or not found.hostname:
+            raise ValueError(f"{given!r} is no URL of a server; write http://host:8000/v1")
+        return given.rstrip("/")
+
+
+def objections_to_served(method: Method) -> Iterator[str]:
+    """Yield why ``method`` cannot follow a served teacher, which gives likeliest tokens and no more."""
+    if method.reads_teacher and method.logits != "top-k":
+        yield f"logits: {method.logits}, but a served teacher writes its likeliest tokens; set logits: top-k"
+    if not method.reads_data:
+        yield f"source: {method.source_label}, but a served teacher is asked about the data alone; set data"
+    named = (
+        "delta",
+        "neighbours",
+        "target",
+        "initial_weights",
+        "other_teachers",
+        "auxiliary_losses",
+        "metrics",
+    )
+    for name in named:
+        if getattr(method, name):
+            yield f"{name}: it needs the teacher itself, and a served one is not here; remove it"
+    if method.init and method.init.by != "data":
+        yield f"init.by: {method.init.by}, but a served teacher is not here to begin with; set data"
