@@ -53,7 +53,7 @@ from distlaw.options import (
 from scaling.calibration.calibration import DEFAULT_CALIBRATION
 from scaling.calibration.calibration import Calibration as Fitted
 from scaling.costs.budget import Budget
-from scaling.costs.hardware import Hardware, stored_bytes_per_token
+from scaling.costs.hardware import Hardware
 from scaling.costs.scenarios import SCENARIOS
 from scaling.costs.scenarios import scenario as named
 from scaling.errors import InputError
@@ -62,9 +62,10 @@ from scaling.planner.plan import Plan
 from scaling.planner.planner import plan
 from scaling.planner.question import Question
 from scaling.planner.teacher_catalogue import shared_vocabulary
+from scaling.reports.logit_storage_text import logit_storage_lines
 from scaling.reports.plan_brief import plan_brief
 from scaling.reports.plan_text import plan_text
-from scaling.units import format_number, parse_list, parse_quantity
+from scaling.units import parse_list
 
 if TYPE_CHECKING:
     from scaling.frontiers.frontier import Frontier
@@ -238,8 +239,9 @@ def plan_command(
     store_logits: Annotated[
         str,
         typer.Option(
-            metavar="full|K",
-            help="Say what storing the logits takes: all, or the top K.",
+            metavar="full|K|KIND:K",
+            help="Say what storing the logits takes: all, or the top K, in 4 bytes a number; or in a sweep's "
+            "cache: cached, top-k:32, top-p:64, sampled:50, with :8 for 8-bit probabilities.",
             rich_help_panel=OUTPUT,
         ),
     ] = "",
@@ -318,7 +320,7 @@ def plan_command(
         answer = plan(question, fitted)
         remarks = [
             *map(with_options, teacher_notes(teacher or (), teacher_vocab)),
-            *storage(answer, question, fitted, store_logits),
+            *logit_storage_lines(answer, question, fitted, store_logits, "--store-logits"),
         ]
         text = words(answer, device, spending, remarks, details)
     if plot is not None:
@@ -363,25 +365,6 @@ def spanned(question: Question, budgets: list[float], fitted: Fitted) -> Frontie
     from scaling.frontiers.frontier import frontier
 
     return frontier(question, list(np.geomspace(budgets[0], budgets[1], FRONTIER_POINTS)), fitted)
-
-
-def storage(
-    answer: Plan, question: Question, fitted: Fitted, kept: str, name: str = "--store-logits"
-) -> tuple[str, ...]:
-    """Return lines on the storage that the teacher's distributions take; errors call ``kept`` by ``name``."""
-    if not kept:
-        return ()
-
-    vocab = question.counting(fitted).vocab
-    top_k = None if kept == "full" else parse_quantity(kept, name, "")
-    if top_k is not None and not top_k.is_integer():
-        raise InputError(f"{name}: must be a whole number, not {kept!r}")
-    each = stored_bytes_per_token(vocab, None if top_k is None else int(top_k))
-    lines = [f"- storing logits: {format_number(each)} bytes/token"]
-    lines += [
-        f"-   {way.title}: {float(f'{each * way.tokens / 1e12:.3g}'):,g} TB" for way in answer.distillations
-    ]
-    return tuple(lines)
 
 
 def draw_frontier(question: Question, budgets: list[float], fitted: Fitted, path: Path) -> None:

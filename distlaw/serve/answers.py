@@ -14,7 +14,6 @@ from pydantic import BaseModel
 
 from distlaw.commands.compare import NOTE, compared, findings
 from distlaw.commands.compare import comparison_table as compared_table
-from distlaw.commands.plan import storage
 from distlaw.commands.plan_bill import billed
 from distlaw.commands.teachers import teacher_notes
 from distlaw.serve import equivalents
@@ -38,6 +37,7 @@ from scaling.planner.plan import Plan
 from scaling.planner.planner import plan
 from scaling.planner.prediction import Prediction, predict
 from scaling.planner.question import Question
+from scaling.reports.logit_storage_text import logit_storage_lines
 from scaling.reports.plan_text import asked, calibration_text, effect, notes, plan_table
 
 MAP_DRAWS = 50
@@ -161,7 +161,7 @@ def answer_plan(request: PlanRequest) -> dict[str, Any]:
     question = request.asked(fitted)
     found = plan(question, fitted)
     taught = teacher_notes(request.named_teachers(), request.teacher_vocab())
-    stored = storage(found, question, fitted, request.store_logits, "store_logits")
+    stored = logit_storage_lines(found, question, fitted, request.store_logits, "store_logits")
     return {
         "headline": found.headline,
         "asked": asked(found),

@@ -6,6 +6,7 @@ log-probabilities. Students that share a teacher and the order of the data share
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scaling.errors import InputError
-from sweeps.distill.caches.shard_cache import Shards
+from sweeps.distill.caches.shard_cache import Numbers, Shards
 from sweeps.model.language_model import LanguageModel, logits_of
 from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.interfaces import Target
@@ -93,6 +94,10 @@ class Cached:
         """Return what was written down."""
         packed = self.logits.of(numbers.numpy()).reshape(-1)
         return self.kept.rows(packed).to(inputs.device)
+
+    def read_ahead(self, order: Iterator[Numbers]) -> None:
+        """Read what the batches to come need, given the numbers of their blocks."""
+        self.logits.read_ahead(order)
 
     def log_probabilities(self, rows: Tensor, temperature: float) -> Tensor:
         """Return log-probabilities of the outcomes that were kept."""

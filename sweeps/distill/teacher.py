@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from sweeps.dag.expand import Step
 from sweeps.data import TokenizedCorpus
 from sweeps.data.batches import Batches
-from sweeps.distill.caches.logit_format import Full, TopK, kept
-from sweeps.distill.caches.shard_cache import Numbers, ShardCache, Wrote
+from sweeps.distill.caches.logit_format import DistributionFormat, kept, packed_distributions
+from sweeps.distill.caches.shard_cache import ALONE, Numbers, ShardCache, Writer, Wrote
+from sweeps.distill.caches.sparse_formats import CompactFormat
 from sweeps.distill.models import Models
 from sweeps.distill.served_teacher import served_writer
 from sweeps.distill.targets import Cached, nonfinite_teacher_error, opened
@@ -40,7 +41,13 @@ def followed(step: Step, models: Models) -> TargetReader:
     return opened(parts_of(step.method).target, models) if step.method else models.online_teacher
 
 
-def cached(store: Store, cache: Step, corpus: TokenizedCorpus, wrote: Wrote | None = None) -> Cached:
+def cached(
+    store: Store,
+    cache: Step,
+    corpus: TokenizedCorpus,
+    wrote: Wrote | None = None,
+    writer: Writer = ALONE,
+) -> Cached:
     """Return what the teacher of ``cache`` wrote down; what of it is missing or damaged is written first.
 
     Raises:
@@ -56,7 +63,10 @@ def cached(store: Store, cache: Step, corpus: TokenizedCorpus, wrote: Wrote | No
         models, data, storage
     )
     teach = own or _distributions_of(once(lambda: followed(cache, models)), data, storage)
-    shards = ShardCache(store, cache.id, storage, data.context, data.seen(cache.steps))
+    numbers = data.seen(cache.steps)
+    if isinstance(storage, CompactFormat):  # in the order in which they are read first
+        numbers = data.numbers_of(range(len(numbers))).numpy()
+    shards = ShardCache(store, cache.id, storage, data.context, numbers, writer=writer)
     return Cached(storage, shards.ready(teach, wrote))
 
 
@@ -64,7 +74,7 @@ def _distributions_of(
     target: Callable[[], TargetReader], data: Batches, storage: ShardFormat
 ) -> Callable[[Numbers], NDArray[np.void]]:
     def teach(numbers: Numbers) -> NDArray[np.void]:
-        assert isinstance(storage, TopK | Full)
+        assert isinstance(storage, DistributionFormat)
         return distributions(target(), data, numbers, storage)
 
     return teach
@@ -82,7 +92,7 @@ def stream_of(step: Step, corpus: TokenizedCorpus) -> Batches:
 
 
 def distributions(
-    teacher: TargetReader, data: Batches, numbers: Numbers, how: TopK | Full
+    teacher: TargetReader, data: Batches, numbers: Numbers, how: DistributionFormat
 ) -> NDArray[np.void]:
     """Return what ``teacher`` says about the given blocks of ``data``, to be kept: ``(blocks, context)``.
 
@@ -96,5 +106,5 @@ def distributions(
         log_p = teacher.log_probabilities(rows, 1.0)
         if log_p.isnan().any():
             raise nonfinite_teacher_error()
-        packed.append(how.pack(log_p))
+        packed.append(packed_distributions(how, log_p, data.seed, some.tolist()))
     return np.concatenate(packed).reshape(len(numbers), data.context)

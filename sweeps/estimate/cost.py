@@ -176,15 +176,16 @@ def disk(dag: Dag, train_tokens: float) -> float:
 
 def _bytes_per_token(step: Step) -> float:
     """Return the bytes on disk of a token of logits, text or hidden states that a step writes down."""
-    from sweeps.distill.caches.logit_format import kept
+    from sweeps.distill.caches.logit_format import kept, stored_bytes_per_token
     from sweeps.distill.generation.generated_text import text_format
 
     if step.hidden:
         return step.hidden.bytes_per_token(step.shape.width)
     if step.method is None or step.kind.trains:
         return 0.0
-    layout = kept if step.kind is StepKind.CACHE_LOGITS else text_format
-    return layout(step.method, step.shape.vocab).dtype.itemsize
+    if step.kind is StepKind.CACHE_LOGITS:
+        return stored_bytes_per_token(kept(step.method, step.shape.vocab), step.shape.context)
+    return text_format(step.method, step.shape.vocab).dtype.itemsize
 
 
 def measured_throughput(step: Step, heldout_tokens: int) -> Throughput:

@@ -112,8 +112,12 @@ def _train(
     first = steps[0]
     corpus = planned_tokens(first.corpus, first.corpus_fingerprint)
     if not first.kind.trains:
-        work = _evaluate if first.foreign else _write_down
-        result = work(store, first, corpus, leases.get(first.id))
+        lease = leases.get(first.id)
+        result = (
+            _evaluate(store, first, corpus, lease)
+            if first.foreign
+            else _write_down(store, first, corpus, lease, world)
+        )
         if world.leads:
             leases[first.id].conclude(result if isinstance(result, Exception) else None)
         yield first, result
@@ -189,30 +193,38 @@ def _runs(
 
 
 def _write_down(
-    store: Store, step: Step, corpus: TokenizedCorpus, lease: Lease | None
+    store: Store, step: Step, corpus: TokenizedCorpus, lease: Lease | None, world: World
 ) -> dict[str, Any] | Exception:
-    """Write a teacher's logits, hidden states or text to the store, in the leading process."""
+    """Write a teacher's logits, hidden states or text to the store, all processes together.
+
+    The leading one returns when all of it is there.
+    """
     from sweeps.distill.caches.hidden_state_cache import kept_hidden_states
+    from sweeps.distill.caches.shard_cache import Writer
     from sweeps.distill.generation.generated_text import text_columns, texts
     from sweeps.distill.teacher import cached
 
-    if not lease:
-        return {}
-    started = time.monotonic()
+    started, writer = time.monotonic(), Writer(world.rank, world.size, holds_step=True)
 
     def wrote(blocks: int, of: int) -> None:
+        if not lease:
+            return
         lease.progress = {"steps_done": blocks, "steps": of, "seconds": time.monotonic() - started}
         lease.look()
 
     columns: dict[str, Any] = {}
     try:
-        store.write(step.as_json(), step.id, "step.json")
+        if lease:
+            store.write(step.as_json(), step.id, "step.json")
         if step.kind is StepKind.CACHE_LOGITS:
-            kept = cached(store, step, corpus, wrote).logits
+            kept = cached(store, step, corpus, wrote, writer).logits
         elif step.kind is StepKind.CACHE_FEATURES:
-            kept = kept_hidden_states(store, step, corpus, wrote).shards
+            kept = kept_hidden_states(store, step, corpus, wrote, writer).shards
         else:
-            kept = texts(store, step, corpus, wrote).kept
+            kept = texts(store, step, corpus, wrote, writer).kept
+        if not lease:
+            return {}
+        if step.kind is StepKind.GENERATE_TEXT:
             columns = {"text_columns": text_columns(store, step, corpus)}
         lease.fence()
     except (InputError, Stopped) as error:

@@ -48,8 +48,7 @@ class DeltaTarget(Target):
     def cache_method(self, method: Method) -> Method | None:
         if method.logits == "online":
             return None
-        names = ("delta", "init", "logits", "top")
-        return type(method)(**{name: getattr(method, name) for name in names})
+        return type(method)(delta=method.delta, init=method.init, **method.stored_logits)
 
     def cache_keeps_prelude(self) -> bool:
         return True

@@ -22,7 +22,7 @@ class TaidDivergence(Divergence):
     taid: Taid
 
     def objections(self, method: Method) -> Iterator[str]:
-        if method.logits == "top-k":
+        if method.logits in ("top-k", "top-p"):
             yield ("taid: it mixes teacher and student token by token, also in the tail; use logits: cached")
         if method.divergence != "forward-kl":
             yield f"taid: it sets its pace by forward-kl, not {method.divergence_label}"

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 
 PARAMETERS = ("beta", "gold", "others", "skew")
 """Fields of a method that only some divergences read."""
+LOGIT_OPTIONS = {
+    "top": ("top-k", "top-p"),
+    "top_p": ("top-p",),
+    "draws": ("sampled",),
+    "proposal_power": ("sampled",),
+    "probability_bits": ("top-k", "top-p"),
+}
+"""Options of how distributions are written down, and the ``logits`` that read them."""
 READ_BY_SOURCES = {
     "pretraining": "it goes beside text of the student; set source.by: student",
     "midpoint": (
@@ -67,17 +75,42 @@ def _about_logits(method: Method, parts: MethodParts) -> Iterator[str]:
     """Yield what cannot follow logits that were written down, or not all of them."""
     if method.logits != "online" and method.token_loss_weight == 0:
         yield f"logits: at token_loss_weight: 0 nothing reads them; remove logits: {method.logits}"
-    if method.logits != "top-k":
-        if given(method, "top"):
-            yield f"top: logits: {method.logits} does not read it, only top-k"
-        return
+    for name, readers in LOGIT_OPTIONS.items():
+        if method.logits not in readers and given(method, name):
+            yield f"{name}: logits: {method.logits} does not read it, only {' and '.join(readers)}"
+    if method.logits in ("top-k", "top-p"):
+        yield from _about_tails(method, parts)
+    if method.logits == "sampled":
+        yield from _about_draws(method)
+
+
+def _about_tails(method: Method, parts: MethodParts) -> Iterator[str]:
+    """Yield what cannot follow the likeliest tokens and a tail."""
     instead = "use logits: cached"
     if method.temperature != 1:
         tau = f"{method.temperature:g}"
-        yield f"logits: top-k keeps the tail's mass at temperature 1, which says nothing of {tau}; {instead}"
+        yield (
+            f"logits: {method.logits} keeps the tail's mass at temperature 1, which says nothing of {tau}; "
+            f"{instead}"
+        )
     if parts.divergence.reads_labels:
         name = method.divergence_label
         yield f"divergence: {name} singles the label out, which may be in the tail; {instead}"
+
+
+def _about_draws(method: Method) -> Iterator[str]:
+    """Yield what cannot follow tokens that were drawn: what is not linear in the target is biased by them."""
+    if method.divergence != "forward-kl" or method.taid:
+        name = "taid" if method.taid else method.divergence_label
+        yield (
+            "logits: tokens that were drawn are unbiased for forward-kl alone, whose gradient is linear in "
+            f"the target, and not for {name}; use logits: cached"
+        )
+    if method.temperature != 1:
+        yield (
+            "logits: sampled keeps tokens drawn at temperature 1, which say little of "
+            f"{method.temperature:g}; use logits: cached"
+        )
 
 
 def _about_cached_features(method: Method, parts: MethodParts) -> Iterator[str]:

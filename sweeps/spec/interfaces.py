@@ -174,7 +174,7 @@ class Target(MethodPart):
         """Return the method of the step that writes the target down once for all runs, if one does."""
         if method.logits == "online" or not self.cacheable:
             return None
-        return type(method)(logits=method.logits, top=method.top, target=method.target)
+        return type(method)(**method.stored_logits, target=method.target)
 
     def cache_keeps_prelude(self) -> bool:
         """Return True if what is written down depends on the student's prelude."""

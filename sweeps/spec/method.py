@@ -18,17 +18,26 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from sweeps.spec.compatibility import objection
+from sweeps.spec.compatibility import LOGIT_OPTIONS, objection
 from sweeps.spec.fields import Count, Number, SpecModel
 from sweeps.spec.method_options import Credit, Delta, Init, Neighbours, Source, Taid
 from sweeps.spec.method_parts import parts_of
 from sweeps.spec.parsing.yaml_text import read_yaml
 from sweeps.spec.registry import Use, load_object, refresh
 
-SHORT_NAMES = {"temperature": "tau", "cross_entropy": "ce", "token_loss_weight": "token-loss"}
+SHORT_NAMES = {
+    "temperature": "tau",
+    "cross_entropy": "ce",
+    "token_loss_weight": "token-loss",
+    "proposal_power": "power",
+    "probability_bits": "bits",
+}
 """Names of a method's fields in tables."""
 PART_NAMES = {"credit": "long-horizon"}
 """Names in tables of parts that a method has and its like does not; others go by their fields."""
+
+LOGIT_LABELS = {"top-k": ("top",), "top-p": ("top_p",), "sampled": ("draws",)}
+"""Options of ``logits`` that are part of its name in tables, as in top-32."""
 
 DivergenceName = Literal[
     "forward-kl",
@@ -80,12 +89,22 @@ class Method(SpecModel):
     """Follow how the teacher was tuned, from where the student itself began."""
     neighbours: Neighbours | None = None
     """Follow not what the teacher says, but what came next where it found text alike; written down once."""
-    logits: Literal["online", "cached", "top-k"] = "online"
+    logits: Literal["online", "cached", "top-k", "top-p", "sampled"] = "online"
     """The teacher reads every batch; or wrote its distributions down once, in half precision; or only its
-    likeliest tokens and their tail's mass, which shifts the law; by how much, see
+    likeliest tokens and their tail's mass, a fixed number or as many as have a given mass, which shifts the
+    law; or tokens drawn from them, which does not; by how much, see
     :mod:`sweeps.distill.caches.logit_format`."""
     top: Count = Field(32, ge=1)
-    """Tokens kept by ``logits: top-k``."""
+    """Tokens kept by ``logits: top-k``; by ``top-p`` at most."""
+    top_p: Number = Field(0.95, gt=0, lt=1)
+    """Mass of the tokens that ``logits: top-p`` keeps: the fewest whose probabilities sum to it or more."""
+    draws: Count = Field(50, ge=1, le=65_535)
+    """Tokens that ``logits: sampled`` draws with replacement; those drawn again are stored once."""
+    proposal_power: Number = Field(1.0, gt=0)
+    """t, where ``logits: sampled`` draws from q proportional to p^t and weighs by p / q."""
+    probability_bits: Literal[8, 16] | None = None
+    """Bits of a probability in the compact layout: of ``top-p``, by default 16, and of ``top-k``, which by
+    default has a layout of whole bytes that is not compressed."""
     source: SourceField = Source()
     """Source of the text that it is trained on, or one of your own."""
     midpoint: Literal["naive", "exact"] = "naive"
@@ -159,6 +178,11 @@ class Method(SpecModel):
         return self.cross_entropy < 1 and self.token_loss_weight > 0
 
     @property
+    def stored_logits(self) -> dict[str, Any]:
+        """Fields that say how distributions are written down."""
+        return {name: getattr(self, name) for name in ("logits", *LOGIT_OPTIONS)}
+
+    @property
     def reads_data(self) -> bool:
         """True if it is trained on the data itself."""
         return parts_of(self).source.is_data
@@ -204,7 +228,7 @@ def _differences(part: SpecModel, like: SpecModel) -> Iterator[str]:
         value, other = getattr(part, name), getattr(like, name)
         if name == "use" or value == other:
             continue
-        if name == "top" and part.logits != like.logits:  # type: ignore[attr-defined]
+        if name in LOGIT_LABELS.get(getattr(part, "logits", ""), ()) and part.logits != like.logits:  # type: ignore[attr-defined]
             continue
         if isinstance(value, Use):
             yield value.label
@@ -217,7 +241,8 @@ def _differences(part: SpecModel, like: SpecModel) -> Iterator[str]:
         elif value is None or value is False:
             yield f"no {PART_NAMES.get(name, name)}"
         elif isinstance(value, str):
-            yield f"top-{part.top}" if value == "top-k" else value  # type: ignore[attr-defined]
+            shown = LOGIT_LABELS.get(value, ()) if name == "logits" else ()
+            yield "-".join([value.removesuffix("-k"), *(f"{getattr(part, each):g}" for each in shown)])
         else:
             word = SHORT_NAMES.get(name, name) if isinstance(part, Method) else name
             yield word if value is True else f"{word}={value:g}"

@@ -266,7 +266,7 @@ class Sweep(SpecModel):
 
     def _objections(self, method: Method) -> Iterator[str]:
         """Yield why ``method`` cannot be run in this sweep, with the field of the method."""
-        if method.logits == "top-k" and method.top >= self.corpus.vocab:
+        if method.logits in ("top-k", "top-p") and method.top >= self.corpus.vocab:
             yield f"top: {method.top} of {self.corpus.vocab} tokens are all of them; set logits: cached"
         last = len(self.teachers) - 1
         if (asked := max(method.other_teachers, default=last)) > last:

@@ -14,6 +14,7 @@ from scaling.errors import InputError
 from sweeps import environment
 from sweeps.data.batches import Batches
 from sweeps.distill.generation.generated_text import Texts
+from sweeps.distill.targets import Cached
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device, keep_freed_memory, use_deterministic_kernels
 from sweeps.spec.run_views import TargetReader
@@ -71,7 +72,12 @@ def train_together(
     report_due = Every(REPORT_SECONDS)
     clock = CheckpointClock([run.checkpoints for run in runs if run.checkpoints], seconds)
     under_way = list(runs)
-    for step in range(min(run.done for run in runs), max(run.recipe.end for run in runs)):
+    steps = range(min(run.done for run in runs), max(run.recipe.end for run in runs))
+    ahead = Batches(tokens, context=shape.context, batch=batch, seed=data_seed, first=first)
+    for reader in (target, texts):
+        if isinstance(reader, Cached | Texts):
+            reader.read_ahead(runs[0].world.share(ahead.numbers(step)).numpy() for step in steps)
+    for step in steps:
         active = [run for run in under_way if run.done == step]
         if not active:
             continue

@@ -18,7 +18,7 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.data import TokenizedCorpus
 from sweeps.data.batches import Batches
-from sweeps.distill.caches.shard_cache import Numbers, ShardCache, Shards, Wrote
+from sweeps.distill.caches.shard_cache import ALONE, Numbers, ShardCache, Shards, Writer, Wrote
 from sweeps.distill.models import Models
 from sweeps.distill.targets import nonfinite_teacher_error
 from sweeps.distill.teacher import stream_of
@@ -92,7 +92,11 @@ class KeptHiddenStates:
 
 
 def kept_hidden_states(
-    store: Store, cache: Step, corpus: TokenizedCorpus, wrote: Wrote | None = None
+    store: Store,
+    cache: Step,
+    corpus: TokenizedCorpus,
+    wrote: Wrote | None = None,
+    writer: Writer = ALONE,
 ) -> KeptHiddenStates:
     """Return what the teacher of ``cache`` wrote down; what of it is missing or damaged is written first.
 
@@ -105,7 +109,7 @@ def kept_hidden_states(
         stream_of(cache, corpus),
         Models(store, cache),
     )
-    shards = ShardCache(store, cache.id, how, data.context, data.seen(cache.steps), "features")
+    shards = ShardCache(store, cache.id, how, data.context, data.seen(cache.steps), "features", writer)
     return KeptHiddenStates(how, shards.ready(lambda numbers: _written(models, data, numbers, how), wrote))
 
 

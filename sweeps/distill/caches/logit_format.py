@@ -1,4 +1,4 @@
-"""Formats of a teacher's distributions on disk: in full, or as the likeliest tokens and a tail.
+"""Formats of a teacher's distributions on disk: in full, or as few tokens of each.
 
 Log-probabilities are kept in half precision, and normalised again when they are read. Rounding then costs
 least where the probability is: at most 2^-11 of log p, hence 2^-11 p |log p| < 2e-4 of a probability.
@@ -6,14 +6,17 @@ least where the probability is: at most 2^-11 of log p, hence 2^-11 p |log p| < 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sweeps.distill.caches.shard_layout import ShardLayout
+from sweeps.distill.caches.sparse_formats import CompactTop, Sampled, halved
 from sweeps.distill.divergences import with_rest
 from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.method_parts import parts_of
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 FLOOR = float(np.finfo(np.float16).min)
 """Lowest log-probability that is kept; excluded tokens, log p = -inf, stay excluded."""
+DRAWS = 0x5A3D
+"""Seed beside those of data and block: the draws are no other part's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +98,47 @@ class TopK:
         return torch.cat(with_rest(log_q, rows[:, self.top + 1 :].long()), -1)
 
 
+DistributionFormat: TypeAlias = Full | TopK | CompactTop | Sampled
+"""Formats of distributions over the vocabulary."""
+
+
 def kept(method: Method, vocab: int) -> ShardFormat:
     """Return how the target of ``method`` is kept on disk."""
     own = parts_of(method).target.storage(method, vocab)
-    return own or (TopK(vocab, method.top) if method.logits == "top-k" else Full(vocab))
+    return own or distribution_format(method, vocab)
+
+
+def distribution_format(method: Method, vocab: int) -> DistributionFormat:
+    """Return how distributions over the vocabulary are kept, as the ``logits`` of ``method`` say."""
+    bits = method.probability_bits
+    if method.logits == "sampled":
+        return Sampled(vocab, method.draws, method.proposal_power)
+    if method.logits == "top-p":
+        return CompactTop(vocab, method.top, method.top_p, bits or 16)
+    if method.logits == "top-k":
+        return CompactTop(vocab, method.top, bits=bits) if bits else TopK(vocab, method.top)
+    return Full(vocab)
+
+
+def packed_distributions(
+    how: DistributionFormat, log_p: Tensor, seed: int, numbers: Sequence[int]
+) -> NDArray[np.void]:
+    """Return what is kept of ``log_p`` ``(blocks * context, vocab)``, packed: ``(blocks * context,)``.
+
+    Tokens are drawn by numbers that depend on the seed of the data's order and the number of the block alone,
+    so that a block written again is the same.
+    """
+    if not isinstance(how, Sampled):
+        return how.pack(log_p)
+    context = len(log_p) // len(numbers)
+    draws = [np.random.default_rng((DRAWS, seed, number)).random((context, how.draws)) for number in numbers]
+    return how.pack(log_p, torch.from_numpy(np.concatenate(draws)))
+
+
+def stored_bytes_per_token(how: ShardFormat, context: int) -> float:
+    """Return the bytes on disk of a token; of compact formats the most, before they are compressed."""
+    return ShardLayout(how, context).block_bytes / context
 
 
 def _halved(log_p: Tensor) -> NDArray[np.float16]:
-    return torch.where(log_p.isneginf(), log_p, log_p.clamp(min=FLOOR)).half().cpu().numpy()
+    return halved(log_p, FLOOR)

@@ -1,33 +1,51 @@
-"""Shards of what a teacher gives over a token stream: written once, mapped by every student.
+"""Shards of what a teacher gives over a token stream: written once, by any number of processes, read by all.
 
 ::
 
     store/<id>/logits/00000.bin     what there is of some blocks of the stream, then a checksum;
                                     or texts/ or features/
+    store/<id>/logits/claims/       who writes which shard, while they are written
 
-A shard is written aside and moved into place, and says itself whether it is whole. So any number of readers
-and writers can meet here: a shard that is missing or damaged is written by whoever finds that first.
+A shard is written aside and moved into place, and says itself whether it is whole. A writer claims a shard as
+an attempt at a step is claimed (:mod:`sweeps.store.leases`), so that two never write one, and the shards of a
+writer that was killed are taken over. Whoever touches a shard that is damaged writes it again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import InputError
-from sweeps.data.cache import cache_dir
+from sweeps.distill.caches.shard_layout import CHECKSUM_BYTES, Recorded, ShardLayout
+from sweeps.distill.caches.shards import Shards
+from sweeps.store.leases import LeaseWatch, hold_leases
 from sweeps.store.store import Store
 
+__all__ = [
+    "CHECKSUM_BYTES",
+    "Kept",
+    "Numbers",
+    "Recorded",
+    "ShardCache",
+    "Shards",
+    "Teach",
+    "Writer",
+    "Wrote",
+]
+
 SHARD_BYTES = 2**26
-CHECKSUM_BYTES = 32
+"""Bytes of a shard, at most; of compact formats before they are compressed."""
+POLL_SECONDS = 0.1
+"""Seconds between two looks at shards that others are writing."""
 
 Kept = Literal["logits", "texts", "features"]
 """Content of a cache, and the folder of its shards in the step's."""
@@ -46,30 +64,27 @@ Wrote = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Shards:
-    """Shards over some blocks of a token stream, mapped into memory."""
+class Writer:
+    """One of the processes that write a cache together: first its own part, then what others have left."""
 
-    numbers: Numbers
-    """Numbers of the blocks, ascending."""
-    each: int
-    """Blocks in a shard."""
-    shards: list[NDArray[np.void]]
-    """Each ``(blocks, context)``."""
-
-    def of(self, numbers: Numbers, field: str | None = None) -> NDArray[Any]:
-        """Return what is kept of the given blocks, ``(blocks, context)``, or one field of it."""
-        places = np.searchsorted(self.numbers, numbers)
-        assert np.array_equal(self.numbers[places], numbers), "the cache was made for other blocks"
-        rows = (self.shards[place // self.each][place % self.each] for place in places.tolist())
-        return np.stack([row if field is None else row[field] for row in rows])
-
-
-class Recorded(Protocol):
-    """A way to write down what there is of a token."""
+    rank: int = 0
+    size: int = 1
+    holds_step: bool = False
+    """True if the processes hold the lease of the step that writes, so that no others write the cache."""
 
     @property
-    def dtype(self) -> np.dtype:
-        """Layout of one token on disk."""
+    def alone(self) -> bool:
+        """True if no other process writes the cache, and shards need no claims."""
+        return self.holds_step and self.size == 1
+
+    def order(self, shards: int) -> list[int]:
+        """Return the order in which it looks for shards to write: its own, then others' from their ends."""
+        first, last = (shards * rank // self.size for rank in (self.rank, self.rank + 1))
+        others = [*range(last, shards), *range(first)]
+        return [*range(first, last), *reversed(others)]
+
+
+ALONE = Writer()
 
 
 @dataclass(frozen=True)
@@ -82,11 +97,14 @@ class ShardCache:
     kept: Recorded
     context: int
     numbers: Numbers
-    """Numbers of the blocks, ascending."""
+    """Numbers of the blocks, in the order in which they lie in the shards."""
     what: Kept = "logits"
+    writer: Writer = ALONE
 
     def ready(self, teach: Teach, wrote: Wrote | None = None) -> Shards:
-        """The whole cache; shards that are missing or damaged are written first.
+        """Return the whole cache; shards that are missing, or of another length, are written first.
+
+        Checksums are verified as shards are touched; one that is wrong is written then.
 
         Args:
             teach: asks the teacher.
@@ -95,34 +113,58 @@ class ShardCache:
         Raises:
             InputError: if the disk has no room for it.
         """
-        missing = [shard for shard in range(self.shards) if not self._intact(shard)]
+        missing = self._missing()
         self._check_room(missing)
-        there = len(self.numbers) - sum(len(self._numbers(shard)) for shard in missing)
-        for shard in missing:
-            self._write(shard, teach)
-            there += len(self._numbers(shard))
-            if wrote:
-                wrote(there, len(self.numbers))
-        return Shards(self.numbers, self.each, [self._mapped(shard) for shard in range(self.shards)])
+        began, watch = bool(missing), LeaseWatch(self.store)
+        while missing:
+            there = len(self.numbers) - sum(map(self.blocks_in, missing))
+            for shard in self.writer.order(self.shards):
+                if shard in missing and self._write(shard, teach, watch, self._is_missing):
+                    missing.remove(shard)
+                    there += self.blocks_in(shard)
+                    if wrote:
+                        wrote(there, len(self.numbers))
+            if missing:  # others write these
+                time.sleep(POLL_SECONDS)
+            missing = self._missing()
+        if began and self.writer.rank == 0 and not self.writer.alone:
+            self._forget_claims()
+        return Shards(self, lambda shard: self._mend(shard, teach))
+
+    @property
+    def layout(self) -> ShardLayout:
+        """Layout of a shard."""
+        return ShardLayout(self.kept, self.context)
 
     @property
     def each(self) -> int:
         """Blocks in a shard; the last may have fewer."""
-        return max(1, SHARD_BYTES // self._block_bytes)
+        return max(1, SHARD_BYTES // self.layout.block_bytes)
 
     @property
     def shards(self) -> int:
         """Number of shards."""
         return -(-len(self.numbers) // self.each)
 
-    @property
-    def _block_bytes(self) -> int:
-        return self.context * self.kept.dtype.itemsize
+    def blocks_in(self, shard: int) -> int:
+        """Return the number of blocks in a shard."""
+        return len(self._numbers(shard))
 
-    @cached_property
-    def _here(self) -> Store:
-        """Store that shards are mapped from: the store itself, or copies of it on this machine."""
-        return self.store if self.store.local else Store(cache_dir() / "logits")
+    def path(self, shard: int) -> str:
+        """Return where a shard lies."""
+        return "/".join((self.store.path, *self._place(shard)))
+
+    def whole(self, shard: int) -> memoryview | None:
+        """Return the content of a shard, mapped if the store is local; None if it is missing or damaged."""
+        known = _identity(Path(self.path(shard))) if self.store.local else None
+        view = self._mapped(shard) if self.store.local else self._fetched(shard)
+        if view is None:
+            return None
+        if known in _VERIFIED or self.layout.is_whole(self._place(shard), view, self.blocks_in(shard)):
+            if known:
+                _VERIFIED.add(known)
+            return view
+        return None
 
     def _numbers(self, shard: int) -> Numbers:
         return self.numbers[shard * self.each : (shard + 1) * self.each]
@@ -130,53 +172,91 @@ class ShardCache:
     def _place(self, shard: int) -> tuple[str, str, str]:
         return self.key, self.what, f"{shard:05d}.bin"
 
-    def _path(self, shard: int) -> Path:
-        return Path(self._here.path, *self._place(shard))
+    def _missing(self) -> set[int]:
+        """Return the shards that are not there, or have another length than they can have."""
+        there = _lengths(self.store, self.key, self.what)
+        return {
+            shard
+            for shard in range(self.shards)
+            if not self.layout.may_be(there.get(self._place(shard)[-1], 0), self.blocks_in(shard))
+        }
 
-    def _intact(self, shard: int) -> bool:
-        """Return True if the shard is here and whole; from a store elsewhere it is fetched."""
-        if (as_it_is := _identity(self._path(shard))) and as_it_is in _VERIFIED:
+    def _is_missing(self, shard: int) -> bool:
+        try:
+            length = self.store.files.info(self.path(shard))["size"]
+        except FileNotFoundError:
             return True
-        whole = self._whole(shard, self._here.read_bytes(*self._place(shard)))
-        if not whole and not self.store.local:
-            data = self.store.read_bytes(*self._place(shard))
-            if whole := self._whole(shard, data):
-                self._here.write_bytes(data or b"", *self._place(shard))
-        if whole:
-            _VERIFIED.add(_identity(self._path(shard)))
-        return whole
+        return not self.layout.may_be(length, self.blocks_in(shard))
 
-    def _whole(self, shard: int, data: bytes | None) -> bool:
-        length = len(self._numbers(shard)) * self._block_bytes
-        if data is None or len(data) != length + CHECKSUM_BYTES:
+    def _write(self, shard: int, teach: Teach, watch: LeaseWatch, needed: Callable[[int], bool]) -> bool:
+        """Write a shard unless another process is writing it, or has; return False if one is."""
+        if self.writer.alone:
+            self._write_now(shard, teach)
+            return True
+        if not needed(shard):
+            return True
+        claim = f"{self.key}/{self.what}/claims/{shard:05d}"
+        number = watch.claimable(claim)
+        if number is None:
             return False
-        view = memoryview(data)
-        return self._checksum(shard, view[:length]) == view[length:]
+        with ExitStack() as stack:
+            try:
+                leases = stack.enter_context(hold_leases(self.store, [claim], {claim: number}))
+            except FileNotFoundError:  # claims were just removed by a process that found the cache complete
+                return False
+            if claim not in leases:
+                return False
+            if needed(shard):
+                self._write_now(shard, teach)
+            leases[claim].look()
+            leases[claim].conclude(None)
+        return True
 
-    def _checksum(self, shard: int, data: bytes | memoryview) -> bytes:
-        digest = hashlib.sha256("/".join(self._place(shard)).encode())
-        digest.update(data)
-        return digest.digest()
+    def _write_now(self, shard: int, teach: Teach) -> None:
+        place = self._place(shard)
+        self.store.write_bytes(self.layout.shard(place, teach(self._numbers(shard))), *place)
 
-    def _write(self, shard: int, teach: Teach) -> None:
-        data = teach(self._numbers(shard)).tobytes()
-        data += self._checksum(shard, data)
-        for store in {self.store, self._here}:
-            store.write_bytes(data, *self._place(shard))
+    def _mend(self, shard: int, teach: Teach) -> None:
+        """Write a damaged shard again, or wait for another process that does."""
+        watch = LeaseWatch(self.store)
+        while not self._write(shard, teach, watch, lambda shard: self.whole(shard) is None):
+            time.sleep(POLL_SECONDS)
+        self._forget_claims()
 
-    def _mapped(self, shard: int) -> NDArray[np.void]:
-        shape = len(self._numbers(shard)), self.context
-        return np.memmap(self._path(shard), dtype=self.kept.dtype, mode="r", shape=shape)
+    def _forget_claims(self) -> None:
+        with suppress(OSError):  # another process removes them too, or claims a shard to look at it
+            self.store.remove_tree(self.key, self.what, "claims")
 
-    def _check_room(self, missing: list[int]) -> None:
-        needed = sum(len(self._numbers(shard)) for shard in missing) * self._block_bytes
-        self._here.create()
-        free = shutil.disk_usage(self._here.path).free
+    def _mapped(self, shard: int) -> memoryview | None:
+        try:
+            return np.memmap(self.path(shard), dtype=np.uint8, mode="r").data
+        except (OSError, ValueError):  # missing, or empty
+            return None
+
+    def _fetched(self, shard: int) -> memoryview | None:
+        data = self.store.read_bytes(*self._place(shard))
+        return None if data is None else memoryview(data)
+
+    def _check_room(self, missing: Iterable[int]) -> None:
+        if not self.store.local:
+            return
+        needed = sum(map(self.blocks_in, missing)) * self.layout.block_bytes
+        self.store.create()
+        free = shutil.disk_usage(self.store.path).free
         if needed > free:
             raise InputError(
-                f"{self._here.path}: the teacher's {self.what} need {needed:,} bytes more there, and the "
+                f"{self.store.path}: the teacher's {self.what} need {needed:,} bytes more there, and the "
                 f"disk has {free:,} left; make room{INSTEAD.get(self.what, '')}"
             )
+
+
+def _lengths(store: Store, *place: str) -> dict[str, int]:
+    """Return the lengths of the files in a directory of the store by name."""
+    try:
+        found = store.files.ls("/".join((store.path, *place)), detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {each["name"].rpartition("/")[-1]: each["size"] or 0 for each in found}
 
 
 _VERIFIED: set[tuple[object, ...] | None] = set()

@@ -6,6 +6,7 @@ part that is missing or damaged writes the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.data import TokenizedCorpus
 from sweeps.data.batches import Batches
-from sweeps.distill.caches.shard_cache import Numbers, ShardCache, Shards, Wrote
+from sweeps.distill.caches.shard_cache import ALONE, Numbers, ShardCache, Shards, Writer, Wrote
 from sweeps.distill.generation.sampling import uniform_numbers, write
 from sweeps.distill.metrics import named_values
 from sweeps.distill.models import Models
@@ -83,6 +84,10 @@ class Texts:
             first = self.data.read(numbers)[:, :1]
         return torch.cat([first, tokens], 1)
 
+    def read_ahead(self, order: Iterator[Numbers]) -> None:
+        """Read what the batches to come need, given the numbers of their blocks."""
+        self.kept.read_ahead(order)
+
 
 def texts_of(store: Store, step: Step, corpus: TokenizedCorpus) -> Texts | None:
     """Return what ``step`` learns from, if that was written before.
@@ -100,7 +105,13 @@ def texts_of(store: Store, step: Step, corpus: TokenizedCorpus) -> Texts | None:
     return texts(store, step.texts, corpus)
 
 
-def texts(store: Store, step: Step, corpus: TokenizedCorpus, wrote: Wrote | None = None) -> Texts:
+def texts(
+    store: Store,
+    step: Step,
+    corpus: TokenizedCorpus,
+    wrote: Wrote | None = None,
+    writer: Writer = ALONE,
+) -> Texts:
     """Return what the source of ``step`` writes; what of it is missing or damaged is written first.
 
     Raises:
@@ -121,7 +132,7 @@ def texts(store: Store, step: Step, corpus: TokenizedCorpus, wrote: Wrote | None
         return storage.pack(blocks.cpu().numpy())
 
     storage = text_format(step.method, vocab)
-    shards = ShardCache(store, step.id, storage, data.context, data.seen(step.steps), "texts")
+    shards = ShardCache(store, step.id, storage, data.context, data.seen(step.steps), "texts", writer)
     return Texts(data, shards.ready(teach, wrote))
 
 
