@@ -58,5 +58,7 @@ CHECKPOINT_SECONDS = given_seconds(
     "DISTLAW_CHECKPOINT_SECONDS", at_least=0.01, unset="15 or more, by what checkpoints cost"
 )
 """Between two checkpoints of a step, the most that a kill can cost; by their cost where it is None."""
+GANG_TIMEOUT_SECONDS = seconds_from("DISTLAW_GANG_TIMEOUT_SECONDS", 600.0, at_least=1)
+"""That a process waits for the others of its gang before it gives the attempt up."""
 TRACKER = choice_from("DISTLAW_TRACKER", ("tensorboard", "wandb", "mlflow"))
 """Experiment tracker of every step, none if empty."""

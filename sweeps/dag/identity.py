@@ -28,12 +28,14 @@ TRAINING_0_1_0 = {
     "compile": "compile",
 }
 """Fields of training rules that 0.1.0 had: today's names to those."""
+LAYOUT = {"micro_batch_tokens", "shard", "recompute"}
+"""Fields of training rules that change numbers by no more than rounding, and so no id."""
 
 
 def training_identity(training: Training) -> dict[str, Any]:
     """Return all fields of 0.1.0, and of those added since the ones that are not at their defaults."""
     values = training.model_dump()
-    added = training.model_dump(exclude_defaults=True, exclude=set(TRAINING_0_1_0))
+    added = training.model_dump(exclude_defaults=True, exclude=LAYOUT | set(TRAINING_0_1_0))
     return {old: values[name] for name, old in TRAINING_0_1_0.items()} | added
 
 

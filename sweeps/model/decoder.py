@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from scaling.costs.flops import ModelShape
 
@@ -104,6 +105,9 @@ class MLP(nn.Module):
 class DecoderLayer(nn.Module):
     """One decoder layer."""
 
+    recompute = False
+    """True to keep only its inputs for the backward pass."""
+
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(shape.width)
@@ -118,6 +122,21 @@ class DecoderLayer(nn.Module):
         mask: Tensor,
         precision: torch.dtype,
         cache: KVCache | None = None,
+    ) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(
+                self._block, x, positions, mask, precision, cache,
+                use_reentrant=False, preserve_rng_state=False,
+            )  # fmt: skip
+        return self._block(x, positions, mask, precision, cache)
+
+    def _block(
+        self,
+        x: Tensor,
+        positions: tuple[Tensor, Tensor],
+        mask: Tensor,
+        precision: torch.dtype,
+        cache: KVCache | None,
     ) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x).to(precision), positions, mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x).to(precision))
@@ -188,6 +207,12 @@ class Decoder(nn.Module):
     @precision.setter
     def precision(self, value: torch.dtype) -> None:
         self.model.precision = value
+
+    def recompute_blocks(self) -> None:
+        """Keep only the inputs of blocks for the backward pass, and recompute the rest there."""
+        for layer in self.model.layers:
+            assert isinstance(layer, DecoderLayer)
+            layer.recompute = True
 
     @property
     def head(self) -> Tensor:

@@ -1,5 +1,7 @@
 """Data-parallel training: each process computes its share of every batch, and gradients are summed.
 
+Processes that train one model are a gang. :mod:`sweeps.model.sharding` shards its weights.
+
 ``torchrun`` starts the processes, or any launcher that sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 """
 
@@ -9,12 +11,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
 
 from scaling.errors import InputError
+from sweeps import environment
 from sweeps.model.device import device
+from sweeps.store.outcomes import Ending, Stopped
+
+BUCKET = 2**24
+"""Elements that one all-reduce sums: 64 MiB in float32."""
+PEER_LOST = ("gloo", "Connection closed by peer", "Connection reset by peer", "Timed out waiting")
+"""Parts of messages of gloo's errors, which have no type of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +53,59 @@ class World:
         return blocks.chunk(self.size)[self.rank]
 
     def total(self, share: Tensor) -> Tensor:
-        """Sum ``share`` over all processes, in place, and return it."""
+        """Sum ``share`` over all processes, in place and in buckets, and return it."""
         if self.size > 1:
-            distributed.all_reduce(share)
+            buckets = share.view(-1).split(BUCKET) if share.numel() > BUCKET else (share,)
+            for work in [distributed.all_reduce(bucket, async_op=True) for bucket in buckets]:
+                assert work is not None
+                work.wait()
         return share
+
+    def any(self, here: bool) -> bool:
+        """Return True in all processes if ``here`` is true in one."""
+        return bool(self.total(torch.tensor(float(here))))
+
+    def from_leader(self, number: int) -> int:
+        """Return the leading process's ``number``, without waiting for a GPU."""
+        if self.size == 1:
+            return number
+        told = torch.tensor(number)
+        distributed.broadcast(told, 0)
+        return int(told)
 
 
 @contextmanager
 def world() -> Iterator[World]:
-    """Join the processes that the environment describes, with gloo on CPUs and NCCL on GPUs."""
+    """Join the processes that the environment describes, with gloo on CPUs and NCCL between GPUs.
+
+    A process that waits for another for ``DISTLAW_GANG_TIMEOUT_SECONDS``, 600 by default, gives up, so that
+    one that hangs ends its gang.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()
         return
-    if device().type == "cuda":
+    if on_gpu := device().type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    distributed.init_process_group("nccl" if device().type == "cuda" else "gloo")
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        timeout=timedelta(seconds=environment.GANG_TIMEOUT_SECONDS),
+    )
     try:
         yield World(distributed.get_rank(), size)
     finally:
         distributed.destroy_process_group()
+
+
+def lost_peer(error: BaseException, world: World) -> Stopped | None:
+    """Return how this attempt ends if ``error`` means that another process is gone or hangs, else None."""
+    text = str(error)
+    if world.size == 1 or not isinstance(error, RuntimeError):
+        return None
+    if not isinstance(error, distributed.DistError) and not any(part in text for part in PEER_LOST):
+        return None
+    return Stopped(
+        Ending.LOST,
+        f"another of the {world.size} processes of this step ended, or did not answer for "
+        f"{environment.GANG_TIMEOUT_SECONDS:g} s (DISTLAW_GANG_TIMEOUT_SECONDS): {text.splitlines()[0]}",
+    )

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from sweeps.model.distributed import World
 from sweeps.spec.spec import Training
 
 BASE_WIDTH = 64
 """Fan-in at which a hidden matrix has the peak learning rate."""
+BETAS, EPS = (0.9, 0.95), 1e-8
+FIRST, SECOND, UPDATES = "first moments", "second moments", "updates"
+"""Names of the optimizer's state in checkpoints; of single parameters ``first moments/NAME``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,8 @@ class ParameterGroup:
     decay: float
     """Decoupled weight decay."""
     members: tuple[nn.Parameter, ...]
+    names: tuple[str, ...]
+    """Names of the members."""
 
     @property
     def size(self) -> int:
@@ -30,19 +37,26 @@ class ParameterGroup:
         return sum(member.numel() for member in self.members)
 
 
-def parameter_groups(model: nn.Module, training: Training) -> tuple[ParameterGroup, ...]:
+def parameter_groups(model: nn.Module, training: Training, prefix: str = "") -> tuple[ParameterGroup, ...]:
     """Group parameters by mu-P (simple): the learning rate of a hidden matrix falls as 1/fan-in.
 
     Embeddings and gains have the peak rate at every width. Gains are not decayed. Source: Wortsman et al.
     2024 (arXiv 2309.14322).
+
+    Args:
+        model: the model, or a module beside it.
+        training: rules of the run.
+        prefix: of the names of members.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], dict[str, nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         hidden = parameter.ndim == 2 and "embed" not in name
         scale = BASE_WIDTH / parameter.shape[1] if hidden else 1.0
         decay = training.weight_decay if parameter.ndim == 2 else 0.0
-        groups.setdefault((scale, decay), []).append(parameter)
-    return tuple(ParameterGroup(*rules, tuple(members)) for rules, members in groups.items())
+        groups.setdefault((scale, decay), {})[prefix + name] = parameter
+    return tuple(
+        ParameterGroup(*rules, tuple(members.values()), tuple(members)) for rules, members in groups.items()
+    )
 
 
 class Optimizer:
@@ -50,10 +64,14 @@ class Optimizer:
 
     A model of a hundred matrices is then about four tensors to update and one to clip, which saves a tenth of
     a step of the smallest models.
+
+    Args:
+        groups: the groups.
+        world: processes that each have their share of the gradients.
     """
 
-    def __init__(self, groups: tuple[ParameterGroup, ...]) -> None:
-        self.groups = groups
+    def __init__(self, groups: tuple[ParameterGroup, ...], world: World | None = None) -> None:
+        self.groups, self.world = groups, world or World()
         self.members = [member for group in groups for member in group.members]
         self.weights = torch.cat([member.detach().flatten() for member in self.members])
         self.gradients, self.first, self.second = (torch.zeros_like(self.weights) for _ in range(3))
@@ -71,6 +89,10 @@ class Optimizer:
         pieces = flat.split([member.numel() for member in self.members])
         return [piece.view_as(member) for piece, member in zip(pieces, self.members, strict=True)]
 
+    def reduce(self) -> None:
+        """Sum the gradients over all processes, in float32."""
+        self.world.total(self.gradients)
+
     @torch.no_grad()
     def clip(self, most: float) -> Tensor:
         """Clip the gradients to a norm of ``most``; return their norm before."""
@@ -86,7 +108,7 @@ class Optimizer:
             torch._fused_adamw_(
                 [weights], [gradients], [first], [second], [], [self.updates],
                 lr=rate * group.scale, weight_decay=group.decay,
-                beta1=0.9, beta2=0.95, eps=1e-8, amsgrad=False, maximize=False,
+                beta1=BETAS[0], beta2=BETAS[1], eps=EPS, amsgrad=False, maximize=False,
             )  # fmt: skip
         self.clear()
 
@@ -96,12 +118,21 @@ class Optimizer:
 
     def state(self) -> dict[str, Tensor]:
         """Return the state that the next update depends on, besides weights and gradients."""
-        return {"first moments": self.first, "second moments": self.second, "updates": self.updates}
+        return {FIRST: self.first, SECOND: self.second, UPDATES: self.updates}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restore the state that :meth:`state` returned."""
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the state that :meth:`state` returned, here or of a sharded optimizer."""
         for name, own in self.state().items():
-            own.copy_(state[name])
+            if name in state:
+                own.copy_(state[name])
+                continue
+            for view, member in zip(self.views(own), member_names(self.groups), strict=True):
+                view.copy_(state[f"{name}/{member}"])
+
+
+def member_names(groups: tuple[ParameterGroup, ...]) -> list[str]:
+    """Return the names of all parameters in the order of the optimizer's flat tensors."""
+    return [name for group in groups for name in group.names]
 
 
 def learning_rate(step: int, steps: int, training: Training) -> float:

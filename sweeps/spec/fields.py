@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -52,6 +52,8 @@ Number = Annotated[float, _reader(parse_number)]
 Count = Annotated[int, _reader(parse_count)]
 Seed = Annotated[Count, Field(ge=0, lt=2**31)]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
+AutoOrBool = Literal["auto"] | bool
+"""A switch that is decided for each run unless it is given."""
 
 
 class SpecModel(BaseModel):

@@ -21,7 +21,7 @@ from pydantic import (
 
 from scaling.errors import InputError
 from sweeps.spec.corpus import Base, Corpus
-from sweeps.spec.fields import Count, Number, Quantity, Ratio, Seed, Seeds, SpecModel
+from sweeps.spec.fields import AutoOrBool, Count, Number, Quantity, Ratio, Seed, Seeds, SpecModel
 from sweeps.spec.method import VARIANTS, Method
 from sweeps.spec.method_parts import parts_of
 from sweeps.spec.parsing.messages import explain_problem
@@ -68,6 +68,15 @@ class Training(SpecModel):
     do their held-out losses."""
     compile: bool = False
     """Translate each shape of model to machine code first: half a minute a shape, once for this machine."""
+    micro_batch_tokens: Quantity | Literal["auto"] = "auto"
+    """Tokens that a process takes forward and backward at once, a multiple of the context; the batch, and so
+    the loss but for rounding, stays as it is. ``auto``: as many as fit, by the memory model."""
+    shard: AutoOrBool = "auto"
+    """Shard weights, moments and gradients of a run over its processes (FSDP2), one block at a time.
+    ``auto``: where a run does not fit whole on each device."""
+    recompute: AutoOrBool = "auto"
+    """Keep only the inputs of blocks for the backward pass and recompute the rest (activation checkpointing),
+    a third more work. ``auto``: where a run does not fit otherwise."""
 
     @property
     def warmup_steps(self) -> int:
@@ -231,8 +240,9 @@ class Sweep(SpecModel):
                 f"{cells:,} runs asked for, equal ones counted each time; at most {MOST_CELLS:,}: shorten "
                 "the lists of a grid, whose product they are"
             )
-        for where, size in self._batches():
-            if size % self.corpus.context:
+        micro = self.training.micro_batch_tokens
+        for where, size in [*self._batches(), ("training.micro_batch_tokens", micro)]:
+            if size != "auto" and size % self.corpus.context:
                 raise ValueError(
                     f"{where} ({size:g}) must be a multiple of corpus.context ({self.corpus.context})"
                 )

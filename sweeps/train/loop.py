@@ -17,10 +17,12 @@ from sweeps.distill.generation.generated_text import Texts
 from sweeps.distill.targets import Cached
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device, keep_freed_memory, use_deterministic_kernels
+from sweeps.model.distributed import lost_peer
 from sweeps.spec.run_views import TargetReader
 from sweeps.store.checkpoint_interval import CheckpointClock
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
+from sweeps.train.gang import agree_to_save
 from sweeps.train.run import Diverged, Run, RunRecipe
 
 REPORT_SECONDS = 1.0
@@ -98,6 +100,7 @@ def train_together(
         if save:
             clock.saved()
     for run in under_way:  # had ended before
+        run.gather()
         yield run, None
 
 
@@ -134,10 +137,12 @@ def _step(
     save: bool,
 ) -> Exception | None:
     try:
+        save = agree_to_save(save, run.checkpoints, run.world)
         run.step(blocks, target, rows, numbers)
         if save if run.active else run.recipe.stop is not None:
             run.save()
         if not run.active:
+            run.gather()
             run.close()
     except Stopped as stopped:
         with suppress(Stopped):
@@ -150,6 +155,8 @@ def _step(
             with suppress(Stopped):
                 run.close()
             return error
+        if lost := lost_peer(error, run.world):
+            return lost
         raise
     return None
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from scaling.costs.flops import ModelShape
 from sweeps.distill.active_method import ActiveMethod
 from sweeps.distill.loss import LossRules, token_loss
-from sweeps.distill.targets import target_fault
+from sweeps.distill.targets import nonfinite_teacher_error, target_fault
 from sweeps.model.chunked_loss import logits_fit
-from sweeps.model.compiling.compiled import CompiledBody, compile_function
+from sweeps.model.compiling.compiled import CompiledBody, compile_blocks, compile_function
 from sweeps.model.compiling.used_options import UsedOptions
 from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.model.device import device, is_out_of_memory
@@ -25,13 +25,17 @@ from sweeps.model.distributed import World
 from sweeps.model.frozen import FrozenBody
 from sweeps.model.hidden_states import hidden_states
 from sweeps.model.language_model import LanguageModel
-from sweeps.model.optimizer import Optimizer, learning_rate, parameter_groups
+from sweeps.model.layout import Layout
+from sweeps.model.optimizer import Optimizer, learning_rate
+from sweeps.model.sharded_optimizer import ShardedOptimizer
+from sweeps.model.sharding import gathered, put
 from sweeps.spec.method import Method
 from sweeps.spec.run_views import BatchSource, RunSetting, TargetReader, TrainingBatch
 from sweeps.spec.spec import Training
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.train.compiled_loss import CompiledLoss, LossOf
 from sweeps.train.compiled_step import CompiledLossAndGrad
+from sweeps.train.gang import lay_out
 
 if TYPE_CHECKING:
     from sweeps.distill.models import Models
@@ -42,7 +46,7 @@ LOOK_EVERY = 32
 """Steps between two looks at the loss on a GPU."""
 OF_THE_OPTIMISER = {
     "batch_tokens", "warmup_tokens", "learning_rate", "schedule", "decay_fraction", "final_lr_fraction",
-    "weight_decay", "max_grad_norm",
+    "weight_decay", "max_grad_norm", "micro_batch_tokens", "shard", "recompute",
 }  # fmt: skip
 """Rules of training that a loss does not depend on."""
 COMPILER_AT_FAULT = (
@@ -90,6 +94,8 @@ class Run:
     world: World = field(default_factory=World)
     models: Models | None = None
     """Frozen models that parts of the method read."""
+    layout: Layout = field(default_factory=Layout)
+    """Layout on the devices of ``world``."""
     model: Decoder = field(init=False)
     done: int = field(init=False)
     """Optimizer steps taken."""
@@ -99,8 +105,8 @@ class Run:
     """nats/token, of the last batch that was looked at."""
     seconds: float = field(init=False, default=0.0)
     """Spent on it so far, in earlier processes too."""
-    pieces: int = field(init=False, default=1)
-    """Parts that a batch is worked through in; more than one where memory is short."""
+    pieces: int = field(init=False)
+    """Micro-batches that this process's share of a batch is worked through in."""
 
     def __post_init__(self) -> None:
         recipe = self.recipe
@@ -112,11 +118,10 @@ class Run:
         else:
             self.model.initialize(recipe.seed)
         self.model.load_state_dict(self.method.initial_weights(self.model.state_dict()))
-        self.model.to(device()).train()
+        self.model.train()
         self.model.precision = PRECISIONS[recipe.training.precision]
-        modules = (self.model, *self.method.heads.values())
-        groups = (group for module in modules for group in parameter_groups(module, recipe.training))
-        self.optimizer = Optimizer(tuple(groups))
+        self.pieces = self._micro_batches()
+        self.optimizer = lay_out(self.model, self.method, recipe.training, self.layout, self.world)
         self.used_options = UsedOptions()
         self._translate()
         self.done = self.began = self._restore()
@@ -126,6 +131,11 @@ class Run:
     def active(self) -> bool:
         """True if there are steps left."""
         return self.done < self.recipe.end
+
+    @property
+    def sharded(self) -> bool:
+        """True if each process holds a part of the weights only."""
+        return isinstance(self.optimizer, ShardedOptimizer)
 
     @property
     def source(self) -> BatchSource | None:
@@ -140,13 +150,10 @@ class Run:
         ``rows`` are the target's, and ``numbers`` ``(batch,)`` say which blocks of the stream they are.
 
         Raises:
-            Stopped: if this process has to leave the step.
             Diverged: if loss or gradient are no longer finite, naming the step; the weights are then still
                 those before it.
             InputError: if that is the teacher's doing.
         """
-        if self.checkpoints:
-            self.checkpoints.look()
         started = time.perf_counter()
         recipe = self.recipe
         self._note_teacher(target)
@@ -154,7 +161,7 @@ class Run:
         numbers = torch.empty(0) if numbers is None or self.source else numbers
         batch = replace(self.method.weighted(batch, numbers, self.rules.first), numbers=numbers)
         loss = self._backward(batch, target)
-        self.world.total(self.optimizer.gradients)
+        self.optimizer.reduce()
         norm = self.optimizer.clip(recipe.training.max_grad_norm)
         self._last = self.done + 1, self.world.total(loss), norm, target, batch
         if not loss.is_cuda or self.done % LOOK_EVERY == 0 or self.done + 1 == recipe.end:
@@ -186,8 +193,10 @@ class Run:
         if self.loss < limit and math.isfinite(norm.item()):
             return
         method = self.recipe.method
-        if method and target and rows is not None and (found := target_fault(target, rows, method)):
-            raise found
+        if method and target and rows is not None:
+            fault = target_fault(target, rows, method)
+            if self.world.any(fault is not None):
+                raise fault or nonfinite_teacher_error()
         what = "the gradient is not finite" if self.loss < limit else f"the training loss is {self.loss:.4g}"
         advice = "lower learning_rate"
         if self._plain_is_finite(step, batch, target, limit):
@@ -197,14 +206,21 @@ class Run:
         raise Diverged(f"{what} at step {step} of {self.recipe.steps}; {advice}")
 
     def save(self) -> None:
-        """Write a checkpoint, if this process is the one that writes; a large one beside training.
+        """Write a checkpoint, if this process is one that writes; a large one beside training.
+
+        All processes of a sharded run must call it after the same step.
 
         Raises:
             Stopped, OSError: if it, or the one before, could not be written.
         """
         self.look()
-        if self.checkpoints and self.world.leads:
+        if self.checkpoints and (self.world.leads or self.sharded):
             self.checkpoints.save(self.done, self.state())
+
+    def gather(self) -> None:
+        """Replace a sharded model, in the leading process, by a whole one; all processes must call it."""
+        if self.sharded:
+            self.model = gathered(self.model, keep=self.world.leads)
 
     def close(self) -> None:
         """Wait for the checkpoint that is being written, if one is.
@@ -227,11 +243,12 @@ class Run:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Restore what :meth:`state` returned."""
         pieces, self.seconds = state[PIECES_AND_SECONDS].tolist()
-        self.pieces = int(pieces)
+        self.pieces = max(int(pieces), self._micro_batches())
         if OPTIONS in state:
             self.used_options.load_state(state[OPTIONS])
         self.method.load_state(state)
-        self.model.load_state_dict({name: tensor for name, tensor in state.items() if "/" not in name})
+        for name, own in self.model.state_dict().items():
+            put(own, state[name])
         self.optimizer.load_state({name[1:]: tensor for name, tensor in state.items() if name[0] == "/"})
 
     def _setting(self) -> RunSetting | None:
@@ -247,12 +264,19 @@ class Run:
             models=self.models,
         )
 
+    def _micro_batches(self) -> int:
+        blocks = round(self.recipe.training.batch_tokens / self.recipe.shape.context) // self.world.size
+        return self.layout.micro_batches(blocks, self.recipe.shape.context)
+
     def _translate(self) -> None:
         """Compile the loss if the recipe says so; of a loss over blocks of logits, what comes before."""
         rules, shape = self.recipe.training, self.recipe.shape
         self.gradient: CompiledLossAndGrad | None = None
         self.compiled_loss: CompiledLoss | None = None
         if not rules.compile:
+            return
+        if isinstance(self.optimizer, ShardedOptimizer):
+            compile_blocks(self.model)
             return
         note = self.used_options.note
         if device().type == "cpu" and logits_fit(round(rules.batch_tokens), shape.vocab):
@@ -278,8 +302,9 @@ class Run:
         self, step: int, batch: TrainingBatch, target: TargetReader | None, limit: float
     ) -> bool:
         """Return whether a compiled run's step, the one under way, would not have diverged uncompiled."""
-        if not self.recipe.training.compile or self.done + 1 != step:
+        if not (self.gradient or self.compiled_loss) or self.done + 1 != step:
             return False
+        assert isinstance(self.optimizer, Optimizer)
         self.optimizer.clear()
         try:
             loss = self._plain_loss(batch, target, self.method.scheduled)
@@ -298,10 +323,11 @@ class Run:
                 self.used_options.note(f"teacher {label}", verdict)
 
     def _restore(self) -> int:
-        if self.checkpoints and (found := self.checkpoints.latest()):
+        like = self.state() if self.sharded else None
+        if self.checkpoints and (found := self.checkpoints.latest(like)):
             self.load_state(found[1])
             return found[0]
-        if self.start and (found := self.start.latest()):
+        if self.start and (found := self.start.latest(like)):
             self.load_state(found[1])
             self.seconds = 0.0  # those were the shared prefix's
             return found[0]
@@ -313,9 +339,10 @@ class Run:
         try:
             return self._backward_in_pieces(batch, target)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or self.pieces > 1 or len(batch.blocks) == 1:
-                raise
-        self.pieces = 2  # once; whoever needs more asked for too large a batch
+            halved = self.pieces > self._micro_batches()
+            if not is_out_of_memory(error) or halved or self.sharded or len(batch.blocks) <= self.pieces:
+                raise  # other processes of a sharded run would wait in the midst of the batch
+        self.pieces *= 2  # once; whoever needs more asked for too large a batch
         self.optimizer.clear()
         self.method.states = before
         return self._backward_in_pieces(batch, target)
@@ -331,6 +358,7 @@ class Run:
         """Add the gradient of ``share`` of the loss to the model's; return that share."""
         schedule = self.method.scheduled
         if self.gradient:
+            assert isinstance(self.optimizer, Optimizer)
             loss, gradient = self.gradient(batch, target, schedule)
             self.optimizer.gradients.add_(gradient, alpha=share)
             return loss * share

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from scaling.errors import InputError
 from sweeps.data.cache import cache_dir
 from sweeps.model.compiling.compiler_check import current_options
+from sweeps.model.decoder import Decoder
 from sweeps.model.device import device, instruction_sets, processor
 from sweeps.model.language_model import LanguageModel
 
@@ -75,6 +76,17 @@ class CompiledBody:
     def head(self) -> Tensor:
         """Output projection ``(vocab, width)``."""
         return self.plain.head
+
+
+def compile_blocks(model: Decoder) -> None:
+    """Compile each block of a sharded model for GPUs, in place: FSDP's hooks lie between them.
+
+    On a CPU they are left as they are: what compiles there is verified with whole gradients, which no process
+    has. Losses then differ from compiled ones by rounding.
+    """
+    if device().type == "cuda":
+        for block in model.model.layers:
+            block.forward = compile_function(block.forward)
 
 
 def uncompiled(model: LanguageModel) -> LanguageModel:
