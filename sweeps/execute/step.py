@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from sweeps.data import TokenizedCorpus
 from sweeps.data.corpus import planned_tokens
 from sweeps.estimate.text_warnings import epochs
 from sweeps.execute.provenance import commit_result
+from sweeps.model.layout import Layout
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.leases import Lease, hold_leases
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from sweeps.model.distributed import World
     from sweeps.train.run import Run
 
+LOG = logging.getLogger("distlaw")
 Done = tuple[Step, dict[str, Any] | Exception]
 Watch = Callable[[Step, "Run"], None]
 """Function that is called periodically with a step and its run."""
@@ -108,6 +112,7 @@ def _train(
     from sweeps.distill.teacher import target_of
     from sweeps.execute.trackers import Tracking
     from sweeps.train.loop import train_together
+    from sweeps.train.run import Diverged
 
     first = steps[0]
     corpus = planned_tokens(first.corpus, first.corpus_fingerprint)
@@ -148,6 +153,8 @@ def _train(
             report=report,
         ):
             step = of[id(run)]
+            if isinstance(error, Diverged | Stopped) and not world.leads:
+                error = None  # the leading process has it too, and concludes
             result = error or _finish(store, step, run, corpus, leases.get(step.id))
             if isinstance(result, dict) and "loss" in result:
                 tracking.log(step, run.done, {"heldout/loss": result["loss"]})
@@ -171,6 +178,9 @@ def _runs(
     for step in steps:
         if world.leads:
             store.write(step.as_json(), step.id, "step.json")
+        layout = world.agreed(layout_of(step, world))
+        LOG.info("%s: %s", step.id, layout)
+        group = world.cpu_group() if layout.sharded else None
         recipe = RunRecipe(
             shape=step.shape,
             steps=step.steps,
@@ -181,15 +191,28 @@ def _runs(
         )
         run = runs[step.id] = Run(
             recipe=recipe,
-            checkpoints=Checkpoints(store, step.id, leases.get(step.id)),
-            start=Checkpoints(store, step.start.id) if step.start else None,
+            checkpoints=Checkpoints(store, step.id, leases.get(step.id), group=group),
+            start=Checkpoints(store, step.start.id, group=group) if step.start else None,
             init=trained(store, step.init).state_dict() if step.init else None,
             world=world,
             models=Models(store, step, loaded, last_read, kept),
+            layout=layout,
         )
         if world.leads:
             leases[step.id].progress = _progress(run)
     return runs
+
+
+def layout_of(step: Step, world: World) -> Layout:
+    """Return the layout that the spec gives ``step``."""
+    rules = step.training
+    micro = rules.micro_batch_tokens
+    return Layout(
+        sharded=rules.shard is True and world.size > 1,
+        micro_batch_tokens=None if isinstance(micro, str) else micro,
+        recompute=rules.recompute is True,
+        reason="as training says",
+    )
 
 
 def _write_down(
@@ -286,6 +309,7 @@ def _finish(
     if not lease:
         return {}
     result: dict[str, Any] = {"seconds": {"train": run.seconds}, "pieces": run.pieces}
+    result["layout"] = asdict(run.layout) | {"processes": run.world.size}
     if step.training.compile:
         result["compiled"] = run.used_options.provenance()
     if step.kind is not StepKind.SHARED_PREFIX:

@@ -19,6 +19,7 @@ from torch import Tensor, distributed
 from scaling.errors import InputError
 from sweeps import environment
 from sweeps.model.device import device
+from sweeps.model.layout import Layout
 from sweeps.store.outcomes import Ending, Stopped
 
 BUCKET = 2**24
@@ -64,6 +65,18 @@ class World:
     def any(self, here: bool) -> bool:
         """Return True in all processes if ``here`` is true in one."""
         return bool(self.total(torch.tensor(float(here))))
+
+    def agreed(self, layout: Layout) -> Layout:
+        """Return the leading process's layout in all processes, whose devices may differ."""
+        if self.size == 1:
+            return layout
+        told = [layout]
+        distributed.broadcast_object_list(told, 0, device=torch.device("cpu"))
+        return told[0]
+
+    def cpu_group(self) -> distributed.ProcessGroup:
+        """Return a new group of all processes, for work beside training; all must call it."""
+        return distributed.new_group(backend="gloo")
 
     def from_leader(self, number: int) -> int:
         """Return the leading process's ``number``, without waiting for a GPU."""

@@ -117,8 +117,7 @@ class Run:
             self.model.load_state_dict(self.init)
         else:
             self.model.initialize(recipe.seed)
-        self.model.load_state_dict(self.method.initial_weights(self.model.state_dict()))
-        self.model.train()
+        self.model.train().load_state_dict(self.method.initial_weights(self.model.state_dict()))
         self.model.precision = PRECISIONS[recipe.training.precision]
         self.pieces = self._micro_batches()
         self.optimizer = lay_out(self.model, self.method, recipe.training, self.layout, self.world)
