@@ -59,6 +59,6 @@ CHECKPOINT_SECONDS = given_seconds(
 )
 """Between two checkpoints of a step, the most that a kill can cost; by their cost where it is None."""
 GANG_TIMEOUT_SECONDS = seconds_from("DISTLAW_GANG_TIMEOUT_SECONDS", 600.0, at_least=1)
-"""That a process waits for the others of its gang before it gives the attempt up."""
+"""Seconds that a process waits for the others of its gang before it gives the attempt up."""
 TRACKER = choice_from("DISTLAW_TRACKER", ("tensorboard", "wandb", "mlflow"))
 """Experiment tracker of every step, none if empty."""
