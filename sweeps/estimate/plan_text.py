@@ -149,7 +149,10 @@ def _space(plan: SweepPlan) -> Iterator[str]:
 def _written_down(plan: SweepPlan) -> str:
     """Return the name of what teachers write down."""
     kinds = {step.kind for step in plan.dag.steps}
-    return f"teachers' {' and '.join(name for kind, name in WRITTEN.items() if kind in kinds)}"
+    of_teachers = f"teachers' {' and '.join(name for kind, name in WRITTEN.items() if kind in kinds)}"
+    methods = [step.method for step in plan.dag.steps if step.kind is StepKind.CACHE_LOGITS]
+    compact = any(method and method.has_compact_logits for method in methods)
+    return f"{of_teachers} (at most, before compression)" if compact else of_teachers
 
 
 def duration(seconds: float) -> str:

@@ -183,6 +183,11 @@ class Method(SpecModel):
         return {name: getattr(self, name) for name in ("logits", *LOGIT_OPTIONS)}
 
     @property
+    def has_compact_logits(self) -> bool:
+        """True if distributions are written down bit by bit and compressed."""
+        return self.logits in ("top-p", "sampled") or self.probability_bits is not None
+
+    @property
     def reads_data(self) -> bool:
         """True if it is trained on the data itself."""
         return parts_of(self).source.is_data

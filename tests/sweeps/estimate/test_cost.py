@@ -146,6 +146,8 @@ def test_what_is_cached_takes_disk_and_spares_the_teacher(small_spec: dict[str, 
     assert disk(full, 10**6) == 40_000 * 300 * 2
     assert disk(full, 10_000) == 10_000 * 300 * 2  # no block twice
     assert disk(top, 10**6) == 40_000 * (33 * 2 + 32 * 2)
+    sampled = dag_of(parse_sweep(small_spec | {"methods": [{"logits": "sampled", "draws": 12}]}))
+    assert disk(sampled, 10**6) == 40_000 * (8 + 12 * (4 + 9)) / 8  # counts of 12 in 4 bits, ids of 300 in 9
     student, cache = full.steps[-1], next(step for step in full.steps if step.kind == "cache")
     assert LINEAR.seconds(student) == pytest.approx(student.student_flops / 1e10)
     assert LINEAR.seconds(cache) == pytest.approx(student.teacher_flops / 1e10)

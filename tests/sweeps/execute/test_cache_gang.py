@@ -1,0 +1,72 @@
+"""A cache that two processes of one step write together, and the student that reads it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sweeps.dag.step import Step
+from sweeps.distill.caches import shard_cache
+from sweeps.distill.caches.shard_cache import ShardCache
+from sweeps.execute.step import run_step, run_steps
+from sweeps.resolve import dag_of
+from sweeps.spec.spec import parse_sweep
+from sweeps.store.store import Store
+
+
+def _one_of_two(rank: int, port: int, root: str, step: Step, written: Any) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    write = ShardCache._write_now
+
+    def counted(cache: ShardCache, shard: int, *given: Any) -> None:
+        written.put((rank, shard))
+        write(cache, shard, *given)
+
+    ShardCache._write_now = counted  # type: ignore[method-assign]
+    list(run_steps(Store(root), [step]))
+
+
+def test_two_processes_write_a_cache_of_draws_together(
+    small_spec: dict[str, Any], tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_cache, "SHARD_BYTES", 20_000)
+    small_spec |= {
+        "supervised": [],
+        "teachers": [{"params": ["3k"], "tokens": ["32k"]}],
+        "students": [{"params": ["3k"], "tokens": ["32k"]}],
+        "methods": [{"logits": "sampled", "draws": 12}],
+    }
+    teacher, cache, student = dag_of(parse_sweep(small_spec)).steps
+    store = Store(tmp_path)
+    run_step(store, teacher)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    written = context.Queue()
+    gang = [
+        context.Process(target=_one_of_two, args=(rank, port, str(tmp_path), cache, written))
+        for rank in range(2)
+    ]
+    for member in gang:
+        member.start()
+    for member in gang:
+        member.join(240)
+    assert [member.exitcode for member in gang] == [0, 0]
+    folder = tmp_path / cache.id / "logits"
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    found = [written.get(timeout=10) for _ in files]
+    assert sorted(shard for _, shard in found) == list(range(len(files)))  # each once, and no claims are left
+    assert {rank for rank, _ in found} == {0, 1}
+    assert (store.result(cache.id) or {})["tokens"] == 32_000
+    store.remove_tree(cache.id)
+    run_step(store, cache)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+    assert 0 < run_step(store, student)["loss"] < 5.7
