@@ -78,6 +78,14 @@ class Checkpoints:
         """
         if self.lease:
             self.lease.look()
+        self.check_write()
+
+    def check_write(self) -> None:
+        """Raise the failure of a write beside training, once, if it has ended in one.
+
+        Raises:
+            Stopped, OSError: that failure.
+        """
         if self._writing and self._writing.done():
             self.wait()
 

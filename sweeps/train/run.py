@@ -46,7 +46,7 @@ LOOK_EVERY = 32
 """Steps between two looks at the loss on a GPU."""
 OF_THE_OPTIMISER = {
     "batch_tokens", "warmup_tokens", "learning_rate", "schedule", "decay_fraction", "final_lr_fraction",
-    "weight_decay", "max_grad_norm", "micro_batch_tokens", "shard", "recompute",
+    "weight_decay", "max_grad_norm", "micro_batch_tokens", "shard", "recompute", "deterministic",
 }  # fmt: skip
 """Rules of training that a loss does not depend on."""
 COMPILER_AT_FAULT = (
