@@ -28,7 +28,7 @@ TRAINING_0_1_0 = {
     "compile": "compile",
 }
 """Fields of training rules that 0.1.0 had: today's names to those."""
-LAYOUT = {"micro_batch_tokens", "shard", "recompute"}
+LAYOUT = {"micro_batch_tokens", "shard", "recompute", "deterministic"}
 """Fields of training rules that change numbers by no more than rounding, and so no id."""
 
 

@@ -304,12 +304,17 @@ def _finish(
     store: Store, step: Step, run: Run, corpus: TokenizedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
     """Evaluate a trained model and commit its result, in the leading process."""
+    from sweeps.model.device import reproducibility
     from sweeps.train.run import Diverged
 
     if not lease:
         return {}
-    result: dict[str, Any] = {"seconds": {"train": run.seconds}, "pieces": run.pieces}
-    result["layout"] = asdict(run.layout) | {"processes": run.world.size}
+    result: dict[str, Any] = {
+        "seconds": {"train": run.seconds},
+        "pieces": run.pieces,
+        "layout": asdict(run.layout) | {"processes": run.world.size},
+        "reproducible": reproducibility(step.training.deterministic),
+    }
     if step.training.compile:
         result["compiled"] = run.used_options.provenance()
     if step.kind is not StepKind.SHARED_PREFIX:

@@ -11,6 +11,7 @@ import time
 import torch
 
 from scaling.cpu import cpuinfo_line
+from scaling.errors import InputError
 
 INSTRUCTION_VARIABLES = (
     "ATEN_CPU_CAPABILITY",
@@ -53,11 +54,37 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
-def use_deterministic_kernels() -> None:
-    """Use deterministic kernels on a GPU where they exist."""
+def use_deterministic_kernels(wanted: bool) -> None:
+    """Use only deterministic kernels on a GPU if ``wanted``, and the fastest otherwise.
+
+    In this mode, PyTorch's attention sums its gradients in one order, cuBLAS keeps to one workspace, and an
+    operation without a deterministic kernel raises an error. With warnings instead of errors attention would
+    stay as it is.
+    """
     if device().type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        if wanted:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(wanted)
+
+
+def reproducibility(deterministic: bool) -> str:
+    """Return how closely another run of a recipe, or one that was killed and went on, repeats its numbers."""
+    if device().type == "cpu":
+        return "bit for bit on this kind of processor"
+    if deterministic:
+        return "bit for bit on this kind of GPU"
+    return "but for rounding: kernels add in any order; training.deterministic: true for the same bits"
+
+
+def nondeterministic_operation(error: BaseException) -> InputError | None:
+    """Return the error for an operation that has no deterministic kernel; None for other errors."""
+    if not isinstance(error, RuntimeError) or "deterministic implementation" not in str(error):
+        return None
+    operation = str(error).partition(" ")[0]
+    return InputError(
+        f"training.deterministic: {operation} has no deterministic kernel on this device; leave it out, or "
+        "change the part of the method that uses it"
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

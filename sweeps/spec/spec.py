@@ -66,6 +66,10 @@ class Training(SpecModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     """In which matrices are multiplied, a teacher's too; weights, norms and losses of runs stay fp32, and so
     do their held-out losses."""
+    deterministic: bool = False
+    """Use only kernels that compute the same bits each time on a GPU, where sums are otherwise added in any
+    order: slower, most of all the backward pass of attention, and an operation without such a kernel is
+    refused. Nothing changes on a CPU, which computes the same bits anyway."""
     compile: bool = False
     """Translate each shape of model to machine code first: half a minute a shape, once for this machine."""
     micro_batch_tokens: Quantity | Literal["auto"] = "auto"

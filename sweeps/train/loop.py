@@ -16,7 +16,12 @@ from sweeps.data.batches import Batches
 from sweeps.distill.generation.generated_text import Texts
 from sweeps.distill.targets import Cached
 from sweeps.model.decoder import Decoder
-from sweeps.model.device import device, keep_freed_memory, use_deterministic_kernels
+from sweeps.model.device import (
+    device,
+    keep_freed_memory,
+    nondeterministic_operation,
+    use_deterministic_kernels,
+)
 from sweeps.model.distributed import lost_peer
 from sweeps.spec.run_views import TargetReader
 from sweeps.store.checkpoint_interval import CheckpointClock
@@ -63,7 +68,7 @@ def train_together(
             (:func:`~sweeps.store.checkpoint_interval.checkpoint_interval`).
     """
     keep_freed_memory()
-    use_deterministic_kernels()
+    use_deterministic_kernels(any(run.recipe.training.deterministic for run in runs))
     shape, training = runs[0].recipe.shape, runs[0].recipe.training
     batch = round(training.batch_tokens / shape.context)
     data = Batches(tokens, context=shape.context, batch=batch, seed=data_seed, first=first)
@@ -156,7 +161,12 @@ def _step(
                 run.close()
             return error
         if lost := lost_peer(error, run.world):
+            with suppress(RuntimeError, Stopped):  # but a full disk, say, is what it ended of
+                if run.checkpoints:
+                    run.checkpoints.check_write()
             return lost
+        if refused := nondeterministic_operation(error):
+            return refused
         raise
     return None
 

@@ -13,7 +13,7 @@ from sweeps.dag.ladder import shape_for
 from sweeps.distill.loss import batch_loss
 from sweeps.model.decoder import Decoder
 from sweeps.spec.spec import Training
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints import SMALL_BYTES, Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
 from sweeps.train.run import Run, RunRecipe
@@ -52,9 +52,13 @@ def test_loss_and_gradients_are_those_of_the_cpu(precision: torch.dtype) -> None
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of torch
 @pytest.mark.parametrize("rules", [{}, {"precision": "bf16"}, {"precision": "bf16", "compile": True}])
-def test_a_run_goes_on_in_the_same_bits(rules: dict[str, object], tmp_path: Path, own_cache: Path) -> None:
-    whole = RunRecipe(shape=SHAPE, steps=60, training=RULES.model_copy(update=rules), seed=0)
-    checkpoints = Checkpoints(Store(str(tmp_path)), "run")
+@pytest.mark.parametrize("small_bytes", [SMALL_BYTES, 0], ids=["at once", "beside training"])
+def test_a_deterministic_run_goes_on_in_the_same_bits(
+    rules: dict[str, object], small_bytes: int, tmp_path: Path, own_cache: Path
+) -> None:
+    training = RULES.model_copy(update=rules | {"deterministic": True})
+    whole = RunRecipe(shape=SHAPE, steps=60, training=training, seed=0)
+    checkpoints = Checkpoints(Store(str(tmp_path)), "run", small_bytes=small_bytes)
     first = Run(recipe=replace(whole, stop=23), checkpoints=checkpoints)
     assert [error for _, error in train_together([first], TOKENS, data_seed=0)] == [None]
     again = Run(recipe=whole, checkpoints=checkpoints)
