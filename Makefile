@@ -7,7 +7,7 @@ OUT    ?= quickstart
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: quickstart test check lint types contracts docs outputs notebooks clean
+.PHONY: quickstart test check lint types contracts docs outputs notebooks gpu clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -46,6 +46,9 @@ outputs: $(STAMP)  ## print anew what README and docs show of commands (MEASURED
 notebooks: $(STAMP)  ## execute the notebooks in place (minutes)
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 	$(BIN)/python docs/hooks/notebooks.py notebooks/*.ipynb
+
+gpu:  ## on a CUDA GPU, 8 minutes: tests, speed, memory, a small ladder, in build/gpu/; installs nothing, PYTHON runs it
+	PYTHONPATH=. $(PYTHON) benchmarks/gpu/main.py $(if $(REHEARSE),--rehearse)
 
 clean:  ## remove the environment, caches and the quickstart's results
 	rm -rf $(VENV) $(OUT) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

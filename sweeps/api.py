@@ -45,6 +45,23 @@ class LoadedSweep:
         """Store that is used if none is named: ``runs/NAME``."""
         return f"runs/{self.spec.name}"
 
+    def at(self, store: str | Path | None = None, *, record: bool = False) -> LoadedSweep:
+        """Return the sweep with ``training.compile: auto`` as it was decided in a store, or measured here.
+
+        :meth:`plan`, :meth:`run` and :meth:`jobs` do so themselves. Otherwise nothing changes.
+
+        Args:
+            store: A path or URL; :attr:`default_store` if not given.
+            record: Record in the store what was not decided there.
+        """
+        if self.spec.training.compile != "auto":
+            return self
+        from sweeps.dag.expand import expand
+        from sweeps.estimate.compile_record import decided_in
+
+        resolved = decided_in(self._store(store), self.resolved, record=record)
+        return LoadedSweep(resolved=resolved, dag=expand(resolved))
+
     def plan(self, store: str | Path | None = None, *, devices: int | None = None) -> SweepPlan:
         """Estimate what the sweep takes, and what the laws will lack; nothing is trained.
 
@@ -68,8 +85,8 @@ class LoadedSweep:
         from scaling.cpu import usable_cores
         from sweeps.estimate.plan import plan_sweep
 
-        usual = 1 if self.spec.hardware.gpu else usable_cores()
-        return plan_sweep(self.resolved, self.dag, self._store(store), devices or usual)
+        usual, here = 1 if self.spec.hardware.gpu else usable_cores(), self.at(store)
+        return plan_sweep(here.resolved, here.dag, self._store(store), devices or usual)
 
     def run(
         self,
@@ -105,7 +122,9 @@ class LoadedSweep:
         where = Where(executor=executor, cores=cores, address=address)
         begun = time.monotonic() if begun is None else begun
         silent: Callable[[State], None] = lambda _: None  # noqa: E731
-        return run_sweep(self.resolved, self.dag, self._store(store), where, watch or silent, begun)
+        place = self._store(store)
+        here = self.at(place.root, record=True)
+        return run_sweep(here.resolved, here.dag, place, where, watch or silent, begun)
 
     def next_runs(
         self, questions: Question | Sequence[Question], store: str | Path | None = None, **options: Any
@@ -134,7 +153,8 @@ class LoadedSweep:
         from sweeps.adaptive.next_runs import propose
 
         asked = questions if isinstance(questions, Sequence) else [questions]
-        return propose(self.dag, None if store is None else self._store(store), asked, **options)
+        dag = self.dag if store is None else self.at(store).dag
+        return propose(dag, None if store is None else self._store(store), asked, **options)
 
     def auto(
         self,
@@ -169,9 +189,10 @@ class LoadedSweep:
         from sweeps.execute.run import Where
 
         self._needs_its_text()
+        here = self.at(store, record=True)
         sweep = AdaptiveSweep(
-            resolved=self.resolved,
-            dag=self.dag,
+            resolved=here.resolved,
+            dag=here.dag,
             store=self._store(store),
             questions=questions if isinstance(questions, Sequence) else [questions],
             limits=limits or Bounds(),
@@ -257,9 +278,10 @@ class LoadedSweep:
 
         self._needs_its_text()
         place = self._store(store)
-        found = list(jobs(self.dag, place))
         place.create()
-        record_sweep(place, self.spec, self.dag)
+        dag = self.at(store, record=True).dag
+        found = list(jobs(dag, place))
+        record_sweep(place, self.spec, dag)
         return found
 
     def _store(self, store: str | Path | None) -> Store:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from scaling.units import format_number
+from sweeps.dag.compile_choice import CompileChoice, choose_sizes, compiled_params
+from sweeps.dag.compiled_sizes import with_compile
 from sweeps.dag.expand import Dag, expand
 from sweeps.dag.resolved import PretrainedTeacher, Resolved, Text
 from sweeps.data.corpus import fingerprint_of, resolve_corpus, with_absolute_paths
@@ -55,7 +58,7 @@ def resolve(spec: Sweep, *, read_text: bool = True) -> Resolved:
             shape, model = admit_teacher(given, text.corpus, f"teachers[{number}]", precision, heldout)
             teachers[number] = PretrainedTeacher(shape=shape, model=model)
     of = _text if read_text else _unread
-    return Resolved(
+    resolved = Resolved(
         spec=spec,
         sweep=sweep,
         text=text,
@@ -64,6 +67,24 @@ def resolve(spec: Sweep, *, read_text: bool = True) -> Resolved:
         reads=tuple(_reads(sweep, read_text=read_text)),
         assumed=() if read_text else tuple(_assumed(corpus, text)),
     )
+    return decide_by_table(resolved) if sweep.training.compile == "auto" else resolved
+
+
+def decide_by_table(resolved: Resolved) -> Resolved:
+    """Return a sweep with ``training.compile: auto`` decided by a fixed table, alike on every machine."""
+    choices = choose_sizes(without_compile(resolved), resolved.sweep)
+    return with_choices(resolved, choices)
+
+
+def without_compile(resolved: Resolved) -> Dag:
+    """Return the steps of a sweep as if none were compiled."""
+    return expand(replace(resolved, sweep=with_compile(resolved.sweep, given=False)))
+
+
+def with_choices(resolved: Resolved, choices: tuple[CompileChoice, ...]) -> Resolved:
+    """Return a sweep whose sizes are compiled as ``choices`` say."""
+    sweep = with_compile(resolved.sweep, given=compiled_params(choices) or False)
+    return replace(resolved, sweep=sweep, compile_choices=choices)
 
 
 def _text(corpus: Corpus) -> Text:

@@ -57,6 +57,7 @@ def train(
 
     loaded = sweeps.load(spec)
     place = Store(loaded.default_store if store is None else store)
+    loaded = loaded.at(place.root, record=True)
     chosen = _choose(loaded.dag, step)
     import torch
 

@@ -12,6 +12,7 @@ from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
 from scaling.units import format_number
 from sweeps.dag.commands import check_command
+from sweeps.dag.compiled_sizes import rules_for
 from sweeps.dag.kind import StepKind
 from sweeps.dag.ladder import shape_for
 from sweeps.dag.resolved import PretrainedTeacher, Resolved
@@ -205,7 +206,10 @@ def _left_for(run: Step) -> Iterator[Step]:
     if run.teacher is None or run.method is None or run.trainer:
         return
     method, parts = run.method, parts_of(run.method)
-    of_teacher = replace(run, shape=run.teacher.shape, steps=run.first + run.steps, seed=0, init=None)
+    rules = run.training.model_copy(update={"compile": run.teacher.training.compile})
+    of_teacher = replace(
+        run, shape=run.teacher.shape, steps=run.first + run.steps, seed=0, init=None, training=rules
+    )
     if written := parts.target.cache_method(method):
         init = run.init if parts.target.cache_keeps_prelude() else None
         yield replace(of_teacher, kind=StepKind.CACHE_LOGITS, init=init, method=written)
@@ -294,7 +298,7 @@ def _pretrained(resolved: Resolved, teacher: PretrainedTeacher) -> Step:
         half=None,
         corpus=sweep.corpus,
         corpus_fingerprint=resolved.text.fingerprint,
-        training=sweep.training,
+        training=rules_for(sweep, teacher.shape),
         foreign=teacher.model,
     )
 
@@ -330,7 +334,7 @@ def _runs(sweep: Sweep, field: Role, where: str, grid: Grid, fingerprint: str) -
                 half=half,
                 corpus=sweep.corpus,
                 corpus_fingerprint=fingerprint,
-                training=sweep.training,
+                training=rules_for(sweep, shape),
                 trainer=(trainer := sweep.trainer_of(field, grid)),
                 role=field if trainer else None,
             )

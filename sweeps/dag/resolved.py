@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from scaling.costs.flops import ModelShape
 from sweeps.dag.external_shape import ExternalModel
@@ -11,6 +12,9 @@ from sweeps.data.corpus import planned_tokens
 from sweeps.data.text_size import TextSize
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.spec import Sweep
+
+if TYPE_CHECKING:
+    from sweeps.dag.compile_choice import CompileChoice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,3 +62,5 @@ class Resolved:
     """Files and hubs that were read, in words."""
     assumed: tuple[str, ...] = ()
     """Assumptions in place of what was not read, in sentences."""
+    compile_choices: tuple[CompileChoice, ...] = ()
+    """Decisions for each size under ``training.compile: auto``."""

@@ -157,8 +157,8 @@ def _candidates(step: Step, processes: int, *, gpu: bool) -> Iterator[Layout]:
     sizes = list(_micro_batches(training, share, context))
     large = [size for size in sizes if size is None or size >= floor] or sizes[:1]
     for group in (large, [size for size in sizes if size not in large]):
-        for sharded in _switch(getattr(training, "shard", "auto")) if processes > 1 else (False,):
-            for recompute in _switch(getattr(training, "recompute", "auto")):
+        for sharded in _switch(training.shard) if processes > 1 else (False,):
+            for recompute in _switch(training.recompute):
                 yield from (
                     Layout(sharded=sharded, micro_batch_tokens=size, recompute=recompute) for size in group
                 )
@@ -166,7 +166,7 @@ def _candidates(step: Step, processes: int, *, gpu: bool) -> Iterator[Layout]:
 
 def _micro_batches(training: Training, share: float, context: int) -> Iterator[float | None]:
     """Yield sizes of micro-batches: the whole share of a batch, then halves of halves down to one block."""
-    given: float | str = getattr(training, "micro_batch_tokens", "auto")
+    given = training.micro_batch_tokens
     if not isinstance(given, str):
         yield None if given >= share else given
         return

@@ -186,7 +186,7 @@ def _teachers_that_read(step: Step) -> Iterator[Step]:
 def _as_one_function(step: Step, *, gpu: bool) -> bool:
     """Return True if loss and gradient are compiled together, as on a CPU where all logits are held."""
     fit = step.training.batch_tokens * step.shape.vocab <= MAX_FULL_LOGITS
-    return step.training.compile and fit and not gpu
+    return bool(step.training.compile) and fit and not gpu
 
 
 def _bytes_a_logit(step: Step, *, gpu: bool) -> tuple[float, float]:

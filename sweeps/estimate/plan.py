@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fits.findings import Finding
 from scaling.repeated_data import MANY_EPOCHS
 from scaling.units import format_number
+from sweeps.dag.compile_choice import CompileChoice
 from sweeps.dag.expand import Dag, Step
 from sweeps.dag.resolved import Resolved
 from sweeps.data.text_size import TextSize
@@ -72,6 +73,8 @@ class SweepPlan:
     """Files and hubs that were read for the plan, in words."""
     assumed: tuple[str, ...] = ()
     """Assumptions in place of what was not read, in sentences."""
+    compile_choices: tuple[CompileChoice, ...] = ()
+    """Decisions under ``training.compile: auto``, with CPU seconds that compiling saves and costs."""
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
@@ -142,6 +145,7 @@ class SweepPlan:
             "estimate": asdict(self.whole),
             "left": asdict(self.left),
             "precision": asdict(self.precision) if self.precision else None,
+            "compile": [each.as_json() for each in self.compile_choices],
             "epochs": self.epochs,
             "findings": [asdict(finding) for finding in self.findings],
             "cautions": [f"! {warning}" for warning in self.warnings],
@@ -217,6 +221,7 @@ def plan_sweep(resolved: Resolved, dag: Dag, store: Store, devices: int) -> Swee
         precision=None if sweep.hardware.gpu else measured_precision(dag),
         reads=resolved.reads,
         assumed=resolved.assumed,
+        compile_choices=resolved.compile_choices,
     )
 
 

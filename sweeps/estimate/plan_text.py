@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from scaling.reports.html import html_table
 from scaling.reports.plan_text import text_table
 from scaling.units import format_flops, format_number
+from sweeps.dag.compile_choice import choice_lines
 from sweeps.dag.kind import StepKind
 from sweeps.estimate.bill import HOUR
 from sweeps.estimate.placement import layout_lines
@@ -120,6 +121,8 @@ def _cost(plan: SweepPlan) -> Iterator[str]:
         f"time       about {duration(left.wall_seconds)} on {where} "
         f"(longest chain {duration(whole.critical_path)}), {basis}"
     )
+    for line in choice_lines(plan.compile_choices):
+        yield f"compile    {line}"
     if plan.precision:
         yield f"precision  {plan.precision}"
     if whole.bill.gpu_hours or whole.bill.dollars:

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sweeps.dag.compiled_sizes import with_compile
 from sweeps.dag.expand import Dag, Step
 from sweeps.spec.resources import caps_of
 from sweeps.spec.spec import Sweep
@@ -20,10 +21,14 @@ RECORDED = ("distlaw", "torch", "numpy", "ray", "tokenizers", "safetensors", "tr
 
 def record_sweep(store: Store, sweep: Sweep, dag: Dag) -> None:
     """Write ``sweep.json`` (resolved spec, versions, git commit if any) and ``steps.json``."""
+    compiled = {float(s.shape.params) for s in dag.steps if s.kind.trains and s.training.compile}
+    if sweep.training.compile == "auto":  # as it was decided, for all who read the record
+        sweep = with_compile(sweep, given=sorted(compiled) or False)
     record: dict[str, Any] = {
         "spec": sweep.model_dump(),
         "steps": [step.id for step in dag.steps],
         "setting": dag.example.setting,
+        "settings": sorted({step.setting for step in dag.steps if step.kind.is_run}),
         "flops": dag.flops,
         "caps": caps_of(sweep).model_dump(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -70,8 +70,9 @@ class Training(SpecModel):
     """Use only kernels that compute the same bits each time on a GPU, where sums are otherwise added in any
     order: slower, most of all the backward pass of attention, and an operation without such a kernel is
     refused. Nothing changes on a CPU, which computes the same bits anyway."""
-    compile: bool = False
-    """Translate each shape of model to machine code first: half a minute a shape, once for this machine."""
+    compile: bool | Literal["auto"] | list[Quantity] = False
+    """Translate each shape of model to machine code first: half a minute a shape, once for this machine. A
+    list names the sizes. ``auto``: those whose runs save more time than that, decided once for a store."""
     micro_batch_tokens: Quantity | Literal["auto"] = "auto"
     """Tokens that a process takes forward and backward at once, a multiple of the context; the batch, and so
     the loss but for rounding, stays as it is. ``auto``: as many as fit, by the memory model."""
@@ -285,7 +286,7 @@ class Sweep(SpecModel):
         last = len(self.teachers) - 1
         if (asked := max(method.other_teachers, default=last)) > last:
             yield f"other_teachers: no teacher has number {asked}; the last is {last}"
-        if self.training.compile and method.auxiliary_losses:
+        if self.training.compile not in (False, "auto") and method.auxiliary_losses:
             yield "auxiliary_losses: heads and hidden states are not compiled; set training.compile: false"
         for part in parts_of(method):
             yield from part.sweep_objections(self, method)

@@ -131,7 +131,7 @@ DRIVER: dict[str, Check] = {
     "time_limits": _numbers,
     "due": _number(),
 }
-SWEEP: dict[str, Check] = {"spec": _object, "steps": _list, "caps": _object}
+SWEEP: dict[str, Check] = {"spec": _object, "steps": _list, "caps": _object, "settings": _list}
 STEPS: dict[str, Check] = {"steps": _rows}
 REQUIRED_FIELDS = {"sweep.json": ("spec",), "steps.json": ("steps",), "driver": ("seconds", "ended")}
 """Required fields of records."""

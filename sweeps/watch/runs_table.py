@@ -72,12 +72,15 @@ def results(root: str | Path, *, everything: bool = False, metrics: bool = False
     if not store.exists():
         raise store.no_sweep()
     asked = store.read("sweep.json") or {}
-    setting = None if everything else asked.get("setting")
+    setting = asked.get("setting")
+    alike = set(asked.get("settings", [setting]))  # they differ in what is compiled
     rows, left_out = [], dict[str, list[str]]()
     for step in store.steps():
         try:
             row = _row(store, step, asked.get("steps", []))
-            if row and not everything and row["setting"] != setting:
+            if row and row["setting"] in alike:
+                row["setting"] = setting
+            elif row and not everything:
                 raise _LeftOut(ANOTHER_SETTING)
         except _LeftOut as why:
             left_out.setdefault(str(why), []).append(step)

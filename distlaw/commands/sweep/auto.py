@@ -74,6 +74,7 @@ def auto(
         raise InputError(
             f"--store: {place.root} would be gone when the command ends; give a path or a bucket"
         )
+    loaded = loaded.at(place.root, record=True)
     limits = Limits(
         spend=read_spend(spend),
         regret=parse_quantity(until_regret, "--until-regret", ""),

@@ -124,6 +124,7 @@ def _of_sweep(
 
     store = Store(place) if place else None
     loaded = sweeps.load(spec if spec or store is None else spec_in(store), changes)
+    loaded = loaded if store is None else loaded.at(store.root)
     table = _table(source) if source is not None and store is None else None
     return loaded, propose(loaded.dag, store, questions, table=table, **options)
 
