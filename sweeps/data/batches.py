@@ -26,8 +26,7 @@ class Batches:
     ) -> None:
         self.tokens, self.context, self.batch, self.seed, self.first = tokens, context, batch, seed, first
         self.blocks = (len(tokens) - 1) // context
-        self._epoch = -1
-        self._order = np.empty(0, dtype=np.int64)
+        self._shuffled = -1, np.empty(0, dtype=np.int64)
 
     @property
     def tokens_per_epoch(self) -> int:
@@ -62,10 +61,11 @@ class Batches:
 
     def _block(self, position: int) -> int:
         epoch, offset = divmod(position, self.blocks)
-        if epoch != self._epoch:
-            self._order = np.random.default_rng((self.seed, epoch)).permutation(self.blocks)
-            self._epoch = epoch
-        return int(self._order[offset])
+        known, order = self._shuffled  # together, as another thread may read ahead
+        if epoch != known:
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.blocks)
+            self._shuffled = epoch, order
+        return int(order[offset])
 
 
 def take_blocks(tokens: NDArray[np.integer], blocks: list[int], context: int) -> Tensor:

@@ -172,6 +172,11 @@ def _hub_source(spec: str, text_field: str) -> TextSource:
         raise InputError(
             f"corpus.source: {spec} has no column {text_field!r}, only {', '.join(dataset.column_names)}"
         )
+    if (kind := getattr(dataset.features[text_field], "dtype", None)) not in ("string", "large_string"):
+        raise InputError(
+            f"corpus.source: {spec}: column {text_field!r} holds {kind or 'lists'}, not text; of token "
+            "ids, name the directory that save_to_disk writes"
+        )
     fingerprint = hashlib.sha256(f"{dataset._fingerprint}:{text_field}".encode()).hexdigest()
     part = CorpusPart(name, "unknown", lambda: (row[text_field] for row in dataset))
     return TextSource(spec, fingerprint, (part,))

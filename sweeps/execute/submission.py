@@ -156,8 +156,9 @@ def _copy_texts(source: str, folder: Path) -> str:
     texts.mkdir(exist_ok=True)
     for number, file in enumerate(files):
         shutil.copy(file, texts / f"{number:05d}-{file.name}")
-        if file.suffix == ".bin" and (index := file.with_suffix(".idx")).is_file():
-            shutil.copy(index, texts / f"{number:05d}-{index.name}")
+        other = file.with_suffix({".bin": ".idx", ".idx": ".bin"}.get(file.suffix, file.suffix))
+        if other != file and other.is_file():
+            shutil.copy(other, texts / f"{number:05d}-{other.name}")
     return f"texts/*{files[0].suffix}"
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from scaling.errors import InputError
 from sweeps import environment
 from sweeps.data.batches import Batches
+from sweeps.data.prefetch import loader
 from sweeps.distill.generation.generated_text import Texts
 from sweeps.distill.targets import Cached
 from sweeps.model.decoder import Decoder
@@ -75,6 +76,7 @@ def train_together(
     for run in runs:
         if run.source:
             run.source.watch(data)
+    load = loader(data, (texts or data).read, runs[0].world.share, device(), ahead=False if texts else None)
     seconds = CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
     report_due = Every(REPORT_SECONDS)
     clock = CheckpointClock([run.checkpoints for run in runs if run.checkpoints], seconds)
@@ -89,8 +91,7 @@ def train_together(
         if not active:
             continue
         started = time.perf_counter()
-        numbers = active[0].world.share(data.numbers(step))
-        blocks = (texts or data).read(numbers).to(device())
+        numbers, blocks = load(step)
         rows = target.rows(blocks[:, :-1], numbers) if target and not active[0].source else None
         shared = (time.perf_counter() - started) / len(active)
         save, show = clock.due(), report_due()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scaling.errors import InputError
 from sweeps.data.named_corpora import NAMED_CORPORA
 
-BUCKET_VERSION = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "updated", "mtime", "created")
+BUCKET_VERSION = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "updated", "mtime")
 """Fields in which file systems of fsspec report that a file has changed."""
 
 

@@ -23,8 +23,8 @@ from sweeps.data.tokenizer import ExternalTokenizer
 
 TOKEN_SUFFIXES = (".bin", ".idx", ".npy")
 NARROW, WIDE = 2**16, 2**32
-SAMPLES, SAMPLED_IDS = 16, 2**20
-"""Samples of each file, and ids in those of all files together, about."""
+SAMPLES, SAMPLED_IDS, SAMPLED_PLACES = 16, 2**20, 2**8
+"""Samples of a file, and of all files together the ids and places that are sampled, about."""
 MIN_PIECE, PIECES = 2**10, 2**8
 """Least ids of a piece of a stream without boundaries, and pieces of a small one, about."""
 
@@ -174,9 +174,10 @@ def _array(shard: TokenArray | IndexedDocuments) -> TokenArray:
 def _rules(shards: Sequence[TokenArray | IndexedDocuments], tokenizer: ExternalTokenizer) -> IdRules:
     """Check samples of all files, and find out whether they tell where documents end."""
     ended = False
-    size = max(2**12, SAMPLED_IDS // SAMPLES // len(shards))
+    number = max(2, min(SAMPLES, SAMPLED_PLACES // len(shards)))
+    size = max(2**12, SAMPLED_IDS // number // len(shards))
     for array in map(_array, shards):
-        samples = list(array.samples(SAMPLES, size)) if array.count else []
+        samples = list(array.samples(number, size)) if array.count else []
         if samples and not array.declared:
             check_type(array.file, [ids for _, ids in samples])
         for position, ids in samples:
