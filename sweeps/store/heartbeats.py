@@ -57,13 +57,14 @@ def beating(leases: list[Lease], limit: TimeLimit | None, patience: float) -> It
 def _beat_within(limit: TimeLimit, leases: list[Lease], count: int, due: float, patience: float) -> None:
     """Write one heartbeat of each lease with the time limit, and stop the work if that is used up."""
     expires = time.monotonic() + patience
+    stopping = max((stopping_seconds(lease.progress) for lease in leases), default=0.0)
     with suppress(Exception):  # the store is unavailable; the limit stays
-        limit.read_extension(due)
+        limit.read_extension(due, stopping)
     written = [lease.beat(count, due) for lease in leases]
     if written and all(written):
         limit.enforce(expires)
     try:
-        limit.check(due, max((stopping_seconds(lease.progress) for lease in leases), default=0.0))
+        limit.check(due, stopping)
     except Stopped as stopped:
         for lease in leases:
             lease.lost = lease.lost or stopped

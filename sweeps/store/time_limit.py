@@ -54,9 +54,12 @@ class TimeLimit:
     since: float = field(default_factory=time.monotonic)
     """Time at which that record was first seen, by ``time.monotonic()``."""
 
-    def read_extension(self, due: float) -> None:
-        """Read the driver's record if the limit is near, with the next look in ``due`` seconds."""
-        if self._left > LOOKS_AHEAD * due + GRACE_SECONDS:
+    def read_extension(self, due: float, stopping: float = STOPPING_SECONDS) -> None:
+        """Read the driver's record if the limit is near, with the next look in ``due`` seconds.
+
+        It is near some looks before the process has to stop, which takes ``stopping`` seconds.
+        """
+        if self._left > LOOKS_AHEAD * due + max(GRACE_SECONDS, stopping):
             return
         asked, record = time.monotonic(), self.store.read(DRIVERS, self.driver)
         if record != self.seen:

@@ -17,7 +17,7 @@ from sweeps.store.heartbeats import _beat_within
 from sweeps.store.leases import Attempt, Lease, attempts, hold_leases
 from sweeps.store.outcomes import Ending, Stopped
 from sweeps.store.store import Store
-from sweeps.store.time_limit import DRIVERS, STOPPING_SECONDS, TimeLimit
+from sweeps.store.time_limit import DRIVERS, STOPPING_SECONDS, TimeLimit, stopping_seconds
 
 
 @pytest.fixture
@@ -150,6 +150,19 @@ def test_the_store_is_not_read_while_the_limit_is_far(store: Store, clock: Calla
     assert limit.seconds == 1000.0
     clock(961.0)
     limit.read_extension(due=3.0)
+    assert limit.seconds == 2000.0
+
+
+def test_a_process_with_a_large_checkpoint_reads_and_stops_earlier(
+    store: Store, clock: Callable[[float], None]
+) -> None:
+    stopping = stopping_seconds({"seconds": 10.0, "steps_done": 100, "write_seconds": 60.0})
+    assert stopping == STOPPING_SECONDS + 60.0
+    limit, _ = limit_of(store, 1000.0)
+    drive(store, job=2000.0)
+    clock(1000.0 - stopping - 20.0)
+    limit.check(due=3.0, stopping=stopping)
+    limit.read_extension(due=3.0, stopping=stopping)
     assert limit.seconds == 2000.0
 
 
