@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,34 +16,30 @@ from fits.checks.annotation import annotated
 from fits.checks.design import (
     check_distillation,
     check_fit,
-    design_findings,
-    raise_refusals,
     table_notes,
 )
 from fits.checks.evidence import Evidence
-from fits.checks.expert_size import SizeChoice, choose_size
+from fits.checks.expert_size import SizeChoice
 from fits.checks.exponents import Exponents, exponents, largest_compute
-from fits.checks.gamma_weight import weigh_gamma
 from fits.checks.heldout import HeldOut, leave_blocks_out, leave_groups_out
 from fits.checks.isoflop import IsoflopProfiles, isoflop_profiles
 from fits.checks.law_choice import choose_laws, fit_and_weigh
 from fits.checks.misfit import held_out_of, measure_misfits, with_alternatives
-from fits.checks.sibling_choice import check_sibling, contribution, use_sibling
+from fits.checks.sibling_choice import check_sibling, contribution
 from fits.estimation.estimate import Estimate, Objective
 from fits.estimation.joint import SUPERVISED, Recipe, draw_laws
 from fits.estimation.laws.sibling import Sibling
 from fits.estimation.levenberg_marquardt import Array
 from fits.estimation.model import Rows
-from fits.estimation.repetition import fit_repetition, repeats_data
-from fits.estimation.replicates import average_replicates
 from fits.estimation.settings import (
     check_options,
-    fix_gamma,
     one_supervised_law,
     split_laws,
 )
 from fits.findings import Finding
+from fits.preparation import prepare
 from fits.table.flops import table_accounting
+from fits.table.projection import without_projected
 from fits.table.row_groups import check_replicates
 from fits.table.runs import validate
 from scaling.calibration.calibration import Calibration
@@ -232,6 +228,7 @@ def fit(
     resample: str = "runs",
     held_out: bool = True,
     isoflop: bool = False,
+    measured_only: bool = False,
     seed: int = 0,
     executor: Executor | None = None,
     name: str = "fit",
@@ -271,6 +268,8 @@ def fit(
         held_out: Also leave out blocks (the largest runs, the best and the weakest teachers), refit, and
             predict them. Without that the misfit of the laws is unknown, and intervals are too narrow.
         isoflop: Also find scaling exponents by IsoFLOP profiles, beside those of the law.
+        measured_only: Leave out losses that are projected (column ``projected_sd``); else their variance is
+            added to that of a run.
         seed: Seed of starts and draws.
         executor: Any :class:`concurrent.futures.Executor`, which runs starts and draws in threads, processes
             or on machines; the result does not depend on it.
@@ -295,7 +294,7 @@ def fit(
     began = time.perf_counter()
     if not isinstance(draws, int) or draws < MIN_DRAWS:
         raise InputError(f"draws must be an integer of at least {MIN_DRAWS}, not {draws!r}")
-    table = validate(runs)
+    table = without_projected(validate(runs)) if measured_only else validate(runs)
     table_accounting(table, architecture)  # rejects unknown names
     rows = Rows.of(table)
     supervised_laws, laws = split_laws(laws)
@@ -305,27 +304,10 @@ def fit(
     options["supervised_law"] = kind
     recipe, given = _recipe(supervised, draws, laws=tuple(chosen), pins=dict(fixed or {}), **options)
     check_options(rows, recipe, laws=laws, gamma=gamma, joint=joint, given=given)
-    decided: list[str] = []
-    if prior is not None:
-        sibling = Sibling.of(prior)
-        check_options(rows, replace(recipe, sibling=sibling), gamma=gamma)
-        recipe, decided = use_sibling(table, rows, recipe, sibling, reach)
-    recipe, more_decided = fix_gamma(recipe, gamma)
-    decided += more_decided
     fitted_size = getattr(supervised, "size", "") if size == "auto" else size
-    table, sizes = choose_size(table, recipe, fitted_size or "auto")
-    rows = Rows.of(table) if sizes else rows
-    findings = design_findings(table, rows, recipe.given, recipe.free())
-    raise_refusals(findings)
-    repetition = None
-    if recipe.given is None and repeats_data(table):
-        table, repetition = fit_repetition(table, recipe)
-        rows = Rows.of(table)
-    rows, repeated = average_replicates(rows, recipe)
-    if gamma == "auto":
-        recipe, weighed = weigh_gamma(table, rows, recipe)
-        decided += weighed
-    recipe, estimates, evidence, more = fit_and_weigh(table, rows, recipe, joint, executor)
+    ready = prepare(table, rows, recipe, gamma=gamma, prior=prior, reach=reach, size=fitted_size or "auto")
+    table, rows, findings = ready.table, ready.rows, ready.findings
+    recipe, estimates, evidence, more = fit_and_weigh(table, rows, ready.recipe, joint, executor)
     default = evidence.preferred if evidence else next(iter(chosen), None)
     chosen.sort(key=lambda name: name != default)
     law = next(iter(estimates.values())).supervised
@@ -344,21 +326,13 @@ def fit(
         distillation={name: estimates[name].distilled for name in chosen},
         draws=draw_laws(estimates, recipe, draws, resample, executor),
         evidence=evidence,
-        repetition=repetition,
-        size=sizes,
+        repetition=ready.repetition,
+        size=ready.size,
         isoflop=isoflop_profiles(table, seed) if isoflop else None,
         held_out=held_out_of(table, blocks, misfits),
         misfit=misfits,
         findings=tuple(dict.fromkeys(findings)),
-        notes=(
-            *table_notes(table),
-            *([sizes.reason] if sizes else []),
-            *repeated,
-            *decided,
-            *contribution(mapped),
-            *more,
-            *notes,
-        ),
+        notes=(*table_notes(table), *ready.notes, *contribution(mapped), *more, *notes),
         resample=resample,
         name=name,
         source=source,

@@ -113,6 +113,10 @@ def fit_command(
     isoflop: Annotated[
         bool, typer.Option("--isoflop", help="Also find scaling exponents by IsoFLOP profiles.")
     ] = False,
+    measured_only: Annotated[
+        bool,
+        typer.Option("--measured-only", help="Leave out losses that are projected (column projected_sd)."),
+    ] = False,
     report: Annotated[str, typer.Option(help="text, json, or html (one page with the figures).")] = "text",
     as_json: Json = False,
     context: Window = None,
@@ -166,8 +170,8 @@ def fit_command(
             prior=prior or None, reach=parse_quantity(reach, "--reach", "FLOPs") if reach else None,
             gamma=gamma, fixed=_numbers("--fix", fix), tied=tied, joint=joint, size=size,
             objective=Objective(delta=_delta(delta), asymmetry=asymmetry, priors=priors, in_nats=nats),
-            isoflop=isoflop, name=out.stem if out else table_name(table), source=table.name, executor=pool,
-            architecture=_architecture(context, vocab, aspect_ratio),
+            isoflop=isoflop, measured_only=measured_only, name=out.stem if out else table_name(table),
+            source=table.name, executor=pool, architecture=_architecture(context, vocab, aspect_ratio),
         )  # fmt: skip
     if leave_out:
         found = replace(found, held_out=(*found.held_out, *found.leave_groups_out(leave_out)))

@@ -14,6 +14,7 @@ from fits.estimation.model import Rows
 from fits.estimation.settings import check_options, fix_gamma
 from fits.findings import Finding
 from fits.table.flops import accounting_lines, table_accounting
+from fits.table.projection import projection_notes
 from fits.table.row_groups import check_groups, replicate_sd, replicates
 from fits.table.subsample import READ_AS, THINNED
 from fits.table.validation import unit_mismatch_of_students
@@ -163,6 +164,7 @@ def table_notes(table: pd.DataFrame) -> list[str]:
     """Return notes on changes made when the table was read, other than exclusions."""
     thinned = list(table.attrs.get(READ_AS, []))
     thinned += [table.attrs[THINNED]] if THINNED in table.attrs else []
+    thinned += projection_notes(table)
     if "tokens_from" not in table:
         return thinned
     filled = table.loc[(table["tokens_from"].fillna("") != "") & (table["excluded"] == ""), "tokens_from"]

@@ -163,20 +163,21 @@ def believe(
 def _fitted(model: Model, sigma: float | None) -> Belief:
     """Return the posterior of a model with rows, its noise estimated if it is not given."""
     objective = Objective() if sigma is None else Objective(delta=np.inf)
-    rows, middle = len(model.rows), model.prior()[0]
+    middle = model.prior()[0]
     noise, start = sigma or FIRST_SIGMA, middle
     for starts in (STARTS,) if sigma else (STARTS, 1, 1):
-        found = fit_model(model, objective, starts=starts, warm_starts=[start], sigma=np.full(rows, noise))
+        of_rows = np.hypot(noise, model.rows.projected_sd)
+        found = fit_model(model, objective, starts=starts, warm_starts=[start], sigma=of_rows)
         start = found.theta
         covariance: Array = np.asarray(np.linalg.pinv(found.information, hermitian=True), dtype=np.float64)
         if sigma is None:
-            noise = _noise(found.residual, covariance, found.problem.precision)
+            noise = _noise(found.residual * (noise / of_rows), covariance, found.problem.precision)
     return Belief(
         model=model,
         theta=found.theta,
         covariance=covariance,
         sigma=noise,
-        rows=rows,
+        rows=len(model.rows),
         residual=float(np.sqrt(np.mean(found.residual**2))),
     )
 
@@ -197,7 +198,17 @@ def _lowest_loss(sibling: Sibling | None) -> float:
 
 def _no_rows() -> Rows:
     none, index = np.empty(0), np.empty(0, dtype=np.intp)
-    return Rows(N=none, D=none, L=none, L_T=none, n_supervised=0, loss_se=none, group=index, index=index)
+    return Rows(
+        N=none,
+        D=none,
+        L=none,
+        L_T=none,
+        n_supervised=0,
+        loss_se=none,
+        projected_sd=none,
+        group=index,
+        index=index,
+    )
 
 
 def _known(values: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from fits.design.points import Points
+from fits.table.projection import PROJECTED_SD
 
 Array = NDArray[np.float64]
 KEY = ("kind", "params", "tokens", "teacher_params", "teacher_tokens")
@@ -34,16 +35,21 @@ class Candidates:
     seed: NDArray[np.intp]
     ids: tuple[str, ...]
     """Identity of each run: the id of its step, or its row."""
-    extra_sd: Array = field(default_factory=lambda: np.empty(0))
-    """Standard deviation of ln loss beyond the noise of a run, of losses that are projected; empty for 0."""
+    extra_sd: Array
+    """Standard deviation of ln loss beyond the noise of a run: zero unless the loss is projected."""
 
     def __len__(self) -> int:
         return len(self.points)
 
     def variance(self, sigma: float) -> Array:
         """Return the variance of the measured ln loss of each run around the law."""
-        extra = self.extra_sd if len(self.extra_sd) else np.zeros(len(self))
-        return np.asarray(sigma**2 + extra**2)
+        return np.asarray(sigma**2 + self.extra_sd**2)
+
+    @property
+    def measured_otherwise(self) -> NDArray[np.bool_]:
+        """True for projected losses of runs that could be measured as well, (n,)."""
+        measured = np.unique(self.configuration[self.extra_sd == 0.0])
+        return np.asarray((self.extra_sd > 0.0) & np.isin(self.configuration, measured))
 
     def cost(self, paid: NDArray[np.bool_]) -> Array:
         """Return the FLOPs of each run, (n,), where the steps ``paid`` (s,) are done."""
@@ -72,7 +78,8 @@ def candidates_of_steps(
 
     Args:
         rows: One mapping a run: ``id``, ``params``, ``tokens``, ``seed``, and of a distillation ``teacher``
-            (the id of its run), ``teacher_params``, ``teacher_tokens`` or ``teacher_loss`` where measured.
+            (the id of its run), ``teacher_params``, ``teacher_tokens`` or ``teacher_loss`` where measured; of
+            a loss that is projected, ``projected_sd``.
         steps: FLOPs of each step.
         needs: Indices of the steps that each run needs.
     """
@@ -87,6 +94,7 @@ def candidates_of_steps(
             "teacher_params",
             "teacher_tokens",
             "teacher_loss",
+            PROJECTED_SD,
         ]
     )
     numbers = {
@@ -116,6 +124,7 @@ def candidates_of_steps(
         configuration=of.groupby(list(of.columns), sort=False).ngroup().to_numpy().astype(np.intp),
         seed=table["seed"].fillna(0).to_numpy().astype(np.intp),
         ids=tuple(map(str, table["id"])),
+        extra_sd=table[PROJECTED_SD].fillna(0.0).to_numpy(np.float64),
     )  # fmt: skip
 
 

@@ -185,6 +185,7 @@ class _Design:
             teacher_params=_number(points.N_T[i]),
             teacher_tokens=_number(points.D_T[i]),
             teacher_loss=_number(teacher_loss),
+            projected_sd=float(self.candidates.extra_sd[i]),
             flops=pick.flops,
             with_it=tuple(self.candidates.ids[each] for each in pick.with_it),
             sd_before=float(np.sqrt(pick.variance)),

@@ -22,6 +22,8 @@ class ProposedRun:
     teacher_tokens: float | None
     teacher_loss: float | None
     """nats/token, where the teacher was measured."""
+    projected_sd: float
+    """Standard deviation of ln loss that a projected loss has beyond a run's noise; 0 for a measured one."""
     flops: float
     """FLOPs of everything that is not trained yet, its teacher included."""
     with_it: tuple[str, ...]
@@ -48,7 +50,7 @@ class ProposedRun:
             words += f" from {known}{loss}"
             if self.teacher_tokens is not None:
                 words += f" on {format_number(self.teacher_tokens)}"
-        return words
+        return words + (", projected" if self.projected_sd else "")
 
     @property
     def why(self) -> str:

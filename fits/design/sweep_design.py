@@ -180,9 +180,10 @@ def _factorial(
     """Return the grids of all candidates up to a size, as far as the spend goes."""
     N = candidates.points.N
     needed = np.maximum(N, np.nan_to_num(candidates.points.N_T, nan=0.0))
+    in_grids = ~candidates.measured_otherwise
     found = []
     for largest in np.unique(needed):
-        inside = needed <= largest
+        inside = (needed <= largest) & in_grids
         paid = np.zeros(len(candidates.step_flops), dtype=bool)
         for run in np.flatnonzero(inside):
             paid[candidates.steps_of(int(run))] = True
@@ -199,11 +200,12 @@ def _factorial(
 def _words(candidates: Candidates, run: int) -> str:
     points = candidates.points
     words = f"{format_number(points.N[run])} on {format_number(points.D[run])}"
+    projected = ", projected" if candidates.extra_sd[run] else ""
     if not points.distilled[run]:
-        return f"supervised {words}"
+        return f"supervised {words}{projected}"
     teacher = format_number(points.N_T[run]) if np.isfinite(points.N_T[run]) else "a teacher"
     on = f" on {format_number(points.D_T[run])}" if np.isfinite(points.D_T[run]) else ""
-    return f"distillation {words} from {teacher}{on}"
+    return f"distillation {words} from {teacher}{on}{projected}"
 
 
 def design_lines(design: SweepDesign) -> list[str]:

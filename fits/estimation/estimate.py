@@ -204,7 +204,7 @@ def fit_model(
     """
     rng = np.random.default_rng(seed)
     auto = objective.delta == "auto" and sigma is None
-    known = model.rows.loss_se / (1.0 if model.in_nats else model.rows.L) * objective.standard_errors
+    known = known_errors(model, objective)
     guess = np.full(len(model.rows), 0.01) if sigma is None else sigma
     problem = objective_problem(model, objective, guess)
     found, count = _search(model, objective, guess, starts, warm_starts, rng, executor)
@@ -225,6 +225,16 @@ def fit_model(
         model=model, theta=theta, sigma=guess, problem=problem, objective=value, starts=int(count.sum()),
         agreed=agreed, status=status, detail=detail,
     )  # fmt: skip
+
+
+def known_errors(model: Model, objective: Objective) -> Array:
+    """Return the known standard deviations of the losses (rows,), on the scale of the fit.
+
+    Those of projected losses always count, standard errors where the objective says so.
+    """
+    rows = model.rows
+    measured = rows.loss_se / (1.0 if model.in_nats else rows.L) * objective.standard_errors
+    return np.asarray(np.hypot(measured, rows.projected_sd * (rows.L if model.in_nats else 1.0)))
 
 
 def _search(

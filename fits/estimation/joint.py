@@ -19,7 +19,14 @@ from fits.estimation.estimate import Estimate, Objective, fit_model
 from fits.estimation.laws.parametrization import UNIT, Coordinate, Law, Prior
 from fits.estimation.laws.sibling import Sibling, SiblingCoordinates
 from fits.estimation.levenberg_marquardt import Array, objective
-from fits.estimation.model import Model, Rows, constants_of, coordinates_of, supervised_coordinates_of
+from fits.estimation.model import (
+    COORDINATES,
+    SUPERVISED_COORDINATES,
+    Model,
+    Rows,
+    constants_of,
+    coordinates_of,
+)
 from scaling.errors import InputError
 from scaling.laws import AnySupervisedLaw, coefficients
 from scaling.laws.registry import POWER_LAW
@@ -103,7 +110,7 @@ class Recipe:
         def of_law(law: str) -> int:
             fixed = {*constants_of(law), *(named if law == self.laws[0] else ())}
             held = set(self.sibling.priors()) if self.sibling else set()
-            return sum(c.name not in fixed | held for c in coordinates_of(law, UNIT).space)
+            return sum(c.name not in fixed | held for c in coordinates_of(law, UNIT, COORDINATES).space)
 
         return FreeCoefficients(
             supervised=0 if self.given is not None else supervised,
@@ -115,7 +122,7 @@ class Recipe:
     def _supervised_space(self) -> tuple[Coordinate, ...]:
         if self.sibling:
             return SiblingCoordinates(self.sibling, UNIT.lowest_loss).space
-        return supervised_coordinates_of(self.supervised_law, UNIT).space
+        return coordinates_of(self.supervised_law, UNIT, SUPERVISED_COORDINATES).space
 
     def model(self, rows: Rows, law: str | None, given: AnySupervisedLaw | None) -> Model:
         """Return the model of a law under this recipe, conditional on ``given``, or joint if that is None."""
@@ -230,7 +237,7 @@ def coordinate_pins(pins: Mapping[str, float], supervised_law: str = POWER_LAW) 
     for coefficient, number in pins.items():
         if not 0 < number < np.inf:
             raise InputError(f"{coefficient} is fixed at {number:g}; coefficients must be positive")
-    own = {c.name for c in supervised_coordinates_of(supervised_law, UNIT).space}
+    own = {c.name for c in coordinates_of(supervised_law, UNIT, SUPERVISED_COORDINATES).space}
     return {
         f"{SUPERVISED} ln {name}" if f"ln {name}" in own else f"ln {name}": float(np.log(number))
         for name, number in pins.items()

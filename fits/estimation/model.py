@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,10 +25,12 @@ from fits.estimation.laws.parametrization import (
 )
 from fits.estimation.laws.sibling import Sibling, SiblingCoordinates
 from fits.estimation.laws.supervised_parametrization import FarseerCoordinates, OverTrainingCoordinates
+from fits.table.projection import PROJECTED_SD
 from scaling.errors import InputError
 from scaling.laws import AnySupervisedLaw, DistillationLaw
 from scaling.laws.registry import POWER_LAW, find_kind, load_law, supervised_kind
 
+T = TypeVar("T")
 COORDINATES: dict[str, Callable[[Center], DistillationCoordinates[Any]]] = {
     "effective-tokens": partial(EffectiveTokensCoordinates, variant="simple"),
     "effective-tokens-capacity": partial(EffectiveTokensCoordinates, variant="capacity"),
@@ -59,6 +61,8 @@ class Rows:
     """Number of supervised rows."""
     loss_se: Array
     """(rows,): standard errors of the measured losses, nats/token; zero where the table gives none."""
+    projected_sd: Array
+    """(rows,): standard deviation of ln loss that projected losses have beyond a run's noise; else zero."""
     group: NDArray[np.intp]
     """(rows,): rows of one trained model (its checkpoints) share a number, and are resampled together."""
     index: NDArray[np.intp]
@@ -80,7 +84,8 @@ class Rows:
             D=_effective(used, "tokens"),
             L=L,
             L_T=used["teacher_loss"].to_numpy(np.float64)[count:],
-            loss_se=used["loss_se"].fillna(0.0).to_numpy(np.float64) if "loss_se" in used else 0.0 * L,
+            loss_se=_or_zero(used, "loss_se"),
+            projected_sd=_or_zero(used, PROJECTED_SD),
             n_supervised=count,
             group=trained_models(used),
             index=position.astype(np.intp),
@@ -101,8 +106,9 @@ class Rows:
 
     @property
     def configuration(self) -> NDArray[np.intp]:
-        """Number (rows,) shared by rows of one kind, size, token count and teacher."""
+        """Number (rows,) shared by rows of one kind, size, token count and teacher, projected alike."""
         columns = {"kind": self.kind, "N": self.N, "D": self.D, "L_T": np.zeros(len(self))}
+        columns["projected_sd"] = self.projected_sd
         columns["L_T"][self.n_supervised :] = self.L_T
         return pd.DataFrame(columns).groupby(list(columns), sort=False).ngroup().to_numpy().astype(np.intp)
 
@@ -120,6 +126,7 @@ class Rows:
             L=self.L[chosen],
             L_T=self.L_T[chosen[n:] - self.n_supervised],
             loss_se=self.loss_se[chosen],
+            projected_sd=self.projected_sd[chosen],
             n_supervised=n,
             group=np.unique(self.group[chosen], return_inverse=True)[1].astype(np.intp),
             index=self.index[chosen],
@@ -142,6 +149,11 @@ class Rows:
 def _effective(table: pd.DataFrame, name: str) -> Array:
     """Return a column of counts, or what they are worth where data repeat."""
     return table[f"effective_{name}" if f"effective_{name}" in table else name].to_numpy(np.float64)
+
+
+def _or_zero(table: pd.DataFrame, name: str) -> Array:
+    """Return a column (rows,) with zero for what is missing."""
+    return (table[name].fillna(0.0) if name in table else 0.0 * table["loss"]).to_numpy(np.float64)
 
 
 class Model:
@@ -189,7 +201,7 @@ class Model:
         self.supervised_coordinates = _supervised_part(self.supervised_law, center, self.sibling)
         self.inner = 0 if given is not None else len(self.supervised_coordinates.space)
         """Number of coordinates of the supervised law, 0 where it is given."""
-        self.distillation_coordinates = coordinates_of(law, center) if law else None
+        self.distillation_coordinates = coordinates_of(law, center, COORDINATES) if law else None
         self.given_theta = None if given is None else np.atleast_2d(self.supervised_coordinates.theta(given))
         space = (
             []
@@ -329,27 +341,22 @@ def constants_of(law: str | None) -> dict[str, float]:
 def _supervised_part(law: str, center: Center, sibling: Sibling | None) -> AnySupervisedCoordinates[Any]:
     """Return the coordinates of the supervised law: its own, or those of the map from a sibling's."""
     if sibling is None:
-        return supervised_coordinates_of(law, center)
+        return coordinates_of(law, center, SUPERVISED_COORDINATES)
     return SiblingCoordinates(sibling, center.lowest_loss)
 
 
-def coordinates_of(law: str, center: Center) -> DistillationCoordinates[Any]:
-    """Return the coordinates of a distillation law by name.
+def coordinates_of(law: str, center: Center, laws: Mapping[str, Callable[[Center], T]]) -> T:
+    """Return the coordinates of a law by name.
+
+    Args:
+        law: Its name.
+        center: Center of the coordinates.
+        laws: ``COORDINATES`` of distillation laws or ``SUPERVISED_COORDINATES``.
 
     Raises:
         InputError: for an unknown name.
     """
-    if not find_kind(law, COORDINATES):
-        raise InputError(f"unknown law {law!r}; accepted: {', '.join(COORDINATES)}")
-    return COORDINATES[law](center)
-
-
-def supervised_coordinates_of(law: str, center: Center) -> AnySupervisedCoordinates[Any]:
-    """Return the coordinates of a supervised law by name.
-
-    Raises:
-        InputError: for an unknown name.
-    """
-    if not find_kind(law, SUPERVISED_COORDINATES):
-        raise InputError(f"unknown supervised law {law!r}; accepted: {', '.join(SUPERVISED_COORDINATES)}")
-    return SUPERVISED_COORDINATES[law](center)
+    if not find_kind(law, laws):
+        kind = "supervised law" if laws is SUPERVISED_COORDINATES else "law"
+        raise InputError(f"unknown {kind} {law!r}; accepted: {', '.join(laws)}")
+    return laws[law](center)

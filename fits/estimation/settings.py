@@ -12,7 +12,7 @@ from fits.estimation.estimate import Estimate
 from fits.estimation.joint import Recipe, coordinate_pins, fit_laws, joint_fit_p_value
 from fits.estimation.laws.parametrization import UNIT
 from fits.estimation.levenberg_marquardt import Array
-from fits.estimation.model import SUPERVISED_COORDINATES, Model, Rows, coordinates_of, law_names
+from fits.estimation.model import COORDINATES, SUPERVISED_COORDINATES, Model, Rows, coordinates_of, law_names
 from scaling.errors import InputError
 from scaling.laws.registry import POWER_LAW, check_compatible, find_kind, supervised_kind
 
@@ -62,7 +62,7 @@ def _check_laws(rows: Rows, laws: Sequence[str] | None) -> None:
     if laws is None:
         return
     for law in law_names(laws):
-        coordinates_of(law, UNIT)
+        coordinates_of(law, UNIT, COORDINATES)
     if not rows.n_distillations:
         raise InputError(
             f"no {laws[0]!r} law can be fitted: the table has no distillations (rows with a teacher's loss); "

@@ -43,6 +43,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         *("val_cross_entropy", "eval_cross_entropy", "student_loss", "student_val_loss"),
     ),
     "loss_se": ("loss_stderr", "loss_std_err", "loss_standard_error", "val_loss_se", "val_loss_stderr"),
+    "projected_sd": (),
     "compute": (
         *("flop", "train_flops", "training_flops", "training_flop", "train_flop", "flops_train"),
         *("train_compute", "training_compute", "compute_flops", "flops_budget", "compute_budget"),

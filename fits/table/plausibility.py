@@ -31,6 +31,7 @@ MAX_LOSS_RATIO = 2.0
 _EMPTY_CELL_HINT = {
     "loss_se": "; leave it empty where it is not known",
     "teacher_loss": "; leave it empty for supervised runs",
+    "projected_sd": "; leave it empty for measured losses",
 }
 MIN_SYMBOL_VALUE = {"N": 1e3, "D": 1e5}
 """Values below which columns N and D are not parameters and tokens, if other columns match these."""
@@ -44,7 +45,7 @@ def refuse_implausible(table: pd.DataFrame) -> None:
     """Reject values that no run can have measured, and units that are often confused."""
     used = table[table["excluded"] == ""]
     _refuse_above_uniform(table)
-    for column in ("params", "tokens", "loss", "teacher_loss", "loss_se"):
+    for column in ("params", "tokens", "loss", "teacher_loss", "loss_se", "projected_sd"):
         bad = used[used[column] <= 0.0] if column in used else used.iloc[:0]
         if len(bad):
             row, value = bad.index[0], bad[column].iloc[0]

@@ -69,7 +69,7 @@ OPTIONAL_NUMBERS = (
 )
 """Columns of numbers that are ignored if they hold none."""
 NUMBERS = (
-    *("params", "active_params", "total_params", "tokens", "loss", "loss_se"),
+    *("params", "active_params", "total_params", "tokens", "loss", "loss_se", "projected_sd"),
     *("teacher_params", "teacher_loss"),
     *("loss_bits", "teacher_loss_bits", *OPTIONAL_NUMBERS),
 )

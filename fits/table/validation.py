@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fits.table.cells import describe_column
+from fits.table.projection import MEASURED_TOO, measured_twins
 from scaling.errors import InputError
 
 Array = NDArray[np.float64]
@@ -52,6 +53,7 @@ def exclusions(table: pd.DataFrame) -> pd.Series[str]:
         guess = f"{most:.4g} nats/token, a uniform guess over {np.exp(most):,.0f} tokens"
         exclude((limit == most) & (table["loss"] > most), f"the loss is above {guess}")
     exclude(_duplicate_rows(table), "the same row again")
+    exclude(measured_twins(table, why == ""), MEASURED_TOO)
     return why
 
 

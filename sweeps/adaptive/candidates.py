@@ -8,8 +8,10 @@ from typing import Any
 
 from fits.design.candidates import Candidates, candidates_of_steps
 from fits.design.question_options import TeacherOption
+from fits.table.projection import PROJECTED_SD
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag
+from sweeps.dag.projected import projected_sd
 from sweeps.dag.step import Step
 
 
@@ -69,6 +71,7 @@ def _row(step: Step, losses: Mapping[str, float]) -> dict[str, Any]:
         "tokens": float(step.tokens),
         "seed": step.seed,
         "method": step.method.name if step.method else None,
+        PROJECTED_SD: projected_sd(step),
     }
     if step.teacher is None:
         return row

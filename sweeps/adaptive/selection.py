@@ -44,7 +44,10 @@ def spec_of_runs(resolved: Resolved, dag: Dag, ids: Iterable[str]) -> dict[str, 
 
 
 def _grid(step: Step) -> dict[str, Any]:
-    grid: dict[str, Any] = {"params": [step.shape.params], "tokens": [step.tokens]}
+    lengths = [step.early.tokens, step.tokens] if step.early else [step.tokens]
+    grid: dict[str, Any] = {"params": [step.shape.params], "tokens": lengths}
+    if step.early:
+        grid["measure"] = "projected"
     if step.seed:
         grid["seeds"] = [step.seed]
     if step.data_seed != step.seed:

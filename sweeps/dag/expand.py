@@ -15,6 +15,7 @@ from sweeps.dag.commands import check_command
 from sweeps.dag.compiled_sizes import rules_for
 from sweeps.dag.kind import StepKind
 from sweeps.dag.ladder import shape_for
+from sweeps.dag.projected import check_projected, with_projected
 from sweeps.dag.resolved import PretrainedTeacher, Resolved
 from sweeps.dag.step import SCHEMA, Step
 from sweeps.data.tokens import Half
@@ -136,7 +137,11 @@ def _distilled(student: Step, teacher: Step, method: Method, others: tuple[Step,
     Raises:
         InputError: if either part is too short, or a model lacks a layer that the method reads.
     """
-    run = replace(student, kind=StepKind.DISTILL, teacher=teacher, method=method, other_teachers=others)
+    early = _distilled(student.early, teacher, method, others) if student.early else None
+    run = replace(
+        student, kind=StepKind.DISTILL, teacher=teacher, method=method, other_teachers=others, early=early
+    )
+    check_projected(run)
     check_command(run)
     _check_layers(run, method)
     if method.init is None:
@@ -208,7 +213,8 @@ def _left_for(run: Step) -> Iterator[Step]:
     method, parts = run.method, parts_of(run.method)
     rules = run.training.model_copy(update={"compile": run.teacher.training.compile})
     of_teacher = replace(
-        run, shape=run.teacher.shape, steps=run.first + run.steps, seed=0, init=None, training=rules
+        run, shape=run.teacher.shape, steps=run.first + run.ends, seed=0, init=None, early=None,
+        training=rules,
     )
     if written := parts.target.cache_method(method):
         init = run.init if parts.target.cache_keeps_prelude() else None
@@ -238,7 +244,7 @@ def _covering(one: Step, other: Step) -> Step:
 
 
 def _key_without_steps(step: Step) -> str:
-    return json.dumps(step.config | {"steps": None}, sort_keys=True)
+    return json.dumps(step.config | {"steps": None, "projected": None}, sort_keys=True)
 
 
 def with_shared_prefixes(runs: list[Step]) -> list[Step]:
@@ -253,13 +259,23 @@ def with_shared_prefixes(runs: list[Step]) -> list[Step]:
         families.setdefault(run.id if alone else _key_without_steps(run), []).append(run)
     steps: list[Step] = []
     for family in families.values():
-        *shorter, longest = sorted(family, key=lambda run: run.steps)
-        start = None
+        *shorter, longest = sorted(family, key=lambda run: (run.steps, not run.early))
+        start, found = None, list[Step]()
         for run in shorter:
-            start = replace(run, kind=StepKind.SHARED_PREFIX, start=start)
-            steps += [start, replace(run, start=start)]
-        steps.append(replace(longest, start=start))
+            if start is None or start.steps < run.steps:
+                start = replace(run, kind=StepKind.SHARED_PREFIX, start=start, early=None)
+                steps.append(start)
+            found.append(replace(run, start=start))
+            steps.append(_with_early(found))
+        found.append(replace(longest, start=start))
+        steps.append(_with_early(found))
     return steps
+
+
+def _with_early(family: list[Step]) -> Step:
+    """Return the last run of a family with the shorter run that it is projected by as it is trained there."""
+    *shorter, run = family
+    return replace(run, early=next(each for each in shorter if each.id == run.early.id)) if run.early else run
 
 
 def _tuned(resolved: Resolved, teachers: list[Step]) -> Iterator[Step]:
@@ -306,38 +322,50 @@ def _pretrained(resolved: Resolved, teacher: PretrainedTeacher) -> Step:
 def _runs(sweep: Sweep, field: Role, where: str, grid: Grid, fingerprint: str) -> Iterator[Step]:
     """The runs of one grid, which stands at ``where`` among those of ``field``, on the data alone."""
     half: Half = None if not sweep.corpus.halves else "second" if field == "students" else "first"
+    trainer = sweep.trainer_of(field, grid)
     for params, seed in itertools.product(grid.params, grid.seeds):
         shape = _shape(sweep, params, where)
-        for tokens in _lengths(grid, shape):
-            steps = sweep.training.steps(tokens)
-            if steps < MIN_STEPS:
-                raise InputError(
-                    f"{where}: {format_number(params)} parameters on {format_number(tokens)} tokens are "
-                    f"{steps} optimizer steps of {sweep.training.batch_tokens:g} tokens; at least "
-                    f"{MIN_STEPS} are needed for a loss that measures the data: ask for "
-                    f"{format_number(MIN_STEPS * sweep.training.batch_tokens)} tokens or more, or lower "
-                    "training.batch_tokens"
-                )
-            warmup = sweep.training.warmup_steps
-            if 2 * warmup > steps:
-                raise InputError(
-                    f"training.warmup_tokens: warm-up takes {warmup} of the {steps} steps of {where} at "
-                    f"{format_number(tokens)} tokens; at most half may be warm-up"
-                )
-            yield Step(
+        runs = [
+            Step(
                 kind=StepKind.PRETRAIN,
                 shape=shape,
                 aspect_ratio=sweep.aspect_ratio,
-                steps=steps,
+                steps=_optimizer_steps(sweep, where, params, tokens),
                 seed=seed,
                 data_seed=seed if grid.data_seed is None else grid.data_seed,
                 half=half,
                 corpus=sweep.corpus,
                 corpus_fingerprint=fingerprint,
                 training=rules_for(sweep, shape),
-                trainer=(trainer := sweep.trainer_of(field, grid)),
+                trainer=trainer,
                 role=field if trainer else None,
             )
+            for tokens in _lengths(grid, shape)
+        ]
+        yield from with_projected(where, grid, runs)
+
+
+def _optimizer_steps(sweep: Sweep, where: str, params: float, tokens: float) -> int:
+    """Return the optimizer steps of a run.
+
+    Raises:
+        InputError: if they are too few for a loss that measures the data, or for their warm-up.
+    """
+    steps, warmup = sweep.training.steps(tokens), sweep.training.warmup_steps
+    if steps < MIN_STEPS:
+        raise InputError(
+            f"{where}: {format_number(params)} parameters on {format_number(tokens)} tokens are "
+            f"{steps} optimizer steps of {sweep.training.batch_tokens:g} tokens; at least "
+            f"{MIN_STEPS} are needed for a loss that measures the data: ask for "
+            f"{format_number(MIN_STEPS * sweep.training.batch_tokens)} tokens or more, or lower "
+            "training.batch_tokens"
+        )
+    if 2 * warmup > steps:
+        raise InputError(
+            f"training.warmup_tokens: warm-up takes {warmup} of the {steps} steps of {where} at "
+            f"{format_number(tokens)} tokens; at most half may be warm-up"
+        )
+    return steps
 
 
 def _shape(sweep: Sweep, params: float, where: str) -> ModelShape:

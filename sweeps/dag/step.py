@@ -6,13 +6,14 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any
 
 from scaling.costs.flops import ModelShape
 from scaling.units import format_number
 from sweeps.dag.external_shape import CountedShape, ExternalModel
 from sweeps.dag.identity import method_identity, training_identity
 from sweeps.dag.kind import StepKind
+from sweeps.dag.record import check_record, shape_of_record
 from sweeps.data.tokens import Half
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.hidden_layers import HiddenLayers
@@ -63,6 +64,8 @@ class Step:
     """Caches that it reads hidden states of its teachers from, if its method says so; as with ``logits``."""
     hidden: HiddenLayers | None = None
     """Layers that it writes down, of a cache of hidden states."""
+    early: Step | None = None
+    """The shorter run by whose decay its loss is projected, where it ends before its own."""
     init: Step | None = None
     """The prelude whose weights it begins with; its batches are those that come after."""
     foreign: ExternalModel | None = None
@@ -76,14 +79,19 @@ class Step:
     def needs(self) -> tuple[Step, ...]:
         """The steps that must be done before this one."""
         bases = self.parts.target.needs(self) if self.parts else ()
-        models = (*bases, self.teacher, *self.other_teachers, self.init)
+        models = (*bases, self.teacher, *self.other_teachers, self.init, self.early)
         written = (self.logits, self.texts, *self.features)
         return tuple(step for step in (*models, self.start, *written) if step)
 
     @property
     def ends(self) -> int:
         """The optimizer step it ends at."""
-        return self.training.stable_steps(self.steps) if self.kind is StepKind.SHARED_PREFIX else self.steps
+        return self.training.stable_steps(self.steps) if self.ends_stable else self.steps
+
+    @property
+    def ends_stable(self) -> bool:
+        """True if it ends before its decay: a prefix that others go on from, or a run that is projected."""
+        return self.kind is StepKind.SHARED_PREFIX or self.early is not None
 
     @property
     def first(self) -> int:
@@ -93,9 +101,12 @@ class Step:
 
     @property
     def tokens(self) -> int:
-        """D: tokens the model is trained on, those before ``start`` and of ``init`` included; or kept."""
+        """D: tokens the model is trained on, those before ``start`` and of ``init`` included; or kept.
+
+        Of a projected loss, those of the whole run that it stands for.
+        """
         before = self.init.tokens if self.init and not self.kind.is_cache else 0
-        return before + round(self.ends * self.training.batch_tokens)
+        return before + round((self.steps if self.early else self.ends) * self.training.batch_tokens)
 
     @property
     def tokens_of_its_text(self) -> int:
@@ -106,7 +117,8 @@ class Step:
     def tokens_to_train(self) -> int:
         """Tokens that this step itself trains on."""
         before = self.start or self.init
-        return self.tokens - (before.tokens if before else 0) if self.kind.trains else 0
+        undone = round((self.steps - self.ends) * self.training.batch_tokens) if self.early else 0
+        return self.tokens - undone - (before.tokens if before else 0) if self.kind.trains else 0
 
     @property
     def tokens_to_teach(self) -> float:
@@ -179,6 +191,7 @@ class Step:
             "teacher": self.teacher.id if self.teacher else None,
             "method": method_identity(self.method) if self.method else None,
             **({"init": self.init.id} if self.init else {}),
+            **({"projected": {"steps": self.steps, "early": self.early.id}} if self.early else {}),
             **({"other_teachers": [each.id for each in self.other_teachers]} if self.other_teachers else {}),
             **({"trainer": self.trainer.identity} if self.trainer else {}),
             **({"hidden": self.hidden.as_json()} if self.hidden else {}),
@@ -210,6 +223,7 @@ class Step:
             text += f", {self.method.name}"
         if self.trainer:
             text += f", by {self.trainer.name}"
+        text += ", projected" if self.early else ""
         return f"{text}, seed {self.seed}" if self.seed else text
 
     @property
@@ -337,6 +351,7 @@ class Step:
             "texts": self.texts.as_json() if self.texts else None,
             **({"features": [each.as_json() for each in self.features]} if self.features else {}),
             "init": self.init.as_json() if self.init else None,
+            **({"early": self.early.as_json()} if self.early else {}),
             "corpus": {**self.corpus.model_dump(), "fingerprint": self.corpus_fingerprint},
             "teacher": self.teacher.as_json() if self.teacher else None,
             "other_teachers": [each.as_json() for each in self.other_teachers],
@@ -352,11 +367,11 @@ class Step:
         """
         corpus = dict(data["corpus"])
         fingerprint = corpus.pop("fingerprint")
-        _check(data)
+        check_record(data)
         foreign = data.get("foreign")
         return cls(
             kind=StepKind(data["kind"]),
-            shape=_shape(data["shape"]),
+            shape=shape_of_record(data["shape"]),
             aspect_ratio=data["aspect_ratio"],
             steps=data["steps"],
             seed=data["seed"],
@@ -374,23 +389,8 @@ class Step:
             features=tuple(cls.from_json(each) for each in data.get("features", [])),
             hidden=HiddenLayers.from_json(found) if (found := data.get("hidden")) else None,
             init=cls.from_json(found) if (found := data.get("init")) else None,
+            early=cls.from_json(found) if (found := data.get("early")) else None,
             foreign=ExternalModel.read(foreign) if foreign else None,
             trainer=Trainer(**found) if (found := data.get("trainer")) else None,
             role=data.get("role"),
         )
-
-
-def _check(data: dict[str, Any]) -> None:
-    """Raise ValueError if a field that no class of its own validates is mistyped."""
-    for name in ("steps", "seed", "data_seed"):
-        value = data[name]
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{name} is {value!r:.60}, expected a whole number")
-    if data["half"] not in (halves := (*get_args(get_args(Half)[0]), None)):
-        raise ValueError(f"half is {data['half']!r:.60}, expected one of {halves}")
-    if not isinstance(data["aspect_ratio"], int | float):
-        raise ValueError(f"aspect_ratio is {data['aspect_ratio']!r:.60}, expected a number")
-
-
-def _shape(data: dict[str, Any]) -> ModelShape:
-    return CountedShape.read(data) if "counted" in data else ModelShape(**data)

@@ -164,7 +164,7 @@ def store_bytes(dag: Dag, devices: int) -> float:
     """Bytes of all models, of checkpoints of shared prefixes, and of the largest steps under way."""
     trained = [step for step in dag.steps if step.tokens_to_train]
     states = sorted((12.0 * step.shape.total_params for step in trained), reverse=True)
-    models = sum(4.0 * step.shape.total_params for step in trained if step.kind is not StepKind.SHARED_PREFIX)
+    models = sum(4.0 * step.shape.total_params for step in trained if not step.ends_stable)
     prefixes = sum(12.0 * step.shape.total_params for step in trained if step.kind is StepKind.SHARED_PREFIX)
     return models + KEPT * (prefixes + sum(states[:devices]))
 

@@ -18,6 +18,7 @@ from sweeps.dag.kind import StepKind
 from sweeps.data import TokenizedCorpus
 from sweeps.data.corpus import planned_tokens
 from sweeps.estimate.text_warnings import epochs
+from sweeps.execute.projected import projected_result
 from sweeps.execute.provenance import commit_result
 from sweeps.model.layout import Layout
 from sweeps.store.checkpoints import Checkpoints
@@ -187,7 +188,7 @@ def _runs(
             training=step.training,
             seed=step.seed,
             method=step.method,
-            stop=step.ends if step.kind is StepKind.SHARED_PREFIX else None,
+            stop=step.ends if step.ends_stable else None,
         )
         run = runs[step.id] = Run(
             recipe=recipe,
@@ -335,12 +336,17 @@ def _finish(
 
 
 def _measured(store: Store, step: Step, run: Run, corpus: TokenizedCorpus, lease: Lease) -> dict[str, Any]:
-    """Evaluate a trained model and copy it to the store."""
+    """Evaluate a trained model and copy it to the store; a projected one leaves a loss and no model."""
     from sweeps.model.model_files import save_model
     from sweeps.train.evaluation import evaluate
     from sweeps.train.run import Diverged
 
     started = time.monotonic()
+    if step.early:
+        return projected_result(store, step, run, corpus) | {
+            "epochs": epochs(step, corpus, None),
+            "seconds": {"train": run.seconds, "evaluate": time.monotonic() - started},
+        }
     heldout = evaluate(run.model, step, corpus)
     if not math.isfinite(heldout["loss"]):
         raise Diverged(f"the held-out loss is {heldout['loss']} after the last step; lower learning_rate")

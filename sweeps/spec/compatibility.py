@@ -1,4 +1,4 @@
-"""Legality of methods: choices that cannot be combined, with the reason."""
+"""Legality of methods and measures: choices that cannot be combined, with the reason."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sweeps.spec.registry import Use, divergences
 if TYPE_CHECKING:
     from sweeps.spec.fields import SpecModel
     from sweeps.spec.method import Method
+    from sweeps.spec.spec import Role, Sweep
 
 PARAMETERS = ("beta", "gold", "others", "skew")
 """Fields of a method that only some divergences read."""
@@ -143,3 +144,26 @@ def _about_other_modules(method: Method, parts: MethodParts) -> Iterator[str]:
             yield f"source: {method.source.use} writes both before training and along it; choose one"
     if method.other_teachers and not method.uses_modules:
         yield "other_teachers: no part of another module reads them; remove them"
+
+
+def projection_objections(sweep: Sweep) -> Iterator[str]:
+    """Yield why the losses of some runs cannot be projected, with the place of their grid."""
+    roles: tuple[Role, ...] = ("supervised", "teachers", "students")
+    for role in roles:
+        for where, grid in sweep.grids(role):
+            if "projected" not in grid.measure:
+                continue
+            if sweep.training.schedule != "wsd":
+                yield (
+                    f"{where}.measure: projected needs the stable phase that runs have under "
+                    f"training.schedule: wsd; found {sweep.training.schedule}"
+                )
+            if not sweep.share_prefixes:
+                yield f"{where}.measure: projected needs the prefix that runs share; set share_prefixes: true"
+            if role == "teachers":
+                yield f"{where}.measure: students learn from teachers that were decayed; leave projected out"
+            if sweep.trainer_of(role, grid):
+                yield (
+                    f"{where}.measure: a command trains its runs to the end; project losses of runs of your "
+                    "own in their table (column projected_sd), or train these with distlaw"
+                )

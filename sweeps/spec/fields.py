@@ -51,6 +51,11 @@ Ratio = Annotated[float, _reader(parse_ratio), Field(gt=0, le=1e30), _schema("A 
 Number = Annotated[float, _reader(parse_number)]
 Count = Annotated[int, _reader(parse_count)]
 Seed = Annotated[Count, Field(ge=0, lt=2**31)]
+Measures = Annotated[
+    list[Literal["decayed", "projected"]],
+    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
+    Field(min_length=1),
+]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 AutoOrBool = Literal["auto"] | bool
 """A switch that is decided for each run unless it is given."""

@@ -20,8 +20,9 @@ from pydantic import (
 )
 
 from scaling.errors import InputError
+from sweeps.spec.compatibility import projection_objections
 from sweeps.spec.corpus import Base, Corpus
-from sweeps.spec.fields import AutoOrBool, Count, Number, Quantity, Ratio, Seed, Seeds, SpecModel
+from sweeps.spec.fields import AutoOrBool, Count, Measures, Number, Quantity, Ratio, Seed, Seeds, SpecModel
 from sweeps.spec.method import VARIANTS, Method
 from sweeps.spec.method_parts import parts_of
 from sweeps.spec.parsing.messages import explain_problem
@@ -114,6 +115,10 @@ class Grid(SpecModel):
     """One run per seed; a seed sets initialization and, unless ``data_seed`` does, the order of the data."""
     data_seed: Seed | None = None
     """One order of the data for all seeds."""
+    measure: Measures = ["decayed"]
+    """How losses are obtained: ``decayed``, of runs that are trained to their end; ``projected``, of runs
+    that end before their decay under ``wsd``, by the decay of the shortest run of the same size; or both,
+    among which ``distlaw sweep next`` and ``auto`` choose."""
     trainer: OneTrainer | None = None
     """Command that trains these in the place of the sweep's trainer; ``distlaw`` is our own."""
 
@@ -130,7 +135,7 @@ class Grid(SpecModel):
     def cells(self) -> int:
         """Runs that it asks for, of each teacher and with each method."""
         lengths = self.tokens or self.tokens_per_param or self.flops or ()
-        return len(self.params) * len(lengths) * len(self.seeds)
+        return len(self.params) * len(lengths) * len(self.seeds) * len(self.measure)
 
 
 class Students(Grid):
@@ -256,7 +261,10 @@ class Sweep(SpecModel):
         for where, method in self.methods_given():
             if found := next(self._objections(method), None):
                 raise ValueError(f"{where}.{found}")
-        for found in (*self._objections_to_served(), *self._objections_to_trainers()):
+        objections = (
+            *self._objections_to_served(), *self._objections_to_trainers(), *projection_objections(self)
+        )
+        for found in objections:
             raise ValueError(found)
         return self
 

@@ -110,6 +110,7 @@ RESULT: dict[str, Check] = {
     "loss": _loss,
     "loss_se": _or_null(_number()),
     "bits_per_byte": _or_null(_number()),
+    "projected": _numbers,
     "params": _number(),
     "tokens": _number(),
     "loss_on": _text,

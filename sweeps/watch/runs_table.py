@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fits.table.projection import PROJECTED_SD
 from scaling.errors import InputError
 from sweeps.dag.expand import SCHEMA, Step
 from sweeps.dag.kind import StepKind
@@ -54,9 +55,10 @@ def results(root: str | Path, *, everything: bool = False, metrics: bool = False
             of methods' own.
 
     Returns:
-        One row a run: losses are held-out nats/token; ``flops`` counts the whole run, training and the
-        teacher's inference, as if it stood alone; ``seconds`` is what its last attempt trained. Runs that are
-        left out are listed in ``attrs["left_out"]``, ids by reason.
+        One row a run: losses are held-out nats/token, projected ones with a ``projected_sd``; ``flops``
+            counts the whole run, training and the teacher's inference, as if it stood alone; ``seconds`` is
+            what its last attempt trained. Runs that are left out are listed in ``attrs["left_out"]``, ids by
+            reason.
 
     Raises:
         InputError: If there is no store at ``root``, or a result in it is damaged.
@@ -92,8 +94,9 @@ def results(root: str | Path, *, everything: bool = False, metrics: bool = False
             f"{root}: no run of this store is finished yet, or none that this version of distlaw trained"
             f"{notes}"
         )
-    own = sorted({name for row in rows for name in row} - {*COLUMNS, *METRIC_COLUMNS, LOSS_ON})
-    told = [LOSS_ON] if any(LOSS_ON in row for row in rows) else []
+    named = (LOSS_ON, PROJECTED_SD)
+    own = sorted({name for row in rows for name in row} - {*COLUMNS, *METRIC_COLUMNS, *named})
+    told = [name for name in named if any(name in row for row in rows)]
     table = pd.DataFrame(rows, columns=[*COLUMNS, *told, *([*METRIC_COLUMNS, *own] if metrics else [])])
     table = table.sort_values(["kind", "params", "tokens", "teacher_loss", "seed"], ignore_index=True)
     table.attrs[LEFT_OUT] = left_out
@@ -204,6 +207,7 @@ def _damaged(store: Store, step: str, why: str) -> InputError:
 def _measured(result: dict[str, Any]) -> dict[str, Any]:
     found = result.get("yardsticks", {}) | {"tokens_written": result.get("tokens_written")}
     found |= {name: result[name] for name in ("loss", "loss_se", "bits_per_byte", "epochs")}
+    found |= {PROJECTED_SD: result["projected"]["sd"]} if "projected" in result else {}
     return found | {"flops": result["flops"]["total"], "seconds": result["seconds"]["train"]}
 
 

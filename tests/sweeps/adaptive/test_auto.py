@@ -222,3 +222,24 @@ def test_the_command_trains_real_runs_and_says_what_it_decided(
     assert len(sweeps.results(store)) >= 2
     proposed = CliRunner().invoke(app, ["sweep", "next", str(store), "--student", "3k", "--budget", "1e10"])
     assert proposed.exit_code == 0, proposed.output
+
+
+def test_an_adaptive_sweep_trains_projected_runs_end_to_end(
+    small_spec: dict[str, Any], tmp_path: Path, own_cache: Path
+) -> None:
+    del small_spec["teachers"], small_spec["students"]
+    small_spec["training"] |= {"schedule": "wsd"}
+    small_spec["supervised"] = [{"params": ["3k"], "tokens": ["32k", "40k"], "measure": "projected"}]
+    question = Question(student_params=12e3, budget=1e11, scenarios=("best_case",))  # type: ignore[arg-type]
+    loaded = sweeps.load(small_spec)
+    sweep = AdaptiveSweep(
+        resolved=loaded.resolved, dag=loaded.dag, store=Store(tmp_path), questions=[question],
+        limits=Limits(regret=-1.0, rounds=1),
+    )  # fmt: skip
+    rounds = sweep.run(Where(executor="inline"))
+    assert rounds[-1].stop
+    proposed = rounds[0].believed["runs"]
+    assert [bool(run["projected_sd"]) for run in proposed if run["tokens"] == 40_000] == [True]
+    table = sweeps.results(tmp_path)
+    assert table["projected_sd"].notna().tolist() == [False, True]
+    assert rounds[-1].believed["measured"] == 2

@@ -149,3 +149,28 @@ def test_a_question_file_holds_several_students_and_budgets(tmp_path: Path) -> N
         (1e6, 1e14),
     ]
     assert found[0].teachers[0].params == 4e6
+
+
+def test_a_projected_run_is_a_cheaper_and_less_certain_candidate() -> None:
+    both = sweeps.load("quickstart", ["supervised[0].measure=[decayed,projected]"], read_text=False)
+    candidates = candidates_of_dag(both.dag, {})
+    projected = candidates.extra_sd > 0
+    assert candidates.measured_otherwise.tolist() == projected.tolist()
+    assert projected.sum() == 8
+    nothing = np.zeros(len(both.dag.steps), dtype=bool)
+    early_done = nothing.copy()
+    for run in np.flatnonzero(projected):
+        twin = int(
+            np.flatnonzero((candidates.configuration == candidates.configuration[run]) & ~projected)[0]
+        )
+        step = next(each for each in both.dag.steps if each.id == candidates.ids[run])
+        assert step.early is not None
+        early_done[:] = nothing
+        early_done[candidates.steps_of(candidates.ids.index(step.early.id))] = True
+        # the decay of the run itself is what it saves, once the early one is there
+        saved = candidates.cost(early_done)[twin] - candidates.cost(early_done)[run]
+        assert saved == pytest.approx(0.2 * step.flops, rel=0.02)
+    spec = spec_of_runs(both.resolved, both.dag, [candidates.ids[run] for run in np.flatnonzero(projected)])
+    assert all(grid["measure"] == "projected" and len(grid["tokens"]) == 2 for grid in spec["supervised"])
+    found = propose(both.dag, None, [QUESTION], regret=-1.0, slots=30)
+    assert any(run.label.endswith(", projected") and run.projected_sd for run in found.runs)
