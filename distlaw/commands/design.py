@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,13 @@ from distlaw.commands.sweep.question import (
 )
 from distlaw.options import Aspect, Vocab, Window
 from scaling.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fits.design.candidates import Candidates
+    from fits.design.regret import DecisionOptions
+    from scaling.planner.question import Question
 
 
 def register(app: typer.Typer) -> None:
@@ -48,42 +55,43 @@ def design(
     vocab: Vocab = None,
     aspect_ratio: Aspect = None,
     out: Annotated[Path | None, typer.Option(help="Write the figure (.png, .svg, .pdf).")] = None,
+    dark: Annotated[bool, typer.Option("--dark", help="Draw it for a dark page.")] = False,
     as_json: Json = False,
 ) -> None:
     """Design a sweep before its first run: expected error and P(right decision) over money.
 
     Example: distlaw design --student 300M --budget 1e21 --spend 1e19 --out design.png
     """
-    from fits.design.ladder import ladder_for
-    from fits.design.question_options import decisions_of
-    from fits.design.sweep_design import design_sweep
+    from fits.design.sweep_design import design_for, design_sweep
     from scaling.costs.flops import Architecture
     from scaling.costs.flops_assumptions import with_numbers
 
     if not spend:
         raise InputError("--spend says what the sweep may cost: --spend 1e19, or --spend '10 h100-hours'")
-    money = read_spend(spend)
+    money, sibling = read_spend(spend), read_sibling(prior)
     questions = read_questions(question, student, budget, scenario)
     numbers: dict[str, float | None] = {"context": context, "vocab": vocab, "aspect_ratio": aspect_ratio}
     if spec:
-        import sweeps
-        from sweeps.adaptive.candidates import candidates_of_dag, teachers_of_dag
-        from sweeps.adaptive.next_runs import architecture_of
-
         if any(numbers.values()):
             raise InputError("--context, --vocab and --aspect-ratio are those of --spec: leave them out")
-        dag = sweeps.load(spec).dag
-        decisions = decisions_of(questions, architecture_of(dag), teachers_of_dag(dag, {}))
-        candidates = candidates_of_dag(dag, {})
+        found = design_sweep(*_of_spec(spec, questions), money, sibling=sibling)
     else:
         architecture = with_numbers(Architecture(), "given", **numbers)
-        decisions = decisions_of(questions, architecture)
-        candidates = ladder_for(decisions, architecture, money)
-    found = design_sweep(candidates, decisions, money, sibling=read_sibling(prior))
+        found = design_for(questions, money, architecture=architecture, sibling=sibling)
     if out is not None:
-        from scaling.figures.render import draw
-
-        draw(found.chart()).savefig(out)
+        found.plot(dark).write(out)
     typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
     if out is not None:
         typer.echo(f"figure: {out}", err=True)
+
+
+def _of_spec(spec: str, questions: Sequence[Question]) -> tuple[Candidates, DecisionOptions]:
+    """Return the runs of a spec as candidates, and the decisions between its teachers."""
+    import sweeps
+    from fits.design.question_options import decisions_of
+    from sweeps.adaptive.candidates import candidates_of_dag, teachers_of_dag
+    from sweeps.adaptive.next_runs import architecture_of
+
+    dag = sweeps.load(spec).dag
+    decisions = decisions_of(questions, architecture_of(dag), teachers_of_dag(dag, {}))
+    return candidates_of_dag(dag, {}), decisions

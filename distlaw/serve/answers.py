@@ -168,7 +168,7 @@ def answer_plan(request: PlanRequest) -> dict[str, Any]:
         "table": _table(*plan_table(found, device)),
         "notes": [
             *(f"! {text}" for text in effect(found)),
-            *(*notes(found), *taught, *_spent(spending), *stored),
+            *(*notes(found), *taught, *budget_notes(spending), *stored),
         ],
         "rows": found.rows(),
         "bills": billed(found, device) if device else [],
@@ -183,7 +183,8 @@ def _counted(spending: Budget | None) -> Row | None:
     return spending.to_dict() if spending and spending.hardware else None
 
 
-def _spent(spending: Budget | None) -> list[str]:
+def budget_notes(spending: Budget | None) -> list[str]:
+    """Return a note on a budget in all three units, where a device counts it."""
     return [f"- budget: {spending.describe()}"] if spending and spending.hardware else []
 
 
@@ -229,7 +230,7 @@ def answer_compare(request: CompareRequest) -> dict[str, Any]:
         "headline": " ".join(findings(rows)),
         "asked": f"{question.describe()}.",
         "table": _table(*compared_table(rows)),
-        "notes": [*(f"! {text}" for text in warnings), *_spent(spending), f"- {NOTE}"],
+        "notes": [*(f"! {text}" for text in warnings), *budget_notes(spending), f"- {NOTE}"],
         "rows": rows,
         "spending": _counted(spending),
         "equivalent": equivalents.of_compare(request),

@@ -18,13 +18,14 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from distlaw.serve import answers
+from distlaw.serve import answers, design
 from distlaw.serve.limits import Hosts, Limits, refusal
 from distlaw.serve.memory import Memory, request_key
 from distlaw.serve.requests import (
     LARGEST_BODY,
     Asked,
     CompareRequest,
+    DesignRequest,
     FrontierRequest,
     MapRequest,
     PlanRequest,
@@ -136,6 +137,11 @@ def _add_questions(app: FastAPI, workers: Workers) -> None:
     async def over_sizes(request: MapRequest) -> Response:
         """Distilling against direct training over budgets and student sizes."""
         return await answered(answers.answer_map, request)
+
+    @app.post("/design", response_model=design.DesignAnswer)
+    async def design_of(request: DesignRequest) -> Response:
+        """Which sweep to declare for a question: runs, and what they are expected to show over money."""
+        return await answered(design.answer_design, request)
 
     memory, turn = Memory(REMEMBERED), asyncio.Lock()
 

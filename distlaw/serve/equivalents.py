@@ -15,6 +15,7 @@ from distlaw.serve.requests import (
     TEACHER_DETAILS,
     CompareRequest,
     Described,
+    DesignRequest,
     Fitted,
     FrontierRequest,
     PlanRequest,
@@ -23,6 +24,7 @@ from distlaw.serve.requests import (
     span,
 )
 from scaling.calibration.calibration import DEFAULT_CALIBRATION, published
+from scaling.costs.budget import parse_budget
 from scaling.costs.scenarios import SCENARIOS
 from scaling.planner.teacher_catalogue import KnownTeacher
 from scaling.units import parse_quantity
@@ -168,6 +170,37 @@ def of_compare(request: CompareRequest) -> dict[str, str]:
         "        print(name, law, plan(question, calibration).headline)",
     ]
     return _both("compare", options, lines)
+
+
+def of_design(request: DesignRequest) -> dict[str, str]:
+    """``distlaw design`` and :func:`fits.design.sweep_design.design_for`."""
+    prior = None if request.prior is None else _file(request.prior)
+    numbers = {name: getattr(request, name) for name in ("context", "vocab", "aspect_ratio")}
+    options: Options = [
+        ("--student", request.student_params),
+        ("--budget", request.budget),
+        ("--spend", request.spend),
+        *_scenarios(request.scenarios),
+        ("--prior", prior),
+        *((OPTIONS.get(name, f"--{name.replace('_', '-')}"), value) for name, value in numbers.items()),
+    ]
+    given = {
+        "student_params": request.student_params,
+        "budget": request.budget,
+        "scenarios": _tuple(request.scenarios),
+    }
+    arguments = ", ".join(f"{name}={value}" for name, value in _literals(given).items())
+    called = [f"[Question({arguments})]", repr(parse_budget(request.spend, "spend").flops)]
+    lines = ["from fits.design.sweep_design import design_for"]
+    if prior:
+        lines.append("from fits.estimation.laws.sibling import Sibling")
+        called.append(f"sibling=Sibling.of({prior!r})")
+    counted = ", ".join(f"{name}={value}" for name, value in _literals(numbers).items())
+    if counted:
+        called.append(f"architecture=Architecture({counted})")
+    names = "Architecture, Question" if counted else "Question"
+    lines += [f"from scaling import {names}", "", f"print(design_for({', '.join(called)}))"]
+    return _both("design", options, lines)
 
 
 def _both(verb: str, options: Options, lines: Iterable[str]) -> dict[str, str]:

@@ -313,6 +313,22 @@ class CompareRequest(Request):
     calibrations: Annotated[list[Fitted], Field(max_length=MOST_COMPARED)] = []
 
 
+class DesignRequest(Request):
+    """Which sweep to declare for a question, and what it is expected to show over money."""
+
+    student_params: Quantity | None = None
+    budget: Quantity
+    spend: Annotated[Quantity, Field(description="FLOPs of the whole sweep, or hours, or dollars")]
+    scenarios: Annotated[list[Short], Field(min_length=1, max_length=8)] = list(SCENARIOS)
+    prior: Annotated[
+        Fitted | None,
+        Field(description="Law of another corpus on the same code, block and ladder; weak priors without"),
+    ] = None
+    context: Annotated[Count, Field(ge=1, le=10**9)] | None = None
+    vocab: Annotated[Count, Field(ge=2, le=10**9)] | None = None
+    aspect_ratio: Annotated[Number, Field(gt=0, le=1e6, description="d_model / n_layers")] | None = None
+
+
 def fitted_by(calibration: str | Mapping[str, Any]) -> Calibration:
     """A published calibration by name, or one from its content; never a file of this machine.
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fits.design.belief import Belief, believe
 from fits.design.candidates import Candidates
+from fits.design.ladder import ladder_for
 from fits.design.next_runs import distance_notes
 from fits.design.points import Points
+from fits.design.question_options import decisions_of
 from fits.design.regret import DRAWS, DecisionOptions, regret_once_measured
 from fits.design.v_optimal import greedy, updated
 from fits.estimation.laws.sibling import Sibling
+from scaling.costs.flops import Architecture
 from scaling.errors import InputError
 from scaling.figures.chart import Axis, Chart, Panel, Series
+from scaling.planner.question import Question
 from scaling.to_plain import nan_to_none
 from scaling.units import format_number, format_power
+
+if TYPE_CHECKING:
+    from scaling.figures.figure import Figure
 
 MOST_RUNS = 60
 """Runs of a design at most."""
@@ -65,6 +73,22 @@ class SweepDesign:
     def __str__(self) -> str:
         return "\n".join(design_lines(self))
 
+    @property
+    def headline(self) -> str:
+        """The whole design beside the largest factorial grid within the spend, in a sentence."""
+        last, grid = self.curve[-1], self.factorial[-1] if self.factorial else self.curve[0]
+        largest = f"the largest grid within the spend ({grid.runs} runs)" if grid.runs else "no run at all"
+        return (
+            f"for {format_power(last.flops)} FLOPs: error {100 * last.sd:.2g} %, right with probability "
+            f"{last.probability:.2f}; {largest}: {100 * grid.sd:.2g} %, {grid.probability:.2f}"
+        )
+
+    def plot(self, dark: bool = False) -> Figure:
+        """Draw :meth:`chart`."""
+        from scaling.figures.render import draw
+
+        return draw(self.chart(), dark)
+
     def chart(self) -> Chart:
         """Return the error and the probability of the right decision over FLOPs."""
         money = Axis(label="FLOPs of the sweep", log=True)
@@ -97,6 +121,33 @@ class SweepDesign:
             for number, (label, curve) in enumerate(lines.items(), 1)
             if curve
         )
+
+
+def design_for(
+    questions: Sequence[Question],
+    spend: float,
+    *,
+    architecture: Architecture | None = None,
+    sibling: Sibling | None = None,
+) -> SweepDesign:
+    """Return the sweep to declare for questions, from a ladder of runs made for them.
+
+    Args:
+        questions: Questions with a budget.
+        spend: FLOPs of the whole sweep.
+        architecture: Architecture that FLOPs are counted with where a question has none.
+        sibling: The law of another corpus, in place of the weak priors.
+
+    Raises:
+        InputError: for a question without a budget, or a spend that pays for no run.
+
+    >>> from scaling import Question
+    >>> design_for([Question(student_params="300M", budget="1e21")], 1e17).runs[0]
+    'supervised 9.38M on 46.9M'
+    """
+    counting = architecture or Architecture()
+    decisions = decisions_of(questions, counting)
+    return design_sweep(ladder_for(decisions, counting, spend), decisions, spend, sibling=sibling)
 
 
 def design_sweep(
@@ -210,7 +261,6 @@ def _words(candidates: Candidates, run: int) -> str:
 
 def design_lines(design: SweepDesign) -> list[str]:
     """Return a design as lines of text."""
-    last = design.curve[-1]
     lines = [f"prior: {design.prior}; decisions: {len(design.questions)}"]
     lines += [f"{'FLOPs':>9} {'runs':>5} {'error':>7} {'regret':>7} {'P(right)':>8}  run"]
     for number, point in enumerate(design.curve):
@@ -218,12 +268,7 @@ def design_lines(design: SweepDesign) -> list[str]:
         lines.append(_line(point, run))
     lines.append("factorial grids of all sizes up to one:")
     lines += [_line(point, "") for point in design.factorial] or ["  none costs so little"]
-    grid = design.factorial[-1] if design.factorial else design.curve[0]
-    lines.append(
-        f"for {format_power(last.flops)} FLOPs: error {100 * last.sd:.2g} %, right with probability "
-        f"{last.probability:.2f}; the largest grid within the spend ({grid.runs} runs): {100 * grid.sd:.2g} "
-        f"%, {grid.probability:.2f}"
-    )
+    lines.append(design.headline)
     return lines + [f"note: {note}" for note in design.notes]
 
 

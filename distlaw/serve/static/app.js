@@ -1,6 +1,7 @@
 // From the form to the answer: quick points while something moves, intervals, curves and map when it rests.
 
 import { Curves, FAR } from "./curves.js";
+import { Design, LINES } from "./design.js";
 import { press, touch } from "./figure.js";
 import { DecisionMap } from "./map.js";
 import { power, short } from "./numbers.js";
@@ -17,6 +18,7 @@ const latest = new Map(); // by kind of request: what cancels it
 const asked = {}; // by kind of request: its text, so that nothing is asked twice
 const state = { answer: null, curves: null, map: null, calibrations: [], resting: 0 };
 const curves = new Curves(find("curves"), find("readings"), (budget) => set({ budget: Number(budget.toPrecision(2)) }));
+const design = new Design(find("design"), find("design-readings"));
 const map = new DecisionMap(find("map"), find("map-reading"), find("map-note"), (budget, size) => set({ budget, student: size }));
 
 /** Ask the server; the newest request of a kind cancels the one before. */
@@ -75,7 +77,10 @@ function settle() {
     const answer = await post("answer", kind, body);
     state.answer = { kind, ask, body, ...answer };
     show(state.answer);
-    await (kind === "plan" && ["plan", "target"].includes(ask) ? surround(answer, body) : clearFigures());
+    find("design-card").hidden = kind !== "design";
+    if (kind === "plan" && ["plan", "target"].includes(ask)) return surround(answer, body);
+    clearFigures();
+    if (kind === "design") await drawn("design", drawDesign);
   });
 }
 
@@ -210,6 +215,11 @@ async function mapAround(described, answer) {
   map.show(state.map, ...state.place);
 }
 
+function drawDesign() {
+  find("design-card").classList.remove("empty"); // before drawing, which measures the place
+  design.show(state.answer.design, document.querySelector("[name=design_shown]:checked").value);
+}
+
 function clearFigures() {
   find("curves-card").hidden = find("map-card").hidden = true;
   state.curves = state.map = null;
@@ -262,6 +272,7 @@ function keep() {
   click("save-png", () => {
     const plots = [...document.querySelectorAll(".card:not([hidden]) .plot canvas")];
     if (!plots.length) return said("There are no figures to save for this question.");
+    if (state.answer.kind === "design") return picture(state.answer.headline, state.answer.asked, plots, LINES.map(([, words, tone]) => [words, tone]), (blob) => download("distlaw.png", blob, "image/png"));
     const legend = curves.lines.map(({ name: way }) => [title(way), hue(way)]);
     if (!find("map-card").hidden) legend.push([`map, ${title(find("map-scenario").value)}: blue distil, orange train directly, hatched no answer`, "soft"]);
     return picture(state.answer.headline, state.answer.asked, plots, legend, (blob) => download("distlaw.png", blob, "image/png"));
@@ -294,9 +305,11 @@ async function start() {
   });
   find("map-scenario").addEventListener("change", settle);
   for (const radio of document.querySelectorAll("[name=shown]")) radio.addEventListener("change", drawCurves);
+  for (const radio of document.querySelectorAll("[name=design_shown]")) radio.addEventListener("change", drawDesign);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     if (state.curves) drawCurves();
     if (state.map) map.show(state.map, ...state.place);
+    if (state.answer?.kind === "design") drawDesign();
   });
   question.tidy();
   settle();

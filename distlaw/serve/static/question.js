@@ -13,6 +13,7 @@ export function prepare(calibrations, devices, changed) {
   for (const name of BOUNDED) addBound(name);
   fill(form.elements.calibration, calibrations.map((each) => [each.name, each.name]));
   for (const { name } of calibrations) addAgainst(name, name);
+  for (const { name } of calibrations) form.elements.prior.add(new Option(name, name));
   for (const name of new Set(devices.map((each) => each.name))) form.elements.gpu.add(new Option(name, name));
   form.querySelectorAll("[data-low]").forEach(addSlider);
   choose(form.elements.calibration, "busbridge2025-figure1-runs");
@@ -52,7 +53,7 @@ function open(text) {
     const value = asked.get(field.name) ?? defaults.get(field.name) ?? "";
     if (field.type === "checkbox") field.checked = value.split(";").includes(field.value);
     else if (field.type === "radio") field.checked = field.value === value;
-    else if (field.name === "calibration") choose(field, value);
+    else if (["calibration", "prior"].includes(field.name)) choose(field, value);
     else field.value = value;
   }
   tidy();
@@ -73,6 +74,7 @@ export function offer(key, name, content) {
   [...select.options].find((option) => option.value === key)?.remove();
   select.add(new Option(`${name} (yours)`, key));
   select.value = key;
+  form.elements.prior.add(new Option(`${name} (yours)`, key));
   if (!form.querySelector(`#against [value="${CSS.escape(key)}"]`)) addAgainst(key, `${name} (yours)`);
 }
 
@@ -144,6 +146,7 @@ export function request() {
   const state = entries();
   const scenarios = state.scenario ? state.scenario.split(";") : [];
   if (state.shares && ["plan", "target", "family"].includes(state.ask)) scenarios.push(`amortised:${state.shares.replaceAll(" ", "")}`);
+  if (state.ask === "design") return { kind: "design", body: designed(state, scenarios) };
   if (state.ask === "predict") return { kind: "predict", body: predicted(state) };
   if (state.ask === "compare") {
     const boxes = [...form.querySelectorAll("[name=against]")], all = boxes.every((box) => box.checked && !box.value.startsWith("upload:"));
@@ -169,6 +172,13 @@ function predicted(state) {
   const body = { calibration: calibration(state.calibration), student_params: state.student, student_tokens: state.tokens };
   if (state.teacher === "loss") body.teacher_loss = state.teacher_loss;
   if (state.teacher === "size") Object.assign(body, { teacher_params: state.teacher_params, teacher_tokens: state.teacher_tokens });
+  return body;
+}
+
+function designed(state, scenarios) {
+  const body = { student_params: state.student, budget: state.budget, spend: state.spend, scenarios };
+  if (state.prior) body.prior = calibration(state.prior);
+  for (const name of ["context", "vocab", "aspect"]) if (state[name]) body[FOR_SERVER[name]] = state[name];
   return body;
 }
 

@@ -271,6 +271,13 @@ WRONG = {
     "a mixture as a student": (
         "plan", {"student_params": "Qwen/Qwen3-30B-A3B", "budget": 1e21}, 422, "student_params: Qwen/Qwen3-30B-A3B-Base is a",
     ),
+    "a sweep that buys nothing": (
+        "design", ASKED | {"budget": 1e21, "spend": 1e9}, 422, "spend: 1e9 FLOPs buy no run of",
+    ),
+    "a sweep for nothing": ("design", ASKED | {"budget": 1e21}, 422, "spend: field required"),
+    "a prior that is a path": (
+        "design", ASKED | {"budget": 1e21, "spend": 1e17, "prior": "../prior.json"}, 422, "none is called '../prior",
+    ),
     "half a teacher": (
         "predict", {"student_params": 1e9, "student_tokens": 1e10, "teacher_params": 1e9}, 422, "describe the teacher",
     ),
@@ -583,6 +590,18 @@ def test_the_equivalents_of_the_other_questions_run(api):
         f"{api}/compare", {"student_params": "1B", "budget": 1e21, "calibrations": ["hoffmann2022"]}
     )[1]
     run(compared["equivalent"], {key: compared[key] for key in ("headline", "rows")})
+    asked = {
+        "student_params": "300M",
+        "budget": 1e21,
+        "spend": "1e16",
+        "scenarios": ["best_case"],
+        "vocab": 32768,
+    }
+    status, designed = ask(f"{api}/design", asked | {"prior": "distlaw2026-permissive"})
+    assert status == 200, designed
+    run(designed["equivalent"], designed["design"])
+    assert designed["design"]["prior"] == "weak"  # the sibling does not reach that far, and a note says so
+    assert [len(row) for row in designed["table"]["rows"]] == [6] * len(designed["rows"])
 
 
 def run(equivalent, expected):

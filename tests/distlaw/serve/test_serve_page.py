@@ -78,6 +78,7 @@ ASKED = {
     "teachers": ("ask=teachers", "medium"),
     "family": ("ask=family&family=100M,+1B&scenario=best_case", "1B student"),
     "predict": ("ask=predict&teacher=size", "Alone the student reaches"),
+    "design": ("ask=design&spend=1e16&scenario=best_case", "right with probability"),
     "compare": ("ask=compare&scenario=best_case&against=hoffmann2022;busbridge2025-table6", "1 of 1"),
 }
 
@@ -92,6 +93,28 @@ def test_every_kind_of_question_is_answered_from_its_link(page, api, kind):
     assert page.inner_text("#command").startswith("distlaw ")
     assert page.locator("#table tbody tr").count() >= 1
     assert page.is_visible("#curves-card") == (kind in ("plan", "target"))
+
+
+def test_a_design_is_drawn_beside_its_factorial_grid_and_read_by_keyboard(page, api):
+    opened(page, api, "ask=design&spend=1e16&scenario=best_case")
+    expect(page.locator("#design canvas")).to_have_count(1)
+    readings = page.locator("#design-readings p")
+    assert readings.nth(0).inner_text().startswith("chosen for the question")
+    assert readings.nth(1).inner_text().startswith("factorial grid")
+    whole = readings.nth(0).inner_text()
+    page.focus("#design")
+    page.keyboard.press("Home")
+    assert "1 runs" in readings.nth(0).inner_text()
+    page.keyboard.press("Escape")
+    assert readings.nth(0).inner_text() == whole
+    page.check("[name=design_shown][value=probability]", force=True)
+    expect(page.locator("#design canvas")).to_have_count(1)
+    assert page.inner_text("#command").startswith("distlaw design --student 300M --budget 1e21 --spend 1e16")
+    assert page.is_hidden("#curves-card")
+    page.check("[name=ask][value=plan]", force=True)
+    settled(page)
+    assert page.is_hidden("#design-card")
+    assert page.is_visible("#curves-card")
 
 
 def test_a_family_is_a_table_of_ways_and_students(page, api):
