@@ -238,3 +238,11 @@ def write_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) ->
     writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
+
+
+def check_output(json: bool, csv: bool, store_logits: str, details: bool) -> None:
+    """Refuse options of the output that exclude each other."""
+    if json or csv:
+        refuse({"--store-logits": store_logits}, "is said in words only, so not with --json or --csv")
+        refuse({"--details": details}, "is about words; --json and --csv hold everything")
+    refuse({"--csv": csv and json}, "goes without --json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import inf
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,6 +41,7 @@ from distlaw.options import (
     ScenarioNames,
     Vocab,
     Window,
+    check_output,
     counting,
     for_terminal,
     parse_budgets,
@@ -286,10 +288,7 @@ def plan_command(
     if len(budgets) == 2:
         single = {"--tolerance": tolerance, "--store-logits": store_logits}
         refuse(single, "goes with one budget, not with a range")
-    if json or csv:
-        refuse({"--store-logits": store_logits}, "is said in words only, so not with --json or --csv")
-        refuse({"--details": details}, "is about words; --json and --csv hold everything")
-    refuse({"--csv": csv and json}, "goes without --json")
+    check_output(json, csv, store_logits, details)
     question = Question(
         student_params=parse_params(student, "--student") if student else None,
         budget=budgets[-1] if budgets else None,
@@ -301,9 +300,9 @@ def plan_command(
         family=parse_list(family, "--family", "params"),
         weights=parse_list(weights, "--weights", ""),
         lifetime_tokens=parse_optional(lifetime_tokens, "--lifetime-tokens", "tokens", zero=True) or 0.0,
-        student_unique_tokens=parse_optional(unique_tokens, "--unique-tokens", "tokens") or float("inf"),
+        student_unique_tokens=parse_optional(unique_tokens, "--unique-tokens", "tokens") or inf,
         teacher_unique_tokens=parse_optional(teacher_unique_tokens, "--teacher-unique-tokens", "tokens")
-        or float("inf"),
+        or inf,
         flops_per_dollar=device.flops_per_dollar if device else 0.0,
         tolerance=parse_optional(tolerance, "--tolerance"),
         architecture=counting(fitted, flops_rule, context, vocab or teacher_vocab, aspect_ratio),
@@ -311,18 +310,13 @@ def plan_command(
     )
     answer: Plan | Frontier
     if len(budgets) == 2:
-        from scaling.reports.frontier_text import frontier_text
-
         answer = spanned(question, budgets, fitted)
-        spans = [f"- budgets: {low.describe()}, to {high.describe()}" for low, high in [spending] if device]
-        text = frontier_text(answer, spans, get_terminal_size().columns)
+        text = words_of_range(answer, spending, device)
     else:
         answer = plan(question, fitted)
-        remarks = [
-            *map(with_options, teacher_notes(teacher or (), teacher_vocab)),
-            *logit_storage_lines(answer, question, fitted, store_logits, "--store-logits"),
-        ]
-        text = words(answer, device, spending, remarks, details)
+        taught = map(with_options, teacher_notes(teacher or (), teacher_vocab))
+        stored = logit_storage_lines(answer, question, fitted, store_logits, "--store-logits")
+        text = words(answer, device, spending, [*taught, *stored], details)
     if plot is not None:
         draw_frontier(question, budgets, fitted, plot)
     if json or csv:
@@ -330,6 +324,14 @@ def plan_command(
         write_numbers(answer, bills, spending, as_json=json)
     else:
         sys.stdout.write(text)
+
+
+def words_of_range(answer: Frontier, spending: list[Budget], device: Hardware | None) -> str:
+    """Return a frontier for the terminal."""
+    from scaling.reports.frontier_text import frontier_text
+
+    spans = [f"- budgets: {low.describe()}, to {high.describe()}" for low, high in [spending] if device]
+    return frontier_text(answer, spans, get_terminal_size().columns)
 
 
 def words(

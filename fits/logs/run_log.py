@@ -52,6 +52,8 @@ class RunLog:
     """"done", "running" or "failed" where the tool records it."""
     notes: list[str] = field(default_factory=list)
     """Sentences on how the log was read: what was cut off, or left out."""
+    cut_off: str = ""
+    """Sentence on its last record if that is cut off and left out; empty if the log is whole."""
 
     def add(self, step: float, record: Mapping[str, object]) -> None:
         """Add the numbers of a record; a step back to the first one discards what was read before."""

@@ -38,6 +38,8 @@ class RunResult:
     """Sentences on what was not found."""
     others: dict[str, object] = field(default_factory=dict)
     """Further columns of the run's row in a table of runs."""
+    cut_off: str = ""
+    """Sentence on the last record of the log if that is cut off, so that it is not the last of the run."""
 
 
 def read_run_log(path: str | Path, how: str, pattern: str = "") -> RunLog:
@@ -95,7 +97,7 @@ def read_run_result(
     return RunResult(
         params=_number(row, "params"), tokens=_number(row, "tokens"), loss=_number(row, "loss"),
         step=_number(row, "step"), status=str(row.get("status") or ""), missing=tuple(row["missing"]),
-        others={name: value for name, value in row.items() if name not in OWN_FIELDS},
+        others={name: value for name, value in row.items() if name not in OWN_FIELDS}, cut_off=log.cut_off,
     )  # fmt: skip
 
 

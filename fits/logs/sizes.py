@@ -8,12 +8,16 @@ from typing import Any
 
 from fits.logs.lookup import find_quantity, find_setting
 from fits.logs.run_log import RunLog
-from fits.table.column_names import match_header
+from fits.table.column_names import HeaderMatch, match_header
 
 COUNTED = ("active_params", "total_params", "params", "embedding_params")
 """Settings that :mod:`fits.logs.formats.model_files` counts."""
 NON_EMBEDDING = re.compile(r"(?i)non[_ -]?emb|scaling[_ ]param|transformer_matrices")
 """Names that say that embeddings are left out."""
+OF_THE_MODEL = re.compile(
+    r"(?i)^(?:(?:config|args|hparams)[./])?(?:model|student|network)(?:_config|_args)?[./]"
+)
+"""Objects of settings that are about the model that is trained."""
 OTHER_TOTALS = (
     "number of parameters",
     "total number of parameters",
@@ -51,11 +55,11 @@ def non_embedding(
 def _from_names(log: RunLog, row: Mapping[str, Any], missing: list[str]) -> dict[str, Any]:
     names = [name for name in (*log.settings, *log.series) if _is_size(name)]
     for name in sorted(names, key=lambda name: NON_EMBEDDING.search(name) is None):
-        matched = match_header(name)
-        found = find_quantity(log, name, mapped=False, column=matched[0] if matched else "")
+        matched = _header(name)
+        found = find_quantity(log, name, mapped=False)
         if found is None:
             continue
-        count = found.at(log.last_step)
+        count = found.at(log.last_step) * (matched.scale if matched else 1.0)
         if NON_EMBEDDING.search(name):
             return {"params": count, "params_source": name}
         return _without_embeddings(name, count, log, row, missing)
@@ -65,9 +69,17 @@ def _from_names(log: RunLog, row: Mapping[str, Any], missing: list[str]) -> dict
     return {}
 
 
+def _header(name: str) -> HeaderMatch | None:
+    """Return the match of the name of a size, alone or in an object of the model: ``model.n_params``."""
+    for each in (name, OF_THE_MODEL.sub("", name)):
+        found = match_header(each)
+        if found and found[0] in ("params", "total_params") and not found[1].symbol:
+            return found[1]
+    return None
+
+
 def _is_size(name: str) -> bool:
-    found = match_header(name)
-    if found and found[0] in ("params", "total_params") and not found[1].symbol:
+    if _header(name):
         return True
     return name.lower() in OTHER_TOTALS or bool(NON_EMBEDDING.search(name))
 

@@ -209,6 +209,11 @@ class Question:
             raise InputError(f"{len(self.family)} students, but {len(self.weights)} weights")
         if not all(math.isfinite(x) and x > 0 for x in (*self.family, *self.weights)):
             raise InputError("family: sizes and weights must be positive and finite")
+        if twice := [size for k, size in enumerate(self.family) if size in self.family[:k]]:
+            raise InputError(
+                f"family: {format_number(twice[0])} is given twice; give each size once, and a student that "
+                "counts more a larger weight"
+            )
 
     def counting(self, calibration: Calibration) -> Architecture:
         """Return the architecture to count FLOPs with."""

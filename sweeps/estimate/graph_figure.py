@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from matplotlib.collections import PathCollection
@@ -23,6 +24,8 @@ FOLDS = (re.compile(r" on [^,]+|, seed \d+"), re.compile(r" .*"))
 """Parts of labels that steps folded into one may differ in: tokens and seeds, else all but the kind."""
 LETTER, GAP, ROW = 0.062, 0.55, 0.21
 """Inches: of a letter of a label, between columns for the lines, and of a row."""
+LINE, LINES = 36, 3
+"""Letters of a line of a label, and lines of a label, at most."""
 
 
 def draw_graph(nodes: Sequence[GraphNode], dark: bool = False) -> Figure:
@@ -105,10 +108,15 @@ def _needed_first(nodes: Sequence[GraphNode]) -> list[GraphNode]:
 
 
 def _label(node: GraphNode, counts: Mapping[str, tuple[int, int]]) -> str:
-    if node.id not in counts:
-        return node.label
-    done, total = counts[node.id]
-    return f"{node.label}: {done} of {total}"
+    """Return the label of a step in lines; what no line has room for is cut."""
+    done, total = counts.get(node.id, (0, 0))
+    text = f"{node.label}: {done} of {total}" if node.id in counts else node.label
+    return "\n".join(wrap(text, LINE, max_lines=LINES, placeholder=" ...")) if len(text) > LINE else text
+
+
+def _letters(label: str) -> int:
+    """Return the letters of the longest line of a label."""
+    return max(map(len, label.split("\n")))
 
 
 def _positions(
@@ -116,9 +124,14 @@ def _positions(
 ) -> tuple[dict[str, float], dict[str, float], float, float]:
     """Return x and y of every step, and the size of all, in inches; every column fills the height."""
     rows = Counter(column for column, _ in places.values())
-    widest = [max(len(labels[each]) for each, (at, _) in places.items() if at == k) for k in range(len(rows))]
+    widest = [
+        max(_letters(labels[each]) for each, (at, _) in places.items() if at == k) for k in range(len(rows))
+    ]
     left = [sum(LETTER * letters + GAP for letters in widest[:k]) for k in range(len(rows) + 1)]
-    height = max(1.5, ROW * max(rows.values()))
+    lines = dict.fromkeys(rows, 0.0)
+    for each, (column, _) in places.items():
+        lines[column] += 1.0 + 0.6 * labels[each].count("\n")
+    height = max(1.5, ROW * max(lines.values()))
     x = {each: left[column] for each, (column, _) in places.items()}
     y = {each: height * (row - 0.5) / rows[column] for each, (column, row) in places.items()}
     return x, y, left[-1], height
@@ -131,7 +144,7 @@ def _lines(
     curves = []
     for node in nodes:
         for need in direct_needs(node, {each.id: each for each in nodes}):
-            start, end = x[need] + 0.12 + 0.9 * LETTER * len(labels[need]), x[node.id] - 0.06
+            start, end = x[need] + 0.12 + 0.9 * LETTER * _letters(labels[need]), x[node.id] - 0.06
             bend = max(0.3 * GAP, 0.3 * (end - start))
             points = [(start, y[need]), (start + bend, y[need]), (end - bend, y[node.id]), (end, y[node.id])]
             curves.append(Path(points, [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]))

@@ -73,7 +73,7 @@ def read_result(path: Path) -> ReportedResult:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path}: {path.stat().st_size:,} bytes, which is no result of a run")
         data = json.loads(
-            path.read_text(encoding="utf-8"), object_pairs_hook=refuse_duplicate_keys(str(path))
+            path.read_text(encoding="utf-8-sig"), object_pairs_hook=refuse_duplicate_keys(str(path))
         )
     except FileNotFoundError:
         raise InputError(

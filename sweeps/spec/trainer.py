@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
@@ -27,6 +28,15 @@ PLACEHOLDERS = {
 SECRET = re.compile(
     r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(?:API|ACCESS|PRIVATE)_?KEY)(?:_|$)", re.I
 )
+SECRET_OPTION = re.compile(
+    r"(?:^|[\s'\"])(?P<name>-{0,2}(?:[A-Za-z]\w*[._-])*?(?:(?:hf|hub|hugging_?face|auth|access|api|bearer|wandb|github|"
+    r"login)[_-]?token|token|secret(?:[_-]?key)?|passw(?:or)?d|credentials?|(?:api|access|private)[_-]?key))"
+    r"(?:=|\s+)['\"]?(?P<value>[^\s'\"]{6,})",
+    re.I,
+)
+"""Option, or variable of a shell's line, that is named like a secret, with its value."""
+KEY = re.compile(r"\b(?:hf_[A-Za-z0-9]{20}|sk-[A-Za-z0-9_-]{20}|gh[pousr]_[A-Za-z0-9]{20}|AKIA[A-Z0-9]{16})")
+"""Beginning of keys of Hugging Face, OpenAI, GitHub and AWS."""
 FORMS = ("hf", "jsonl", "csv", "tensorboard", "regex", "log")
 """Forms of logs, of which ``collect`` names one."""
 
@@ -117,6 +127,9 @@ class Trainer(SpecModel):
     @model_validator(mode="before")
     @classmethod
     def _list_of_words(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            own = "our own trainer is the default: leave this out" if given == "distlaw" else "name a command"
+            raise ValueError(f"expected fields such as command and version, not {given!r}; {own}")
         if isinstance(given, dict) and isinstance(given.get("command"), str):
             raise ValueError(
                 f"command: expected a list of words, such as [python, train.py, '{{job}}'], not "
@@ -133,6 +146,11 @@ class Trainer(SpecModel):
             raise ValueError(
                 f"env: {name} looks like a secret, which would be kept in the store; export it where the "
                 "sweep's processes start, whose environment every command has"
+            )
+        if name := next(_secrets_in(self.command or ()), None):
+            raise ValueError(
+                f"command: {name} looks like a secret, which would be kept in the store; export it where "
+                "the sweep's processes start, and let the command read it from its environment"
             )
         if name := next((name for name in self.env if name.startswith("DISTLAW_") or not name), None):
             raise ValueError(f"env: {name or 'an empty name'} is not for you to set")
@@ -183,10 +201,20 @@ def _faults(texts: list[str]) -> Iterator[str]:
             continue
         for name in names:
             if name not in PLACEHOLDERS:
-                yield (
-                    f"{{{name}}} in {text!r} is no placeholder; known: {', '.join(PLACEHOLDERS)}; other "
-                    "braces are written {{ }}"
-                )
+                close = get_close_matches(name, PLACEHOLDERS, n=1)
+                meant = f"; did you mean {{{close[0]}}}?" if close else f"; known: {', '.join(PLACEHOLDERS)}"
+                yield f"{{{name}}} in {text!r} is no placeholder{meant}; other braces are written {{{{ }}}}"
+
+
+def _secrets_in(command: Sequence[str]) -> Iterator[str]:
+    """Yield the names of options that seem to hold secrets, and the beginnings of keys; never a whole one."""
+    text = " ".join(command)
+    for found in SECRET_OPTION.finditer(text):
+        value = found["value"]
+        reference = value.startswith(("$", "{", "/", "~", ".", "-"))  # a variable, a placeholder, a file
+        if not reference and not value.replace(".", "", 1).isdigit():
+            yield found["name"]
+    yield from (f"{found[0][:4]}..." for found in KEY.finditer(text))
 
 
 def _names(text: str) -> Iterator[str]:

@@ -187,7 +187,8 @@ def _chosen(found: Status, prefixes: list[str]) -> list[StepStatus]:
 def _picture(found: Status) -> Group:
     """Draw a status for a terminal."""
     from rich.console import Group
-    from rich.table import Column, Table
+    from rich.padding import Padding
+    from rich.table import Table
     from rich.text import Text
 
     from sweeps.watch.status_text import failed_rows, running_rows, status_summary, unnamed_lines
@@ -195,8 +196,10 @@ def _picture(found: Status) -> Group:
     running = Table.grid(padding=(0, 2))
     for row in running_rows(found):
         running.add_row(*row)
-    failed = Table.grid(*(Column(overflow="fold") for _ in range(4)), padding=(0, 2))
-    for row in failed_rows(found):
-        failed.add_row(*row)
-    tables = [table for table in (running, failed) if table.row_count]
-    return Group(*map(Text, status_summary(found)), *tables, *map(Text, unnamed_lines(found)))
+    failed = [
+        part
+        for *row, reason in failed_rows(found)
+        for part in (Text("  ".join(row)), Padding(Text(reason), (0, 0, 0, 4)))
+    ]
+    table = [running] if running.row_count else []
+    return Group(*map(Text, status_summary(found)), *table, *failed, *map(Text, unnamed_lines(found)))

@@ -23,8 +23,11 @@ def read_csv_history(path: Path, name: str) -> RunLog:
     """Read one series from each column of numbers; empty cells are left out.
 
     Raises:
-        InputError: for a table without a column of steps.
+        InputError: for an empty file, or a table without a column of steps.
     """
+    with path.open("rb") as file:
+        if not file.read(64).strip():
+            raise InputError(f"{path}: empty: not even a header was written")
     log = RunLog(name, path, FORMAT)
     for part in read_parts(path):
         add_columns(log, part, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -10,11 +11,18 @@ from typing import Any
 
 from fits.logs.metric_names import is_held_out_loss, is_training_loss
 from fits.logs.run_log import RunLog, as_number, flatten
+from fits.table.column_names import match_header
 from scaling.errors import InputError
 
 FORMAT = "JSON lines"
 STEPS = ("step", "global_step", "_step", "iteration", "iter", "steps", "training_iteration", "train_step")
 """Names of the step in a record, the first that is there, alone or as the last part of a dotted name."""
+MEASURES = (
+    *("params", "active_params", "total_params", "tokens", "loss", "loss_se", "teacher_loss"),
+    *("teacher_params", "teacher_tokens", "compute", "flops", "epochs", "unique_tokens"),
+)
+"""Columns of a table of runs that are numbers, also where a record has them as text."""
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 Numbers = dict[str, float]
 
 MAX_JSON_BYTES = 256 << 20
@@ -61,12 +69,17 @@ def read_json_lines(path: Path, name: str) -> RunLog:
 def split_record(
     record: Mapping[str, object],
 ) -> tuple[dict[str, float], dict[str, float], dict[str, object]]:
-    """Return the steps, the other numbers, and what is no number of a record, by name."""
+    """Return the steps, the other numbers, and what is no number of a record, by name.
+
+    Steps, losses, sizes and token counts that are written as text, ``"3.21"``, are numbers.
+    """
     steps: Numbers = {}
     numbers: Numbers = {}
     others: dict[str, object] = {}
     for name, value in record.items():
         number = as_number(value)
+        if number is None and isinstance(value, str) and is_measure(name) and NUMBER.fullmatch(value.strip()):
+            number = float(value)
         if number is None:
             others[name] = value
         elif is_step(name):
@@ -85,6 +98,14 @@ def _rank(name: str) -> int:
 def is_step(name: str) -> bool:
     """Return True for the name of a step."""
     return name.lower().replace("/", ".").rpartition(".")[2] in STEPS
+
+
+@lru_cache(maxsize=4096)
+def is_measure(name: str) -> bool:
+    """Return True for the name of a step, a loss, or a number of a table of runs."""
+    matched = match_header(name)
+    known = matched is not None and matched[0] in MEASURES
+    return known or is_step(name) or is_held_out_loss(name) or is_training_loss(name)
 
 
 def _records(path: Path, log: RunLog) -> Iterator[dict[str, Any]]:
@@ -110,6 +131,7 @@ def _records(path: Path, log: RunLog) -> Iterator[dict[str, Any]]:
                 yield dict(flatten(found))
     if pending:
         log.notes.append(f"{path.name}: the last line is cut off and left out")
+        log.cut_off = pending
 
 
 def is_one_object(text: bytes) -> bool:

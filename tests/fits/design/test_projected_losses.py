@@ -97,19 +97,19 @@ def test_fits_weigh_projected_rows_by_their_variance_or_leave_them_out() -> None
 
 
 def test_the_law_is_recovered_better_with_the_variances_than_without() -> None:
-    """Eight sweeps, of which the long runs are projected with .03 of ln loss too much noise."""
+    """Eight sweeps, in which half of the long runs are projected with a noise of .05 of ln loss."""
     far, at = D > 1e6, Points.of([1e6], [1e8])
     truth = float(LAW.loss(1e6, 1e8)[()])
     errors = []
     for seed in range(8):
         rng = np.random.default_rng(seed)
-        noise = np.hypot(0.004, np.where(far & (np.arange(len(N)) % 2 == 0), 0.03, 0.0))
+        noise = np.hypot(0.004, np.where(far & (np.arange(len(N)) % 2 == 0), 0.05, 0.0))
         loss = LAW.loss(N, D) * np.exp(noise * rng.standard_normal(len(N)))
-        sd = np.where(noise > 0.01, 0.03, np.nan)
+        sd = np.where(noise > 0.01, 0.05, np.nan)
         tables = table_of(loss, projected_sd=sd), table_of(loss)
         errors.append([np.log(belief_of(each).losses(at)[0] / truth) for each in tables])
     weighed, unweighed = np.sqrt(np.mean(np.square(errors), axis=0))
-    assert weighed < 0.8 * unweighed
+    assert weighed < 0.7 * unweighed
 
 
 def test_a_projected_row_gives_way_to_the_measured_one_of_the_same_run() -> None:
