@@ -3,7 +3,8 @@
     python benchmarks/projected_losses.py DIRECTORY
 
 The directory holds ``gemstones2025_hot.csv`` and ``gemstones2025_cool_end.csv``: run, tokens and loss, before
-the decay at 10B, 20B, ... tokens and after it at 11B, 22B, ...
+the decay at 10B, 20B, ... tokens and after it at 11B, 22B, ... For runs of our own trainer,
+``projected_losses.yaml`` is a sweep that measures what it projects.
 """
 
 from __future__ import annotations

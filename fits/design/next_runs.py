@@ -35,6 +35,8 @@ FEWEST = 4
 FIRST_ROUNDS = 8
 """Runs below which at most ``FIRST_SLOTS`` are worth training at once."""
 FIRST_SLOTS = 4
+FEWEST_DISTILLED = 0.2
+"""Share of distillations among eight runs or more below which a proposal warns."""
 FAR = 100.0
 """Factor of compute between the dearest candidate and a question above which a proposal says so."""
 CONTRADICTION = 0.05
@@ -227,8 +229,20 @@ class _Design:
                 f"the runs differ from the law by {100 * belief.residual:.1f} % rms: they contradict each "
                 "other, or it; check that all were trained and tuned alike (distlaw check)"
             )
+        notes += self.distillation_notes()
         notes += [*distance_notes(self.decisions, self.candidates), *self.decisions.notes]
         return notes
+
+    def distillation_notes(self) -> list[str]:
+        """Return a warning if the runs hardly show what distillation does, and candidates could."""
+        rows, points = self.belief.model.rows, self.candidates.points
+        asked = self.decisions.options.distilled.any() and points.distilled.any()
+        if not asked or len(rows) < FIRST_ROUNDS or rows.n_distillations >= FEWEST_DISTILLED * len(rows):
+            return []
+        return [
+            f"! {rows.n_distillations} of {len(rows)} runs are distillations, so that k, q and eps rest on "
+            "their priors; in replays half of the runs were distillations"
+        ]
 
 
 def distance_notes(decisions: DecisionOptions, candidates: Candidates) -> list[str]:

@@ -21,6 +21,8 @@ SIZES = 2.0 ** np.arange(-4, 4)
 """Sizes that are compared where the question leaves the student's open, relative to Chinchilla's."""
 TEACHERS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Sizes of teachers that are compared where none is named, relative to the student's."""
+MOST_SIZES = 14
+"""Sizes of teachers at most, where a constraint on teacher_params reaches further."""
 SHARES = (0.03, 0.1, 0.2, 0.4)
 """Shares of the budget that train such a teacher."""
 FEWEST_TOKENS = 0.1
@@ -85,7 +87,7 @@ def decisions_of(
 def _notes(question: Question, given: Sequence[TeacherOption]) -> Iterator[str]:
     """Yield which teachers a question compares, and a warning if all are smaller than its student."""
     student = max(_sizes(question))
-    could_be = [each.params for each in given] or [student * size for size in TEACHERS]
+    could_be = [each.params for each in given] or _teacher_sizes(question, student)
     allowed = [N for N in could_be if _between(question, "teacher_params", N)]
     params = sorted([each.params for each in question.teachers] or allowed)
     if not params:
@@ -155,8 +157,8 @@ def _teachers(
             for teacher in question.teachers
         ]
     found = list(given) or [
-        TeacherOption(params=N * size, tokens=share * budget / float(architecture.training_flops(N * size)))
-        for size in TEACHERS
+        TeacherOption(params=size, tokens=share * budget / float(architecture.training_flops(size)))
+        for size in _teacher_sizes(question, N)
         for share in SHARES
     ]
     return [
@@ -166,6 +168,17 @@ def _teachers(
         and _between(question, "teacher_tokens", teacher.tokens)
         and _between(question, "teacher_loss", teacher.loss)
     ]
+
+
+def _teacher_sizes(question: Question, N: float) -> list[float]:
+    """Return sizes of teachers from half to eight times the student's, or as far as a constraint says."""
+    low, high = question.constraints.get("teacher_params", (None, None))
+    sizes = [N * size for size in TEACHERS]
+    while high is not None and 2 * sizes[-1] <= high < math.inf and len(sizes) < MOST_SIZES:
+        sizes.append(2 * sizes[-1])
+    while low is not None and low <= sizes[0] / 2 and len(sizes) < MOST_SIZES:
+        sizes.insert(0, sizes[0] / 2)
+    return sizes
 
 
 def _tokens_left(

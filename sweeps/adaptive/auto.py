@@ -34,7 +34,7 @@ class Limits:
     """Limits of an adaptive sweep."""
 
     spend: float = float("inf")
-    """FLOPs of all rounds, as they were expected to cost."""
+    """FLOPs of all rounds: as they were expected to cost, and of runs that are done as they did."""
     regret: float = REGRET
     """Expected regret at which to stop, nats/token."""
     rounds: int = 50
@@ -97,11 +97,24 @@ class AdaptiveSweep:
     def _decide(self, rounds: Sequence[Round], begun: float) -> tuple[Proposal, str]:
         """Return the proposal of a round, and the reason to stop, if any."""
         trained = sum(bool(each.runs) for each in rounds)
-        left = self.limits.spend - sum(each.flops for each in rounds)
+        left = self.limits.spend - self._spent(rounds)
         failed = self._failed()
         slots = min(self.limits.slots, FIRST_SLOTS) if trained < VAGUE_ROUNDS else self.limits.slots
         proposal = self._proposal(failed, left, slots, spent=trained > 0)
         return proposal, self._reason(proposal, trained, left, begun)
+
+    def _spent(self, rounds: Sequence[Round]) -> float:
+        """Return the FLOPs of rounds: what was planned, corrected by what the runs that are done report.
+
+        Commands declare their FLOPs, and methods count the tokens that students wrote.
+        """
+        planned = sum(each.flops for each in rounds)
+        part = closure(self.dag, {run for each in rounds for run in each.runs})
+        steps = {step.id: step for step in part.steps}
+        done = self.store.results(steps)
+        return planned + sum(
+            float(result["flops"]["total"]) - steps[run].flops for run, result in done.items()
+        )
 
     def _proposal(self, failed: Sequence[str], left: float, slots: int, *, spent: bool) -> Proposal:
         options: dict[str, Any] = {"slots": slots, "regret": self.limits.regret, "sibling": self.sibling}

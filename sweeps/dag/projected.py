@@ -65,4 +65,6 @@ def check_projected(run: Step) -> None:
 
 def projected_sd(step: Step) -> float:
     """Return the standard deviation of ln loss of a run beyond its noise: zero where it is measured."""
-    return float(projection_sd(step.tokens, step.early.tokens)) if step.early else 0.0
+    if step.early is None:
+        return 0.0
+    return float(projection_sd(step.tokens, step.early.tokens, step.early.steps))

@@ -24,7 +24,7 @@ FOLDS = (re.compile(r" on [^,]+|, seed \d+"), re.compile(r" .*"))
 """Parts of labels that steps folded into one may differ in: tokens and seeds, else all but the kind."""
 LETTER, GAP, ROW = 0.062, 0.55, 0.21
 """Inches: of a letter of a label, between columns for the lines, and of a row."""
-LINE, LINES = 36, 3
+LINE, LINES = 56, 3
 """Letters of a line of a label, and lines of a label, at most."""
 
 

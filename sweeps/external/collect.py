@@ -62,8 +62,10 @@ def _read_log(how: Collect, path: Path, where: str, *, needs_all: bool) -> dict[
         )
     if row.status == "diverged":
         raise InputError(f"{where}: {path}: its last loss is no finite number; lower its learning rate")
-    if needs_all and None in (row.loss, row.params):
-        raise InputError(f"{where}: {path}: {'; '.join(map(as_fields, row.missing))}")
+    lacking = [name for name, value in (("params", row.params), ("loss", row.loss)) if value is None]
+    if needs_all and lacking:
+        why = [as_fields(reason) for reason in row.missing if reason.partition(":")[0] in lacking]
+        raise InputError(f"{where}: {path}: {'; '.join(why) or f'no {lacking[0]} in the log'}")
     found: dict[str, Any] = {"params": row.params, "tokens": row.tokens, "loss": row.loss}
     found |= {"flops": row.others.get("compute"), "loss_se": row.others.get("loss_se")}
     for name, mapped in how.map.items():

@@ -29,8 +29,8 @@ SECRET = re.compile(
     r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(?:API|ACCESS|PRIVATE)_?KEY)(?:_|$)", re.I
 )
 SECRET_OPTION = re.compile(
-    r"(?:^|[\s'\"])(?P<name>-{0,2}(?:[A-Za-z]\w*[._-])*?(?:(?:hf|hub|hugging_?face|auth|access|api|bearer|wandb|github|"
-    r"login)[_-]?token|token|secret(?:[_-]?key)?|passw(?:or)?d|credentials?|(?:api|access|private)[_-]?key))"
+    r"(?:^|[\s'\"])(?P<name>-{0,2}(?:token|(?:[A-Za-z]\w*[._-])*?(?:(?:hf|hub|hugging_?face|auth|access|api|bearer|"
+    r"wandb|github|login)[_-]?token|secret(?:[_-]?key)?|passw(?:or)?d|credentials?|(?:api|access|private)[_-]?key)))"
     r"(?:=|\s+)['\"]?(?P<value>[^\s'\"]{6,})",
     re.I,
 )

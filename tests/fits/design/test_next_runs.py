@@ -103,6 +103,27 @@ def test_named_teachers_and_constraints_are_the_options() -> None:
     assert len(set(decisions_of([open_size], ARCHITECTURE, TEACHERS).options.N)) == 4
 
 
+def test_a_constraint_widens_the_teachers_that_are_compared() -> None:
+    def sizes(**constraints: Any) -> list[float]:
+        options = decisions_of([replace(QUESTION, constraints=constraints)], ARCHITECTURE).options
+        return sorted(set((options.N_T[np.isfinite(options.N_T)] / 4e5).tolist()))
+
+    assert sizes() == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert sizes(teacher_params=(1e4, 1e6)) == [0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0]
+    large = replace(QUESTION, budget=3e16, constraints={"teacher_params": (None, 2e7)})
+    found = decisions_of([large], ARCHITECTURE)
+    assert np.nanmax(found.options.N_T) == 32 * 4e5
+    assert any("from teachers of 200K to 12.8M parameters" in note for note in found.notes)
+
+
+def test_hardly_any_distillation_among_the_runs_is_warned_of(decisions: DecisionOptions) -> None:
+    candidates = grid()
+    supervised, taught = list(range(0, 20, 2)), [25, 35, 45]
+    for chosen, warned in ((supervised, True), ([*supervised, *taught], False), (supervised[:4], False)):
+        notes = next_runs(runs_of(candidates, chosen), candidates, decisions, regret=-1.0, slots=1).notes
+        assert any("runs are distillations" in note for note in notes) == warned
+
+
 def test_regret_falls_with_runs_and_the_right_option_is_found(decisions: DecisionOptions) -> None:
     candidates = grid()
     few, many = (runs_of(candidates, list(range(0, n, step))) for n, step in ((20, 5), (100, 2)))

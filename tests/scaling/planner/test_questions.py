@@ -19,6 +19,7 @@ from scaling.costs.scenarios import BEST_CASE
         ({"student_params": 1e9}, "give a budget or a target loss"),
         ({"student_params": 1e9, "budget": 1e21, "target_loss": 2.0}, "one of the two"),
         ({"student_params": 7, "budget": 1e21}, "student_params: 7 parameters is no size of a model"),
+        ({"family": (1e8, 3e8, 1e8), "budget": 1e21}, "family: 100M is given twice; give each size once"),
         ({"family": (7, 1e9), "budget": 1e21}, "family: 7 parameters is no size"),
         ({"student_params": "a lot", "budget": 1e21}, "student_params: cannot read 'a lot'"),
         ({"student_params": 1e9, "budget": 1e21, "scenarios": ("free",)}, "unknown scenario 'free'"),

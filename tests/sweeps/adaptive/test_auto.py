@@ -224,6 +224,21 @@ def test_the_command_trains_real_runs_and_says_what_it_decided(
     assert proposed.exit_code == 0, proposed.output
 
 
+def test_flops_that_runs_report_are_what_is_spent(
+    quickstart: LoadedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "run_sweep", Trainer())
+    sweep = adaptive(quickstart, tmp_path, Limits(regret=-1.0, rounds=1))
+    first = sweep.run(Where())[0]
+    assert sweep._spent([first]) == pytest.approx(first.flops)
+    run = first.runs[0]
+    result = sweep.store.result(run)
+    assert result is not None
+    more = {**result, "flops": {"total": result["flops"]["total"] + 5e10}}
+    monkeypatch.setattr(Store, "results", lambda *_: {run: more})
+    assert sweep._spent([first]) == pytest.approx(first.flops + 5e10)
+
+
 def test_an_adaptive_sweep_trains_projected_runs_end_to_end(
     small_spec: dict[str, Any], tmp_path: Path, own_cache: Path
 ) -> None:

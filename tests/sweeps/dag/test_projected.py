@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fits.table.projection import DRIFT_SD
+from fits.table.projection import DRIFT_SD, SHORT_SD
 from fits.table.runs import validate
 from scaling import InputError
 from sweeps import results
@@ -99,7 +99,8 @@ def test_projected_losses_stand_in_result_and_table_with_their_variance(
         assert told["early_loss"] == store.result(step.early.id)["loss"]  # type: ignore[index]
         assert told["early_stable_loss"] > told["early_loss"]
         assert sd[step.id] == told["sd"] == projected_sd(step)
-        assert told["sd"] == pytest.approx(DRIFT_SD * math.sqrt(math.log(step.tokens / 32_000)))
+        drift, short = DRIFT_SD * math.sqrt(math.log(step.tokens / 32_000)), SHORT_SD * (512 / 500) ** 2
+        assert told["sd"] == pytest.approx(math.hypot(drift, short))
         assert "model" not in found
     used = validate(table)
     twins = used[(used["kind"] == "supervised") & used["projected_sd"].notna()]

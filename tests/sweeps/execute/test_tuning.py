@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,20 @@ def test_methods_of_some_students_are_tuned_in_their_place(spec: dict[str, Any],
 def test_nothing_to_tune_is_said(small_spec: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tuning: missing; add it"):
         Search(small_spec, tmp_path)()
+
+
+def test_a_command_is_tuned_by_the_losses_that_it_reports(
+    small_spec: dict[str, Any], own_cache: Path, tmp_path: Path
+) -> None:
+    """A command whose loss grows with the rate that it is given: the smallest of the rates tried wins."""
+    program = "import sys; open(sys.argv[1] + '/result.json', 'w').write(sys.argv[2])"
+    told = '{{"params": {params}, "loss": {learning_rate}}}'
+    trainer = {"command": [sys.executable, "-c", program, "{out}", told], "version": "1"}
+    rates = {"low": 1e-4, "high": 1.0, "log": True}
+    tuning = {"params": "3k", "tokens": "32k", "trials": 3, "learning_rate": rates}
+    search = Search(small_spec | {"trainer": trainer, "tuning": tuning}, tmp_path / "t")
+    chosen, (found,) = search()
+    table = [search.store.result(step) for step in search.ran]
+    assert len(table) == found.trials == 3
+    assert found.values["learning_rate"] == min(result["loss"] for result in table if result)
+    assert chosen.trainer == search.sweep.trainer

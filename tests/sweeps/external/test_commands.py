@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from commands_in_tests import run, trainer
 
 import sweeps
@@ -17,6 +21,7 @@ from scaling.errors import InputError
 from sweeps.execute.state import State
 from sweeps.external.collect import collect_result
 from sweeps.external.process import MARK
+from sweeps.external.result import read_result
 from sweeps.spec.trainer import Trainer
 from sweeps.store.leases import attempts
 from sweeps.store.store import Store
@@ -170,12 +175,19 @@ def test_exit_code_75_is_tried_again(
 BAD_TRAINERS = {
     "no placeholder": (
         {"command": ["a", "{param}"]},
-        r"{param} in '{param}' is no placeholder; known: job, out",
+        r"{param} in '{param}' is no placeholder; did you mean {params}\?",
+    ),
+    "no such placeholder": (
+        {"command": ["a", "{zzz}"]},
+        r"{zzz} in '{zzz}' is no placeholder; known: job, out",
     ),
     "single brace": ({"command": ["a", "{"]}, "has a single brace; write {{ and }}"),
     "one text": ({"command": "python train.py"}, "expected a list of words, such as"),
     "no version": ({"command": ["a"], "version": None}, "trainer.version"),
     "a secret": ({"command": ["a"], "env": {"WANDB_API_KEY": "s3cr3t"}}, "WANDB_API_KEY looks like a secret"),
+    "a secret option": ({"command": ["a", "--hf-token", "s3cr3tvalue"]}, "command: --hf-token looks like a"),
+    "a secret value": ({"command": ["sh", "-c", "WANDB_API_KEY=s3cr3t0 a"]}, "command: WANDB_API_KEY looks"),
+    "a key": ({"command": ["a", "hf_s3cr3ts3cr3ts3cr3ts3cr3t"]}, r"command: hf_s\.\.\. looks like a secret"),
     "ours": ({"command": ["a"], "env": {"DISTLAW_OUT": "x"}}, "DISTLAW_OUT is not for you to set"),
     "no name": ({"command": ["a"], "env": {"A=B": "x"}}, "'A=B' is no name of a variable"),
     "teacher": ({"command": ["a", "{teacher}"]}, r"supervised\[0\]: its command names {teacher}"),
@@ -195,6 +207,28 @@ def test_bad_trainers_are_refused(fault: str, spec: dict[str, Any]) -> None:
         sweeps.load(spec | {"trainer": {"version": "1"} | fields})
     assert re.search(message, str(error.value)), error.value
     assert "s3cr3t" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--max-tokens", "100000000"],
+        ["--tokens", "{tokens}", "--token-budget=1000000"],
+        ["sh", "-c", 'train --hf-token "$HF_TOKEN" --api_key=$KEY'],
+        ["--credentials", "/etc/gcloud/key.json", "--private-key=~/.ssh/id_rsa"],
+        ["--eos-token", "<|endoftext|>", "--pad_token=<pad>"],
+        ["--secrets-file={job}"],
+    ],
+)
+def test_what_only_looks_like_a_secret_is_a_command(words: list[str]) -> None:
+    assert Trainer.model_validate({"command": words, "version": "1"}).command == words
+
+
+@pytest.mark.parametrize("given", ["distlaw", {"students": "distlaw"}])
+def test_our_own_trainer_by_its_name_for_all_is_left_out(given: Any, spec: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="our own trainer is the default: leave this out") as error:
+        sweeps.load(spec | {"trainer": given})
+    assert "dictionary" not in str(error.value)
 
 
 def processes_of(step: str) -> list[int]:
@@ -247,6 +281,41 @@ def test_progress_logs_and_cancellation_in_processes(spec: dict[str, Any], tmp_p
     assert b"moment 29" in (store.read_bytes(*attempt.told["log"].split("/")) or b"")
 
 
+@pytest.mark.alone
+def test_ctrl_c_ends_a_command_that_ignores_it(spec: dict[str, Any], tmp_path: Path) -> None:
+    """Not before its grace period, and then with all that it started; the next start begins it anew."""
+    spec["trainer"] = trainer("ignore=SIGTERM", "sleep=602", grace_seconds=1)
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    place, step = tmp_path / "store", only(spec)
+    words = [
+        "-m",
+        "distlaw",
+        "sweep",
+        "run",
+        str(tmp_path / "spec.yaml"),
+        "--store",
+        str(place),
+        "--cores",
+        "1",
+    ]
+    driver = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        started, deadline = place / step / "checkpoints" / "started-1", time.monotonic() + 120
+        while not started.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert processes_of(step)
+        driver.send_signal(signal.SIGINT)
+        printed = driver.communicate(timeout=60)[0].decode()
+    finally:
+        driver.kill()
+    assert driver.returncode not in (0, -signal.SIGKILL), printed
+    assert "Traceback" not in printed
+    assert not processes_of(step)
+    store = Store(place)
+    assert store.result(step) is None
+    assert store.read(step, "failure.json") is None  # a stop is no failure: the same command goes on
+
+
 LOGS = {
     "jsonl": (
         "import json; print(*[json.dumps({'step': i, 'eval': {'loss': 4 - i / 10}, 'params': 4300}) for i in "
@@ -268,6 +337,22 @@ LOGS = {
         'open(out / "log.jsonl", "w").write(\'{"step": 1, "a": {"b": 3.25}, "size": 4300, "val_loss": 9}\')',
         {"jsonl": "{out}/log.jsonl", "map": {"loss": "a.b", "params": "size"}},
         3.25,
+    ),
+}
+
+
+SAMPLES = Path(__file__).parents[2] / "fits/logs/samples"
+LOGS |= {
+    "hf": (
+        "(out / 'trainer_state.json').write_text(json.dumps({'log_history': [{'step': 10, 'loss': 4.0}, "
+        "{'step': 10, 'eval_loss': 3.25, 'params': 4300}], 'global_step': 10, 'max_steps': 10}))",
+        {"hf": "{out}", "map": {"params": "params"}},
+        3.25,
+    ),
+    "tensorboard": (
+        f"import shutil; shutil.copytree({str(SAMPLES / 'tensorboard/megatron')!r}, out / 'events')",
+        {"tensorboard": "{out}/events", "map": {"params": "step*53.75"}},
+        3.341641,
     ),
 }
 
@@ -302,6 +387,50 @@ def test_what_a_log_should_tell_and_does_not_is_refused(
     trainer = Trainer.model_validate({"command": ["a"], "version": "1", "collect": collect})
     with pytest.raises(InputError, match=message):
         collect_result(trainer, {}, log)
+
+
+SAYING = {"step": 1, "params": 4300, "val_loss": 3.5}
+
+
+@pytest.mark.parametrize(
+    ("form", "content", "message"),
+    [
+        (
+            "jsonl", json.dumps(SAYING) + '\n{"step": 2, "params": 4300, "val_l',
+            r"its last line is cut off \(line 2 is not JSON .*\), although the command ended with 0",
+        ),
+        ("jsonl", '{"step": 1, "val_loss": 3.5}\n', r"params: no model files .*; name it: map: \{params: NAME\}$"),
+        ("jsonl", '{"step": 1, "params": 4300, "a": 3.5}\n', r"name it: map: \{loss: NAME\}"),
+        ("csv", "", "log: empty: not even a header was written"),
+        ("csv", " \n", "log: empty: not even a header was written"),
+    ],
+)  # fmt: skip
+def test_faults_of_logs_are_told_in_the_fields_of_the_spec(
+    form: str, content: str, message: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.write_text(content)
+    told = {"command": ["a"], "version": "1", "collect": {form: str(log), "map": {"params": "params"}}}
+    if "map: \\{params" in message:
+        del told["collect"]["map"]  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=message) as error:
+        collect_result(Trainer.model_validate(told), {}, log)
+    assert "--" not in str(error.value)
+
+
+def test_numbers_as_text_and_sizes_of_the_model_are_read_from_json_lines(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    lines = [{"model": {"n_params_non_embedding": "4300"}, "run": "7"}]
+    lines += [{"step": str(i), "val_loss": f"{4 - i / 10}", "tokens": f"{i}e3", "note": "12"} for i in (1, 2)]
+    log.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    told = {"command": ["a"], "version": "1", "collect": {"jsonl": str(log)}}
+    found, _ = collect_result(Trainer.model_validate(told), {}, log)
+    assert (found.params, found.loss, found.tokens) == (4300, 3.8, 2000)
+
+
+def test_a_result_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps({"params": 4300, "loss": 3.5}), encoding="utf-8-sig")
+    assert read_result(tmp_path / "result.json").loss == 3.5
 
 
 def test_an_output_of_many_lines_is_cut_in_the_middle(spec: dict[str, Any], tmp_path: Path) -> None:

@@ -83,6 +83,24 @@ def test_the_graph_fills_what_is_done() -> None:
     assert len(colors) == len(names)
 
 
+def test_long_labels_are_wrapped_and_cut_so_that_the_figure_stays_narrow() -> None:
+    names = ["-".join(["a-very-long-method-name"] * count) for count in (1, 3, 20)]
+    nodes = [
+        GraphNode(
+            id=f"{k}", kind="distil", label=f"distil 13.4K on 524K, from 107K on 1.05M, {name}",
+            needs=(f"{k - 1}",) if k else (), done=False,
+        )
+        for k, name in enumerate(names * 2)
+    ]  # fmt: skip
+    figure = draw_graph(nodes)
+    assert figure.get_size_inches()[0] < 6 * 4.5
+    (axes,) = figure.axes
+    texts = [text.get_text() for text in axes.texts]
+    assert all(len(line) <= 56 for text in texts for line in text.split("\n"))
+    assert [text.count("\n") for text in texts[:3]] == [1, 2, 2]
+    assert texts[2].endswith("...")
+
+
 def test_a_graph_of_hundreds_of_steps_is_folded() -> None:
     """Steps that differ in tokens and seed alone are one; groups stand behind what they need."""
     teachers = [
