@@ -140,7 +140,7 @@ def _add_questions(app: FastAPI, workers: Workers) -> None:
 
     @app.post("/design", response_model=design.DesignAnswer)
     async def design_of(request: DesignRequest) -> Response:
-        """Which sweep to declare for a question: runs, and what they are expected to show over money."""
+        """Design of a sweep for a question: its runs, and what they are expected to show over money."""
         return await answered(design.answer_design, request)
 
     memory, turn = Memory(REMEMBERED), asyncio.Lock()

@@ -1,4 +1,4 @@
-"""Answer to which sweep to declare: runs, and what they are expected to show over money."""
+"""Answer with the design of a sweep: runs, and what they are expected to show over money."""
 
 from __future__ import annotations
 

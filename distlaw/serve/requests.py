@@ -314,7 +314,7 @@ class CompareRequest(Request):
 
 
 class DesignRequest(Request):
-    """Which sweep to declare for a question, and what it is expected to show over money."""
+    """Design of a sweep for a question: which runs to declare, and what they are expected to show."""
 
     student_params: Quantity | None = None
     budget: Quantity

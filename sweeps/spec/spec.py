@@ -116,9 +116,9 @@ class Grid(SpecModel):
     data_seed: Seed | None = None
     """One order of the data for all seeds."""
     measure: Measures = ["decayed"]
-    """How losses are obtained: ``decayed``, of runs that are trained to their end; ``projected``, of runs
-    that end before their decay under ``wsd``, by the decay of the shortest run of the same size; or both,
-    among which ``distlaw sweep next`` and ``auto`` choose."""
+    """Kind of loss: ``decayed``, of runs that are trained to their end; ``projected``, of runs that end
+    before their decay under ``wsd``, by the decay of the shortest run of the same size; or both, among which
+    ``distlaw sweep next`` and ``auto`` choose."""
     trainer: OneTrainer | None = None
     """Command that trains these in the place of the sweep's trainer; ``distlaw`` is our own."""
 
