@@ -213,7 +213,12 @@ def _left_for(run: Step) -> Iterator[Step]:
     method, parts = run.method, parts_of(run.method)
     rules = run.training.model_copy(update={"compile": run.teacher.training.compile})
     of_teacher = replace(
-        run, shape=run.teacher.shape, steps=run.first + run.ends, seed=0, init=None, early=None,
+        run,
+        shape=run.teacher.shape,
+        steps=run.first + run.ends,
+        seed=0,
+        init=None,
+        early=None,
         training=rules,
     )
     if written := parts.target.cache_method(method):

@@ -262,7 +262,9 @@ class Sweep(SpecModel):
             if found := next(self._objections(method), None):
                 raise ValueError(f"{where}.{found}")
         objections = (
-            *self._objections_to_served(), *self._objections_to_trainers(), *projection_objections(self)
+            *self._objections_to_served(),
+            *self._objections_to_trainers(),
+            *projection_objections(self),
         )
         for found in objections:
             raise ValueError(found)
