@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,21 +20,22 @@ from sweeps.dag.ladder import shape_for
 from sweeps.spec.spec import Training
 from sweeps.store import checkpoint_shards  # noqa: F401  (before the forks, in each of which it takes a second)
 from sweeps.store.checkpoints import KEPT, SMALL_BYTES, Checkpoints
+from sweeps.store.outcomes import Ending, ending_of
 from sweeps.store.store import Store
-from sweeps.train.loop import train
-from sweeps.train.run import RunRecipe
+from sweeps.train.loop import train, train_together
+from sweeps.train.run import Run, RunRecipe
 
 SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
 STEPS = 160
+RULES = Training(batch_tokens=64, warmup_tokens=640)
+TOKENS = (torch.arange(20_000) ** 2 % 299).numpy().astype("uint16")
 
 
 def digest(store: Store | None, small_bytes: int = SMALL_BYTES) -> str:
     """The weights after a run that checkpoints at every step (or never, without a store)."""
-    tokens = (torch.arange(20_000) ** 2 % 299).numpy().astype("uint16")
-    rules = Training(batch_tokens=64, warmup_tokens=640)
     model = train(
-        RunRecipe(shape=SHAPE, steps=STEPS, training=rules, seed=0),
-        tokens,
+        RunRecipe(shape=SHAPE, steps=STEPS, training=RULES, seed=0),
+        TOKENS,
         checkpoints=Checkpoints(store, "run", small_bytes=small_bytes) if store else None,
         checkpoint_seconds=0,
     )
@@ -90,6 +93,34 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, part: 
     assert found[0] == 20
     assert torch.equal(found[1]["w"], torch.full((1000,), 20.0))
     checkpoints.clear()
+    assert Checkpoints(store, "run").latest() is None
+
+
+class FullStore(Store):
+    """Store with room for manifests only."""
+
+    written = 0
+
+    def write_bytes(self, data: Any, *place: str, durable: bool = True) -> None:
+        if place[-1].endswith(".safetensors"):
+            time.sleep(0.1)
+            self.written += 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place[-1])
+        super().write_bytes(data, *place, durable=durable)
+
+
+@pytest.mark.parametrize("stop", [None, 3], ids=["in the midst", "at the end"])
+def test_a_full_disk_beside_training_ends_it(tmp_path: Path, stop: int | None) -> None:
+    """At the next step or save; the last checkpoint is waited for, so that its failure is not lost."""
+    store = FullStore(tmp_path)
+    recipe = RunRecipe(shape=SHAPE, steps=STEPS, training=RULES, seed=0, stop=stop)
+    run = Run(recipe=recipe, checkpoints=Checkpoints(store, "run", small_bytes=0))
+    seconds = 0 if stop is None else 3600
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        list(train_together([run], TOKENS, data_seed=0, checkpoint_seconds=seconds))
+    assert ending_of(raised.value) is Ending.FULL
+    assert store.written == 1
+    assert run.done in ([stop] if stop else [1, 2])
     assert Checkpoints(store, "run").latest() is None
 
 
