@@ -96,7 +96,7 @@ def next_runs(
     """
     paid = steps_done(candidates, table) if paid is None else paid
     candidates = _measured_teachers(candidates, table)
-    sibling, notes = _reaching(sibling, decisions)
+    sibling, notes = sibling_within_reach(sibling, decisions)
     belief = believe(
         table, Points.joined([candidates.points, decisions.options]), sibling=sibling,
         given=given, priors=priors, sigma=sigma, lowest_loss=lowest_loss,
@@ -285,7 +285,9 @@ def _measured_teachers(candidates: Candidates, table: pd.DataFrame | None) -> Ca
     )
 
 
-def _reaching(sibling: Sibling | None, decisions: DecisionOptions) -> tuple[Sibling | None, list[str]]:
+def sibling_within_reach(
+    sibling: Sibling | None, decisions: DecisionOptions
+) -> tuple[Sibling | None, list[str]]:
     """Return the sibling if its law reaches the question, and a note where it does not cover it."""
     if sibling is None:
         return None, []

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fits.design.belief import Belief, believe
 from fits.design.candidates import Candidates
 from fits.design.ladder import ladder_for
-from fits.design.next_runs import distance_notes
+from fits.design.next_runs import distance_notes, sibling_within_reach
 from fits.design.points import Points
 from fits.design.question_options import decisions_of
 from fits.design.regret import DRAWS, DecisionOptions, regret_once_measured
@@ -76,11 +76,18 @@ class SweepDesign:
     @property
     def headline(self) -> str:
         """The whole design beside the largest factorial grid within the spend, in a sentence."""
-        last, grid = self.curve[-1], self.factorial[-1] if self.factorial else self.curve[0]
-        largest = f"the largest grid within the spend ({grid.runs} runs)" if grid.runs else "no run at all"
+        last = self.curve[-1]
+        if not self.factorial:
+            beside = "no factorial grid costs so little"
+        else:
+            grid = self.factorial[-1]
+            beside = (
+                f"the largest grid within the spend ({grid.runs} runs): {100 * grid.sd:.2g} %, "
+                f"{grid.probability:.2f}"
+            )
         return (
             f"for {format_power(last.flops)} FLOPs: error {100 * last.sd:.2g} %, right with probability "
-            f"{last.probability:.2f}; {largest}: {100 * grid.sd:.2g} %, {grid.probability:.2f}"
+            f"{last.probability:.2f}; {beside}"
         )
 
     def plot(self, dark: bool = False) -> Figure:
@@ -172,6 +179,7 @@ def design_sweep(
     Raises:
         InputError: for a spend that pays for no candidate.
     """
+    sibling, notes = sibling_within_reach(sibling, decisions)
     belief = believe(None, Points.joined([candidates.points, decisions.options]), sibling=sibling)
     gradients, options = belief.gradient(candidates.points), belief.gradient(decisions.options)
     judge = _Judge(belief, decisions, options, draws, seed)
@@ -200,7 +208,7 @@ def design_sweep(
         factorial=tuple(_factorial(candidates, gradients, belief, judge, spend)),
         questions=decisions.names,
         prior=sibling.name if sibling else "weak",
-        notes=(*distance_notes(decisions, candidates), *decisions.notes),
+        notes=(*notes, *distance_notes(decisions, candidates), *decisions.notes),
     )
 
 

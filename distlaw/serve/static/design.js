@@ -42,7 +42,7 @@ export class Design {
     const cost = index === null || index === undefined ? Infinity : this.costs[index];
     this.readings.replaceChildren(...LINES.map(([, title, hue], k) => {
       const point = [...this.at[k].values()].filter(({ flops }) => flops <= cost).at(-1);
-      const said = point ? `${power(point.flops)} FLOPs, ${point.runs} runs: error ${(100 * point.sd).toPrecision(2)} %, P(right) ${point.probability.toFixed(2)}` : "none costs so little";
+      const said = point ? `${power(point.flops)} FLOPs, ${point.runs} run${point.runs === 1 ? "" : "s"}: error ${(100 * point.sd).toPrecision(2)} %, P(right) ${point.probability.toFixed(2)}` : "none costs so little";
       return element("p", { className: "reading" }, element("i", { className: `dot ${hue}` }), element("b", { textContent: `${title} ` }), said);
     }));
   }

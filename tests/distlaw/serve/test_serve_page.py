@@ -104,7 +104,7 @@ def test_a_design_is_drawn_beside_its_factorial_grid_and_read_by_keyboard(page, 
     whole = readings.nth(0).inner_text()
     page.focus("#design")
     page.keyboard.press("Home")
-    assert "1 runs" in readings.nth(0).inner_text()
+    assert "1 run:" in readings.nth(0).inner_text()
     page.keyboard.press("Escape")
     assert readings.nth(0).inner_text() == whole
     page.check("[name=design_shown][value=probability]", force=True)
