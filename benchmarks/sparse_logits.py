@@ -4,7 +4,7 @@
 
 Every student is trained from whole distributions in half precision, and again from few tokens of each: the
 same initialization and the same batches, so that differences are paired. Bytes are those of the files, index
-and checksums included. About 4 minutes of one core at the defaults.
+and checksums included. About 3 minutes of one core at the defaults.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from sweeps.data.batches import Batches, heldout_batches
 from sweeps.data.tokenizer import ExternalTokenizer
 from sweeps.distill.caches.logit_format import TopK
 from sweeps.distill.caches.shard_cache import Numbers
+from sweeps.distill.caches.sparse_formats import CompactTop
 from sweeps.model.heldout import HeldoutLoss, loss_of_blocks
 from sweeps.pretrained.served import ScoredBlock, ServedTeacher
 from sweeps.spec.run_views import ShardFormat
@@ -46,7 +47,7 @@ def served_writer(
     teacher = cache.teacher
     if teacher is None or not teacher.served:
         return None
-    if not isinstance(storage, TopK):
+    if not isinstance(storage, TopK | CompactTop):
         raise InputError("logits: a served teacher writes its likeliest tokens; set logits: top-k")
     found: list[ServedTeacher] = []
 

@@ -45,7 +45,7 @@ class ServedSource(SpecModel):
 
 def objections_to_served(method: Method) -> Iterator[str]:
     """Yield why ``method`` cannot follow a served teacher, which gives likeliest tokens and no more."""
-    if method.reads_teacher and method.logits != "top-k":
+    if method.reads_teacher and method.logits not in ("top-k", "top-p"):
         yield f"logits: {method.logits}, but a served teacher writes its likeliest tokens; set logits: top-k"
     if not method.reads_data:
         yield f"source: {method.source_label}, but a served teacher is asked about the data alone; set data"

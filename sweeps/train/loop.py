@@ -85,7 +85,8 @@ def train_together(
     ahead = Batches(tokens, context=shape.context, batch=batch, seed=data_seed, first=first)
     for reader in (target, texts):
         if isinstance(reader, Cached | Texts):
-            reader.read_ahead(runs[0].world.share(ahead.numbers(step)).numpy() for step in steps)
+            trained = (step for step in steps if any(run.done <= step < run.recipe.end for run in runs))
+            reader.read_ahead(runs[0].world.share(ahead.numbers(step)).numpy() for step in trained)
     for step in steps:
         active = [run for run in under_way if run.done == step]
         if not active:

@@ -155,6 +155,10 @@ class Sampled:
     teacher's entropy, is linear in the target: its gradient is that of the whole distribution in expectation.
     At power 1 the weights are the frequencies, kept exactly; else in half precision, to 2^-11 of their
     logarithm, and they sum to one in expectation only.
+
+    Students of 13k parameters on the King James Bible (V = 512) end .036 +- .011 nats/token above those of
+    whole distributions with 24 draws in 23 bytes a token, .026 +- .023 with 50 in 39; the 12 likeliest in 25
+    bytes cost .325 +- .011 (benchmarks/sparse_logits.py, three seeds, 90 % intervals).
     """
 
     vocab: int

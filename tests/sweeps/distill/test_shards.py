@@ -126,21 +126,22 @@ def _write(root: str, rank: int, dies_after: int, asked: Any) -> None:
     asked.put((rank, teacher.asked))
 
 
-def test_three_write_at_once_and_what_a_killed_one_left_is_taken_over(tmp_path: Path) -> None:
+def test_two_write_at_once_and_take_over_what_a_killed_one_left(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     asked = context.Queue()
-    lives = [BLOCKS, BLOCKS, 5]  # the last is killed within its second shard
-    writers = [
-        context.Process(target=_write, args=(str(tmp_path), rank, life, asked))
-        for rank, life in enumerate(lives)
-    ]
-    for writer in writers:
-        writer.start()
-    found = dict(asked.get(timeout=120) for _ in range(2))
-    for writer in writers:
-        writer.join()
-    assert [writer.exitcode for writer in writers] == [0, 0, 9]
-    written = found[0] + found[1]
+
+    def writer(rank: int, life: int) -> Any:
+        found = context.Process(target=_write, args=(str(tmp_path), rank, life, asked))
+        found.start()
+        return found
+
+    killed = writer(2, 5)  # within its second shard
+    killed.join()
+    writers = [writer(rank, BLOCKS) for rank in range(2)]
+    written = [block for _ in writers for block in asked.get(timeout=120)[1]]
+    for each in writers:
+        each.join()
+    assert [each.exitcode for each in (killed, *writers)] == [9, 0, 0]
     assert len(written) == len(set(written)) == BLOCKS - 5  # nothing twice
     whole = tmp_path / "whole"
     cache(Store(whole)).ready(Teacher(FORMATS[0]))
