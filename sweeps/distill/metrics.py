@@ -25,6 +25,7 @@ from sweeps.model.log_probs import cross_entropy, log_probabilities
 from sweeps.spec.interfaces import MethodPart
 from sweeps.spec.method import Method
 from sweeps.spec.method_parts import parts_of
+from sweeps.spec.registry import STANDARD_METRICS
 from sweeps.spec.run_views import Evaluation
 from sweeps.store.records import COLUMNS
 
@@ -73,14 +74,14 @@ def cross_likelihood(
     return {"likelihood_risk": likelihood, "coverage_risk": coverage}
 
 
-def measured(method: Method, evaluation: Evaluation) -> dict[str, float]:
-    """Return all metrics of a run with ``method``, by name.
+def measured(method: Method, evaluation: Evaluation, *, standard: bool = True) -> dict[str, float]:
+    """Return all metrics of a run with ``method``, by name; its own alone, if not the ``standard`` ones too.
 
     Raises:
         InputError: if two metrics have one name, or that of another column, or one is not a number.
     """
     found: dict[str, float] = {}
-    for metric in parts_of(method).metrics:
+    for metric in parts_of(method).metrics[0 if standard else len(STANDARD_METRICS) :]:
         for name, value in named_values(metric, metric.measure(evaluation)):
             if name in found:
                 raise InputError(f"metrics: {type(metric).__name__}: {name} is the name of another metric")

@@ -18,6 +18,7 @@ from sweeps.model.chunked_loss import logits_fit
 from sweeps.model.compiling.compiled import uncompiled
 from sweeps.model.decoder import INFERENCE_PRECISIONS, Decoder
 from sweeps.model.device import device
+from sweeps.model.distributed import World
 from sweeps.model.frozen import FrozenBody
 from sweeps.model.hidden_states import hidden_states
 from sweeps.model.language_model import LanguageModel
@@ -40,6 +41,7 @@ class Models:
         loaded: dict[str, Online] | None = None,
         last_read: dict[str, LastHiddenStates] | None = None,
         kept: Mapping[str, KeptHiddenStates] | None = None,
+        world: World | None = None,
     ) -> None:
         self.store, self.step = store, step
         self.loaded = {} if loaded is None else loaded
@@ -48,6 +50,10 @@ class Models:
         """Hidden states by model and layers, computed once a batch by those who share this dictionary."""
         self.kept = {} if kept is None else kept
         """Hidden states that were written down before, by their step."""
+        self.world = world
+        """Processes that pretrained teachers are sharded over; None to load them whole."""
+        self.together = True
+        """False once this process goes on without the others of its gang."""
 
     @property
     def online_teacher(self) -> Online:
@@ -113,8 +119,13 @@ class Models:
 
     def _online(self, step: Step | None) -> Online:
         assert step is not None, "the step has no such model"
+        if self.world and step.foreign and not self.together:
+            raise InputError(
+                f"teacher {step.size}: it is sharded over the processes of this run, and a metric reads it "
+                "in one of them; leave the metric out, or set training.shard: false"
+            )
         if step.id not in self.loaded:
-            self.loaded[step.id] = online(self.store, step)
+            self.loaded[step.id] = online(self.store, step, self.world)
         return self.loaded[step.id]
 
 
@@ -135,11 +146,14 @@ class LastHiddenStates:
         return places[0] == places[1] and unchanged
 
 
-def online(store: Store, teacher: Step) -> Online:
-    """Return the model that ``teacher`` trained, or measured, as a target."""
+def online(store: Store, teacher: Step, world: World | None = None) -> Online:
+    """Return the model that ``teacher`` trained, or measured, as a target.
+
+    A pretrained one is sharded over ``world``, if that is given.
+    """
     model: Decoder | Foreign
     if teacher.foreign:
-        model = load_foreign(teacher)
+        model = load_foreign(teacher, world)
     elif teacher.trainer:
         model = trained_by_command(store, teacher)
     else:
@@ -180,13 +194,14 @@ def trained_by_command(store: Store, step: Step) -> Decoder | Foreign:
         return load_pretrained(folder, step.shape.vocab, where).to(device())
 
 
-def load_foreign(step: Step) -> Decoder | Foreign:
-    """Return the model that ``step`` measures, on this machine's device.
+def load_foreign(step: Step, world: World | None = None) -> Decoder | Foreign:
+    """Return the model that ``step`` measures, on this machine's device, or sharded over those of ``world``.
 
     Raises:
         InputError: if it has changed since the sweep was planned, or cannot teach.
     """
     from sweeps.pretrained.load import load_pretrained
+    from sweeps.pretrained.sharded import load_sharded
 
     assert step.foreign is not None
     place = step.foreign.place
@@ -198,4 +213,6 @@ def load_foreign(step: Step) -> Decoder | Foreign:
     if place.fingerprint != step.foreign.fingerprint:
         raise InputError(f"teacher: {place.model} has changed since this sweep was planned; start it again")
     where = f"teacher {place.model}"
+    if world and world.size > 1:
+        return load_sharded(place.folder(), step.shape.vocab, where, step.foreign.precision, world)
     return load_pretrained(place.folder(), step.shape.vocab, where, step.foreign.precision).to(device())

@@ -59,7 +59,7 @@ class Throughput:
     """Tokens of an evaluation."""
 
     def seconds(self, step: Step) -> float:
-        """Estimated seconds of ``step``, its evaluation included."""
+        """Estimated seconds of ``step``, its evaluation included; a server's are not among them."""
         own, (by_student, by_teacher) = step.shape.forward_flops, step.tokens_to_write
         seconds = step.tokens_to_train * step.passes.trained * self._at(own, self.training)
         seconds += by_student * self._at(own, self.writing)
@@ -67,13 +67,13 @@ class Throughput:
         if hidden:
             seconds += step.tokens_to_train * self._at(hidden, self.inference)
         seconds += step.tokens_to_train * self._at(own, self.training) * heads / (FORWARDS_PER_STEP * own)
-        if step.teacher:
+        if step.teacher and not step.teacher.served:
             of_teacher = step.teacher.shape.forward_flops
             seconds += step.tokens_to_teach * sum(self._at(flops, self.inference) for flops in step.reading)
             seconds += by_teacher * self._at(
                 of_teacher, self.texts if step.kind is StepKind.GENERATE_TEXT else self.writing
             )
-        if step.foreign or step.kind.is_run:
+        if (step.foreign and not step.served) or step.kind.is_run:
             seconds += self.heldout_tokens * self._at(own, self.inference)
         return seconds
 

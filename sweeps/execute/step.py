@@ -120,7 +120,7 @@ def _train(
     if not first.kind.trains:
         lease = leases.get(first.id)
         result = (
-            _evaluate(store, first, corpus, lease)
+            _evaluate(store, first, corpus, lease, world)
             if first.foreign
             else _write_down(store, first, corpus, lease, world)
         )
@@ -196,7 +196,7 @@ def _runs(
             start=Checkpoints(store, step.start.id, group=group) if step.start else None,
             init=trained(store, step.init).state_dict() if step.init else None,
             world=world,
-            models=Models(store, step, loaded, last_read, kept),
+            models=Models(store, step, loaded, last_read, kept, world if layout.sharded else None),
             layout=layout,
         )
         if world.leads:
@@ -259,23 +259,27 @@ def _write_down(
 
 
 def _evaluate(
-    store: Store, step: Step, corpus: TokenizedCorpus, lease: Lease | None
+    store: Store, step: Step, corpus: TokenizedCorpus, lease: Lease | None, world: World
 ) -> dict[str, Any] | Exception:
-    """Evaluate a pretrained model, in the leading process."""
+    """Evaluate a pretrained model, in the leading process, or in all that it is sharded over."""
     from sweeps.distill.models import load_foreign
     from sweeps.distill.served_teacher import served_loss
     from sweeps.train.evaluation import as_result, evaluate
 
-    if not lease:
+    shards = world if not step.served and world.agreed(layout_of(step, world)).sharded else None
+    if not (lease or shards):
         return {}
     started = time.monotonic()
     try:
-        store.write(step.as_json(), step.id, "step.json")
+        if lease:
+            store.write(step.as_json(), step.id, "step.json")
         if step.served:
             loss, about = served_loss(step, corpus)
             heldout = as_result(loss, corpus) | about
         else:
-            heldout = evaluate(load_foreign(step), step, corpus)
+            heldout = evaluate(load_foreign(step, shards), step, corpus)
+        if not lease:
+            return {}
         lease.fence()
     except (InputError, Stopped) as error:
         return error
@@ -383,8 +387,10 @@ def _distilled(step: Step, run: Run, corpus: TokenizedCorpus) -> dict[str, Any]:
         encode=corpus.encode,
     )
     texts = run.models.store.result(step.texts.id) if step.texts else None
-    served = step.teacher is not None and step.teacher.served  # the standard metrics read the teacher
-    found = ({} if served else measured(step.method, evaluation)) | (texts or {}).get("text_columns", {})
+    run.models.together = False
+    sharded = run.models.world is not None and step.teacher is not None and step.teacher.foreign is not None
+    apart = step.teacher is not None and (step.teacher.served or sharded)
+    found = measured(step.method, evaluation, standard=not apart) | (texts or {}).get("text_columns", {})
     return {
         "yardsticks": {name: value if math.isfinite(value) else None for name, value in found.items()},
         "tokens_written": written,

@@ -19,6 +19,7 @@ from sweeps.dag.expand import Step
 from sweeps.data.corpus import planned_tokens, tokens_of
 from sweeps.distill.models import Models
 from sweeps.distill.teacher import stream_of, target_of
+from sweeps.estimate.cost import Throughput
 from sweeps.estimate.memory import PROCESS_BYTES, step_memory
 from sweeps.execute.step import run_step
 from sweeps.pretrained import completions
@@ -127,6 +128,8 @@ def test_identity_cost_and_memory(spec: dict[str, Any], url: str) -> None:
     assert (evaluate.flops_to_spend, cache.flops_to_spend) == (0, 0)  # which its server spends
     assert student.flops_by_part()["teacher_reading"] == student.tokens * evaluate.shape.forward_flops
     assert step_memory(evaluate) == PROCESS_BYTES
+    one_second_a_token = Throughput([1.0], [1.0], [1.0], [1.0], [1.0], heldout_tokens=10)
+    assert [one_second_a_token.seconds(each) for each in (evaluate, cache)] == [0, 0]
     source = spec["teachers"][0]["source"]
     ids = [evaluate.id]
     for change in ({"served": "http://elsewhere:8000/v1"}, {"revision": "in bf16"}, {"name": "other"}):
