@@ -39,7 +39,8 @@ def load_sharded(
     config = read_config(folder, where)
     if shape_of(config) or quantization_of(config, where):
         return load_pretrained(folder, vocab, where, precision).to(device())
-    whole, error = None, None
+    whole: Any = None
+    error = None
     if world.leads:
         try:
             whole = load_pretrained(folder, vocab, where, precision)
@@ -48,7 +49,7 @@ def load_sharded(
     told = _from_leader({"error": error} if error else _settings(whole))
     if told["error"]:
         raise InputError(told["error"])
-    body = whole.model.body if isinstance(whole, Foreign) else _without_weights(folder, precision)  # type: ignore[union-attr]
+    body = whole.model.body if whole else _without_weights(folder, precision)
     head = whole.head if whole else torch.empty(told["head"], dtype=INFERENCE_PRECISIONS[precision])
     _spread(body.requires_grad_(False), world)
     head = head.to(device())
@@ -100,7 +101,7 @@ def _parameters_on_meta() -> Iterator[None]:
         if parameter is not None:
             module._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=False)
 
-    nn.Module.register_parameter = without_storage  # type: ignore[method-assign]
+    nn.Module.register_parameter = without_storage  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

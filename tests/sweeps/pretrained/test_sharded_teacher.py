@@ -99,6 +99,7 @@ def sharded_losses(spec: dict[str, Any], here: World, folder: str) -> dict[str, 
     return {"heldout": result and result["loss"], "losses": losses, "error": error}
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_logits_of_one_and_hold_half_of_the_weights(
     save: Callable[..., Path], spec: dict[str, Any], own_cache: Path, tmp_path: Path
 ) -> None:
