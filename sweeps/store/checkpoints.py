@@ -14,10 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import InputError
@@ -27,8 +28,6 @@ from sweeps.store.store import Store
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed import ProcessGroup
-
-    from sweeps.store.checkpoint_shards import ShardWriter
 
 KEPT = 2
 """Number of checkpoints kept: the newest, and one more in case it is damaged."""
@@ -66,7 +65,6 @@ class Checkpoints:
         self.write_seconds = 0.0
         """Time from the beginning of the last write to its end."""
         self._buffers: dict[str, Tensor] = {}
-        self._writer: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
 
     def look(self) -> None:
@@ -143,9 +141,6 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            if self._writer:
-                self._writer.shutdown()
-            self._writer = None
             self._buffers.clear()
 
     def latest(self, like: Mapping[str, Tensor] | None = None) -> tuple[int, dict[str, Tensor]] | None:
@@ -188,13 +183,12 @@ class Checkpoints:
         def commit(manifest: dict[str, Any]) -> None:
             self._commit(place, {"steps_done": steps_done} | manifest)
 
-        def write(writer: ShardWriter) -> None:
+        def write() -> None:
             started = time.perf_counter()
-            write_shards(tensors, self._buffers, writer, group)
+            write_shards(tensors, self._buffers, ShardWriter(self.store, place, commit), group)
             self.write_seconds = time.perf_counter() - started
 
-        self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
-        self._writing = self._writer.submit(write, ShardWriter(self.store, place, commit))
+        self._writing = _in_thread(write)
 
     def _commit(self, place: tuple[str, str, str], manifest: dict[str, Any]) -> None:
         """Write the manifest, unless another process has taken over the step."""
@@ -276,3 +270,22 @@ class Checkpoints:
 
     def _place(self, name: str) -> tuple[str, str, str]:
         return self.step, "checkpoints", name
+
+
+def _in_thread(work: Callable[[], None]) -> Future[None]:
+    """Start ``work`` in a thread that the process does not wait for when it exits.
+
+    A pool's thread would keep a process whose gang has lost another one, for which the write waits.
+    """
+    found: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            found.set_exception(error)
+        else:
+            found.set_result(None)
+
+    threading.Thread(target=run, name="checkpoint", daemon=True).start()
+    return found

@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -220,6 +222,23 @@ def test_whoever_is_taken_over_while_it_writes_commits_nothing(tmp_path: Path) -
     checkpoints.save(10, state(11.0))
     checkpoints.close()
     assert store.names("run", "checkpoints") == ["0000000010-0002"]
+
+
+@pytest.mark.slow
+def test_a_write_that_never_ends_keeps_no_process_that_exits(tmp_path: Path) -> None:
+    """As in a gang whose other process hangs, for which the write waits."""
+    script = """
+import sys, torch
+from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.store import Store
+import threading
+Store.write_bytes = lambda *_, **__: threading.Event().wait()
+checkpoints = Checkpoints(Store(sys.argv[1]), "run", small_bytes=0)
+checkpoints.save(10, {"w": torch.ones(3)})
+raise SystemExit(3 if checkpoints.busy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], timeout=120, check=False)
+    assert done.returncode == 3
 
 
 def test_a_next_checkpoint_waits_for_the_one_that_is_written(tmp_path: Path) -> None:
