@@ -127,13 +127,15 @@ def run_job(store: Store, job: Job, limit: TimeLimit | None = None, **about: Any
     import torch
 
     torch.set_num_threads(job.resources.cpus)
-    if 0 < job.resources.gpus < 1 and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(job.resources.gpus)
+    share = min(1.0, job.resources.gpus) or 1.0
+    if share < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share)
     waiting = job.attempts
     try:
-        for step, result in run_steps(
-            store, job.steps, numbers=job.attempts, limit=limit, **about, **job.about
-        ):
+        results = run_steps(
+            store, job.steps, numbers=job.attempts, limit=limit, gpu_share=share, **about, **job.about
+        )
+        for step, result in results:
             number = waiting.pop(step.id)
             if isinstance(result, Exception):
                 yield failed_attempt(store, step.id, number, result)

@@ -17,10 +17,10 @@ from sweeps.dag.expand import Step
 from sweeps.dag.kind import StepKind
 from sweeps.data import TokenizedCorpus
 from sweeps.data.corpus import planned_tokens
+from sweeps.estimate.layout import describe, layout_here
 from sweeps.estimate.text_warnings import epochs
 from sweeps.execute.projected import projected_result
 from sweeps.execute.provenance import commit_result
-from sweeps.model.layout import Layout
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.leases import Lease, hold_leases
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
@@ -58,6 +58,7 @@ def run_steps(
     tracker: str | None = None,
     numbers: Mapping[str, int] | None = None,
     limit: TimeLimit | None = None,
+    gpu_share: float = 1.0,
     **about: Any,
 ) -> Iterator[Done]:
     """Run ``steps`` of one cohort together; yield each with its result or error when it ends.
@@ -71,6 +72,7 @@ def run_steps(
         tracker: experiment tracker, by default that of the environment (:mod:`sweeps.execute.trackers`).
         numbers: numbers of the attempts by step; by default the next ones.
         limit: time limit of this process, if it has one.
+        gpu_share: share of a GPU's memory that this process may use, if there is a GPU.
         about: recorded with the claims.
 
     Raises:
@@ -91,14 +93,14 @@ def run_steps(
     elif missing:
         with world() as here:
             if not here.leads:
-                yield from _train(store, missing, {}, here, watch, tracker)
+                yield from _train(store, missing, {}, here, watch, tracker, gpu_share)
                 return
             with hold_leases(store, [step.id for step in missing], numbers, limit=limit, **about) as leases:
                 for step in missing:
                     if step.id not in leases:
                         yield step, Stopped(Ending.HELD, "another process works on it")
                 if mine := [step for step in missing if step.id in leases]:
-                    yield from _train(store, mine, leases, here, watch, tracker)
+                    yield from _train(store, mine, leases, here, watch, tracker, gpu_share)
 
 
 def _train(
@@ -108,6 +110,7 @@ def _train(
     world: World,
     watch: Watch | None,
     tracker: str | None,
+    gpu_share: float,
 ) -> Iterator[Done]:
     from sweeps.distill.generation.generated_text import texts_of
     from sweeps.distill.teacher import target_of
@@ -128,7 +131,7 @@ def _train(
             leases[first.id].conclude(result if isinstance(result, Exception) else None)
         yield first, result
         return
-    runs = _runs(store, steps, corpus, leases, world)
+    runs = _runs(store, steps, corpus, leases, world, gpu_share)
     of = {id(runs[step.id]): step for step in steps}
     models = runs[first.id].models
     assert models is not None
@@ -165,7 +168,12 @@ def _train(
 
 
 def _runs(
-    store: Store, steps: list[Step], corpus: TokenizedCorpus, leases: Mapping[str, Lease], world: World
+    store: Store,
+    steps: list[Step],
+    corpus: TokenizedCorpus,
+    leases: Mapping[str, Lease],
+    world: World,
+    gpu_share: float,
 ) -> dict[str, Run]:
     """Return the runs of ``steps`` by id, each where its newest checkpoint left it."""
     from sweeps.distill.caches.hidden_state_cache import kept_hidden_states
@@ -179,8 +187,8 @@ def _runs(
     for step in steps:
         if world.leads:
             store.write(step.as_json(), step.id, "step.json")
-        layout = world.agreed(layout_of(step, world))
-        LOG.info("%s: %s", step.id, layout)
+        layout = world.agreed(layout_here(step, world.size, gpu_share))
+        LOG.info("%s: %s: %s", step.id, describe(layout, world.size), layout.reason)
         group = world.cpu_group() if layout.sharded else None
         recipe = RunRecipe(
             shape=step.shape,
@@ -202,18 +210,6 @@ def _runs(
         if world.leads:
             leases[step.id].progress = _progress(run)
     return runs
-
-
-def layout_of(step: Step, world: World) -> Layout:
-    """Return the layout that the spec gives ``step``."""
-    rules = step.training
-    micro = rules.micro_batch_tokens
-    return Layout(
-        sharded=rules.shard is True and world.size > 1,
-        micro_batch_tokens=None if isinstance(micro, str) else micro,
-        recompute=rules.recompute is True,
-        reason="as training says",
-    )
 
 
 def _write_down(
