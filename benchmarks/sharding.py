@@ -3,7 +3,7 @@
     python benchmarks/sharding.py [--params 1M] [--tokens 8192] [--processes 2] [--rounds 5]
 
 Each process has ``--tokens`` tokens a step. Both runs take turns, so that what else the machine does slows
-both; of wall time and of the processor's, the median ratio of rounds is printed with the smallest and largest.
+both; of wall and processor time, the median ratio of rounds is printed with the smallest and the largest.
 """
 
 from __future__ import annotations
