@@ -59,8 +59,12 @@ def started(server: ForkServer, store: Store, job: Job) -> list[int]:
 
 
 def saved(store: Store, step: str, number: int) -> int:
-    """Return the optimizer steps at which attempt ``number`` wrote the first checkpoint that is there."""
-    names = [each.split("-") for each in store.names(step, "checkpoints")]
+    """Return the optimizer steps at which attempt ``number`` completed the first checkpoint that is there."""
+    complete = (
+        name for name in store.names(step, "checkpoints")
+        if "manifest.json" in store.names(step, "checkpoints", name)
+    )  # fmt: skip
+    names = [name.split("-") for name in complete]
     return min((int(steps) for steps, attempt in names if attempt == f"{number:04d}"), default=0)
 
 
