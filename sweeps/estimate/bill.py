@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
+from scaling.errors import InputError
+from sweeps.dag.expand import SCHEMA, Step
 from sweeps.spec.resources import Devices, Resources
 from sweeps.store.leases import Attempt
+from sweeps.store.store import Store
 
 HOUR = 3600.0
 
@@ -59,3 +63,55 @@ def reported_resources(attempt: Attempt) -> Resources:
     """Return the resources that an attempt reported."""
     told = attempt.told
     return Resources(**{name: told[name] for name in ("cpus", "gpus", "nodes") if name in told})
+
+
+def spent_by(
+    store: Store, histories: Mapping[str, Sequence[Attempt]], devices: Devices, flops: Mapping[str, float]
+) -> Bill:
+    """Return the total cost of attempts by step; ``flops`` are those of known steps."""
+    return sum(
+        (
+            bill
+            for step, history in histories.items()
+            for bill in attempt_bills(flops.get(step) or flops_recorded(store, step), history, devices)
+        ),
+        Bill(),
+    )
+
+
+def declared_flops(result: Mapping[str, Any] | None) -> float | None:
+    """Return the FLOPs that the command of a run has declared; None if it has not."""
+    found = (result or {}).get("flops", {}).get("declared")
+    return None if found is None else float(found)
+
+
+def flops_recorded(store: Store, step: str) -> float:
+    """Return the FLOPs of a step from its record in the store, or from its result if of another version.
+
+    Raises:
+        InputError: if the record is damaged, as its cost would be lost; or if a part of the method of a step
+            without a result cannot be imported here.
+    """
+    record, result = store.read(step, "step.json"), store.result(step) or {}
+    known = float(result.get("flops", {}).get("total", 0.0))
+    if declared := declared_flops(result):
+        return declared
+    if record is None or record.get("schema", 0) != SCHEMA:
+        return known
+    try:
+        recorded = Step.from_json(record)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise _damaged(store, step, error) from None
+    try:
+        return recorded.flops_to_spend
+    except InputError as error:  # a part of its method cannot be imported here
+        if known:
+            return known
+        raise InputError(f"{store.root}/{step}/step.json: its cost cannot be counted ({error})") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise _damaged(store, step, error) from None
+
+
+def _damaged(store: Store, step: str, error: Exception) -> InputError:
+    why = str(error).splitlines()[0]
+    return InputError(f"{store.root}/{step}/step.json: damaged ({why}); delete it")

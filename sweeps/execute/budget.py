@@ -9,22 +9,28 @@ has ended and what can still be spent never exceed a cap together.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scaling.errors import InputError
-from sweeps.dag.expand import SCHEMA, Step
-from sweeps.estimate.bill import HOUR, Bill, attempt_bills, reported_resources
+from sweeps.dag.expand import Step
+from sweeps.estimate.bill import (
+    HOUR,
+    Bill,
+    attempt_bills,
+    declared_flops,
+    flops_recorded,
+    reported_resources,
+)
 from sweeps.execute.drivers import Session
 from sweeps.execute.jobs import AttemptOutcome, Job
 from sweeps.execute.reservations import Reservation, Reservations
 from sweeps.execute.state import Running
 from sweeps.spec.resources import Caps, Devices
+from sweeps.store import clock
 from sweeps.store.heartbeats import FIRST_BEAT
 from sweeps.store.history import AttemptHistory
-from sweeps.store.leases import Attempt, attempts
+from sweeps.store.leases import Attempt
 from sweeps.store.outcomes import Ending
 from sweeps.store.processes import has_exited
 from sweeps.store.store import Store
@@ -76,20 +82,23 @@ class BudgetLedger:
         self._exited: set[tuple[str, int]] = set()
         """Attempts whose process had exited when the last look began, so that their records are final."""
 
-    def look(self) -> None:
-        """Read the cost of all attempts in the store so far."""
+    def look(self, watched: Iterable[str] = ()) -> None:
+        """Read the cost of all attempts in the store so far; without a cap only attempts at ``watched``."""
         if not self.capped:
+            self.history.refresh(watched, lazily=True)
             return
-        self._looked = time.monotonic()
+        self._looked = clock.monotonic()
         self._exited = {
             (step, history[-1][0].number)
             for step, history in self.under_way.items()
             if history and not history[-1][0].ending and has_exited(history[-1][0].told)
         }
-        for step, history in self.history.read().items():
+        reserved = {step for _, step in self.reservations.newest}
+        exited = {step for step, _ in self._exited}
+        for step, history in self.history.read_unfinished({*watched, *reserved}, exited).items():
             told = history[-1].told if history else {}
             if self._seen.get(step, (None, 0.0))[0] != told:
-                self._seen[step] = told, time.monotonic()
+                self._seen[step] = told, clock.monotonic()
             if step in self.history.over:
                 self.settled += sum(self._bills(step, history), Bill())
                 self.under_way.pop(step, None)
@@ -102,32 +111,52 @@ class BudgetLedger:
             self.under_way[step] = list(zip(history, self._bills(step, history), strict=True))
 
     def reserve(self, job: Job, ahead: float = 0.0) -> str | None:
-        """Reserve the cost of ``job``; or return the cap it would exceed, and reserve nothing.
+        """Reserve the cost of ``job``; or return the cap it would exceed, and reserve nothing."""
+        return self.reserve_all([job], ahead).get(job.name)
 
-        Under a cap of time, its time limit is in ``time_limits`` then: its estimate, with the time in which
-        that can be extended, or what the cap leaves.
+    def reserve_all(self, jobs: Sequence[Job], ahead: float = 0.0) -> dict[str, str]:
+        """Reserve the cost of ``jobs`` in one entry; return the caps that others would exceed, by job.
+
+        Under a cap of time, their time limits are in ``time_limits`` then: their estimates, with the time in
+        which these can be extended, or what the cap leaves.
 
         Args:
-            job: the job.
+            jobs: the jobs, the most important first.
             ahead: seconds between two looks at the store.
         """
-        estimate = sum(self.seconds(step) for step in job.steps)
-        wanted = estimate + _lead(ahead, FIRST_BEAT, STOPPING_SECONDS)
+        wanted = {job.name: self._estimate(job) + _lead(ahead, FIRST_BEAT, STOPPING_SECONDS) for job in jobs}
         if not self.capped:
-            self.time_limits |= {job.name: wanted} if self.timed else {}
-            return None
-        least = max(estimate, LEAST_SECONDS) if self.timed else estimate
+            self.time_limits |= wanted if self.timed else {}
+            return {}
         while True:
             self.reservations.read()
-            if any(self.taken(step, number) for step, number in job.attempts.items()):
-                return ALREADY_RESERVED
-            committed = self._committed()
+            planned, refused = self._plan(jobs, wanted)
+            if not planned or self._add(planned):
+                return refused
+
+    def _plan(
+        self, jobs: Sequence[Job], wanted: Mapping[str, float]
+    ) -> tuple[list[tuple[Job, float]], dict[str, str]]:
+        """Return the jobs that fit below the caps together, with their seconds, and why others do not."""
+        planned, refused = list[tuple[Job, float]](), dict[str, str]()
+        committed, taken = self._committed(), self._reserved_by_others()
+        for job in jobs:
+            if any(self._taken(step, number, taken) for step, number in job.attempts.items()):
+                refused[job.name] = ALREADY_RESERVED
+                continue
+            estimate = self._estimate(job)
+            least = max(estimate, LEAST_SECONDS) if self.timed else estimate
             if why := self._beyond(committed + self._cost(job, least)):
-                self.may_free = not self._beyond(self._ended() + self._cost(job, least))
-                return f"{why} with {job.steps[0].label}"
-            seconds = min(wanted, self._seconds_left(job, committed)) if self.timed else estimate
-            if self._add(job, max(least, seconds)):
-                return None
+                self.may_free = bool(planned) or not self._beyond(self._ended() + self._cost(job, least))
+                refused[job.name] = f"{why} with {job.steps[0].label}"
+                continue
+            seconds = min(wanted[job.name], self._seconds_left(job, committed)) if self.timed else estimate
+            planned.append((job, max(least, seconds)))
+            committed += self._cost(job, planned[-1][1])
+        return planned, refused
+
+    def _estimate(self, job: Job) -> float:
+        return sum(self.seconds(step) for step in job.steps)
 
     def extend(self, running: Iterable[Running], ahead: float) -> None:
         """Extend the time limits of running jobs that would end within two looks, as far as caps allow.
@@ -141,23 +170,29 @@ class BudgetLedger:
         first = {each.job.name: each for each in reversed(list(running))}
         before = {name: seconds for name, seconds in self.time_limits.items() if name in first}
         self.time_limits = dict(before)
+        wanted: list[tuple[Job, float]] = []
         for each in first.values():
             if not self.capped:  # nothing is reserved under a cap on the drivers' hours
-                elapsed = time.monotonic() - each.since
+                elapsed = clock.monotonic() - each.since
                 self.time_limits[each.job.name] += max(0.0, self._wanted(each.job, elapsed, {}, ahead))
             elif told := self._last_record(each.job):
-                self._extend(each.job, told, ahead)
+                elapsed = told.get("elapsed", 0.0) + told.get("due", 0.0)
+                wanted += [(each.job, self._wanted(each.job, elapsed, told, ahead))]
+        self._extend([(job, seconds) for job, seconds in wanted if seconds > 0.0])
         if self.time_limits != before:
             self.session.extend(self.time_limits)
 
-    def _extend(self, job: Job, told: Mapping[str, Any], ahead: float) -> None:
-        """Extend the time limit of one job, which its process told of last."""
-        limit, elapsed = self.time_limits[job.name], told.get("elapsed", 0.0) + told.get("due", 0.0)
-        wanted = self._wanted(job, elapsed, told, ahead)
-        while wanted > 0.0:
+    def _extend(self, wanted: Sequence[tuple[Job, float]]) -> None:
+        """Extend the time limits of jobs in one entry, each by what it wants, or what is left."""
+        while wanted:
             self.reservations.read()
-            more = min(wanted, self._seconds_left(job, self._committed()))
-            if more < LEAST_EXTENSION_SECONDS or self._add(job, limit + more):
+            planned, committed = list[tuple[Job, float]](), self._committed()
+            for job, seconds in wanted:
+                more = min(seconds, self._seconds_left(job, committed))
+                if more >= LEAST_EXTENSION_SECONDS:
+                    planned.append((job, self.time_limits[job.name] + more))
+                    committed += self._cost(job, more)
+            if not planned or self._add(planned):
                 return
 
     def _wanted(self, job: Job, elapsed: float, told: Mapping[str, Any], ahead: float) -> float:
@@ -174,18 +209,18 @@ class BudgetLedger:
                     return attempt.told
         return None
 
-    def _add(self, job: Job, seconds: float) -> bool:
-        """Reserve ``seconds`` for ``job``; False if others have reserved since the last reading."""
-        bills = [self._cost(job, seconds, step) for step in job.steps]
+    def _add(self, planned: Sequence[tuple[Job, float]]) -> bool:
+        """Reserve seconds for jobs; False, without any, if others have reserved since the last reading."""
         asked = [
-            Reservation(self.session.name, job.name, step, number, bill)
-            for bill, (step, number) in zip(bills, job.attempts.items(), strict=True)
+            Reservation(self.session.name, job.name, step, number, self._cost(job, seconds, part))
+            for job, seconds in planned
+            for part, (step, number) in zip(job.steps, job.attempts.items(), strict=True)
         ]
         if not self.reservations.add(asked):
             return False
         self.reservations.read()
         if self.timed:
-            self.time_limits[job.name] = seconds
+            self.time_limits |= {job.name: seconds for job, seconds in planned}
         return True
 
     def _cost(self, job: Job, seconds: float, step: Step | None = None) -> Bill:
@@ -214,10 +249,15 @@ class BudgetLedger:
 
     def taken(self, step: str, number: int) -> bool:
         """Return True if an attempt is claimed, or if another driver has reserved it."""
-        return number <= len(self.under_way.get(step, ())) or any(
-            each.step == step and each.number == number and each.driver != self.session.name
-            for each in self._unclaimed()
-        )
+        return self._taken(step, number, self._reserved_by_others())
+
+    def _taken(self, step: str, number: int, reserved: Container[tuple[str, int]]) -> bool:
+        return number <= len(self.under_way.get(step, ())) or (step, number) in reserved
+
+    def _reserved_by_others(self) -> set[tuple[str, int]]:
+        """Return the unclaimed attempts that other drivers have reserved."""
+        mine = self.session.name
+        return {(each.step, each.number) for each in self._unclaimed() if each.driver != mine}
 
     def broken(self, ahead: float) -> str | None:
         """Return the cap that attempts without a time limit will exceed within ``ahead`` seconds, if any."""
@@ -303,7 +343,8 @@ class BudgetLedger:
         newest = self.reservations.newest
         for key, each in list(newest.items()):
             if not self.session.works(each.driver):
-                self.observe(each.step, attempts(self.store, each.step))
+                self.history.refresh([each.step])
+                self.observe(each.step, self.history.of(each.step))
             claimed = each.number <= len(self.under_way.get(each.step, ()))
             if claimed or each.step in self.history.over or each.driver in self.session.drivers.over:
                 del newest[key]
@@ -325,55 +366,3 @@ def _lead(ahead: float, due: float, stopping: float) -> float:
     reads of the extension before it needs ``stopping`` seconds to write a checkpoint.
     """
     return 2 * ahead + 2 * due + stopping
-
-
-def spent_by(
-    store: Store, histories: Mapping[str, Sequence[Attempt]], devices: Devices, flops: Mapping[str, float]
-) -> Bill:
-    """Return the total cost of attempts by step; ``flops`` are those of known steps."""
-    return sum(
-        (
-            bill
-            for step, history in histories.items()
-            for bill in attempt_bills(flops.get(step) or flops_recorded(store, step), history, devices)
-        ),
-        Bill(),
-    )
-
-
-def declared_flops(result: Mapping[str, Any] | None) -> float | None:
-    """Return the FLOPs that the command of a run has declared; None if it has not."""
-    found = (result or {}).get("flops", {}).get("declared")
-    return None if found is None else float(found)
-
-
-def flops_recorded(store: Store, step: str) -> float:
-    """Return the FLOPs of a step from its record in the store, or from its result if of another version.
-
-    Raises:
-        InputError: if the record is damaged, as its cost would be lost; or if a part of the method of a step
-            without a result cannot be imported here.
-    """
-    record, result = store.read(step, "step.json"), store.result(step) or {}
-    known = float(result.get("flops", {}).get("total", 0.0))
-    if declared := declared_flops(result):
-        return declared
-    if record is None or record.get("schema", 0) != SCHEMA:
-        return known
-    try:
-        recorded = Step.from_json(record)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise _damaged(store, step, error) from None
-    try:
-        return recorded.flops_to_spend
-    except InputError as error:  # a part of its method cannot be imported here
-        if known:
-            return known
-        raise InputError(f"{store.root}/{step}/step.json: its cost cannot be counted ({error})") from None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise _damaged(store, step, error) from None
-
-
-def _damaged(store: Store, step: str, error: Exception) -> InputError:
-    why = str(error).splitlines()[0]
-    return InputError(f"{store.root}/{step}/step.json: damaged ({why}); delete it")

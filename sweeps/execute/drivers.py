@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import Any
 
 from sweeps.execute.state import State
-from sweeps.store.leases import timestamp
+from sweeps.store import clock
+from sweeps.store.clock import timestamp
 from sweeps.store.processes import has_exited, process_start_ticks, this_process
 from sweeps.store.store import Store
 from sweeps.store.time_limit import DRIVERS
@@ -46,7 +47,7 @@ class Drivers:
         for name in self.store.names(DRIVERS):
             if name in self.over or not name.endswith(".json"):
                 continue
-            asked, record = time.monotonic(), self.store.read(DRIVERS, name)
+            asked, record = clock.monotonic(), self.store.read(DRIVERS, name)
             if not record:
                 continue
             if record["ended"] or has_exited(record):
@@ -59,7 +60,7 @@ class Drivers:
         """Return True if a driver may be active: not known to have exited, and not silent for long."""
         if name not in self.over and name not in self.seen:
             self.look()
-        return name in self.seen and time.monotonic() - self.seen[name][1] < SILENT_SECONDS
+        return name in self.seen and clock.monotonic() - self.seen[name][1] < SILENT_SECONDS
 
     def seconds(self, but: str = "") -> float:
         """Return the sum of the drivers' seconds, an upper bound, without driver ``but``."""
@@ -80,7 +81,7 @@ class Session:
         self.store, self.slots = store, slots
         self.drivers = Drivers(store)
         self.name = f"{uuid.uuid4().hex[:12]}.json"
-        self.since = begun or time.monotonic()
+        self.since = begun or clock.monotonic()
         self.record: dict[str, Any] = {**this_process(), "started": timestamp(), "slots": slots}
         self._over, self._writing = threading.Event(), threading.Lock()
         self._due = FIRST_BEAT
@@ -101,7 +102,7 @@ class Session:
     @property
     def seconds(self) -> float:
         """Seconds of this session so far."""
-        return time.monotonic() - self.since
+        return clock.monotonic() - self.since
 
     def tell(self, state: State) -> None:
         """Record the estimated time left with the next heartbeat."""

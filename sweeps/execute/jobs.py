@@ -17,8 +17,9 @@ from sweeps.execute.step import run_steps
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Resources
 from sweeps.spec.spec import Sweep
+from sweeps.store.clock import timestamp
 from sweeps.store.faults import explain_store_error
-from sweeps.store.leases import Attempt, LeaseWatch, attempt_path, create_once, timestamp
+from sweeps.store.leases import Attempt, LeaseWatch, attempt_path, create_once
 from sweeps.store.outcomes import TRY_LATER, Ending, ending_of, error_line, is_transient
 from sweeps.store.store import Store
 from sweeps.store.time_limit import GRACE_SECONDS, STOPPING_SECONDS, TimeLimit
@@ -57,6 +58,8 @@ class Job:
     """Driver that started it; empty if none did."""
     time_limit: float | None = None
     """Seconds that are reserved for its process, unless its driver reserves more; None if it may finish."""
+    nodes: tuple[str, ...] = ()
+    """Nodes that it runs on, in the order of its ranks, where its driver has chosen them."""
 
     @property
     def attempts(self) -> dict[str, int]:

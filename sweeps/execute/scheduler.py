@@ -6,11 +6,12 @@ work. Executors report endings first, but the store decides, also if an executor
 
 from __future__ import annotations
 
-import time
+import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step
@@ -18,21 +19,17 @@ from sweeps.estimate.cost import Cost
 from sweeps.execute.budget import BudgetLedger
 from sweeps.execute.drivers import Session
 from sweeps.execute.executors.local import Executor
+from sweeps.execute.executors.placement import Demand, Placement, Slot
 from sweeps.execute.jobs import AttemptOutcome, Job, record_end, record_failure
+from sweeps.execute.other_drivers import OtherDrivers
 from sweeps.execute.state import Running, State
-from sweeps.execute.teacher_sharing import group_into_cohorts
+from sweeps.execute.teacher_sharing import Cohort, group_into_cohorts, kept_on_nodes
 from sweeps.spec.resources import Caps, Devices, Resources, caps_of, resources_of
 from sweeps.spec.spec import Sweep
+from sweeps.store import clock
+from sweeps.store.clock import timestamp
 from sweeps.store.history import count_failures
-from sweeps.store.leases import (
-    CANCEL,
-    Attempt,
-    LeaseWatch,
-    attempt_path,
-    attempts,
-    latest_number,
-    timestamp,
-)
+from sweeps.store.leases import CANCEL, Attempt, LeaseWatch, latest_number
 from sweeps.store.outcomes import (
     RETRIES,
     STORE_ENDINGS,
@@ -47,8 +44,8 @@ from sweeps.store.store import Store
 POLL_SECONDS = 0.5
 LOOK_LOCAL, LOOK_REMOTE = 2.0, 10.0
 """Seconds between two reads of the store, on a disk and on an object store."""
-MAX_STORE_FAILURES = 20
-"""Failures of the store in a row that are tolerated, over a quarter of an hour."""
+STORE_PATIENCE = 7200.0
+"""Seconds for which the store may fail without a pause, as when it throttles, before the driver gives up."""
 UNCLAIMED_SECONDS = 900.0
 """Seconds after which a job that no worker has started is submitted again; a duplicate stops itself."""
 MAX_UNSTARTED_WORKERS = 3
@@ -96,14 +93,17 @@ class Scheduler:
         self.store, self.executor, self.session = store, executor, session
         self.look_seconds = LOOK_LOCAL if store.local else LOOK_REMOTE
         self.rules = sweep.resources if sweep else []
-        found = set(store.results(step.id for step in dag.steps))
+        contents = store.contents()
+        found = set(store.results((step.id for step in dag.steps), contents=contents))
         self.state = State(dag=dag, cost=cost, found=found, slots=executor.slots)
         caps, devices = (caps_of(sweep), sweep.hardware) if sweep else (Caps(), Devices())
         steps = {step.id: step for step in dag.steps}
         self.ledger = BudgetLedger(store, caps, devices, self.state.seconds, steps, session)
+        self.history = self.ledger.history
+        self.failing_since: float | None = None
+        """Time of the first of the last failures of the store in a row."""
         self.watch = LeaseWatch(store)
-        self.retry_baseline: dict[str, int] = {}
-        """Last attempt, by step, that does not count for retries, as it was given up before."""
+        self.others = OtherDrivers(store, self.state, self.watch, self.history)
         self.suspected: set[str] = set()
         """Steps whose attempt seemed dead at the last look; the executor may still report its ending."""
         self.refused: str | None = None
@@ -116,13 +116,19 @@ class Scheduler:
         """Jobs in a row whose workers could not start."""
         self.outcomes: list[AttemptOutcome] = []
         """Outcomes still to be processed."""
+        self.placement: Placement | None = getattr(executor, "placement", None)
+        """Jobs on the nodes of a cluster, if the executor knows its nodes."""
+        self.changed = True
+        """True if something has happened since no more jobs could be placed."""
         self.look_due = 0.0
-        self.looked = time.monotonic()
+        self.looked = clock.monotonic()
         """Start of the last look."""
         self.unseen: deque[float] = deque(maxlen=3)
         """Seconds from the start of a look to the end of the next, longer with a slow store."""
+        self.sharing: dict[str, tuple[object, ...]] = {}
+        """What steps must have in common to be trained together, by step."""
         self._check_resources()
-        self._read_history()
+        self.others.read_failures(contents)
 
     def run(self, watch: Callable[[State], None]) -> State:
         """Run the sweep; see :func:`run`."""
@@ -141,58 +147,83 @@ class Scheduler:
                 if state.halted and (self.broken or not state.running):
                     return state
                 self.outcomes += self.executor.wait(POLL_SECONDS)
-                while self.outcomes:
-                    self._settle(self.outcomes[0])
-                    self.outcomes.pop(0)
-                failures = 0
+                self._settle_all()
+                failures, self.failing_since = 0, None
             except Exception as error:
                 if (ending := ending_of(error, self.store.path)) in STORE_ENDINGS:
                     self._stop(STORE_ENDINGS[ending].format(error_line(error)))
                     return state
                 failures += 1  # missed endings are found in the store once it answers again
-                if failures == MAX_STORE_FAILURES or not is_transient(error):
-                    raise
-                time.sleep(backoff_seconds(failures))
+                self._tolerate(error)
+                clock.sleep(backoff_seconds(failures))
+
+    def _tolerate(self, error: Exception) -> None:
+        """Note a failure of the store; raise it if it is none, or if the store has failed for too long."""
+        now = clock.monotonic()
+        since = self.failing_since or now
+        if not is_transient(error) or now - since > STORE_PATIENCE:
+            raise error
+        if self.failing_since is None:
+            self.state.troubles.append(f"the store does not answer: {error_line(error)}; it is asked again")
+        self.failing_since = since
 
     def _submit(self) -> None:
-        if self.refused or not self.executor.room(Resources()):
+        unchanged = self.placement and not self.changed
+        if self.refused or unchanged or not self.executor.room(Resources()):
             return  # retried after the next look
-        waiting = deque(group_into_cohorts(self.state.ready(), self.executor.slots, self.state.seconds))
-        while waiting:
-            cohort = waiting.popleft()
-            resources = self._resources(*cohort)
-            if not self.executor.room(resources):
-                return  # the first cohort is not overtaken, so that it does not starve
-            claims = [(step, number) for step in cohort if (number := self._claimable(step))]
-            if not claims:
-                continue
-            steps, numbers = zip(*claims, strict=True)
-            job = Job(steps=steps, numbers=numbers, resources=resources, driver=self.session.name)
-            if refused := self.ledger.reserve(job, self._ahead):
-                taken = [step.id for step, number in claims if self.ledger.taken(step.id, number)]
-                self.state.elsewhere.update(taken)
-                self.refused = self.refused if taken else refused
-                if len(cohort) > 1 and not taken:  # a single member may fit
-                    waiting.extendleft((step,) for step in reversed(cohort))
-                continue
-            job = replace(job, time_limit=self.ledger.time_limits.get(job.name))
-            for step, number in claims:
-                self.state.running[step.id] = Running(step, number, job)
-            try:
-                self.executor.submit(job)
-            except OSError as error:  # no process can be started
-                for outcome in job.all_ended(Ending.UNSTARTED, f"a worker could not be started: {error}"):
-                    self._settle(outcome)
+        ready, slots = self.state.ready(), self.executor.slots
+        waiting = deque(group_into_cohorts(ready, slots, self.state.seconds, self.sharing))
+        while waiting and (chosen := self._next_slots(waiting)):
+            jobs = self._claim(chosen)
+            refused = self.ledger.reserve_all(jobs, self._ahead)
+            for job in jobs:
+                if job.name in refused:
+                    waiting.extendleft((step,) for step in reversed(self._refuse(job, refused[job.name])))
+                else:
+                    self._start(replace(job, time_limit=self.ledger.time_limits.get(job.name)))
+        self.changed = False
 
-    def _claimable(self, step: Step) -> int | None:
+    def _next_slots(self, waiting: deque[Cohort]) -> list[Slot]:
+        """Remove the cohorts that start next from those that wait, with their nodes; none without room."""
+        if self.placement:
+            return self.placement.choose(waiting, self._demand)
+        resources = self._resources(*waiting[0])
+        if not self.executor.room(resources):
+            return []  # the first cohort is not overtaken, so that it does not starve
+        return [Slot(waiting.popleft(), (), resources, clock.monotonic(), math.inf)]
+
+    def _demand(self, cohort: Cohort) -> Demand:
+        seconds = sum(map(self.state.seconds, cohort))
+        return Demand(self._resources(*cohort), seconds, frozenset().union(*map(kept_on_nodes, cohort)))
+
+    def _claim(self, slots: Sequence[Slot]) -> list[Job]:
+        """Return jobs of the members of cohorts that nobody else runs or has done."""
+        steps = [step.id for slot in slots for step in slot.cohort]
+        self.history.refresh(steps)
+        # read after the attempts, as an attempt ends after its result is committed
+        done = {step for step, _ in self.store.read_all((step, "result.json") for step in steps)}
+        jobs = []
+        for slot in slots:
+            claims = [(step, number) for step in slot.cohort if (number := self._claimable(step, done))]
+            if not claims:
+                self._release(slot.job)
+                continue
+            members, numbers = zip(*claims, strict=True)
+            job = Job(steps=members, numbers=numbers, resources=slot.resources, name=slot.job)
+            jobs.append(replace(job, driver=self.session.name, nodes=slot.nodes))
+        return jobs
+
+    def _release(self, job: str) -> None:
+        if self.placement:
+            self.placement.release(job)
+
+    def _claimable(self, step: Step, done: Container[str]) -> int | None:
         """Return the number of the next attempt, unless the step is done, canceled or run elsewhere."""
-        number = self.watch.claimable(step.id)
-        if self.store.result(
-            step.id
-        ):  # read after the claim, as an attempt ends after its result is committed
+        number = self.watch.claimable(step.id, self.history)
+        if step.id in done:
             self.state.finish(step.id)
             return None
-        if CANCEL in self.store.names(step.id, "attempts"):
+        if CANCEL in self.history.names(step.id, "attempts"):
             self.state.fail(step.id, CANCELLED, cancelled=True)
             return None
         if number is None or self.ledger.taken(step.id, number):
@@ -200,17 +231,44 @@ class Scheduler:
             return None
         return number
 
+    def _refuse(self, job: Job, why: str) -> Cohort:
+        """Note why a job is not submitted; return its members, if single ones may fit below the caps."""
+        self._release(job.name)
+        taken = [step for step, number in job.attempts.items() if self.ledger.taken(step, number)]
+        self.state.elsewhere.update(taken)
+        self.refused = self.refused if taken else why
+        return job.steps if len(job.steps) > 1 and not taken else ()
+
+    def _start(self, job: Job) -> None:
+        for step, number in zip(job.steps, job.numbers, strict=True):
+            self.state.running[step.id] = Running(step, number, job)
+        try:
+            self.executor.submit(job)
+        except OSError as error:  # no process can be started
+            for outcome in job.all_ended(Ending.UNSTARTED, f"a worker could not be started: {error}"):
+                self._settle(outcome)
+
+    def _settle_all(self) -> None:
+        """Process the outcomes that executors have reported."""
+        self.history.refresh(each.step for each in self.outcomes if each.step in self.state.running)
+        while self.outcomes:
+            self._settle(self.outcomes[0])
+            self.outcomes.pop(0)
+
     def _settle(self, outcome: AttemptOutcome) -> None:
         """Process the outcome of one attempt."""
         running = self.state.running.get(outcome.step)
         if running is None or running.number != outcome.number:
             return  # processed already
         outcome = self.ledger.explained(outcome, running.job)
-        step, history = running.step, attempts(self.store, outcome.step)
-        if outcome.ending is not Ending.HELD:
-            self._record_end(outcome, running, {each.number: each for each in history}.get(outcome.number))
-            history = attempts(self.store, step.id)
+        step, history = running.step, self.history.of(outcome.step)
+        known = {each.number: each for each in history}.get(outcome.number)
+        if outcome.ending is not Ending.HELD and not (known and known.ending):
+            self._record_end(outcome, running)
+            self.history.refresh([step.id])
+            history = self.history.of(step.id)
         self.ledger.observe(step.id, history)
+        self.changed = True
         self.refused = None
         del self.state.running[step.id]
         self.suspected.discard(step.id)
@@ -237,25 +295,23 @@ class Scheduler:
         if len(self.unstarted) >= MAX_UNSTARTED_WORKERS:
             self._stop(f"no worker can be started: {outcome.reason}")
             return
-        baseline = self.retry_baseline.get(step.id, 0)
+        baseline = self.others.retry_baseline.get(step.id, 0)
         since = [each for each in history if each.number > baseline] + self.unrecorded.get(step.id, [])
         spent = max(1, count_failures(since, outcome.ending))
         if spent <= RETRIES.get(outcome.ending, 0):
             self.state.retried += 1
             wait = backoff_seconds(spent)
-            self.state.resting[step.id] = time.monotonic() + wait
+            self.state.resting[step.id] = clock.monotonic() + wait
             self.state.troubles.append(f"{step.label}: {outcome.reason}; tried again in {wait:.0f} s")
             return
         tries = f" ({spent} times)" if spent > 1 else ""
         self.state.fail(step.id, outcome.reason + tries)
         record_failure(self.store, step, outcome, outcome.reason + tries)
 
-    def _record_end(self, outcome: AttemptOutcome, running: Running, known: Attempt | None) -> None:
+    def _record_end(self, outcome: AttemptOutcome, running: Running) -> None:
         """Record the ending of an attempt that could not record it, if it is ours and has exited."""
-        if known and known.ending:
-            return
         try:
-            record_end(self.store, running.job, outcome, time.monotonic() - running.since)
+            record_end(self.store, running.job, outcome, clock.monotonic() - running.since)
         except Exception as error:
             if is_transient(error):
                 raise  # processed again once the store answers
@@ -264,20 +320,19 @@ class Scheduler:
 
     def _look(self) -> None:
         """Read the state of running steps, here and elsewhere, from the store."""
-        if time.monotonic() < self.look_due:
+        if clock.monotonic() < self.look_due:
             return
-        before, self.looked = self.looked, time.monotonic()
+        before, self.looked = self.looked, clock.monotonic()
         self.look_due = self.looked + self.look_seconds
-        self.refused = None
+        self.refused, self.changed = None, True
+        self.ledger.look([*self.state.running, *self.state.elsewhere])
         for running in list(self.state.running.values()):
             self._look_at(running)
-        for step in list(self.state.elsewhere):
-            self._look_elsewhere(step)
+        self.others.look()
         self._wanted_again()
         if self.store.read(CANCEL) is not None:
             self.state.halted = CANCELLED
-        self.ledger.look()
-        self.unseen.append(time.monotonic() - before)
+        self.unseen.append(clock.monotonic() - before)
         self.ledger.extend(self.state.running.values(), self._ahead)
         if why := self.ledger.broken(self._ahead):
             self._stop(why)
@@ -290,23 +345,29 @@ class Scheduler:
 
     def _look_at(self, running: Running) -> None:
         step, number = running.step.id, running.number
-        names = self.store.names(step, "attempts")
-        last = latest_number(names)
-        if end := self.store.read(*attempt_path(step, number, "end")) if last >= number else None:
+        last = latest_number(self.history.names(step, "attempts"))
+        if end := self._end(step, number) if last >= number else None:
             self._settle(AttemptOutcome(step, number, Ending(end["ending"]), end.get("reason") or ""))
         elif last > number:
             self._settle(
                 AttemptOutcome(step, number, Ending.HELD, "another process has taken over", gone=False)
             )
         elif last < number:
-            if time.monotonic() - running.since > UNCLAIMED_SECONDS:
-                self._give_up_on(running, "no worker started it")
-        elif self.watch.claimable(step) is None:
+            if clock.monotonic() - running.since > UNCLAIMED_SECONDS:
+                minutes = UNCLAIMED_SECONDS / 60
+                why = f"no worker started it on {running.job.resources} within {minutes:.0f} minutes"
+                self._give_up_on(running, why)
+        elif self.watch.claimable(step, self.history) is None:
             self.suspected.discard(step)
         elif step in self.suspected:
             self._give_up_on(running, "its process or node is silent")
         else:
             self.suspected.add(step)
+
+    def _end(self, step: str, number: int) -> Mapping[str, Any] | None:
+        """Return the record of an attempt with its end; None if it has not ended."""
+        found = {each.number: each for each in self.history.of(step)}.get(number)
+        return found.told if found and found.ending else None
 
     def _give_up_on(self, running: Running, why: str) -> None:
         self.executor.drop(running.job)
@@ -315,42 +376,10 @@ class Scheduler:
 
     def _wanted_again(self) -> bool:
         """Check if other drivers want failed steps tried again, or have finished them; True if so."""
-        before = len(self.state.failed)
-        for step in list(self.state.failed):
-            self._look_at_failed(step)
-        return len(self.state.failed) < before
-
-    def _look_at_failed(self, step: str) -> None:
-        """Check if another driver wants a failed step tried again, or has finished it."""
-        if self.store.result(step):
-            self.state.take_up(step)
-            self.state.finish(step)
-        elif step in self.state.cancelled:
-            if CANCEL not in self.store.names(step, "attempts"):
-                self.state.take_up(step)
-        elif (failure := self.store.read(step, "failure.json") or {}).get("pardoned"):
-            self.retry_baseline[step] = failure["attempt"]
+        taken_up = self.others.take_up_failed()
+        for step in taken_up:
             self.unrecorded.pop(step, None)
-            self.state.take_up(step)
-
-    def _look_elsewhere(self, step: str) -> None:
-        if self.store.result(step):
-            self.state.finish(step)
-            return
-        failure = self.store.read(step, "failure.json") or {}
-        if failure.get("attempt", 0) > self.retry_baseline.get(step, 0) and not failure.get("pardoned"):
-            self.state.fail(step, failure["reason"])
-        elif self.watch.claimable(step):
-            self.state.elsewhere.discard(step)
-
-    def _read_history(self) -> None:
-        """Read which steps were given up before, and are tried again."""
-        files = self.store.contents()
-        for step in self.state.dag.steps:
-            names = files.get(step.id, set())
-            if "failure.json" in names and step.id not in self.state.done:
-                failure = self.store.read(step.id, "failure.json") or {}
-                self.retry_baseline[step.id] = failure.get("attempt", 0)
+        return bool(taken_up)
 
     def _resources(self, *steps: Step) -> Resources:
         return resources_of(steps, self.rules, self.executor.usual)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 from sweeps.dag.expand import Dag, Step
 from sweeps.estimate.cost import Cost
 from sweeps.execute.jobs import Job
+from sweeps.store import clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Running:
     step: Step
     number: int
     job: Job
-    since: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=clock.monotonic)
 
 
 @dataclass(repr=False)
@@ -46,13 +46,14 @@ class State:
     """Messages about retries, with their reasons."""
     halted: str | None = None
     """Reason why no more steps are started."""
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=clock.monotonic)
 
     def __post_init__(self) -> None:
         self._steps = {step.id: step for step in self.dag.steps}
         self._costs = {step.id: self.cost(step) for step in self.dag.steps}
         self._children: dict[str, list[str]] = {step.id: [] for step in self.dag.steps}
         self._missing: dict[str, int] = {}
+        self._undone, self._finished = sum(self._costs.values()), 0.0
         for step in self.dag.steps:
             needs = [need.id for need in step.needs if need.id in self._steps]
             for need in needs:
@@ -104,7 +105,7 @@ class State:
 
     def ready(self) -> list[Step]:
         """Return the steps that can start now, those with the longest critical path first."""
-        now = time.monotonic()
+        now = clock.monotonic()
         self.resting = {step: until for step, until in self.resting.items() if until > now}
         kept = (self.running, self.elsewhere, self.failed, self.resting)
         ready = [step for step in self._open if not any(step in each for each in kept)]
@@ -115,6 +116,8 @@ class State:
         if step in self.done:
             return
         self.done.add(step)
+        self._undone -= self._costs[step]
+        self._finished += 0.0 if step in self.found else self._costs[step]
         self._open.discard(step)
         self.elsewhere.discard(step)
         for child in self._children[step]:
@@ -144,10 +147,9 @@ class State:
 
     def seconds_left(self, slots: int) -> float:
         """Estimate the seconds left: the estimates of the remaining steps, scaled by the pace so far."""
-        todo = [s for s in self.dag.steps if s.id not in self.done and s.id not in self.failed]
-        left = sum(self._costs[step.id] for step in todo)
-        finished = sum(self._costs[step] for step in self.done - self.found)
-        now = time.monotonic()
+        left = self._undone - sum(self._costs[step] for step in self.failed)
+        finished = self._finished
+        now = clock.monotonic()
         ran = sum(min(now - each.since, self._costs[step]) for step, each in self.running.items())
         pace = (now - self.started) * slots / (finished + ran) if finished else 1.0
         return max(0.0, (left - ran) * pace / slots)

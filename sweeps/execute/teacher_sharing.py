@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from heapq import heapify, heappop, heappush
 
 from sweeps.dag.expand import Step
 from sweeps.spec.method_parts import parts_of
@@ -19,22 +20,41 @@ MAX_PARAMS = 5e8
 Cohort = tuple[Step, ...]
 
 
-def group_into_cohorts(ready: Sequence[Step], slots: int, cost: Callable[[Step], float]) -> list[Cohort]:
+def group_into_cohorts(
+    ready: Sequence[Step],
+    slots: int,
+    cost: Callable[[Step], float],
+    keys: dict[str, tuple[object, ...]] | None = None,
+) -> list[Cohort]:
     """Group ``ready`` steps into cohorts, in the order of their first members.
 
     Steps may be grouped if they are distilled from one teacher on the same batches, from the same step on. A
     group is split only if its size requires it, or to occupy all ``slots``.
+
+    Args:
+        ready: the steps.
+        slots: jobs that run side by side.
+        cost: seconds of a step.
+        keys: what each step shares, by id, which is completed here; it is the same at every call.
     """
+    keys = {} if keys is None else keys
     groups: dict[tuple[object, ...], list[Step]] = {}
     for step in ready:
-        groups.setdefault(_shared(step), []).append(step)
+        if step.id not in keys:
+            keys[step.id] = _shared(step)
+        groups.setdefault(keys[step.id], []).append(step)
     parts = {key: _fewest(group) for key, group in groups.items()}
-    while sum(parts.values()) < slots:
-        splittable = [key for key, group in groups.items() if parts[key] < len(group)]
-        if not splittable:
-            break
-        widest = max(splittable, key=lambda key: sum(map(cost, groups[key])) / parts[key])
-        parts[widest] += 1
+    missing = slots - sum(parts.values())
+    costs = {key: sum(map(cost, groups[key])) for key in groups} if missing > 0 else {}
+    widest = [
+        (-costs[key] / parts[key], n, key) for n, key in enumerate(costs) if parts[key] < len(groups[key])
+    ]
+    heapify(widest)
+    while missing > 0 and widest:
+        _, n, key = heappop(widest)
+        parts[key], missing = parts[key] + 1, missing - 1
+        if parts[key] < len(groups[key]):
+            heappush(widest, (-costs[key] / parts[key], n, key))
     found = [cohort for key, group in groups.items() for cohort in _split(group, parts[key], cost)]
     place = {step.id: number for number, step in enumerate(ready)}
     return sorted(found, key=lambda cohort: place[cohort[0].id])
@@ -59,6 +79,12 @@ def _shared(step: Step) -> tuple[object, ...]:
     order = step.corpus_fingerprint, step.half, step.data_seed, step.first, begins
     teachers = method.reads_teacher, step.logits and step.logits.id, *(each.id for each in step.teachers)
     return *teachers, parts.target.sharing_key(step), *order, *rules
+
+
+def kept_on_nodes(step: Step) -> frozenset[str]:
+    """Return what a step reads that its node keeps, in the page cache or on disk: corpus and caches."""
+    caches = [step.logits, step.texts, *step.features]
+    return frozenset([step.corpus_fingerprint, *(cache.id for cache in caches if cache)])
 
 
 def _fewest(group: list[Step]) -> int:

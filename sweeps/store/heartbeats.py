@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from sweeps.store import clock
 from sweeps.store.outcomes import Stopped
 from sweeps.store.time_limit import TimeLimit, stopping_seconds
 
@@ -37,11 +37,7 @@ def beating(leases: list[Lease], limit: TimeLimit | None, patience: float) -> It
         while not over.wait(wait):
             count, wait = count + 1, min(2 * wait, longest)
             active = [lease for lease in leases if not lease.ended]
-            if limit:
-                _beat_within(limit, active, count, wait, patience)
-            else:
-                for lease in active:
-                    lease.beat(count, wait)
+            beat_all(active, limit, count, wait, patience)
 
     thread = threading.Thread(target=beat, name="beats", daemon=True)
     if leases:
@@ -54,9 +50,21 @@ def beating(leases: list[Lease], limit: TimeLimit | None, patience: float) -> It
             thread.join()
 
 
-def _beat_within(limit: TimeLimit, leases: list[Lease], count: int, due: float, patience: float) -> None:
-    """Write one heartbeat of each lease with the time limit, and stop the work if that is used up."""
-    expires = time.monotonic() + patience
+def beat_all(leases: list[Lease], limit: TimeLimit | None, count: int, due: float, patience: float) -> None:
+    """Write one heartbeat of each lease; with a time limit, stop the work if that is used up.
+
+    Args:
+        leases: leases of this process that have not ended.
+        limit: time limit of this process, if it has one.
+        count: number of the heartbeat.
+        due: seconds until the next.
+        patience: seconds without a heartbeat after which a lease expires.
+    """
+    if limit is None:
+        for lease in leases:
+            lease.beat(count, due)
+        return
+    expires = clock.monotonic() + patience
     stopping = max((stopping_seconds(lease.progress) for lease in leases), default=0.0)
     with suppress(Exception):  # the store is unavailable; the limit stays
         limit.read_extension(due, stopping)

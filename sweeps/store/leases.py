@@ -19,20 +19,23 @@ from __future__ import annotations
 import math
 import signal
 import threading
-import time
 import uuid
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.environment import LEASE_SECONDS
+from sweeps.store import clock
+from sweeps.store.clock import timestamp
 from sweeps.store.heartbeats import BEATS_LOCAL, FIRST_BEAT, beating
 from sweeps.store.outcomes import Ending, Stopped, ending_of, error_line
 from sweeps.store.processes import has_exited, this_process
 from sweeps.store.store import Store
 from sweeps.store.time_limit import TimeLimit
+
+if TYPE_CHECKING:
+    from sweeps.store.history import AttemptHistory
 
 LEASE_TIMEOUT = LEASE_SECONDS
 """Seconds without a heartbeat after which others may take over a step; every claim records its own."""
@@ -104,7 +107,7 @@ class Lease:
     lost: Stopped | None = None
     """Reason to stop, found by the heartbeat."""
     ended: bool = False
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=clock.monotonic)
     limit: TimeLimit | None = None
     """Time limit of its process, recorded with the claim and each heartbeat."""
     expires: float = math.inf
@@ -125,7 +128,7 @@ class Lease:
 
         Its time counts from ``begun``, by ``time.monotonic()``, as its process started before the claim.
         """
-        begun = begun or time.monotonic()
+        begun = begun or clock.monotonic()
         claim = {
             "started": timestamp(),
             "patience": LEASE_TIMEOUT,
@@ -134,8 +137,8 @@ class Lease:
             **about,
             **_limit_record(limit),
         }
-        claim["elapsed"] = time.monotonic() - begun
-        expires = time.monotonic() + LEASE_TIMEOUT
+        claim["elapsed"] = clock.monotonic() - begun
+        expires = clock.monotonic() + LEASE_TIMEOUT
         won = create_once(store, claim, *attempt_path(step, number))
         return cls(store, step, number, about, started=begun, limit=limit, expires=expires) if won else None
 
@@ -166,9 +169,9 @@ class Lease:
         Returns:
             True if the heartbeat was written.
         """
-        written, expires = False, time.monotonic() + LEASE_TIMEOUT
+        written, expires = False, clock.monotonic() + LEASE_TIMEOUT
         try:
-            elapsed = time.monotonic() - self.started
+            elapsed = clock.monotonic() - self.started
             beat = {"beat": count, "elapsed": elapsed, "due": due, **self.progress}
             beat |= _limit_record(self.limit)
             self.store.write(beat, *attempt_path(self.step, self.number, "beat"), durable=False)
@@ -198,7 +201,7 @@ class Lease:
         record = {"ending": ending, "reason": reason, "ended": timestamp(), **self.about, **self.progress}
         record |= _limit_record(self.limit)
         with suppress(Exception):  # the store itself may be what failed
-            record |= {"elapsed": time.monotonic() - self.started, "leaving": LEAVING_SECONDS}
+            record |= {"elapsed": clock.monotonic() - self.started, "leaving": LEAVING_SECONDS}
             self.store.write(record, *attempt_path(self.step, self.number, "end"), durable=False)
 
 
@@ -224,7 +227,7 @@ def hold_leases(
         about: recorded with the claims.
     """
     leases: dict[str, Lease] = {}
-    expires = time.monotonic() + LEASE_TIMEOUT
+    expires = clock.monotonic() + LEASE_TIMEOUT
     for step in steps:
         number = numbers[step] if numbers else LeaseWatch(store).wait(step)
         if number and (lease := Lease.claim(store, step, number, limit=limit, **about)):
@@ -277,21 +280,26 @@ class LeaseWatch:
         self.changed: set[str] = set()
         """Steps whose heartbeat was seen to change."""
 
-    def claimable(self, step: str) -> int | None:
-        """Return the number of the attempt that may be claimed now; None if the last one may be alive."""
-        names = self.store.names(step, "attempts")
+    def claimable(self, step: str, history: AttemptHistory | None = None) -> int | None:
+        """Return the number of the attempt that may be claimed now; None if the last one may be alive.
+
+        With a ``history``, its files are those of the time when that was refreshed.
+        """
+        store = history or self.store
+        names = store.names(step, "attempts")
         number = latest_number(names)
         if not number or _name(number, "end") in names:
             self.seen.pop(step, None)
             return number + 1
-        claim = self.store.read(*attempt_path(step, number)) or {}
-        asked = time.monotonic()  # before reading, as this process may be suspended, or the store slow
-        state = number, self.store.read_bytes(*attempt_path(step, number, "beat"))
+        claim = store.read(*attempt_path(step, number)) or {}
+        asked = clock.monotonic()  # before reading, as this process may be suspended, or the store slow
+        asked = history.asked.get(step, asked) if history else asked
+        state = number, store.read_bytes(*attempt_path(step, number, "beat"))
         then, since = self.seen.get(step, (None, 0.0))
         if then != state:
             if then:
                 self.changed.add(step)
-            self.seen[step] = state, since = state, time.monotonic()
+            self.seen[step] = state, since = state, clock.monotonic()
         if has_exited(claim) or asked - since > claim.get("patience", LEASE_TIMEOUT):
             return number + 1
         return None
@@ -301,7 +309,7 @@ class LeaseWatch:
         while not (number := self.claimable(step)):
             if step in self.changed:
                 return None
-            time.sleep(0.2)
+            clock.sleep(0.2)
         return number
 
 
@@ -379,8 +387,3 @@ def end_name(number: int) -> str:
 
 def _name(number: int, part: str = "") -> str:
     return f"{number:04d}.{part}.json" if part else f"{number:04d}.json"
-
-
-def timestamp() -> str:
-    """Return the current time, UTC, in ISO format."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

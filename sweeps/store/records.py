@@ -155,6 +155,13 @@ def record_fault(record: Mapping[str, Any], place: tuple[str, ...]) -> str | Non
     return _fault_of_result(record, place) if kind == "result.json" else None
 
 
+def remedy_of_damage(name: str) -> str:
+    """Return a remedy for a damaged file."""
+    if name in ("sweep.json", "steps.json"):
+        return "run the sweep again to rewrite it"
+    return "delete it to run its step again" if name in ("result.json", "failure.json") else "delete it"
+
+
 def _kind(place: tuple[str, ...]) -> str:
     *folders, name = place
     if folders and folders[-1] == "attempts" and name[:4].isdigit():

@@ -23,10 +23,10 @@ import math
 import os
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -35,7 +35,11 @@ from scaling.errors import InputError
 from sweeps.store.durable_file import Chunks, written_beside
 from sweeps.store.faults import CREDENTIALS, NotedFileSystem, client_error_message, remedy
 from sweeps.store.outcomes import is_transient
-from sweeps.store.records import record_fault
+from sweeps.store.records import record_fault, remedy_of_damage
+from sweeps.store.requests import request_all
+
+Answer = TypeVar("Answer")
+Place = tuple[str, ...]
 
 CLIENTS = {"s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20}}}
 """Options of file systems: a lost connection must be noticed before a lease expires."""
@@ -142,9 +146,10 @@ class Store:
             InputError: if the file is not a valid record.
         """
         raw = self.read_bytes(*place)
-        return None if raw is None else self._parse(raw, *place)
+        return None if raw is None else self.parse(raw, *place)
 
-    def _parse(self, raw: bytes, *place: str) -> dict[str, Any]:
+    def parse(self, raw: bytes, *place: str) -> dict[str, Any]:
+        """Return the JSON object read at ``place``; InputError if it is not a valid record."""
         try:
             data = json.loads(raw)
         except RecursionError:
@@ -158,20 +163,26 @@ class Store:
         return data
 
     def _damaged(self, why: str, *place: str) -> InputError:
-        return InputError(f"{self._path(*place)}: damaged ({why}); {_mend(place[-1])}")
+        return InputError(f"{self._path(*place)}: damaged ({why}); {remedy_of_damage(place[-1])}")
 
-    def read_all(self, places: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], dict[str, Any]]:
-        """Read the JSON objects at ``places`` that exist; from an object store in one request.
+    def read_all(self, places: Iterable[Place]) -> dict[Place, dict[str, Any]]:
+        """Read the JSON objects at ``places`` that exist, as :meth:`read` does each."""
+        return {place: self.parse(raw, *place) for place, raw in self.read_bytes_all(places).items()}
 
-        Raises:
-            InputError: if a file is not a valid record.
-        """
+    def read_bytes_all(self, places: Iterable[Place]) -> dict[Place, bytes]:
+        """Read the files at ``places`` that exist; from an object store concurrently."""
+        found = self._ask_all(self.read_bytes, places)
+        return {place: raw for place, raw in found.items() if raw is not None}
+
+    def names_all(self, places: Iterable[Place]) -> dict[Place, list[str]]:
+        """Return the names in the directories at ``places``; from an object store concurrently."""
+        return self._ask_all(self.names, places)
+
+    def _ask_all(self, ask: Callable[..., Answer], places: Iterable[Place]) -> dict[Place, Answer]:
         if self.local:
-            found = {place: self.read(*place) for place in places}
-            return {place: data for place, data in found.items() if data is not None}
-        paths = {self._path(*place): place for place in places}
-        raw = self.files.cat(list(paths), on_error="omit") if paths else {}
-        return {place: self._parse(raw[path], *place) for path, place in paths.items() if path in raw}
+            return {place: ask(*place) for place in places}
+        asked = list(places)
+        return dict(zip(asked, request_all(lambda place: ask(*place), asked), strict=True))
 
     def write(self, data: dict[str, Any], *place: str, durable: bool = True) -> None:
         """Write a JSON object at ``place``, replacing the file atomically."""
@@ -276,43 +287,43 @@ class Store:
         Raises:
             InputError: if the file is not a result of this step.
         """
-        raw = self.read_bytes(step, "result.json")
-        return None if raw is None else self._parse(raw, step, "result.json")
+        return self.read(step, "result.json")
 
     def results(
-        self, steps: Iterable[str], faults: dict[str, str] | None = None
+        self,
+        steps: Iterable[str],
+        faults: dict[str, str] | None = None,
+        contents: Mapping[str, set[str]] | None = None,
     ) -> dict[str, dict[str, Any]]:
-        """Read existing results by step; from an object store in one request.
+        """Read existing results by step; from an object store concurrently.
 
         Args:
             steps: ids of the steps.
             faults: if given, receives the faults of damaged results by step.
+            contents: the files of every step, if known (:meth:`contents`).
 
         Raises:
             InputError: if a result is damaged and ``faults`` is not given.
         """
         steps = list(steps)
-        raw = None if self.local else self._raw_results(steps)
+        if contents is not None or not self.local:  # most steps of a new sweep have none
+            files = self.contents() if contents is None else contents
+            steps = [step for step in steps if "result.json" in files.get(step, ())]
         found = {}
-        for step in steps if raw is None else raw:
-            try:
-                result = self.result(step) if raw is None else self._parse(raw[step], step, "result.json")
-            except InputError as error:
+        for (step,), result in self._ask_all(self._result, [(step,) for step in steps]).items():
+            if isinstance(result, InputError):
                 if faults is None:
-                    raise
-                faults[step] = str(error)
-                continue
-            if result is not None:
+                    raise result
+                faults[step] = str(result)
+            elif result is not None:
                 found[step] = result
         return found
 
-    def _raw_results(self, steps: Sequence[str]) -> dict[str, bytes]:
-        files = self.contents()
-        paths = {
-            self._path(step, "result.json"): step for step in steps if "result.json" in files.get(step, ())
-        }
-        raw = self.files.cat(list(paths)) if paths else {}
-        return {step: raw[path] for path, step in paths.items()}
+    def _result(self, step: str) -> dict[str, Any] | InputError | None:
+        try:
+            return self.result(step)
+        except InputError as error:
+            return error
 
     def contents(self) -> dict[str, set[str]]:
         """Return the names of the files of every step, and those of its attempts as ``attempts/<name>``."""
@@ -385,13 +396,6 @@ class Store:
 
 def _listed(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
-
-
-def _mend(name: str) -> str:
-    """Return a remedy for a damaged file."""
-    if name in ("sweep.json", "steps.json"):
-        return "run the sweep again to rewrite it"
-    return "delete it to run its step again" if name in ("result.json", "failure.json") else "delete it"
 
 
 def _encode(data: dict[str, Any]) -> bytes:

@@ -10,11 +10,11 @@ The driver extends a limit with a new reservation, and tells the process so in i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweeps.store import clock
 from sweeps.store.kill_timer import KillTimer
 from sweeps.store.outcomes import Ending, Stopped
 from sweeps.store.store import Store
@@ -51,7 +51,7 @@ class TimeLimit:
     """Timer that enforces the limit; None in a process that must not be killed."""
     seen: dict[str, Any] | None = None
     """Last record of the driver."""
-    since: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=clock.monotonic)
     """Time at which that record was first seen, by ``time.monotonic()``."""
 
     def read_extension(self, due: float, stopping: float = STOPPING_SECONDS) -> None:
@@ -61,7 +61,7 @@ class TimeLimit:
         """
         if self._left > LOOKS_AHEAD * due + max(GRACE_SECONDS, stopping):
             return
-        asked, record = time.monotonic(), self.store.read(DRIVERS, self.driver)
+        asked, record = clock.monotonic(), self.store.read(DRIVERS, self.driver)
         if record != self.seen:
             self.seen, self.since = record, asked
         self.seconds = max(self.seconds, ((record or {}).get("time_limits") or {}).get(self.job, 0.0))
@@ -87,14 +87,14 @@ class TimeLimit:
 
     @property
     def _left(self) -> float:
-        return self.begun + self.seconds - time.monotonic()
+        return self.begun + self.seconds - clock.monotonic()
 
     @property
     def _why(self) -> str:
         """Reason why the limit was not extended."""
         if not self.seen or self.seen["ended"]:
             return "its driver has exited"
-        if time.monotonic() - self.since > 1.5 * float(self.seen.get("due", USUAL_DUE)) + MARGIN_SECONDS:
+        if clock.monotonic() - self.since > 1.5 * float(self.seen.get("due", USUAL_DUE)) + MARGIN_SECONDS:
             return "its driver is silent"
         return "its driver has reserved no more"
 

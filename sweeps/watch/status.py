@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from scaling.errors import InputError
-from sweeps.estimate.bill import Bill
-from sweeps.execute.budget import declared_flops, spent_by
+from sweeps.estimate.bill import Bill, declared_flops, spent_by
 from sweeps.execute.drivers import active_drivers, wall_seconds
 from sweeps.execute.provenance import STEPS
 from sweeps.spec.resources import Caps, Devices
@@ -127,7 +126,7 @@ def status(store: Store) -> Status:
         ) from None
     files, faults = store.contents(), dict[str, str]()
     done = store.results((step["id"] for step in recorded["steps"]), faults)
-    histories = AttemptHistory(store, files).read()
+    histories = AttemptHistory(store, files).read_unfinished()
     found: dict[str, StepStatus] = {}
     for step in recorded["steps"]:
         names = files.get(step["id"], set())

@@ -91,7 +91,8 @@ def cancel(store: Place, steps: Names = None) -> None:
 
     Example: distlaw sweep cancel runs/quickstart 3f2a
     """
-    from sweeps.store.leases import CANCEL, timestamp
+    from sweeps.store.clock import timestamp
+    from sweeps.store.leases import CANCEL
 
     place, found = _open(store), _status(store)
     if not steps:

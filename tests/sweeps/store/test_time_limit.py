@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Store:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Sets the time that the limit sees."""
     now = [0.0]
-    monkeypatch.setattr(time_limit.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time_limit.clock, "monotonic", lambda: now[0])
     return lambda seconds: now.__setitem__(0, seconds)
 
 

@@ -1,0 +1,423 @@
+"""Nodes of a simulated cluster, its workers, and an executor that submits jobs to it.
+
+Workers hold real leases with fences, and commit results to the store; only the training is simulated: it takes
+seconds, keeps what its last checkpoint holds, and can be killed at any time. Heartbeats are real where they may
+fail or must find something; others are written when they are read, as there are millions.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from simulated_cluster.bucket import SimulatedBucket
+from simulated_cluster.virtual_time import VirtualClock
+
+from sweeps.environment import CHECKPOINT_SECONDS
+from sweeps.execute.executors.placement import Node, Placement
+from sweeps.execute.jobs import AttemptOutcome, Job
+from sweeps.spec.resources import Resources
+from sweeps.store.heartbeats import BEATS_REMOTE, FIRST_BEAT, beat_all
+from sweeps.store.leases import LEASE_TIMEOUT, Lease, attempt_path
+from sweeps.store.outcomes import Ending, ending_of, error_line
+from sweeps.store.store import Store
+from sweeps.store.time_limit import EXIT_SECONDS, TimeLimit
+
+BEAT_SECONDS = LEASE_TIMEOUT / BEATS_REMOTE
+REQUESTS_OF_BEAT = {"put": 1, "list": 1, "get": 1}
+STARTUP_SECONDS = 8.0
+"""Seconds from submission until a worker has claimed its steps: a process, imports, a Ray task."""
+LONGEST_WAIT = 5.0
+"""Seconds for which a driver waits for outcomes; woken by one, it waits half of its own interval."""
+NOTICE_SECONDS = 12.0
+"""Seconds after which a driver is told of a lost node."""
+
+
+@dataclass
+class SimulatedNode:
+    """Node, with what it does to those who use it."""
+
+    node: Node
+    true_gpus: float | None = None
+    """GPUs that it really has, if it lies."""
+    true_speed: float = 1.0
+    """Speed that it really has, relative to what it says."""
+    zone: str = ""
+    workers: set[Worker] = field(default_factory=set)
+    cut_off: bool = False
+    watched: bool = False
+    """True if heartbeats from it are simulated one by one, as it may be cut off."""
+
+
+@dataclass(eq=False)
+class Worker:
+    """Process, or gang of processes, that runs a job."""
+
+    cluster: Cluster
+    job: Job
+    owner: SimulatedExecutor
+    nodes: list[SimulatedNode]
+    leases: list[Lease] = field(default_factory=list)
+    limit: TimeLimit | None = None
+    began: float = 0.0
+    left: dict[str, float] = field(default_factory=dict)
+    """Seconds of work left of each step when the process began."""
+    pace: float = 1.0
+    """Seconds of work a second."""
+    over: bool = False
+    live: list[str] = field(default_factory=list)
+    """Heartbeats that are written when they are read."""
+
+    @property
+    def cut_off(self) -> bool:
+        return any(node.cut_off for node in self.nodes)
+
+    def start(self) -> None:
+        """Claim the steps, and begin."""
+        if self.over:
+            return
+        self.began = self.cluster.clock.now
+        if any(
+            node.true_gpus is not None and node.true_gpus < self.job.resources.gpus for node in self.nodes
+        ):
+            self._report(self.job.all_ended(Ending.UNSTARTED, "the node has fewer GPUs than it says"))
+            return
+        with self.cluster.asking(self):
+            try:
+                self._claim()
+            except Exception as error:
+                self._report(self.job.all_ended(ending_of(error), error_line(error)))
+                return
+        if not self.leases:
+            return
+        names = [lease.step for lease in self.leases]
+        self.left = {step: self.cluster.seconds_left(step) for step in names}
+        speed = min(node.node.speed * node.true_speed for node in self.nodes)
+        self.pace = speed
+        self.cluster.clock.after(sum(self.left.values()) / self.pace, self.finish)
+        if self.limit or any(node.watched for node in self.nodes):
+            self._beat_after(FIRST_BEAT, 0)
+        else:
+            self._beat_unwatched()
+        if self.limit:
+            self.cluster.clock.after(self.limit.seconds - EXIT_SECONDS, self._enforce_limit)
+
+    def _claim(self) -> None:
+        cluster, job = self.cluster, self.job
+        if job.time_limit is not None:
+            self.limit = TimeLimit(cluster.store, job.driver, job.name, job.time_limit, self.began)
+        about = {"host": self.nodes[0].node.name, "machine": self.nodes[0].node.name, "pid": 1, "since": 1}
+        held = []
+        for step, number in job.attempts.items():
+            lease = Lease.claim(cluster.store, step, number, limit=self.limit, **about, **job.about)
+            if lease:
+                self.leases.append(lease)
+            else:
+                held.append(AttemptOutcome(step, number, Ending.HELD, "another process works on it"))
+        if held:
+            self._tell(held)
+            if not self.leases:
+                self._leave()
+
+    def _beat_unwatched(self) -> None:
+        """Write heartbeats only as far as they are read: they find no reason to stop, and cannot fail."""
+        for lease in self.leases:
+            path = f"{self.cluster.store.path}/{'/'.join(attempt_path(lease.step, lease.number, 'beat'))}"
+            self.cluster.bucket.pipe_file(path, b"{}")
+            self.cluster.bucket.live[path] = partial(self._last_beat, lease)
+            self.live.append(path)
+
+    def _last_beat(self, lease: Lease) -> bytes:
+        count = 1 + int((self.cluster.clock.now - self.began) / BEAT_SECONDS)
+        beat = {"beat": count, "elapsed": BEAT_SECONDS * (count - 1), "due": BEAT_SECONDS}
+        return json.dumps(beat | self._progress(lease.step)).encode()
+
+    def _beat_after(self, wait: float, count: int) -> None:
+        self.cluster.clock.after(wait, partial(self._beat, count + 1, min(2 * wait, BEAT_SECONDS)))
+
+    def _beat(self, count: int, due: float) -> None:
+        if self.over:
+            return
+        active = [lease for lease in self.leases if not lease.ended]
+        for lease in active:
+            lease.progress = self._progress(lease.step)
+        with self.cluster.asking(self):
+            beat_all(active, self.limit, count, due, LEASE_TIMEOUT)
+        if lost := next((lease.lost for lease in active if lease.lost), None):
+            self._stop(lost.ending, str(lost))
+        elif active and self.cluster.clock.now > active[0].expires and self.limit:
+            self.kill("it was killed when its lease expired")
+        else:
+            self._beat_after(due, count)
+
+    def _enforce_limit(self) -> None:
+        """Kill the process at its time limit, as the kernel does."""
+        assert self.limit
+        if self.over:
+            return
+        left = self.began + self.limit.seconds - EXIT_SECONDS - self.cluster.clock.now
+        if left > 1e-6:
+            self.cluster.clock.after(left, self._enforce_limit)
+        else:
+            self.kill("its time limit is used up", notice=0.5)
+
+    def _progress(self, step: str) -> dict[str, Any]:
+        whole = self.cluster.steps[step].seconds
+        done = whole - max(0.0, self.left[step] - self._worked_on(step))
+        scale = 1e6 / whole
+        began = round(scale * (whole - self.left[step]))
+        elapsed = self.cluster.clock.now - self.began
+        return {"began": began, "steps_done": round(scale * done), "steps": 10**6, "seconds": elapsed}
+
+    def _worked_on(self, step: str) -> float:
+        """Return the seconds of work that members of a cohort have done so far, each its share."""
+        share = self.left[step] / max(1e-9, sum(self.left.values()))
+        return share * (self.cluster.clock.now - self.began) * self.pace
+
+    def finish(self) -> None:
+        """Commit the results."""
+        if self.over:
+            return
+        outcomes = []
+        for lease in self.leases:
+            if lease.ended:
+                continue
+            try:
+                with self.cluster.asking(self):
+                    lease.progress = self._progress(lease.step)
+                    lease.fence()
+                    if not self.cluster.store.commit(lease.step, self.cluster.result_of(lease.step)):
+                        self.cluster.doubled += 1
+                lease.conclude(None)
+                outcomes.append(AttemptOutcome(lease.step, lease.number, Ending.DONE))
+            except Exception as error:
+                self.cluster.checkpoint(lease.step, self._worked_on(lease.step))
+                with self.cluster.asking(self):
+                    lease.conclude(error)
+                ending = ending_of(error)
+                outcomes.append(AttemptOutcome(lease.step, lease.number, ending, error_line(error)))
+        self._leave()
+        self._tell(outcomes)
+
+    def _stop(self, ending: Ending, why: str) -> None:
+        """Stop with a checkpoint, as asked."""
+        for lease in self.leases:
+            self.cluster.checkpoint(lease.step, self._worked_on(lease.step))
+            with self.cluster.asking(self):
+                lease.end(ending, why)
+        self._report([AttemptOutcome(lease.step, lease.number, ending, why) for lease in self.leases])
+
+    def kill(self, why: str, notice: float = NOTICE_SECONDS) -> None:
+        """End at once; the driver is told some time later."""
+        if self.over:
+            return
+        for lease in self.leases:
+            worked = self._worked_on(lease.step)
+            self.cluster.checkpoint(lease.step, worked - worked % CHECKPOINT_SECONDS)
+        self._leave()
+        lived = self.cluster.clock.now - self.began if self.leases else 0.0
+        outcomes = [
+            AttemptOutcome(step, number, Ending.LOST, why, lived=lived)
+            for step, number in self.job.attempts.items()
+        ]
+        self.cluster.clock.after(notice, partial(self._tell, outcomes))
+
+    def _report(self, outcomes: list[AttemptOutcome]) -> None:
+        self._leave()
+        self._tell(outcomes)
+
+    def _tell(self, outcomes: list[AttemptOutcome]) -> None:
+        self.owner.outcomes += outcomes
+        if self.owner.thread:
+            self.cluster.clock.wake(self.owner.thread)
+
+    def _leave(self) -> None:
+        """Free the nodes, once."""
+        for path in self.live:
+            content = self.cluster.bucket.live.pop(path)()
+            self.cluster.bucket.data[path] = content, self.cluster.clock.now
+            for kind, number in REQUESTS_OF_BEAT.items():
+                beats = (self.cluster.clock.now - self.began) / BEAT_SECONDS
+                self.cluster.bucket.count(kind, round(beats) * number)
+        self.live = []
+        self.over = True
+        lived = self.cluster.clock.now - self.began if self.leases else 0.0
+        self.cluster.used += (
+            lived * self.job.resources.nodes * (self.job.resources.gpus or self.job.resources.cpus)
+        )
+        self.cluster.leave(self)
+        for node in self.nodes:
+            node.workers.discard(self)
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedStep:
+    """Step of a simulated sweep, with the attributes that a scheduler reads."""
+
+    id: str
+    seconds: float
+    """True seconds on a device of speed 1."""
+    needs: tuple[SimulatedStep, ...] = ()
+    params: float = 1e6
+    kind: str = "pretrain"
+    teacher = trainer = method = logits = texts = None
+    features: tuple[()] = ()
+    corpus_fingerprint = "text"
+
+    @property
+    def label(self) -> str:
+        return self.id
+
+    @property
+    def shape(self) -> SimulatedStep:
+        return self
+
+    @property
+    def total_params(self) -> float:
+        return self.params
+
+    @property
+    def flops_to_spend(self) -> float:
+        return 1e12 * self.seconds
+
+    def as_json(self) -> dict[str, Any]:
+        return {"id": self.id, "kind": self.kind}
+
+
+class Cluster:
+    """Nodes and their workers."""
+
+    def __init__(
+        self,
+        clock: VirtualClock,
+        bucket: SimulatedBucket,
+        store: Store,
+        steps: list[SimulatedStep],
+        nodes: list[SimulatedNode],
+    ) -> None:
+        self.clock, self.bucket, self.store = clock, bucket, store
+        self.steps = {step.id: step for step in steps}
+        self.nodes = {each.node.name: each for each in nodes}
+        self.executors: list[SimulatedExecutor] = []
+        self.saved: dict[str, float] = {}
+        """Seconds of work in the checkpoints of each step."""
+        self.used, self.doubled = 0.0, 0
+        """Device seconds used, and results that were committed twice."""
+        self.lost: Counter[str] = Counter()
+        self._asking: Worker | None = None
+        bucket.away = lambda: self._asking is not None and self._asking.cut_off
+        self._changes = itertools.count(1)
+        self.version = 0
+        """Changes with the nodes that there are."""
+
+    def asking(self, worker: Worker) -> Any:
+        """Attribute requests to a worker while the block runs, as its network may be cut."""
+        return _Asking(self, worker)
+
+    def seconds_left(self, step: str) -> float:
+        return max(0.0, self.steps[step].seconds - self.saved.get(step, 0.0))
+
+    def checkpoint(self, step: str, worked: float) -> None:
+        """Keep work of this attempt."""
+        whole = self.steps[step].seconds
+        self.saved[step] = min(whole, self.saved.get(step, 0.0) + max(0.0, worked))
+
+    def result_of(self, step: str) -> dict[str, Any]:
+        return {"id": step, "step": {"kind": "pretrain"}, "loss": 1.0}
+
+    def add(self, node: SimulatedNode) -> None:
+        """Let a node join."""
+        self.nodes[node.node.name] = node
+        self.version = next(self._changes)
+
+    def remove(self, name: str, why: str) -> SimulatedNode | None:
+        """Lose a node with all that runs on it."""
+        node = self.nodes.pop(name, None)
+        if node:
+            self.version = next(self._changes)
+            self.lost[why] += 1
+            for worker in list(node.workers):
+                worker.kill(f"node {name}: {why}")
+        return node
+
+    def leave(self, worker: Worker) -> None:
+        worker.owner.placement.release(worker.job.name)
+        worker.owner.workers.pop(worker.job.name, None)
+
+
+@dataclass
+class _Asking:
+    cluster: Cluster
+    worker: Worker
+
+    def __enter__(self) -> None:
+        self.cluster._asking = self.worker
+
+    def __exit__(self, *_: object) -> None:
+        self.cluster._asking = None
+
+
+class SimulatedExecutor:
+    """Executor of one driver on a simulated cluster; several drivers have parts of its nodes."""
+
+    usual = Resources()
+
+    def __init__(self, cluster: Cluster, usual: Resources, mine: Callable[[str], bool]) -> None:
+        self.cluster, self.usual, self.mine = cluster, usual, mine
+        self.placement, self.version = Placement(), -1
+        self.workers: dict[str, Worker] = {}
+        self.outcomes: list[AttemptOutcome] = []
+        self.thread: threading.Thread | None = None
+        """Its driver's thread while it waits for outcomes."""
+        cluster.executors.append(self)
+        self._look()
+
+    def _look(self) -> None:
+        if self.version != self.cluster.version:
+            self.version = self.cluster.version
+            self.placement.update(each.node for name, each in self.cluster.nodes.items() if self.mine(name))
+
+    @property
+    def slots(self) -> int:
+        return max(1, sum(int(node.gpus or node.cpus) for node in self.placement.nodes))
+
+    def misfit(self, resources: Resources) -> str | None:  # noqa: ARG002
+        return None
+
+    def room(self, resources: Resources) -> bool:  # noqa: ARG002
+        self._look()
+        return True
+
+    def submit(self, job: Job) -> None:
+        there = [self.cluster.nodes.get(name) for name in job.nodes]
+        if any(node is None for node in there):
+            self.placement.release(job.name)
+            self.outcomes += job.all_ended(Ending.LOST, "its node was lost before it began")
+            return
+        worker = Worker(self.cluster, job, self, [node for node in there if node])
+        self.workers[job.name] = worker
+        for node in worker.nodes:
+            node.workers.add(worker)
+        self.cluster.clock.after(STARTUP_SECONDS, worker.start)
+
+    def wait(self, seconds: float) -> list[AttemptOutcome]:
+        if not self.outcomes:
+            self.thread = threading.current_thread()
+            self.cluster.clock.sleep(LONGEST_WAIT)
+            self.thread = None
+        self.cluster.clock.sleep(seconds / 2)
+        found, self.outcomes = self.outcomes, []
+        return found
+
+    def drop(self, job: Job) -> None:
+        self.placement.release(job.name)
+
+    def close(self) -> None:
+        for worker in list(self.workers.values()):
+            worker.kill("its driver was lost")

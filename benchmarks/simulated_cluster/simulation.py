@@ -1,0 +1,276 @@
+"""One simulation: drivers with the real scheduler, leases and budget on a simulated cluster and bucket."""
+
+from __future__ import annotations
+
+import random
+import resource
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+from simulated_cluster.bounds import Bounds, bounds
+from simulated_cluster.bucket import SimulatedBucket
+from simulated_cluster.nodes import Cluster, SimulatedExecutor, SimulatedNode
+from simulated_cluster.scenarios import HOUR, Scenario
+from simulated_cluster.virtual_time import VirtualClock
+
+from sweeps.execute.drivers import BEATS_REMOTE, FIRST_BEAT, Session
+from sweeps.execute.scheduler import Scheduler
+from sweeps.execute.state import State
+from sweeps.spec.resources import Devices
+from sweeps.store import clock as clocks
+from sweeps.store.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a simulation has shown."""
+
+    scenario: str
+    steps: int
+    done: int
+    makespan: float
+    """Simulated seconds."""
+    bounds: Bounds
+    utilization: float
+    """Device seconds used over those that there were."""
+    requests: int
+    requests_per_second: float
+    """Of drivers and workers together."""
+    longest_look: float
+    """Simulated seconds."""
+    median_look: float
+    nodes_lost: int
+    attempts: int
+    lost: int
+    """Steps without a result at the end that no cap or failure explains."""
+    doubled: int
+    """Results that were committed twice, which the store must refuse."""
+    dollars: float
+    """Cost of all device seconds that processes lived."""
+    cap: float | None
+    halted: tuple[str, ...]
+    driver_cpu_share: float
+    """CPU seconds of all drivers' own code over simulated seconds; clients of real buckets need more."""
+    wall_seconds: float
+    peak_bytes: int
+
+    @property
+    def over_list_scheduling(self) -> float:
+        """Makespan over that of list scheduling without faults."""
+        return self.makespan / self.bounds.list_scheduling
+
+    def __str__(self) -> str:
+        ratio = self.makespan / self.bounds.list_scheduling
+        lines = [
+            f"{self.scenario}: {self.done} of {self.steps} steps done in {self.makespan / HOUR:.2f} h "
+            f"({ratio:.3f} of list scheduling, {self.makespan / self.bounds.critical_path:.3f} of the "
+            f"critical path, {self.makespan / self.bounds.work:.3f} of work over devices), "
+            f"{100 * self.utilization:.1f} % utilization",
+            f"  {self.attempts} attempts, {self.nodes_lost} nodes lost; {self.lost} steps lost, "
+            f"{self.doubled} doubled; {self.dollars:,.0f} dollars"
+            + (f" of {self.cap:,.0f}" if self.cap else ""),
+            f"  {self.requests:,} requests, {self.requests_per_second:.0f} a second; looks took "
+            f"{self.median_look:.1f} s (median) to {self.longest_look:.1f} s",
+            f"  drivers used {self.driver_cpu_share:.3f} CPU seconds a simulated second; the whole took "
+            f"{self.wall_seconds:.0f} s and {self.peak_bytes / 1e6:.0f} MB",
+        ]
+        return "\n".join([*lines, *(f"  {why}" for why in self.halted)])
+
+
+class SimulatedSession(Session):
+    """Session whose heartbeats are events of virtual time."""
+
+    def __init__(self, store: Store, slots: int, clock: VirtualClock, machine: str) -> None:
+        super().__init__(store, slots)
+        self.clock, self.over = clock, False
+        self.record |= {"machine": machine, "pid": 1, "since": 1}
+
+    def __enter__(self) -> SimulatedSession:
+        self._write(ended=None, due=FIRST_BEAT)
+        self.clock.after(FIRST_BEAT, lambda: self._beat_and_go_on(FIRST_BEAT))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.over:
+            self.over = True
+            self._write(ended=clocks.timestamp())
+
+    def _beat_and_go_on(self, wait: float) -> None:
+        if not self.over:
+            due = min(2 * wait, BEATS_REMOTE)
+            self._write(ended=None, due=due)
+            self.clock.after(due, lambda: self._beat_and_go_on(due))
+
+
+class TimedScheduler(Scheduler):
+    """Scheduler that notes how long its looks take."""
+
+    looks: list[float]
+
+    def _look(self) -> None:
+        due, before = self.look_due, clocks.monotonic()
+        super()._look()
+        if self.look_due != due:
+            self.looks.append(clocks.monotonic() - before)
+
+
+class Simulation:
+    """Drivers, cluster and faults of a scenario."""
+
+    def __init__(self, scenario: Scenario, seed: int = 0) -> None:
+        self.scenario, self.draw = scenario, random.Random(seed)
+        self.clock = VirtualClock()
+        self.bucket = SimulatedBucket(scenario.bucket, self.clock, seed)
+        self.store = Store("memory://simulated")
+        self.store.files = self.bucket
+        self.steps, self.first_nodes = scenario.steps(), scenario.nodes()
+        self.cluster = Cluster(self.clock, self.bucket, self.store, self.steps, list(self.first_nodes))
+        self.estimates = {
+            step.id: step.seconds * self.draw.lognormvariate(0.0, scenario.estimate_sigma)
+            for step in self.steps
+        }
+        self.drivers: dict[int, tuple[threading.Thread, SimulatedExecutor, list[SimulatedSession]]] = {}
+        self.states: list[State] = []
+        self.looks: list[float] = []
+        self.device_seconds, self._counted = 0.0, 0.0
+        self.driver_cpu = 0.0
+
+    def run(self) -> Report:
+        """Run the scenario to its end."""
+        began, peak_before = time.monotonic(), _peak_bytes()
+        with clocks.replaced_by(self.clock), self.bucket.concurrent():
+            for number in range(self.scenario.drivers):
+                self._start_driver(number, at=float(number))
+            self._plan_faults()
+            self.clock.run()
+        self._count_devices()
+        return self._report(time.monotonic() - began, max(_peak_bytes(), peak_before))
+
+    def _start_driver(self, number: int, at: float) -> None:
+        part = self.scenario.drivers
+        executor = SimulatedExecutor(
+            self.cluster, self.scenario.rules[0], lambda name: int(name[1:5]) % part == number
+        )
+        sessions: list[SimulatedSession] = []
+
+        def drive() -> None:
+            with self._cpu_counted():
+                session = SimulatedSession(self.store, executor.slots, self.clock, f"driver {number} {at}")
+                sessions.append(session)
+                scheduler = TimedScheduler(*self._arguments(executor, session))
+                scheduler.looks = self.looks
+                with session:
+                    self.states.append(scheduler.run(lambda _: None))
+
+        self.drivers[number] = self.clock.start(at, drive), executor, sessions
+
+    def _arguments(self, executor: SimulatedExecutor, session: Session) -> Any:
+        dag = SimpleNamespace(steps=tuple(self.steps))
+        devices = Devices(dollars_per_hour=self.scenario.dollars_per_hour)
+        sweep = SimpleNamespace(
+            resources=list(self.scenario.rules), caps=self.scenario.caps, hardware=devices
+        )
+        return dag, self.store, executor, lambda step: self.estimates[step.id], session, sweep
+
+    @contextmanager
+    def _cpu_counted(self) -> Iterator[None]:
+        """Count the CPU seconds of a driver's thread, without those of events."""
+        before = time.thread_time()
+        try:
+            yield
+        finally:
+            self.driver_cpu += time.thread_time() - before
+
+    def _plan_faults(self) -> None:
+        faults = self.scenario.faults
+        if faults.preemptions_per_hour:
+            for name in list(self.cluster.nodes):
+                self._preempt_later(name)
+        if faults.zone_lost_at < float("inf"):
+            self.clock.at(faults.zone_lost_at, self._lose_zone)
+            self.clock.at(faults.driver_lost_at, self._lose_driver)
+            self.clock.at(faults.cut_off[0], lambda: self._cut_off(cut=True))
+            self.clock.at(faults.cut_off[1], lambda: self._cut_off(cut=False))
+            for number, node in enumerate(self.first_nodes):
+                node.watched = number % 10 == 0
+
+    def _preempt_later(self, name: str) -> None:
+        rate = self.scenario.faults.preemptions_per_hour / HOUR
+        self.clock.after(self.draw.expovariate(rate), lambda: self._lose(name, "preempted"))
+
+    def _lose(self, name: str, why: str) -> None:
+        self._count_devices()
+        if node := self.cluster.remove(name, why):
+            self.clock.after(self.scenario.faults.boot_seconds, lambda: self._replace(node))
+
+    def _replace(self, lost: SimulatedNode) -> None:
+        self._count_devices()
+        self.cluster.add(replace(lost, workers=set(), cut_off=False))
+        if self.scenario.faults.preemptions_per_hour:
+            self._preempt_later(lost.node.name)
+
+    def _lose_zone(self) -> None:
+        for name in [name for name, node in self.cluster.nodes.items() if node.zone == "a"]:
+            self._lose(name, "its zone was lost")
+
+    def _lose_driver(self) -> None:
+        thread, executor, sessions = self.drivers[0]
+        self.clock.killed.add(thread)
+        for session in sessions:
+            session.over = True
+        executor.close()
+        self._start_driver(0, self.clock.now + 60.0)
+
+    def _cut_off(self, *, cut: bool) -> None:
+        for node in self.cluster.nodes.values():
+            node.cut_off = cut and node.watched
+
+    def _count_devices(self) -> None:
+        there = sum(node.node.gpus for node in self.cluster.nodes.values())
+        self.device_seconds += there * (self.clock.now - self._counted)
+        self._counted = self.clock.now
+
+    def _report(self, wall: float, peak: int) -> Report:
+        results = {path.split("/")[-2] for path in self.bucket.data if path.endswith("/result.json")}
+        halted = sorted({state.halted for state in self.states if state.halted})
+        missing = 0 if halted else len(self.steps) - len(results)
+        names = [path.split("/")[-1] for path in self.bucket.data if "/attempts/" in path]
+        attempts = sum(name.endswith(".json") and name.count(".") == 1 for name in names)
+        requests, looks = sum(self.bucket.counts.values()), sorted(self.looks)
+        price = self.scenario.dollars_per_hour / HOUR
+        return Report(
+            scenario=self.scenario.name,
+            steps=len(self.steps),
+            done=len(results),
+            makespan=self.clock.now,
+            bounds=bounds(self.steps, self.first_nodes, self.scenario.rules),
+            utilization=self.cluster.used / self.device_seconds,
+            requests=requests,
+            requests_per_second=requests / self.clock.now,
+            longest_look=looks[-1],
+            median_look=looks[len(looks) // 2],
+            nodes_lost=sum(self.cluster.lost.values()),
+            attempts=attempts,
+            lost=missing,
+            doubled=self.cluster.doubled,
+            dollars=self.cluster.used * price,
+            cap=self.scenario.caps.dollars,
+            halted=tuple(halted),
+            driver_cpu_share=(self.driver_cpu - self.clock.event_cpu) / self.clock.now,
+            wall_seconds=wall,
+            peak_bytes=peak,
+        )
+
+
+def _peak_bytes() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Return a report as plain values."""
+    return {**asdict(report), "over_list_scheduling": report.over_list_scheduling}
