@@ -58,13 +58,13 @@ class SimulatedBucket:
         self._lane: list[float] | None = None
         self._window: Counter[int] = Counter()
 
-    def cat_file(self, path: str) -> bytes:
+    def cat_file(self, path: str, begin: int | None = None, end: int | None = None) -> bytes:
         self._request("get")
         if path in self.live:
-            return self.live[path]()
+            return self.live[path]()[begin:end]
         if path not in self.data:
             raise FileNotFoundError(path)
-        return self.data[path][0]
+        return self.data[path][0][begin:end]
 
     def pipe_file(self, path: str, data: bytes, mode: str = "overwrite") -> None:
         self._request("put")

@@ -1,8 +1,8 @@
 """Nodes of a simulated cluster, its workers, and an executor that submits jobs to it.
 
-Workers hold real leases with fences, and commit results to the store; only the training is simulated: it takes
-seconds, keeps what its last checkpoint holds, and can be killed at any time. Heartbeats are real where they may
-fail or must find something; others are written when they are read, as there are millions.
+Workers hold real leases with fences, and commit results to the store; only the training is simulated: it
+takes seconds, keeps what its last checkpoint holds, and can be killed at any time. Heartbeats are real where
+they may fail or must find something; others are written when they are read, as there are millions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 from simulated_cluster.bucket import SimulatedBucket
 from simulated_cluster.virtual_time import VirtualClock
 
-from sweeps.environment import CHECKPOINT_SECONDS
 from sweeps.execute.executors.placement import Node, Placement
 from sweeps.execute.jobs import AttemptOutcome, Job
 from sweeps.spec.resources import Resources
@@ -31,6 +30,8 @@ from sweeps.store.time_limit import EXIT_SECONDS, TimeLimit
 
 BEAT_SECONDS = LEASE_TIMEOUT / BEATS_REMOTE
 REQUESTS_OF_BEAT = {"put": 1, "list": 1, "get": 1}
+CHECKPOINT_SECONDS = 60.0
+"""Seconds of work between two checkpoints."""
 STARTUP_SECONDS = 8.0
 """Seconds from submission until a worker has claimed its steps: a process, imports, a Ray task."""
 LONGEST_WAIT = 5.0
@@ -391,7 +392,6 @@ class SimulatedExecutor:
         return None
 
     def room(self, resources: Resources) -> bool:  # noqa: ARG002
-        self._look()
         return True
 
     def submit(self, job: Job) -> None:
@@ -412,6 +412,7 @@ class SimulatedExecutor:
             self.cluster.clock.sleep(LONGEST_WAIT)
             self.thread = None
         self.cluster.clock.sleep(seconds / 2)
+        self._look()
         found, self.outcomes = self.outcomes, []
         return found
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-import time
 from collections.abc import Callable
 
 EPOCH = 1.9e9
@@ -33,8 +32,6 @@ class VirtualClock:
         self.killed: set[threading.Thread] = set()
         self.inside_event = False
         self.failed: BaseException | None = None
-        self.event_cpu = 0.0
-        """CPU seconds of events, whose threads only lent their turns."""
         self._events: list[tuple[float, int, Callable[[], None] | Turn]] = []
         self._sleeps: dict[threading.Thread, int] = {}
         """Number of the last sleep of each thread, so that it is woken once."""
@@ -112,13 +109,12 @@ class VirtualClock:
                     self.turns[thread].set()
                     return thread is not me
                 continue
-            self.inside_event, began = True, time.thread_time()
+            self.inside_event = True
             try:
                 what()
             except BaseException as error:
                 self.failed = self.failed or error
             finally:
                 self.inside_event = False
-                self.event_cpu += time.thread_time() - began
         self._main.set()
         return True

@@ -105,7 +105,7 @@ class Scheduler:
         self.watch = LeaseWatch(store)
         self.others = OtherDrivers(store, self.state, self.watch, self.history)
         self.suspected: set[str] = set()
-        """Steps whose attempt seemed dead at the last look; the executor may still report its ending."""
+        """Steps whose attempt seemed dead at the last look; its ending may still be reported."""
         self.refused: str | None = None
         """Cap that a job would have exceeded at the last attempt to submit."""
         self.broken = False
@@ -118,6 +118,7 @@ class Scheduler:
         """Outcomes still to be processed."""
         self.placement: Placement | None = getattr(executor, "placement", None)
         """Jobs on the nodes of a cluster, if the executor knows its nodes."""
+        self.release = self.placement.release if self.placement else lambda _: None
         self.changed = True
         """True if something has happened since no more jobs could be placed."""
         self.look_due = 0.0
@@ -126,7 +127,9 @@ class Scheduler:
         self.unseen: deque[float] = deque(maxlen=3)
         """Seconds from the start of a look to the end of the next, longer with a slow store."""
         self.sharing: dict[str, tuple[object, ...]] = {}
-        """What steps must have in common to be trained together, by step."""
+        """Keys by step that steps must have in common to be trained together."""
+        self.demands: dict[tuple[str, ...], Demand] = {}
+        """Demands of cohorts by their steps."""
         self._check_resources()
         self.others.read_failures(contents)
 
@@ -168,8 +171,8 @@ class Scheduler:
         self.failing_since = since
 
     def _submit(self) -> None:
-        unchanged = self.placement and not self.changed
-        if self.refused or unchanged or not self.executor.room(Resources()):
+        room = self.changed if self.placement else self.executor.room(Resources())
+        if self.refused or not room:
             return  # retried after the next look
         ready, slots = self.state.ready(), self.executor.slots
         waiting = deque(group_into_cohorts(ready, slots, self.state.seconds, self.sharing))
@@ -193,8 +196,12 @@ class Scheduler:
         return [Slot(waiting.popleft(), (), resources, clock.monotonic(), math.inf)]
 
     def _demand(self, cohort: Cohort) -> Demand:
-        seconds = sum(map(self.state.seconds, cohort))
-        return Demand(self._resources(*cohort), seconds, frozenset().union(*map(kept_on_nodes, cohort)))
+        key = tuple(step.id for step in cohort)
+        if key not in self.demands:
+            kept = frozenset[str]().union(*map(kept_on_nodes, cohort))
+            seconds = sum(map(self.state.seconds, cohort))
+            self.demands[key] = Demand(self._resources(*cohort), seconds, kept)
+        return self.demands[key]
 
     def _claim(self, slots: Sequence[Slot]) -> list[Job]:
         """Return jobs of the members of cohorts that nobody else runs or has done."""
@@ -206,16 +213,12 @@ class Scheduler:
         for slot in slots:
             claims = [(step, number) for step in slot.cohort if (number := self._claimable(step, done))]
             if not claims:
-                self._release(slot.job)
+                self.release(slot.job)
                 continue
             members, numbers = zip(*claims, strict=True)
             job = Job(steps=members, numbers=numbers, resources=slot.resources, name=slot.job)
             jobs.append(replace(job, driver=self.session.name, nodes=slot.nodes))
         return jobs
-
-    def _release(self, job: str) -> None:
-        if self.placement:
-            self.placement.release(job)
 
     def _claimable(self, step: Step, done: Container[str]) -> int | None:
         """Return the number of the next attempt, unless the step is done, canceled or run elsewhere."""
@@ -233,11 +236,11 @@ class Scheduler:
 
     def _refuse(self, job: Job, why: str) -> Cohort:
         """Note why a job is not submitted; return its members, if single ones may fit below the caps."""
-        self._release(job.name)
+        self.release(job.name)
         taken = [step for step, number in job.attempts.items() if self.ledger.taken(step, number)]
         self.state.elsewhere.update(taken)
         self.refused = self.refused if taken else why
-        return job.steps if len(job.steps) > 1 and not taken else ()
+        return () if taken or len(job.steps) == 1 else job.steps
 
     def _start(self, job: Job) -> None:
         for step, number in zip(job.steps, job.numbers, strict=True):

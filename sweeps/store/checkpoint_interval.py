@@ -65,7 +65,7 @@ def observed_failures(store: Store, step: str) -> tuple[int, float]:
     others = [name for name in store.names() if "." not in name and name != step]
     chosen = [step, *others[: STEPS_READ - 1]]
     listed = {name: [f"attempts/{file}" for file in store.names(name, "attempts")] for name in chosen}
-    histories = AttemptHistory(store, listed).read().values()
+    histories = AttemptHistory(store, listed).read_unfinished().values()
     attempts = [each for history in histories for each in history]
     failures = sum(_interrupted(each, history[-1]) for history in histories for each in history)
     return failures, sum(each.seconds for each in attempts)

@@ -51,7 +51,7 @@ def beating(leases: list[Lease], limit: TimeLimit | None, patience: float) -> It
 
 
 def beat_all(leases: list[Lease], limit: TimeLimit | None, count: int, due: float, patience: float) -> None:
-    """Write one heartbeat of each lease; with a time limit, stop the work if that is used up.
+    """Write one heartbeat of each lease, and keep to the time limit.
 
     Args:
         leases: leases of this process that have not ended.
@@ -60,10 +60,15 @@ def beat_all(leases: list[Lease], limit: TimeLimit | None, count: int, due: floa
         due: seconds until the next.
         patience: seconds without a heartbeat after which a lease expires.
     """
-    if limit is None:
+    if limit:
+        _beat_within(limit, leases, count, due, patience)
+    else:
         for lease in leases:
             lease.beat(count, due)
-        return
+
+
+def _beat_within(limit: TimeLimit, leases: list[Lease], count: int, due: float, patience: float) -> None:
+    """Write one heartbeat of each lease with the time limit, and stop the work if that is used up."""
     expires = clock.monotonic() + patience
     stopping = max((stopping_seconds(lease.progress) for lease in leases), default=0.0)
     with suppress(Exception):  # the store is unavailable; the limit stays

@@ -171,8 +171,8 @@ class Store:
 
     def read_bytes_all(self, places: Iterable[Place]) -> dict[Place, bytes]:
         """Read the files at ``places`` that exist; from an object store concurrently."""
-        found = self._ask_all(self.read_bytes, places)
-        return {place: raw for place, raw in found.items() if raw is not None}
+        found = self._ask_all(self.read_bytes, places).items()
+        return {place: raw for place, raw in found if raw is not None}
 
     def names_all(self, places: Iterable[Place]) -> dict[Place, list[str]]:
         """Return the names in the directories at ``places``; from an object store concurrently."""
@@ -282,11 +282,7 @@ class Store:
         return True
 
     def result(self, step: str) -> dict[str, Any] | None:
-        """Read the result of a step, or None if it has none yet.
-
-        Raises:
-            InputError: if the file is not a result of this step.
-        """
+        """Read the result of a step, or None if it has none yet; InputError if it is not one of it."""
         return self.read(step, "result.json")
 
     def results(

@@ -42,13 +42,13 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a cohort asks of the nodes."""
+    """Resources and time that a cohort asks of the nodes."""
 
     resources: Resources
     seconds: float
     """Estimated seconds at speed 1."""
     kept: frozenset[str] = frozenset()
-    """What it reads that a node may keep: corpora and caches of teachers."""
+    """Corpora and caches of teachers that it reads, which a node may keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Slot:
 
 
 class _NodeState:
-    """What is free on a node."""
+    """Free cores and GPUs of a node, and the jobs on it."""
 
     def __init__(self, node: Node) -> None:
         self.node, self.cpus = node, node.cpus
