@@ -375,7 +375,7 @@ class SimulatedExecutor:
         self.workers: dict[str, Worker] = {}
         self.outcomes: list[AttemptOutcome] = []
         self.thread: threading.Thread | None = None
-        """Its driver's thread while it waits for outcomes."""
+        """Thread of its driver while that waits for outcomes."""
         cluster.executors.append(self)
         self._look()
 

@@ -19,7 +19,7 @@ SHORTEST, LONGEST = MINUTE, 10 * HOUR
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong."""
+    """Faults of the nodes, their network and the drivers."""
 
     preemptions_per_hour: float = 0.0
     """Rate at which each node is lost, exponentially distributed."""

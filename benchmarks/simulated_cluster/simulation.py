@@ -26,7 +26,7 @@ from sweeps.store.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a simulation has shown."""
+    """Figures of a simulation."""
 
     scenario: str
     steps: int
@@ -38,7 +38,7 @@ class Report:
     """Device seconds used over those that there were."""
     requests: int
     requests_per_second: float
-    """Of drivers and workers together."""
+    """Requests of drivers and workers together, a simulated second."""
     longest_look: float
     """Simulated seconds."""
     median_look: float
