@@ -19,7 +19,7 @@ from typing import Any
 from simulated_cluster.bucket import SimulatedBucket
 from simulated_cluster.virtual_time import VirtualClock
 
-from sweeps.execute.executors.placement import Node, Placement
+from sweeps.execute.executors.job_placement import JobPlacement, NodeCapacity
 from sweeps.execute.jobs import AttemptOutcome, Job
 from sweeps.spec.resources import Resources
 from sweeps.store.heartbeats import BEATS_REMOTE, FIRST_BEAT, beat_all
@@ -44,7 +44,7 @@ NOTICE_SECONDS = 12.0
 class SimulatedNode:
     """Node, with what it does to those who use it."""
 
-    node: Node
+    node: NodeCapacity
     true_gpus: float | None = None
     """GPUs that it really has, if it lies."""
     true_speed: float = 1.0
@@ -371,7 +371,7 @@ class SimulatedExecutor:
 
     def __init__(self, cluster: Cluster, usual: Resources, mine: Callable[[str], bool]) -> None:
         self.cluster, self.usual, self.mine = cluster, usual, mine
-        self.placement, self.version = Placement(), -1
+        self.placement, self.version = JobPlacement(), -1
         self.workers: dict[str, Worker] = {}
         self.outcomes: list[AttemptOutcome] = []
         self.thread: threading.Thread | None = None

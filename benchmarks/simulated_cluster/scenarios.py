@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from simulated_cluster.bucket import BucketModel
 from simulated_cluster.nodes import SimulatedNode, SimulatedStep
 
-from sweeps.execute.executors.placement import Node
+from sweeps.execute.executors.job_placement import NodeCapacity
 from sweeps.spec.resources import Caps, Resources
 
 MINUTE, HOUR = 60.0, 3600.0
@@ -59,7 +59,7 @@ def nodes_of(
         draw = random.Random(1)
         return [
             SimulatedNode(
-                Node(f"n{k:04d}", cpus=2.0 * gpus, gpus=gpus, speed=speeds[k % len(speeds)]),
+                NodeCapacity(f"n{k:04d}", cpus=2.0 * gpus, gpus=gpus, speed=speeds[k % len(speeds)]),
                 true_speed=0.5 if draw.random() < slow else 1.0,
                 zone="abc"[k % 3],
             )

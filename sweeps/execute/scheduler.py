@@ -18,8 +18,8 @@ from sweeps.dag.expand import Dag, Step
 from sweeps.estimate.cost import Cost
 from sweeps.execute.budget import BudgetLedger
 from sweeps.execute.drivers import Session
+from sweeps.execute.executors.job_placement import Demand, JobPlacement, Slot
 from sweeps.execute.executors.local import Executor
-from sweeps.execute.executors.placement import Demand, Placement, Slot
 from sweeps.execute.jobs import AttemptOutcome, Job, record_end, record_failure
 from sweeps.execute.other_drivers import OtherDrivers
 from sweeps.execute.state import Running, State
@@ -116,7 +116,7 @@ class Scheduler:
         """Jobs in a row whose workers could not start."""
         self.outcomes: list[AttemptOutcome] = []
         """Outcomes still to be processed."""
-        self.placement: Placement | None = getattr(executor, "placement", None)
+        self.placement: JobPlacement | None = getattr(executor, "placement", None)
         """Jobs on the nodes of a cluster, if the executor knows its nodes."""
         self.release = self.placement.release if self.placement else lambda _: None
         self.changed = True

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.execute.executors.placement import DISTRUST_SECONDS, Demand, Node, Placement, Slot
+from sweeps.execute.executors.job_placement import DISTRUST_SECONDS, Demand, JobPlacement, NodeCapacity, Slot
 from sweeps.spec.resources import Resources
 from sweeps.store import clock
 
@@ -47,7 +47,7 @@ class Work:
     kept: tuple[str, ...] = ()
 
 
-def choose(placement: Placement, *works: Work) -> tuple[dict[str, Slot], list[str]]:
+def choose(placement: JobPlacement, *works: Work) -> tuple[dict[str, Slot], list[str]]:
     """Slots by work, and works that wait, in order."""
     waiting: deque[Any] = deque((work,) for work in works)
 
@@ -60,12 +60,12 @@ def choose(placement: Placement, *works: Work) -> tuple[dict[str, Slot], list[st
     return {slot.cohort[0].id: slot for slot in found}, [cohort[0].id for cohort in waiting]
 
 
-def eights(count: int, **about: float) -> list[Node]:
-    return [Node(f"n{k}", cpus=32, gpus=8, **about) for k in range(count)]
+def eights(count: int, **about: float) -> list[NodeCapacity]:
+    return [NodeCapacity(f"n{k}", cpus=32, gpus=8, **about) for k in range(count)]
 
 
 def test_shares_of_gpus_are_packed_and_whole_ones_stay_whole(at: At) -> None:
-    placement = Placement([Node("n", cpus=32, gpus=2)])
+    placement = JobPlacement([NodeCapacity("n", cpus=32, gpus=2)])
     found, waiting = choose(placement, *(Work(f"q{k}", gpus=0.25) for k in range(4)), Work("whole"))
     assert set(found) == {"q0", "q1", "q2", "q3", "whole"}
     assert not waiting
@@ -76,7 +76,7 @@ def test_shares_of_gpus_are_packed_and_whole_ones_stay_whole(at: At) -> None:
 
 def test_small_jobs_fill_the_wait_of_a_gang_and_do_not_prolong_it(at: At) -> None:
     """A gang of 4 nodes waits for two that are busy for an hour."""
-    placement = Placement(eights(4))
+    placement = JobPlacement(eights(4))
     busy, _ = choose(placement, Work("first", gpus=8), Work("second", gpus=8, seconds=0.5 * HOUR))
     works = [Work("gang", gpus=8, nodes=4), Work("long", seconds=2 * HOUR), Work("short", seconds=0.9 * HOUR)]
     found, waiting = choose(placement, *works)
@@ -96,7 +96,7 @@ def test_small_jobs_fill_the_wait_of_a_gang_and_do_not_prolong_it(at: At) -> Non
 
 def test_a_stream_of_small_jobs_never_starves_a_gang_and_gangs_do_not_block_each_other(at: At) -> None:
     """Every job ends on time; new small ones come each minute, and two gangs want all nodes."""
-    placement, running, started = Placement(eights(4)), dict[str, Slot](), dict[str, float]()
+    placement, running, started = JobPlacement(eights(4)), dict[str, Slot](), dict[str, float]()
     gangs = [Work("one", gpus=8, nodes=4, seconds=HOUR), Work("two", gpus=8, nodes=3, seconds=HOUR)]
     small = [Work(f"s{k:04d}", seconds=600.0 + 60 * (k % 50)) for k in range(2000)]
     waiting, arrived = [*small[:32]], 32
@@ -119,8 +119,13 @@ def test_a_stream_of_small_jobs_never_starves_a_gang_and_gangs_do_not_block_each
 
 
 def test_the_longest_path_has_the_fastest_devices_and_what_it_reads_nearby(at: At) -> None:
-    nodes = [Node("slow", 8, 1), Node("fast", 8, 1, speed=3.0), Node("here", 8, 1), Node("away", 8, 1)]
-    placement = Placement(nodes)
+    nodes = [
+        NodeCapacity("slow", 8, 1),
+        NodeCapacity("fast", 8, 1, speed=3.0),
+        NodeCapacity("here", 8, 1),
+        NodeCapacity("away", 8, 1),
+    ]
+    placement = JobPlacement(nodes)
     found, _ = choose(placement, Work("longest"), Work("a", kept=("x",)), Work("b"), Work("c", kept=("y",)))
     assert found["longest"].nodes == ("fast",)
     assert found["longest"].expected_end == HOUR / 3
@@ -133,7 +138,7 @@ def test_the_longest_path_has_the_fastest_devices_and_what_it_reads_nearby(at: A
 
 
 def test_nodes_that_go_come_and_lie(at: At) -> None:
-    placement = Placement(eights(2))
+    placement = JobPlacement(eights(2))
     wanted = Work("gang", gpus=8, nodes=2)
     placement.distrust(["n1"])
     assert choose(placement, wanted)[1] == ["gang"]
@@ -153,7 +158,7 @@ def test_nodes_that_go_come_and_lie(at: At) -> None:
 
 
 def test_jobs_without_gpus_run_beside_full_gpus(at: At) -> None:
-    placement = Placement([Node("n", cpus=4, gpus=1)])
+    placement = JobPlacement([NodeCapacity("n", cpus=4, gpus=1)])
     found, waiting = choose(
         placement, Work("gpu"), Work("cpu", gpus=0), Work("gpu too"), Work("cpu too", gpus=0)
     )

@@ -30,7 +30,7 @@ TINY = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class NodeCapacity:
     """Node of a cluster."""
 
     name: str
@@ -68,7 +68,7 @@ class Slot:
 class _NodeState:
     """Free cores and GPUs of a node, and the jobs on it."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: NodeCapacity) -> None:
         self.node, self.cpus = node, node.cpus
         self.gpus = [1.0] * int(node.gpus)
         """Free share of each GPU."""
@@ -132,10 +132,10 @@ def _end(slot: Slot, now: float) -> float:
     return max(slot.expected_end, now + OVERRUN_SHARE * (now - slot.began))
 
 
-class Placement:
+class JobPlacement:
     """Jobs of one driver on the nodes of a cluster."""
 
-    def __init__(self, nodes: Iterable[Node] = ()) -> None:
+    def __init__(self, nodes: Iterable[NodeCapacity] = ()) -> None:
         self._nodes: dict[str, _NodeState] = {}
         self._slots: dict[str, Slot] = {}
         self._open: tuple[dict[str, _NodeState], dict[str, _NodeState]] = {}, {}
@@ -144,7 +144,7 @@ class Placement:
         """First cohort that the nodes cannot hold even if nothing else runs, and since when it waits."""
         self.update(nodes)
 
-    def update(self, nodes: Iterable[Node]) -> None:
+    def update(self, nodes: Iterable[NodeCapacity]) -> None:
         """Take in the nodes that there are now; jobs on lost ones stay until they are released."""
         there = {node.name: node for node in nodes}
         for name in self._nodes.keys() - there.keys():
@@ -166,7 +166,7 @@ class Placement:
                 there[name] = state
 
     @property
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[NodeCapacity]:
         """The nodes."""
         return [each.node for each in self._nodes.values()]
 
