@@ -58,18 +58,22 @@ class SimulatedBucket:
         self._lane: list[float] | None = None
         self._window: Counter[int] = Counter()
 
-    def cat_file(self, path: str, begin: int | None = None, end: int | None = None) -> bytes:
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
         self._request("get")
         if path in self.live:
-            return self.live[path]()[begin:end]
+            return self.live[path]()[start:end]
         if path not in self.data:
             raise FileNotFoundError(path)
-        return self.data[path][0][begin:end]
+        return self.data[path][0][start:end]
 
     def pipe_file(self, path: str, data: bytes, mode: str = "overwrite") -> None:
         self._request("put")
         if mode == "create" and path in self.data:
             raise FileExistsError(path)
+        self.place(path, data)
+
+    def place(self, path: str, data: bytes) -> None:
+        """Let a file exist, without a request."""
         self.data[path] = data, self.clock.now
         *folders, name = path.split("/")
         self._enter("/".join(folders), name)

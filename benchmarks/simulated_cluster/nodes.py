@@ -130,7 +130,7 @@ class Worker:
         """Write heartbeats only as far as they are read: they find no reason to stop, and cannot fail."""
         for lease in self.leases:
             path = f"{self.cluster.store.path}/{'/'.join(attempt_path(lease.step, lease.number, 'beat'))}"
-            self.cluster.bucket.pipe_file(path, b"{}")
+            self.cluster.bucket.place(path, b"{}")
             self.cluster.bucket.live[path] = partial(self._last_beat, lease)
             self.live.append(path)
 

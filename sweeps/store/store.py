@@ -333,7 +333,7 @@ class Store:
                         names |= {f"attempts/{name}" for name in _listed(folder / "attempts")}
                     found[folder.name] = names
             return found
-        for path in self.files.find(self.path):
+        for path in request_all(self.files.find, [self.path])[0]:
             step, _, name = str(path)[len(self.path) + 1 :].partition("/")
             found.setdefault(step, set()).add(name)
         return found
