@@ -6,6 +6,7 @@ import random
 import resource
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -87,6 +88,7 @@ class SimulatedSession(Session):
     def __init__(self, store: Store, slots: int, clock: VirtualClock, machine: str) -> None:
         super().__init__(store, slots)
         self.clock, self.over = clock, False
+        self._writing: Any = nullcontext()  # threads take turns, and events of one are run by another
         self.record |= {"machine": machine, "pid": 1, "since": 1}
 
     def __enter__(self) -> SimulatedSession:

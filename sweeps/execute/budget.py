@@ -77,6 +77,8 @@ class BudgetLedger:
         self.timed = (caps.gpu_hours, caps.dollars, caps.hours) != (None, None, None)
         self._seen: dict[str, tuple[dict[str, Any], float]] = {}
         """Last record of each step's last attempt, and when it was first seen, by ``time.monotonic()``."""
+        self._granted: set[str] = set()
+        """Jobs of this driver with a reservation."""
         self._looked = -math.inf
         """Start of the last look, by the same clock; nothing later is known of any attempt."""
         self._exited: set[tuple[str, int]] = set()
@@ -131,8 +133,13 @@ class BudgetLedger:
         while True:
             self.reservations.read()
             planned, refused = self._plan(jobs, wanted)
-            if not planned or self._add(planned):
+            void = [each for each in self.reservations.newest.values() if self._is_void(each)]
+            if not (planned or void) or self._add(planned, void):
                 return refused
+
+    def _is_void(self, made: Reservation) -> bool:
+        """Return True for one of this driver whose job was not started, as the store failed meanwhile."""
+        return made.driver == self.session.name and made.job not in self._granted and made.bill != Bill()
 
     def _plan(
         self, jobs: Sequence[Job], wanted: Mapping[str, float]
@@ -209,16 +216,19 @@ class BudgetLedger:
                     return attempt.told
         return None
 
-    def _add(self, planned: Sequence[tuple[Job, float]]) -> bool:
-        """Reserve seconds for jobs; False, without any, if others have reserved since the last reading."""
-        asked = [
+    def _add(self, planned: Sequence[tuple[Job, float]], void: Iterable[Reservation] = ()) -> bool:
+        """Reserve seconds for jobs and give up ``void`` reservations.
+
+        False, with nothing done, if others have reserved since the last reading.
+        """
+        asked = [replace(each, bill=Bill()) for each in void] + [
             Reservation(self.session.name, job.name, step, number, self._cost(job, seconds, part))
             for job, seconds in planned
             for part, (step, number) in zip(job.steps, job.attempts.items(), strict=True)
         ]
         if not self.reservations.add(asked):
             return False
-        self.reservations.read()
+        self._granted.update(job.name for job, _ in planned)
         if self.timed:
             self.time_limits |= {job.name: seconds for job, seconds in planned}
         return True
@@ -348,7 +358,8 @@ class BudgetLedger:
             claimed = each.number <= len(self.under_way.get(each.step, ()))
             if claimed or each.step in self.history.over or each.driver in self.session.drivers.over:
                 del newest[key]
-        return [each for each in newest.values() if self.session.works(each.driver)]
+        working = [each for each in newest.values() if self.session.works(each.driver)]
+        return [each for each in working if not self._is_void(each)]
 
     def _beyond(self, total: Bill) -> str | None:
         for name in ("flops", "gpu_hours", "dollars"):

@@ -43,15 +43,22 @@ class Reservations:
     def read(self) -> None:
         """Read the new reservations."""
         while entry := self.store.read(FOLDER, _name(self.read_to + 1)):
-            self.read_to += 1
-            for told in entry["attempts"]:
-                made = Reservation(**{**told, "bill": Bill(**told["bill"])})
-                self.of_job[made.job, made.step] = self.newest[made.driver, made.step] = made
+            self._take_in(
+                [Reservation(**{**told, "bill": Bill(**told["bill"])}) for told in entry["attempts"]]
+            )
+
+    def _take_in(self, made: list[Reservation]) -> None:
+        self.read_to += 1
+        for each in made:
+            self.of_job[each.job, each.step] = self.newest[each.driver, each.step] = each
 
     def add(self, made: list[Reservation]) -> bool:
         """Add reservations; False, without adding any, if others were added since the last reading."""
         entry = {"attempts": [asdict(each) for each in made]}
-        return create_once(self.store, entry, FOLDER, _name(self.read_to + 1))
+        if not create_once(self.store, entry, FOLDER, _name(self.read_to + 1)):
+            return False
+        self._take_in(made)
+        return True
 
 
 def _name(number: int) -> str:

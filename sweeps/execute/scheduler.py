@@ -100,24 +100,19 @@ class Scheduler:
         steps = {step.id: step for step in dag.steps}
         self.ledger = BudgetLedger(store, caps, devices, self.state.seconds, steps, session)
         self.history = self.ledger.history
-        self.failing_since: float | None = None
-        """Time of the first of the last failures of the store in a row."""
+        self.failing_since: float | None = None  # first of the store's last failures in a row
         self.watch = LeaseWatch(store)
         self.others = OtherDrivers(store, self.state, self.watch, self.history)
         self.suspected: set[str] = set()
         """Steps whose attempt seemed dead at the last look; its ending may still be reported."""
         self.refused: str | None = None
         """Cap that a job would have exceeded at the last attempt to submit."""
-        self.broken = False
-        """True if running jobs must stop too: a cap is exceeded, or the store is not writable."""
+        self.broken = False  # True if running jobs must stop too
         self.unrecorded: dict[str, list[Attempt]] = {}
         """Attempts by step whose ending could not be recorded in the store."""
-        self.unstarted: set[str] = set()
-        """Jobs in a row whose workers could not start."""
-        self.outcomes: list[AttemptOutcome] = []
-        """Outcomes still to be processed."""
+        self.unstarted: set[str] = set()  # jobs in a row whose workers could not start
+        self.outcomes: list[AttemptOutcome] = []  # still to be processed
         self.placement: JobPlacement | None = getattr(executor, "placement", None)
-        """Jobs on the nodes of a cluster, if the executor knows its nodes."""
         self.release = self.placement.release if self.placement else lambda _: None
         self.changed = True
         """True if something has happened since no more jobs could be placed."""
@@ -128,8 +123,7 @@ class Scheduler:
         """Seconds from the start of a look to the end of the next, longer with a slow store."""
         self.sharing: dict[str, tuple[object, ...]] = {}
         """Keys by step that steps must have in common to be trained together."""
-        self.demands: dict[tuple[str, ...], Demand] = {}
-        """Demands of cohorts by their steps."""
+        self.demands: dict[tuple[str, ...], Demand] = {}  # by the steps of a cohort
         self._check_resources()
         self.others.read_failures(contents)
 
@@ -177,14 +171,22 @@ class Scheduler:
         ready, slots = self.state.ready(), self.executor.slots
         waiting = deque(group_into_cohorts(ready, slots, self.state.seconds, self.sharing))
         while waiting and (chosen := self._next_slots(waiting)):
-            jobs = self._claim(chosen)
-            refused = self.ledger.reserve_all(jobs, self._ahead)
-            for job in jobs:
-                if job.name in refused:
-                    waiting.extendleft((step,) for step in reversed(self._refuse(job, refused[job.name])))
-                else:
-                    self._start(replace(job, time_limit=self.ledger.time_limits.get(job.name)))
+            jobs, refused = self._reserve(chosen)
+            for job in (each for each in jobs if each.name not in refused):
+                self._start(replace(job, time_limit=self.ledger.time_limits.get(job.name)))
+            for job in (each for each in jobs if each.name in refused):
+                waiting.extendleft((step,) for step in reversed(self._refuse(job, refused[job.name])))
         self.changed = False
+
+    def _reserve(self, slots: Sequence[Slot]) -> tuple[list[Job], dict[str, str]]:
+        """Return the jobs of ``slots``, and the caps that some would exceed; the others are reserved."""
+        try:
+            jobs = self._claim(slots)
+            return jobs, self.ledger.reserve_all(jobs, self._ahead)
+        except Exception:  # the store failed
+            for slot in slots:
+                self.release(slot.job)
+            raise
 
     def _next_slots(self, waiting: deque[Cohort]) -> list[Slot]:
         """Remove the cohorts that start next from those that wait, with their nodes; none without room."""
@@ -197,11 +199,11 @@ class Scheduler:
 
     def _demand(self, cohort: Cohort) -> Demand:
         key = tuple(step.id for step in cohort)
-        if key not in self.demands:
-            kept = frozenset[str]().union(*map(kept_on_nodes, cohort))
-            seconds = sum(map(self.state.seconds, cohort))
-            self.demands[key] = Demand(self._resources(*cohort), seconds, kept)
-        return self.demands[key]
+        if not (found := self.demands.get(key)):
+            kept, seconds = map(kept_on_nodes, cohort), sum(map(self.state.seconds, cohort))
+            found = Demand(self._resources(*cohort), seconds, frozenset[str]().union(*kept))
+            self.demands[key] = found
+        return found
 
     def _claim(self, slots: Sequence[Slot]) -> list[Job]:
         """Return jobs of the members of cohorts that nobody else runs or has done."""
@@ -357,9 +359,8 @@ class Scheduler:
             )
         elif last < number:
             if clock.monotonic() - running.since > UNCLAIMED_SECONDS:
-                minutes = UNCLAIMED_SECONDS / 60
-                why = f"no worker started it on {running.job.resources} within {minutes:.0f} minutes"
-                self._give_up_on(running, why)
+                where = f"{running.job.resources} within {UNCLAIMED_SECONDS / 60:.0f} minutes"
+                self._give_up_on(running, f"no worker started it on {where}")
         elif self.watch.claimable(step, self.history) is None:
             self.suspected.discard(step)
         elif step in self.suspected:
@@ -369,8 +370,9 @@ class Scheduler:
 
     def _end(self, step: str, number: int) -> Mapping[str, Any] | None:
         """Return the record of an attempt with its end; None if it has not ended."""
-        found = {each.number: each for each in self.history.of(step)}.get(number)
-        return found.told if found and found.ending else None
+        return next(
+            (each.told for each in self.history.of(step) if each.number == number and each.ending), None
+        )
 
     def _give_up_on(self, running: Running, why: str) -> None:
         self.executor.drop(running.job)
