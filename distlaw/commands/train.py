@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,6 +48,10 @@ def train(
         ),
     ] = 1,
     tracker: Annotated[str | None, typer.Option(help="tensorboard, wandb or mlflow, if installed.")] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a trace of a few steps there, for Perfetto: trace.json."),
+    ] = None,
 ) -> None:
     """Train one run of a sweep, and first what it needs; the sweep finds its result in the store.
 
@@ -67,7 +72,8 @@ def train(
     place.create()
     record_sweep(place, loaded.spec, loaded.dag)
     for each in _with_needs(chosen):
-        _train(place, each, tracker)
+        with _profiled(profile if each is chosen else None):
+            _train(place, each, tracker)
 
 
 def _choose(dag: Dag, prefix: str | None) -> Step:
@@ -101,6 +107,13 @@ def _train(store: Store, step: Step, tracker: str | None) -> None:
     if isinstance(result, Exception):
         raise result
     typer.echo(f"{step.label}: done in {result['seconds']['train']:.0f} s" + _loss(result))
+
+
+def _profiled(folder: Path | None) -> AbstractContextManager[object]:
+    """Return a context whose training leaves a trace in ``folder``, if one is given."""
+    from sweeps.train.profiling import profiled
+
+    return profiled(folder) if folder else nullcontext()
 
 
 def _loss(result: dict[str, object]) -> str:
@@ -146,5 +159,16 @@ class Pace:
             mfu = tokens * self.step.flops / self.step.tokens / self.peak
             left = (run.recipe.end - run.done) / steps
             text += f", {tokens:,.0f} tokens/s, MFU {mfu:.0%}, {left:.0f} s left"
+            text += f"; {_where_time_went(run)}"
         self.before = (run.done, run.seconds)
         return text
+
+
+def _where_time_went(run: Run) -> str:
+    """Return the phases that took a percent of the time or more, and the peak of memory."""
+    from sweeps.train.throughput import peak_memory
+
+    phases = run.clock.seconds
+    total = sum(phases.values()) or 1.0
+    shares = [f"{name} {taken / total:.0%}" for name, taken in phases.items() if taken >= 0.01 * total]
+    return f"{', '.join(shares)}; {peak_memory() / 1e9:.2f} GB"

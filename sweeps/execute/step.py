@@ -315,6 +315,7 @@ def _finish(
         "pieces": run.pieces,
         "layout": asdict(run.layout) | {"processes": run.world.size},
         "reproducible": reproducibility(step.training.deterministic),
+        "throughput": measured_throughput_of(step, run),
     }
     if step.training.compile:
         result["compiled"] = run.used_options.provenance()
@@ -333,6 +334,21 @@ def _finish(
     if step.kind is not StepKind.SHARED_PREFIX:
         Checkpoints(store, step.id).clear()
     return result
+
+
+def measured_throughput_of(step: Step, run: Run) -> dict[str, Any]:
+    """Return speed, utilization, peak memory and seconds by phase of a run in this process."""
+    from sweeps.train.throughput import throughput
+
+    tokens = (run.done - run.began) * step.training.batch_tokens
+    return throughput(
+        tokens=tokens,
+        seconds=run.seconds - run.seconds_before,
+        flops=tokens * step.flops / step.tokens,
+        precision=step.precision,
+        devices=run.world.size,
+        phases=run.clock.seconds,
+    )
 
 
 def _measured(store: Store, step: Step, run: Run, corpus: TokenizedCorpus, lease: Lease) -> dict[str, Any]:

@@ -29,7 +29,9 @@ from sweeps.store.checkpoint_interval import CheckpointClock
 from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
 from sweeps.train.gang import agree_to_save
+from sweeps.train.profiling import step_profiler
 from sweeps.train.run import Diverged, Run, RunRecipe
+from sweeps.train.throughput import timed
 
 REPORT_SECONDS = 1.0
 """Seconds between two reports of progress."""
@@ -92,8 +94,11 @@ def train_together(
         if not active:
             continue
         started = time.perf_counter()
-        numbers, blocks = load(step)
-        rows = target.rows(blocks[:, :-1], numbers) if target and not active[0].source else None
+        clocks = [run.clock for run in active]
+        with timed(clocks, "data"):
+            numbers, blocks = load(step)
+        with timed(clocks, "teacher"):
+            rows = target.rows(blocks[:, :-1], numbers) if target and not active[0].source else None
         shared = (time.perf_counter() - started) / len(active)
         save, show = clock.due(), report_due()
         for run in active:
@@ -106,6 +111,7 @@ def train_together(
                 yield run, error
         if save:
             clock.saved()
+        step_profiler()
     for run in under_way:  # had ended before
         run.gather()
         yield run, None

@@ -36,6 +36,7 @@ from sweeps.store.checkpoints import Checkpoints
 from sweeps.train.compiled_loss import CompiledLoss, LossOf
 from sweeps.train.compiled_step import CompiledLossAndGrad
 from sweeps.train.gang import lay_out
+from sweeps.train.throughput import PhaseClock
 
 if TYPE_CHECKING:
     from sweeps.distill.models import Models
@@ -108,6 +109,9 @@ class Run:
     pieces: int = field(init=False)
     """Micro-batches that this process's share of a batch is worked through in."""
 
+    clock: PhaseClock = field(init=False, default_factory=PhaseClock)
+    """Seconds by phase, in this process."""
+
     def __post_init__(self) -> None:
         recipe = self.recipe
         self.method = ActiveMethod(self._setting())
@@ -124,6 +128,7 @@ class Run:
         self.used_options = UsedOptions()
         self._translate()
         self.done = self.began = self._restore()
+        self.seconds_before = self.seconds
         self._last: tuple[int, Tensor, Tensor, TargetReader | None, TrainingBatch] | None = None
 
     @property
@@ -156,17 +161,22 @@ class Run:
         started = time.perf_counter()
         recipe = self.recipe
         self._note_teacher(target)
-        batch = self.method.batch(self.model, self.done, blocks, rows, target)
+        with self.clock.time("data"):
+            batch = self.method.batch(self.model, self.done, blocks, rows, target)
         numbers = torch.empty(0) if numbers is None or self.source else numbers
         batch = replace(self.method.weighted(batch, numbers, self.rules.first), numbers=numbers)
-        loss = self._backward(batch, target)
-        self.optimizer.reduce()
-        norm = self.optimizer.clip(recipe.training.max_grad_norm)
+        with self.clock.time("student"):
+            loss = self._backward(batch, target)
+        with self.clock.time("communication"):
+            self.optimizer.reduce()
+        with self.clock.time("optimizer"):
+            norm = self.optimizer.clip(recipe.training.max_grad_norm)
         self._last = self.done + 1, self.world.total(loss), norm, target, batch
         if not loss.is_cuda or self.done % LOOK_EVERY == 0 or self.done + 1 == recipe.end:
             self.look()
         rate = learning_rate(self.done, recipe.steps, recipe.training)
-        self.optimizer.step(rate)
+        with self.clock.time("optimizer"):
+            self.optimizer.step(rate)
         self.method.after_step(self.done, self.model, self._last[1], rate)
         self.done += 1
         self.seconds += time.perf_counter() - started
@@ -214,7 +224,8 @@ class Run:
         """
         self.look()
         if self.checkpoints and (self.world.leads or self.sharded):
-            self.checkpoints.save(self.done, self.state())
+            with self.clock.time("checkpoint"):
+                self.checkpoints.save(self.done, self.state())
 
     def gather(self) -> None:
         """Replace a sharded model, in the leading process, by a whole one; all processes must call it."""

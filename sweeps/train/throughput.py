@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
 
 from scaling.costs.hardware import canonical, device_table
 from sweeps.model.device import device
+from sweeps.train.profiling import named_in_profile
 
 Phase = Literal["data", "teacher", "student", "communication", "optimizer", "checkpoint"]
 PHASES: tuple[Phase, ...] = ("data", "teacher", "student", "communication", "optimizer", "checkpoint")
@@ -26,28 +27,21 @@ class PhaseClock:
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
-        self._on_gpu = device().type == "cuda"
-        self._pending: list[tuple[Phase, torch.cuda.Event, torch.cuda.Event]] = []
+        self._pending: list[tuple[Phase, torch.cuda.Event, torch.cuda.Event, float]] = []
 
-    @contextmanager
-    def time(self, phase: Phase) -> Iterator[None]:
+    def time(self, phase: Phase) -> AbstractContextManager[None]:
         """Count the time inside the block."""
-        if self._on_gpu:
-            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            first.record()
-            yield
-            last.record()
-            self._pending.append((phase, first, last))
-            if len(self._pending) > MOST_PENDING:
-                self._read()
-            return
-        began = time.perf_counter()
-        yield
-        self._seconds[phase] += time.perf_counter() - began
+        return timed([self], phase)
 
     def add(self, phase: Phase, seconds: float) -> None:
-        """Add seconds that were measured elsewhere."""
+        """Add seconds to a phase."""
         self._seconds[phase] += seconds
+
+    def add_events(self, phase: Phase, first: torch.cuda.Event, last: torch.cuda.Event, share: float) -> None:
+        """Add a share of the time between two events, which is read later."""
+        self._pending.append((phase, first, last, share))
+        if len(self._pending) > MOST_PENDING:
+            self._read()
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -58,9 +52,30 @@ class PhaseClock:
     def _read(self) -> None:
         if self._pending:
             self._pending[-1][2].synchronize()
-        for phase, first, last in self._pending:
-            self._seconds[phase] += first.elapsed_time(last) / 1e3
+        for phase, first, last, share in self._pending:
+            self._seconds[phase] += share * first.elapsed_time(last) / 1e3
         self._pending.clear()
+
+
+@contextmanager
+def timed(clocks: Sequence[PhaseClock], phase: Phase) -> Iterator[None]:
+    """Count the time inside the block, in equal shares for all ``clocks``."""
+    share = 1 / len(clocks)
+    if device().type == "cuda":
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        with named_in_profile(phase):
+            yield
+        last.record()
+        for clock in clocks:
+            clock.add_events(phase, first, last, share)
+        return
+    began = time.perf_counter()
+    with named_in_profile(phase):
+        yield
+    taken = time.perf_counter() - began
+    for clock in clocks:
+        clock.add(phase, share * taken)
 
 
 def throughput(
