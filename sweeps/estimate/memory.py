@@ -39,7 +39,9 @@ COMPILED_BYTES_PER_PARAM = 8.0
 COMPILED_ACTIVATIONS = {"fp32": 0.9, "bf16": 0.7}
 """Share of what plain PyTorch saves for the backward pass that one compiled function holds."""
 COMPILED_LOSS_BYTES = {"fp32": 8.0, "bf16": 5.0}
-"""Peak bytes a logit of a compiled loss."""
+"""Peak bytes a logit of a compiled cross-entropy."""
+COMPILED_DIVERGENCE_BYTES = {"fp32": 8.0, "bf16": 2.0}
+"""Peak bytes a logit of a compiled divergence."""
 HIDDEN_STATES_COPIES = 4.0
 """Copies of a teacher's hidden states: themselves, the target, the prediction, its gradient."""
 BLOCKS_AT_ONCE = 16
@@ -124,9 +126,9 @@ def _training_parts(step: Step, process: float, *, gpu: bool, processes: int, la
     heads = _head_params(step)
     saved = saved_activations(shape, precision, tokens, gpu=gpu, recompute=layout.recompute)
     loss = loss_bytes(shape, precision, tokens, *_bytes_a_logit(step, gpu=gpu))
-    if _as_one_function(step, gpu=gpu):
-        saved *= COMPILED_ACTIVATIONS[precision]
     beside = layer_temporaries(shape, tokens, gpu=gpu)
+    if _as_one_function(step, gpu=gpu):
+        saved, beside = saved * COMPILED_ACTIVATIONS[precision], 0.0
     targets = _target_rows(step, share) + _hidden_states(step, share)
     training = saved + max(loss, beside) + targets
     params = shape.total_params + heads
@@ -191,9 +193,10 @@ def _as_one_function(step: Step, *, gpu: bool) -> bool:
 
 def _bytes_a_logit(step: Step, *, gpu: bool) -> tuple[float, float]:
     """Return peak bytes a logit of the step's loss where all are held, and more of a chunk: its target's."""
+    supervised = step.method is None or not step.method.reads_teacher
     if _as_one_function(step, gpu=gpu):
-        return COMPILED_LOSS_BYTES[step.precision], 0.0
-    if step.method is None or not step.method.reads_teacher:
+        return (COMPILED_LOSS_BYTES if supervised else COMPILED_DIVERGENCE_BYTES)[step.precision], 0.0
+    if supervised:
         return LABEL_LOSS_BYTES[step.precision], 0.0
     return DIVERGENCE_BYTES[step.precision], 4.0
 
