@@ -148,8 +148,12 @@ def _blocks(step: Step) -> int:
 
 def _candidates(step: Step, processes: int, *, gpu: bool) -> Iterator[Layout]:
     """Yield layouts in the order of preference."""
-    if not step.kind.trains or step.trainer:
+    if step.trainer:
         yield Layout()
+        return
+    if not step.kind.trains:
+        shards = _switch(step.training.shard) if step.foreign and processes > 1 else (False,)
+        yield from (Layout(sharded=sharded) for sharded in shards)
         return
     training, context = step.training, step.shape.context
     share = _blocks(step) / processes * context

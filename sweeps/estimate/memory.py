@@ -109,7 +109,13 @@ def memory_parts(step: Step, *, gpu: bool = False, processes: int = 1, layout: L
         return MemoryParts(process=process)
     if step.foreign:
         own = _inference(step.shape, step.precision, BLOCKS_AT_ONCE * step.shape.context, gpu=gpu)
-        found = MemoryParts(process=process, teachers=_frozen_weights(step, gpu=gpu), inference=own)
+        shards = processes if layout.sharded else 1
+        found = MemoryParts(
+            process=process,
+            gathered=_gathered(step.shape, step.precision) if shards > 1 else 0.0,
+            teachers=_frozen_weights(step, gpu=gpu) / shards,
+            inference=own,
+        )
     elif not step.kind.trains:
         found = _writing_parts(step, process, gpu=gpu)
     else:

@@ -262,7 +262,11 @@ def _evaluate(
     from sweeps.distill.served_teacher import served_loss
     from sweeps.train.evaluation import as_result, evaluate
 
-    shards = world if not step.served and world.agreed(layout_of(step, world)).sharded else None
+    try:
+        sharded = not step.served and world.agreed(layout_here(step, world.size)).sharded
+    except InputError as error:  # it fits nowhere
+        return error
+    shards = world if sharded else None
     if not (lease or shards):
         return {}
     started = time.monotonic()
