@@ -17,7 +17,8 @@ from sweeps.data.named_corpora import NAMED_CORPORA
 from sweeps.data.text_size import estimated_size
 from sweeps.pretrained.admission import admit_teacher
 from sweeps.spec.corpus import VOCAB, Corpus
-from sweeps.spec.spec import Pretrained, Sweep
+from sweeps.spec.pretrained import Pretrained
+from sweeps.spec.spec import Sweep
 
 ASSUMED_VOCAB = 32_768
 """Vocabulary of a tokenizer that is not read and whose size the spec does not state."""

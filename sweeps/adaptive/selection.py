@@ -10,7 +10,8 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Dag, expand
 from sweeps.dag.resolved import PretrainedTeacher, Resolved
 from sweeps.dag.step import Step
-from sweeps.spec.spec import Pretrained, parse_sweep
+from sweeps.spec.pretrained import Pretrained
+from sweeps.spec.spec import parse_sweep
 
 
 def spec_of_runs(resolved: Resolved, dag: Dag, ids: Iterable[str]) -> dict[str, Any]:

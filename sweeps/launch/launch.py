@@ -14,8 +14,9 @@ import yaml
 from scaling.errors import InputError
 from sweeps.data.corpus import with_absolute_paths
 from sweeps.data.named_corpora import NAMED_CORPORA
+from sweeps.spec.pretrained import Pretrained
 from sweeps.spec.resources import Resources
-from sweeps.spec.spec import Pretrained, Sweep
+from sweeps.spec.spec import Sweep
 
 SPEC = "sweep.yaml"
 """File of the spec, beside what a scheduler reads."""

@@ -236,7 +236,7 @@ def public_model(models: Models, which: PublicModel) -> LanguageModel:
 
 
 def _public_model_objections(sweep: Sweep, which: PublicModel) -> Iterator[str]:
-    from sweeps.spec.spec import Pretrained
+    from sweeps.spec.pretrained import Pretrained
 
     if which == "base":
         if not sweep.base:

@@ -1,6 +1,7 @@
 """Pretrained teachers: any causal language model on disk or on a hub.
 
 ``admission`` checks one against a sweep, ``vocabulary`` compares its tokens with those of the students,
-``count`` counts its parameters and FLOPs, ``load`` loads it, ``convert`` converts a GGUF file. May import
-``dag`` and the rooms below.
+``count`` counts its parameters and FLOPs, ``load`` loads it (``quantized`` as transformers does, ``sharded``
+over several processes), ``served`` asks a server about it through ``completions``, ``convert`` converts a
+GGUF file. May import ``dag`` and the rooms below.
 """

@@ -17,7 +17,7 @@ from sweeps.pretrained.count import read_card
 from sweeps.pretrained.quantized import bytes_of_files, quantization_of
 from sweeps.pretrained.vocabulary import require_same_vocabulary
 from sweeps.spec.corpus import Corpus
-from sweeps.spec.spec import Pretrained
+from sweeps.spec.pretrained import Pretrained
 
 
 def admit_teacher(

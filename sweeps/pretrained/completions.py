@@ -16,7 +16,7 @@ from typing import Any
 
 from scaling.errors import InputError
 from sweeps.dag.external_shape import ServedModel
-from sweeps.spec.served import KEY_VARIABLE
+from sweeps.spec.pretrained import KEY_VARIABLE
 
 REQUEST_SECONDS = 300.0
 """Seconds until a request counts as unanswered."""

@@ -28,9 +28,9 @@ from sweeps.spec.method_parts import parts_of
 from sweeps.spec.parsing.messages import explain_problem
 from sweeps.spec.parsing.overrides import apply_overrides
 from sweeps.spec.parsing.yaml_text import read_yaml
+from sweeps.spec.pretrained import Pretrained, objections_to_served
 from sweeps.spec.protocols import ProtocolName, protocol_violation
 from sweeps.spec.resources import Caps, Devices, Resources
-from sweeps.spec.served import ServedSource, objections_to_served
 from sweeps.spec.trainer import TRAINERS, OneTrainer, SweepTrainer, Trainer, TrainersByRole
 from sweeps.spec.tuning import Tuning
 
@@ -145,31 +145,6 @@ class Students(Grid):
     """The methods of these, if they are not the sweep's."""
     teachers: list[Annotated[Count, Field(ge=0)]] | None = Field(None, min_length=1)
     """Teachers of these students, by their index in the sweep's list, from 0; all if not given."""
-
-
-class Pretrained(SpecModel):
-    """A teacher that exists: any causal language model of transformers, measured here and never trained."""
-
-    model: str = Field(min_length=1)
-    """A directory with config.json, safetensors and tokenizer.json, or OWNER/NAME on a hub."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub; the newest if not given."""
-    tokens: Quantity | None = None
-    """D_T, the tokens it was trained on, if they are known."""
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """In which it is loaded, measured and read, on every machine; as ``training.precision`` if not given.
-    ``distlaw teacher check MODEL --corpus TEXT --precision bf16`` measures what it changes."""
-    source: ServedSource | None = None
-    """A server that answers for it, in the place of weights on this machine; ``model`` then needs only
-    config.json and tokenizer.json."""
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Pretrained:
-        if self.source and self.precision:
-            raise ValueError(
-                "precision: a server multiplies in its own; remove it, and name that in source.revision"
-            )
-        return self
 
 
 def _kind_of_teacher(given: Any) -> str:

@@ -1,14 +1,14 @@
-"""Teachers that a server answers for: where it is, what it serves, and which methods can follow it."""
+"""Teachers that exist already, here or behind a server, and the methods that can follow a served one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from sweeps.spec.fields import SpecModel
+from sweeps.spec.fields import Quantity, SpecModel
 
 if TYPE_CHECKING:
     from sweeps.spec.method import Method
@@ -41,6 +41,31 @@ class ServedSource(SpecModel):
         if found.scheme not in ("http", "https") or not found.hostname:
             raise ValueError(f"{given!r} is no URL of a server; write http://host:8000/v1")
         return given.rstrip("/")
+
+
+class Pretrained(SpecModel):
+    """A teacher that exists: any causal language model of transformers, measured here and never trained."""
+
+    model: str = Field(min_length=1)
+    """A directory with config.json, safetensors and tokenizer.json, or OWNER/NAME on a hub."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; the newest if not given."""
+    tokens: Quantity | None = None
+    """D_T, the tokens it was trained on, if they are known."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """In which it is loaded, measured and read, on every machine; as ``training.precision`` if not given.
+    ``distlaw teacher check MODEL --corpus TEXT --precision bf16`` measures what it changes."""
+    source: ServedSource | None = None
+    """A server that answers for it, in the place of weights on this machine; ``model`` then needs only
+    config.json and tokenizer.json."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Pretrained:
+        if self.source and self.precision:
+            raise ValueError(
+                "precision: a server multiplies in its own; remove it, and name that in source.revision"
+            )
+        return self
 
 
 def objections_to_served(method: Method) -> Iterator[str]:
