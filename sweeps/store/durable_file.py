@@ -12,6 +12,18 @@ Chunks = Iterable[bytes | memoryview]
 """Content of a file, in order."""
 
 
+def linked_once(scratch: Path, path: str) -> bool:
+    """Give a file a second name that does not exist; False if another process was first.
+
+    If NFS loses the answer and retries, the name exists, and it is this file's (``open(2)``).
+    """
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        return scratch.stat().st_nlink > 1
+    return True
+
+
 @contextmanager
 def written_beside(path: Path, data: bytes | Chunks, durable: bool) -> Iterator[Path]:
     """Yield a complete temporary file beside ``path`` with the data; it is removed afterwards."""

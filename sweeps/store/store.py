@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,7 +31,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from scaling.errors import InputError
-from sweeps.store.durable_file import Chunks, written_beside
+from sweeps.store.durable_file import Chunks, linked_once, written_beside
 from sweeps.store.faults import CREDENTIALS, NotedFileSystem, client_error_message, remedy
 from sweeps.store.outcomes import is_transient
 from sweeps.store.records import record_fault, remedy_of_damage
@@ -274,9 +273,8 @@ class Store:
         try:
             if self.local:
                 with written_beside(Path(path), data, durable) as scratch:
-                    os.link(scratch, path)
-            else:
-                self.files.pipe_file(path, data, mode="create")
+                    return linked_once(scratch, path)
+            self.files.pipe_file(path, data, mode="create")
         except FileExistsError:
             return False
         return True
