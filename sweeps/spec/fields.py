@@ -57,8 +57,29 @@ Measures = Annotated[
     Field(min_length=1),
 ]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
-AutoOrBool = Literal["auto"] | bool
+
+
+def _auto_or_bool(value: Any) -> Any:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError("must be auto, true or false")
+
+
+def _auto_or_quantity(value: Any) -> Any:
+    if value == "auto":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("must be auto or a quantity such as 4096 or 64k")
+    try:
+        return parse_quantity(str(value) if isinstance(value, str) else repr(value), "value")
+    except InputError as error:
+        raise ValueError(str(error).removeprefix("value: ")) from None
+
+
+AutoOrBool = Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)]
 """A switch that is decided for each run unless it is given."""
+AutoOrQuantity = Annotated[Literal["auto"] | float, BeforeValidator(_auto_or_quantity)]
+"""A quantity that is decided for each run unless it is given."""
 
 
 class SpecModel(BaseModel):

@@ -22,7 +22,18 @@ from pydantic import (
 from scaling.errors import InputError
 from sweeps.spec.compatibility import projection_objections
 from sweeps.spec.corpus import Base, Corpus
-from sweeps.spec.fields import AutoOrBool, Count, Measures, Number, Quantity, Ratio, Seed, Seeds, SpecModel
+from sweeps.spec.fields import (
+    AutoOrBool,
+    AutoOrQuantity,
+    Count,
+    Measures,
+    Number,
+    Quantity,
+    Ratio,
+    Seed,
+    Seeds,
+    SpecModel,
+)
 from sweeps.spec.method import VARIANTS, Method
 from sweeps.spec.method_parts import parts_of
 from sweeps.spec.parsing.messages import explain_problem
@@ -74,7 +85,7 @@ class Training(SpecModel):
     compile: bool | Literal["auto"] | list[Quantity] = False
     """Translate each shape of model to machine code first: half a minute a shape, once for this machine. A
     list names the sizes. ``auto``: those whose runs save more time than that, decided once for a store."""
-    micro_batch_tokens: Quantity | Literal["auto"] = "auto"
+    micro_batch_tokens: AutoOrQuantity = "auto"
     """Tokens that a process takes forward and backward at once, a multiple of the context; the batch, and so
     the loss but for rounding, stays as it is. ``auto``: as many as fit, by the memory model."""
     shard: AutoOrBool = "auto"

@@ -20,6 +20,7 @@ from torch.multiprocessing import spawn
 
 from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
+from sweeps.dag.identity import training_identity
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
 from sweeps.distill.targets import Online
@@ -31,7 +32,7 @@ from sweeps.model.heldout import heldout_loss
 from sweeps.model.layout import Layout
 from sweeps.spec.method import Method
 from sweeps.spec.run_views import HiddenStates, RunSetting, State
-from sweeps.spec.spec import Training
+from sweeps.spec.spec import Training, parse_sweep
 from sweeps.train.loop import train_together
 from sweeps.train.run import Diverged, Run, RunRecipe
 
@@ -245,3 +246,41 @@ def test_two_processes_replicated_and_sharded_have_the_losses_of_one(tmp_path: P
 @pytest.mark.parametrize("size", [2, 4])
 def test_over_200_steps_all_layouts_have_the_losses_of_one_process(size: int, tmp_path: Path) -> None:
     compare_with_one_process(size, 200, tuple(METHODS), tmp_path)
+
+
+def test_recomputed_blocks_have_the_bits_of_kept_ones() -> None:
+    assert losses(Run(recipe=recipe(8), layout=Layout(recompute=True))) == losses(Run(recipe=recipe(8)))
+
+
+def test_micro_batches_hold_whole_blocks_and_at_least_one() -> None:
+    sizes = {None: 1, 32.0: 8, 64.0: 4, 95.0: 4, 96.0: 3, 256.0: 1, 1e9: 1, 1.0: 8}
+    for tokens, pieces in sizes.items():
+        assert Layout(micro_batch_tokens=tokens).micro_batches(8, 32) == pieces
+        assert Run(recipe=recipe(1), layout=Layout(micro_batch_tokens=tokens)).pieces == pieces
+
+
+def test_layouts_are_no_part_of_an_id() -> None:
+    given = RULES.model_dump() | {"micro_batch_tokens": "1k", "shard": True, "recompute": False}
+    assert training_identity(Training(**given)) == training_identity(RULES)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        (
+            "micro_batch_tokens",
+            100,
+            "training.micro_batch_tokens (100) must be a multiple of corpus.context (128)",
+        ),
+        ("micro_batch_tokens", "lots", "training.micro_batch_tokens: cannot read 'lots' as a quantity"),
+        ("micro_batch_tokens", 0, "training.micro_batch_tokens: "),
+        ("micro_batch_tokens", True, "training.micro_batch_tokens: must be auto or a quantity such as 4096"),
+        ("shard", "maybe", "training.shard: must be auto, true or false, found 'maybe'"),
+        ("recompute", 2, "training.recompute: must be auto, true or false, found 2"),
+    ],
+)
+def test_layouts_that_mean_nothing_are_refused(field: str, value: object, reason: str) -> None:
+    spec = {"name": "x", "supervised": [{"params": ["13k"], "tokens": ["1M"]}], "training": {field: value}}
+    with pytest.raises(InputError) as found:
+        parse_sweep(spec)
+    assert "spec: 1 wrong\n  " + reason in str(found.value)
