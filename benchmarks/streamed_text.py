@@ -93,8 +93,9 @@ def limited(text: Path, limit_mb: float) -> None:
     found = tokens_of(corpus)
     tokenized = time.perf_counter() - began
     peak = max(peaks)
+    print(f"tokenized in {tokenized:.1f} s, {base:.0f} MB before, at most {peak:.0f} MB", flush=True)
     shape = shape_for(20_000, vocab=2048, context=128, aspect_ratio=16.0)
-    training = Training(batch_tokens=8192, warmup_tokens=81_920)
+    training = Training(batch_tokens=1024, warmup_tokens=10_240)
     recipe = RunRecipe(shape=shape, training=training, steps=50, seed=0)
     began = time.perf_counter()
     train(recipe, found.train)

@@ -193,19 +193,22 @@ def _write_streamed(target: Path, source: TextSource, **options: Any) -> None:
     """Tokenize a source with bounded memory, from where a killed process stopped, or wait for one at work."""
     assert source.stream is not None
     work = cache_dir() / "tokenizing" / target.name
-    with locked(target), claimed(work) as claim:
-        if claim is None or _cached(target, target.name):
-            return
-        writing = StreamedTokenization(
-            name=source.name, stream=source.stream, work=work, claim=claim, **options
-        )
-        shutil.rmtree(target, ignore_errors=True)  # it is damaged, if it is there
-        with atomic_directory(target) as scratch:
-            manifest = writing.write(scratch)
-            made = [path for path in sorted(scratch.rglob("*")) if path.is_file()]
-            hashes = {str(path.relative_to(scratch)): sampled_hash_of_path(path) for path in made}
-            manifest["sampled"] = hashes
-            (scratch / "manifest.json").write_text(json.dumps(manifest, indent=2))
+    with locked(target):
+        if _cached(target, target.name):
+            return  # another process was faster
+        with claimed(work) as claim:
+            if claim is None:
+                return
+            writing = StreamedTokenization(
+                name=source.name, stream=source.stream, work=work, claim=claim, **options
+            )
+            shutil.rmtree(target, ignore_errors=True)  # it is damaged, if it is there
+            with atomic_directory(target) as scratch:
+                manifest = writing.write(scratch)
+                made = [path for path in sorted(scratch.rglob("*")) if path.is_file()]
+                hashes = {str(path.relative_to(scratch)): sampled_hash_of_path(path) for path in made}
+                manifest["sampled"] = hashes
+                (scratch / "manifest.json").write_text(json.dumps(manifest, indent=2))
         shutil.rmtree(work, ignore_errors=True)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,10 @@ from tokenizers import Tokenizer, models
 
 from scaling.errors import InputError
 from sweeps.data.corpus import fingerprint_of, resolve_corpus, tokens_of
+from sweeps.data.text_size import estimated_size
 from sweeps.data.tokenizer import END_OF_TEXT, save_tokenizer, train_tokenizer
+from sweeps.estimate.text_warnings import text_warnings
+from sweeps.execute.submission import _copy_texts
 from sweeps.spec.corpus import Corpus
 
 END = 0
@@ -369,3 +374,58 @@ def test_ids_of_16_bits_cannot_be_of_a_large_vocabulary(
     np.array([*stream(documents), *stream(documents)], dtype=np.uint16).tofile(tmp_path / "b.bin")
     with pytest.raises(InputError, match=r"b.bin: id [\d,]+ at position 0, but .* has 128,256 entries"):
         tokens_of(corpus_of(str(tmp_path / "b.bin"), tmp_path / "large"))
+
+
+def test_sizes_of_files_that_are_not_read(documents: Documents, tokenizer: Path, tmp_path: Path) -> None:
+    """Tokens of a .bin follow from its bytes and the vocabulary, or the type that the spec states."""
+    source = plain(tmp_path, documents)
+    for more, width in (({}, 2), ({"token_dtype": "uint32"}, 4), ({"vocab": 70_000}, 4)):
+        corpus = Corpus(**{"source": source, "tokenizer": str(tokenizer), "heldout": 0.1} | more)
+        assert estimated_size(corpus).train_tokens == pytest.approx(0.9 * len(stream(documents)) * 2 / width)
+
+
+def test_a_split_by_position_is_told(tokenizer: Path, tmp_path: Path, own_cache: Path) -> None:
+    np.random.default_rng(0).integers(1, 300, size=5000).astype(np.uint16).tofile(tmp_path / "a.bin")
+    (warning, *_) = text_warnings(tokens_of(corpus_of(str(tmp_path / "a.bin"), tokenizer)))
+    assert "a.bin has no end-of-text tokens, so pieces of it are held out by position" in warning
+
+
+def test_jobs_take_an_index_along(documents: Documents, tmp_path: Path) -> None:
+    write_megatron(tmp_path / "a", documents)
+    for number, name in enumerate(("a.bin", "a.idx")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert _copy_texts(str(tmp_path / name), folder) == f"texts/*{Path(name).suffix}"
+        assert sorted(path.name for path in (folder / "texts").iterdir()) == ["00000-a.bin", "00000-a.idx"]
+
+
+LIMITED = """
+import resource, sys, threading
+import numpy as np
+from pathlib import Path
+threading.stack_size(2**18)
+from sweeps.data.corpus import resolve_corpus, tokens_of
+from sweeps.spec.corpus import Corpus
+lines = Path("/proc/self/status").read_text().splitlines()
+used = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
+bound = used + int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
+try:
+    np.fromfile(sys.argv[1], dtype=np.uint16)
+except MemoryError:
+    found = tokens_of(resolve_corpus(Corpus(source=sys.argv[1], tokenizer=sys.argv[2], context=8)))
+    print(found.train_tokens + found.heldout_tokens)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_ids_twice_as_large_as_memory_are_read(tokenizer: Path, tmp_path: Path, own_cache: Path) -> None:
+    """Private memory beyond that of the imports is limited to half of the file, which cannot be read whole."""
+    draw = np.random.default_rng(0)
+    ids = draw.integers(1, 300, size=2**26, dtype=np.uint16)
+    ids[999::1000] = ids[-1] = END
+    ids.tofile(tmp_path / "a.bin")
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "a.bin"), str(tokenizer), str(ids.nbytes // 2)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(len(ids)), done.stderr
