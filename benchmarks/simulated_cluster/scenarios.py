@@ -143,7 +143,6 @@ SCENARIOS = {
                 driver_lost_at=3 * HOUR,
                 cut_off=(4 * HOUR, 4.2 * HOUR),
             ),
-            caps=Caps(dollars=4500.0),
         ),
     )
 }
