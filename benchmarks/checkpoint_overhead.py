@@ -23,8 +23,8 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from sweeps.store.checkpoint_interval import checkpoint_interval
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
+from sweeps.store.checkpoints.interval import checkpoint_interval
 from sweeps.store.store import Store
 
 SAVES, STEP_SECONDS, TENSORS = 3, 0.2, 96

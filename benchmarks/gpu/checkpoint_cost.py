@@ -12,7 +12,7 @@ from timing import seconds_a_step, synchronize
 
 from sweeps.dag.ladder import shape_for
 from sweeps.spec.spec import Training
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.run import Run, RunRecipe
 

@@ -27,7 +27,7 @@ from sweeps.estimate.memory import concurrent_memory
 from sweeps.estimate.placement import memory_on, planned_resources
 from sweeps.spec.resources import GPU_SHARE, Devices
 from sweeps.spec.spec import Sweep
-from sweeps.store.checkpoints import KEPT
+from sweeps.store.checkpoints.checkpoints import KEPT
 
 if TYPE_CHECKING:
     from torch import Tensor

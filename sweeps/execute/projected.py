@@ -11,7 +11,7 @@ from scaling.errors import InputError
 from sweeps.dag.projected import projected_sd
 from sweeps.dag.step import Step
 from sweeps.data import TokenizedCorpus
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:

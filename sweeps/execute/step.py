@@ -21,7 +21,7 @@ from sweeps.estimate.layout import describe, layout_here
 from sweeps.estimate.text_warnings import epochs
 from sweeps.execute.projected import projected_result
 from sweeps.execute.provenance import commit_result
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.leases import Lease, hold_leases
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
 from sweeps.store.store import Store

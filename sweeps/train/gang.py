@@ -12,7 +12,7 @@ from sweeps.model.optimizer import Optimizer, parameter_groups
 from sweeps.model.sharded_optimizer import ShardedOptimizer
 from sweeps.model.sharding import shard
 from sweeps.spec.spec import Training
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.outcomes import Ending, Stopped
 
 

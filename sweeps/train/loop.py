@@ -25,8 +25,8 @@ from sweeps.model.device import (
 )
 from sweeps.model.distributed import lost_peer
 from sweeps.spec.run_views import TargetReader
-from sweeps.store.checkpoint_interval import CheckpointClock
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
+from sweeps.store.checkpoints.interval import CheckpointClock
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
 from sweeps.train.gang import agree_to_save
 from sweeps.train.profiling import step_profiler
@@ -68,7 +68,7 @@ def train_together(
         texts: what to learn from instead, block by block, if it is not the data itself.
         report: is told of each run now and then, and when it ends.
         checkpoint_seconds: between two checkpoints; by default by what they cost
-            (:func:`~sweeps.store.checkpoint_interval.checkpoint_interval`).
+            (:func:`~sweeps.store.checkpoints.interval.checkpoint_interval`).
     """
     keep_freed_memory()
     use_deterministic_kernels(any(run.recipe.training.deterministic for run in runs))

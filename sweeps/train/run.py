@@ -32,7 +32,7 @@ from sweeps.model.sharding import gathered, put
 from sweeps.spec.method import Method
 from sweeps.spec.run_views import BatchSource, RunSetting, TargetReader, TrainingBatch
 from sweeps.spec.spec import Training
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.train.compiled_loss import CompiledLoss, LossOf
 from sweeps.train.compiled_step import CompiledLossAndGrad
 from sweeps.train.gang import lay_out

@@ -34,7 +34,7 @@ from sweeps.spec.method import Method
 from sweeps.spec.method_options import Delta
 from sweeps.spec.run_views import TrainingBatch
 from sweeps.spec.spec import Training, parse_sweep
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train_together
 from sweeps.train.run import Run, RunRecipe

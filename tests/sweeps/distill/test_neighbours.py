@@ -33,7 +33,7 @@ from sweeps.resolve import dag_of
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Neighbours
 from sweeps.spec.spec import Training, parse_sweep
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train
 from sweeps.train.run import RunRecipe

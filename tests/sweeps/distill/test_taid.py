@@ -24,7 +24,7 @@ from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.method import Method
 from sweeps.spec.method_options import Taid
 from sweeps.spec.spec import Training
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
 from sweeps.train.run import Run, RunRecipe

@@ -27,7 +27,7 @@ from sweeps.model.hidden_states import hidden_states
 from sweeps.resolve import dag_of
 from sweeps.spec.run_views import Evaluation, TrainingBatch
 from sweeps.spec.spec import parse_sweep
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train import loop
 from sweeps.train.loop import train_together

@@ -33,7 +33,7 @@ from sweeps.spec.method import Method
 from sweeps.spec.method_parts import parts_of
 from sweeps.spec.registry import load_object, version_of
 from sweeps.spec.spec import parse_sweep
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train import loop
 from sweeps.train.loop import train_together

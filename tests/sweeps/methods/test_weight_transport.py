@@ -26,7 +26,7 @@ from sweeps.model.weight_distribution import Place, layer_matrices, resampled
 from sweeps.resolve import dag_of
 from sweeps.spec.run_views import Evaluation, RunSetting
 from sweeps.spec.spec import load_sweep, parse_sweep
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train import loop
 from sweeps.train.loop import train_together

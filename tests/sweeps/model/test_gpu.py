@@ -13,7 +13,7 @@ from sweeps.dag.ladder import shape_for
 from sweeps.distill.loss import batch_loss
 from sweeps.model.decoder import Decoder
 from sweeps.spec.spec import Training
-from sweeps.store.checkpoints import SMALL_BYTES, Checkpoints
+from sweeps.store.checkpoints.checkpoints import SMALL_BYTES, Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
 from sweeps.train.run import Run, RunRecipe

@@ -21,7 +21,7 @@ from sweeps.model.frozen import FrozenBody
 from sweeps.model.heldout import heldout_loss
 from sweeps.spec.method import Method, named_methods
 from sweeps.spec.spec import Training
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
 from sweeps.train.run import Run, RunRecipe

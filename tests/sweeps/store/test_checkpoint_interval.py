@@ -9,14 +9,14 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from sweeps.store import checkpoint_interval as module
-from sweeps.store.checkpoint_interval import (
+from sweeps.store.checkpoints import interval as module
+from sweeps.store.checkpoints.checkpoints import Checkpoints
+from sweeps.store.checkpoints.interval import (
     CheckpointClock,
     checkpoint_interval,
     observed_failures,
     optimal_interval,
 )
-from sweeps.store.checkpoints import Checkpoints
 from sweeps.store.leases import Lease
 from sweeps.store.outcomes import Ending
 from sweeps.store.store import Store

@@ -27,7 +27,7 @@ from sweeps.resolve import dag_of
 from sweeps.spec.resources import Resources
 from sweeps.spec.spec import parse_sweep
 from sweeps.store import leases
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.history import count_failures
 from sweeps.store.leases import Lease, LeaseWatch, attempts, hold_leases, latest_number
 from sweeps.store.outcomes import Ending, Stopped, ending_of, ending_of_process, error_line

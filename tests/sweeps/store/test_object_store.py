@@ -20,7 +20,7 @@ from sweeps.execute.scheduler import run
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store import leases
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.watch.garbage import find_garbage
 from sweeps.watch.status import status
@@ -60,7 +60,7 @@ def test_a_large_checkpoint_is_streamed_to_a_bucket_and_read_part_by_part(
 ) -> None:
     """In several parts of an upload; a damaged one gives way to the one before, as on a disk."""
     monkeypatch.setattr("s3fs.S3FileSystem.default_block_size", 5 * 2**20)  # the least of S3
-    monkeypatch.setattr("sweeps.store.safetensors_stream.CHUNK_BYTES", 3 * 2**20)
+    monkeypatch.setattr("sweeps.store.checkpoints.safetensors_stream.CHUNK_BYTES", 3 * 2**20)
     store = Store(f"s3://{bucket}/sweep")
     checkpoints = Checkpoints(store, "run", small_bytes=0)
     for steps in (10, 20):

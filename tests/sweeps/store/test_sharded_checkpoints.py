@@ -23,8 +23,8 @@ from torch import Tensor, distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-from sweeps.store import safetensors_stream
-from sweeps.store.checkpoints import KEPT, Checkpoints
+from sweeps.store.checkpoints import safetensors_stream
+from sweeps.store.checkpoints.checkpoints import KEPT, Checkpoints
 from sweeps.store.leases import Lease
 from sweeps.store.outcomes import Ending, Stopped, ending_of
 from sweeps.store.store import Store
@@ -126,7 +126,7 @@ def test_a_damaged_shard_gives_way_to_the_checkpoint_before(
 
 def test_a_manifest_that_claims_what_no_file_holds_is_damaged(tmp_path: Path) -> None:
     """Its checksum is no signature: whoever writes it can make it right."""
-    from sweeps.store.checkpoint_reading import checksum
+    from sweeps.store.checkpoints.reading import checksum
 
     store = Store(tmp_path)
     checkpoints = beside(store)
@@ -229,7 +229,7 @@ def test_a_write_that_never_ends_keeps_no_process_that_exits(tmp_path: Path) -> 
     """As in a gang whose other process hangs, for which the write waits."""
     script = """
 import sys, torch
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 import threading
 Store.write_bytes = lambda *_, **__: threading.Event().wait()

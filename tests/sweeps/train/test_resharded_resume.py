@@ -18,7 +18,7 @@ from sweeps.model.distributed import World, world
 from sweeps.model.heldout import heldout_loss
 from sweeps.model.layout import Layout
 from sweeps.spec.spec import Training
-from sweeps.store.checkpoints import SMALL_BYTES, Checkpoints
+from sweeps.store.checkpoints.checkpoints import SMALL_BYTES, Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
 from sweeps.train.run import Run, RunRecipe

@@ -33,7 +33,7 @@ from sweeps.spec.method import Method, named_methods
 from sweeps.spec.method_options import Credit, Replay, Source
 from sweeps.spec.run_views import RunSetting, TrainingBatch
 from sweeps.spec.spec import Training, parse_sweep
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train import loop
 from sweeps.train.loop import train_together

@@ -28,7 +28,7 @@ from sweeps.model.device import instruction_sets
 from sweeps.model.frozen import FrozenBody
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
 from sweeps.train.run import Diverged, Run, RunRecipe

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from sweeps.store.checkpoints import Checkpoints
+from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.history import AttemptHistory
 from sweeps.store.leases import Attempt
 from sweeps.store.outcomes import Ending

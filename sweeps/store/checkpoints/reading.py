@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from scaling.errors import InputError
-from sweeps.store.safetensors_stream import CHUNK_BYTES, DTYPES, bytes_of
+from sweeps.store.checkpoints.safetensors_stream import CHUNK_BYTES, DTYPES, bytes_of
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:

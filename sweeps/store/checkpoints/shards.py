@@ -25,8 +25,8 @@ from torch.distributed.checkpoint.state_dict_saver import _save_state_dict
 from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 from torch.futures import Future
 
-from sweeps.store.checkpoint_reading import FORMAT, local_part
-from sweeps.store.safetensors_stream import DTYPE_NAMES, SafetensorsStream
+from sweeps.store.checkpoints.reading import FORMAT, local_part
+from sweeps.store.checkpoints.safetensors_stream import DTYPE_NAMES, SafetensorsStream
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:

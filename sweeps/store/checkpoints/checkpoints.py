@@ -6,7 +6,7 @@ A small state is one file, written at once::
     store/<id>/checkpoints/<steps done>-<attempt>/manifest.json      its checksum; written last
 
 A large one, or one that is sharded over processes, is copied to the host and written beside training, in
-shards (:mod:`sweeps.store.checkpoint_shards`), which any number of processes can read.
+shards (:mod:`sweeps.store.checkpoints.shards`), which any number of processes can read.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Checkpoints:
             Stopped: if the step is no longer this process's to work on.
             OSError: if this checkpoint or the one before could not be written.
         """
-        from sweeps.store.checkpoint_reading import is_sharded
+        from sweeps.store.checkpoints.reading import is_sharded
 
         started = time.perf_counter()
         try:
@@ -173,8 +173,8 @@ class Checkpoints:
 
     def _begin(self, steps_done: int, tensors: Mapping[str, Tensor]) -> None:
         """Copy the state, and let a thread write the copy."""
-        from sweeps.store.checkpoint_reading import is_sharded
-        from sweeps.store.checkpoint_shards import ShardWriter, stage, write_shards
+        from sweeps.store.checkpoints.reading import is_sharded
+        from sweeps.store.checkpoints.shards import ShardWriter, stage, write_shards
 
         stage(tensors, self._buffers)
         place = self._place(self._name(steps_done))
@@ -192,7 +192,7 @@ class Checkpoints:
 
     def _commit(self, place: tuple[str, str, str], manifest: dict[str, Any]) -> None:
         """Write the manifest, unless another process has taken over the step."""
-        from sweeps.store.checkpoint_reading import MANIFEST, checksum
+        from sweeps.store.checkpoints.reading import MANIFEST, checksum
 
         if self.lease:
             self.lease.fence()
@@ -201,7 +201,7 @@ class Checkpoints:
 
     def _read(self, name: str, like: Mapping[str, Tensor]) -> tuple[int, dict[str, Tensor]] | None:
         """Return a checkpoint's steps and state; None, with a note in the log, if it is not complete."""
-        from sweeps.store.checkpoint_reading import Damaged
+        from sweeps.store.checkpoints.reading import Damaged
 
         try:
             return self._verified(name, like)
@@ -214,7 +214,7 @@ class Checkpoints:
     def _verified(self, name: str, like: Mapping[str, Tensor]) -> tuple[int, dict[str, Tensor]]:
         from safetensors.torch import load
 
-        from sweeps.store.checkpoint_reading import Damaged, ShardedCheckpoint, part_of
+        from sweeps.store.checkpoints.reading import Damaged, ShardedCheckpoint, part_of
 
         place = self._place(name)
         try:
