@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from fits.design.candidates import Candidates
     from fits.design.regret import DecisionOptions
+    from fits.estimation.laws.sibling import Sibling
     from scaling.planner.question import Question
 
 
@@ -74,7 +75,7 @@ def design(
     if spec:
         if any(numbers.values()):
             raise InputError("--context, --vocab and --aspect-ratio are those of --spec: leave them out")
-        found = design_sweep(*_of_spec(spec, questions), money, sibling=sibling)
+        found = design_sweep(*_of_spec(spec, questions, sibling), money, sibling=sibling)
     else:
         architecture = with_numbers(Architecture(), "given", **numbers)
         found = design_for(questions, money, architecture=architecture, sibling=sibling)
@@ -85,13 +86,16 @@ def design(
         typer.echo(f"figure: {out}", err=True)
 
 
-def _of_spec(spec: str, questions: Sequence[Question]) -> tuple[Candidates, DecisionOptions]:
+def _of_spec(
+    spec: str, questions: Sequence[Question], sibling: Sibling | None
+) -> tuple[Candidates, DecisionOptions]:
     """Return the runs of a spec as candidates, and the decisions between its teachers."""
     import sweeps
     from fits.design.question_options import decisions_of
     from sweeps.adaptive.candidates import candidates_of_dag, teachers_of_dag
-    from sweeps.adaptive.next_runs import architecture_of
+    from sweeps.adaptive.next_runs import architecture_of, refuse_other_vocabulary
 
     dag = sweeps.load(spec).dag
+    refuse_other_vocabulary(sibling, dag)
     decisions = decisions_of(questions, architecture_of(dag), teachers_of_dag(dag, {}))
     return candidates_of_dag(dag, {}), decisions

@@ -13,7 +13,6 @@ from fits.estimation.joint import Recipe, fit_laws
 from fits.estimation.laws.sibling import FARTHEST, Sibling
 from fits.estimation.model import Rows
 from fits.findings import Finding
-from scaling.errors import InputError
 from scaling.units import format_number, format_power
 
 ENOUGH_RUNS = 12
@@ -70,10 +69,7 @@ def check_same_tokens(table: pd.DataFrame, sibling: Sibling) -> None:
                 f"{value:g}" if isinstance(value, float | int) else str(value) for value in found[:3]
             )
             what = "a vocabulary" if name == "vocab" else "the tokenizer"
-            raise InputError(
-                f"prior {sibling.name}: its losses are of {what} of {known}, and the table's of {values}; "
-                "nats/token of different tokens cannot be compared, so it is no sibling"
-            )
+            raise sibling.other_tokens(what, known, "the table", values)
 
 
 def coverage(sibling: Sibling, compute: float) -> str:

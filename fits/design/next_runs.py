@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fits.checks.sibling_choice import check_same_tokens
 from fits.design.belief import Belief, believe
 from fits.design.candidates import Candidates
 from fits.design.points import Points
@@ -92,8 +93,11 @@ def next_runs(
         The runs in the order of their worth, and the decisions as they stand.
 
     Raises:
-        InputError: for a spend that pays for no candidate, or options that no candidate says anything about.
+        InputError: for a spend that pays for no candidate, options that no candidate says anything about, or
+            a sibling of another vocabulary than the table's.
     """
+    if sibling is not None and table is not None:
+        check_same_tokens(table, sibling)
     paid = steps_done(candidates, table) if paid is None else paid
     candidates = _measured_teachers(candidates, table)
     sibling, notes = sibling_within_reach(sibling, decisions)

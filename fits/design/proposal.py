@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -140,7 +141,12 @@ def proposal_lines(proposal: Proposal, why: bool = False) -> list[str]:
         lines.append("no run is left to propose")
     else:
         lines += _runs_table(proposal, why)
-    return lines + [f"note: {note}" for note in proposal.notes]
+    return lines + note_lines(proposal.notes)
+
+
+def note_lines(notes: Sequence[str]) -> list[str]:
+    """Return notes as lines of text; those that begin with "! " are warnings."""
+    return [f"warning: {note[2:]}" if note.startswith("! ") else f"note: {note}" for note in notes]
 
 
 def _runs_table(proposal: Proposal, why: bool) -> list[str]:

@@ -14,11 +14,13 @@ from fits.design.candidates import Candidates
 from fits.design.ladder import ladder_for
 from fits.design.next_runs import distance_notes, sibling_within_reach
 from fits.design.points import Points
+from fits.design.proposal import note_lines
 from fits.design.question_options import decisions_of
 from fits.design.regret import DRAWS, DecisionOptions, regret_once_measured
 from fits.design.v_optimal import greedy, updated
 from fits.estimation.laws.sibling import Sibling
 from scaling.costs.flops import Architecture
+from scaling.costs.flops_assumptions import GIVEN
 from scaling.errors import InputError
 from scaling.figures.chart import Axis, Chart, Panel, Series
 from scaling.planner.question import Question
@@ -146,13 +148,16 @@ def design_for(
         sibling: The law of another corpus, in place of the weak priors.
 
     Raises:
-        InputError: for a question without a budget, or a spend that pays for no run.
+        InputError: for a question without a budget, a spend that pays for no run, or a sibling of another
+            vocabulary than the architecture was given.
 
     >>> from scaling import Question
     >>> design_for([Question(student_params="300M", budget="1e21")], 1e17).runs[0]
     'supervised 9.38M on 46.9M'
     """
     counting = architecture or Architecture()
+    if sibling is not None and counting.origins.get("vocab") == GIVEN:
+        sibling.refuse_other_vocabulary(counting.vocab, "the design")
     decisions = decisions_of(questions, counting)
     return design_sweep(ladder_for(decisions, counting, spend), decisions, spend, sibling=sibling)
 
@@ -277,7 +282,7 @@ def design_lines(design: SweepDesign) -> list[str]:
     lines.append("factorial grids of all sizes up to one:")
     lines += [_line(point, "") for point in design.factorial] or ["  none costs so little"]
     lines.append(design.headline)
-    return lines + [f"note: {note}" for note in design.notes]
+    return lines + note_lines(design.notes)
 
 
 def _line(point: DesignPoint, run: str) -> str:

@@ -46,11 +46,12 @@ def refuse_implausible(table: pd.DataFrame) -> None:
     used = table[table["excluded"] == ""]
     _refuse_above_uniform(table)
     for column in ("params", "tokens", "loss", "teacher_loss", "loss_se", "projected_sd"):
-        bad = used[used[column] <= 0.0] if column in used else used.iloc[:0]
+        bad = used[(used[column] <= 0.0) | np.isinf(used[column])] if column in used else used.iloc[:0]
         if len(bad):
             row, value = bad.index[0], bad[column].iloc[0]
             called, hint = describe_column(table, column), _EMPTY_CELL_HINT.get(column, "")
-            raise InputError(f"row {row + 1}, {called}: {value:g} is not positive{hint}")
+            wrong = "finite" if value > 0.0 else "positive"
+            raise InputError(f"row {row + 1}, {called}: {value:g} is not {wrong}{hint}")
     if not len(used):
         reasons = ", ".join(f"{n} x {why}" for why, n in table["excluded"].value_counts().items())
         raise InputError(f"no row can be used: {reasons}")

@@ -11,6 +11,7 @@ from fits.design.candidates import Candidates
 from fits.design.next_runs import next_runs, steps_done
 from fits.design.proposal import Proposal
 from fits.design.question_options import decisions_of
+from fits.estimation.laws.sibling import Sibling
 from fits.table.runs import validate
 from scaling.costs.flops import Architecture
 from scaling.errors import InputError
@@ -44,8 +45,9 @@ def propose(
         options: Those of :func:`fits.design.next_runs.next_runs`.
 
     Raises:
-        InputError: as that function, and for a store of another sweep.
+        InputError: as that function, for a store of another sweep, and for a sibling of another vocabulary.
     """
+    refuse_other_vocabulary(options.get("sibling"), dag)
     table = known_runs(store, dag) if table is None else table
     known = None if table is None else table[table["excluded"] == ""]
     losses = {} if known is None else dict(zip(known["run"], known["loss"], strict=True))
@@ -98,6 +100,16 @@ def running_in(store: Store) -> set[str]:
     if not store.exists():
         return set()
     return {step.id for step in status(store).of("running")}
+
+
+def refuse_other_vocabulary(sibling: Sibling | None, dag: Dag) -> None:
+    """Refuse a sibling of another vocabulary than the sweep's.
+
+    Raises:
+        InputError: naming both.
+    """
+    if sibling is not None:
+        sibling.refuse_other_vocabulary(dag.example.shape.vocab, "the sweep")
 
 
 def architecture_of(dag: Dag) -> Architecture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,21 +127,41 @@ def _of_sweep(
     loaded = sweeps.load(spec if spec or store is None else spec_in(store), changes)
     loaded = loaded if store is None else loaded.at(store.root)
     table = _table(source) if source is not None and store is None else None
-    return loaded, propose(loaded.dag, store, questions, table=table, **options)
+    found = propose(loaded.dag, store, questions, table=table, **options)
+    return loaded, found if table is None else _noted(found, _rows_left_out(table))
 
 
 def _of_ladder(source: Path | None, questions: Sequence[Question], options: dict[str, Any]) -> Proposal:
     from fits.design.ladder import ladder_for
     from fits.design.next_runs import next_runs
     from fits.design.question_options import decisions_of
-    from fits.table.flops import table_architecture
+    from fits.table.flops import table_accounting, table_architecture
     from scaling.costs.flops import Architecture
 
     table = None if source is None else _table(source)
     architecture = Architecture() if table is None else table_architecture(table)
     decisions = decisions_of(questions, architecture)
     candidates = ladder_for(decisions, architecture, options["spend"])
-    return next_runs(table, candidates, decisions, **options)
+    found = next_runs(table, candidates, decisions, **options)
+    if table is None:
+        return found
+    effect = table_accounting(table).effect
+    assumed = [f"{effect} Add such columns to the table, or give --spec."] if effect else []
+    return _noted(found, _rows_left_out(table) + assumed)
+
+
+def _noted(proposal: Proposal, notes: Sequence[str]) -> Proposal:
+    """Return a proposal with notes on its table, before the others."""
+    return replace(proposal, notes=(*notes, *proposal.notes))
+
+
+def _rows_left_out(table: Any) -> list[str]:
+    """Return a note on the rows that cannot be used, if any."""
+    reasons = table.loc[table["excluded"] != "", "excluded"].value_counts()
+    if reasons.empty:
+        return []
+    why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
+    return [f"{reasons.sum()} of {len(table)} rows cannot be used: {why}"]
 
 
 def _table(source: Path) -> Any:

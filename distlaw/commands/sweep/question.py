@@ -120,6 +120,9 @@ def _questions(fields: dict[str, Any], where: str) -> list[Question]:
             raise InputError(f"{where}: unknown field {name!r}; a question has {', '.join(known)}")
     fields["teachers"] = tuple(_teachers(fields.get("teachers") or (), where))
     several = {name: _listed(fields.pop(name, None)) for name in LISTED}
+    for name, values in several.items():
+        if not values:
+            raise InputError(f"{where}: {name} is an empty list; give a value, or several")
     try:
         return [
             Question(**fields, student_params=student, budget=budget)

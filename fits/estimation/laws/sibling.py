@@ -99,6 +99,22 @@ class Sibling:
             for name, prior in TRANSFER.items()
         }
 
+    def refuse_other_vocabulary(self, vocab: float, of: str) -> None:
+        """Refuse losses of another vocabulary than that of ``of`` ("the sweep"): they do not compare.
+
+        Raises:
+            InputError: naming both vocabularies.
+        """
+        if self.vocab and self.vocab != vocab:
+            raise self.other_tokens("a vocabulary", self.vocab, of, f"{vocab:g}")
+
+    def other_tokens(self, what: str, own: object, of: str, found: str) -> InputError:
+        """Return the error of a law whose losses are of other tokens."""
+        return InputError(
+            f"prior {self.name}: its losses are of {what} of {own}, and {of}'s of {found}; "
+            "nats/token of different tokens cannot be compared, so it is no sibling"
+        )
+
     def covers(self, compute: float) -> str:
         """Return "yes", "beyond" or "no": whether the law is of use at this compute (6 N D, FLOPs)."""
         if compute <= self.largest_compute * (1 + 1e-9):

@@ -17,9 +17,11 @@ from fits.design.next_runs import next_runs
 from fits.design.points import Points
 from fits.design.question_options import TeacherOption, decisions_of
 from fits.design.regret import DecisionOptions, expected_regret
+from fits.design.sweep_design import design_for
 from fits.estimation.laws.sibling import Sibling
 from fits.table.runs import validate
 from scaling import Architecture, EffectiveTokensLaw, InputError, KnownTeacher, Question, SupervisedLaw
+from scaling.costs.flops_assumptions import with_numbers
 from scaling.costs.scenarios import SCENARIOS, cost
 
 LAW = SupervisedLaw(E=1.5, A=30.0, B=6000.0, alpha=0.31, beta=0.66, gamma=0.8)
@@ -225,6 +227,19 @@ def test_a_sibling_is_used_as_far_as_it_reaches(decisions: DecisionOptions) -> N
     assert "the law of old is not used" in notes[0.05][1]
 
 
+def test_a_sibling_of_another_vocabulary_is_refused(decisions: DecisionOptions) -> None:
+    candidates = grid()
+    sibling = Sibling(name="old", law=LAW, largest_compute=1e15, vocab=50257)
+    table = runs_of(candidates, list(range(5)))
+    message = "losses are of a vocabulary of 50257, and the {}'s of 512"
+    with pytest.raises(InputError, match=message.format("table")):
+        next_runs(table.assign(vocab=512), candidates, decisions, sibling=sibling)
+    given = with_numbers(ARCHITECTURE, vocab=512)
+    with pytest.raises(InputError, match=message.format("design")):
+        design_for([QUESTION], 1e12, architecture=given, sibling=sibling)
+    assert next_runs(table.assign(vocab=50257), candidates, decisions, sibling=sibling).prior == "old"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -258,7 +273,9 @@ def test_the_teachers_that_are_compared_are_named() -> None:
     first, second = small.notes
     assert first.startswith("a 1B student is compared trained directly and from teachers of ")
     assert "no teacher that is compared is as large as the 1B student" in second
-    assert set(small.notes) <= set(next_runs(None, grid(), small).notes)
+    found = next_runs(None, grid(), small)
+    assert set(small.notes) <= set(found.notes)
+    assert "\nwarning: no teacher that is compared is as large as the 1B student" in str(found)
     (only,) = decisions_of([Question(student_params=1e9, budget=1e21)], ARCHITECTURE).notes
     assert only.endswith("from teachers of 500M to 8B parameters")
     bounded = Question(student_params=1e9, budget=1e21, constraints={"teacher_params": (None, 2.5e9)})

@@ -177,6 +177,7 @@ def test_checkpoints_of_a_run_and_repeated_seeds_are_kept() -> None:
         (table(corpus=["kjv", "kjv", "c4"]), "2 texts .'c4', 'kjv'."),
         (table(setting=["x", "y", "x"]), "column 'setting' names 2 settings"),
         (table(loss_se=[0.01, 0.0, np.nan]), "row 2, column 'loss_se': 0 is not positive; leave it empty"),
+        (table(projected_sd=[0.01, np.inf, np.nan]), "row 2, column 'projected_sd': inf is not finite"),
         (pd.concat([table(), table()[["loss"]]], axis=1), "two columns named 'loss'"),
         ([1, 2], "a pandas DataFrame, one row a run, not a list"),
         (table(run="a"), "one run cannot have several params"),

@@ -105,6 +105,10 @@ def test_the_command_proposes_writes_a_spec_and_explains(tmp_path: Path) -> None
         (["--budget", "1e13", "--spend", "1e6"], "buy no run of"),
         (["--budget", "1e13", "--set", "name=x"], "--set changes a spec"),
         (["--budget", "1e13", "--prior", "gadre2024-c4", "--slots", "0"], "--slots"),
+        (
+            ["--budget", "1e13", "--spec", "quickstart", "--prior", "busbridge2025-figure1-runs"],
+            "its losses are of a vocabulary of 32768, and the sweep's of 512",
+        ),
     ],
 )
 def test_bad_input_is_refused_with_a_sentence(arguments: list[str], message: str) -> None:
@@ -116,11 +120,21 @@ def test_bad_input_is_refused_with_a_sentence(arguments: list[str], message: str
     assert run.exit_code != 0
 
 
+def test_rows_that_cannot_be_used_and_assumed_numbers_are_said(tmp_path: Path) -> None:
+    file = tmp_path / "runs.csv"
+    file.write_text("params,tokens,loss\n10000,200000,4.0\n20000,400000,nan\n40000,,3.2\n")
+    run = CliRunner().invoke(app, ["sweep", "next", str(file), "--student", "160k", "--budget", "3e13"])
+    assert run.exit_code == 0, run.output
+    assert "note: 2 of 3 rows cannot be used: 1 x no loss, 1 x no tokens" in run.output
+    assert "note: Assumed for the FLOPs, as nothing says otherwise: context 4096, vocabulary" in run.output
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("budgets: 1e13", "unknown field 'budgets'"),
         ("[1, 2]", "expected fields such as student_params and budget"),
+        ("student_params: []\nbudget: 1e13", "student_params is an empty list"),
         ("student_params: 1e5\nbudget: .nan", "budget"),
         ("student_params: 1e5\nbudget: 1e13\nscenarios: [free]", "unknown scenario 'free'"),
     ],
