@@ -29,7 +29,8 @@ from sweeps.spec.method import Method
 from sweeps.spec.run_views import TargetReader
 from sweeps.spec.spec import Training
 from sweeps.store.store import Store
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 CONTEXT, BATCH, STEPS = 128, 16, 40
 ROUNDS, SECONDS = 7, 0.4

@@ -28,7 +28,8 @@ from sweeps.model.frozen import FrozenBody
 from sweeps.spec.method import Method, named_methods
 from sweeps.spec.registry import divergences
 from sweeps.spec.spec import Training
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 CONTEXT, VOCAB = 128, 512
 

@@ -18,7 +18,7 @@ from sweeps.data import source_of, tokenize
 from sweeps.model.heldout import heldout_loss
 from sweeps.spec.spec import Training
 from sweeps.train.loop import train
-from sweeps.train.run import RunRecipe
+from sweeps.train.recipe import RunRecipe
 
 RATES = (0.0025, 0.005, 0.01, 0.02, 0.04)
 SIZES = (13e3, 56e3, 107e3)

@@ -35,7 +35,8 @@ from sweeps.model.layout import Layout
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 STEPS = 3
 

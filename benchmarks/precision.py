@@ -23,7 +23,7 @@ from sweeps.model.device import processor
 from sweeps.model.heldout import heldout_loss
 from sweeps.spec.spec import Training
 from sweeps.train.loop import train
-from sweeps.train.run import RunRecipe
+from sweeps.train.recipe import RunRecipe
 
 WAYS: dict[str, dict[str, object]] = {
     "fp32": {},

@@ -22,7 +22,8 @@ from sweeps.dag.ladder import shape_for
 from sweeps.model.distributed import World, world
 from sweeps.model.layout import Layout
 from sweeps.spec.spec import Training
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 CONTEXT, VOCAB = 256, 8192
 

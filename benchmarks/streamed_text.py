@@ -68,7 +68,7 @@ def limited(text: Path, limit_mb: float) -> None:
     from sweeps.spec.corpus import Corpus
     from sweeps.spec.spec import Training
     from sweeps.train.loop import train
-    from sweeps.train.run import RunRecipe
+    from sweeps.train.recipe import RunRecipe
 
     own = next(
         int(line.split()[1]) * 1024

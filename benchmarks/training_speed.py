@@ -37,7 +37,8 @@ from sweeps.model.frozen import FrozenBody
 from sweeps.model.model_files import qwen3_config
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 CONTEXT = 128
 ROUNDS, SECONDS = 5, 0.5
@@ -218,7 +219,8 @@ import sys
 import torch
 torch.set_num_threads(1)
 from sweeps.dag.ladder import shape_for
-from sweeps.train.run import RunRecipe, Run
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 from sweeps.spec.spec import Training
 training = Training(batch_tokens=512, **eval(sys.argv[1]))
 shape = shape_for(13e3, vocab=512, context=128, aspect_ratio=32)

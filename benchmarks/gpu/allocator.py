@@ -15,7 +15,8 @@ from sweeps.estimate.memory import memory_parts
 from sweeps.model.device import device
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.spec import Training
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 
 def compare_memory(sizes: Sizes) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from sweeps.dag.ladder import shape_for
 from sweeps.spec.spec import Training
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 INTERVAL = 60.0
 """Seconds between two checkpoints, of which the share that training waits is reported."""

@@ -22,7 +22,8 @@ from sweeps.model.device import device
 from sweeps.model.frozen import FrozenBody
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 TOP = 32
 

@@ -17,7 +17,8 @@ from sweeps.model.decoder import rotary, rotate
 from sweeps.model.device import device
 from sweeps.model.model_files import qwen3_config
 from sweeps.spec.spec import Training
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 Step = Callable[[], object]
 

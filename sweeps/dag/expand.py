@@ -23,7 +23,8 @@ from sweeps.spec.hidden_layers import HiddenLayers, counted_from_embedding
 from sweeps.spec.method import Method
 from sweeps.spec.method_parts import parts_of
 from sweeps.spec.pretrained import Pretrained
-from sweeps.spec.spec import MIN_STEPS, Grid, Role, Sweep
+from sweeps.spec.spec import MIN_STEPS, Grid, Sweep
+from sweeps.spec.trainer import Role
 
 __all__ = ["SCHEMA", "Dag", "Step", "expand", "with_caches", "with_preludes", "with_shared_prefixes"]
 

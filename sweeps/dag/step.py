@@ -21,8 +21,8 @@ from sweeps.spec.interfaces import AuxiliaryLoss
 from sweeps.spec.method import Method
 from sweeps.spec.method_parts import MethodParts, parts_of
 from sweeps.spec.run_views import Passes
-from sweeps.spec.spec import Role, Training
-from sweeps.spec.trainer import Trainer
+from sweeps.spec.spec import Training
+from sweeps.spec.trainer import Role, Trainer
 
 SCHEMA = 5
 """Changes when the same spec would train something else."""

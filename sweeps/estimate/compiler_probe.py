@@ -76,7 +76,8 @@ def measure(step: Step) -> dict[str, float]:
     import torch
 
     from sweeps.model.device import keep_freed_memory
-    from sweeps.train.run import Run, RunRecipe
+    from sweeps.train.recipe import RunRecipe
+    from sweeps.train.run import Run
 
     keep_freed_memory()
     torch.set_num_threads(1)

@@ -29,7 +29,8 @@ from sweeps.estimate.placement import Placement, misfits, place
 from sweeps.estimate.precision_probe import PrecisionSpeed, measured_precision
 from sweeps.estimate.text_warnings import check_text
 from sweeps.spec.resources import caps_of
-from sweeps.spec.spec import ROLES, Sweep
+from sweeps.spec.spec import Sweep
+from sweeps.spec.trainer import ROLES
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from sweeps.dag.compile_choice import choice_lines
 from sweeps.dag.kind import StepKind
 from sweeps.estimate.bill import HOUR
 from sweeps.estimate.placement import layout_lines
-from sweeps.spec.spec import ROLES
+from sweeps.spec.trainer import ROLES
 
 if TYPE_CHECKING:
     from sweeps.estimate.plan import SweepPlan

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import InputError
@@ -18,9 +16,8 @@ from sweeps.dag.kind import StepKind
 from sweeps.data import TokenizedCorpus
 from sweeps.data.corpus import planned_tokens
 from sweeps.estimate.layout import describe, layout_here
-from sweeps.estimate.text_warnings import epochs
-from sweeps.execute.projected import projected_result
 from sweeps.execute.provenance import commit_result
+from sweeps.execute.run_result import measured_result, measured_throughput
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.leases import Lease, hold_leases
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
@@ -179,7 +176,8 @@ def _runs(
     from sweeps.distill.caches.hidden_state_cache import kept_hidden_states
     from sweeps.distill.models import LastHiddenStates, Models, trained
     from sweeps.distill.targets import Online
-    from sweeps.train.run import Run, RunRecipe
+    from sweeps.train.recipe import RunRecipe
+    from sweeps.train.run import Run
 
     runs, loaded, last_read = dict[str, Run](), dict[str, Online](), dict[str, LastHiddenStates]()
     caches = {cache.id: cache for step in steps for cache in step.features}
@@ -319,13 +317,13 @@ def _finish(
         "pieces": run.pieces,
         "layout": asdict(run.layout) | {"processes": run.world.size},
         "reproducible": reproducibility(step.training.deterministic),
-        "throughput": measured_throughput_of(step, run),
+        "throughput": measured_throughput(step, run),
     }
     if step.training.compile:
         result["compiled"] = run.used_options.provenance()
     if step.kind is not StepKind.SHARED_PREFIX:
         try:
-            result |= _measured(store, step, run, corpus, lease)
+            result |= measured_result(store, step, run, corpus, lease)
         except Exception as error:
             if isinstance(error, Diverged | InputError) or is_fault_of_own_part(error):
                 return error
@@ -338,77 +336,3 @@ def _finish(
     if step.kind is not StepKind.SHARED_PREFIX:
         Checkpoints(store, step.id).clear()
     return result
-
-
-def measured_throughput_of(step: Step, run: Run) -> dict[str, Any]:
-    """Return speed, utilization, peak memory and seconds by phase of a run in this process."""
-    from sweeps.train.throughput import throughput
-
-    tokens = (run.done - run.began) * step.training.batch_tokens
-    return throughput(
-        tokens=tokens,
-        seconds=run.seconds - run.seconds_before,
-        flops=tokens * step.flops / step.tokens,
-        precision=step.precision,
-        devices=run.world.size,
-        phases=run.clock.seconds,
-    )
-
-
-def _measured(store: Store, step: Step, run: Run, corpus: TokenizedCorpus, lease: Lease) -> dict[str, Any]:
-    """Evaluate a trained model and copy it to the store; a projected one leaves a loss and no model."""
-    from sweeps.model.model_files import save_model
-    from sweeps.train.evaluation import evaluate
-    from sweeps.train.run import Diverged
-
-    started = time.monotonic()
-    if step.early:
-        return projected_result(store, step, run, corpus) | {
-            "epochs": epochs(step, corpus, None),
-            "seconds": {"train": run.seconds, "evaluate": time.monotonic() - started},
-        }
-    heldout = evaluate(run.model, step, corpus)
-    if not math.isfinite(heldout["loss"]):
-        raise Diverged(f"the held-out loss is {heldout['loss']} after the last step; lower learning_rate")
-    if step.kind is StepKind.DISTILL:
-        heldout |= _distilled(step, run, corpus)
-    evaluated = time.monotonic() - started
-    with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
-        weights_sha256 = save_model(run.model, corpus.tokenizer_files, Path(scratch))
-        store.put_model(step.id, Path(scratch), model := f"model-{lease.number:04d}")
-    return heldout | {
-        "model": model,
-        "epochs": epochs(step, corpus, heldout.get("yardsticks", {}).get("text_tokens")),
-        "weights_sha256": weights_sha256,
-        "seconds": {"train": run.seconds, "evaluate": evaluated},
-    }
-
-
-def _distilled(step: Step, run: Run, corpus: TokenizedCorpus) -> dict[str, Any]:
-    """Return the metrics of a student beside its loss, and what was spent on it, part by part."""
-    from sweeps.distill.metrics import measured
-    from sweeps.spec.run_views import Evaluation
-
-    assert step.method is not None
-    assert run.models is not None
-    written = run.source.sequences * run.world.size * step.shape.context if run.source else 0
-    parts = step.flops_by_part(written)
-    evaluation = Evaluation(
-        student=run.model,
-        models=run.models,
-        heldout=corpus.heldout,
-        context=step.shape.context,
-        heads=run.method.heads,
-        states=run.method.states,
-        encode=corpus.encode,
-    )
-    texts = run.models.store.result(step.texts.id) if step.texts else None
-    run.models.together = False
-    sharded = run.models.world is not None and step.teacher is not None and step.teacher.foreign is not None
-    apart = step.teacher is not None and (step.teacher.served or sharded)
-    found = measured(step.method, evaluation, standard=not apart) | (texts or {}).get("text_columns", {})
-    return {
-        "yardsticks": {name: value if math.isfinite(value) else None for name, value in found.items()},
-        "tokens_written": written,
-        "flops": parts | {"total": sum(parts.values())},
-    }

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from sweeps.spec.method_parts import MethodParts, parts_of
 from sweeps.spec.registry import Use, divergences
+from sweeps.spec.trainer import ROLES
 
 if TYPE_CHECKING:
     from sweeps.spec.fields import SpecModel
     from sweeps.spec.method import Method
-    from sweeps.spec.spec import Role, Sweep
+    from sweeps.spec.spec import Sweep
 
 PARAMETERS = ("beta", "gold", "others", "skew")
 """Fields of a method that only some divergences read."""
@@ -146,10 +147,23 @@ def _about_other_modules(method: Method, parts: MethodParts) -> Iterator[str]:
         yield "other_teachers: no part of another module reads them; remove them"
 
 
+def trainer_objections(sweep: Sweep) -> Iterator[str]:
+    """Yield why a command cannot train some runs, with the place of their grid."""
+    for role in ROLES:
+        for where, grid in sweep.grids(role):
+            trainer = sweep.trainer_of(role, grid)
+            if trainer is None:
+                continue
+            about_teacher = [name for name in sorted(trainer.placeholders) if name.startswith("teacher")]
+            if role != "students" and about_teacher:
+                yield f"{where}: its command names {{{about_teacher[0]}}}, and these runs have no teacher"
+            if role == "teachers" and sweep.base:
+                yield f"{where}: base: a command trains on one text; leave out base or this trainer"
+
+
 def projection_objections(sweep: Sweep) -> Iterator[str]:
     """Yield why the losses of some runs cannot be projected, with the place of their grid."""
-    roles: tuple[Role, ...] = ("supervised", "teachers", "students")
-    for role in roles:
+    for role in ROLES:
         for where, grid in sweep.grids(role):
             if "projected" not in grid.measure:
                 continue

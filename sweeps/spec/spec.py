@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Discriminator,
@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from scaling.errors import InputError
-from sweeps.spec.compatibility import projection_objections
+from sweeps.spec.compatibility import projection_objections, trainer_objections
 from sweeps.spec.corpus import Base, Corpus
 from sweeps.spec.fields import (
     AutoOrBool,
@@ -42,7 +42,15 @@ from sweeps.spec.parsing.yaml_text import read_yaml
 from sweeps.spec.pretrained import Pretrained, objections_to_served
 from sweeps.spec.protocols import ProtocolName, protocol_violation
 from sweeps.spec.resources import Caps, Devices, Resources
-from sweeps.spec.trainer import TRAINERS, OneTrainer, SweepTrainer, Trainer, TrainersByRole
+from sweeps.spec.trainer import (
+    ROLES,
+    TRAINERS,
+    OneTrainer,
+    Role,
+    SweepTrainer,
+    Trainer,
+    TrainersByRole,
+)
 from sweeps.spec.tuning import Tuning
 
 MOST_CELLS = 250_000
@@ -175,9 +183,6 @@ Teacher = Annotated[
 
 SpecLike = str | Path | Mapping[str, Any]
 """A YAML file, the name of a preset, or the fields of a spec."""
-Role = Literal["supervised", "teachers", "students"]
-ROLES: tuple[Role, ...] = get_args(Role)
-"""Fields of a spec that hold grids."""
 
 
 class Sweep(SpecModel):
@@ -247,12 +252,7 @@ class Sweep(SpecModel):
         for where, method in self.methods_given():
             if found := next(self._objections(method), None):
                 raise ValueError(f"{where}.{found}")
-        objections = (
-            *self._objections_to_served(),
-            *self._objections_to_trainers(),
-            *projection_objections(self),
-        )
-        for found in objections:
+        for found in (*self._objections_to_served(), *trainer_objections(self), *projection_objections(self)):
             raise ValueError(found)
         return self
 
@@ -286,19 +286,6 @@ class Sweep(SpecModel):
             yield "auxiliary_losses: heads and hidden states are not compiled; set training.compile: false"
         for part in parts_of(method):
             yield from part.sweep_objections(self, method)
-
-    def _objections_to_trainers(self) -> Iterator[str]:
-        """Yield why a command cannot train some runs, with the place of their grid."""
-        for field in ROLES:
-            for where, grid in self.grids(field):
-                trainer = self.trainer_of(field, grid)
-                if trainer is None:
-                    continue
-                about_teacher = [name for name in sorted(trainer.placeholders) if name.startswith("teacher")]
-                if field != "students" and about_teacher:
-                    yield f"{where}: its command names {{{about_teacher[0]}}}, and these runs have no teacher"
-                if field == "teachers" and self.base:
-                    yield f"{where}: base: a command trains on one text; leave out base or this trainer"
 
     def _objections_to_served(self) -> Iterator[str]:
         """Yield why a method cannot follow a teacher that is served elsewhere."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -25,6 +25,9 @@ PLACEHOLDERS = {
     **dict.fromkeys(("gpus", "cpus", "nodes", "node"), "resources"),
 }
 """Placeholders of a command, each with the part of the job that it is of."""
+Role = Literal["supervised", "teachers", "students"]
+ROLES: tuple[Role, ...] = get_args(Role)
+"""Fields of a spec that hold grids."""
 SECRET = re.compile(
     r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(?:API|ACCESS|PRIVATE)_?KEY)(?:_|$)", re.I
 )

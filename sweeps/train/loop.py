@@ -30,7 +30,8 @@ from sweeps.store.checkpoints.interval import CheckpointClock
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
 from sweeps.train.gang import agree_to_save
 from sweeps.train.profiling import step_profiler
-from sweeps.train.run import Diverged, Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Diverged, Run
 from sweeps.train.throughput import timed
 
 REPORT_SECONDS = 1.0

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from scaling.costs.flops import ModelShape
 from sweeps.distill.active_method import ActiveMethod
 from sweeps.distill.loss import LossRules, token_loss
 from sweeps.distill.targets import nonfinite_teacher_error, target_fault
@@ -29,13 +28,12 @@ from sweeps.model.layout import Layout
 from sweeps.model.optimizer import Optimizer, learning_rate
 from sweeps.model.sharded_optimizer import ShardedOptimizer
 from sweeps.model.sharding import gathered, put
-from sweeps.spec.method import Method
 from sweeps.spec.run_views import BatchSource, RunSetting, TargetReader, TrainingBatch
-from sweeps.spec.spec import Training
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.train.compiled_loss import CompiledLoss, LossOf
 from sweeps.train.compiled_step import CompiledLossAndGrad
 from sweeps.train.gang import lay_out
+from sweeps.train.recipe import RunRecipe
 from sweeps.train.throughput import PhaseClock
 
 if TYPE_CHECKING:
@@ -60,27 +58,6 @@ PIECES_AND_SECONDS, OPTIONS = "/pieces and seconds", "/compiler options"
 
 class Diverged(RuntimeError):
     """The training loss stopped being a number, or exploded."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunRecipe:
-    """Recipe of a run, of which with its data it is a function on one device, bit for bit."""
-
-    shape: ModelShape
-    steps: int
-    """Optimizer steps of the whole schedule."""
-    training: Training
-    seed: int
-    """Seed of the initialization."""
-    method: Method | None = None
-    """Method by which it follows a target, if it has one."""
-    stop: int | None = None
-    """Optimizer step to end at in the midst of the schedule, for others to go on from."""
-
-    @property
-    def end(self) -> int:
-        """The optimizer step it ends at."""
-        return self.steps if self.stop is None else self.stop
 
 
 @dataclass(kw_only=True, eq=False)

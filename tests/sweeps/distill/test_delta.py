@@ -37,7 +37,8 @@ from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train_together
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 from sweeps.watch.runs_table import results
 
 V = 12

@@ -36,7 +36,7 @@ from sweeps.spec.run_views import RunSetting, TargetReader
 from sweeps.spec.spec import Training
 from sweeps.store.store import Store
 from sweeps.train.loop import train
-from sweeps.train.run import RunRecipe
+from sweeps.train.recipe import RunRecipe
 
 V, CONTEXT, BATCH = 60, 16, 4
 TOKENS = (np.arange(4_000) ** 2 % 53).astype(np.uint16)

@@ -38,7 +38,8 @@ from sweeps.spec.hidden_layers import HiddenLayers
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
 from sweeps.train.loop import train_together
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 from sweeps.watch.garbage import find_garbage
 from sweeps.watch.status import status
 

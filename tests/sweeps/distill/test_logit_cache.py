@@ -33,7 +33,8 @@ from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 V, CONTEXT, BATCH, STEPS = 300, 32, 4, 40
 RULES = Training(batch_tokens=CONTEXT * BATCH, warmup_tokens=1280)

@@ -36,7 +36,7 @@ from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train
-from sweeps.train.run import RunRecipe
+from sweeps.train.recipe import RunRecipe
 
 CONTEXT, VOCAB = 16, 40
 DNKD = {"use": "dnkd", "neighbours": {"count": 4, "keys": 4096}}

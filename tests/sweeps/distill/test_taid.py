@@ -27,7 +27,8 @@ from sweeps.spec.spec import Training
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 P = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64).log()
 Q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64).log()

@@ -26,7 +26,8 @@ from sweeps.spec.run_views import TrainingBatch
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
-from sweeps.train.run import Diverged, Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Diverged, Run
 
 RULES = Training(batch_tokens=128, warmup_tokens=1280)
 SMALL = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)

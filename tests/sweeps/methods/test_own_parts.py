@@ -37,7 +37,8 @@ from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train import loop
 from sweeps.train.loop import train_together
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 ROOT = Path(__file__).parents[3]
 SAMPLE = ROOT / "docs" / "samples" / "my_methods.py"

@@ -30,7 +30,8 @@ from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train import loop
 from sweeps.train.loop import train_together
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 STEPS, CONTEXT, V = 12, 16, 300
 TOKENS = (np.arange(6_000) ** 2 % 299).astype(np.uint16)

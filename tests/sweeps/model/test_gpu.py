@@ -16,7 +16,8 @@ from sweeps.spec.spec import Training
 from sweeps.store.checkpoints.checkpoints import SMALL_BYTES, Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 pytestmark = [
     pytest.mark.gpu,

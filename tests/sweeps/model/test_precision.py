@@ -24,7 +24,8 @@ from sweeps.spec.spec import Training
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
 TOKENS = (np.arange(20_000) ** 2 % 299).astype(np.uint16)

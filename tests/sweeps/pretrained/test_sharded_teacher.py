@@ -29,7 +29,8 @@ from sweeps.pretrained.sharded import load_sharded
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 TOKENS = torch.arange(80).view(2, 40) * 3 % VOCAB
 

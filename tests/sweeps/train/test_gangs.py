@@ -34,7 +34,8 @@ from sweeps.spec.method import Method
 from sweeps.spec.run_views import HiddenStates, RunSetting, State
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.train.loop import train_together
-from sweeps.train.run import Diverged, Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Diverged, Run
 
 CONTEXT, BATCH = 32, 8
 SHAPE = shape_for(3e3, vocab=300, context=CONTEXT, aspect_ratio=32)

@@ -23,7 +23,8 @@ from sweeps.store.checkpoints.checkpoints import KEPT, SMALL_BYTES, Checkpoints
 from sweeps.store.outcomes import Ending, ending_of
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 
 SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
 STEPS = 160

@@ -16,7 +16,8 @@ from sweeps.spec.spec import Training
 from sweeps.store.store import Store
 from sweeps.train.loop import train_together
 from sweeps.train.profiling import profiled
-from sweeps.train.run import Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Run
 from sweeps.train.throughput import PHASES, PhaseClock, peak_flops, throughput, timed
 
 SHAPE = shape_for(13e3, vocab=300, context=32, aspect_ratio=32)

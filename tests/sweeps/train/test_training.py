@@ -21,7 +21,8 @@ from sweeps.model.optimizer import BASE_WIDTH, Optimizer, learning_rate, paramet
 from sweeps.spec.method import Method
 from sweeps.spec.spec import Training
 from sweeps.train.loop import train
-from sweeps.train.run import Diverged, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Diverged
 
 SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
 RULES = Training(batch_tokens=128, warmup_tokens=1600)

@@ -31,7 +31,8 @@ from sweeps.spec.spec import Training
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together
-from sweeps.train.run import Diverged, Run, RunRecipe
+from sweeps.train.recipe import RunRecipe
+from sweeps.train.run import Diverged, Run
 
 SHAPE = shape_for(3e3, vocab=300, context=32, aspect_ratio=32)
 TOKENS = (np.arange(20_000) ** 2 % 299).astype(np.uint16)
@@ -289,7 +290,7 @@ FIRST_STEPS = """
 import sys
 import numpy as np, torch
 from sweeps.dag.ladder import shape_for
-from sweeps.train.run import RunRecipe
+from sweeps.train.recipe import RunRecipe
 from sweeps.train.loop import train
 from sweeps.spec.spec import load_sweep
 torch.set_num_threads(1)
