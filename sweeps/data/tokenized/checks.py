@@ -49,29 +49,38 @@ def _other_type(ids: NDArray[Any], tokenizer: ExternalTokenizer) -> str:
     return ""
 
 
-def check_type(file: SourceFile, samples: Sequence[NDArray[Any]]) -> None:
+def check_type(file: SourceFile, samples: Sequence[tuple[int, NDArray[Any]]]) -> None:
     """Check that a file without a header holds ids of the type that it is read as.
 
     Args:
         file: Named in the error.
-        samples: Ids from all over the file.
+        samples: Positions and ids from all over the file.
 
     Raises:
         InputError: If it looks like ids of another type, text, or zeros.
     """
-    ids = np.concatenate(samples)
+    ids = np.concatenate([some for _, some in samples])
     if PRINTABLE[ids.view(np.uint8)].mean() > MOSTLY:
         raise InputError(f"corpus.source: {file.name} holds text, not token ids; name it .txt")
     if len(ids) > 1 and (ids == ids[0]).all():
         raise InputError(f"corpus.source: {file.name} holds the id {int(ids[0])} only, in all samples")
-    if ids.dtype.itemsize != 2:
-        return
-    long = [some for some in samples if len(some) > 3]
-    zero = [float(np.mean([(some[n::4] == 0).mean() for some in long] or [0])) for n in range(4)]
-    if min(zero[1], zero[3]) > MOSTLY and zero[0] < MOSTLY:
-        wide = 64 if zero[2] > MOSTLY else 32
+    bits = 8 * ids.dtype.itemsize
+    if wide := _wider_bits(samples, bits):
         advice = "set corpus.token_dtype: uint32" if wide == 32 else "write them as .npy"
         raise InputError(
             f"corpus.source: {file.name} looks like ids of {wide} bits, of which the higher bytes are zero, "
-            f"and not of 16; {advice}"
+            f"and not of {bits}; {advice}"
         )
+
+
+def _wider_bits(samples: Sequence[tuple[int, NDArray[Any]]], bits: int) -> int | None:
+    """Return 64 or 32 if ids of so many bits, read as ids of ``bits``, would look like the samples."""
+    parts = 64 // bits
+    aligned = [ids[-position % parts :] for position, ids in samples]  # samples begin within an id, too
+    whole = [ids for ids in aligned if len(ids) >= parts]
+    zero = [float(np.mean([(ids[n::parts] == 0).mean() for ids in whole] or [0])) for n in range(parts)]
+    for wide in (64, 32):
+        higher = [share for n, share in enumerate(zero) if n % (wide // bits)]
+        if higher and min(higher) > MOSTLY and zero[0] < MOSTLY:
+            return wide
+    return None

@@ -179,7 +179,7 @@ def _rules(shards: Sequence[TokenArray | IndexedDocuments], tokenizer: ExternalT
     for array in map(_array, shards):
         samples = list(array.samples(number, size)) if array.count else []
         if samples and not array.declared:
-            check_type(array.file, [ids for _, ids in samples])
+            check_type(array.file, samples)
         for position, ids in samples:
             check_ids(array.file, position, ids, tokenizer)
             ended = ended or bool((ids == tokenizer.end_of_text_id).any())

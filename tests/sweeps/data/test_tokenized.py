@@ -325,6 +325,26 @@ def test_wrong_ids_are_refused(
     assert not list((own_cache / "corpora").glob("*"))
 
 
+@pytest.mark.parametrize("more", range(4))
+@pytest.mark.parametrize(
+    ("written", "read", "bits"), [("uint32", "uint16", 32), ("int64", "uint16", 64), ("int64", "uint32", 64)]
+)
+def test_wider_ids_are_known_wherever_samples_begin(
+    written: str,
+    read: str,
+    bits: int,
+    more: int,
+    tokenizer: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sweeps.data.tokenized.token_source.SAMPLED_IDS", 16)
+    ids = np.random.default_rng(0).integers(0, 300, size=20_000 + more)
+    ids.astype(written).tofile(tmp_path / "a.bin")
+    with pytest.raises(InputError, match=rf"a.bin looks like ids of {bits} bits, .* not of {read[4:]}; "):
+        fingerprint_of(corpus_of(str(tmp_path / "a.bin"), tokenizer, token_dtype=read))
+
+
 def test_an_id_that_samples_miss_is_found_when_it_is_read(
     tokenizer: Path, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
