@@ -6,7 +6,16 @@ import sys
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from scaling.errors import InputError
 from scaling.units import parse_count, parse_number, parse_quantity, parse_ratio
@@ -76,10 +85,26 @@ def _auto_or_quantity(value: Any) -> Any:
         raise ValueError(str(error).removeprefix("value: ")) from None
 
 
+def _switch_or_sizes(value: Any) -> Any:
+    """Return a value that fits one member of the union, so that errors name no others."""
+    if value == "auto":
+        return value
+    kind = SIZES if isinstance(value, list | tuple) else SWITCH
+    try:
+        return kind.validate_python(value)
+    except ValidationError as error:
+        why = error.errors()[0]["msg"].removeprefix("Value error, ") if kind is SIZES else ""
+        accepted = "must be auto, true, false or a list of sizes such as [1M, 3M]"
+        raise ValueError(f"{accepted}: {why}".removesuffix(": ")) from None
+
+
+SWITCH, SIZES = TypeAdapter(bool), TypeAdapter(list[Quantity])
 AutoOrBool = Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)]
 """A switch that is decided for each run unless it is given."""
 AutoOrQuantity = Annotated[Literal["auto"] | float, BeforeValidator(_auto_or_quantity)]
 """A quantity that is decided for each run unless it is given."""
+SwitchOrSizes = Annotated[bool | Literal["auto"] | list[Quantity], BeforeValidator(_switch_or_sizes)]
+"""A switch for all sizes, for those of a list, or for those that gain by it."""
 
 
 class SpecModel(BaseModel):

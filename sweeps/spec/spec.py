@@ -33,6 +33,7 @@ from sweeps.spec.fields import (
     Seed,
     Seeds,
     SpecModel,
+    SwitchOrSizes,
 )
 from sweeps.spec.method import VARIANTS, Method
 from sweeps.spec.method_parts import parts_of
@@ -90,7 +91,7 @@ class Training(SpecModel):
     """Use only kernels that compute the same bits each time on a GPU, where sums are otherwise added in any
     order: slower, most of all the backward pass of attention, and an operation without such a kernel is
     refused. Nothing changes on a CPU, which computes the same bits anyway."""
-    compile: bool | Literal["auto"] | list[Quantity] = False
+    compile: SwitchOrSizes = False
     """Translate each shape of model to machine code first: half a minute a shape, once for this machine. A
     list names the sizes. ``auto``: those whose runs save more time than that, decided once for a store."""
     micro_batch_tokens: AutoOrQuantity = "auto"

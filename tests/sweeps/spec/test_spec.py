@@ -148,6 +148,11 @@ def test_a_method_s_name_says_what_is_not_at_its_default() -> None:
         ("corpus: {vocab: 300.5}", "corpus.vocab: "),
         ("name: 12", "name: input should be a valid string, found 12; put it in quotes"),
         ("methods: [{temperature: 1:30}]", "methods[0].temperature: cannot read '1:30'"),
+        (
+            "training: {compile: 10k}",
+            "training.compile: must be auto, true, false or a list of sizes such as [1M, 3M], found '10k'",
+        ),
+        ("training: {compile: [1M, nan]}", "of sizes such as [1M, 3M]: cannot read 'nan' as a quantity"),
     ],
 )
 def test_yaml_is_never_another_number(tmp_path: Path, line: str, message: str) -> None:
