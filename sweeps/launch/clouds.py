@@ -121,9 +121,9 @@ def commands(launch: Launch, folder: Path) -> list[str]:
         f"[ -e {TOKEN} ] || ray get-auth-token --generate > /dev/null",
         f"ray up --yes {cluster}",
         f"ray dashboard {cluster} &",
-        f"RAY_AUTH_MODE=token distlaw sweep submit {spec} --store {launch.store} "
+        f"RAY_AUTH_MODE=token distlaw sweep submit {spec} --store {shlex.quote(launch.store)} "
         "--address http://127.0.0.1:8265 --install",
-        f"distlaw sweep watch {launch.store}",
+        f"distlaw sweep watch {shlex.quote(launch.store)}",
         f"ray down --yes {cluster}",
     ]
 

@@ -92,7 +92,7 @@ def commands(launch: Launch, folder: Path) -> list[str]:
     """Return what to type next."""
     return [
         f"kubectl apply -f {shlex.quote(str(folder / MANIFEST))}",
-        f"distlaw sweep watch {launch.store}",
+        f"distlaw sweep watch {shlex.quote(launch.store)}",
     ]
 
 

@@ -89,9 +89,17 @@ class Launch:
         for field, source in sources.items():
             if source not in NAMED_CORPORA and not source.startswith("hf:") and "://" not in source:
                 yield f"{field}: {source}"
+        yield from self.local_models()
+
+    def local_models(self) -> Iterator[str]:
+        """Yield fields of the spec that name directories of this machine with a tokenizer or a model."""
+        named = {"corpus.tokenizer": self.sweep.corpus.tokenizer}
         for number, teacher in enumerate(self.sweep.teachers):
-            if isinstance(teacher, Pretrained) and Path(teacher.model).exists():
-                yield f"teachers[{number}].model: {teacher.model}"
+            if isinstance(teacher, Pretrained):
+                named[f"teachers[{number}].model"] = teacher.model
+        for field, name in named.items():
+            if name and Path(name).expanduser().exists():
+                yield f"{field}: {name}"
 
     def run_command(self, spec: str, executor: str, python: str = "python") -> list[str]:
         """Return the words of the command that a node runs."""

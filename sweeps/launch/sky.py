@@ -55,7 +55,7 @@ def commands(launch: Launch, folder: Path) -> list[str]:
     each = f"sky jobs launch --yes --async --name {launch.name}-$n {TASK}"
     return [
         f"cd {shlex.quote(str(folder))} && for n in $(seq {launch.nodes}); do {each}; done",
-        f"distlaw sweep watch {launch.store}",
+        f"distlaw sweep watch {shlex.quote(launch.store)}",
     ]
 
 

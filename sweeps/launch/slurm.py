@@ -42,7 +42,7 @@ def write_ray(launch: Launch, folder: Path) -> dict[str, str]:
 
 def commands(launch: Launch, folder: Path) -> list[str]:
     """Return what to type next."""
-    return [f"sbatch {shlex.quote(str(folder / SCRIPT))}", f"distlaw sweep watch {launch.store}"]
+    return [f"sbatch {shlex.quote(str(folder / SCRIPT))}", f"distlaw sweep watch {shlex.quote(launch.store)}"]
 
 
 def _script(launch: Launch, folder: Path, how: str, lines: list[str], *, array: bool) -> str:
@@ -57,7 +57,7 @@ def _script(launch: Launch, folder: Path, how: str, lines: list[str], *, array: 
         "time": launch.time,
         "partition": launch.queue,
         "account": launch.account,
-        "output": f"{folder}/{'%x-%A_%a' if array else '%x-%j'}.log",
+        "output": shlex.quote(f"{folder}/{'%x-%A_%a' if array else '%x-%j'}.log"),
         "open-mode": "append",
         "signal": f"B:TERM@{GRACE_SECONDS}",  # time for checkpoints before the limit
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -24,7 +25,7 @@ from distlaw.cli import app
 from scaling.errors import InputError
 from sweeps.launch.clouds import MACHINES, machine_of
 from sweeps.launch.launch import Launch
-from sweeps.launch.write import SCHEDULERS
+from sweeps.launch.write import SCHEDULERS, write_launch
 from sweeps.spec.spec import parse_sweep
 
 SCHEMAS = Path(__file__).with_name("schemas")
@@ -247,8 +248,23 @@ def test_pods_see_no_file_of_this_machine(written: Written, tmp_path: Path) -> N
     local = SPEC | {"corpus": {"source": "text.txt"}}
     with pytest.raises(InputError, match=r"corpus.source: text.txt is a file of this machine"):
         written("kuberay", local)
+    (tmp_path / "bpe").mkdir()
+    trained = parse_sweep(SPEC | {"corpus": {"source": "kjv", "tokenizer": "bpe"}})
+    with pytest.raises(InputError, match=r"corpus.tokenizer: bpe is a file of this machine"):
+        write_launch("kubernetes", Launch(sweep=trained, store=BUCKET, gpus=1, image="x"), "out")
     files = written("slurm", local, store="/shared/sweep")  # where nodes share the file system
     assert yaml.safe_load(files["sweep.yaml"])["corpus"]["source"] == str(tmp_path / "text.txt")
+
+
+def test_names_with_spaces_are_quoted_for_the_shell_and_for_sbatch(tmp_path: Path) -> None:
+    launch = Launch(sweep=parse_sweep(SPEC | {"resources": []}), store="/shared/my sweep")
+    said = write_launch("slurm", launch, tmp_path / "my launch")
+    assert [shlex.split(line)[-1] for line in said] == [
+        str(tmp_path / "my launch" / "slurm.sh"),
+        "/shared/my sweep",
+    ]
+    script = (tmp_path / "my launch" / "slurm.sh").read_text()
+    assert f"#SBATCH --output='{tmp_path}/my launch/%x-%A_%a.log'" in script.splitlines()
 
 
 def test_the_command_writes_and_says_what_to_type_next(
