@@ -120,7 +120,7 @@ def next_runs(
         measured=belief.rows,
         sigma=belief.sigma,
         prior=sibling.name if sibling else "weak",
-        notes=(*notes, *design.remarks(slots)),
+        notes=(*notes, *design.remarks(len(runs))),
     )
 
 
@@ -217,13 +217,13 @@ class _Design:
                 f"cheapest costs {format_power(cheapest)}"
             )
 
-    def remarks(self, slots: int) -> list[str]:
+    def remarks(self, proposed: int) -> list[str]:
         """Return notes on what the reader should know about the runs and the candidates."""
         belief, notes = self.belief, []
         running = int((self.elsewhere & ~self.candidates.done(self.paid)).sum())
         if running:
             notes.append(f"{running} candidates are being trained elsewhere: they are not proposed again")
-        if slots > FIRST_SLOTS and belief.rows < FIRST_ROUNDS:
+        if proposed > FIRST_SLOTS and belief.rows < FIRST_ROUNDS:
             notes.append(
                 f"more than {FIRST_SLOTS} runs at once, chosen from {belief.rows}, cost about 1.5 times the "
                 "FLOPs of one after the other; fewer rounds are what they buy"

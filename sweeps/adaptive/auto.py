@@ -85,10 +85,11 @@ class AdaptiveSweep:
             rounds = read_rounds(self.store)
             number = rounds[-1].number + 1 if rounds else 1
             proposal, reason = self._decide(rounds, begun)
-            if reason and rounds and rounds[-1].stop == reason:
+            decided = Round.of(number, proposal, self.questions, reason)
+            if reason and rounds and decided.repeats(rounds[-1]):
                 told(rounds[-1])
                 return rounds
-            decided = record_round(self.store, Round.of(number, proposal, self.questions, reason))
+            decided = record_round(self.store, decided)
             if decided.stop:
                 told(decided)
                 return [*rounds, decided]

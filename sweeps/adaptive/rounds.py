@@ -58,6 +58,16 @@ class Round:
             asked=tuple(question.describe() for question in questions),
         )
 
+    def repeats(self, other: Round) -> bool:
+        """Return whether both end alike: for one reason, with one answer, from as many runs and one prior."""
+        return self._ending == other._ending
+
+    @property
+    def _ending(self) -> tuple[Any, ...]:
+        believed = self.believed
+        answers = [(each["question"], each["choice"]) for each in believed.get("decisions", ())]
+        return self.stop, believed.get("prior"), believed.get("measured"), answers
+
     def __str__(self) -> str:
         now = f"round {self.number}: expected regret {self.regret:.4f} nats/token"
         if self.stop:

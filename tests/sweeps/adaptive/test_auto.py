@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,22 @@ def test_more_money_goes_on_where_it_stopped(
     more = adaptive(quickstart, tmp_path, Limits(regret=-1.0, spend=1.6e12)).run(Where())
     assert more[: len(first)] == first
     assert len(more) > len(first)
+
+
+def test_another_question_is_answered_where_the_first_one_stopped(
+    quickstart: LoadedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No candidate is left for either; the recorded answer is that of the first question."""
+    monkeypatch.setattr(auto, "run_sweep", Trainer())
+    none_left = Limits(regret=-1.0, slots=40)
+    first = adaptive(quickstart, tmp_path, none_left).run(Where())
+    other = replace(QUESTION, budget=2 * float(QUESTION.budget or 0))
+    sweep = replace(adaptive(quickstart, tmp_path, none_left), questions=[other])
+    rounds = sweep.run(Where())
+    assert rounds[:-1] == first
+    assert rounds[-1].stop == first[-1].stop
+    assert rounds[-1].asked == (other.describe(),)
+    assert sweep.run(Where()) == rounds
 
 
 def test_runs_that_fail_are_not_proposed_again(
