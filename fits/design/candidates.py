@@ -51,6 +51,15 @@ class Candidates:
         measured = np.unique(self.configuration[self.extra_sd == 0.0])
         return np.asarray((self.extra_sd > 0.0) & np.isin(self.configuration, measured))
 
+    def superseded(self, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which projected losses are of runs that were measured, (n,): no fit would use them."""
+        projected = self.extra_sd > 0.0
+        if not projected.any():
+            return projected
+        runs = np.stack([self.configuration, self.seed], axis=1)
+        run = np.unique(runs, axis=0, return_inverse=True)[1].ravel()
+        return np.asarray(projected & np.isin(run, run[there & ~projected]))
+
     def cost(self, paid: NDArray[np.bool_]) -> Array:
         """Return the FLOPs of each run, (n,), where the steps ``paid`` (s,) are done."""
         return np.asarray(self.needs @ np.where(paid, 0.0, self.step_flops))

@@ -209,7 +209,8 @@ class _Design:
 
     def refuse_spend(self, steps: Mask, spend: float) -> None:
         """Refuse a spend that buys nothing, where something is left to buy."""
-        left = ~self.candidates.done(steps) & ~self.elsewhere & ~self.blocked
+        there = self.candidates.done(steps)
+        left = ~there & ~self.elsewhere & ~self.blocked & ~self.candidates.superseded(there)
         if left.any():
             cheapest = float(self.candidates.cost(steps)[left].min())
             raise InputError(

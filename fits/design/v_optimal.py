@@ -68,7 +68,7 @@ def greedy(
     blocked = np.zeros(len(candidates), dtype=bool) if skipped is None else skipped
     while True:
         cost, there = candidates.cost(paid), candidates.done(paid)
-        open_runs = ~there & ~blocked & (cost <= spend * (1 + 1e-12))
+        open_runs = ~there & ~blocked & ~candidates.superseded(there) & (cost <= spend * (1 + 1e-12))
         if not open_runs.any():
             return
         open_runs = _new_configurations(candidates, open_runs, there)

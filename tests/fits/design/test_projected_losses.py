@@ -12,13 +12,15 @@ import pytest
 from fits import fit
 from fits.design.belief import Belief, believe
 from fits.design.candidates import candidates_of_steps
+from fits.design.next_runs import next_runs
 from fits.design.points import Points
+from fits.design.question_options import decisions_of
 from fits.design.v_optimal import greedy
 from fits.estimation.estimate import Objective, fit_model
 from fits.estimation.model import Model, Rows
 from fits.table.projection import DRIFT_SD, projected_loss, projection_sd
 from fits.table.runs import read_runs, validate
-from scaling import InputError, SupervisedLaw
+from scaling import Architecture, InputError, Question, SupervisedLaw
 
 LAW = SupervisedLaw(E=1.5, A=30.0, B=6000.0, alpha=0.31, beta=0.66, gamma=0.8)
 SIGMA = 0.01
@@ -110,6 +112,23 @@ def test_the_law_is_recovered_better_with_the_variances_than_without() -> None:
         errors.append([np.log(belief_of(each).losses(at)[0] / truth) for each in tables])
     weighed, unweighed = np.sqrt(np.mean(np.square(errors), axis=0))
     assert weighed < 0.7 * unweighed
+
+
+def test_no_projected_loss_of_a_measured_run_is_proposed() -> None:
+    """A fit leaves it out, so it tells nothing: of two seeds only the one that was not measured is left."""
+    rows = [
+        {"id": f"{seed}{sd:g}", "params": 1e5, "tokens": 2e6, "seed": seed, "projected_sd": sd or np.nan}
+        for seed in (0, 1)
+        for sd in (0.0, 0.01)
+    ]
+    candidates = candidates_of_steps(rows, [1.0] * 4, [[i] for i in range(4)])
+    decisions = decisions_of([Question(student_params=4e5, budget=1e14)], Architecture())
+    measured = validate(pd.DataFrame({"run": ["00"], "params": 1e5, "tokens": 2e6, "loss": 3.0, "seed": 0}))
+    found = next_runs(measured, candidates, decisions, regret=-1.0, slots=4)
+    assert next(run.id for run in found.runs) in ("10", "10.01")
+    assert "00.01" not in {run.id for run in found.runs}
+    both = validate(pd.concat([measured, measured.assign(run="10", seed=1)], ignore_index=True))
+    assert next_runs(both, candidates, decisions, regret=-1.0).runs == ()
 
 
 def test_a_projected_row_gives_way_to_the_measured_one_of_the_same_run() -> None:
