@@ -13,7 +13,15 @@ import pytest
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MPLBACKEND", "agg")
 
-ALONE = ("sweeps/execute", "sweeps/external", "sweeps/store", "sweeps/watch")
+ALONE = ("sweeps/execute", "sweeps/external", "sweeps/store")
+"""Rooms whose tests kill and time processes."""
+BESIDE = (
+    *("executors/test_gpus.py", "executors/test_job_placement.py", "executors/test_slurm.py"),
+    *("test_cache_gang.py", "test_simulated_cluster.py", "test_teacher_sharing.py", "test_trackers.py"),
+    *("test_tuning.py", "test_handover.py", "test_places.py", "test_checkpoint_interval.py"),
+    *("test_requests.py", "test_sharded_checkpoints.py", "test_store_of_0_1_0.py"),
+)
+"""Modules in those rooms that do not."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,6 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
     for item in items:
         timed = any(item.path.is_relative_to(tests / room) for room in ALONE)
+        timed &= not str(item.path).endswith(BESIDE)
         if timed or item.get_closest_marker("ray"):
             item.add_marker("alone")
 

@@ -323,7 +323,7 @@ class Store:
         """Return the names of the files of every step, and those of its attempts as ``attempts/<name>``."""
         found: dict[str, set[str]] = {}
         if self.local:
-            for folder in Path(self.path).iterdir():
+            for folder in map(Path(self.path).joinpath, self.names()):
                 if folder.is_dir():
                     names = _listed(folder)
                     if "attempts" in names:
