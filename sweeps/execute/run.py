@@ -32,13 +32,13 @@ class Where:
     address: str | None = None
     """Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT."""
 
-    def open(self, store: Store, steps: int) -> Executor:
-        """Return the executor for at most so many steps at once.
+    def open(self, store: Store, steps: int, cpus: int = 1) -> Executor:
+        """Return the executor for at most so many steps at once, of at most so many cores each.
 
         Raises:
             InputError: For an unknown executor, or an address that leads nowhere.
         """
-        cores = min(self.cores or usable_cores(), steps)
+        cores = min(self.cores or usable_cores(), steps * cpus)
         return executor_for(self.executor, store, cores=cores, address=self.address)
 
 
@@ -75,7 +75,7 @@ def run_sweep(resolved: Resolved, dag: Dag, store: Store, where: Where, watch: W
         return scheduler.run(dag, store, InlineExecutor(store), lambda _: 0.0, lambda _: None)
     check_text(sweep, resolved.text.size)
     seconds = step_seconds(sweep, dag, resolved.text.size)
-    executor = where.open(store, todo)
+    executor = where.open(store, todo, max((rule.cpus for rule in sweep.resources), default=1))
     try:
         check_caps(sweep, estimate_sweep(dag, seconds, executor.slots, sweep))
         return scheduler.run(dag, store, executor, seconds, watch, sweep, begun)

@@ -96,6 +96,30 @@ def test_an_unknown_executor_is_refused_before_the_store_is_made(
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize(("cores", "had"), [(1, 1), (3, 3), (64, 4)])
+def test_a_single_step_has_all_cores_that_it_asks_for(
+    cores: int, had: int, small_spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Executors are no larger than the steps that are left need, which may take several cores each."""
+
+    def refuse(*_: object, cores: int, **__: object) -> None:
+        raise InputError(f"{cores} cores")
+
+    monkeypatch.setattr("sweeps.execute.run.executor_for", refuse)
+    alone = {name: small_spec[name] for name in ("name", "corpus", "training")}
+    grid = [{"params": ["3k"], "tokens": ["32k"]}]
+    sweep = sweeps.load(alone | {"supervised": grid, "resources": [{"cpus": 4}]})
+    with pytest.raises(InputError, match=f"^{had} cores"):
+        sweep.run(tmp_path / "store", executor="process", cores=cores)
+
+
+def test_an_address_that_the_executor_does_not_use_is_refused(
+    small_spec: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="--address: auto is a Ray cluster, which --executor process does"):
+        sweeps.load(small_spec).run(tmp_path / "store", executor="process", address="auto")
+
+
 def test_a_cap_holds_in_either_spelling(small_spec: dict[str, Any]) -> None:
     """0.1.0 had it at the top, and wrote nulls for what was not given into stores."""
     then = {"max_flops": "1e15", "caps": {"flops": None, "hours": None}}

@@ -51,9 +51,11 @@ def executor_for(name: str | None, store: Store, *, cores: int, address: str | N
     """Return the executor of a name; by default Ray with an address or a GPU, else processes.
 
     Raises:
-        InputError: for an unknown name, or an address without a cluster.
+        InputError: for an unknown name, an address without a cluster, or one that the executor does not use.
     """
     refuse_unknown(name)
+    if address and name not in (None, "ray"):
+        raise InputError(f"--address: {address} is a Ray cluster, which --executor {name} does not use")
     if name is None:
         name = "ray" if address or visible_gpus() else "process"
     if name == "inline":
