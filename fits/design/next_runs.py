@@ -235,8 +235,21 @@ class _Design:
                 "other, or it; check that all were trained and tuned alike (distlaw check)"
             )
         notes += self.distillation_notes()
+        if not proposed:
+            notes += self.far_from_the_runs()
         notes += [*distance_notes(self.decisions, self.candidates), *self.decisions.notes]
         return notes
+
+    def far_from_the_runs(self) -> list[str]:
+        """Return a warning if the question, which is to be decided now, lies far beyond all runs."""
+        rows = self.belief.model.rows
+        far = _compute(self.decisions.options) / float(np.max(6.0 * rows.N * rows.D)) if len(rows) else 0.0
+        if far < FAR:
+            return []
+        return [
+            f"! the question lies {format_number(far)} times beyond the dearest run that is known by 6 N D: "
+            "the regret takes the law for true that far"
+        ]
 
     def distillation_notes(self) -> list[str]:
         """Return a warning if the runs hardly show what distillation does, and candidates could."""

@@ -267,6 +267,21 @@ def test_a_question_far_beyond_the_candidates_is_said() -> None:
     assert any("times beyond the dearest candidate" in note for note in next_runs(None, grid(), far).notes)
 
 
+def test_the_advice_to_stop_far_beyond_the_runs_is_a_warning(decisions: DecisionOptions) -> None:
+    """The ladder of the question reaches it, and says nothing of how far the runs are."""
+    small, far = grid(), decisions_of([Question(student_params=1e9, budget=1e21)], ARCHITECTURE)
+    table = runs_of(small, list(range(20)))
+    found = next_runs(table, ladder_for(far, ARCHITECTURE, np.inf), far, regret=10.0)
+    assert found.stop
+    assert any(
+        note.startswith("! the question lies ") and "beyond the dearest run that is known" in note
+        for note in found.notes
+    )
+    near = next_runs(table, small, decisions, regret=10.0)
+    assert near.stop
+    assert not any("dearest run" in note for note in near.notes)
+
+
 def test_the_teachers_that_are_compared_are_named() -> None:
     """Direct training wins against small teachers only; a reader must see that no other was looked at."""
     small = decisions_of([Question(student_params=1e9, budget=1e21)], ARCHITECTURE, TEACHERS)
