@@ -130,6 +130,8 @@ def run_job(store: Store, job: Job, limit: TimeLimit | None = None, **about: Any
     import torch
 
     torch.set_num_threads(job.resources.cpus)
+    if job.resources.gpus and not torch.cuda.is_available():
+        LOG.warning("PyTorch can use no GPU here, though %s are given: it trains on the CPU", job.resources)
     share = min(1.0, job.resources.gpus) or 1.0
     if share < 1 and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(share)

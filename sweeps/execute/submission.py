@@ -24,6 +24,7 @@ import yaml
 from scaling.errors import InputError
 from sweeps.data.files.source_files import is_url
 from sweeps.data.named_corpora import NAMED_CORPORA
+from sweeps.spec.pretrained import Pretrained
 from sweeps.spec.spec import Sweep
 
 PACKAGES = ("scaling", "fits", "sweeps", "distlaw")
@@ -52,8 +53,14 @@ def fill_directory(sweep: Sweep, folder: Path) -> None:
     """Write to ``folder`` all that runs the sweep on a machine with the pinned packages: code, spec, texts.
 
     Raises:
-        InputError: for text files that are too large to upload.
+        InputError: for text files that are too large to upload, or directories that are not sent along.
     """
+    for field, name in local_models(sweep).items():
+        if not Path(name).is_absolute():
+            raise InputError(
+                f"{field}: {name} is a directory of this machine that is not sent along; name OWNER/NAME on "
+                "a hub, or an absolute path that all nodes see"
+            )
     spec = sweep.model_dump(mode="json", exclude_unset=True)
     source = sweep.corpus.source
     if source not in NAMED_CORPORA and not source.startswith("hf:") and not is_url(source):
@@ -70,6 +77,15 @@ def fill_directory(sweep: Sweep, folder: Path) -> None:
             ignore=shutil.ignore_patterns("__pycache__"),
             dirs_exist_ok=True,
         )
+
+
+def local_models(sweep: Sweep) -> dict[str, str]:
+    """Return directories of this machine that a spec names for a tokenizer or a model, by field."""
+    named = {"corpus.tokenizer": sweep.corpus.tokenizer or ""}
+    for number, teacher in enumerate(sweep.teachers):
+        if isinstance(teacher, Pretrained):
+            named[f"teachers[{number}].model"] = teacher.model
+    return {field: name for field, name in named.items() if name and Path(name).expanduser().exists()}
 
 
 def pinned_requirements() -> list[str]:

@@ -130,7 +130,7 @@ def commands(launch: Launch, folder: Path) -> list[str]:
 
 def refusals(launch: Launch) -> Iterator[str]:
     """Yield why the cloud's machines could not run the sweep."""
-    if "://" not in launch.store:
+    if not launch.in_bucket:
         yield f"--store: machines of a cloud do not see {launch.store}; give a bucket, such as s3://bucket/sweep"
 
 

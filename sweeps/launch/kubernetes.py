@@ -100,7 +100,7 @@ def refusals(launch: Launch) -> Iterator[str]:
     """Yield why pods could not run the sweep."""
     if not launch.image:
         yield "--image: pods need an image with distlaw; docs/how-to/cluster.md has a Dockerfile"
-    if "://" not in launch.store:
+    if not launch.in_bucket:
         yield f"--store: pods do not see {launch.store}; give a bucket, such as s3://bucket/sweep"
     for field in launch.local_files():
         yield f"{field} is a file of this machine, which pods do not see; name a text or hf:OWNER/NAME"

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from scaling.errors import InputError
 from sweeps.data.corpus import with_absolute_paths
 from sweeps.data.named_corpora import NAMED_CORPORA
-from sweeps.spec.pretrained import Pretrained
+from sweeps.execute.submission import local_models
 from sweeps.spec.resources import Resources
 from sweeps.spec.spec import Sweep
 
@@ -66,6 +67,11 @@ class Launch:
         return f"distlaw-{words[:40]}".rstrip("-")
 
     @property
+    def in_bucket(self) -> bool:
+        """True if machines without a file system in common reach the store."""
+        return urlsplit(self.store).scheme not in ("", "file", "local")
+
+    @property
     def largest(self) -> Resources:
         """Resources of the step that asks for most nodes, then GPUs."""
         return max(self.sweep.resources, key=lambda rule: (rule.nodes, rule.gpus), default=Resources())
@@ -89,17 +95,7 @@ class Launch:
         for field, source in sources.items():
             if source not in NAMED_CORPORA and not source.startswith("hf:") and "://" not in source:
                 yield f"{field}: {source}"
-        yield from self.local_models()
-
-    def local_models(self) -> Iterator[str]:
-        """Yield fields of the spec that name directories of this machine with a tokenizer or a model."""
-        named = {"corpus.tokenizer": self.sweep.corpus.tokenizer}
-        for number, teacher in enumerate(self.sweep.teachers):
-            if isinstance(teacher, Pretrained):
-                named[f"teachers[{number}].model"] = teacher.model
-        for field, name in named.items():
-            if name and Path(name).expanduser().exists():
-                yield f"{field}: {name}"
+        yield from (f"{field}: {name}" for field, name in local_models(self.sweep).items())
 
     def run_command(self, spec: str, executor: str, python: str = "python") -> list[str]:
         """Return the words of the command that a node runs."""
@@ -112,7 +108,11 @@ class Launch:
                 f"--store: {self.store} must be a URL, such as s3://bucket/{self.sweep.name}, or an absolute "
                 "path that all nodes see"
             )
-        if not (self.hours > 0 and math.isfinite(self.hours)):
+        if urlsplit(self.store).password:
+            yield "--store: a URL with a password would be written to files; leave it to the environment"
+        if urlsplit(self.store).scheme == "memory":
+            yield f"--store: {self.store} is memory of one process; give a bucket, or a path of all nodes"
+        if not (self.hours >= 1 / 60 and math.isfinite(self.hours)):
             yield f"--hours: {self.hours:g} is no time to work in"
         for number, rule in enumerate(self.sweep.resources):
             for what, asked, there in (

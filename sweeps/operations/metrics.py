@@ -105,7 +105,7 @@ def _counter(name: str, text: str, value: float) -> Any:
     return CounterMetricFamily(f"distlaw_{name}", text, value)
 
 
-def address_of(text: str) -> tuple[str, int]:
+def address_of(text: str, option: str = "--metrics") -> tuple[str, int]:
     """Return host and port of ``9400``, ``:9400`` or ``HOST:9400``; a port alone is one of this machine only.
 
     Raises:
@@ -113,18 +113,18 @@ def address_of(text: str) -> tuple[str, int]:
     """
     host, _, port = text.rpartition(":")
     if not port.isdecimal() or not 0 <= int(port) < 2**16:
-        raise InputError(f"--metrics: {text!r} is no port, such as 9400 or 0.0.0.0:9400")
+        raise InputError(f"{option}: {text!r} is no port, such as 9400 or 0.0.0.0:9400")
     return host.strip("[]") or LOOPBACK, int(port)
 
 
 @contextmanager
-def serve_metrics(store: Store, address: str) -> Iterator[str]:
+def serve_metrics(store: Store, address: str, option: str = "--metrics") -> Iterator[str]:
     """Serve the metrics of a store at ``http://HOST:PORT/metrics`` while the block runs; yield that URL.
 
     Raises:
         InputError: for an address that cannot be listened on, or without prometheus_client.
     """
-    host, port = address_of(address)
+    host, port = address_of(address, option)
     try:
         from prometheus_client import CollectorRegistry, start_http_server
     except ModuleNotFoundError:
@@ -134,7 +134,7 @@ def serve_metrics(store: Store, address: str) -> Iterator[str]:
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
-        raise InputError(f"--metrics: cannot listen on {host}:{port} ({error.strerror or error})") from None
+        raise InputError(f"{option}: cannot listen on {host}:{port} ({error.strerror or error})") from None
     try:
         yield f"http://{host}:{server.server_port}/metrics"
     finally:

@@ -64,7 +64,7 @@ def metrics(
     place = Store(store)
     if not place.exists():
         raise place.no_sweep()
-    with serve_metrics(place, listen) as url:
+    with serve_metrics(place, listen, "--listen") as url:
         typer.echo(f"{url}; a Grafana dashboard: {DASHBOARD}")
         while True:
             time.sleep(3600.0)

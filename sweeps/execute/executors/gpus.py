@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from sweeps.spec.resources import Resources
 
 NVIDIA, AMD = Path("/proc/driver/nvidia/gpus"), Path("/sys/class/kfd/kfd/topology/nodes")
+NAMED = re.compile(r"\d+$|GPU-|MIG-")
+"""Names that an environment gives GPUs; what follows another is not used, as CUDA reads it."""
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 """Environment variables that name the GPUs which a process may use; the first also for AMD's."""
 
@@ -18,7 +21,7 @@ def visible_gpus() -> tuple[str, ...]:
     for name in VISIBLE:
         if (told := os.environ.get(name)) is not None:
             named = [part.strip() for part in told.split(",")]
-            invalid = next((n for n, part in enumerate(named) if part in ("", "-1")), len(named))
+            invalid = next((n for n, part in enumerate(named) if not NAMED.match(part)), len(named))
             return tuple(named[:invalid])  # as CUDA reads it
     if NVIDIA.is_dir():
         return tuple(str(number) for number in range(len(list(NVIDIA.iterdir()))))

@@ -84,6 +84,8 @@ def test_a_port_alone_is_one_of_this_machine() -> None:
     for wrong in ("http", "host:", "99999", "-1"):
         with pytest.raises(InputError, match=r"--metrics: .* is no port"):
             address_of(wrong)
+    with pytest.raises(InputError, match=r"^--listen: 'abc'"):
+        address_of("abc", "--listen")
 
 
 def test_a_port_in_use_is_said(tmp_path: Path) -> None:

@@ -56,7 +56,13 @@ def test_shares_fill_one_gpu_before_the_next() -> None:
 
 @pytest.mark.parametrize(
     ("told", "found"),
-    [("0,3", ("0", "3")), ("GPU-a1,GPU-b2", ("GPU-a1", "GPU-b2")), ("", ()), ("1,-1,2", ("1",))],
+    [
+        ("0,3", ("0", "3")),
+        ("GPU-a1,GPU-b2", ("GPU-a1", "GPU-b2")),
+        ("", ()),
+        ("1,-1,2", ("1",)),
+        ("NoDevFiles", ()),
+    ],
 )
 def test_the_environment_says_which_gpus_there_are(
     told: str, found: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
