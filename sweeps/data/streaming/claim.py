@@ -2,7 +2,7 @@
 
 On one machine a lock of the kernel decides (:func:`~sweeps.data.cache.locked`), which is free as soon as its
 holder dies. Between machines the next number may be claimed when the record of the last has not changed for
-``PATIENCE`` seconds by the clock of the observer, or says that its holder gave up.
+``DISTLAW_LEASE_SECONDS`` by the clock of the observer, or says that its holder gave up.
 """
 
 from __future__ import annotations
@@ -17,14 +17,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sweeps.environment import LEASE_SECONDS
-
-PATIENCE = LEASE_SECONDS
-"""Seconds without a heartbeat after which the work is taken over."""
 BEATS = 10
 """Heartbeats in that time."""
 POLL_SECONDS = 0.25
 """Seconds between two looks at the claim of another machine."""
+
+
+def patience() -> float:
+    """Return the seconds without a heartbeat after which the work is taken over.
+
+    Settings are read, and may be refused, when a command needs them and not when a package is imported.
+    """
+    from sweeps.environment import LEASE_SECONDS
+
+    return LEASE_SECONDS
 
 
 class TakenOver(Exception):
@@ -86,7 +92,7 @@ def claimed(folder: Path) -> Iterator[Claim | None]:
     over = threading.Event()
 
     def beat() -> None:
-        while not over.wait(PATIENCE / BEATS):
+        while not over.wait(patience() / BEATS):
             with suppress(OSError):
                 claim.beat()
 
@@ -108,7 +114,7 @@ def _is_free(record: Path) -> bool:
         about = json.loads(first)
         if about["ended"] or about["machine"] == _machine():
             return True  # the lock of this machine is ours, so its holder is dead
-    while time.monotonic() - since < PATIENCE:
+    while time.monotonic() - since < patience():
         time.sleep(POLL_SECONDS)
         if _text(record) != first:
             return False

@@ -595,7 +595,7 @@ def test_the_equivalents_of_the_other_questions_run(api):
         "budget": 1e21,
         "spend": "1e16",
         "scenarios": ["best_case"],
-        "vocab": 32768,
+        "vocab": 512,  # the prior's
     }
     status, designed = ask(f"{api}/design", asked | {"prior": "distlaw2026-permissive"})
     assert status == 200, designed

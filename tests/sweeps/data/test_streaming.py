@@ -272,7 +272,7 @@ def test_a_bucket_holds_the_same_text_as_a_disk(text_file: Path, own_cache: Path
 def test_a_claim_of_another_machine_is_taken_over_when_it_falls_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim, "PATIENCE", 0.4)
+    monkeypatch.setattr(claim, "patience", lambda: 0.4)
     monkeypatch.setattr(claim, "POLL_SECONDS", 0.02)
     with claimed(tmp_path) as first:
         assert first is not None

@@ -102,7 +102,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return hidden_states(model, inputs, layers)
 
     monkeypatch.setattr(models, "hidden_states", counted)
-    monkeypatch.setattr(models, "online", lambda store, step: untrained(step))
+    monkeypatch.setattr(models, "online", lambda store, step, world=None: untrained(step))
     return found
 
 
