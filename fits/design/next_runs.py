@@ -41,7 +41,8 @@ FEWEST_DISTILLED = 0.2
 FAR = 100.0
 """Factor of compute between the dearest candidate and a question above which a proposal says so."""
 CONTRADICTION = 0.05
-"""Noise of ln loss above which the runs contradict each other or the law."""
+"""Noise of ln loss above which the runs contradict each other or the law; from twice that on there is no
+advice to stop, as the regret takes the law for true."""
 
 NO_GAIN = 1e-6
 """Share of the variance in question below which a run says nothing about it."""
@@ -108,7 +109,7 @@ def next_runs(
     now = expected_regret(belief, decisions, draws=draws, seed=seed)
     elsewhere, blocked = (_among(candidates, ids) for ids in (running, failed))
     design = _Design(belief, candidates, decisions, paid, elsewhere & ~blocked, blocked, draws, seed)
-    stop = now.mean <= regret and belief.rows >= FEWEST
+    stop = now.mean <= regret and belief.rows >= FEWEST and belief.sigma < 2 * CONTRADICTION
     runs = [] if stop else design.propose(spend, slots, regret)
     return Proposal(
         runs=tuple(runs),
@@ -231,7 +232,7 @@ class _Design:
             )
         if belief.sigma > CONTRADICTION:
             notes.append(
-                f"the runs differ from the law by {100 * belief.residual:.1f} % rms: they contradict each "
+                f"! the runs differ from the law by {100 * belief.residual:.1f} % rms: they contradict each "
                 "other, or it; check that all were trained and tuned alike (distlaw check)"
             )
         notes += self.distillation_notes()

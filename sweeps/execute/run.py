@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,15 +10,17 @@ from scaling.cpu import usable_cores
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag
 from sweeps.dag.resolved import Resolved
+from sweeps.data.corpus import planned_tokens
 from sweeps.estimate.cost import estimate_sweep
 from sweeps.estimate.plan import check_caps, step_seconds
-from sweeps.estimate.text_warnings import check_text
+from sweeps.estimate.text_warnings import check_text, text_warnings
 from sweeps.execute import scheduler
 from sweeps.execute.executors.local import Executor, InlineExecutor, executor_for, refuse_unknown
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.state import State
 from sweeps.store.store import Store
 
+LOG = logging.getLogger("distlaw")
 Watch = Callable[[State], None]
 
 
@@ -74,6 +77,8 @@ def run_sweep(resolved: Resolved, dag: Dag, store: Store, where: Where, watch: W
     if not todo:
         return scheduler.run(dag, store, InlineExecutor(store), lambda _: 0.0, lambda _: None)
     check_text(sweep, resolved.text.size)
+    for warning in text_warnings(planned_tokens(resolved.text.corpus, resolved.text.fingerprint)):
+        LOG.warning("%s", warning.removeprefix("! "))
     seconds = step_seconds(sweep, dag, resolved.text.size)
     executor = where.open(store, todo, max((rule.cpus for rule in sweep.resources), default=1))
     try:

@@ -209,10 +209,15 @@ def test_five_thousand_candidates_beside_five_hundred_runs_take_under_five_secon
     assert len(found.runs) == 8
 
 
-def test_runs_that_contradict_each_other_are_told(decisions: DecisionOptions) -> None:
+def test_runs_that_contradict_each_other_are_told_and_are_no_reason_to_stop(
+    decisions: DecisionOptions,
+) -> None:
     candidates = grid()
     table = runs_of(candidates, list(range(20)), noise=0.3)
-    assert any("they contradict each other" in note for note in next_runs(table, candidates, decisions).notes)
+    found = next_runs(table, candidates, decisions, regret=100.0)
+    assert any(note.startswith("! ") and "they contradict each other" in note for note in found.notes)
+    assert not found.stop
+    assert next_runs(runs_of(candidates, list(range(20))), candidates, decisions, regret=100.0).stop
 
 
 def test_a_sibling_is_used_as_far_as_it_reaches(decisions: DecisionOptions) -> None:
