@@ -78,11 +78,13 @@ class AdaptiveSweep:
         """
         begun = time.monotonic() if begun is None else begun
         self.store.create()
-        rounds = read_rounds(self.store)
-        if rounds and not rounds[-1].stop:
-            self._train(rounds[-1], where, watch, told, begun)  # where an interrupted driver was
+        trained = 0
         while True:
             rounds = read_rounds(self.store)
+            if rounds and not rounds[-1].stop and rounds[-1].number > trained:
+                trained = rounds[-1].number  # this driver's, an interrupted one's, or another's
+                self._train(rounds[-1], where, watch, told, begun)
+                continue
             number = rounds[-1].number + 1 if rounds else 1
             proposal, reason = self._decide(rounds, begun)
             decided = Round.of(number, proposal, self.questions, reason)
@@ -93,7 +95,6 @@ class AdaptiveSweep:
             if decided.stop:
                 told(decided)
                 return [*rounds, decided]
-            self._train(decided, where, watch, told, begun)
 
     def _decide(self, rounds: Sequence[Round], begun: float) -> tuple[Proposal, str]:
         """Return the proposal of a round, and the reason to stop, if any."""

@@ -69,4 +69,4 @@ def test_two_drivers_share_the_rounds_and_train_nothing_twice(
     assert all(len(attempts(store, run)) == 1 for run in proposed)
     who = {str(attempt.told["driver"]) for run in proposed for attempt in attempts(store, run)}
     assert len(sweeps.results(place)) == len(proposed)
-    assert 1 <= len(who) <= 2  # a fast machine may let one driver do all
+    assert 1 <= len(who) <= 2 * 2  # one name for each round of each driver; a fast machine may let one do all
