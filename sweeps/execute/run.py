@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scaling.cpu import usable_cores
@@ -20,7 +19,6 @@ from sweeps.execute.provenance import record_sweep
 from sweeps.execute.state import State
 from sweeps.store.store import Store
 
-LOG = logging.getLogger("distlaw")
 Watch = Callable[[State], None]
 
 
@@ -77,12 +75,24 @@ def run_sweep(resolved: Resolved, dag: Dag, store: Store, where: Where, watch: W
     if not todo:
         return scheduler.run(dag, store, InlineExecutor(store), lambda _: 0.0, lambda _: None)
     check_text(sweep, resolved.text.size)
-    for warning in text_warnings(planned_tokens(resolved.text.corpus, resolved.text.fingerprint)):
-        LOG.warning("%s", warning.removeprefix("! "))
+    warnings = text_warnings(planned_tokens(resolved.text.corpus, resolved.text.fingerprint))
     seconds = step_seconds(sweep, dag, resolved.text.size)
     executor = where.open(store, todo, max((rule.cpus for rule in sweep.resources), default=1))
     try:
         check_caps(sweep, estimate_sweep(dag, seconds, executor.slots, sweep))
-        return scheduler.run(dag, store, executor, seconds, watch, sweep, begun)
+        told = _telling(warnings, watch)
+        return scheduler.run(dag, store, executor, seconds, told, sweep, begun)
     finally:
         executor.close()
+
+
+def _telling(warnings: Sequence[str], watch: Watch) -> Watch:
+    """Return ``watch`` that is told ``warnings`` first, among what went wrong."""
+    left = [warning.removeprefix("! ") for warning in warnings]
+
+    def told(state: State) -> None:
+        state.troubles[:0] = left
+        left.clear()
+        watch(state)
+
+    return told

@@ -43,7 +43,7 @@ class State:
     retried: int = 0
     """Number of retries."""
     troubles: list[str] = field(default_factory=list)
-    """Messages about retries, with their reasons."""
+    """Warnings about the text, and messages about retries with their reasons."""
     halted: str | None = None
     """Reason why no more steps are started."""
     started: float = field(default_factory=clock.monotonic)

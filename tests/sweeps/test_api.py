@@ -42,9 +42,7 @@ def test_a_sweep_is_loaded_from_a_dictionary_a_path_and_text_alike(
         sweeps.load({**small_spec, "nam": "x"})
 
 
-def test_a_sweep_is_planned_run_and_read(
-    small_spec: dict[str, Any], tmp_path: Path, own_cache: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_sweep_is_planned_run_and_read(small_spec: dict[str, Any], tmp_path: Path, own_cache: Path) -> None:
     store = tmp_path / "store"
     sweep = sweeps.load(small_spec | {"teachers": [], "students": []})
     plan = sweep.plan(store, devices=1)
@@ -60,7 +58,7 @@ def test_a_sweep_is_planned_run_and_read(
     assert state.complete
     assert seen
     assert str(state) == "2 of 2 steps done (2 now)"
-    assert "held-out tokens leave a standard error of about" in caplog.text  # of so small a text
+    assert "held-out tokens leave a standard error of about" in state.troubles[0]  # of so small a text
     assert str(sweep.run(store)) == "2 of 2 steps done (0 now, 2 were there already)"
     assert len(sweeps.results(store)) == 2
     status = sweeps.status(store)
