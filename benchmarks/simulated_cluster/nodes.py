@@ -1,4 +1,4 @@
-"""Nodes of a simulated cluster, its workers, and an executor that submits jobs to it.
+"""Nodes of a simulated cluster, and the workers on them.
 
 Workers hold real leases with fences, and commit results to the store; only the training is simulated: it
 takes seconds, keeps what its last checkpoint holds, and can be killed at any time. Heartbeats are real where
@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import itertools
 import json
-import threading
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simulated_cluster.bucket import SimulatedBucket
 from simulated_cluster.virtual_time import VirtualClock
 
-from sweeps.execute.executors.job_placement import JobPlacement, NodeCapacity
+from sweeps.execute.executors.job_placement import NodeCapacity
 from sweeps.execute.jobs import AttemptOutcome, Job
-from sweeps.spec.resources import Resources
 from sweeps.store.heartbeats import BEATS_REMOTE, FIRST_BEAT, beat_all
 from sweeps.store.leases import LEASE_TIMEOUT, Lease, attempt_path
 from sweeps.store.outcomes import Ending, ending_of, error_line
 from sweeps.store.store import Store
 from sweeps.store.time_limit import EXIT_SECONDS, TimeLimit
+
+if TYPE_CHECKING:
+    from simulated_cluster.executor import SimulatedExecutor
 
 BEAT_SECONDS = LEASE_TIMEOUT / BEATS_REMOTE
 REQUESTS_OF_BEAT = {"put": 1, "list": 1, "get": 1}
@@ -34,8 +34,6 @@ CHECKPOINT_SECONDS = 60.0
 """Seconds of work between two checkpoints."""
 STARTUP_SECONDS = 8.0
 """Seconds from submission until a worker has claimed its steps: a process, imports, a Ray task."""
-LONGEST_WAIT = 5.0
-"""Seconds for which a driver waits for outcomes; woken by one, it waits half of its own interval."""
 NOTICE_SECONDS = 12.0
 """Seconds after which a driver is told of a lost node."""
 
@@ -362,63 +360,3 @@ class _Asking:
 
     def __exit__(self, *_: object) -> None:
         self.cluster._asking = None
-
-
-class SimulatedExecutor:
-    """Executor of one driver on a simulated cluster; several drivers have parts of its nodes."""
-
-    usual = Resources()
-
-    def __init__(self, cluster: Cluster, usual: Resources, mine: Callable[[str], bool]) -> None:
-        self.cluster, self.usual, self.mine = cluster, usual, mine
-        self.placement, self.version = JobPlacement(), -1
-        self.workers: dict[str, Worker] = {}
-        self.outcomes: list[AttemptOutcome] = []
-        self.thread: threading.Thread | None = None
-        """Thread of its driver while that waits for outcomes."""
-        cluster.executors.append(self)
-        self._look()
-
-    def _look(self) -> None:
-        if self.version != self.cluster.version:
-            self.version = self.cluster.version
-            self.placement.update(each.node for name, each in self.cluster.nodes.items() if self.mine(name))
-
-    @property
-    def slots(self) -> int:
-        return max(1, sum(int(node.gpus or node.cpus) for node in self.placement.nodes))
-
-    def misfit(self, resources: Resources) -> str | None:  # noqa: ARG002
-        return None
-
-    def room(self, resources: Resources) -> bool:  # noqa: ARG002
-        return True
-
-    def submit(self, job: Job) -> None:
-        there = [self.cluster.nodes.get(name) for name in job.nodes]
-        if any(node is None for node in there):
-            self.placement.release(job.name)
-            self.outcomes += job.all_ended(Ending.LOST, "its node was lost before it began")
-            return
-        worker = Worker(self.cluster, job, self, [node for node in there if node])
-        self.workers[job.name] = worker
-        for node in worker.nodes:
-            node.workers.add(worker)
-        self.cluster.clock.after(STARTUP_SECONDS, worker.start)
-
-    def wait(self, seconds: float) -> list[AttemptOutcome]:
-        if not self.outcomes:
-            self.thread = threading.current_thread()
-            self.cluster.clock.sleep(LONGEST_WAIT)
-            self.thread = None
-        self.cluster.clock.sleep(seconds / 2)
-        self._look()
-        found, self.outcomes = self.outcomes, []
-        return found
-
-    def drop(self, job: Job) -> None:
-        self.placement.release(job.name)
-
-    def close(self) -> None:
-        for worker in list(self.workers.values()):
-            worker.kill("its driver was lost")

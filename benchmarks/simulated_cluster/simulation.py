@@ -13,7 +13,8 @@ from typing import Any
 
 from simulated_cluster.bounds import Bounds, bounds
 from simulated_cluster.bucket import SimulatedBucket
-from simulated_cluster.nodes import Cluster, SimulatedExecutor, SimulatedNode
+from simulated_cluster.executor import SimulatedExecutor
+from simulated_cluster.nodes import Cluster, SimulatedNode
 from simulated_cluster.scenarios import HOUR, Scenario
 from simulated_cluster.virtual_time import VirtualClock
 

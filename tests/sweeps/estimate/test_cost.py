@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from large_models import large
 
-from sweeps.dag.expand import Dag, Step
+from sweeps.dag.expand import Dag
 from sweeps.estimate.cost import (
     STARTUP_SECONDS,
     Throughput,
@@ -21,7 +22,7 @@ from sweeps.estimate.cost import (
 from sweeps.estimate.memory import step_memory
 from sweeps.estimate.placement import memory_on
 from sweeps.resolve import dag_of
-from sweeps.spec.spec import Sweep, parse_sweep
+from sweeps.spec.spec import parse_sweep
 
 LINEAR = Throughput([1e4, 1e5], [3e-6, 3e-5], [1e-6, 1e-5], [1e-5, 1e-4], [2e-6, 2e-5])
 """A machine of 1e10 FLOP/s."""
@@ -104,26 +105,6 @@ def test_a_gpu_is_as_fast_as_the_precision_of_each_model(small_spec: dict[str, A
     assert parts == {"bf16": mixed.student_flops, "fp32": pytest.approx(mixed.teacher_flops)}
     expected = (parts["bf16"] / 989.4e12 + parts["fp32"] / 66.9e12) / 0.4
     assert seconds_on(fast, None)(mixed) == pytest.approx(expected)
-
-
-def large(small_spec: dict[str, Any], **changes: Any) -> tuple[Sweep, Dag]:
-    """A student of 6.3B that an 8B teacher teaches, a context at a time, over a large vocabulary."""
-    spec = small_spec | {
-        "aspect_ratio": 128,
-        "supervised": [],
-        "teachers": [{"params": ["8B"], "tokens": ["200B"]}],
-        "students": [{"params": ["6.3B"], "tokens": ["20B"]}],
-        "hardware": {"name": "h100"},
-    }
-    sweep = parse_sweep(spec | changes)
-    steps = dag_of(sweep).steps
-
-    def grown(step: Step) -> Step:
-        shape = replace(step.shape, context=4096, vocab=128_256)
-        training = step.training.model_copy(update={"batch_tokens": 4096.0})
-        return replace(step, shape=shape, training=training, teacher=step.teacher and grown(step.teacher))
-
-    return sweep, Dag(steps=tuple(map(grown, steps)), asked=len(steps))
 
 
 def test_steps_that_wait_for_each_other_need_no_memory_at_once(small_spec: dict[str, Any]) -> None:

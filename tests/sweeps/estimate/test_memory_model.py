@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from large_models import large
 
 from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
@@ -25,7 +26,7 @@ from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.model.layout import Layout
 from sweeps.model.optimizer import Optimizer, parameter_groups
 from sweeps.resolve import dag_of
-from sweeps.spec.spec import Sweep, Training, parse_sweep
+from sweeps.spec.spec import Training, parse_sweep
 
 BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "memory_model.py"
 H100 = DeviceKind(gpu=True, memory=80e9, name="h100")
@@ -169,34 +170,14 @@ def test_what_fits_nowhere_says_which_devices_would_do(dag: Dag) -> None:
     assert layout_for(rung, replace(H100, memory=None)).reason == "the memory of the device is not known"
 
 
-def large(small_spec: dict[str, Any], **changes: Any) -> tuple[Sweep, Dag]:
-    """A student of 6.3B that an 8B teacher teaches, a context at a time, over a large vocabulary."""
-    spec = small_spec | {
-        "aspect_ratio": 128,
-        "supervised": [],
-        "teachers": [{"params": ["8B"], "tokens": ["200B"]}],
-        "students": [{"params": ["6.3B"], "tokens": ["20B"]}],
-        "hardware": {"name": "h100"},
-    }
-    sweep = parse_sweep(spec | changes)
-    steps = dag_of(sweep).steps
-
-    def grown(step: Step) -> Step:
-        shape = replace(step.shape, context=4096, vocab=128_256)
-        training = step.training.model_copy(update={"batch_tokens": 4096.0 * 8})
-        return replace(step, shape=shape, training=training, teacher=step.teacher and grown(step.teacher))
-
-    return sweep, Dag(steps=tuple(map(grown, steps)), asked=len(steps))
-
-
 def test_a_plan_places_steps_on_their_share_of_a_gpu(small_spec: dict[str, Any]) -> None:
-    sweep, dag = large(small_spec)  # a quarter of an H100, as nothing else is said
+    sweep, dag = large(small_spec, contexts=8)  # a quarter of an H100, as nothing else is said
     first, second = misfits(place(step, sweep) for step in dag.steps)
     assert {first.step.kind, second.step.kind} == {"pretrain", "distil"}
     assert first.problem is not None
     assert "0.25 of a h100 has 20 GB" in first.problem
     assert first.as_json()["layout"] == "fits nowhere"
-    whole, dag = large(small_spec, resources=[{"gpus": 8}])
+    whole, dag = large(small_spec, contexts=8, resources=[{"gpus": 8}])
     for step in dag.steps:
         found = place(step, whole)
         assert found.problem is None
