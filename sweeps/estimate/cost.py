@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 PROBED_PARAMS = (7e3, 50e3, 300e3)
 PROBE_SECONDS = 0.4
+PROBED_CONTEXT, PROBED_BATCH_TOKENS = 256, 2048
+"""Longest context and largest batch of a probe, in tokens: above, seconds a FLOP change little."""
 STARTUP_SECONDS = 4.0
 """Importing torch in every process, once a sweep; Ray takes as long again."""
 
@@ -204,9 +206,16 @@ def measured_throughput(step: Step, heldout_tokens: int) -> Throughput:
     return replace(found, heldout_tokens=heldout_tokens)
 
 
+def probed_batch(step: Step) -> tuple[int, int]:
+    """Return context and batch, in tokens, with which this machine is measured for steps like ``step``."""
+    context = min(step.shape.context, PROBED_CONTEXT)
+    sequences = max(1, min(round(step.training.batch_tokens), PROBED_BATCH_TOKENS) // context)
+    return context, sequences * context
+
+
 def _machine_key(step: Step) -> str:
     model = cpuinfo_line("model name") or platform.processor()
-    what = [model, version("torch"), step.shape.vocab, step.shape.context, step.training.batch_tokens]
+    what = [model, version("torch"), step.shape.vocab, *probed_batch(step)]
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
@@ -222,12 +231,12 @@ def _probe(step: Step) -> Throughput:
     keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    batch = round(step.training.batch_tokens / step.shape.context)
-    blocks = torch.randint(step.shape.vocab, (batch, step.shape.context + 1))
-    prompt = max(1, step.shape.context // 4)
+    context, tokens = probed_batch(step)
+    blocks = torch.randint(step.shape.vocab, (tokens // context, context + 1))
+    prompt = max(1, context // 4)
     flops, training, inference, writing, texts = [], [], [], [], []
     for params in PROBED_PARAMS:
-        model = Decoder(_like(step.shape, params))
+        model = Decoder(resized(step.shape, params, context))
         model.initialize(0)
 
         def train(model: Decoder = model) -> None:
@@ -238,23 +247,22 @@ def _probe(step: Step) -> Throughput:
                 model(blocks[:, :-1])
 
         def go_on(after: Tensor, model: Decoder = model) -> None:
-            write([model], after, uniform_numbers(len(after), step.shape.context + 1 - prompt, 0))
+            write([model], after, uniform_numbers(len(after), context + 1 - prompt, 0))
 
         flops.append(model.shape.forward_flops)
-        tokens = batch * step.shape.context
         training.append(_seconds(train) / tokens * 1.15)  # the optimizer's share
         inference.append(_seconds(infer) / tokens)
         writing.append(_seconds(partial(go_on, blocks[:, :prompt])) / tokens)
         many = _seconds(partial(go_on, blocks[:1, :prompt].expand(AT_ONCE, -1)))
-        texts.append(many / (AT_ONCE * step.shape.context))
+        texts.append(many / (AT_ONCE * context))
     torch.set_num_threads(threads)
     return Throughput(flops, training, inference, writing, texts)
 
 
-def _like(shape: ModelShape, params: float) -> ModelShape:
-    return shape_for(
-        params, vocab=shape.vocab, context=shape.context, aspect_ratio=max(8.0, shape.width / shape.layers)
-    )
+def resized(shape: ModelShape, params: float, context: int) -> ModelShape:
+    """Return a shape of about ``params`` parameters for a shorter context, otherwise like ``shape``."""
+    aspect_ratio = max(8.0, shape.width / shape.layers)
+    return shape_for(params, vocab=shape.vocab, context=context, aspect_ratio=aspect_ratio)
 
 
 def _seconds(work: Callable[[], None]) -> float:

@@ -11,13 +11,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
+from scaling.costs.flops import ModelShape
 from scaling.units import format_number
 from sweeps.dag.expand import Dag, Step
 from sweeps.data.cache import cache_dir
+from sweeps.estimate.cost import probed_batch, resized
 
 ROUNDS, WINDOW_SECONDS = 3, 0.1
 MAX_PROBE_PARAMS = 1e6
-"""Parameters of the largest model probed; above, the ratio changes little and a step takes long."""
+"""Parameters of the largest model measured; above, the ratio changes little and a step takes long."""
 EQUAL_SPEED_RATIO = 1.05
 """Ratio below which both count as equally fast."""
 
@@ -54,13 +56,14 @@ class PrecisionSpeed:
 def measured_precision(dag: Dag) -> PrecisionSpeed | None:
     """Return the speed of bf16 at the largest size up to a million parameters that ``dag`` trains.
 
-    Measured once on a kind of machine (about 1 s), then remembered; None if ``dag`` trains nothing.
+    Where all are larger, a model of a million parameters stands for them. Measured once on a kind of machine
+    (about 1 s), then remembered; None if ``dag`` trains nothing.
     """
     trained = [step for step in dag.steps if step.kind.trains]
     if not trained:
         return None
-    sizes = [step for step in trained if step.shape.params <= MAX_PROBE_PARAMS] or trained
-    step = (max if sizes is not trained else min)(sizes, key=lambda each: each.shape.params)
+    fitting = [step for step in trained if step.shape.params <= MAX_PROBE_PARAMS]
+    step = max(fitting or trained, key=lambda each: each.shape.params)
     path = cache_dir() / "throughput" / f"precision-{_key(step)}.json"
     try:
         return PrecisionSpeed(**json.loads(path.read_text()))
@@ -77,8 +80,15 @@ def measured_precision(dag: Dag) -> PrecisionSpeed | None:
 def _key(step: Step) -> str:
     from sweeps.model.device import instruction_sets, processor
 
-    what = [processor(), instruction_sets(), version("torch"), step.shape, step.training.batch_tokens]
+    what = [processor(), instruction_sets(), version("torch"), _measured_shape(step), probed_batch(step)]
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+
+
+def _measured_shape(step: Step) -> ModelShape:
+    params = min(step.shape.params, MAX_PROBE_PARAMS)
+    if params == step.shape.params and step.shape.context == probed_batch(step)[0]:
+        return step.shape
+    return resized(step.shape, params, probed_batch(step)[0])
 
 
 def _measure(step: Step) -> PrecisionSpeed:
@@ -91,11 +101,11 @@ def _measure(step: Step) -> PrecisionSpeed:
     keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    model = Decoder(step.shape)
+    shape = _measured_shape(step)
+    model = Decoder(shape)
     model.initialize(0)
-    blocks = torch.zeros(
-        round(step.training.batch_tokens / step.shape.context), step.shape.context + 1, dtype=torch.long
-    )
+    context, tokens = probed_batch(step)
+    blocks = torch.zeros(tokens // context, context + 1, dtype=torch.long)
     plain = step.training.model_copy(update={"compile": False})
 
     def seconds(precision: str) -> float:
@@ -110,4 +120,4 @@ def _measure(step: Step) -> PrecisionSpeed:
         seconds(precision)
     ratios = [seconds("fp32") / seconds("bf16") for _ in range(ROUNDS)]
     torch.set_num_threads(threads)
-    return PrecisionSpeed(step.shape.params, statistics.median(ratios), min(ratios), max(ratios))
+    return PrecisionSpeed(shape.params, statistics.median(ratios), min(ratios), max(ratios))

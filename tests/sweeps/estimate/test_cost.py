@@ -10,17 +10,21 @@ from typing import Any
 import pytest
 from large_models import large
 
+from scaling.costs.flops import ModelShape
 from sweeps.dag.expand import Dag
+from sweeps.estimate import precision_probe
 from sweeps.estimate.cost import (
     STARTUP_SECONDS,
     Throughput,
     disk,
     estimate_sweep,
     measured_throughput,
+    probed_batch,
     seconds_on,
 )
 from sweeps.estimate.memory import step_memory
 from sweeps.estimate.placement import memory_on
+from sweeps.model.decoder import Decoder
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 
@@ -142,3 +146,29 @@ def test_the_probe_is_measured_once(dag: Dag, own_cache: Path) -> None:
     (file,) = (own_cache / "throughput").iterdir()
     assert json.loads(file.read_text())["training"] == first.training
     assert measured_throughput(dag.steps[0], 500) == first
+
+
+def test_a_machine_is_measured_with_small_models_whatever_is_planned(
+    small_spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the plan of a cluster's sweep trains billions of parameters where it is made."""
+    _, dag = large(small_spec, contexts=512)
+    built: list[ModelShape] = []
+
+    def build(shape: ModelShape) -> Decoder:
+        built.append(replace(shape, vocab=300))
+        return Decoder(built[-1])
+
+    monkeypatch.setattr("sweeps.model.decoder.Decoder", build)
+    assert dag.example.shape.params > 6e9
+    assert probed_batch(dag.example) == (256, 2048)
+    found = precision_probe._measure(dag.example)
+    assert found.params == built[0].params == pytest.approx(precision_probe.MAX_PROBE_PARAMS, rel=0.1)
+    assert built[0].context == 256
+    assert found.ratio > 0
+
+
+def test_small_steps_are_measured_as_they_are(dag: Dag) -> None:
+    step = dag.example
+    assert probed_batch(step) == (step.shape.context, step.training.batch_tokens)
+    assert precision_probe._measured_shape(step) == step.shape
