@@ -15,14 +15,14 @@ help:  ## list the targets
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sweeps,parquet,gguf,serve,notebooks,docs,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[sweeps,parquet,gguf,serve,notebooks,docs,dev]'
 	touch $@
 
 quickstart: $(STAMP)  ## real text -> trained models -> fitted law -> plan -> plots, in $(OUT)/
 	$(BIN)/distlaw quickstart --out $(OUT)
 
 test: check $(STAMP)  ## lint, types and all tests; what CI runs
-	$(BIN)/python -m pytest -m "not slow and not alone" --numprocesses 2 --durations 20
+	$(BIN)/python -m pytest -m "not slow and not alone" --numprocesses 2 --dist worksteal --durations 20
 	$(BIN)/python -m pytest -m "not slow and alone" --durations 20
 
 check: lint types contracts  ## lint, types, and which part may import which
@@ -32,7 +32,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 types: $(STAMP)
-	$(BIN)/mypy
+	MYPY_NUM_WORKERS=2 $(BIN)/mypy
 
 contracts: $(STAMP)
 	$(BIN)/lint-imports --no-cache

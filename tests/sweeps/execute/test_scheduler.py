@@ -862,6 +862,7 @@ with Session(Store(sys.argv[1]), 1, process_began()):
 """
 
 
+@pytest.mark.alone
 def test_hours_of_drivers_that_are_killed_every_moment_count(
     small_spec: dict[str, Any], dag: Dag, store: Store
 ) -> None:
