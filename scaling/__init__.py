@@ -3,8 +3,9 @@
 A public name is loaded with its module when it is first used, so that a law is there without the planner.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from scaling.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from scaling.calibration.calibration import Calibration, published
@@ -94,16 +95,4 @@ _PUBLIC = {
     "private.plan": ("PrivatePlan", "plan_private"),
 }
 """Public names by the module that defines them."""
-_MODULES = {name: f"scaling.{module}" for module, names in _PUBLIC.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name (PEP 562)."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(_MODULES[name]), name)
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

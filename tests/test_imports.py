@@ -34,7 +34,11 @@ def loaded_by(code: str) -> set[str]:
             "import scaling\nassert 'scaling.perceptron' not in sys.modules\nimport scaling.perceptron.charts",
             HEAVY | {"pandas", "matplotlib", "typer", "pydantic", "fsspec"},
         ),
-        ("import fits", HEAVY | {"typer", "fsspec"}),
+        ("from fits import read_runs", HEAVY | {"typer", "fsspec"}),
+        (
+            "import fits, sweeps.data.corpus, sweeps.train.loop",  # what a run needs
+            {"pandas", "scipy", "pyarrow", "matplotlib", "transformers", "ray"},
+        ),
         ("import distlaw.cli", HEAVY | {"pandas", "matplotlib", "pydantic", "fsspec"}),
         (
             "import distlaw.cli\nfrom typer.testing import CliRunner\n"
@@ -44,7 +48,7 @@ def loaded_by(code: str) -> set[str]:
             HEAVY | {"pandas", "matplotlib", "fsspec"},  # Typer reads options with pydantic
         ),
     ],
-    ids=["scaling", "perceptron lab", "fits", "distlaw", "distlaw plan"],
+    ids=["scaling", "perceptron lab", "fits", "training", "distlaw", "distlaw plan"],
 )
 def test_light_imports(code: str, absent: set[str]) -> None:
     loaded = loaded_by(code)

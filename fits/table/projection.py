@@ -8,11 +8,15 @@ the end of its stable phase. What such a loss lacks in precision beside a measur
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from scaling.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROJECTED_SD = "projected_sd"
 """Column of the standard deviation of ln loss that a projected loss has beyond the noise of a run; empty for
@@ -69,6 +73,8 @@ def projection_sd(tokens: ArrayLike, early_tokens: ArrayLike, early_steps: Array
 def projected(table: pd.DataFrame) -> pd.Series[bool]:
     """Return a mask of the rows whose loss is projected."""
     if PROJECTED_SD not in table:
+        import pandas as pd  # heavy, and not needed for the deviations of planned losses
+
         return pd.Series(False, index=table.index)
     return table[PROJECTED_SD].fillna(0.0) > 0.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,7 +96,7 @@ def load_tokenizer(file: Path, field: str = "corpus.tokenizer") -> Tokenizer:
         raise InputError(f"{field}: {file} is not a tokenizer ({error})") from None
 
 
-def train_tokenizer(documents: list[Document], vocab: int) -> Tokenizer:
+def train_tokenizer(documents: Iterable[Document], vocab: int) -> Tokenizer:
     """Train a byte-level BPE tokenizer with exactly ``vocab`` entries.
 
     Raises:
@@ -117,7 +118,7 @@ def train_tokenizer(documents: list[Document], vocab: int) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(documents, trainer, length=len(documents))
+    tokenizer.train_from_iterator(documents, trainer)
     reached = tokenizer.get_vocab_size()
     if reached < vocab:
         raise InputError(

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from scipy.special import entr, rel_entr
-
 from sweeps.unlearning.renaming import Floats
 
 
@@ -22,12 +20,16 @@ def average(p: Floats) -> Floats:
 
 def kl(p: Floats, q: Floats) -> Floats:
     """Return KL(p || q) over the last axis, nats, with 0 ln 0 = 0."""
+    from scipy.special import rel_entr  # heavy: whoever reads a corpus loads this module
+
     found: Floats = rel_entr(p, q).sum(-1)
     return found
 
 
 def jensen_shannon(p: Floats) -> Floats:
     """Return JSD(p_1..p_N) = H(p-bar) - mean H(p_i) <= ln N, nats: ``(universes, ..., vocab)``."""
+    from scipy.special import entr
+
     found: Floats = entr(average(p)).sum(-1) - entr(p).sum(-1).mean(0)
     return found
 

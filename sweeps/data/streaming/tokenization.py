@@ -35,7 +35,7 @@ from sweeps.data.tokenizer import (
 
 SHARD_BYTES = 2**26
 """Bytes of documents from which buckets make a shard of tokens."""
-BATCH_BYTES = 2**23
+BATCH_BYTES = 2**22
 """Bytes of documents that are encoded at a time by one core."""
 TRAINING_BYTES = 2**26
 """Bytes of documents, drawn at random, that a tokenizer is trained on."""
@@ -166,23 +166,24 @@ class StreamedTokenization:
         if self.given:
             tokenizer, end = load_tokenizer(self.given.file), self.given.end_of_text
         else:
-            tokenizer, end = train_tokenizer(self._training_sample(), self.vocab), END_OF_TEXT
+            sample = self._training_sample(self._first_room())
+            tokenizer, end = train_tokenizer(sample, self.vocab), END_OF_TEXT
         scratch = self.work / f".tokenizer-{self.claim.id}"
         shutil.rmtree(scratch, ignore_errors=True)
         save_tokenizer(tokenizer, scratch, end)
         scratch.rename(folder)
 
-    def _training_sample(self) -> list[str]:
-        sample, size, room = [], 0, self._first_room()
+    def _training_sample(self, room: float) -> Iterator[str]:
+        """Yield the first training documents, up to ``TRAINING_BYTES``; no more than one is in memory."""
+        size = 0
         for document in self._documents(range(BUCKETS)):
             if len(document) <= room:
                 room -= len(document)
                 continue
-            sample.append(document.decode())
+            yield document.decode()
             size += len(document)
             if size >= TRAINING_BYTES:
                 break
-        return sample
 
     def _encode(self) -> None:
         done = self.progress

@@ -17,7 +17,7 @@ GIVEN = {"context": 128, "vocab": 512, "aspect_ratio": 32}
 
 
 def base() -> pd.DataFrame:
-    return fits.table.runs.validate(sweep(noise=0.003))
+    return fits.validate(sweep(noise=0.003))
 
 
 @pytest.mark.parametrize(
