@@ -12,11 +12,13 @@ import pytest
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("DISTLAW_LOGICAL_GPUS", "1")  # machines of tests announce GPUs that they lack
 
 ALONE = ("sweeps/execute", "sweeps/store")
 """Rooms whose tests kill and time processes."""
 BESIDE = (
     *("executors/test_gpus.py", "executors/test_job_placement.py", "executors/test_slurm.py"),
+    "executors/test_mps.py",
     *("test_cache_gang.py", "test_simulated_cluster.py", "test_teacher_sharing.py", "test_trackers.py"),
     *("test_tuning.py", "test_checkpoint_interval.py", "test_scheduler.py", "test_store.py"),
     *("test_requests.py", "test_sharded_checkpoints.py", "test_store_of_0_1_0.py", "test_object_store.py"),

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from scaling.errors import InputError
 from scaling.units import format_number
 from sweeps.dag.expand import Step
-from sweeps.estimate.layout import DeviceKind, describe, layout_for, least_memory
+from sweeps.estimate.layout import (
+    NODE,
+    USABLE,
+    DeviceKind,
+    describe,
+    devices_that_fit,
+    efficient_memory,
+    layout_for,
+    least_memory,
+)
 from sweeps.estimate.memory import step_memory
 from sweeps.model.layout import Layout
 from sweeps.spec.resources import GPU_SHARE, Resources, resources_of
 from sweeps.spec.spec import Sweep
+
+SHARES = (0.5, 1.0)
+"""Shares of a GPU that a step has whose memory needs more than the usual one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,10 +55,46 @@ class Placement:
         }
 
 
+def resources_on(
+    gpu: DeviceKind | None,
+    steps: Sequence[Step],
+    rules: Sequence[Resources],
+    usual: Resources,
+    per_node: int = NODE,
+) -> Resources:
+    """Return the resources of steps that are trained together: those of a rule, or what their memory needs.
+
+    Without a rule they have the usual share of a GPU, if they fit there without computing anything twice,
+    else a half, else a whole one; a step that no layout fits on one GPU has as many as would do.
+
+    Args:
+        gpu: The smallest GPU that may be used; None if it is unknown, for the usual resources.
+        steps: Members of a cohort.
+        rules: The spec's rules.
+        usual: Resources of most steps.
+        per_node: Largest number of GPUs of a node.
+    """
+    found = resources_of(steps, rules, usual)
+    if found is not usual or not usual.gpus or gpu is None or gpu.memory is None:
+        return found
+    if any(step.trainer for step in steps):
+        return found  # nobody knows what a command needs
+    enough = USABLE * gpu.memory * usual.gpus / len(steps)
+    needed = sum(efficient_memory(step, enough) for step in steps)
+    for share in (usual.gpus, *SHARES):
+        if share >= usual.gpus and needed <= USABLE * gpu.memory * share:
+            return usual.model_copy(update={"gpus": share})
+    count = max(devices_that_fit(step, gpu.memory, gpu=True) or 1 for step in steps)
+    on_each = min(count, 2 ** (per_node.bit_length() - 1))
+    return usual.model_copy(update={"gpus": on_each, "nodes": count // on_each})
+
+
 def planned_resources(step: Step, sweep: Sweep | None) -> Resources:
     """Return the resources of a step, as far as the spec determines them before there is a cluster."""
-    usual = Resources(gpus=GPU_SHARE if sweep and sweep.hardware.gpu else 0)
-    return resources_of([step], sweep.resources if sweep else [], usual)
+    gpu = sweep.hardware.gpu if sweep else None
+    kind = DeviceKind(gpu=True, memory=gpu.memory_bytes, name=gpu.name) if gpu else None
+    usual = Resources(gpus=GPU_SHARE if gpu else 0)
+    return resources_on(kind, [step], sweep.resources if sweep else [], usual)
 
 
 def place(step: Step, sweep: Sweep | None) -> Placement:

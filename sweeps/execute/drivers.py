@@ -105,8 +105,9 @@ class Session:
         return clock.monotonic() - self.since
 
     def tell(self, state: State) -> None:
-        """Record the estimated time left with the next heartbeat."""
-        self.record["seconds_left"] = state.seconds_left(self.slots)
+        """Record with the next heartbeat the estimated time left, what waits for nodes, and a dashboard."""
+        told = {"waiting": state.waiting, "dashboard": state.dashboard}
+        self.record |= {"seconds_left": state.seconds_left(self.slots), **told}
 
     def extend(self, time_limits: Mapping[str, float]) -> None:
         """Tell the workers their time limits in seconds by job, which are reserved."""

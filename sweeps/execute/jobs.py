@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import socket
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
@@ -26,6 +28,8 @@ from sweeps.store.time_limit import GRACE_SECONDS, STOPPING_SECONDS, TimeLimit
 
 LOG = logging.getLogger("distlaw")
 MAX_REASON_CHARACTERS = 2000
+LOGICAL_GPUS = "DISTLAW_LOGICAL_GPUS"
+"""Environment variable that is set where GPUs are only numbers, as in a rehearsal: steps train on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class AttemptOutcome:
     """True if its process is known to have exited."""
     lived: float | None = None
     """Seconds that its process lived, if its parent has measured them."""
+    node: str = ""
+    """Node of the process that ended so, where its executor knows it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +136,9 @@ def run_job(store: Store, job: Job, limit: TimeLimit | None = None, **about: Any
     import torch
 
     torch.set_num_threads(job.resources.cpus)
-    if job.resources.gpus and not torch.cuda.is_available():
-        LOG.warning("PyTorch can use no GPU here, though %s are given: it trains on the CPU", job.resources)
+    if why := _missing_devices(job):
+        yield from job.all_ended(Ending.UNSTARTED, why)
+        return
     share = min(1.0, job.resources.gpus) or 1.0
     if share < 1 and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(share)
@@ -149,6 +156,17 @@ def run_job(store: Store, job: Job, limit: TimeLimit | None = None, **about: Any
     except Exception as error:
         for step_id, number in waiting.items():
             yield failed_attempt(store, step_id, number, error)
+
+
+def _missing_devices(job: Job) -> str | None:
+    """Describe which GPUs this node has announced and lacks; None if it has them, or a command uses them."""
+    count = job.resources.gpu_count
+    if not count or os.environ.get(LOGICAL_GPUS) or any(step.trainer for step in job.steps):
+        return None
+    from sweeps.model.device import unusable_gpus
+
+    why = unusable_gpus(count, int(os.environ.get("LOCAL_RANK", "0")))
+    return why and f"{socket.gethostname()} lacks GPUs that it announces ({why})"
 
 
 def failed_attempt(store: Store, step: str, number: int, error: BaseException) -> AttemptOutcome:

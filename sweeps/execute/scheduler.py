@@ -6,25 +6,24 @@ work. Executors report endings first, but the store decides, also if an executor
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step
 from sweeps.estimate.cost import Cost
 from sweeps.execute.budget import BudgetLedger
 from sweeps.execute.drivers import Session
-from sweeps.execute.executors.job_placement import Demand, JobPlacement, Slot
+from sweeps.execute.executors.cohort_placer import CohortPlacer
+from sweeps.execute.executors.job_placement import Slot
 from sweeps.execute.executors.local import Executor
 from sweeps.execute.jobs import AttemptOutcome, Job, record_end, record_failure
 from sweeps.execute.other_drivers import OtherDrivers
 from sweeps.execute.state import Running, State
-from sweeps.execute.teacher_sharing import Cohort, group_into_cohorts, kept_on_nodes
-from sweeps.spec.resources import Caps, Devices, Resources, caps_of, resources_of
+from sweeps.execute.teacher_sharing import Cohort, group_into_cohorts
+from sweeps.spec.resources import Caps, Devices, caps_of
 from sweeps.spec.spec import Sweep
 from sweeps.store import clock
 from sweeps.store.clock import timestamp
@@ -92,10 +91,10 @@ class Scheduler:
     ) -> None:
         self.store, self.executor, self.session = store, executor, session
         self.look_seconds = LOOK_LOCAL if store.local else LOOK_REMOTE
-        self.rules = sweep.resources if sweep else []
         contents = store.contents()
         found = set(store.results((step.id for step in dag.steps), contents=contents))
         self.state = State(dag=dag, cost=cost, found=found, slots=executor.slots)
+        self.state.dashboard = getattr(executor, "dashboard", None)
         caps, devices = (caps_of(sweep), sweep.hardware) if sweep else (Caps(), Devices())
         steps = {step.id: step for step in dag.steps}
         self.ledger = BudgetLedger(store, caps, devices, self.state.seconds, steps, session)
@@ -112,8 +111,7 @@ class Scheduler:
         """Attempts by step whose ending could not be recorded in the store."""
         self.unstarted: set[str] = set()  # jobs in a row whose workers could not start
         self.outcomes: list[AttemptOutcome] = []  # still to be processed
-        self.placement: JobPlacement | None = getattr(executor, "placement", None)
-        self.release = self.placement.release if self.placement else lambda _: None
+        self.placer = CohortPlacer(executor, sweep.resources if sweep else [], self.state.seconds)
         self.changed = True
         """True if something has happened since no more jobs could be placed."""
         self.look_due = 0.0
@@ -123,8 +121,9 @@ class Scheduler:
         """Seconds from the start of a look to the end of the next, longer with a slow store."""
         self.sharing: dict[str, tuple[object, ...]] = {}
         """Keys by step that steps must have in common to be trained together."""
-        self.demands: dict[tuple[str, ...], Demand] = {}  # by the steps of a cohort
-        self._check_resources()
+        self.excused: dict[str, set[int]] = {}
+        """Attempts by step that do not count for retries, as their nodes were at fault."""
+        self.placer.check(step for step in dag.steps if step.id not in found)
         self.others.read_failures(contents)
 
     def run(self, watch: Callable[[State], None]) -> State:
@@ -165,18 +164,24 @@ class Scheduler:
         self.failing_since = since
 
     def _submit(self) -> None:
-        room = self.changed if self.placement else self.executor.room(Resources())
-        if self.refused or not room:
+        if self.refused or not self.placer.has_room(changed=self.changed):
             return  # retried after the next look
         ready, slots = self.state.ready(), self.executor.slots
         waiting = deque(group_into_cohorts(ready, slots, self.state.seconds, self.sharing))
-        while waiting and (chosen := self._next_slots(waiting)):
+        while waiting and (chosen := self.placer.choose(waiting)):
             jobs, refused = self._reserve(chosen)
             for job in (each for each in jobs if each.name not in refused):
                 self._start(replace(job, time_limit=self.ledger.time_limits.get(job.name)))
             for job in (each for each in jobs if each.name in refused):
                 waiting.extendleft((step,) for step in reversed(self._refuse(job, refused[job.name])))
         self.changed = False
+        self._tell_waiting(self.placer.waiting(len(ready)))
+
+    def _tell_waiting(self, told: str | None) -> None:
+        """Tell once that steps wait for nodes that do not come."""
+        if told and not self.state.waiting:
+            self.state.troubles.append(told)
+        self.state.waiting = told
 
     def _reserve(self, slots: Sequence[Slot]) -> tuple[list[Job], dict[str, str]]:
         """Return the jobs of ``slots``, and the caps that some would exceed; the others are reserved."""
@@ -185,25 +190,8 @@ class Scheduler:
             return jobs, self.ledger.reserve_all(jobs, self._ahead)
         except Exception:  # the store failed
             for slot in slots:
-                self.release(slot.job)
+                self.placer.release(slot.job)
             raise
-
-    def _next_slots(self, waiting: deque[Cohort]) -> list[Slot]:
-        """Remove the cohorts that start next from those that wait, with their nodes; none without room."""
-        if self.placement:
-            return self.placement.choose(waiting, self._demand)
-        resources = self._resources(*waiting[0])
-        if not self.executor.room(resources):
-            return []  # the first cohort is not overtaken, so that it does not starve
-        return [Slot(waiting.popleft(), (), resources, clock.monotonic(), math.inf)]
-
-    def _demand(self, cohort: Cohort) -> Demand:
-        key = tuple(step.id for step in cohort)
-        if not (found := self.demands.get(key)):
-            kept, seconds = map(kept_on_nodes, cohort), sum(map(self.state.seconds, cohort))
-            found = Demand(self._resources(*cohort), seconds, frozenset[str]().union(*kept))
-            self.demands[key] = found
-        return found
 
     def _claim(self, slots: Sequence[Slot]) -> list[Job]:
         """Return jobs of the members of cohorts that nobody else runs or has done."""
@@ -215,7 +203,7 @@ class Scheduler:
         for slot in slots:
             claims = [(step, number) for step in slot.cohort if (number := self._claimable(step, done))]
             if not claims:
-                self.release(slot.job)
+                self.placer.release(slot.job)
                 continue
             members, numbers = zip(*claims, strict=True)
             job = Job(steps=members, numbers=numbers, resources=slot.resources, name=slot.job)
@@ -238,7 +226,7 @@ class Scheduler:
 
     def _refuse(self, job: Job, why: str) -> Cohort:
         """Note why a job is not submitted; return its members, if single ones may fit below the caps."""
-        self.release(job.name)
+        self.placer.release(job.name)
         taken = [step for step, number in job.attempts.items() if self.ledger.taken(step, number)]
         self.state.elsewhere.update(taken)
         self.refused = self.refused if taken else why
@@ -289,19 +277,31 @@ class Scheduler:
                 self.state.fail(step.id, outcome.reason, cancelled=True)
         elif outcome.ending in STORE_ENDINGS:
             self._stop(STORE_ENDINGS[outcome.ending].format(outcome.reason))
-        else:
+        elif not self._retry_elsewhere(outcome, running):
             self._retry_or_give_up(step, outcome, history)
 
     def _stop(self, why: str) -> None:
         """Submit no more jobs, and end running ones."""
         self.state.halted, self.broken = why, True
 
+    def _retry_elsewhere(self, outcome: AttemptOutcome, running: Running) -> bool:
+        """Try a step again, without counting it, if the fault is its node's and there are others."""
+        if (told := self.placer.avoid_nodes(outcome, running.job)) is None:
+            return False
+        self.excused.setdefault(outcome.step, set()).add(outcome.number)
+        self.unstarted = set()
+        self.state.retried += 1
+        self.state.troubles += [f"{told}; what was to run there runs elsewhere"] if told else []
+        return True
+
     def _retry_or_give_up(self, step: Step, outcome: AttemptOutcome, history: list[Attempt]) -> None:
         if len(self.unstarted) >= MAX_UNSTARTED_WORKERS:
             self._stop(f"no worker can be started: {outcome.reason}")
             return
         baseline = self.others.retry_baseline.get(step.id, 0)
-        since = [each for each in history if each.number > baseline] + self.unrecorded.get(step.id, [])
+        history = [*history, *self.unrecorded.get(step.id, [])]
+        excused = self.excused.get(step.id, ())
+        since = [each for each in history if each.number > baseline and each.number not in excused]
         spent = max(1, count_failures(since, outcome.ending))
         if spent <= RETRIES.get(outcome.ending, 0):
             self.state.retried += 1
@@ -385,16 +385,3 @@ class Scheduler:
         for step in taken_up:
             self.unrecorded.pop(step, None)
         return bool(taken_up)
-
-    def _resources(self, *steps: Step) -> Resources:
-        return resources_of(steps, self.rules, self.executor.usual)
-
-    def _check_resources(self) -> None:
-        checked: set[Resources] = set()
-        for step in self.state.dag.steps:
-            resources = self._resources(step)
-            if step.id in self.state.done or resources in checked:
-                continue
-            if why := self.executor.misfit(resources):
-                raise InputError(f"resources: {step.label} cannot run on {resources}: {why}")
-            checked.add(resources)

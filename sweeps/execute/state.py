@@ -44,6 +44,10 @@ class State:
     """Number of retries."""
     troubles: list[str] = field(default_factory=list)
     """Warnings about the text, and messages about retries with their reasons."""
+    waiting: str | None = None
+    """Sentence about steps that wait for nodes that do not come; None if none do."""
+    dashboard: str | None = None
+    """Page of the sweep on the dashboard of its executor, if that has one."""
     halted: str | None = None
     """Reason why no more steps are started."""
     started: float = field(default_factory=clock.monotonic)

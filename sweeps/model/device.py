@@ -28,6 +28,19 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def unusable_gpus(count: int, own: int = 0) -> str | None:
+    """Describe why PyTorch cannot use ``count`` GPUs here; None if it can, and allocates on its ``own``."""
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if there < count:
+        return f"PyTorch can use {there or 'none'} of {count} GPU{'s' * (count > 1)}"
+    try:
+        torch.zeros(1, device=f"cuda:{own}")
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            return f"PyTorch cannot use GPU {own}: {str(error).splitlines()[0]}"
+    return None
+
+
 def processor() -> str:
     """Return the model of the processor, and of the accelerator if there is one."""
     line = cpuinfo_line("model name")

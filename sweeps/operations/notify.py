@@ -1,4 +1,4 @@
-"""Messages to a webhook when a sweep is done, is halted, or fails; none of them ever stops a sweep."""
+"""Messages to a webhook when a sweep waits for nodes, is done, is halted, or fails; none ever stops it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Webhook:
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
             raise InputError(f"{VARIABLE}: a URL of http or https is needed")
         self.url, self.sweep, self.store = url, sweep, store
-        self.told_failures, self.told_at = 0, -QUIET_SECONDS
+        self.told_failures, self.told_at, self.told_waiting = 0, -QUIET_SECONDS, False
         self.sending: list[threading.Thread] = []
 
     @classmethod
@@ -46,7 +46,11 @@ class Webhook:
         return cls(url, sweep, store) if url else None
 
     def watch(self, state: State) -> None:
-        """Tell of steps that were given up since the last message, not more often than every ten minutes."""
+        """Tell of nodes that do not come, once, and of steps that were given up since the last message, not
+        more often than every ten minutes."""
+        if state.waiting and not self.told_waiting:
+            self._send("waiting", state.waiting, state)
+        self.told_waiting = state.waiting is not None
         count = len(state.failed)
         if count > self.told_failures and time.monotonic() - self.told_at >= QUIET_SECONDS:
             step, why = list(state.failed.items())[-1]
@@ -74,6 +78,7 @@ class Webhook:
             "steps": len(state.dag.steps),
             "done": len(state.done),
             "failed": len(state.failed),
+            "dashboard": state.dashboard,
         }
         thread = threading.Thread(target=self._post, args=(message,), name="webhook", daemon=True)
         self.sending.append(thread)

@@ -57,7 +57,7 @@ def unnamed_lines(found: Status) -> list[str]:
 
 
 def drivers(found: Status) -> str:
-    """Return which processes drive the sweep, and how long they will take."""
+    """Return which processes drive the sweep, the time left, what waits for nodes, and dashboards."""
     if found.cancelled:
         return "cancelled; it goes on when it is started again"
     if not found.drivers:
@@ -65,7 +65,11 @@ def drivers(found: Status) -> str:
         return "no driver is at work" + ("" if complete else ": start it again to go on")
     hosts = ", ".join(f"{driver['host']} ({driver['slots']} slots)" for driver in found.drivers)
     left = found.seconds_left
-    return f"driven from {hosts}" + (f", about {clock(left)} left" if left is not None else "")
+    lines = [f"driven from {hosts}" + (f", about {clock(left)} left" if left is not None else "")]
+    for driver in found.drivers:
+        lines += [driver["waiting"]] if driver.get("waiting") else []
+        lines += [f"Ray's dashboard: {driver['dashboard']}"] if driver.get("dashboard") else []
+    return "\n".join(lines)
 
 
 def spent(found: Status) -> str:

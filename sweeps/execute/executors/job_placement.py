@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from sweeps.execute.teacher_sharing import Cohort
 from sweeps.spec.resources import Resources
@@ -26,6 +27,8 @@ OVERRUN_SHARE = 0.1
 """Time left of a job that has exceeded its estimate, as a share of the time that it has run."""
 DISTRUST_SECONDS = 3600.0
 """Seconds for which a node is avoided on which a worker could not start."""
+SHORT = 100
+"""Largest number of cohorts left waiting whose resources are kept."""
 TINY = 1e-9
 
 
@@ -38,6 +41,11 @@ class NodeCapacity:
     gpus: float = 0.0
     speed: float = 1.0
     """Speed of its devices, relative to those that estimates are for."""
+    host: str = ""
+    """Name for people, where ``name`` is none."""
+
+    def __str__(self) -> str:
+        return self.host or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +121,8 @@ class _NodeState:
             self.gpus[k] += sign * min(1.0, resources.gpus)
 
     def free_from(self, resources: Resources, now: float) -> float:
-        """Return the expected time from which a job has room here; infinity if never."""
-        if not self.could_hold(resources):
+        """Return the expected time from which a job has room here; infinity if never, or if it is avoided."""
+        if self.avoided_until > now or not self.could_hold(resources):
             return math.inf
         free, cpus, at = list(self.gpus), self.cpus, now
         ends = sorted((_end(slot, now), job) for job, (slot, _) in self.slots.items())
@@ -142,6 +150,8 @@ class JobPlacement:
         """Nodes with a free core, and nodes that also have a part of a GPU free."""
         self.waits: tuple[Cohort, Resources, float] | None = None
         """First cohort that the nodes cannot hold even if nothing else runs, and since when it waits."""
+        self.short: list[Resources] = []
+        """Resources of the first cohorts that were left waiting at the last choice, at most :data:`SHORT`."""
         self.update(nodes)
 
     def update(self, nodes: Iterable[NodeCapacity]) -> None:
@@ -151,7 +161,10 @@ class JobPlacement:
             del self._nodes[name]
             self._file(name)
         for name, node in there.items():
-            if name not in self._nodes or self._nodes[name].node != node:
+            had = self._nodes[name].node if name in self._nodes else None
+            if had and (had.cpus, had.gpus) == (node.cpus, node.gpus):
+                self._nodes[name].node = node  # its speed is relative to others
+            else:
                 self._nodes[name] = _NodeState(node)
                 self._file(name)
 
@@ -170,11 +183,32 @@ class JobPlacement:
         """The nodes."""
         return [each.node for each in self._nodes.values()]
 
-    def distrust(self, names: Iterable[str]) -> None:
-        """Avoid nodes for a while, as a worker could not start there."""
-        for name in names:
-            if name in self._nodes:
-                self._nodes[name].avoided_until = clock.monotonic() + DISTRUST_SECONDS
+    def distrust(self, names: Iterable[str]) -> list[NodeCapacity]:
+        """Avoid nodes for a while, as a worker could not start there; return those trusted until now."""
+        now, found = clock.monotonic(), list[NodeCapacity]()
+        for state in (self._nodes[name] for name in names if name in self._nodes):
+            if state.avoided_until <= now:
+                found.append(state.node)
+            state.avoided_until = now + DISTRUST_SECONDS
+        return found
+
+    @property
+    def distrusted(self) -> list[NodeCapacity]:
+        """Nodes that are avoided now."""
+        now = clock.monotonic()
+        return [each.node for each in self._nodes.values() if each.avoided_until > now]
+
+    def able(self, resources: Resources, but: Collection[str] = ()) -> int:
+        """Return the number of trusted nodes, without ``but``, that could hold their part of a job."""
+        now = clock.monotonic()
+        trusted = (
+            each for name, each in self._nodes.items() if name not in but and each.avoided_until <= now
+        )
+        return sum(each.could_hold(resources) for each in trusted)
+
+    def gpus_of(self, job: str) -> list[list[int]]:
+        """Return the indices of a job's GPUs on each of its nodes, in their order."""
+        return [self._nodes[name].slots[job][1] for name in self._slots[job].nodes]
 
     def release(self, job: str) -> None:
         """Free the nodes of a job that has ended, or was not submitted."""
@@ -190,12 +224,14 @@ class JobPlacement:
         chosen, passed = list[Slot](), list[Cohort]()
         refused: dict[Resources, float] = {}
         reserved, until, waits = frozenset[str](), math.inf, None
-        while waiting and self._open[0] and len(chosen) < BATCH and len(passed) < BACKFILL_WINDOW:
+        full = bool(self._slots) and not self._open[0]
+        while waiting and not full and len(chosen) < BATCH and len(passed) < BACKFILL_WINDOW:
             cohort = waiting.popleft()
             wanted = demand(cohort)
             slot = None
             if wanted.seconds < refused.get(wanted.resources, math.inf):
                 slot = self._place(cohort, wanted, reserved, until)
+            full = not self._open[0]
             if slot:
                 chosen.append(slot)
                 continue
@@ -205,20 +241,22 @@ class JobPlacement:
                 reserved, until = self._reserve(wanted)
                 waits = waits or (None if reserved else (cohort, wanted.resources))
         waiting.extendleft(reversed(passed))
-        since = self.waits[2] if self.waits else clock.monotonic()
-        self.waits = (*waits, since) if waits else None
+        self.short = [demand(cohort).resources for cohort in islice(waiting, SHORT)]
+        if chosen or passed:
+            since = self.waits[2] if self.waits else clock.monotonic()
+            self.waits = (*waits, since) if waits else None
         return chosen
 
     def _place(self, cohort: Cohort, wanted: Demand, reserved: frozenset[str], until: float) -> Slot | None:
         """Return the best nodes for a cohort, now taken; None if there is no room."""
-        now, found = clock.monotonic(), list[tuple[float, int, float, str]]()
+        now, found = clock.monotonic(), list[tuple[float, int, float, float, str]]()
         for name, state in self._open[bool(wanted.resources.gpus)].items():
             node = state.node
             if not state.fits(wanted.resources) or state.avoided_until > now:
                 continue
             if name in reserved and now + wanted.seconds / node.speed > until:
                 continue
-            found.append((-node.speed, -len(wanted.kept & state.kept), sum(state.gpus) or state.cpus, name))
+            found.append((-node.speed, -len(wanted.kept & state.kept), sum(state.gpus), state.cpus, name))
         if len(found) < wanted.resources.nodes:
             return None
         names = tuple(name for *_, name in sorted(found)[: wanted.resources.nodes])

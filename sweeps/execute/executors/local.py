@@ -10,7 +10,9 @@ from typing import Protocol
 
 from scaling.errors import InputError
 from sweeps.execute.executors.fork_server import ForkServer
-from sweeps.execute.executors.gpus import GpuShares, visible_gpus
+from sweeps.execute.executors.gpus import smallest_gpu, visible_gpus
+from sweeps.execute.executors.job_placement import JobPlacement, NodeCapacity
+from sweeps.execute.executors.mps import sharing_environment
 from sweeps.execute.executors.ranks import free_port, ranks_of
 from sweeps.execute.jobs import AttemptOutcome, Job, run_job
 from sweeps.spec.resources import GPU_SHARE, Resources
@@ -18,7 +20,11 @@ from sweeps.store.store import Store
 
 
 class Executor(Protocol):
-    """Executor of jobs whose dependencies are in the store."""
+    """Executor of jobs whose dependencies are in the store.
+
+    It has a ``placement`` of its jobs on its nodes, from which it releases those that end, and ``gpu``, its
+    smallest kind of GPU if that is known; or it has ``room``, which tells if another job may be submitted.
+    """
 
     slots: int
     """Number of default-size jobs that run at once."""
@@ -28,11 +34,8 @@ class Executor(Protocol):
     def misfit(self, resources: Resources) -> str | None:
         """Describe why ``resources`` are never available here; None if they can be."""
 
-    def room(self, resources: Resources) -> bool:
-        """Return True if a job with ``resources`` may be submitted now."""
-
     def submit(self, job: Job) -> None:
-        """Start ``job`` as soon as there is room."""
+        """Start ``job`` on the nodes that were chosen for it."""
 
     def wait(self, seconds: float) -> list[AttemptOutcome]:
         """Return attempts that ended since the last call; wait for one for up to ``seconds``."""
@@ -118,16 +121,18 @@ class ProcessExecutor:
 
     def __init__(self, store: Store, cores: int, gpus: Sequence[str] | None = None) -> None:
         names = visible_gpus() if gpus is None else gpus
-        self.store, self.cores, self.gpus = store, cores, GpuShares(names)
+        self.store, self.cores, self.gpus = store, cores, tuple(names)
+        self.placement = JobPlacement([NodeCapacity("this machine", cores, len(names))])
         self.usual = Resources(gpus=GPU_SHARE if names else 0)
+        self.gpu = smallest_gpu() if names else None
         self.slots = min(cores, int(len(names) / GPU_SHARE)) if names else cores
         self.idle = [ForkServer() for _ in range(self.slots)]
         """Fork servers that are ready, or starting."""
-        self.busy: dict[ForkServer, tuple[Resources, tuple[str, ...]]] = {}
-        """Resources of the job of each of the others, and the GPUs that it has."""
+        self.busy: dict[ForkServer, Job] = {}
+        """Job of each of the others."""
 
     def misfit(self, resources: Resources) -> str | None:
-        there = len(self.gpus.free)
+        there = len(self.gpus)
         if resources.nodes > 1:
             return "the process executor has one machine; use --executor ray or slurm"
         if resources.gpu_count > there:
@@ -136,18 +141,15 @@ class ProcessExecutor:
             return f"this machine has {self.cores} cores for the sweep"
         return None
 
-    def room(self, resources: Resources) -> bool:
-        taken = sum(had.cpus for had, _ in self.busy.values())
-        return taken + resources.cpus <= self.cores and self.gpus.find(resources) is not None
-
     def submit(self, job: Job) -> None:
         forker = self.idle.pop() if self.idle else ForkServer()
-        devices = self.gpus.take(job.resources)
-        self.busy[forker] = job.resources, devices
+        self.busy[forker] = job
         ranks: list[dict[str, str]] = [{}]
         if job.processes > 1:
             (ranks,) = ranks_of(job.resources, "127.0.0.1", free_port(), each=job.processes)
-        seen = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if self.gpus.free else {}
+        (used,) = self.placement.gpus_of(job.name)
+        seen = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus[k] for k in used)} if self.gpus else {}
+        seen |= sharing_environment(job.resources.gpus)
         forker.start(self.store, job, [seen | rank for rank in ranks])
 
     def wait(self, seconds: float) -> list[AttemptOutcome]:
@@ -160,7 +162,7 @@ class ProcessExecutor:
         return found
 
     def drop(self, job: Job) -> None:
-        for forker in [forker for forker in self.busy if forker.job is job]:
+        for forker in [forker for forker, had in self.busy.items() if had is job]:
             self._free(forker)
             forker.close()
 
@@ -178,8 +180,7 @@ class ProcessExecutor:
         self.busy, self.idle = {}, []
 
     def _free(self, forker: ForkServer) -> None:
-        resources, devices = self.busy.pop(forker)
-        self.gpus.give_back(devices, resources)
+        self.placement.release(self.busy.pop(forker).name)
 
     def _keep(self, forker: ForkServer) -> None:
         if forker.alive:

@@ -6,14 +6,20 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from scaling.costs.hardware import Hardware, device_table, hardware
 from scaling.errors import InputError
+from sweeps.estimate.layout import DeviceKind
 from sweeps.execute.executors.fork_server import ONE_THREAD
+from sweeps.execute.executors.job_placement import NodeCapacity
 from sweeps.spec.resources import Resources
+
+ACCELERATOR = "accelerator_type:"
+"""Beginning of the resource by which a node tells the kind of its GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,15 @@ class ClusterNode:
 
 
 def start_ray(address: str, cores: int | None) -> Any:
-    """Connect to a cluster, or start a local one with ``cores`` processes; return the ray module.
+    """Connect to a cluster, or start a local one; return the ray module; see :func:`connect`."""
+    return connect(address, cores)[0]
+
+
+def connect(address: str, cores: int | None) -> tuple[Any, str | None]:
+    """Connect to a cluster, or start a local one with ``cores`` processes.
+
+    Returns:
+        The ray module, and the page of this process's job on Ray's dashboard, if there is one.
 
     Raises:
         InputError: if there is no cluster at ``address``, it denies access, or the path for temporary files
@@ -49,7 +63,7 @@ def start_ray(address: str, cores: int | None) -> Any:
         local = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": 100 * 2**20}
     try:
         with hold_back_stderr():
-            ray.init(
+            found = ray.init(
                 address=address,
                 log_to_driver=False,
                 logging_level="ERROR",
@@ -68,7 +82,8 @@ def start_ray(address: str, cores: int | None) -> Any:
             f"TMPDIR: {tempfile.gettempdir()} is too long for Ray, which keeps its sockets there; set "
             "RAY_TMPDIR to a directory with a name of at most 30 characters, such as /tmp"
         ) from None
-    return ray
+    job = ray.get_runtime_context().get_job_id()
+    return ray, f"http://{found.dashboard_url}/#/jobs/{job}" if found.dashboard_url else None
 
 
 @contextmanager
@@ -96,13 +111,53 @@ def hold_back_stderr() -> Iterator[None]:
                 os.write(2, printed)
 
 
+def living_nodes(ray: Any) -> list[NodeCapacity]:
+    """Return the nodes of the cluster, with the speed of their GPUs relative to the slowest known."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    peaks = [gpu.peak_flops if (gpu := gpu_of(node["Resources"])) else None for node in alive]
+    slowest = min((peak for peak in peaks if peak), default=1.0)
+    return [
+        NodeCapacity(
+            node["NodeID"],
+            node["Resources"].get("CPU", 0.0),
+            node["Resources"].get("GPU", 0.0),
+            (peak or slowest) / slowest,
+            f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+        )
+        for node, peak in zip(alive, peaks, strict=True)
+    ]
+
+
+def gpu_of(resources: Iterable[str]) -> Hardware | None:
+    """Return the GPU of a node by the resource that Ray names after it; None if it is not in the table."""
+    for name in resources:
+        if name.startswith(ACCELERATOR):
+            with suppress(InputError):
+                return hardware(name.removeprefix(ACCELERATOR))
+    return None
+
+
+def cluster_gpu(ray: Any) -> DeviceKind | None:
+    """Return the GPU with the least memory in the cluster; None without one, or if a memory is unknown."""
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    found = [gpu_of(resources) for resources in there]
+    sizes = [_least_memory(gpu) if gpu else None for gpu in found]
+    known = [(size, gpu.name) for size, gpu in zip(sizes, found, strict=True) if size and gpu]
+    if not known or len(known) < len(there):
+        return None
+    memory, name = min(known)
+    return DeviceKind(gpu=True, memory=memory, name=name)
+
+
+def _least_memory(gpu: Hardware) -> float | None:
+    """Return the memory of the smallest variant of a GPU, as Ray calls an A100 of either size the same."""
+    variants = [row for row in device_table() if row.name == gpu.name or row.name.startswith(f"{gpu.name}-")]
+    return min((row.memory_bytes for row in variants if row.memory_bytes), default=None)
+
+
 def cluster_nodes(ray: Any) -> list[ClusterNode]:
     """Return the nodes of the cluster, and the kinds that its autoscaler may add."""
-    found = [
-        ClusterNode(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
+    found = [ClusterNode(node.cpus, node.gpus) for node in living_nodes(ray)]
     config = ray._private.state.state.get_cluster_config()
     for group in config.node_group_configs if config else ():
         each = group.resources

@@ -1,16 +1,32 @@
-"""Executor of jobs on Ray: one task per node, which starts a new process; multi-node steps run as gangs."""
+"""Executor of jobs on Ray: one task per node, which starts a new process; multi-node steps run as gangs.
+
+The scheduler chooses the nodes, as it knows how long its jobs take and which come next: Ray, whose queue has
+no order, may let small tasks overtake a gang for ever. Ray has the last word, as others may use the cluster:
+a task whose node has no room starts elsewhere, and so does a gang after a while.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from sweeps.execute.executors.fork_server import ForkServer
+from sweeps.execute.executors.job_placement import JobPlacement
+from sweeps.execute.executors.mps import sharing_environment
 from sweeps.execute.executors.ranks import free_port, ranks_of
-from sweeps.execute.executors.ray_cluster import cluster_misfit, cluster_nodes, lost_own_process, start_ray
+from sweeps.execute.executors.ray_cluster import (
+    cluster_gpu,
+    cluster_misfit,
+    cluster_nodes,
+    connect,
+    living_nodes,
+    lost_own_process,
+)
+from sweeps.execute.executors.ray_requests import NODE_ID, NodeRequests, bundles_of, strategy_of
 from sweeps.execute.jobs import AttemptOutcome, Job
 from sweeps.spec.resources import GPU_SHARE, Resources
 from sweeps.store.outcomes import Ending, ending_of, error_line
@@ -18,8 +34,8 @@ from sweeps.store.store import Store
 
 LIVENESS_SECONDS = 3.0
 """Seconds between two checks of the cluster and its nodes."""
-SURPLUS = 0.25
-"""Share of a cluster's resources that is requested in excess, so that an autoscaler adds nodes."""
+GANG_SECONDS = 60.0
+"""Seconds for which a gang waits for the nodes that were chosen for it, before any will do."""
 
 
 class ClusterLostError(RuntimeError):
@@ -30,11 +46,12 @@ class RayExecutor:
     """Executor that runs each job as Ray tasks without retries, which the scheduler decides."""
 
     def __init__(self, store: Store, *, address: str = "local", cores: int | None = None) -> None:
-        self.ray, self.store = start_ray(address, cores), store
+        (self.ray, self.dashboard), self.store = connect(address, cores), store
         self.local, self.lost = address == "local", False
         self.running: dict[Any, Job | Gang] = {}
         """Job or gang of each outstanding reference."""
-        self.nodes, self.seen = cluster_nodes(self.ray), time.monotonic()
+        self.placement, self.requests = JobPlacement(), NodeRequests()
+        self._read_nodes()
         self.usual = Resources(gpus=GPU_SHARE if any(node.gpus for node in self.nodes) else 0)
         there = sum(node.holds(self.usual) for node in self.nodes if node.count == 1)
         self.slots = max(1, min(cores or there, there))
@@ -42,25 +59,16 @@ class RayExecutor:
     def misfit(self, resources: Resources) -> str | None:
         return cluster_misfit(self.nodes, resources)
 
-    def room(self, resources: Resources) -> bool:
-        self._look()
-        asked = [job.resources for job in self._jobs()] + [resources]
-        total = self.ray.cluster_resources()
-        share = 1.0 if self.local else 1.0 + SURPLUS
-        cpus = sum(each.cpus * each.nodes for each in asked)
-        gpus = sum(each.gpus * each.nodes for each in asked)
-        spare = 0 if self.local else 1
-        return bool(
-            (cpus <= share * total.get("CPU", 0) and gpus <= share * total.get("GPU", 0))
-            or len(asked) <= spare
-        )
-
     def submit(self, job: Job) -> None:
         if job.resources.gang:
             gang = Gang(self.ray, self.store, job)
             self.running |= dict.fromkeys(gang.begin(), gang)
             return
-        task = self.ray.remote(max_retries=0, num_cpus=job.resources.cpus, num_gpus=job.resources.gpus)
+        where: dict[str, Any] = {}
+        if len(self.placement.nodes) > 1:
+            where = {"label_selector": {NODE_ID: job.nodes[0]}, "fallback_strategy": [{"label_selector": {}}]}
+        asked = {"num_cpus": job.resources.cpus, "num_gpus": job.resources.gpus}
+        task = self.ray.remote(max_retries=0, **asked, **where)
         self.running[task(_run_elsewhere).remote(self.store.url, job.as_json())] = job
 
     def wait(self, seconds: float) -> list[AttemptOutcome]:
@@ -71,7 +79,10 @@ class RayExecutor:
         ready, _ = self.ray.wait(list(self.running), num_returns=1, timeout=seconds)
         if ready:
             ready, _ = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
-        return [outcome for reference in ready for outcome in self._outcomes(reference)]
+        found = [outcome for reference in ready for outcome in self._outcomes(reference)]
+        if not self.seen:
+            self._look()  # so that nothing is placed on a node that was lost
+        return found
 
     def drop(self, job: Job) -> None:
         """Drop it; its process stops by itself, as canceling a task that is just ending can abort Ray."""
@@ -83,6 +94,7 @@ class RayExecutor:
         self.running = {each: of for each, of in self.running.items() if of is not owner}
         if isinstance(owner, Gang):
             owner.end()
+        self.placement.release(owner.job.name if isinstance(owner, Gang) else owner.name)
 
     def close(self) -> None:
         """Ask all jobs to stop with a checkpoint; end those that do not after a while."""
@@ -106,15 +118,31 @@ class RayExecutor:
         Raises:
             ClusterLostError: if none is left, or the local cluster has died, which a process cannot restart.
         """
-        if time.monotonic() - self.seen < LIVENESS_SECONDS:
+        if self.seen and time.monotonic() - self.seen < LIVENESS_SECONDS:
             return
-        self.seen = time.monotonic()
         if not (self.local and lost_own_process(self.ray)):
-            self.nodes = cluster_nodes(self.ray)
-            if any(node.count == 1 for node in self.nodes):
+            self._read_nodes()
+            if self.placement.nodes:
+                self._free_waiting_gangs()
+                if not self.local:
+                    self.requests.update(self.placement.short, self.placement.nodes)
                 return
         self.lost = True
         raise ClusterLostError("Ray has died; finished steps are kept, and the same command continues")
+
+    def _read_nodes(self) -> None:
+        self.seen = time.monotonic()
+        self.nodes, self.gpu = cluster_nodes(self.ray), cluster_gpu(self.ray)
+        self.placement.update(living_nodes(self.ray))
+
+    def _free_waiting_gangs(self) -> None:
+        """Let gangs start anywhere whose nodes others use."""
+        gangs = {id(owner): owner for owner in self.running.values() if isinstance(owner, Gang)}
+        for gang in gangs.values():
+            if gang.waits_for_nodes:
+                self.running = {each: of for each, of in self.running.items() if of is not gang}
+                gang.end()
+                self.running |= dict.fromkeys(gang.begin(anywhere=True), gang)
 
     def _outcomes(self, reference: Any) -> list[AttemptOutcome]:
         owner = self.running.get(reference)
@@ -138,6 +166,7 @@ class RayExecutor:
             found = job.all_ended(
                 Ending.LOST, f"its process or node was lost ({error_line(error)})", gone=False
             )
+            self.seen = 0.0
         self._forget(owner)
         return list(found)
 
@@ -149,15 +178,23 @@ class Gang:
         self.ray, self.store, self.job = ray, store, job
         self.stage = 0
 
-    def begin(self) -> list[Any]:
-        """Request the placement group."""
+    def begin(self, *, anywhere: bool = False) -> list[Any]:
+        """Request the placement group, on the nodes that were chosen or anywhere."""
         from ray.util import placement_group
 
+        self.stage, self.since, self.anywhere = 0, time.monotonic(), anywhere
         resources = self.job.resources
-        bundle = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
-        strategy = "STRICT_SPREAD" if resources.nodes > 1 else "STRICT_PACK"
-        self.group = placement_group([bundle] * resources.nodes, strategy=strategy)
+        chosen = [] if anywhere else [{NODE_ID: node} for node in self.job.nodes]
+        self.group = placement_group(
+            bundles_of(resources), strategy=strategy_of(resources), bundle_label_selector=chosen
+        )
         return [self.group.ready()]
+
+    @property
+    def waits_for_nodes(self) -> bool:
+        """True if it has waited long for the nodes that were chosen for it."""
+        waits = self.stage == 0 and not self.anywhere
+        return waits and time.monotonic() - self.since > GANG_SECONDS
 
     def go_on(self, found: Any) -> list[Any]:
         """Return the references of the next stage, after ``found``; none once the work is running."""
@@ -202,10 +239,15 @@ def _run_elsewhere(
     root: str, job: dict[str, Any], ranks: list[dict[str, str]] | None = None
 ) -> list[AttemptOutcome]:
     """Run a job in a Ray task, whose process is reused; the processes it starts are new."""
+    import ray
+
     if not _forker().alive:
         _forker.cache_clear()
+    work = Job.from_json(job)
     devices = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES",) if name in os.environ}
-    return _forker().run(Store(root), Job.from_json(job), [devices | rank for rank in ranks or [{}]])
+    devices |= sharing_environment(work.resources.gpus)
+    found = _forker().run(Store(root), work, [devices | rank for rank in ranks or [{}]])
+    return [replace(each, node=ray.get_runtime_context().get_node_id()) for each in found]
 
 
 @cache

@@ -16,10 +16,12 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from scaling.errors import InputError
+from sweeps.execute.executors.gpus import smallest_gpu
+from sweeps.execute.executors.job_placement import JobPlacement, NodeCapacity
 from sweeps.execute.executors.ranks import ranks_of
 from sweeps.execute.jobs import AttemptOutcome, Job
 from sweeps.spec.resources import Resources
@@ -30,33 +32,19 @@ PORTS = range(20_000, 30_000)
 """Ports where processes of several nodes meet, below those that Linux gives out itself."""
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class SlurmNode:
-    """Node of an allocation, and what is free of it."""
+    """Node of an allocation."""
 
     name: str
     address: str
     cpus: int
     gpus: int
-    whole: tuple[int, int] = field(init=False)
-    """All its cores and GPUs."""
 
-    def __post_init__(self) -> None:
-        self.whole = self.cpus, self.gpus
-
-    def holds(self, resources: Resources) -> bool:
-        """Return True if there is room for a job's share of this node."""
-        return self.cpus >= resources.cpus and self.gpus >= resources.gpu_count
-
-    def could_hold(self, resources: Resources) -> bool:
-        """Return True if there were room on an idle node of its kind."""
-        cpus, gpus = self.whole
-        return cpus >= resources.cpus and gpus >= resources.gpu_count
-
-    def take(self, resources: Resources, sign: int = -1) -> None:
-        """Take a job's share of this node, or give it back with ``sign`` 1."""
-        self.cpus += sign * resources.cpus
-        self.gpus += sign * resources.gpu_count
+    @property
+    def capacity(self) -> NodeCapacity:
+        """Cores and GPUs, as the placement takes them."""
+        return NodeCapacity(self.name, self.cpus, self.gpus)
 
 
 def allocation() -> list[SlurmNode]:
@@ -93,7 +81,9 @@ class SlurmExecutor:
 
     def __init__(self, store: Store) -> None:
         self.store, self.nodes = store, allocation()
+        self.placement = JobPlacement(node.capacity for node in self.nodes)
         self.usual = Resources(gpus=1 if self.nodes[0].gpus else 0)
+        self.gpu = smallest_gpu() if self.usual.gpus else None
         self.slots = sum(min(node.cpus, node.gpus or node.cpus) for node in self.nodes)
         self.busy: list[SlurmStep] = []
 
@@ -103,19 +93,14 @@ class SlurmExecutor:
                 "srun gives out whole GPUs only; set gpus: 1, or let every node of an array run "
                 "--executor process, which shares them"
             )
-        able = sum(node.could_hold(resources) for node in self.nodes)
+        able = self.placement.able(resources)
         if able >= resources.nodes:
             return None
         return f"{able} of the allocation's {len(self.nodes)} nodes could take it"
 
-    def room(self, resources: Resources) -> bool:
-        return len(self._able(resources)) >= resources.nodes
-
     def submit(self, job: Job) -> None:
-        chosen = self._able(job.resources)[: job.resources.nodes]
-        for node in chosen:
-            node.take(job.resources)
-        step = SlurmStep(job, chosen)
+        by_name = {node.name: node for node in self.nodes}
+        step = SlurmStep(job, [by_name[name] for name in job.nodes])
         self.busy.append(step)
         step.start(self.store)
 
@@ -148,14 +133,9 @@ class SlurmExecutor:
             step.close()
         self.busy = []
 
-    def _able(self, resources: Resources) -> list[SlurmNode]:
-        """Return the nodes with room, the fullest first, so that whole nodes stay whole for gangs."""
-        return sorted((n for n in self.nodes if n.holds(resources)), key=lambda n: (n.gpus, n.cpus))
-
     def _free(self, step: SlurmStep) -> None:
         self.busy.remove(step)
-        for node in step.nodes:
-            node.take(step.job.resources, sign=1)
+        self.placement.release(step.job.name)
 
 
 class SlurmStep:
@@ -231,7 +211,7 @@ def srun_command(job: Job, nodes: list[SlurmNode]) -> list[str]:
     if used.gpu_count:
         command.append(f"--gpus-per-node={used.gpu_count}")
     if memory := os.environ.get("SLURM_MEM_PER_NODE"):  # a step would take all of it
-        share = min(used.cpus / node.whole[0] for node in nodes)
+        share = min(used.cpus / node.cpus for node in nodes)
         command.append(f"--mem={max(1, int(int(memory) * share))}M")
     return [*command, sys.executable, "-m", "sweeps.execute.executors.slurm_task"]
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +22,13 @@ from sweeps.dag.expand import Dag, Step
 from sweeps.execute import scheduler
 from sweeps.execute.budget import ALREADY_RESERVED, BudgetLedger
 from sweeps.execute.drivers import Session
+from sweeps.execute.executors import cohort_placer
+from sweeps.execute.executors.job_placement import JobPlacement, NodeCapacity
 from sweeps.execute.jobs import AttemptOutcome, Job, record_lifetime
+from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
 from sweeps.execute.state import Running, State
+from sweeps.operations.notify import Webhook
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Caps, Devices, Resources
 from sweeps.spec.spec import parse_sweep
@@ -33,6 +37,7 @@ from sweeps.store.leases import Lease, attempts, latest_number
 from sweeps.store.outcomes import RETRIES, Ending
 from sweeps.store.store import Store
 from sweeps.store.time_limit import DRIVERS, TimeLimit
+from sweeps.watch.status import status
 
 Verdict = Callable[[Step], tuple[Ending, str] | None]
 
@@ -923,3 +928,84 @@ def test_a_step_that_can_never_be_placed_is_named_before_anything_runs(
     ):
         run(dag, store, executor, seconds, ignore, parse_sweep(small_spec | {"resources": rules}))
     assert not executor.attempts
+
+
+class OnNodes(Pretend):
+    """Runs the jobs on nodes, on some of which no worker can start."""
+
+    def __init__(self, store: Store, nodes: list[NodeCapacity], liars: Sequence[str] = ()) -> None:
+        super().__init__(store)
+        self.dashboard: str | None = None
+        self.placement, self.liars, self.told = JobPlacement(nodes), liars, list[tuple[str, str]]()
+
+    def misfit(self, resources: Resources) -> str | None:
+        return None  # an autoscaler could add nodes of any size
+
+    def submit(self, job: Job) -> None:
+        super().submit(job)
+        self.told += [(step.id, name) for step in job.steps for name in job.nodes]
+
+    def wait(self, seconds: float) -> list[AttemptOutcome]:
+        if not self.queue:
+            return []
+        job = self.queue[0]
+        self.placement.release(job.name)
+        if job.nodes[0] not in self.liars:
+            return super().wait(seconds)
+        self.queue.pop(0)
+        return job.all_ended(Ending.UNSTARTED, f"{job.nodes[0]} lacks GPUs that it announces")
+
+
+def test_a_node_that_lies_is_avoided_and_costs_no_step_a_retry(dag: Dag, store: Store) -> None:
+    """Four of five nodes lie, more than a step has retries; with all of them, the sweep stops with the reason."""
+    nodes = [NodeCapacity(f"n{number}", 1, 1, host=f"gpu-{number}") for number in range(5)]
+    executor = OnNodes(store, nodes, liars=("n0", "n1", "n2", "n3"))
+    executor.usual = Resources(gpus=1)
+    state = run(dag, store, executor, seconds, ignore)
+    assert state.complete
+    assert sorted(name for _, name in executor.told if name in executor.liars) == ["n0", "n1", "n2", "n3"]
+    said = [trouble for trouble in state.troubles if "avoided for 60 minutes" in trouble]
+    assert len(said) == 4
+    assert "gpu-0: avoided for 60 minutes, as no worker can start there: n0 lacks GPUs" in "".join(said)
+
+    other = Store(Path(store.root).parent / "other")
+    other.create()
+    executor = OnNodes(other, nodes[:2], liars=("n0", "n1"))
+    executor.usual = Resources(gpus=1)
+    state = run(dag, other, executor, seconds, ignore)
+    assert not state.done
+    assert state.halted is not None
+    assert "no worker can be started: n1 lacks GPUs" in state.halted
+
+
+def test_nodes_that_never_come_are_told_with_what_waits_for_them(
+    small_spec: dict[str, Any], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the driver's output, the status and the webhook; no longer once they are there."""
+    monkeypatch.setattr(cohort_placer, "PATIENCE_SECONDS", 0.05)
+    sweep = parse_sweep(small_spec | {"resources": [{"from_params": "5k", "gpus": 8, "nodes": 4}]})
+    dag = dag_of(sweep)
+    record_sweep(store, sweep, dag)
+    executor = OnNodes(store, [NodeCapacity("n0", 1)])
+    executor.dashboard = "http://127.0.0.1:8265/#/jobs/01000000"
+    hook, sent = Webhook("http://127.0.0.1:1/", "small", store.root), list[dict[str, object]]()
+    monkeypatch.setattr(hook, "_post", sent.append)
+    told: list[str] = []
+
+    def watch(state: State) -> None:
+        hook.watch(state)
+        if state.waiting and not told and state.waiting in str(status(store)):
+            told.append(state.waiting)
+            assert state.waiting in state.troubles
+            assert executor.dashboard in str(status(store))
+            executor.placement.update(NodeCapacity(f"n{number}", 8, 8) for number in range(4))
+
+    state = run(dag, store, executor, seconds, watch, sweep)
+    assert state.complete
+    assert state.waiting is None
+    (said,) = told
+    assert "for 1 cpu and 8 gpus on each of 4 nodes: 0 of 1 nodes could take it; 2 steps are ready" in said
+    hook.end(state)
+    assert [message["event"] for message in sent] == ["waiting", "done"]
+    assert said in str(sent[0]["text"])
+    assert sent[0]["dashboard"] == executor.dashboard

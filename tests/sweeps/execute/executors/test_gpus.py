@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from scaling.errors import InputError
 from sweeps.execute.executors import gpus
-from sweeps.execute.executors.gpus import GpuShares, visible_gpus
+from sweeps.execute.executors.gpus import visible_gpus
+from sweeps.execute.executors.job_placement import Demand, JobPlacement, NodeCapacity, Slot
 from sweeps.execute.executors.local import ProcessExecutor
 from sweeps.execute.jobs import Job
 from sweeps.execute.scheduler import run
@@ -26,32 +28,27 @@ from sweeps.store.store import Store
 ASKED = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0]), max_size=30)
 
 
+def place(placement: JobPlacement, share: float) -> Slot | None:
+    """Place a job that has no steps."""
+    found = placement.choose(deque([()]), lambda _: Demand(Resources(gpus=share), 1.0))
+    return found[0] if found else None
+
+
 @given(ASKED, st.data())
 def test_no_gpu_is_promised_twice(asked: list[float], data: st.DataObject) -> None:
-    shares, held = GpuShares("abcd"), list[tuple[Resources, tuple[str, ...]]]()
+    placement, held = JobPlacement([NodeCapacity("n", 64, 4)]), list[tuple[float, str, list[int]]]()
     for share in asked:
-        wanted = Resources(gpus=share)
-        if shares.find(wanted) is None:
-            with pytest.raises(LookupError):
-                shares.take(wanted)
-        else:
-            held.append((wanted, shares.take(wanted)))
-        used = {name: sum(min(1.0, r.gpus) for r, names in held if name in names) for name in "abcd"}
-        assert all(used[name] == pytest.approx(1.0 - shares.free[name]) for name in used)
-        assert max(used.values()) <= 1.0 + 1e-9
-        assert all(len(set(names)) == resources.gpu_count for resources, names in held)
-        if held and data.draw(st.booleans()):
-            resources, names = held.pop(data.draw(st.integers(0, len(held) - 1)))
-            shares.give_back(names, resources)
-
-
-def test_shares_fill_one_gpu_before_the_next() -> None:
-    shares = GpuShares("01")
-    for _ in range(4):
-        shares.take(Resources(gpus=0.25))
-    assert sorted(shares.free.values()) == [0.0, 1.0]
-    assert shares.find(Resources(gpus=1)) is not None
-    assert shares.find(Resources(gpus=2)) is None
+        before = [sum(min(1.0, had) for had, _, used in held if k in used) for k in range(4)]
+        slot = place(placement, share)
+        if slot is None:  # rightly
+            assert sum(1 - taken >= min(1.0, share) - 1e-9 for taken in before) < max(1, share)
+            continue
+        (used,) = placement.gpus_of(slot.job)
+        assert len(set(used)) == Resources(gpus=share).gpu_count
+        assert all(before[k] + min(1.0, share) <= 1 + 1e-9 for k in used)
+        held.append((share, slot.job, used))
+        if data.draw(st.booleans()):
+            placement.release(held.pop(data.draw(st.integers(0, len(held) - 1)))[1])
 
 
 @pytest.mark.parametrize(
@@ -102,7 +99,7 @@ def test_steps_see_their_share_and_a_step_on_two_gpus_is_a_gang(
         assert run(dag_of(sweep), store, executor, lambda step: 1.0, lambda state: None, sweep).complete
     finally:
         executor.close()
-    assert executor.gpus.free == {"4": 1.0, "7": 1.0}
+    assert place(executor.placement, 2) is not None  # both are free again
     log = (Path(store.root, small.id, "attempts", "0001.log")).read_text()
     assert "in process" in log
     assert attempts(store, large.id)[-1].told["gpus"] == 2
@@ -117,14 +114,16 @@ def test_a_dropped_job_gives_its_gpus_back(
     store = Store(tmp_path / "store")
     store.create()
     executor = ProcessExecutor(store, 1, ["0"])
-    job = Job(steps=(step,), numbers=(1,), resources=Resources(gpus=1), driver="d.json")
+    slot = place(executor.placement, 1)
+    assert slot
+    job = Job(steps=(step,), numbers=(1,), resources=slot.resources, driver="d.json", name=slot.job)
     executor.submit(job)
-    assert not executor.room(Resources(gpus=0.25))
+    assert place(executor.placement, 0.25) is None
     deadline = time.monotonic() + 60
     while not attempts(store, step.id) and time.monotonic() < deadline:
         executor.wait(0.1)
     executor.drop(job)
-    assert executor.room(Resources(gpus=1))
+    assert place(executor.placement, 1) is not None
     assert attempts(store, step.id)[0].ending is Ending.LOST
     executor.close()
 

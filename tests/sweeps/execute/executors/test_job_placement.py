@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sweeps.execute.executors.job_placement import DISTRUST_SECONDS, Demand, JobPlacement, NodeCapacity, Slot
+from sweeps.execute.executors.ray_requests import within_surplus
 from sweeps.spec.resources import Resources
 from sweeps.store import clock
 
@@ -141,7 +142,9 @@ def test_nodes_that_go_come_and_lie(at: At) -> None:
     placement = JobPlacement(eights(2))
     wanted = Work("gang", gpus=8, nodes=2)
     placement.distrust(["n1"])
-    assert choose(placement, wanted)[1] == ["gang"]
+    assert choose(placement, wanted, Work("small", seconds=9 * HOUR))[1] == ["gang"]  # reserves nothing
+    assert placement.waits is not None
+    placement.release(next(iter(placement._slots)))
     at.now = DISTRUST_SECONDS
     found, _ = choose(placement, wanted)
     placement.update(eights(1))
@@ -157,6 +160,15 @@ def test_nodes_that_go_come_and_lie(at: At) -> None:
     assert placement.waits is None
 
 
+def test_a_slower_node_that_comes_changes_speeds_and_frees_nothing(at: At) -> None:
+    placement = JobPlacement([NodeCapacity("n", cpus=4, gpus=1)])
+    found, _ = choose(placement, Work("first"))
+    placement.update([NodeCapacity("n", cpus=4, gpus=1, speed=2.0), NodeCapacity("slow", cpus=4, gpus=1)])
+    found, waiting = choose(placement, Work("second"), Work("third"))
+    assert found["second"].nodes == ("slow",)
+    assert waiting == ["third"]
+
+
 def test_jobs_without_gpus_run_beside_full_gpus(at: At) -> None:
     placement = JobPlacement([NodeCapacity("n", cpus=4, gpus=1)])
     found, waiting = choose(
@@ -164,3 +176,22 @@ def test_jobs_without_gpus_run_beside_full_gpus(at: At) -> None:
     )
     assert set(found) == {"gpu", "cpu", "cpu too"}
     assert waiting == ["gpu too"]
+
+
+def test_a_cluster_without_a_node_tells_what_it_lacks(at: At) -> None:
+    """An autoscaler may start from none, or only from a head that runs nothing; it is asked for the first."""
+    placement = JobPlacement([NodeCapacity("head", cpus=0)])
+    works = [Work(f"w{k}", gpus=k) for k in range(1, 200)]
+    assert choose(placement, *works)[0] == {}
+    assert placement.waits is not None
+    assert placement.waits[1] == Resources(gpus=1)
+    assert [each.gpus for each in placement.short] == list(range(1, 101))
+    placement.update(eights(1))
+    assert set(choose(placement, *works)[0]) == {"w1", "w2", "w3"}
+    assert within_surplus(placement.short, placement.nodes) == [Resources(gpus=4)]
+    assert within_surplus(placement.short, eights(8)) == [
+        Resources(gpus=4),
+        Resources(gpus=5),
+        Resources(gpus=6),
+    ]
+    assert within_surplus([], eights(1)) == []

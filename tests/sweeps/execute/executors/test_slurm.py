@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import yaml
 import sweeps
 from scaling.errors import InputError
 from sweeps.execute.executors import slurm
+from sweeps.execute.executors.job_placement import Demand
 from sweeps.execute.executors.slurm import SlurmExecutor, SlurmNode, SlurmStep, cpus_of, srun_command
 from sweeps.execute.jobs import Job
 from sweeps.resolve import dag_of
@@ -43,6 +46,12 @@ def job(small_spec: dict[str, Any], own_cache: Path) -> Callable[..., Job]:
         return Job(steps=(step,), numbers=(1,), resources=Resources(**resources))
 
     return make
+
+
+def placed(executor: SlurmExecutor, job: Job) -> Job | None:
+    """Return the job on the nodes that are chosen for it; None without room."""
+    slots = executor.placement.choose(deque([job.steps]), lambda _: Demand(job.resources, 1.0))
+    return replace(job, name=slots[0].job, nodes=slots[0].nodes) if slots else None
 
 
 @pytest.fixture
@@ -74,18 +83,21 @@ def test_what_srun_cannot_give_is_said(executor: SlurmExecutor) -> None:
 
 
 def test_small_steps_leave_whole_nodes_to_gangs(executor: SlurmExecutor, job: Callable[..., Job]) -> None:
-    executor.submit(job(gpus=1))
-    assert executor.busy[0].nodes[0].name in ("n0", "n1")
-    executor.submit(job(gpus=1))
-    assert executor.busy[0].nodes == executor.busy[1].nodes
-    assert executor.room(Resources(gpus=2))
-    assert not executor.room(Resources(gpus=2, nodes=2))
-    executor.submit(job(cpus=4))
-    assert executor.busy[2].nodes[0].name == "n2"  # cores without GPUs first
+    first, second, third = (
+        placed(executor, job(**asked)) for asked in ({"gpus": 1}, {"gpus": 1}, {"cpus": 4})
+    )
+    assert first and second and third
+    for each in (first, second, third):
+        executor.submit(each)
+    assert [node.name for node in executor.busy[0].nodes] == list(first.nodes)
+    assert first.nodes == second.nodes
+    assert set(first.nodes) < {"n0", "n1"}
+    assert third.nodes == ("n2",)  # cores without GPUs first
+    assert placed(executor, job(gpus=2, nodes=2)) is None
     assert executor.misfit(Resources(gpus=2, nodes=2)) is None  # later
     executor._free(executor.busy[0])
     executor._free(executor.busy[0])
-    assert executor.room(Resources(gpus=2, nodes=2))
+    assert placed(executor, job(gpus=2, nodes=2))
 
 
 def test_a_step_takes_its_share_of_memory(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
