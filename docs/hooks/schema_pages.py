@@ -9,7 +9,6 @@ from unittest.mock import patch
 from distlaw.serve.api import create_app
 from sweeps.spec.spec import Sweep
 
-QUANTITY = ["number", "string"]
 QUANTITIES = ("A quantity such as", "A number, or a text such as")
 """First words of the descriptions of quantities."""
 LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
@@ -63,7 +62,7 @@ def _type(of: dict[str, Any]) -> str:
     if "$ref" in of:
         name = _referred(of)
         return f"[{name}](#{name.lower()})"
-    if of.get("type") == QUANTITY or of.get("description", "").startswith(QUANTITIES):
+    if of.get("format") == "quantity" or of.get("description", "").startswith(QUANTITIES):
         return "quantity"
     if choices := of.get("anyOf") or of.get("oneOf"):
         return " or ".join(dict.fromkeys(_type(each) for each in choices if each.get("type") != "null"))
@@ -76,7 +75,8 @@ def _type(of: dict[str, Any]) -> str:
     if of["type"] == "array":
         return f"list of {_type(of['items'])}"
     limits = [f"{sign} {of[key]:g}" for key, sign in LIMITS.items() if key in of and of[key] < ENORMOUS]
-    return " ".join([of["type"], ", ".join(limits)]).strip()
+    kind = of["type"] if isinstance(of["type"], str) else of["type"][0]  # a number may be written as text
+    return " ".join([kind, ", ".join(limits)]).strip()
 
 
 def _default(of: dict[str, Any]) -> str:

@@ -135,7 +135,8 @@ def _training_parts(step: Step, process: float, *, gpu: bool, processes: int, la
     beside = layer_temporaries(shape, tokens, gpu=gpu)
     if _as_one_function(step, gpu=gpu):
         saved, beside = saved * COMPILED_ACTIVATIONS[precision], 0.0
-    targets = _target_rows(step, share) + _hidden_states(step, share)
+    read = share if step.logits or _writes_along(step) else tokens
+    targets = _target_rows(step, read) + _hidden_states(step, tokens)
     training = saved + max(loss, beside) + targets
     params = shape.total_params + heads
     states = TRAINING_BYTES_PER_PARAM * params / shards + _states_of_losses(step)
@@ -143,7 +144,7 @@ def _training_parts(step: Step, process: float, *, gpu: bool, processes: int, la
         states += COMPILED_BYTES_PER_PARAM * params
     starting = STARTING_BYTES_PER_PARAM * params if shards == 1 else 0.0
     inference = max(
-        *(_inference(each.shape, each.precision, share, gpu=gpu) + targets for each in teachers),
+        *(_inference(each.shape, each.precision, read, gpu=gpu) + targets for each in teachers),
         _inference(shape, "fp32", BLOCKS_AT_ONCE * shape.context, gpu=gpu),
         starting - states,
         0.0,
@@ -207,8 +208,13 @@ def _bytes_a_logit(step: Step, *, gpu: bool) -> tuple[float, float]:
     return DIVERGENCE_BYTES[step.precision], 4.0
 
 
+def _writes_along(step: Step) -> bool:
+    """Return True if text is written during the run: a batch at a time, which its teacher then reads."""
+    return step.parts is not None and step.parts.source.writes_along
+
+
 def _target_rows(step: Step, tokens: float) -> float:
-    """Return bytes of what the target read of this batch and, until the next step, of the one before."""
+    """Return bytes of what the target read of so many tokens and, until replaced, of those before."""
     if step.teacher is None or step.method is None or not step.method.reads_teacher:
         return 0.0
     size, shape = BYTES_PER_ELEMENT[step.teacher.precision], step.teacher.shape

@@ -11,11 +11,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     TypeAdapter,
     ValidationError,
     WithJsonSchema,
     model_validator,
 )
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from scaling.errors import InputError
 from scaling.units import parse_count, parse_number, parse_quantity, parse_ratio
@@ -46,19 +49,36 @@ def _positive(value: Any) -> Any:
 
 
 def _schema(text: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": ["number", "string"], "description": text})
+    bounds = {"exclusiveMinimum": 0, "maximum": LARGEST}
+    return WithJsonSchema({"type": ["number", "string"], "format": "quantity", **bounds, "description": text})
+
+
+class _OrText:
+    """Annotation of numbers that may be written as text, such as 1e-3, which YAML reads as one."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        found = handler(schema)
+        return found | {"type": [found["type"], "string"]}
+
+
+LARGEST = 1e30
+"""Largest quantity."""
 
 
 Quantity = Annotated[
     float,
     BeforeValidator(_positive),
     _reader(parse_quantity),
-    Field(gt=0, le=1e30),
+    Field(gt=0, le=LARGEST),
     _schema("A quantity such as 100k, 1.5M or 2e6."),
 ]
-Ratio = Annotated[float, _reader(parse_ratio), Field(gt=0, le=1e30), _schema("A ratio, such as 20 or 20:1.")]
-Number = Annotated[float, _reader(parse_number)]
-Count = Annotated[int, _reader(parse_count)]
+Ratio = Annotated[
+    float, _reader(parse_ratio), Field(gt=0, le=LARGEST), _schema("A ratio, such as 20 or 20:1.")
+]
+Number = Annotated[float, _reader(parse_number), _OrText()]
+Count = Annotated[int, _reader(parse_count), _OrText()]
 Seed = Annotated[Count, Field(ge=0, lt=2**31)]
 Measures = Annotated[
     list[Literal["decayed", "projected"]],
@@ -107,6 +127,32 @@ SwitchOrSizes = Annotated[bool | Literal["auto"] | list[Quantity], BeforeValidat
 """A switch for all sizes, for those of a list, or for those that gain by it."""
 
 
+BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+
+
+class BoundedJsonSchema(GenerateJsonSchema):
+    """Generator of JSON schemas that writes bounds of numbers behind validators in JSON Schema's words.
+
+    Pydantic writes these in its own, which editors do not check.
+    """
+
+    def generate(self, schema: CoreSchema, mode: JsonSchemaMode = "validation") -> JsonSchemaValue:
+        """Return the schema with all bounds as editors check them."""
+        found: JsonSchemaValue = _with_standard_bounds(super().generate(schema, mode))
+        return found
+
+
+def _with_standard_bounds(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_with_standard_bounds(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        name if isinstance(value, dict) else BOUNDS.get(name, name): _with_standard_bounds(value)
+        for name, value in node.items()
+    }
+
+
 class SpecModel(BaseModel):
     """Part of a spec: immutable, and unknown fields are errors."""
 
@@ -122,3 +168,8 @@ class SpecModel(BaseModel):
             if cls.part is None or not isinstance(given, dict)
             else with_canonical_names(cls.part, given)
         )
+
+    @classmethod
+    def model_json_schema(cls, *arguments: Any, **named: Any) -> dict[str, Any]:
+        """Return the JSON schema, with bounds that editors check."""
+        return super().model_json_schema(*arguments, **{"schema_generator": BoundedJsonSchema} | named)

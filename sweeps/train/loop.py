@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from scaling.errors import InputError
 from sweeps import environment
 from sweeps.data.batches import Batches
 from sweeps.data.prefetch import loader
+from sweeps.distill.batch_rows import BatchRows
 from sweeps.distill.generation.generated_text import Texts
 from sweeps.distill.targets import Cached
 from sweeps.model.decoder import Decoder
@@ -95,11 +97,9 @@ def train_together(
         if not active:
             continue
         started = time.perf_counter()
-        clocks = [run.clock for run in active]
-        with timed(clocks, "data"):
+        with timed([run.clock for run in active], "data"):
             numbers, blocks = load(step)
-        with timed(clocks, "teacher"):
-            rows = target.rows(blocks[:, :-1], numbers) if target and not active[0].source else None
+        rows = _rows(target, blocks[:, :-1], numbers, active)
         shared = (time.perf_counter() - started) / len(active)
         save, show = clock.due(), report_due()
         for run in active:
@@ -142,11 +142,24 @@ def train(
     return run.model
 
 
+def _rows(
+    target: TargetReader | None, inputs: Tensor, numbers: Tensor, runs: Sequence[Run]
+) -> Tensor | BatchRows | None:
+    """Return what the target reads of a batch: at once, or as runs come to their micro-batches."""
+    if target is None or runs[0].source:
+        return None
+    timer = partial(timed, [run.clock for run in runs], "teacher")
+    if isinstance(target, Cached) or all(run.pieces == 1 for run in runs):
+        with timer():
+            return target.rows(inputs, numbers)
+    return BatchRows(target, inputs, numbers, shared=len(runs) > 1, timer=timer)
+
+
 def _step(
     run: Run,
     blocks: Tensor,
     target: TargetReader | None,
-    rows: Tensor | None,
+    rows: Tensor | BatchRows | None,
     numbers: Tensor,
     save: bool,
 ) -> Exception | None:

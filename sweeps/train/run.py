@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sweeps.distill.active_method import ActiveMethod
+from sweeps.distill.batch_rows import BatchRows, micro_batches
 from sweeps.distill.loss import LossRules, token_loss
 from sweeps.distill.targets import nonfinite_teacher_error, target_fault
 from sweeps.model.chunked_loss import logits_fit
@@ -100,13 +101,14 @@ class Run:
             self.model.initialize(recipe.seed)
         self.model.train().load_state_dict(self.method.initial_weights(self.model.state_dict()))
         self.model.precision = PRECISIONS[recipe.training.precision]
-        self.pieces = self._micro_batches()
+        self.pieces = self._planned_pieces()
         self.optimizer = lay_out(self.model, self.method, recipe.training, self.layout, self.world)
         self.used_options = UsedOptions()
         self._translate()
         self.done = self.began = self._restore()
         self.seconds_before = self.seconds
         self._last: tuple[int, Tensor, Tensor, TargetReader | None, TrainingBatch] | None = None
+        self._later: BatchRows | None = None
 
     @property
     def active(self) -> bool:
@@ -124,11 +126,15 @@ class Run:
         return self.method.source
 
     def step(
-        self, blocks: Tensor, target: TargetReader | None, rows: Tensor | None, numbers: Tensor | None = None
+        self,
+        blocks: Tensor,
+        target: TargetReader | None,
+        rows: Tensor | BatchRows | None,
+        numbers: Tensor | None = None,
     ) -> None:
         """Take one optimizer step on ``blocks`` ``(batch, context + 1)`` of the data.
 
-        ``rows`` are the target's, and ``numbers`` ``(batch,)`` say which blocks of the stream they are.
+        ``rows`` are the target's, read or to be read; ``numbers`` ``(batch,)``, which blocks of the stream.
 
         Raises:
             Diverged: if loss or gradient are no longer finite, naming the step; the weights are then still
@@ -138,12 +144,12 @@ class Run:
         started = time.perf_counter()
         recipe = self.recipe
         self._note_teacher(target)
+        self._later, read = (rows, None) if isinstance(rows, BatchRows) else (None, rows)
         with self.clock.time("data"):
-            batch = self.method.batch(self.model, self.done, blocks, rows, target)
+            batch = self.method.batch(self.model, self.done, blocks, read, target)
         numbers = torch.empty(0) if numbers is None or self.source else numbers
         batch = replace(self.method.weighted(batch, numbers, self.rules.first), numbers=numbers)
-        with self.clock.time("student"):
-            loss = self._backward(batch, target)
+        loss = self._backward(batch, target)
         with self.clock.time("communication"):
             self.optimizer.reduce()
         with self.clock.time("optimizer"):
@@ -173,14 +179,15 @@ class Run:
         if self._last is None:
             return
         step, loss, norm, target, batch = self._last
-        rows = batch.rows
         self.loss = loss.item()
         limit = EXPLODED * math.log(self.recipe.shape.vocab)
         if self.loss < limit and math.isfinite(norm.item()):
             return
         method = self.recipe.method
-        if method and target and rows is not None:
-            fault = target_fault(target, rows, method)
+        if method and target:
+            pieces = micro_batches(batch, self.pieces, self._later)  # all, as a teacher may be sharded
+            faults = [target_fault(target, each.rows, method) for each, _ in pieces if each.rows is not None]
+            fault = next(filter(None, faults), None)
             if self.world.any(fault is not None):
                 raise fault or nonfinite_teacher_error()
         what = "the gradient is not finite" if self.loss < limit else f"the training loss is {self.loss:.4g}"
@@ -230,7 +237,7 @@ class Run:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Restore what :meth:`state` returned."""
         pieces, self.seconds = state[PIECES_AND_SECONDS].tolist()
-        self.pieces = max(int(pieces), self._micro_batches())
+        self.pieces = max(int(pieces), self._planned_pieces())
         if OPTIONS in state:
             self.used_options.load_state(state[OPTIONS])
         self.method.load_state(state)
@@ -251,7 +258,7 @@ class Run:
             models=self.models,
         )
 
-    def _micro_batches(self) -> int:
+    def _planned_pieces(self) -> int:
         blocks = round(self.recipe.training.batch_tokens / self.recipe.shape.context) // self.world.size
         return self.layout.micro_batches(blocks, self.recipe.shape.context)
 
@@ -294,13 +301,16 @@ class Run:
         assert isinstance(self.optimizer, Optimizer)
         self.optimizer.clear()
         try:
-            loss = self._plain_loss(batch, target, self.method.scheduled)
-            loss.backward()
+            losses = []
+            for piece, share in micro_batches(batch, self.pieces, self._later):
+                loss = self._plain_loss(piece, target, self.method.scheduled) * share
+                loss.backward()
+                losses.append(loss.item())
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             return False
-        return loss.item() < limit and bool(torch.isfinite(self.optimizer.gradients).all())
+        return sum(losses) < limit and bool(torch.isfinite(self.optimizer.gradients).all())
 
     def _note_teacher(self, target: TargetReader | None) -> None:
         """Note the options that the teacher's pass over batches is compiled with."""
@@ -326,7 +336,7 @@ class Run:
         try:
             return self._backward_in_pieces(batch, target)
         except (RuntimeError, MemoryError) as error:
-            halved = self.pieces > self._micro_batches()
+            halved = self.pieces > self._planned_pieces()
             if not is_out_of_memory(error) or halved or self.sharded or len(batch.blocks) <= self.pieces:
                 raise  # other processes of a sharded run would wait in the midst of the batch
         self.pieces *= 2  # once; whoever needs more asked for too large a batch
@@ -335,10 +345,10 @@ class Run:
         return self._backward_in_pieces(batch, target)
 
     def _backward_in_pieces(self, batch: TrainingBatch, target: TargetReader | None) -> Tensor:
-        size = len(batch.blocks)
         total = torch.zeros((), device=batch.blocks.device)
-        for piece in batch.pieces(math.ceil(size / self.pieces)):
-            total += self._add_gradient(piece, target, len(piece.blocks) / size / self.world.size)
+        for piece, share in micro_batches(batch, self.pieces, self._later):
+            with self.clock.time("student"):
+                total += self._add_gradient(piece, target, share / self.world.size)
         return total
 
     def _add_gradient(self, batch: TrainingBatch, target: TargetReader | None, share: float) -> Tensor:

@@ -154,6 +154,18 @@ def test_the_simplest_layout_that_fits_is_chosen(dag: Dag) -> None:
         assert device.memory == 80e9
 
 
+def test_a_teacher_reads_micro_batches_however_large_the_batch(small_spec: dict[str, Any]) -> None:
+    (needed, more) = (
+        step_memory(
+            large(small_spec, contexts=contexts)[1].steps[-1],
+            gpu=True,
+            layout=Layout(micro_batch_tokens=4096),
+        )
+        for contexts in (8, 512)
+    )
+    assert more == needed
+
+
 def test_what_fits_nowhere_says_which_devices_would_do(dag: Dag) -> None:
     rung = step_of(dag, shape_for(7.75e9, **PAPER), batch_tokens=4096.0 * 64, precision="bf16")
     with pytest.raises(

@@ -18,7 +18,7 @@ from sweeps.estimate.fit_preview import expected_findings
 from sweeps.estimate.graph import layout, nodes_of_dag, tree_lines, write_graph
 from sweeps.resolve import dag_of
 from sweeps.spec.parsing.overrides import apply_overrides
-from sweeps.spec.spec import load_sweep, parse_sweep, presets
+from sweeps.spec.spec import Sweep, load_sweep, parse_sweep, presets
 
 
 @pytest.fixture
@@ -67,6 +67,29 @@ def test_the_schema_accepts_the_presets_as_written_and_knows_every_field() -> No
     with pytest.raises(jsonschema.ValidationError, match="peak_rat"):
         jsonschema.validate({"name": "a", "training": {"peak_rat": 1}}, schema)
     assert "mu-P" in schema["$defs"]["Training"]["properties"]["learning_rate"]["description"]
+
+
+@pytest.mark.parametrize(
+    ("field", "bad", "good"),
+    [
+        ("corpus.heldout", 1, 0.5),
+        ("corpus.seed", -1, 0),
+        ("corpus.context", 4, "1k"),
+        ("students.seeds", [2**31], [0, "1k"]),
+        ("students.params", [0], ["13k", 2e4]),
+        ("hardware.dollars_per_hour", 0, 2.5),
+        ("training.learning_rate", 0, "1e-3"),
+        ("training.decay_fraction", 0.95, 0.9),
+    ],
+)
+def test_the_schema_checks_the_bounds_that_a_spec_has(field: str, bad: Any, good: Any) -> None:
+    schema, (part, name) = Sweep.model_json_schema(), field.split(".")
+    needed = {"source": "a.txt"} if part == "corpus" else {}
+    for value, right in ((bad, False), (good, True)):
+        given = {name: value} | needed
+        sizes = {"params": [1], "tokens": [1]} if part == "students" else {}
+        spec = {"name": "a", part: [sizes | given] if part == "students" else given}
+        assert jsonschema.Draft202012Validator(schema).is_valid(spec) is right
 
 
 def test_a_plan_is_told_in_words_json_and_pictures(spec_file: Path, tmp_path: Path) -> None:
