@@ -310,7 +310,7 @@ def test_four_drivers_at_once_steal_nothing_and_keep_to_the_cap(
     assert all("stopped: caps.dollars: " in text for text in said) or done == len(dag.steps)
     assert not stolen(store, dag, first)
 
-    second = drive(small_spec, url, tmp_path, environment, hits, seed=2)
+    second = drive(small_spec, url, tmp_path, environment, 3 if few else hits, seed=2)
     print(json.dumps({"harm": second[0].done}))  # noqa: T201
     assert all(store.result(step.id) for step in dag.steps)
     assert not stolen(store, dag, first, second)

@@ -187,7 +187,7 @@ def test_workers_their_forkers_and_drivers_are_killed(
             {"worker": lambda: forked(roots()), "driver": roots},
             store,
             len(ids),
-            kills=6,
+            kills=4,
             seed=0,
             deadline=240,
             pauses=(0.5, 2.0),

@@ -23,7 +23,7 @@ from sweeps.store.store import Store
 def spec(small_spec: dict[str, Any], own_cache: Path) -> dict[str, Any]:
     rates = {"low": 1e-5, "high": 0.1, "log": True}
     small_spec["training"] |= {"schedule": "wsd"}
-    small_spec["tuning"] = {"params": "3k", "tokens": "64k", "trials": 5, "learning_rate": rates}
+    small_spec["tuning"] = {"params": "3k", "tokens": "32k", "trials": 5, "learning_rate": rates}
     return small_spec
 
 
@@ -174,8 +174,7 @@ def test_a_method_is_never_tried_at_a_temperature_that_it_cannot_have(
 def test_methods_of_some_students_are_tuned_in_their_place(spec: dict[str, Any], tmp_path: Path) -> None:
     own = [{"divergence": "skew-kl"}, TOP]
     spec["students"].append({"params": ["3k"], "tokens": ["64k"], "methods": own})
-    short = {"tokens": "32k", "learning_rate": None, "trials": 1}
-    spec["tuning"] |= short | {"temperature": {"low": 2, "high": 3}}
+    spec["tuning"] |= {"learning_rate": None, "trials": 1, "temperature": {"low": 2, "high": 3}}
     chosen, found = Search(spec, tmp_path / "t")()
     assert [each.name for each in found] == ["skew-kl", "forward-kl"]
     assert chosen.methods[0].temperature == found[1].values["temperature"]

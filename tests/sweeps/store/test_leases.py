@@ -52,12 +52,26 @@ def dag(small_spec: dict[str, Any], store: Store, own_cache: Path) -> Dag:
     return dag
 
 
+def fork_server(cache: Path) -> ForkServer:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTLAW_LEASE_SECONDS", "4")  # beats often
+        patch.setenv("DISTLAW_CACHE", str(cache))
+        return ForkServer()
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    server = fork_server(tmp_path_factory.mktemp("cache"))
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def forker(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkServer]:
-    monkeypatch.setenv("DISTLAW_LEASE_SECONDS", "4")  # beats often
-    forker = ForkServer()
-    yield forker
-    forker.close()
+def forker(shared_server: ForkServer) -> ForkServer:
+    """A fork server of the module, which outlives its jobs and has none."""
+    assert shared_server.process.poll() is None
+    assert shared_server.job is None
+    return shared_server
 
 
 def test_of_many_claims_one_holds(store: Store) -> None:
@@ -282,7 +296,8 @@ def test_a_process_that_dies_is_reported_and_the_next_goes_on(
     assert [outcome.ending for outcome in forker.run(store, job(dag, 2))] == [Ending.DONE]
 
 
-def test_children_die_with_their_parents(dag: Dag, store: Store, forker: ForkServer) -> None:
+def test_children_die_with_their_parents(dag: Dag, store: Store, tmp_path: Path) -> None:
+    forker = fork_server(tmp_path / "cache")
     forker.start(store, job(dag))
     while not forker.pids:
         forker.outcomes()
@@ -294,10 +309,11 @@ def test_children_die_with_their_parents(dag: Dag, store: Store, forker: ForkSer
     while process_start_ticks(child) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert process_start_ticks(child) is None
+    forker.close()
 
 
 def test_a_process_that_slept_through_its_lease_stops_without_harm(
-    dag: Dag, store: Store, forker: ForkServer, monkeypatch: pytest.MonkeyPatch
+    dag: Dag, store: Store, forker: ForkServer, tmp_path: Path
 ) -> None:
     """SIGSTOP, another takes over and finishes, SIGCONT: the first finds out, and the result is untouched."""
     step = dag.steps[0].id
@@ -306,7 +322,7 @@ def test_a_process_that_slept_through_its_lease_stops_without_harm(
         if select_readable(forker):
             forker.outcomes()
     forker.stop(signal.SIGSTOP)
-    second = ForkServer()
+    second = fork_server(tmp_path / "cache")
     try:
         assert [outcome.ending for outcome in second.run(store, job(dag, 2))] == [Ending.DONE]
     finally:

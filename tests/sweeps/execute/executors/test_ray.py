@@ -35,17 +35,63 @@ def dag(small_spec: dict[str, Any], own_cache: Path) -> Dag:
     return dag_of(parse_sweep(small_spec))
 
 
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayExecutor]:
+    """A local Ray of two cores, for all tests after the first that asks for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTLAW_CACHE", str(tmp_path_factory.mktemp("cache")))
+        found = RayExecutor(Store(tmp_path_factory.mktemp("none")), cores=2)
+    yield found
+    found.close()
+
+
 @pytest.fixture
-def executor(tmp_path: Path, own_cache: Path) -> Iterator[RayExecutor]:
-    store = Store(tmp_path / "on-ray")
-    store.create()
-    ray = RayExecutor(store, cores=2)
-    yield ray
-    ray.close()
+def executor(ray: RayExecutor, tmp_path: Path) -> RayExecutor:
+    """That Ray, with nothing running, and an empty store."""
+    assert not ray.running
+    ray.store = Store(tmp_path / "on-ray")
+    ray.store.create()
+    return ray
 
 
 def flops(step: Step) -> float:
     return step.flops
+
+
+def test_the_draws_of_a_fit_spread_over_ray() -> None:
+    """Draws do not depend on where they are computed."""
+    table = fits.read_runs(Path(__file__).parents[4] / "notebooks" / "data" / "quickstart-runs.csv")
+    with RayPool(cores=2) as pool:
+        spread = fits.fit(table, draws=40, executor=pool)
+    here = fits.fit(table, draws=40)
+    for law, columns in here.draws.items():
+        for name, values in columns.items():
+            assert spread.draws[law][name] == pytest.approx(values, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", r"--address 127.0.0.1:1: no answer"),
+        ("ray://127.0.0.1:1", r"--address ray://127.0.0.1:1: no answer"),
+        ("nonsense", r"--address: local, auto, HOST:PORT or ray://HOST:PORT, not 'nonsense'"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path: Path, address: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        RayExecutor(Store(tmp_path), address=address)
+
+
+def test_a_long_name_of_the_temporary_directory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray keeps sockets in it, whose names the system bounds."""
+    long = tmp_path / ("x" * 110)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with pytest.raises(InputError, match=r"TMPDIR: .*xxx is too long for Ray.*; set RAY_TMPDIR"):
+        start_ray("local", 1)
 
 
 def test_all_executors_give_the_same_losses(
@@ -108,30 +154,6 @@ def test_an_error_in_a_worker_is_told_in_one_line(dag: Dag, executor: RayExecuto
     assert not state.retried
 
 
-def test_the_draws_of_a_fit_spread_over_ray() -> None:
-    """Draws do not depend on where they are computed."""
-    table = fits.read_runs(Path(__file__).parents[4] / "notebooks" / "data" / "quickstart-runs.csv")
-    with RayPool(cores=2) as pool:
-        spread = fits.fit(table, draws=40, executor=pool)
-    here = fits.fit(table, draws=40)
-    for law, columns in here.draws.items():
-        for name, values in columns.items():
-            assert spread.draws[law][name] == pytest.approx(values, rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("127.0.0.1:1", r"--address 127.0.0.1:1: no answer"),
-        ("ray://127.0.0.1:1", r"--address ray://127.0.0.1:1: no answer"),
-        ("nonsense", r"--address: local, auto, HOST:PORT or ray://HOST:PORT, not 'nonsense'"),
-    ],
-)
-def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path: Path, address: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        RayExecutor(Store(tmp_path), address=address)
-
-
 def ray_workers() -> list[int]:
     """Processes that run a task of ours."""
     found = []
@@ -144,15 +166,3 @@ def ray_workers() -> list[int]:
             if command.startswith(b"ray::_run_elsewhere"):
                 found.append(int(entry.name))
     return found
-
-
-def test_a_long_name_of_the_temporary_directory_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray keeps sockets in it, whose names the system bounds."""
-    long = tmp_path / ("x" * 110)
-    long.mkdir()
-    monkeypatch.setenv("TMPDIR", str(long))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    with pytest.raises(InputError, match=r"TMPDIR: .*xxx is too long for Ray.*; set RAY_TMPDIR"):
-        start_ray("local", 1)
