@@ -53,6 +53,7 @@ Flops = Annotated[
         "--flops-rule", metavar="detailed|6nd", help="How FLOPs are counted.", rich_help_panel=COUNTING
     ),
 ]
+COUNTING_OPTIONS = "--context, --vocab and --aspect-ratio"
 Window = Annotated[
     int | None,
     typer.Option(

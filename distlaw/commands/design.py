@@ -19,7 +19,7 @@ from distlaw.commands.sweep.question import (
     read_sibling,
     read_spend,
 )
-from distlaw.options import Aspect, Vocab, Window
+from distlaw.options import COUNTING_OPTIONS, Aspect, Vocab, Window
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def design(
     Example: distlaw design --student 300M --budget 1e21 --spend 1e19 --out design.png
     """
     from fits.design.sweep_design import design_for, design_sweep
-    from scaling.costs.flops import Architecture
-    from scaling.costs.flops_assumptions import with_numbers
+    from scaling.costs.flops_assumptions import assumed_architecture
 
     if not spend:
         raise InputError("--spend says what the sweep may cost: --spend 1e19, or --spend '10 h100-hours'")
@@ -74,11 +73,10 @@ def design(
     numbers: dict[str, float | None] = {"context": context, "vocab": vocab, "aspect_ratio": aspect_ratio}
     if spec:
         if any(numbers.values()):
-            raise InputError("--context, --vocab and --aspect-ratio are those of --spec: leave them out")
+            raise InputError(f"{COUNTING_OPTIONS} are those of --spec: leave them out")
         found = design_sweep(*_of_spec(spec, questions, sibling), money, sibling=sibling)
     else:
-        architecture = with_numbers(Architecture(), "given", **numbers)
-        found = design_for(questions, money, architecture=architecture, sibling=sibling)
+        found = design_for(questions, money, architecture=assumed_architecture(**numbers), sibling=sibling)
     if out is not None:
         found.plot(dark).write(out)
     typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))

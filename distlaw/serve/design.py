@@ -10,8 +10,7 @@ from distlaw.serve import equivalents
 from distlaw.serve.answers import Equivalent, Row, Table, budget_notes
 from distlaw.serve.requests import DesignRequest, fitted_by
 from scaling.costs.budget import parse_budget
-from scaling.costs.flops import Architecture
-from scaling.costs.flops_assumptions import with_numbers
+from scaling.costs.flops_assumptions import assumed_architecture
 from scaling.planner.question import Question
 from scaling.units import format_power
 
@@ -48,7 +47,7 @@ def answer_design(request: DesignRequest) -> dict[str, Any]:
     found = design_for(
         [question],
         spend.flops,
-        architecture=with_numbers(Architecture(), "given", **numbers),
+        architecture=assumed_architecture(**numbers),
         sibling=None if request.prior is None else Sibling.of(fitted_by(request.prior)),
     )
     return {

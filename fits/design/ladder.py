@@ -10,6 +10,7 @@ import numpy as np
 from fits.design.candidates import Candidates, candidates_of_steps
 from fits.design.regret import DecisionOptions
 from scaling.costs.flops import Architecture
+from scaling.costs.flops_assumptions import accounting, training_effect
 from scaling.errors import InputError
 from scaling.units import format_power
 
@@ -66,6 +67,13 @@ def ladder_for(decisions: DecisionOptions, architecture: Architecture, spend: fl
                 flops.append(float(architecture.training_flops(N, row["tokens"])) + logits)
                 rows.append(row)
     return candidates_of_steps(rows, flops, needs)
+
+
+def ladder_notes(decisions: DecisionOptions, architecture: Architecture) -> list[str]:
+    """Return a note on the numbers that FLOPs are counted with and nobody gave, if any."""
+    largest = float(np.max(decisions.options.N))
+    effect = training_effect(accounting(architecture, architecture), architecture, largest)
+    return [f"{effect} Give --context, --vocab and --aspect-ratio, or --spec."] if effect else []
 
 
 def _sizes(decisions: DecisionOptions, architecture: Architecture, spend: float) -> list[float]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fits.checks.supervised_design import counted
 from scaling.to_plain import nan_to_none
 from scaling.units import format_number, format_power
 
@@ -124,7 +125,7 @@ class Proposal:
 def proposal_lines(proposal: Proposal, why: bool = False) -> list[str]:
     """Return a proposal as lines of text; ``why`` adds what each run tells."""
     lines = [
-        f"{proposal.measured} runs known, prior: {proposal.prior}; noise of one run "
+        f"{counted(proposal.measured, 'run')} known, prior: {proposal.prior}; noise of one run "
         f"{100 * proposal.sigma:.2g} %",
         f"expected regret of deciding now: {proposal.regret:.4f} nats/token, "
         f"threshold {proposal.threshold:g}",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fits.design.points import Points
 from fits.design.regret import DecisionOptions
 from scaling.costs.flops import Architecture
+from scaling.costs.flops_assumptions import knows_vocabulary, with_numbers
 from scaling.costs.scenarios import Scenario, rates
 from scaling.errors import InputError
 from scaling.planner.question import CHINCHILLA, Question
+from scaling.planner.teacher_catalogue import shared_vocabulary, with_vocabulary
 from scaling.repeated_data import repeated_tokens_value
 from scaling.units import format_number
 
@@ -60,14 +62,20 @@ def decisions_of(
         teachers: Teachers that could be trained, or exist; a grid around the student's size if there are
             none, and none is named in the question.
 
+    Equal questions count once, and named teachers of another vocabulary are left out.
+
     Raises:
-        InputError: for a target loss or a family of students, or a budget that pays for no option.
+        InputError: for a target loss or a family of students, a budget that pays for no option, or a
+            vocabulary that is not the runs', of the question or of all its teachers.
     """
-    points, groups, names, labels, first = [], [], [], [], 0
-    for question in questions:
-        _check(question)
+    points, groups, names, labels, notes, first = [], [], [], [], [], 0
+    for asked in _distinct(questions):
+        _check(asked)
+        counting = named_vocabulary([asked], asked.architecture or architecture)
+        question, warnings = _with_usable_teachers(asked, counting)
+        notes += [*warnings, *_notes(question, teachers)]
         for scenario in question.scenarios:
-            options, words = _options(question, scenario, question.architecture or architecture, teachers)
+            options, words = _options(question, scenario, counting, teachers)
             if not words:
                 raise InputError(
                     f"question {question.describe()}: the budget pays for no student of at least "
@@ -80,8 +88,41 @@ def decisions_of(
             first += len(words)
     return DecisionOptions(
         options=Points.joined(points), groups=tuple(groups), names=tuple(names), labels=tuple(labels),
-        notes=tuple(dict.fromkeys(note for question in questions for note in _notes(question, teachers))),
+        notes=tuple(dict.fromkeys(notes)),
     )  # fmt: skip
+
+
+def named_vocabulary(questions: Sequence[Question], architecture: Architecture) -> Architecture:
+    """Return the architecture; an assumed vocabulary gives way to the one that questions or teachers name.
+
+    Raises:
+        InputError: for teachers of several vocabularies in one question, where none is given.
+    """
+    if knows_vocabulary(architecture):
+        return architecture
+    named = {question.vocab or shared_vocabulary(question.teachers) for question in questions} - {None}
+    return with_numbers(architecture, vocab=named.pop()) if len(named) == 1 else architecture
+
+
+def _distinct(questions: Sequence[Question]) -> list[Question]:
+    return [question for number, question in enumerate(questions) if question not in questions[:number]]
+
+
+def _with_usable_teachers(question: Question, counting: Architecture) -> tuple[Question, list[str]]:
+    """Return the question with the named teachers that a student can follow, and warnings of the others.
+
+    Raises:
+        InputError: if no named teacher is left, or for another vocabulary than that of the runs.
+    """
+    if not knows_vocabulary(counting):
+        return question, []
+    if question.vocab not in (None, counting.vocab):
+        raise InputError(
+            f"question {question.describe()}: vocab is {question.vocab}, that of the runs {counting.vocab}; "
+            "losses per token of two vocabularies cannot be compared"
+        )
+    usable, warnings = with_vocabulary(question.teachers, counting.vocab)
+    return replace(question, teachers=tuple(usable)), [f"! {warning}" for warning in warnings]
 
 
 def _notes(question: Question, given: Sequence[TeacherOption]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from fits.design.belief import Belief, believe
 from fits.design.candidates import Candidates
-from fits.design.ladder import ladder_for
+from fits.design.ladder import ladder_for, ladder_notes
 from fits.design.next_runs import distance_notes, sibling_within_reach
 from fits.design.points import Points
 from fits.design.proposal import note_lines
-from fits.design.question_options import decisions_of
+from fits.design.question_options import decisions_of, named_vocabulary
 from fits.design.regret import DRAWS, DecisionOptions, regret_once_measured
 from fits.design.v_optimal import greedy, updated
 from fits.estimation.laws.sibling import Sibling
 from scaling.costs.flops import Architecture
-from scaling.costs.flops_assumptions import GIVEN
+from scaling.costs.flops_assumptions import assumed_architecture, knows_vocabulary
 from scaling.errors import InputError
 from scaling.figures.chart import Axis, Chart, Panel, Series
 from scaling.planner.question import Question
@@ -149,17 +149,18 @@ def design_for(
 
     Raises:
         InputError: for a question without a budget, a spend that pays for no run, or a sibling of another
-            vocabulary than the architecture was given.
+            vocabulary than the architecture, the questions or their teachers have.
 
     >>> from scaling import Question
     >>> design_for([Question(student_params="300M", budget="1e21")], 1e17).runs[0]
     'supervised 9.38M on 46.9M'
     """
-    counting = architecture or Architecture()
-    if sibling is not None and counting.origins.get("vocab") == GIVEN:
+    counting = named_vocabulary(questions, architecture or assumed_architecture())
+    if sibling is not None and knows_vocabulary(counting):
         sibling.refuse_other_vocabulary(counting.vocab, "the design")
     decisions = decisions_of(questions, counting)
-    return design_sweep(ladder_for(decisions, counting, spend), decisions, spend, sibling=sibling)
+    found = design_sweep(ladder_for(decisions, counting, spend), decisions, spend, sibling=sibling)
+    return replace(found, notes=(*ladder_notes(decisions, counting), *found.notes))
 
 
 def design_sweep(
@@ -184,7 +185,8 @@ def design_sweep(
     Raises:
         InputError: for a spend that pays for no candidate.
     """
-    sibling, notes = sibling_within_reach(sibling, decisions)
+    sibling, found = sibling_within_reach(sibling, decisions)
+    notes = list(found)
     belief = believe(None, Points.joined([candidates.points, decisions.options]), sibling=sibling)
     gradients, options = belief.gradient(candidates.points), belief.gradient(decisions.options)
     judge = _Judge(belief, decisions, options, draws, seed)
@@ -199,6 +201,8 @@ def design_sweep(
         chosen += [*pick.with_it, pick.run]
         curve.append(judge.point(pick.covariance, spent, known))
         if len(chosen) >= MOST_RUNS:
+            limit = f"the design ends with its {len(chosen)}th run, for {format_power(spent)} FLOPs"
+            notes.append(f"{limit}: more are not listed")
             break
     if not chosen:
         cheapest = float(candidates.cost(nothing).min())

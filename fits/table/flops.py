@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from scaling.costs.flops_assumptions import (
     TABLE,
     Accounting,
     accounting,
+    assumed_architecture,
     with_numbers,
 )
 from scaling.costs.flops_assumptions import training_effect as effect_on_training
@@ -41,8 +43,7 @@ def table_architecture(table: pd.DataFrame, given: Mapping[str, float] | None = 
     Raises:
         InputError: for a given name other than ``context``, ``vocab`` or ``aspect_ratio``.
     """
-    share = active_share(table)
-    found = Architecture(origins=dict.fromkeys(COUNTED, ASSUMED), active_share=share)
+    found = replace(assumed_architecture(), active_share=active_share(table))
     for name in COUNTED:
         value, origin = _table_value(table, name)
         found = with_numbers(found, origin, **{name: value or getattr(found, name)})
@@ -63,8 +64,13 @@ def table_accounting(table: pd.DataFrame, given: Mapping[str, float] | None = No
 
 def accounting_lines(found: Accounting) -> list[str]:
     """Describe the architecture that plans count FLOPs with, and the effect of assumed numbers."""
-    how = "" if not found.effect else " Give --context, --vocab and --aspect-ratio, or add such columns."
-    return [f"{found}.", *([found.effect + how] if found.effect else [])]
+    return [f"{found}.", *effect_lines(found)]
+
+
+def effect_lines(found: Accounting) -> list[str]:
+    """Describe the effect of assumed numbers and how to give them, if any is assumed."""
+    how = "Give --context, --vocab and --aspect-ratio, or add such columns."
+    return [f"{found.effect} {how}"] if found.effect else []
 
 
 def training_flops(table: pd.DataFrame) -> tuple[pd.Series[float], str]:

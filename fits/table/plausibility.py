@@ -10,6 +10,7 @@ import pandas as pd
 
 from fits.table.cells import HEADERS, describe_column
 from fits.table.column_names import map_part
+from fits.table.projection import PROJECTED_SD
 from fits.table.units_in_headers import PF_DAY
 from fits.table.validation import LARGEST_VOCABULARY, uniform_loss
 from scaling.calibration.calibration import Calibration
@@ -28,6 +29,8 @@ REFERENCE_LAW = "besiroglu2024"
 """Calibration that losses are compared with, to distinguish nats from perplexities."""
 MAX_LOSS_RATIO = 2.0
 """Largest ratio of a table's median loss to that of the reference law."""
+MAX_PROJECTED_SD = 0.2
+"""Largest standard deviation of ln loss of a projection; distlaw's own are below 0.02."""
 _EMPTY_CELL_HINT = {
     "loss_se": "; leave it empty where it is not known",
     "teacher_loss": "; leave it empty for supervised runs",
@@ -55,10 +58,22 @@ def refuse_implausible(table: pd.DataFrame) -> None:
     if not len(used):
         reasons = ", ".join(f"{n} x {why}" for why, n in table["excluded"].value_counts().items())
         raise InputError(f"no row can be used: {reasons}")
+    _refuse_uncertainty(used)
     for column, unit in (("params", "parameters"), ("tokens", "tokens")):
         _refuse_size(used, column, unit)
     _refuse_ratio(used)
     _refuse_losses(used)
+
+
+def _refuse_uncertainty(used: pd.DataFrame) -> None:
+    """Reject a projected loss of which hardly anything is known: percent, or another column."""
+    bad = used[used[PROJECTED_SD] > MAX_PROJECTED_SD] if PROJECTED_SD in used else used.iloc[:0]
+    if len(bad):
+        called, value = describe_column(used, PROJECTED_SD), bad[PROJECTED_SD].iloc[0]
+        raise InputError(
+            f"row {bad.index[0] + 1}, {called}: {value:g} is too much for the standard deviation of ln loss, "
+            f"at most {MAX_PROJECTED_SD:g}; 0.005 is half a percent of the loss"
+        )
 
 
 def _refuse_above_uniform(table: pd.DataFrame) -> None:

@@ -96,7 +96,7 @@ def without_projected(table: pd.DataFrame) -> pd.DataFrame:
         InputError: if no loss is projected.
     """
     mine = projected(table) & (table["excluded"] == "")
-    if not mine.any():
+    if not projected(table).any():
         raise InputError(
             f"no loss of the table is projected (column {PROJECTED_SD}): measured losses are all there are"
         )

@@ -80,6 +80,16 @@ def with_numbers(architecture: Architecture, origin: str = GIVEN, **numbers: flo
     return replace(architecture, **whole, origins=origins)  # type: ignore[arg-type]
 
 
+def assumed_architecture(**numbers: float | None) -> Architecture:
+    """Return the default architecture with the given numbers; the others have the origin ``assumed``."""
+    return with_numbers(Architecture(origins=dict.fromkeys(COUNTED, ASSUMED)), GIVEN, **numbers)
+
+
+def knows_vocabulary(architecture: Architecture) -> bool:
+    """Return True if the vocabulary was given or measured, not assumed."""
+    return not architecture.origins.get("vocab", ASSUMED).startswith(ASSUMED)
+
+
 def assumed(counted: Accounting) -> tuple[str, ...]:
     """Return names of numbers that nobody gave; also of those that a file of 0.1.0 has at their defaults."""
     if counted.rule == "6nd":

@@ -14,6 +14,7 @@ from fits.design.question_options import decisions_of
 from fits.estimation.laws.sibling import Sibling
 from fits.table.runs import validate
 from scaling.costs.flops import Architecture
+from scaling.costs.flops_assumptions import with_numbers
 from scaling.errors import InputError
 from scaling.planner.question import Question
 from sweeps.adaptive.candidates import candidates_of_dag, teachers_of_dag
@@ -74,10 +75,11 @@ def known_runs(store: Store | None, dag: Dag) -> pd.DataFrame | None:
     if store is None or not store.exists():
         return None
     ids = [step.id for step in dag.steps if step.kind.is_run]
-    done = store.results(ids)
-    if not done:
+    if not store.results(ids) and not store.results(store.steps()):
         return None
     table = results(store.root)
+    if table.empty:
+        return None
     if not set(table["run"]) & set(ids):
         raise InputError(f"{store.root}: its runs are none of the spec's: name the spec that they are of")
     return validate(table)
@@ -115,7 +117,9 @@ def refuse_other_vocabulary(sibling: Sibling | None, dag: Dag) -> None:
 def architecture_of(dag: Dag) -> Architecture:
     """Return the architecture of a sweep's models, for counting FLOPs."""
     step = dag.example
-    return Architecture(aspect_ratio=step.aspect_ratio, context=step.shape.context, vocab=step.shape.vocab)
+    return with_numbers(
+        Architecture(), aspect_ratio=step.aspect_ratio, context=step.shape.context, vocab=step.shape.vocab
+    )
 
 
 def _paid(dag: Dag, store: Store | None, candidates: Candidates, table: pd.DataFrame | None) -> Any:

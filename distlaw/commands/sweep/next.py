@@ -23,6 +23,7 @@ from distlaw.commands.sweep.question import (
     read_spend,
 )
 from distlaw.number_options import count_from
+from distlaw.options import COUNTING_OPTIONS, Aspect, Vocab, Window
 from scaling.errors import InputError
 from scaling.units import parse_quantity
 
@@ -57,6 +58,9 @@ def next_command(
     ] = "",
     changes: Changes = None,
     prior: Prior = "",
+    context: Window = None,
+    vocab: Vocab = None,
+    aspect_ratio: Aspect = None,
     why: Annotated[bool, typer.Option("--why", help="Also print what each run tells.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Write a spec of the proposed runs, which sweep run takes (.yaml).")
@@ -82,7 +86,9 @@ def next_command(
         "regret": parse_quantity(regret, "--regret", ""),
         "sibling": read_sibling(prior),
     }
-    loaded, proposal = _proposal(source, questions, spec, changes or (), options)
+    numbers = {"context": context, "vocab": vocab, "aspect_ratio": aspect_ratio}
+    counting = {name: float(value) for name, value in numbers.items() if value is not None}
+    loaded, proposal = _proposal(source, questions, spec, changes or (), counting, options)
     if out is not None:
         _write_spec(out, loaded, proposal)
     if as_json:
@@ -100,6 +106,7 @@ def _proposal(
     questions: Sequence[Question],
     spec: str,
     changes: Sequence[str],
+    counting: dict[str, float],
     options: dict[str, Any],
 ) -> tuple[LoadedSweep | None, Proposal]:
     """Return the sweep that the candidates are of, if any, and the proposal."""
@@ -109,10 +116,12 @@ def _proposal(
     if source is not None and store is None and not source.is_file() and str(source) != "-":
         raise InputError(f"{source}: neither a sweep's store nor a table of runs")
     if spec or store:
+        if counting:
+            raise InputError(f"{COUNTING_OPTIONS} are those of {spec or source}: leave them out")
         return _of_sweep(source, store, questions, spec, changes, options)
     if changes:
         raise InputError("--set changes a spec: give one with --spec")
-    return None, _of_ladder(source, questions, options)
+    return None, _of_ladder(source, questions, counting, options)
 
 
 def _of_sweep(
@@ -131,23 +140,24 @@ def _of_sweep(
     return loaded, found if table is None else _noted(found, _rows_left_out(table))
 
 
-def _of_ladder(source: Path | None, questions: Sequence[Question], options: dict[str, Any]) -> Proposal:
-    from fits.design.ladder import ladder_for
+def _of_ladder(
+    source: Path | None, questions: Sequence[Question], counting: dict[str, float], options: dict[str, Any]
+) -> Proposal:
+    from fits.design.ladder import ladder_for, ladder_notes
     from fits.design.next_runs import next_runs
-    from fits.design.question_options import decisions_of
-    from fits.table.flops import table_accounting, table_architecture
-    from scaling.costs.flops import Architecture
+    from fits.design.question_options import decisions_of, named_vocabulary
+    from fits.table.flops import effect_lines, table_accounting, table_architecture
+    from scaling.costs.flops_assumptions import assumed_architecture
 
     table = None if source is None else _table(source)
-    architecture = Architecture() if table is None else table_architecture(table)
+    given = assumed_architecture(**counting) if table is None else table_architecture(table, counting)
+    architecture = named_vocabulary(questions, given)
     decisions = decisions_of(questions, architecture)
     candidates = ladder_for(decisions, architecture, options["spend"])
     found = next_runs(table, candidates, decisions, **options)
     if table is None:
-        return found
-    effect = table_accounting(table).effect
-    assumed = [f"{effect} Add such columns to the table, or give --spec."] if effect else []
-    return _noted(found, _rows_left_out(table) + assumed)
+        return _noted(found, ladder_notes(decisions, architecture))
+    return _noted(found, _rows_left_out(table) + effect_lines(table_accounting(table, counting)))
 
 
 def _noted(proposal: Proposal, notes: Sequence[str]) -> Proposal:

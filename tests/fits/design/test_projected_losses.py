@@ -18,7 +18,7 @@ from fits.design.question_options import decisions_of
 from fits.design.v_optimal import greedy
 from fits.estimation.estimate import Objective, fit_model
 from fits.estimation.model import Model, Rows
-from fits.table.projection import DRIFT_SD, projected_loss, projection_sd
+from fits.table.projection import DRIFT_SD, projected_loss, projection_sd, without_projected
 from fits.table.runs import read_runs, validate
 from scaling import Architecture, InputError, Question, SupervisedLaw
 
@@ -55,7 +55,8 @@ def test_two_projected_rows_of_twice_the_variance_weigh_as_one_measured_at_their
     assert two.theta == pytest.approx(one.theta, abs=1e-5)
     assert two.covariance == pytest.approx(one.covariance, rel=1e-3, abs=1e-9)
     # a projection that is known to nothing is as good as none
-    vague = belief_of(table_of(loss, projected_sd=np.where(np.arange(len(N)) < 10, 1e3, np.nan)))
+    table = table_of(loss).assign(projected_sd=np.where(np.arange(len(N)) < 10, 1e3, np.nan))
+    vague = belief_of(table)
     assert vague.theta == pytest.approx(belief_of(table_of(loss).iloc[10:]).theta, abs=1e-5)
 
 
@@ -138,12 +139,20 @@ def test_a_projected_row_gives_way_to_the_measured_one_of_the_same_run() -> None
     assert table["excluded"].tolist() == ["", "", "projected, and the same run was measured"]
     other_seed = validate(pair.assign(seed=[0, 1, 0]))
     assert (other_seed["excluded"] == "").all()
+    assert without_projected(table)["excluded"].tolist() == table["excluded"].tolist()
 
 
-@pytest.mark.parametrize("text", ["-0.01", "0"])
-def test_a_projected_sd_is_positive_or_empty(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("-0.01", "leave it empty for measured"),
+        ("0", "leave it empty for measured"),
+        ("0.48", "0.48 is too much for the standard deviation of ln loss, at most 0.2"),
+    ],
+)
+def test_a_projected_sd_is_positive_and_small_or_empty(text: str, message: str) -> None:
     import io
 
     content = f"params,tokens,loss,projected_sd\n1e6,1e8,3.1,\n1e6,4e8,2.9,{text}\n".encode()
-    with pytest.raises(InputError, match=r"row 2, column 'projected_sd': .* leave it empty for measured"):
+    with pytest.raises(InputError, match=rf"row 2, column 'projected_sd': .*{message}"):
         read_runs(io.BytesIO(content))

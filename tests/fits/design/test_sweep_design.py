@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,10 +15,14 @@ from distlaw.cli import app
 from fits.design.belief import believe
 from fits.design.ladder import ladder_for
 from fits.design.points import Points
-from fits.design.question_options import decisions_of
+from fits.design.question_options import decisions_of, named_vocabulary
 from fits.design.regret import expected_regret, regret_once_measured
-from fits.design.sweep_design import SweepDesign, design_sweep
+from fits.design.sweep_design import SweepDesign, design_for, design_sweep
 from scaling import Architecture, Question
+from scaling.costs.flops_assumptions import assumed_architecture
+from scaling.errors import InputError
+from scaling.planner.teacher_catalogue import KnownTeacher
+from scaling.units import format_power
 
 QUESTION = Question(student_params=3e8, budget=1e21)
 SPEND = 3e18
@@ -48,6 +53,44 @@ def test_measuring_nothing_leaves_the_regret_and_measuring_all_leaves_none() -> 
     nothing = regret_once_measured(belief, decisions, belief.covariance).mean
     assert nothing == pytest.approx(now, rel=1e-6)
     assert regret_once_measured(belief, decisions, 1e-12 * np.eye(len(belief.theta))).mean < 1e-4
+
+
+def test_equal_questions_count_once() -> None:
+    once, twice = decisions_of([QUESTION], Architecture()), decisions_of([QUESTION, QUESTION], Architecture())
+    assert (twice.names, twice.notes) == (once.names, once.notes)
+
+
+def test_a_design_says_that_it_ends_before_the_money(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fits.design.sweep_design.MOST_RUNS", 3)
+    decisions = decisions_of([QUESTION], Architecture())
+    design = design_sweep(ladder_for(decisions, Architecture(), SPEND), decisions, SPEND, draws=20)
+    spent = format_power(design.curve[-1].flops)
+    told = f"the design ends with its {len(design.runs)}th run, for {spent} FLOPs: more are not listed"
+    assert told in design.notes
+
+
+def test_a_vocabulary_is_that_of_the_runs_the_question_or_its_teachers() -> None:
+    teachers = [
+        KnownTeacher(name=name, params=1e9, tokens=1e11, vocab=vocab)
+        for name, vocab in (("a", 512), ("b", 300))
+    ]
+    named = Question(student_params=3e8, budget=1e21, teachers=(teachers[0],))
+    assert named_vocabulary([named], assumed_architecture()).vocab == 512
+    assert named_vocabulary([named], assumed_architecture(vocab=300)).vocab == 300
+    found = decisions_of([replace(named, teachers=tuple(teachers))], assumed_architecture(vocab=512))
+    assert found.notes[0].startswith("! left out for another vocabulary than the student's 512: b (300)")
+    with pytest.raises(InputError, match="no teacher can be used: all left out for another vocabulary"):
+        decisions_of([named], assumed_architecture(vocab=300))
+    with pytest.raises(InputError, match="vocab is 512, that of the runs 300"):
+        decisions_of([replace(named, teachers=(), vocab=512)], assumed_architecture(vocab=300))
+
+
+def test_assumed_numbers_are_said_and_given_ones_not() -> None:
+    told = [
+        design_for([QUESTION], 1e16, architecture=assumed_architecture(vocab=vocab)) for vocab in (None, 512)
+    ]
+    assert "context 4096, vocabulary 32768, aspect ratio 128" in told[0].notes[0]
+    assert "context 4096, aspect ratio 128" in told[1].notes[0]
 
 
 def test_the_command_draws_and_tells(tmp_path: Path) -> None:

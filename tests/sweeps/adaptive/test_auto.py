@@ -16,6 +16,7 @@ from distlaw.cli import app
 from scaling import EffectiveTokensLaw, InputError, Question, SupervisedLaw
 from sweeps.adaptive import auto
 from sweeps.adaptive.auto import AdaptiveSweep, Limits
+from sweeps.adaptive.next_runs import known_runs
 from sweeps.adaptive.rounds import Round, read_rounds, record_round
 from sweeps.api import LoadedSweep
 from sweeps.dag.expand import Dag
@@ -254,6 +255,18 @@ def test_flops_that_runs_report_are_what_is_spent(
     more = {**result, "flops": {"total": result["flops"]["total"] + 5e10}}
     monkeypatch.setattr(Store, "results", lambda *_: {run: more})
     assert sweep._spent([first]) == pytest.approx(first.flops + 5e10)
+
+
+def test_a_store_without_any_of_the_spec_s_runs_is_not_taken_for_empty(
+    quickstart: LoadedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "run_sweep", Trainer())
+    sweep = adaptive(quickstart, tmp_path, Limits(regret=-1.0, rounds=1))
+    assert known_runs(sweep.store, quickstart.dag) is None
+    sweep.run(Where())
+    other = Dag(steps=(replace(quickstart.dag.steps[0], seed=99),), asked=1)
+    with pytest.raises(InputError, match="its runs are none of the spec's"):
+        known_runs(sweep.store, other)
 
 
 def test_an_adaptive_sweep_trains_projected_runs_end_to_end(

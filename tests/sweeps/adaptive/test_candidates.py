@@ -106,6 +106,10 @@ def test_the_command_proposes_writes_a_spec_and_explains(tmp_path: Path) -> None
         (["--budget", "1e13", "--set", "name=x"], "--set changes a spec"),
         (["--budget", "1e13", "--prior", "gadre2024-c4", "--slots", "0"], "--slots"),
         (
+            ["--budget", "1e13", "--spec", "quickstart", "--vocab", "300"],
+            "are those of quickstart: leave them",
+        ),
+        (
             ["--budget", "1e13", "--spec", "quickstart", "--prior", "busbridge2025-figure1-runs"],
             "its losses are of a vocabulary of 32768, and the sweep's of 512",
         ),
