@@ -74,8 +74,3 @@ def epoch_warnings(seen: Iterable[float]) -> list[str]:
     return [
         f"! {text}; {many} more than {MANY_EPOCHS:g} times, which biases a law: use more text or fewer tokens"
     ]
-
-
-def planned_epoch_warnings(steps: Iterable[Step], corpus: TokenizedCorpus) -> list[str]:
-    """Return warnings about repeated text of planned runs."""
-    return epoch_warnings(epochs(step, corpus) for step in steps if step.kind.is_run)

@@ -1,5 +1,6 @@
 // Gain or loss of every way over compute, with bands, readings at the pointer, and the fitted region.
 
+import { Cursor } from "./cursor.js";
 import { axis, colour, Figure, hatch } from "./figure.js";
 import { estimate, loss, power, signed, times } from "./numbers.js";
 import { element, hue, title } from "./ways.js";
@@ -11,14 +12,14 @@ export class Curves {
     this.figure = new Figure(place, pick);
     this.readings = readings;
     this.off = new Set();
-    this.pick = pick;
-    place.addEventListener("keydown", (event) => this.walk(event));
-    place.addEventListener("blur", () => this.point(null));
+    const points = () => this.frontier && [this.frontier.budgets, nearest(this.frontier.budgets, this.budget)];
+    this.cursor = new Cursor(place, this.figure, points, (at) => this.read(at), pick);
   }
 
   /** Show a frontier; `budget`, FLOPs, is marked, and `plan` is the answer there. */
   show(frontier, shown, budget, plan) {
-    Object.assign(this, { frontier, shown, budget, plan, cursor: null });
+    Object.assign(this, { frontier, shown, budget, plan });
+    this.cursor.at = null;
     const tracks = Object.entries(frontier.tracks).map(([name, track]) => ({ name, points: track[shown] }));
     this.lines = shown === "gain" ? tracks : [{ name: "direct", points: frontier.direct }, ...tracks];
     const visible = this.lines.filter(({ name }) => !this.off.has(name));
@@ -64,27 +65,6 @@ export class Curves {
     const write = this.shown === "gain" ? signed : loss;
     this.readings.firstChild.textContent = `${where}:`;
     this.lines.forEach(({ name, points }, k) => { this.readings.children[k + 1].lastChild.textContent = estimate(exact ? answer[name] : points[here], write); });
-  }
-
-  /** A cursor by keyboard: arrows, Home and End move it, Enter asks about its budget, Escape puts it away. */
-  walk(event) {
-    if (!this.frontier || event.ctrlKey || event.metaKey || event.altKey) return;
-    const { budgets } = this.frontier, last = budgets.length - 1, here = this.cursor ?? nearest(budgets, this.budget);
-    const to = { ArrowLeft: here - 1, ArrowRight: here + 1, Home: 0, End: last }[event.key];
-    if (to !== undefined) this.point(Math.max(0, Math.min(last, to)));
-    else if (event.key === "Enter" && this.cursor !== null) this.pick(budgets[this.cursor]);
-    else if (event.key === "Escape") this.point(null);
-    else return;
-    event.preventDefault();
-  }
-
-  /** Put the cursor at a budget's number, or away. */
-  point(index) {
-    this.cursor = index;
-    const plot = this.figure.drawn;
-    if (!plot) return;
-    plot.setCursor(index === null ? { left: -10, top: -10 } : { left: plot.valToPos(this.frontier.budgets[index], "x"), top: plot.over.clientHeight / 2 });
-    this.read(index);
   }
 
   /** What the plan says on its budget, by way; nothing where it aims at a loss. */

@@ -1,5 +1,6 @@
 // Expected error and P(right decision) over what a sweep costs, beside factorial grids of the same runs.
 
+import { Cursor } from "./cursor.js";
 import { axis, colour, Figure } from "./figure.js";
 import { power } from "./numbers.js";
 import { element } from "./ways.js";
@@ -11,13 +12,13 @@ export class Design {
   constructor(place, readings) {
     this.figure = new Figure(place, () => {});
     this.readings = readings;
-    place.addEventListener("keydown", (event) => this.walk(event));
-    place.addEventListener("blur", () => this.point(null));
+    this.cursor = new Cursor(place, this.figure, () => this.costs && [this.costs, this.costs.length - 1], (at) => this.read(at));
   }
 
   /** Show a design; `shown` is sd or probability. */
   show(design, shown) {
-    Object.assign(this, { design, shown, cursor: null });
+    Object.assign(this, { design, shown });
+    this.cursor.at = null;
     const points = LINES.map(([name]) => design[name].filter(({ flops }) => flops > 0));
     const costs = [...new Set(points.flat().map(({ flops }) => flops))].sort((one, other) => one - other);
     const [value, label] = SAID[shown], at = points.map((line) => new Map(line.map((point) => [point.flops, point])));
@@ -45,25 +46,5 @@ export class Design {
       const said = point ? `${power(point.flops)} FLOPs, ${point.runs} run${point.runs === 1 ? "" : "s"}: error ${(100 * point.sd).toPrecision(2)} %, P(right) ${point.probability.toFixed(2)}` : "none costs so little";
       return element("p", { className: "reading" }, element("i", { className: `dot ${hue}` }), element("b", { textContent: `${title} ` }), said);
     }));
-  }
-
-  /** A cursor by keyboard: arrows, Home and End move it, Escape puts it away. */
-  walk(event) {
-    if (!this.costs || event.ctrlKey || event.metaKey || event.altKey) return;
-    const last = this.costs.length - 1, here = this.cursor ?? last;
-    const to = { ArrowLeft: here - 1, ArrowRight: here + 1, Home: 0, End: last }[event.key];
-    if (to !== undefined) this.point(Math.max(0, Math.min(last, to)));
-    else if (event.key === "Escape") this.point(null);
-    else return;
-    event.preventDefault();
-  }
-
-  /** Put the cursor at a cost's number, or away. */
-  point(index) {
-    this.cursor = index;
-    const plot = this.figure.drawn;
-    if (!plot) return;
-    plot.setCursor(index === null ? { left: -10, top: -10 } : { left: plot.valToPos(this.costs[index], "x"), top: plot.over.clientHeight / 2 });
-    this.read(index);
   }
 }

@@ -65,6 +65,3 @@ def test_epochs_are_those_of_the_half_that_a_run_sees(small_spec: dict[str, Any]
     assert text_warnings.epochs(half, corpus) == pytest.approx(
         2 * text_warnings.epochs(whole, corpus), rel=1e-3
     )
-    assert text_warnings.planned_epoch_warnings([whole, half], corpus) == text_warnings.epoch_warnings(
-        [text_warnings.epochs(whole, corpus), text_warnings.epochs(half, corpus)]
-    )
