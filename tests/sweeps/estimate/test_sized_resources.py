@@ -30,7 +30,9 @@ def small(small_spec: dict[str, Any]) -> Step:
 
 def test_a_step_has_the_least_share_that_it_fits(small: Step) -> None:
     needed = step_memory(small, gpu=True) / 0.9
-    shares = {times: resources_on(gpu_of(needed * times), [small], [], USUAL).gpus for times in (4.1, 2.1, 1.1)}
+    shares = {
+        times: resources_on(gpu_of(needed * times), [small], [], USUAL).gpus for times in (4.1, 2.1, 1.1)
+    }
     assert shares == {4.1: 0.25, 2.1: 0.5, 1.1: 1.0}
     assert resources_on(gpu_of(needed * 4.1), [small] * 4, [], USUAL).gpus == 1.0  # a cohort
     rule = Resources(gpus=0.125)

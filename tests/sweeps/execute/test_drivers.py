@@ -35,6 +35,8 @@ from sweeps.store.processes import process_start_ticks
 from sweeps.store.store import Store
 from sweeps.watch.status import status as read_status
 
+pytestmark = pytest.mark.alone
+
 PATIENCE = 6.0
 DOLLARS_PER_SECOND = 1.0
 DRIVERS = 4

@@ -25,6 +25,8 @@ from sweeps.store.leases import attempts
 from sweeps.store.outcomes import RETRIES, Ending
 from sweeps.store.store import Store
 
+pytestmark = pytest.mark.alone
+
 TIMEOUT = 4
 
 

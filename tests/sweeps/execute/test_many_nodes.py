@@ -64,7 +64,11 @@ def test_gangs_and_small_steps_on_many_nodes(
     def watch(state: State) -> None:
         under_way = [each for each in state.running.values() if each.step.id in gangs]
         for each in under_way:
-            if not lost and each.step.id in state.running and (store.read(each.step.id, "step.json") or False):
+            if (
+                not lost
+                and each.step.id in state.running
+                and (store.read(each.step.id, "step.json") or False)
+            ):
                 (node,) = (node for node in cluster.list_all_nodes() if node.node_id == each.job.nodes[-1])
                 lost.append(node.node_id)
                 cluster.remove_node(node, allow_graceful=False)

@@ -28,6 +28,8 @@ from sweeps.spec.spec import parse_sweep
 from sweeps.store.leases import attempts
 from sweeps.store.store import Store
 
+pytestmark = pytest.mark.alone
+
 CHECKPOINT_SECONDS = 1.0
 PATIENCE = 12.0
 BIN = Path(sys.executable).parent

@@ -23,6 +23,8 @@ from sweeps.store.outcomes import Ending
 from sweeps.store.processes import process_start_ticks
 from sweeps.store.store import Store
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def driven(small_spec: dict[str, Any], tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:

@@ -34,6 +34,8 @@ from sweeps.store.outcomes import Ending, Stopped, ending_of, ending_of_process,
 from sweeps.store.processes import process_start_ticks, this_process
 from sweeps.store.store import Store
 
+pytestmark = pytest.mark.alone
+
 ELSEWHERE = {"machine": "another", "pid": 1, "since": 1, "host": "there", "patience": 0.3}
 
 

@@ -24,6 +24,8 @@ from sweeps.store.outcomes import Ending
 from sweeps.store.processes import process_start_ticks
 from sweeps.store.store import Store
 
+pytestmark = pytest.mark.alone
+
 CLIENT = """
 import json, sys, time
 from sweeps.execute.executors.fork_server import ForkServer
