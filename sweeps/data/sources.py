@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from scaling.errors import InputError
 from sweeps.data.files.columns import COLUMN_SUFFIXES, dataset_files, kind_of_column
 from sweeps.data.files.fingerprints import Verify, hashes_of, is_large, verify_of
+from sweeps.data.files.hub_dataset import arrow_files, hub_dataset
+from sweeps.data.files.json_lines import holds_ids
 from sweeps.data.files.source_files import SourceFile, find_files, is_url
 from sweeps.data.files.text_files import documents_of
 from sweeps.data.named_corpora import NAMED_CORPORA, Volume
@@ -80,13 +83,13 @@ def source_of(spec: str, text_field: str = "text", *, rules: ReadingRules | None
     if spec in NAMED_CORPORA:
         return _named_source(spec)
     if spec.startswith("hf:"):
-        return _hub_source(spec, rules.text_field)
+        return _hub_source(spec, rules)
     return _file_source(spec, rules)
 
 
 def _named_source(name: str) -> TextSource:
     volumes = NAMED_CORPORA[name]
-    fingerprint = hashlib.sha256("".join(volume.wheel.sha256 for volume in volumes).encode()).hexdigest()
+    fingerprint = _sha256("".join(volume.wheel.sha256 for volume in volumes))
     parts = [CorpusPart(v.name, v.licence, partial(_read_volume, v)) for v in volumes]
     return TextSource(name, fingerprint, tuple(parts))
 
@@ -97,22 +100,23 @@ def _read_volume(volume: Volume) -> Iterator[Document]:
 
 def _file_source(spec: str, rules: ReadingRules) -> TextSource:
     files = _files(spec)
-    verify = verify_of(files, rules.verify)
     if _holds_ids(files[0], rules.text_field):
-        ids = token_stream(
-            files,
-            field=rules.text_field,
-            tokenizer=rules.tokenizer,
-            dtype=rules.token_dtype,
-            verify=verify,
-        )
-        return TextSource(spec, _fingerprint(ids.files, verify, rules.text_field, ids), (), ids)
+        return _id_source(spec, files, rules)
+    verify = verify_of(files, rules.verify)
     if rules.token_dtype:
-        raise InputError(f"corpus.token_dtype: {spec} holds text, not token ids; remove it")
+        raise _needless_dtype(spec)
     large = is_large(files) if rules.streaming is None else rules.streaming
     stream = _text_stream(files, rules.text_field, verify) if large else None
     fingerprint = _fingerprint(files, verify, rules.text_field, stream)
     return TextSource(spec, fingerprint, (_files_part(files, rules.text_field),), stream)
+
+
+def _id_source(spec: str, files: Sequence[SourceFile], rules: ReadingRules) -> TextSource:
+    verify = verify_of(files, rules.verify)
+    ids = token_stream(
+        files, field=rules.text_field, tokenizer=rules.tokenizer, dtype=rules.token_dtype, verify=verify
+    )
+    return TextSource(spec, _fingerprint(ids.files, verify, rules.text_field, ids), (), ids)
 
 
 def _files(spec: str) -> list[SourceFile]:
@@ -125,6 +129,8 @@ def _files(spec: str) -> list[SourceFile]:
 def _holds_ids(file: SourceFile, text_field: str) -> bool:
     if file.suffix in COLUMN_SUFFIXES:
         return kind_of_column(file, text_field) == "ids"
+    if file.suffix == ".jsonl":
+        return holds_ids(file, text_field)
     return file.suffix in TOKEN_SUFFIXES
 
 
@@ -134,8 +140,20 @@ def _fingerprint(
     """Return the hash of the files' contents; that of text in memory is the one of 0.1.0."""
     hashes = hashes_of(files, verify)
     contents = sorted(f"{file.suffix} {found}" for file, found in zip(files, hashes, strict=True))
-    how = [] if stream is None else [f"streamed {stream.boundaries} {stream.id_bytes}"]
-    return hashlib.sha256("\n".join([text_field, *contents, *how]).encode()).hexdigest()
+    return _sha256("\n".join([text_field, *contents, *_how(stream)]))
+
+
+def _of_hub(dataset: Any, text_field: str, stream: DocumentStream | None = None) -> str:
+    """Return the hash of a data set's revision, the same wherever it is downloaded to."""
+    return _sha256(":".join([dataset._fingerprint, text_field, *_how(stream)]))
+
+
+def _how(stream: DocumentStream | None) -> list[str]:
+    return [] if stream is None else [f"streamed {stream.boundaries} {stream.id_bytes}"]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _files_part(files: Sequence[SourceFile], text_field: str) -> CorpusPart:
@@ -156,27 +174,19 @@ def _text_stream(files: Sequence[SourceFile], text_field: str, verify: Verify) -
     return DocumentStream(files=tuple(files), read=read, verify=verify)
 
 
-def _hub_source(spec: str, text_field: str) -> TextSource:
-    name, _, split = spec.removeprefix("hf:").partition("@")
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise InputError(
-            f"corpus.source: {spec} needs the datasets package: pip install 'distlaw[hub]'"
-        ) from None
-    try:
-        dataset = load_dataset(name, split=split or "train", trust_remote_code=False)
-    except Exception as error:
-        raise InputError(f"corpus.source: cannot load {spec}: {error}") from None
-    if text_field not in dataset.column_names:
-        raise InputError(
-            f"corpus.source: {spec} has no column {text_field!r}, only {', '.join(dataset.column_names)}"
-        )
-    if (kind := getattr(dataset.features[text_field], "dtype", None)) not in ("string", "large_string"):
-        raise InputError(
-            f"corpus.source: {spec}: column {text_field!r} holds {kind or 'lists'}, not text; of token "
-            "ids, name the directory that save_to_disk writes"
-        )
-    fingerprint = hashlib.sha256(f"{dataset._fingerprint}:{text_field}".encode()).hexdigest()
+def _hub_source(spec: str, rules: ReadingRules) -> TextSource:
+    text_field = rules.text_field
+    dataset, kind = hub_dataset(spec, text_field)
+    if kind == "ids":
+        found = _id_source(spec, arrow_files(spec, dataset), rules)
+        return replace(found, fingerprint=_of_hub(dataset, text_field, found.stream))
+    if rules.token_dtype:
+        raise _needless_dtype(spec)
+    fingerprint = _of_hub(dataset, text_field)
+    name = spec.removeprefix("hf:").partition("@")[0]
     part = CorpusPart(name, "unknown", lambda: (row[text_field] for row in dataset))
     return TextSource(spec, fingerprint, (part,))
+
+
+def _needless_dtype(spec: str) -> InputError:
+    return InputError(f"corpus.token_dtype: {spec} holds text, not token ids; remove it")

@@ -29,8 +29,8 @@ class Corpus(SpecModel):
 
     source: str = Field("kjv", min_length=1)
     """``kjv``, ``shakespeare``, ``permissive``, ``mix``, ``hf:OWNER/NAME``, or a path, glob or URL of text
-    (.txt, .jsonl, .parquet, .arrow) or of token ids (.bin, Megatron's .bin and .idx, .npy, .parquet,
-    .arrow)."""
+    (.txt, .jsonl, .parquet, .arrow) or of token ids (.bin, Megatron's .bin and .idx, .npy, .parquet, .arrow,
+    .jsonl)."""
     text_field: str = "text"
     """Field (.jsonl) or column (.parquet, .arrow, datasets) that holds the text, or lists of token ids."""
     token_dtype: Literal["uint16", "uint32"] | None = None

@@ -23,8 +23,27 @@ def kind_of_column(file: SourceFile, field: str) -> Kind | None:
     with suppress(InputError, MissingExtra):
         pa = _pyarrow(file)
         with _opened(file, pa) as opened:
-            return _kind(_schema(opened).field(field).type, pa) if field in _schema(opened).names else None
+            return kind_of_type(_schema(opened).field(field).type) if field in _schema(opened).names else None
     return None
+
+
+def kind_of_type(kind: Any) -> Kind | None:
+    """Return what a type of pyarrow is: text, lists of integers, or None."""
+    from pyarrow import types
+
+    if types.is_string(kind) or types.is_large_string(kind):
+        return "text"
+    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return "ids" if lists and types.is_integer(kind.value_type) else None
+
+
+def row_count(file: SourceFile) -> int:
+    """Return the rows of a Parquet or Arrow file."""
+    with _opened(file, _pyarrow(file)) as opened:
+        if hasattr(opened, "metadata"):
+            return int(opened.metadata.num_rows)
+        first = next(iter(_schema(opened).names))
+        return sum(len(column) for column in _columns(opened, first))
 
 
 def batches_of(file: SourceFile, field: str, expected: Kind) -> Iterator[Any]:
@@ -42,7 +61,7 @@ def batches_of(file: SourceFile, field: str, expected: Kind) -> Iterator[Any]:
                 f"corpus.source: {file.name} has no column {field!r}, only {', '.join(schema.names)}; "
                 "set corpus.text_field"
             )
-        if _kind(schema.field(field).type, pa) != expected:
+        if kind_of_type(schema.field(field).type) != expected:
             what = "text" if expected == "text" else "lists of token ids"
             raise InputError(
                 f"corpus.source: {file.name}: column {field!r} holds {schema.field(field).type}, not {what}"
@@ -109,11 +128,3 @@ def _columns(opened: Any, field: str) -> Iterator[Any]:
     stream = hasattr(opened, "read_next_batch")
     for batch in opened if stream else map(opened.get_batch, range(opened.num_record_batches)):
         yield batch.column(batch.schema.get_field_index(field))
-
-
-def _kind(kind: Any, pa: Any) -> Kind | None:
-    types = pa.types
-    if types.is_string(kind) or types.is_large_string(kind):
-        return "text"
-    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    return "ids" if lists and types.is_integer(kind.value_type) else None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 
 from scaling.errors import InputError
 from sweeps.data.files.columns import batches_of
+from sweeps.data.files.json_lines import texts_of
 from sweeps.data.files.source_files import SourceFile, text_lines
 
-MISSING = object()
 MAX_DOCUMENT_BYTES = 2**23
 """Characters of a paragraph at which streaming cuts it, at the end of a line."""
 
@@ -29,7 +28,7 @@ def documents_of(file: SourceFile, text_field: str, *, streaming: bool = False) 
     if file.suffix == ".txt":
         yield from _streamed_paragraphs(file) if streaming else _paragraphs(file)
     elif file.suffix == ".jsonl":
-        yield from _json_lines(file, text_field)
+        yield from texts_of(file, text_field)
     else:
         yield from _column(file, text_field)
 
@@ -67,25 +66,6 @@ def _streamed_paragraphs(file: SourceFile) -> Iterator[str]:
 
 def _not_text(file: SourceFile, reason: str) -> InputError:
     return InputError(f"corpus.source: {file.name} is not UTF-8 text ({reason})")
-
-
-def _json_lines(file: SourceFile, text_field: str) -> Iterator[str]:
-    with file.open() as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"corpus.source: {file.name}, line {number}"
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-                text = record.get(text_field, MISSING) if isinstance(record, dict) else MISSING
-                if isinstance(text, str):
-                    text.encode()  # a lone surrogate is valid JSON, but not text
-            except (UnicodeError, RecursionError, json.JSONDecodeError) as error:
-                raise InputError(f"{where}: not JSON in UTF-8 ({error})") from None
-            if text is MISSING or not isinstance(text, str | None):
-                raise InputError(f"{where}: no text field {text_field!r}; set corpus.text_field")
-            if text:
-                yield text
 
 
 def _column(file: SourceFile, text_field: str) -> Iterator[str]:

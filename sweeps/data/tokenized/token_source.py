@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scaling.errors import InputError
-from sweeps.data.files.columns import COLUMN_SUFFIXES, batches_of
 from sweeps.data.files.fingerprints import Verify
 from sweeps.data.files.source_files import SourceFile, file_at
 from sweeps.data.streaming.document_stream import DocumentStream
 from sweeps.data.tokenized.checks import check_ids, check_type
 from sweeps.data.tokenized.documents import Ids, documents_between_ends, pieces
+from sweeps.data.tokenized.id_rows import rows_of
 from sweeps.data.tokenized.megatron import IndexedDocuments, indexed_documents
 from sweeps.data.tokenized.token_array import TokenArray, numpy_array, plain_array
 from sweeps.data.tokenizer import ExternalTokenizer
@@ -65,8 +64,8 @@ def token_stream(
 
     Args:
         files: ``.bin`` (plain, with llm.c's header, or with Megatron's ``.idx`` beside), ``.npy``, or
-            ``.parquet`` and ``.arrow`` with a column of lists of ids.
-        field: That column.
+            ``.parquet``, ``.arrow`` and ``.jsonl`` with a column or field of lists of ids.
+        field: That column or field.
         tokenizer: Tokenizer that wrote the ids.
         dtype: Type of plain ``.bin`` files; by default the narrower that holds the vocabulary.
         verify: How the files are identified.
@@ -82,8 +81,8 @@ def token_stream(
         )
     if dtype and any(file.suffix != ".bin" for file in files):
         raise InputError("corpus.token_dtype: only plain .bin files need it, others state it; remove it")
-    if files[0].suffix in COLUMN_SUFFIXES:
-        return _column_stream(files, field, tokenizer, verify)
+    if files[0].suffix not in TOKEN_SUFFIXES:
+        return _row_stream(files, field, tokenizer, verify)
     files = _with_indexes(files)
     shards = _opened(files, tokenizer, dtype)
     rules = _rules(shards, tokenizer)
@@ -212,26 +211,26 @@ def _blocks(shard: TokenArray | IndexedDocuments | None, tokenizer: ExternalToke
             yield np.array([tokenizer.end_of_text_id])
 
 
-def _column_stream(
+def _row_stream(
     files: Sequence[SourceFile], field: str, tokenizer: ExternalTokenizer, verify: Verify
 ) -> DocumentStream:
-    rules = _column_rules(files, field, tokenizer)
+    rules = _row_rules(files, field, tokenizer)
     return _stream(files, rules, partial(_row_blocks, field=field, tokenizer=tokenizer, rules=rules), verify)
 
 
 def _row_blocks(file: SourceFile, field: str, tokenizer: ExternalTokenizer, rules: IdRules) -> Iterator[Ids]:
     """Yield rows; those that are documents end with the end-of-text token."""
-    for row in _rows(file, field, tokenizer):
+    for row in rows_of(file, field, tokenizer):
         yield row
         if rules.boundaries == "rows":
             yield np.array([tokenizer.end_of_text_id])
 
 
-def _column_rules(files: Sequence[SourceFile], field: str, tokenizer: ExternalTokenizer) -> IdRules:
+def _row_rules(files: Sequence[SourceFile], field: str, tokenizer: ExternalTokenizer) -> IdRules:
     """Tell rows of documents from blocks of one length that were cut from a stream, by the first rows."""
     rows: list[Ids] = []
     for file in files:
-        for row in _rows(file, field, tokenizer):
+        for row in rows_of(file, field, tokenizer):
             rows.append(row)
             if len(rows) == 1024:
                 break
@@ -246,24 +245,3 @@ def _column_rules(files: Sequence[SourceFile], field: str, tokenizer: ExternalTo
     ended = any(bool((row == end).any()) for row in rows)
     piece = max(MIN_PIECE, lengths.pop())
     return IdRules(tokenizer=tokenizer, boundaries="end-of-text" if ended else "position", piece=piece)
-
-
-def _rows(file: SourceFile, field: str, tokenizer: ExternalTokenizer) -> Iterator[Ids]:
-    position = 0
-    for batch in batches_of(file, field, "ids"):
-        rows = batch.drop_null()
-        flat = rows.flatten()
-        if flat.null_count:
-            raise InputError(f"corpus.source: {file.name}: column {field!r} has empty values among its ids")
-        ids = flat.to_numpy(zero_copy_only=False)
-        check_ids(file, position, ids, tokenizer)
-        position += len(ids)
-        for row in np.split(ids, np.cumsum(_row_lengths(rows))[:-1]) if len(rows) else []:
-            if len(row):
-                yield row
-
-
-def _row_lengths(rows: Any) -> NDArray[np.int64]:
-    import pyarrow.compute
-
-    return np.asarray(pyarrow.compute.list_value_length(rows).to_numpy(zero_copy_only=False), dtype=np.int64)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,14 @@ def saved_dataset(folder: Path, documents: Documents) -> str:
     return str(folder)
 
 
+def json_lines(folder: Path, documents: Documents) -> str:
+    """Records with text beside the ids, and without either."""
+    records: list[dict[str, Any]] = [{"text": "", "input_ids": None}, {"text": "no", "input_ids": []}]
+    records += [{"text": "as read by people", "input_ids": ids} for ids in documents]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    return str(folder / "rows.jsonl")
+
+
 def packed_rows(folder: Path, documents: Documents) -> str:
     """Blocks of one length, cut from the stream wherever they end."""
     ids = stream(documents)
@@ -125,6 +134,7 @@ LAYOUTS = [
     numpy_shards,
     parquet,
     saved_dataset,
+    json_lines,
 ]
 
 
@@ -374,9 +384,53 @@ def test_columns_that_are_no_ids(
     np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match=r"a.npy holds object"):
         tokens_of(corpus_of(str(tmp_path / "a.npy"), tokenizer))
+    lines = tmp_path / "a.jsonl"
+    for wrong, message in (
+        ("[3, 2.5]", "line 2: 'input_ids' is no list of token ids, which are whole numbers"),
+        ("[true]", "line 2: 'input_ids' is no list"),
+        ('"text"', "line 2: 'input_ids' is no list"),
+        ("[1, 99999999999999999999]", "line 2: 99999999999999999999 is no token id"),
+        ("[1, 300]", "a.jsonl: id 300 at position 3, but"),
+    ):
+        lines.write_text(f'{{"input_ids": [1, 2]}}\n{{"input_ids": {wrong}}}\n')
+        with pytest.raises(InputError, match=message):
+            tokens_of(corpus_of(str(lines), tokenizer))
+    with pytest.raises(InputError, match=r"a.jsonl holds token ids; name the tokenizer that wrote them"):
+        tokens_of(Corpus(source=str(lines), text_field="input_ids", context=8))
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     with pytest.raises(InputError, match=r"holds the splits train, test; name one, as .*/train"):
         tokens_of(corpus_of(str(tmp_path), tokenizer))
+
+
+def test_ids_of_a_hub(
+    documents: Documents, tokenizer: Path, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read from the files in which the package keeps a whole split; a part of one is refused."""
+    folder = Path(saved_dataset(tmp_path, documents))
+    files = [{"filename": str(path)} for path in sorted(folder.glob("*.arrow"))]
+    schema = pa.schema({"input_ids": pa.list_(pa.int32()), "text": pa.string(), "score": pa.float64()})
+
+    class Downloaded(list[None]):
+        features = SimpleNamespace(arrow_schema=schema)
+        cache_files, _fingerprint = files, "revision 1"
+
+    rows = [None] * len(documents)
+    package = SimpleNamespace(
+        load_dataset=lambda name, split, **_: Downloaded(rows[: 5 if "[" in split else None])
+    )
+    monkeypatch.setitem(sys.modules, "datasets", package)
+    found = tokens_of(corpus_of("hf:some/ids", tokenizer))
+    assert (found.train == tokens_of(corpus_of(str(folder), tokenizer)).train).all()
+    monkeypatch.setattr(Downloaded, "_fingerprint", "revision 2")
+    assert fingerprint_of(corpus_of("hf:some/ids", tokenizer)) != found.fingerprint
+    with pytest.raises(InputError, match=r"hf:some/ids@train\[:5\] is a part of a split"):
+        tokens_of(corpus_of("hf:some/ids@train[:5]", tokenizer))
+    with pytest.raises(InputError, match=r"name the tokenizer that wrote them in corpus.tokenizer"):
+        tokens_of(Corpus(source="hf:some/ids", text_field="input_ids", context=8))
+    with pytest.raises(InputError, match=r"column 'score' holds double, neither text nor lists"):
+        tokens_of(Corpus(source="hf:some/ids", text_field="score", context=8))
+    with pytest.raises(InputError, match=r"has no column 'body', only input_ids, text, score; set"):
+        tokens_of(Corpus(source="hf:some/ids", text_field="body", context=8))
 
 
 def test_ids_of_16_bits_cannot_be_of_a_large_vocabulary(
