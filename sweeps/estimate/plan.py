@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -25,7 +26,7 @@ from sweeps.estimate.cost import (
     seconds_on,
 )
 from sweeps.estimate.fit_preview import expected_findings
-from sweeps.estimate.placement import Placement, misfits, place
+from sweeps.estimate.placement import Placement, misfits, place, planned_resources
 from sweeps.estimate.precision_probe import PrecisionSpeed, measured_precision
 from sweeps.estimate.text_warnings import check_text
 from sweeps.spec.resources import caps_of
@@ -263,6 +264,7 @@ def _warnings(plan: SweepPlan) -> Iterator[str]:
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     if needed > here and not plan.sweep.hardware.gpu:
         yield f"about {needed:.0f} GB needed, {here:.0f} GB here: expect it to be killed"
+    yield from _beyond_devices(plan)
     if commands := sum(step.trainer is not None for step in plan.dag.steps):
         yield (
             f"commands train {commands} of {len(plan.dag.steps)} steps: time, memory and disk are those of "
@@ -273,6 +275,22 @@ def _warnings(plan: SweepPlan) -> Iterator[str]:
             f"{format_number(asked)} parameters are asked for; the nearest size on the ladder, "
             f"{format_number(nearest)}, is trained"
         )
+
+
+def _beyond_devices(plan: SweepPlan) -> Iterator[str]:
+    """Yield resources of steps that are more than the devices whose time is told."""
+    gpu = plan.sweep.hardware.gpu
+    asked = Counter(planned_resources(step, plan.sweep) for step in plan.dag.steps)
+    for resources, count in asked.items():
+        steps = f"resources: {count} step{'s' * (count > 1)} of {resources}"
+        if resources.gpus and not gpu:
+            yield (
+                f"{steps}, and no hardware is named: time is from a probe of this machine; name the GPU, "
+                "such as hardware: {name: h100}"
+            )
+        elif (needed := resources.nodes * (resources.gpu_count if gpu else resources.cpus)) > plan.devices:
+            option = "--gpus" if gpu else "--cores"
+            yield f"{steps} cannot run on the {plan.devices} that time is told for; give {option} {needed}"
 
 
 def _off_the_ladder(plan: SweepPlan) -> list[tuple[float, float]]:

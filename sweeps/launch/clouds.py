@@ -114,10 +114,11 @@ def machine_of(cloud: str, launch: Launch) -> Machine:
     )
 
 
-def commands(launch: Launch, folder: Path) -> list[str]:
+def commands(cloud: str, launch: Launch, folder: Path) -> list[str]:
     """Return what to type next."""
     cluster, spec = shlex.quote(str(folder / CLUSTER)), shlex.quote(str(folder / SPEC))
     return [
+        *_more_than_asked(launch, machine_of(cloud, launch)),
         f"[ -e {TOKEN} ] || ray get-auth-token --generate > /dev/null",
         f"ray up --yes {cluster}",
         f"ray dashboard {cluster} &",
@@ -125,6 +126,16 @@ def commands(launch: Launch, folder: Path) -> list[str]:
         "--address http://127.0.0.1:8265 --install",
         f"distlaw sweep watch {shlex.quote(launch.store)}",
         f"ray down --yes {cluster}",
+    ]
+
+
+def _more_than_asked(launch: Launch, machine: Machine) -> list[str]:
+    """Return a comment that names the machine, if it has more GPUs or cores than were asked for."""
+    if (machine.gpus, machine.cpus) == (launch.gpus, launch.cpus):
+        return []
+    return [
+        f"# Each node is a whole {machine.type}, the smallest that has enough: {machine.gpus} GPUs and "
+        f"{machine.cpus} cores are paid for and used ({launch.gpus} and {launch.cpus} were asked for)."
     ]
 
 
@@ -144,7 +155,6 @@ def _cluster(
 ) -> dict[str, str]:
     python = f"py{sys.version_info.major}{sys.version_info.minor}"
     image = launch.image or f"rayproject/ray:{version('ray')}-{python}{'-gpu' if launch.gpus else ''}"
-    filesystem = "gcsfs" if launch.store.startswith(("gs:", "gcs:")) else "s3fs"
     torch = version("torch").partition("+")[0]
     start = "RAY_AUTH_MODE=token ray start"
     document = {
@@ -166,7 +176,7 @@ def _cluster(
             },
         },
         "head_node_type": "head",
-        "setup_commands": [*launch.setup, f"pip install -q torch=={torch} {filesystem}"],
+        "setup_commands": [*launch.setup, f"pip install -q torch=={torch} {' '.join(launch.store_packages)}"],
         "head_start_ray_commands": [
             "ray stop",
             f"{start} --head --port=6379 --autoscaling-config=~/ray_bootstrap_config.yaml "

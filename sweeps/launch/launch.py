@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,9 +18,22 @@ from sweeps.data.named_corpora import NAMED_CORPORA
 from sweeps.execute.submission import local_models
 from sweeps.spec.resources import Resources
 from sweeps.spec.spec import Sweep
+from sweeps.store.store import BUCKETS
 
+SHARED = ("file", "local")
+"""Schemes of paths that nodes have in common."""
+CLIENT_PACKAGES = {
+    **dict.fromkeys(("s3", "s3a"), "s3fs"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("abfs", "abfss", "az"), "adlfs"),
+    "oss": "ossfs",
+    "oci": "ocifs",
+}
+"""Packages with the clients of :data:`sweeps.store.store.BUCKETS`, by scheme."""
 SPEC = "sweep.yaml"
 """File of the spec, beside what a scheduler reads."""
+ALWAYS_USED = ("nodes", "cpus", "gpus")
+"""Fields with defaults that every scheduler uses."""
 GRACE_SECONDS = 120
 """Seconds that a driver has for checkpoints before it is killed."""
 
@@ -67,9 +80,19 @@ class Launch:
         return f"distlaw-{words[:40]}".rstrip("-")
 
     @property
+    def scheme(self) -> str:
+        """Scheme of the store's URL; empty for a path."""
+        return urlsplit(self.store).scheme
+
+    @property
     def in_bucket(self) -> bool:
         """True if machines without a file system in common reach the store."""
-        return urlsplit(self.store).scheme not in ("", "file", "local")
+        return self.scheme in BUCKETS
+
+    @property
+    def store_packages(self) -> list[str]:
+        """Packages with the client of the store's bucket."""
+        return [CLIENT_PACKAGES[self.scheme]] if self.in_bucket else []
 
     @property
     def largest(self) -> Resources:
@@ -110,8 +133,15 @@ class Launch:
             )
         if urlsplit(self.store).password:
             yield "--store: a URL with a password would be written to files; leave it to the environment"
-        if urlsplit(self.store).scheme == "memory":
+        if self.scheme == "memory":
             yield f"--store: {self.store} is memory of one process; give a bucket, or a path of all nodes"
+        elif self.scheme not in ("", *SHARED, *BUCKETS):
+            yield (
+                f"--store: {self.scheme}:// is no place where a file is created at most once, as a sweep "
+                f"needs; give a path of all nodes, or a bucket ({', '.join(sorted(BUCKETS))})"
+            )
+        if self.image is not None and not re.fullmatch(r"[\w.:/@+-]+", self.image):
+            yield f"--image: {self.image!r} is no name of an image, such as registry/distlaw:1"
         if not (self.hours >= 1 / 60 and math.isfinite(self.hours)):
             yield f"--hours: {self.hours:g} is no time to work in"
         for number, rule in enumerate(self.sweep.resources):
@@ -124,6 +154,14 @@ class Launch:
                     yield (
                         f"resources[{number}].{what}: {asked:g} are asked for, and --{what} gives {there:g}"
                     )
+
+
+def unused_options(launch: Launch, used: Collection[str]) -> Iterator[str]:
+    """Yield the options that were given and that a scheduler which uses ``used`` would ignore."""
+    for each in fields(launch):
+        optional = each.default is not MISSING and each.name not in ALWAYS_USED
+        if optional and each.name not in used and getattr(launch, each.name) != each.default:
+            yield f"--{each.name}"
 
 
 class _Dumper(yaml.SafeDumper):

@@ -12,7 +12,6 @@ from sweeps.execute.submission import pinned_requirements
 from sweeps.launch.launch import SPEC, Launch, with_header
 
 TASK = "sky.yaml"
-STORE_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 
 
 def write(launch: Launch, folder: Path) -> dict[str, str]:  # noqa: ARG001
@@ -37,8 +36,7 @@ def write(launch: Launch, folder: Path) -> dict[str, str]:  # noqa: ARG001
     }
     command = [*launch.run_command(SPEC, "process"), "--cores", str(launch.cpus)]
     requirements = [f"torch=={version('torch').partition('+')[0]}", *pinned_requirements()]
-    scheme = launch.store.partition(":")[0]
-    requirements += [STORE_PACKAGES[scheme]] if scheme in STORE_PACKAGES else []
+    requirements += launch.store_packages
     task = {
         "name": launch.name,
         "workdir": ".",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from scaling.errors import InputError
 from sweeps.execute.submission import fill_directory
 from sweeps.launch import clouds, kubernetes, sky, slurm
-from sweeps.launch.launch import SPEC, Launch
+from sweeps.launch.launch import SPEC, Launch, unused_options
 
 
 class SchedulerFiles(NamedTuple):
@@ -23,16 +24,27 @@ class SchedulerFiles(NamedTuple):
     """Yield why its machines could not run the sweep."""
     sends: bool = False
     """True if the directory is sent to machines that have nothing of ours."""
+    options: tuple[str, ...] = ()
+    """Options beside nodes, cores and GPUs that have an effect."""
 
 
+BATCH = ("gpu", "memory", "hours", "queue", "account", "setup")
+PODS = ("memory", "hours", "image", "queue")
+CLOUD = ("gpu", "image", "region", "spot", "setup")
 SCHEDULERS = {
-    "slurm": SchedulerFiles(slurm.write, slurm.commands),
-    "slurm-ray": SchedulerFiles(slurm.write_ray, slurm.commands),
-    "kubernetes": SchedulerFiles(kubernetes.write_job, kubernetes.commands, kubernetes.refusals),
-    "kuberay": SchedulerFiles(kubernetes.write_rayjob, kubernetes.commands, kubernetes.refusals),
-    "sky": SchedulerFiles(sky.write, sky.commands, sky.refusals, sends=True),
-    "aws": SchedulerFiles(clouds.write_aws, clouds.commands, clouds.refusals),
-    "gcp": SchedulerFiles(clouds.write_gcp, clouds.commands, clouds.refusals),
+    "slurm": SchedulerFiles(slurm.write, slurm.commands, options=BATCH),
+    "slurm-ray": SchedulerFiles(slurm.write_ray, slurm.commands, options=BATCH),
+    "kubernetes": SchedulerFiles(
+        kubernetes.write_job, kubernetes.commands, kubernetes.refusals, options=PODS
+    ),
+    "kuberay": SchedulerFiles(
+        kubernetes.write_rayjob, kubernetes.commands, kubernetes.refusals, options=PODS
+    ),
+    "sky": SchedulerFiles(sky.write, sky.commands, sky.refusals, sends=True, options=(*CLOUD, "memory")),
+    "aws": SchedulerFiles(clouds.write_aws, partial(clouds.commands, "aws"), clouds.refusals, options=CLOUD),
+    "gcp": SchedulerFiles(
+        clouds.write_gcp, partial(clouds.commands, "gcp"), clouds.refusals, options=(*CLOUD, "account")
+    ),
 }
 
 
@@ -53,6 +65,9 @@ def write_launch(scheduler: str, launch: Launch, folder: str | Path) -> list[str
     if scheduler not in SCHEDULERS:
         raise InputError(f"scheduler: {', '.join(SCHEDULERS)}, not {scheduler!r}")
     chosen, place = SCHEDULERS[scheduler], Path(folder).absolute()
+    for option in unused_options(launch, chosen.options):
+        usable = ", ".join(f"--{name}" for name in chosen.options)
+        raise InputError(f"{option}: {scheduler} has no use for it; leave it out (it takes {usable})")
     for why in chosen.refusals(launch):
         raise InputError(why)
     files = chosen.write(launch, place)

@@ -88,8 +88,25 @@ class Webhook:
         headers = {"Content-Type": "application/json", "User-Agent": "distlaw"}
         request = urllib.request.Request(self.url, json.dumps(message).encode(), headers)  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):  # noqa: S310
+            with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_SECONDS):
                 pass
         except (OSError, ValueError) as error:
-            code = f" ({error.code})" if isinstance(error, urllib.error.HTTPError) else ""
-            LOG.warning("%s: the message %r was not taken%s", VARIABLE, message["event"], code)
+            LOG.warning("%s: the message %r was not taken%s", VARIABLE, message["event"], _reason(error))
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Refusal of redirects, which would turn the message into a question without content."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Return no request, so that the redirect is an error."""
+
+
+def _reason(error: Exception) -> str:
+    """Return why a message was not taken, without the URL or its path."""
+    if not isinstance(error, urllib.error.HTTPError):
+        return ""
+    if not 300 <= error.code < 400:
+        return f" ({error.code})"
+    host = urlsplit(error.headers.get("Location", "")).hostname
+    where = f" to {host}" if host else ""
+    return f" ({error.code}: the URL redirects{where}; set the variable to the URL that it leads to)"

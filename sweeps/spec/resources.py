@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from scaling.costs.hardware import UTILISATION, Hardware, hardware
 from scaling.errors import InputError
+from scaling.units import format_number
 from sweeps.spec.fields import Count, Number, Quantity, SpecModel
 
 if TYPE_CHECKING:
@@ -60,6 +61,22 @@ class Resources(SpecModel):
         each = [f"{self.cpus} cpu{'s' * (self.cpus > 1)}"]
         each += [f"{self.gpus:g} gpu{'s' * (self.gpus > 1)}"] if self.gpus else []
         return " and ".join(each) + (f" on each of {self.nodes} nodes" if self.nodes > 1 else "")
+
+
+def _of_distinct_sizes(rules: list[Resources]) -> list[Resources]:
+    """Reject rules of one size, of which no step would know which it has."""
+    seen: dict[float, int] = {}
+    for number, rule in enumerate(rules):
+        if (first := seen.setdefault(rule.from_params, number)) != number:
+            raise ValueError(
+                f"[{first}] and [{number}] both apply from {format_number(rule.from_params)} parameters; "
+                "join them, or give one another from_params"
+            )
+    return rules
+
+
+ResourceRules = Annotated[list[Resources], AfterValidator(_of_distinct_sizes)]
+"""Resources of steps by size, each rule from another size on."""
 
 
 class Devices(SpecModel):

@@ -42,7 +42,7 @@ from sweeps.spec.parsing.overrides import apply_overrides
 from sweeps.spec.parsing.yaml_text import read_yaml
 from sweeps.spec.pretrained import Pretrained, objections_to_served
 from sweeps.spec.protocols import ProtocolName, protocol_violation
-from sweeps.spec.resources import Caps, Devices, Resources
+from sweeps.spec.resources import Caps, Devices, ResourceRules
 from sweeps.spec.trainer import (
     ROLES,
     TRAINERS,
@@ -213,7 +213,7 @@ class Sweep(SpecModel):
     our own trainer."""
     tuning: Tuning | None = None
     """Hyperparameters that ``distlaw sweep tune`` searches before the sweep."""
-    resources: list[Resources] = []
+    resources: ResourceRules = []
     """Resources of steps, by size; one core, or a quarter of a GPU if there are GPUs, if not given."""
     hardware: Devices = Devices()
     """Hardware and price from which time and money are estimated."""

@@ -47,7 +47,8 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
     monkeypatch.chdir(tmp_path)
 
     def write(scheduler: str, spec: dict[str, Any] = SPEC, **machines: Any) -> dict[str, str]:
-        machines = {"store": BUCKET, "image": "registry/distlaw:1"} | machines
+        image = {"image": "registry/distlaw:1"} if scheduler.startswith("kube") else {}
+        machines = {"store": BUCKET, **image} | machines
         sweeps.load(spec, read_text=False).launch(scheduler, "out", **machines)
         return {path.name: path.read_text() for path in Path("out").iterdir() if path.is_file()}
 
@@ -146,6 +147,8 @@ def test_ray_s_own_schema_accepts_a_cluster(written: Written, cloud: str, accoun
     assert kinds["head"]["resources"] == {"CPU": 0, "GPU": 0}
     assert kinds["workers"]["max_workers"] == 4
     assert kinds["workers"]["resources"]["GPU"] == 8
+    assert "pip install" in config["setup_commands"][-1]
+    assert config["setup_commands"][-1].endswith(" s3fs")
     for command in config["head_start_ray_commands"][1:] + config["worker_start_ray_commands"][1:]:
         assert command.startswith("RAY_AUTH_MODE=token ")
     assert parse_sweep(yaml.safe_load(files["sweep.yaml"])) == parse_sweep(GANGS)
@@ -170,6 +173,20 @@ def test_the_smallest_machine_that_has_enough_is_taken() -> None:
     for kinds in MACHINES.values():
         for machines in kinds.values():
             assert machines == sorted(machines, key=lambda each: (each.gpus, each.cpus))
+
+
+def test_a_machine_with_more_than_was_asked_for_is_named(tmp_path: Path) -> None:
+    def said(**machines: int) -> str:
+        launch = Launch(sweep=parse_sweep(SPEC), store="abfs://box/sweep", **machines)  # type: ignore[arg-type]
+        return write_launch("aws", launch, tmp_path)[0]
+
+    assert said(gpus=3) == (
+        "# Each node is a whole g6.12xlarge, the smallest that has enough: 4 GPUs and 48 cores are paid for and "
+        "used (3 and 8 were asked for)."
+    )
+    assert "s3fs" not in (text := (tmp_path / "cluster.yaml").read_text())
+    assert " adlfs" in text
+    assert not said(gpus=4, cpus=48).startswith("#")
 
 
 def test_the_directory_of_skypilot_runs_by_itself(written: Written, tmp_path: Path) -> None:
@@ -236,6 +253,14 @@ def _sky_python(tmp_path: Path) -> str:
         ("kuberay", {"store": "file:///shared"}, "pods do not see file:///shared"),
         ("gcp", {}, "--account: the project of Google Cloud that pays"),
         ("gcp", {"account": "p", "region": "us-central1"}, "--region: a zone with the machines"),
+        ("slurm", {"region": "us-west-2"}, r"--region: slurm has no use for it; leave it out .*--queue"),
+        ("slurm-ray", {"spot": True}, "--spot: slurm-ray has no use for it"),
+        ("slurm", {"image": "x"}, "--image: slurm has no use for it"),
+        ("kuberay", {"gpu": "h100"}, "--gpu: kuberay has no use for it"),
+        ("aws", {"hours": 3.0}, "--hours: aws has no use for it"),
+        ("kubernetes", {"image": " "}, "--image: ' ' is no name of an image, such as registry/distlaw:1"),
+        ("sky", {"store": "ftp://host/sweep"}, "--store: ftp:// is no place where a file is created"),
+        ("sky", {"store": "bogus://b/sweep"}, r"--store: bogus:// is no place .* a bucket \(abfs, .* s3"),
     ],
 )
 def test_what_could_not_run_is_refused_before_anything_is_written(

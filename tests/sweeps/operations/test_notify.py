@@ -26,10 +26,13 @@ from sweeps.spec.spec import parse_sweep
 class Receiver(BaseHTTPRequestHandler):
     taken: list[dict[str, Any]]
     code = 200
+    location = ""
 
     def do_POST(self) -> None:
         self.taken.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.send_response(self.code)
+        if self.location:
+            self.send_header("Location", self.location)
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
@@ -90,6 +93,19 @@ def test_a_receiver_that_refuses_or_is_gone_stops_nothing_and_its_url_is_not_log
         Webhook("http://127.0.0.1:9/secret", "small", "store").end(state)
     assert caplog.text.count("was not taken") == 2
     assert "(500)" in caplog.text
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("code", [301, 302, 307, 308])
+def test_a_redirect_is_told_as_it_would_lose_the_message(
+    receiver: tuple[str, type[Receiver]], state: State, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    url, handler = receiver
+    handler.code, handler.location = code, "https://new.example.com/secret"
+    with caplog.at_level(logging.WARNING, "distlaw"):
+        Webhook(url, "small", "store").end(state)
+    assert len(handler.taken) == 1
+    assert f"({code}: the URL redirects to new.example.com; set the variable to the URL" in caplog.text
     assert "secret" not in caplog.text
 
 

@@ -175,3 +175,22 @@ def test_what_a_design_cannot_show_is_foreseen(small_spec: dict[str, Any]) -> No
     assert any("1 teacher only" in finding for finding in found)
     assert any("every teacher is better" in finding for finding in found)
     assert any(finding.level == "refuse" for finding in expected_findings(dag_of(parse_sweep(small_spec))))
+
+
+def test_two_rules_of_resources_for_one_size_are_refused(small_spec: dict[str, Any]) -> None:
+    rules = [{"gpus": 1}, {"from_params": "1M", "gpus": 2}, {"from_params": 1e6, "gpus": 4}]
+    with pytest.raises(
+        InputError, match=r"resources: \[1\] and \[2\] both apply from 1M parameters; join them"
+    ):
+        parse_sweep(small_spec | {"resources": rules})
+
+
+def test_a_plan_says_that_its_devices_are_too_few(small_spec: dict[str, Any], own_cache: Path) -> None:
+    rules = {"resources": [{"gpus": 8, "nodes": 2}], "hardware": {"name": "h100"}}
+    asked = load(small_spec | rules)
+    (warning,) = [each for each in asked.plan(devices=8).warnings if each.startswith("resources")]
+    assert warning == (
+        f"resources: {len(asked.dag.steps)} steps of 1 cpu and 8 gpus on each of 2 nodes cannot run on the 8 "
+        "that time is told for; give --gpus 16"
+    )
+    assert not [each for each in asked.plan(devices=16).warnings if each.startswith("resources")]
