@@ -268,6 +268,7 @@ class SimulatedStep:
     teacher = trainer = method = logits = texts = None
     features: tuple[()] = ()
     corpus_fingerprint = "text"
+    served = asks_server = False
 
     @property
     def label(self) -> str:

@@ -116,6 +116,8 @@ class ServedModel:
     """Name of the model there."""
     revision: str
     """Description of what is served, from the spec."""
+    tokens_per_second: float | None = None
+    """Speed that the spec states; not part of the identity."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

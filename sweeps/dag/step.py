@@ -221,8 +221,7 @@ class Step:
             text += f", from {self.teacher.size}"
         if self.method and self.method.name != PAPER_METHOD:
             text += f", {self.method.name}"
-        if self.trainer:
-            text += f", by {self.trainer.name}"
+        text += f", by {self.trainer.name}" if self.trainer else ""
         text += ", projected" if self.early else ""
         return f"{text}, seed {self.seed}" if self.seed else text
 
@@ -321,6 +320,11 @@ class Step:
     def served(self) -> bool:
         """True for a model that a server answers for, whose weights are not here."""
         return bool(self.foreign and self.foreign.served)
+
+    @property
+    def asks_server(self) -> bool:
+        """True if all it does is to ask a server about text: no model of it is in memory here."""
+        return self.served or bool(not self.kind.trains and self.teacher and self.teacher.served)
 
     def _teacher_tokens(self, tokens: float) -> float:
         """Tokens of the teacher's passes for ``tokens`` tokens of text written before training."""

@@ -16,7 +16,7 @@ from sweeps.distill.caches.logit_format import DistributionFormat, kept, packed_
 from sweeps.distill.caches.shard_cache import ALONE, Numbers, ShardCache, Writer, Wrote
 from sweeps.distill.caches.sparse_formats import CompactFormat
 from sweeps.distill.models import Models
-from sweeps.distill.served_teacher import served_writer
+from sweeps.distill.served_teacher import blocks_of_shard, served_writer
 from sweeps.distill.targets import Cached, nonfinite_teacher_error, opened
 from sweeps.model.device import device
 from sweeps.spec.method_parts import parts_of
@@ -66,7 +66,9 @@ def cached(
     numbers = data.seen(cache.steps)
     if isinstance(storage, CompactFormat):  # in the order in which they are read first
         numbers = data.numbers_of(range(len(numbers))).numpy()
-    shards = ShardCache(store, cache.id, storage, data.context, numbers, writer=writer)
+    served = cache.teacher is not None and cache.teacher.served
+    most = blocks_of_shard(len(numbers)) if served else None
+    shards = ShardCache(store, cache.id, storage, data.context, numbers, writer=writer, most_blocks=most)
     return Cached(storage, shards.ready(teach, wrote))
 
 

@@ -75,14 +75,15 @@ class MemoryParts:
     """More that a pass of a frozen model, or an evaluation, takes at its peak than training does."""
     checkpoint: float = 0.0
     """State that is written, where host and device are one."""
-
+    read_ahead: float = 0.0
+    """Batches read ahead from caches, where host and device are one; no tensors yet."""
     heap: float = 0.0
     """Memory between tensors, on CPU."""
 
     @property
     def tensors(self) -> float:
         """Bytes of tensors at once, without a checkpoint's."""
-        return self.total - self.process - self.checkpoint - self.heap
+        return self.total - self.process - self.checkpoint - self.read_ahead - self.heap
 
     @property
     def total(self) -> float:
@@ -160,6 +161,7 @@ def _training_parts(step: Step, process: float, *, gpu: bool, processes: int, la
         teachers=sum(_frozen_weights(each, gpu=gpu) for each in teachers) / shards,
         inference=max(0.0, inference - training),
         checkpoint=0.0 if gpu else CHECKPOINT_BYTES_PER_PARAM * params / shards,
+        read_ahead=0.0 if gpu else _read_ahead(step, share),
     )
 
 
@@ -235,6 +237,15 @@ def _states_of_losses(step: Step) -> float:
     """Return bytes that auxiliary losses remember."""
     shapes = [teacher.shape for teacher in step.teachers]
     return sum((loss.state_bytes(shapes) for loss in step.auxiliary_losses), 0.0)
+
+
+def _read_ahead(step: Step, tokens: float) -> float:
+    """Return bytes of batches that are read ahead from caches."""
+    if not (step.logits or step.texts or step.features):
+        return 0.0
+    from sweeps.distill.caches.read_ahead_memory import read_ahead_bytes
+
+    return read_ahead_bytes(step, tokens)
 
 
 def _hidden_states(step: Step, tokens: float) -> float:

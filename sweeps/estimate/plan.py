@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from sweeps.estimate.cost import (
 from sweeps.estimate.fit_preview import expected_findings
 from sweeps.estimate.placement import Placement, misfits, place, planned_resources
 from sweeps.estimate.precision_probe import PrecisionSpeed, measured_precision
+from sweeps.estimate.servers import ServerWork, server_work, with_servers
 from sweeps.estimate.text_warnings import check_text
 from sweeps.spec.resources import caps_of
 from sweeps.spec.spec import Sweep
@@ -77,6 +78,9 @@ class SweepPlan:
     """Assumptions in place of what was not read, in sentences."""
     compile_choices: tuple[CompileChoice, ...] = ()
     """Decisions under ``training.compile: auto``, with CPU seconds that compiling saves and costs."""
+
+    servers: Mapping[str, ServerWork] = field(default_factory=dict)
+    """Work of the server that a step asks, by the step's id."""
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
@@ -148,6 +152,11 @@ class SweepPlan:
             "left": asdict(self.left),
             "precision": asdict(self.precision) if self.precision else None,
             "compile": [each.as_json() for each in self.compile_choices],
+            **(
+                {"servers": {step: asdict(each) for step, each in self.servers.items()}}
+                if self.servers
+                else {}
+            ),
             "epochs": self.epochs,
             "findings": [asdict(finding) for finding in self.findings],
             "cautions": [f"! {warning}" for warning in self.warnings],
@@ -206,7 +215,8 @@ def plan_sweep(resolved: Resolved, dag: Dag, store: Store, devices: int) -> Swee
     sweep, size = resolved.spec, resolved.text.size
     check_text(sweep, size)
     done = frozenset(store.results(step.id for step in dag.steps)) if store.exists() else frozenset()
-    seconds = step_seconds(sweep, dag, size)
+    servers = server_work(dag, store, size.train_tokens)
+    seconds = with_servers(step_seconds(sweep, dag, size), servers)
     todo = replace(dag, steps=tuple(step for step in dag.steps if step.id not in done))
     whole = estimate_sweep(dag, seconds, devices, sweep)
     return SweepPlan(
@@ -224,6 +234,7 @@ def plan_sweep(resolved: Resolved, dag: Dag, store: Store, devices: int) -> Swee
         reads=resolved.reads,
         assumed=resolved.assumed,
         compile_choices=resolved.compile_choices,
+        servers=servers,
     )
 
 

@@ -13,6 +13,7 @@ from sweeps.dag.compile_choice import choice_lines
 from sweeps.dag.kind import StepKind
 from sweeps.estimate.bill import HOUR
 from sweeps.estimate.placement import layout_lines
+from sweeps.estimate.servers import server_lines
 from sweeps.spec.trainer import ROLES
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def _cost(plan: SweepPlan) -> Iterator[str]:
         f"time       about {duration(left.wall_seconds)} on {where} "
         f"(longest chain {duration(whole.critical_path)}), {basis}"
     )
+    for line in server_lines(work for step, work in plan.servers.items() if step not in plan.done):
+        yield f"server     {line}"
     for line in choice_lines(plan.compile_choices):
         yield f"compile    {line}"
     if plan.precision:

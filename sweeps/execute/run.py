@@ -12,6 +12,7 @@ from sweeps.dag.resolved import Resolved
 from sweeps.data.corpus import planned_tokens
 from sweeps.estimate.cost import estimate_sweep
 from sweeps.estimate.plan import check_caps, step_seconds
+from sweeps.estimate.servers import server_work, with_servers
 from sweeps.estimate.text_warnings import check_text, text_warnings
 from sweeps.execute import scheduler
 from sweeps.execute.executors.local import Executor, InlineExecutor, executor_for, refuse_unknown
@@ -76,7 +77,8 @@ def run_sweep(resolved: Resolved, dag: Dag, store: Store, where: Where, watch: W
         return scheduler.run(dag, store, InlineExecutor(store), lambda _: 0.0, lambda _: None)
     check_text(sweep, resolved.text.size)
     warnings = text_warnings(planned_tokens(resolved.text.corpus, resolved.text.fingerprint))
-    seconds = step_seconds(sweep, dag, resolved.text.size)
+    servers = server_work(dag, store, resolved.text.size.train_tokens)
+    seconds = with_servers(step_seconds(sweep, dag, resolved.text.size), servers)
     executor = where.open(store, todo, max((rule.cpus for rule in sweep.resources), default=1))
     try:
         check_caps(sweep, estimate_sweep(dag, seconds, executor.slots, sweep))

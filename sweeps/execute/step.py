@@ -21,10 +21,12 @@ from sweeps.execute.run_result import measured_result, measured_throughput
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.leases import Lease, hold_leases
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
+from sweeps.store.records import CACHE_BYTES
 from sweeps.store.store import Store
 from sweeps.store.time_limit import TimeLimit
 
 if TYPE_CHECKING:
+    from sweeps.distill.caches.shard_cache import Wrote
     from sweeps.model.distributed import World
     from sweeps.train.run import Run
 
@@ -223,13 +225,7 @@ def _write_down(
     from sweeps.distill.teacher import cached
 
     started, writer = time.monotonic(), Writer(world.rank, world.size, holds_step=True)
-
-    def wrote(blocks: int, of: int) -> None:
-        if not lease:
-            return
-        lease.progress = {"steps_done": blocks, "steps": of, "seconds": time.monotonic() - started}
-        lease.look()
-
+    wrote = _telling(lease)
     columns: dict[str, Any] = {}
     try:
         if lease:
@@ -249,7 +245,21 @@ def _write_down(
         return error
     seconds = {"train": 0.0, "write": time.monotonic() - started}
     tokens = len(kept.numbers) * step.shape.context
-    return commit_result(store, step, {"tokens": tokens, "seconds": seconds} | columns)
+    size = {"tokens": tokens, CACHE_BYTES: kept.cache.stored_bytes}
+    return commit_result(store, step, size | {"seconds": seconds} | columns)
+
+
+def _telling(lease: Lease | None) -> Wrote:
+    """Return a function that tells ``lease`` how many blocks are there, of how many."""
+    started = time.monotonic()
+
+    def wrote(blocks: int, of: int) -> None:
+        if not lease:
+            return
+        lease.progress = {"steps_done": blocks, "steps": of, "seconds": time.monotonic() - started}
+        lease.look()
+
+    return wrote
 
 
 def _evaluate(
@@ -272,7 +282,7 @@ def _evaluate(
         if lease:
             store.write(step.as_json(), step.id, "step.json")
         if step.served:
-            loss, about = served_loss(step, corpus)
+            loss, about = served_loss(store, step, corpus, _telling(lease))
             heldout = as_result(loss, corpus) | about
         else:
             heldout = evaluate(load_foreign(step, shards), step, corpus)

@@ -73,6 +73,7 @@ def admit_teacher(
             url=teacher.source.served,
             name=teacher.source.name or teacher.model,
             revision=teacher.source.revision,
+            tokens_per_second=teacher.source.tokens_per_second,
         )
     shape = replace(card.shape, vocab=corpus.vocab, context=corpus.context)
     return shape, ExternalModel(

@@ -1,4 +1,4 @@
-"""Client of an OpenAI-style endpoint for completions: requests with retries, and errors in sentences.
+"""Client of a server that scores tokens: requests with retries, and errors in sentences.
 
 The key is read from the environment, goes to this server alone and into no message; redirects are refused.
 """
@@ -11,6 +11,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +22,28 @@ from sweeps.spec.pretrained import KEY_VARIABLE
 REQUEST_SECONDS = 300.0
 """Seconds until a request counts as unanswered."""
 TRIES, BACKOFF_SECONDS, BACKOFF_LIMIT = 6, 1.0, 30.0
-"""Tries of a request, seconds before the second, doubled each time, and the longest wait."""
+"""Tries of a request, seconds before the second, doubled each time unless the server says when, and the
+longest wait."""
 BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """Codes of answers that another try may turn out otherwise."""
 
 
+NO_ANSWER = (OSError, http.client.HTTPException, KeyError, TypeError, ValueError)
+"""Errors of a server that does not tell what it is asked about itself."""
+VERSIONS = (("version", "version"), ("get_server_info", "version"))
+"""Endpoints at which vLLM and SGLang tell their version, and its name there."""
+
+
 class ServerUnavailableError(ConnectionError):
     """Raised if a server gives no answer in all tries; the step is tried again later."""
+
+
+class RequestRefusedError(InputError):
+    """Raised if a server refuses a request, with its code."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -45,48 +61,55 @@ class CompletionsClient:
 
     served: ServedModel
 
-    def completions(self, **fields: Any) -> dict[str, Any]:
-        """Return the answer of ``/completions`` to these fields.
+    def ask(
+        self, path: str, fields: dict[str, Any], refusals: frozenset[int] = frozenset()
+    ) -> dict[str, Any]:
+        """Return the answer of the endpoint ``path`` to these fields.
+
+        Args:
+            path: Endpoint beside ``/v1``, or, after ``../``, at the server's root.
+            fields: What is sent to it.
+            refusals: Codes that are no use to try again, beside those that never are.
 
         Raises:
-            InputError: If the server refuses the request, the key or the model.
+            RequestRefusedError: If the server refuses the request, the key or the model.
+            InputError: If it answers with something else than a JSON object.
             ServerUnavailableError: If it does not answer.
         """
-        return self._ask("completions", json.dumps({"model": self.served.name, **fields}).encode())
-
-    def models(self) -> list[str]:
-        """Return the names of the models that the server has; none if it does not say."""
-        try:
-            return [str(each["id"]) for each in self._ask("models", None)["data"]]
-        except (InputError, ServerUnavailableError, KeyError, TypeError):
-            return []
-
-    def version(self) -> str | None:
-        """Return the server's version as vLLM tells it, None if it does not."""
-        try:
-            return str(self._ask("../version", None, tries=1)["version"])
-        except (InputError, ServerUnavailableError, KeyError, TypeError):
-            return None
-
-    def _ask(self, path: str, body: bytes | None, tries: int = TRIES) -> dict[str, Any]:
-        root = self.served.url.removesuffix("/v1") if path.startswith("../") else self.served.url
-        url, reason = f"{root}/{path.removeprefix('../')}", ""
-        for number in range(tries):
+        root = self._root if path.startswith("../") else self.served.url
+        url, reason, wait = f"{root}/{path.removeprefix('../')}", "", 0.0
+        for number in range(TRIES):
             if number:
-                time.sleep(min(BACKOFF_LIMIT, BACKOFF_SECONDS * 2.0 ** (number - 1)))
+                time.sleep(min(BACKOFF_LIMIT, max(wait, BACKOFF_SECONDS * 2.0 ** (number - 1))))
             try:
-                return self._once(url, body)
+                return self._once(url, json.dumps(fields).encode())
             except urllib.error.HTTPError as error:
-                reason = f"it answers {error.code}: {_message(error)}"
-                if error.code not in BUSY:
-                    raise InputError(self._refusal(error.code, reason)) from None
+                reason, wait = f"it answers {error.code}: {_message(error)}", _retry_after(error)
+                if error.code not in BUSY - refusals:
+                    raise RequestRefusedError(self._refusal(error.code, reason), error.code) from None
             except (OSError, http.client.HTTPException) as error:
                 reason = str(getattr(error, "reason", None) or error) or type(error).__name__
             except ValueError as error:
                 raise InputError(f"{self._who}: {url} answers with no JSON ({error})") from None
-        raise ServerUnavailableError(f"{self._who} does not answer after {tries} tries ({reason})")
+        raise ServerUnavailableError(
+            f"{self._who} does not answer after {TRIES} tries ({reason}); what it has answered is kept, and "
+            "the step goes on there when it is run again"
+        )
 
-    def _once(self, url: str, body: bytes | None) -> dict[str, Any]:
+    def models(self) -> list[str]:
+        """Return the names of the models that the server has; none if it does not say."""
+        with suppress(*NO_ANSWER):
+            return [str(each["id"]) for each in self._once(f"{self.served.url}/models")["data"]]
+        return []
+
+    def version(self) -> str | None:
+        """Return the server's version as vLLM or SGLang tells it, None if it does not."""
+        for path, name in VERSIONS:
+            with suppress(*NO_ANSWER):
+                return str(self._once(f"{self._root}/{path}")[name])
+        return None
+
+    def _once(self, url: str, body: bytes | None = None) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(KEY_VARIABLE):
             headers["Authorization"] = f"Bearer {key}"
@@ -96,6 +119,10 @@ class CompletionsClient:
         if not isinstance(found, dict):
             raise ValueError(f"found {type(found).__name__}, expected an object")
         return found
+
+    @property
+    def _root(self) -> str:
+        return self.served.url.removesuffix("/v1")
 
     @property
     def _who(self) -> str:
@@ -114,9 +141,16 @@ class CompletionsClient:
                 f"{self._who}: it redirects elsewhere ({code}), which is not followed; give that URL itself"
             )
         return (
-            f"{self._who}: {reason}. It must score given token ids with the method's top log-probabilities, "
-            "at the corpus's context and two tokens more (vLLM: --max-logprobs, --max-model-len)"
+            f"{self._who}: {reason}. It must score given token ids of the corpus's vocabulary, with the "
+            "method's top log-probabilities, at the corpus's context and two tokens more (vLLM: "
+            "--max-logprobs, --max-model-len)"
         )
+
+
+def _retry_after(error: urllib.error.HTTPError) -> float:
+    """Return the seconds that a server asks to wait; zero if it says none, or a date."""
+    told = error.headers.get("Retry-After", "") if error.headers else ""
+    return float(told) if told.isdecimal() else 0.0
 
 
 def _message(error: urllib.error.HTTPError) -> str:

@@ -1,13 +1,15 @@
 """Likeliest next tokens of a teacher that a server answers for, its loss, and a probe of its vocabulary.
 
 A block of the text goes to the server as token ids, and comes back as the log-probabilities of the likeliest
-tokens at each position and of the block's own: vLLM's ``prompt_logprobs``, or ``echo`` with ``logprobs``.
+tokens at each position and of the block's own, in one of the forms of ``scoring_forms``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +18,8 @@ from numpy.typing import NDArray
 from scaling.errors import InputError
 from sweeps.dag.external_shape import ServedModel
 from sweeps.data.tokenizer import ExternalTokenizer, load_tokenizer
-from sweeps.pretrained.completions import CompletionsClient
+from sweeps.pretrained.completions import CompletionsClient, RequestRefusedError
+from sweeps.pretrained.scoring_forms import FORMS, MISREAD, Position, ScoringForm
 
 CONCURRENT = 16
 """Requests at a time, of a block each; the server batches them."""
@@ -24,15 +27,18 @@ PROBED_TOKENS, PROBE_LENGTH, MAX_DIFFERENT = 512, 64, 0.05
 """Tokens of the vocabulary that are compared, in one request, and the largest share that may differ."""
 BYTES_OF_SPACE = "Ġ▁ "
 """Forms of a leading space in the strings of tokens."""
-ID_PREFIX = "token_id:"
 UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
+MAX_BEYOND = 0.01
+"""Largest probability of tokens beyond the tokenizer's, such as untrained rows of a padded output."""
+ANOTHER_FORM = frozenset({400, 404, 405, 422, 500, 501})
+"""Codes by which servers refuse a form of request that they do not have."""
 
 
 class ScoredBlock(NamedTuple):
     """Answer about one block, for each token but the first."""
 
     tokens: NDArray[np.int64]
-    """Likeliest tokens, ``(context, top)``."""
+    """Likeliest tokens, the likeliest first, ``(context, top)``."""
     log_p: NDArray[np.float32]
     """Their log-probabilities, in nats."""
     own: NDArray[np.float32]
@@ -45,6 +51,38 @@ class ServedTeacher:
     def __init__(self, served: ServedModel, tokenizer: ExternalTokenizer) -> None:
         self.client, self.tokenizer = CompletionsClient(served), tokenizer
         self.where = f"teacher {served.name} served at {served.url}"
+        self.scored_tokens, self.seconds = 0, 0.0
+        """Tokens that the server has scored, and the seconds that they took."""
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Measured speed of the server; None if it was asked about nothing."""
+        return self.scored_tokens / self.seconds if self.seconds else None
+
+    @cached_property
+    def form(self) -> ScoringForm:
+        """Form of requests that the server understands.
+
+        Raises:
+            InputError: If it understands none, or refuses.
+            ServerUnavailableError: If it does not answer.
+        """
+        prompt, refused, reason = [self.tokenizer.end_of_text_id] * 2, None, ""
+        for form in FORMS:
+            first = form is FORMS[0]
+            try:
+                answer = self._ask(form, prompt, 1, frozenset() if first else ANOTHER_FORM)
+            except RequestRefusedError as error:
+                if first and error.code not in (400, 422):
+                    raise
+                refused = refused or (error if first else None)
+                continue
+            try:
+                form.positions(answer, prompt)
+                return form
+            except MISREAD as error:
+                reason = repr(error)
+        raise refused or self._unreadable(reason)
 
     def score(self, blocks: NDArray[np.integer], top: int) -> Iterator[ScoredBlock]:
         """Yield the answer about each of ``blocks`` ``(blocks, context + 1)``, in order.
@@ -53,6 +91,7 @@ class ServedTeacher:
             InputError: If the server refuses, does not score given tokens, or knows other tokens.
             ServerUnavailableError: If it does not answer.
         """
+        _, began = self.form, time.monotonic()
         with ThreadPoolExecutor(CONCURRENT) as pool:
             asked = [pool.submit(self._score, [int(each) for each in block], top) for block in blocks]
             try:
@@ -61,6 +100,8 @@ class ServedTeacher:
             finally:
                 for each in asked:
                     each.cancel()
+        self.seconds += time.monotonic() - began
+        self.scored_tokens += blocks.shape[0] * (blocks.shape[1] - 1)
 
     def check_vocabulary(self) -> None:
         """Compare the strings of tokens spread over the vocabulary with those of the tokenizer.
@@ -93,89 +134,75 @@ class ServedTeacher:
 
     def _score(self, block: Sequence[int], top: int) -> ScoredBlock:
         each = self._positions(block, top)
-        width = [len(position) for position in each]
-        if min(width) < top:
+        width = min(map(len, each))
+        if width < top:
             raise InputError(
-                f"{self.where}: it gives {min(width)} log-probabilities a token where {top} are asked for; "
+                f"{self.where}: it gives {width} log-probabilities a token where {top} are asked for; "
                 "let it give more, or lower the method's top"
             )
         likeliest = [sorted(position.items(), key=lambda pair: -pair[1])[:top] for position in each]
         tokens = np.array([[number for number, _ in position] for position in likeliest], dtype=np.int64)
         log_p = np.array([[value for _, value in position] for position in likeliest], dtype=np.float32)
         own = np.array([p.get(t, np.nan) for p, t in zip(each, block[1:], strict=True)], dtype=np.float32)
-        self._check(tokens, log_p, own)
-        return ScoredBlock(tokens, log_p, own)
-
-    def _check(self, tokens: NDArray[np.int64], log_p: NDArray[np.float32], own: NDArray[np.float32]) -> None:
-        if tokens.max() >= self.tokenizer.size:
-            raise InputError(
-                f"{self.where}: it expects token {tokens.max()}, and the corpus's tokenizer has "
-                f"{self.tokenizer.size:,}; set corpus.tokenizer to the tokenizer of what is served there"
-            )
         if np.isnan(log_p).any() or np.isnan(own).any() or (np.exp(log_p.astype(float)).sum(1) > 1.01).any():
             raise InputError(
                 f"{self.where}: its log-probabilities are not those of a distribution, or not of the text "
                 "that it was given; it must score prompts at temperature 1"
             )
+        return self._without_padding(ScoredBlock(tokens, log_p, own))
 
-    def _positions(self, block: Sequence[int], top: int) -> list[dict[int, float]]:
-        """Return log-probabilities by token, of each token of ``block`` but the first."""
-        found = self._choice(block, top).get("prompt_logprobs")
-        if found is None:
-            found = self._echoed(block, top)
-        try:
-            positions = [
-                {
-                    int(number): float(said["logprob"] if isinstance(said, dict) else said)
-                    for number, said in position.items()
-                }
-                for position in found[1 : len(block)]
-            ]
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise self._unreadable(repr(error)) from None
-        if len(positions) != len(block) - 1:
-            raise self._unreadable(f"{len(positions)} positions of a prompt of {len(block)} tokens")
-        return positions
+    def _without_padding(self, scored: ScoredBlock) -> ScoredBlock:
+        """Return ``scored`` without tokens beyond the tokenizer's, as a padded output of a model here is cut.
 
-    def _choice(self, block: Sequence[int], top: int, **more: Any) -> dict[str, Any]:
-        asked = more or {"prompt_logprobs": top}
-        answer = self.client.completions(prompt=list(block), max_tokens=1, temperature=1.0, **asked)
-        try:
-            (choice,) = answer["choices"]
-            return dict(choice)
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._unreadable(repr(error)) from None
-
-    def _echoed(self, block: Sequence[int], top: int) -> list[dict[str, float]]:
-        """Ask by ``echo`` with ``logprobs``, whose tokens are named by their ids."""
-        choice = self._choice(block, top, echo=True, logprobs=top, return_tokens_as_token_ids=True)
-        said = choice.get("logprobs") or {}
-        names, own, likeliest = (
-            said.get(each) or [] for each in ("tokens", "token_logprobs", "top_logprobs")
+        In their places are others, of no probability.
+        """
+        tokens, log_p, own = scored
+        beyond = tokens >= self.tokenizer.size
+        if not beyond.any():
+            return scored
+        lost = np.where(beyond, np.exp(log_p.astype(float)), 0.0).sum(1)
+        if lost.max() > MAX_BEYOND:
+            raise InputError(
+                f"{self.where}: it expects token {tokens.max()}, and the corpus's tokenizer has "
+                f"{self.tokenizer.size:,}; set corpus.tokenizer to the tokenizer of what is served there"
+            )
+        tokens = tokens.copy()
+        for row in np.flatnonzero(beyond.any(1)):
+            free = np.setdiff1d(np.arange(self.tokenizer.size), tokens[row])
+            tokens[row, beyond[row]] = free[: beyond[row].sum()]
+        log_p = np.where(beyond, -np.inf, log_p - np.log1p(-lost)[:, None]).astype(np.float32)
+        order = np.argsort(-log_p, axis=1, kind="stable")
+        return ScoredBlock(
+            np.take_along_axis(tokens, order, 1),
+            np.take_along_axis(log_p, order, 1),
+            (own - np.log1p(-lost)).astype(np.float32),
         )
-        if not likeliest or not str(names[0]).startswith(ID_PREFIX):
-            raise self._unreadable("neither prompt_logprobs nor echoed logprobs by token id")
-        return [
-            {name.removeprefix(ID_PREFIX): value for name, value in {**(each or {}), name: mine}.items()}
-            for each, name, mine in zip(likeliest, names, own, strict=True)
-        ]
 
-    def _strings(self, prompt: Sequence[int]) -> Iterator[tuple[int, str]]:
-        """Yield ids and strings of tokens, as the server has them."""
-        found = self._choice(prompt, 1).get("prompt_logprobs")
-        if found is not None:
-            for position in found[1:]:
-                for number, said in position.items():
-                    if isinstance(said, dict) and isinstance(text := said.get("decoded_token"), str):
-                        yield int(number), text
-            return
-        said = self._choice(prompt, 1, echo=True, logprobs=1).get("logprobs") or {}
-        yield from zip(prompt[1:], said.get("tokens", [])[1 : len(prompt)], strict=False)
+    def _positions(self, block: Sequence[int], top: int) -> list[Position]:
+        """Return log-probabilities by token, of each token of ``block`` but the first."""
+        return self._read(self.form.positions, self._ask(self.form, block, top), block)
+
+    def _strings(self, prompt: Sequence[int]) -> list[tuple[int, str]]:
+        """Return ids and strings of tokens, as the server has them."""
+        fields = self.form.fields(self.client.served.name, prompt, 1, strings=True)
+        answer = self.client.ask(self.form.path, fields)
+        return self._read(self.form.strings, answer, prompt)
+
+    def _ask(
+        self, form: ScoringForm, prompt: Sequence[int], top: int, refusals: frozenset[int] = frozenset()
+    ) -> dict[str, Any]:
+        return self.client.ask(form.path, form.fields(self.client.served.name, prompt, top), refusals)
+
+    def _read(self, read: Callable[..., Iterable[Any]], answer: dict[str, Any], prompt: Sequence[int]) -> Any:
+        try:
+            return list(read(answer, prompt))
+        except MISREAD as error:
+            raise self._unreadable(repr(error)) from None
 
     def _unreadable(self, what: str) -> InputError:
         return InputError(
-            f"{self.where}: its answer is not that of an OpenAI-style server that scores given tokens "
-            f"({what}); vLLM answers so at /v1/completions"
+            f"{self.where}: its answer is not that of a server that scores given tokens ({what}); vLLM does "
+            "at /v1/completions, SGLang at /generate; llama.cpp's server and Ollama score none"
         )
 
 

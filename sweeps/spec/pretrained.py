@@ -27,6 +27,9 @@ class ServedSource(SpecModel):
     you knows when that changes."""
     name: str | None = Field(None, min_length=1)
     """The model's name there; ``model`` if not given."""
+    tokens_per_second: Quantity | None = None
+    """Tokens that it scores a second, for the plan's time; if not given, as its evaluation in the store was
+    measured. Ids of steps do not depend on it."""
 
     @field_validator("served")
     @classmethod

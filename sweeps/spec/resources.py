@@ -149,8 +149,11 @@ class Caps(SpecModel):
 
 
 def resources_of(steps: Sequence[Step], rules: Sequence[Resources], default: Resources) -> Resources:
-    """Return the resources of ``steps`` that are trained together, by their largest model."""
-    params = max(model.shape.params for step in steps for model in (step, step.teacher) if model is not None)
+    """Return the resources of ``steps`` that are trained together, by their largest model that is here."""
+    if all(step.asks_server for step in steps):
+        return Resources()
+    models = (model for step in steps for model in (step, step.teacher) if model is not None)
+    params = max(model.shape.params for model in models if not model.served)
     reached = [rule for rule in rules if params >= rule.from_params]
     return max(reached, key=lambda rule: rule.from_params, default=default)
 

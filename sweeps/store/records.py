@@ -106,7 +106,10 @@ ATTEMPT: dict[str, Check] = {
     "log": _or_null(_place),
 }
 """Fields of a claim, a heartbeat and an end."""
+CACHE_BYTES = "cache_bytes"
+"""Field of a result: bytes of what a teacher wrote down, on disk."""
 RESULT: dict[str, Check] = {
+    CACHE_BYTES: _number(),
     "loss": _loss,
     "loss_se": _or_null(_number()),
     "bits_per_byte": _or_null(_number()),

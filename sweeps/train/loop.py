@@ -16,6 +16,7 @@ from sweeps import environment
 from sweeps.data.batches import Batches
 from sweeps.data.prefetch import loader
 from sweeps.distill.batch_rows import BatchRows
+from sweeps.distill.caches.hidden_state_cache import KeptHiddenStates
 from sweeps.distill.generation.generated_text import Texts
 from sweeps.distill.targets import Cached
 from sweeps.model.decoder import Decoder
@@ -88,8 +89,9 @@ def train_together(
     under_way = list(runs)
     steps = range(min(run.done for run in runs), max(run.recipe.end for run in runs))
     ahead = Batches(tokens, context=shape.context, batch=batch, seed=data_seed, first=first)
-    for reader in (target, texts):
-        if isinstance(reader, Cached | Texts):
+    states = {id(each): each for run in runs if run.models for each in run.models.kept.values()}
+    for reader in (target, texts, *states.values()):
+        if isinstance(reader, Cached | Texts | KeptHiddenStates):
             trained = (step for step in steps if any(run.done <= step < run.recipe.end for run in runs))
             reader.read_ahead(runs[0].world.share(ahead.numbers(step)).numpy() for step in trained)
     for step in steps:

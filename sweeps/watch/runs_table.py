@@ -11,7 +11,7 @@ from fits.table.projection import PROJECTED_SD
 from scaling.errors import InputError
 from sweeps.dag.expand import SCHEMA, Step
 from sweeps.dag.kind import StepKind
-from sweeps.store.records import COLUMNS
+from sweeps.store.records import CACHE_BYTES, COLUMNS
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ TEXT = ["run", "kind", "teacher", "method", "corpus", "setting", "status"]
 """Columns of text, as ids may look like numbers."""
 LEFT_OUT = "left_out"
 """Attribute of a table with the ids of runs left out, by reason."""
+CACHES = "caches"
+"""Attribute of a table with the sizes of what teachers wrote down."""
 LOSS_ON = "loss_on"
 """Column of runs whose command reports only a loss: the text that it was measured on; empty for our own."""
 ANOTHER_SETTING = (
@@ -58,7 +60,7 @@ def results(root: str | Path, *, everything: bool = False, metrics: bool = False
         One row a run: losses are held-out nats/token, projected ones with a ``projected_sd``; ``flops``
             counts the whole run, training and the teacher's inference, as if it stood alone; ``seconds`` is
             what its last attempt trained. Runs that are left out are listed in ``attrs["left_out"]``, ids by
-            reason.
+            reason; caches of the sweep in ``attrs["caches"]``, with their bytes on disk.
 
     Raises:
         InputError: If there is no store at ``root``, or a result in it is damaged.
@@ -76,10 +78,13 @@ def results(root: str | Path, *, everything: bool = False, metrics: bool = False
     asked = store.read("sweep.json") or {}
     setting = asked.get("setting")
     alike = set(asked.get("settings", [setting]))  # they differ in what is compiled
-    rows, left_out = [], dict[str, list[str]]()
+    rows, left_out, caches = [], dict[str, list[str]](), list[dict[str, Any]]()
     for step in store.steps():
+        result = store.result(step)
+        if result and CACHE_BYTES in result and step in asked.get("steps", []):
+            caches.append(_cache(step, result))
         try:
-            row = _row(store, step, asked.get("steps", []))
+            row = _row(store, step, result, asked.get("steps", []))
             if row and row["setting"] in alike:
                 row["setting"] = setting
             elif row and not everything:
@@ -99,8 +104,17 @@ def results(root: str | Path, *, everything: bool = False, metrics: bool = False
     told = [name for name in named if any(name in row for row in rows)]
     table = pd.DataFrame(rows, columns=[*COLUMNS, *told, *([*METRIC_COLUMNS, *own] if metrics else [])])
     table = table.sort_values(["kind", "params", "tokens", "teacher_loss", "seed"], ignore_index=True)
-    table.attrs[LEFT_OUT] = left_out
+    table.attrs |= {LEFT_OUT: left_out, CACHES: caches}
     return table
+
+
+def cache_notes(caches: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return one sentence for each of ``caches``: its content, and its size on disk."""
+    return [
+        f"{each['step'][:8]}: {each['content']}: {each['bytes']:,.0f} bytes on disk, "
+        f"{each['bytes'] / each['tokens']:.3g} a token"
+        for each in caches
+    ]
 
 
 def left_out_notes(left_out: Mapping[str, Sequence[str]]) -> list[str]:
@@ -136,14 +150,13 @@ def shipped(name: str) -> pd.DataFrame:
     return pd.read_csv(path, dtype=dict.fromkeys(TEXT, "str"), engine="python")
 
 
-def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
+def _row(store: Store, step: str, result: dict[str, Any] | None, asked: list[str]) -> dict[str, Any] | None:
     """Return the row of a finished run, or of a failed run of the last sweep; None for other steps.
 
     Raises:
         _LeftOut: if it is a run of another version.
         InputError: if its record is damaged.
     """
-    result = store.result(step)
     failure = store.read(step, "failure.json") if result is None and step in asked else None
     spec = (result or failure or {}).get("step")
     if spec is None or spec.get("kind") in NOT_RUNS:
@@ -187,6 +200,12 @@ def _row(store: Store, step: str, asked: list[str]) -> dict[str, Any] | None:
             f"{store.root}/{step}/result.json: a run without {error}, as another version of distlaw may have "
             "written it; delete it to run its step again"
         ) from None
+
+
+def _cache(step: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return content and size of what a teacher wrote down."""
+    content = Step.from_json(result["step"]).label
+    return {"step": step, "content": content, "tokens": result["tokens"], "bytes": result[CACHE_BYTES]}
 
 
 def _flops(run: Step) -> float:

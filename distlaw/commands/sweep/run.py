@@ -181,10 +181,11 @@ def results(
     """
     import sweeps
     from sweeps.estimate.text_warnings import epoch_warnings
+    from sweeps.watch.runs_table import CACHES, cache_notes
 
     table = sweeps.results(store, everything=everything, metrics=metrics or yardsticks)
     echo_left_out(table)
-    for caution in epoch_warnings(table["epochs"]):
+    for caution in [*cache_notes(table.attrs[CACHES]), *epoch_warnings(table["epochs"])]:
         typer.echo(caution, err=True)
     if out is None:
         typer.echo(table.to_csv(index=False), nl=False)

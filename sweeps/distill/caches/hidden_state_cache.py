@@ -6,7 +6,7 @@ student's losses are those of the teacher read online, bit for bit on a CPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,16 +79,29 @@ class HiddenStateFormat:
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class KeptHiddenStates:
-    """Hidden states that a teacher wrote down before."""
+    """Hidden states that a teacher wrote down before; all who ask about a batch share what is read of it."""
 
     kept: HiddenStateFormat
     shards: Shards
+    last: tuple[Numbers, NDArray[np.void]] | None = None
+    """Numbers of the blocks that were read last, and what is kept of them."""
 
     def of(self, numbers: Tensor, layers: Sequence[int]) -> tuple[Tensor, ...]:
         """Return what is kept of the given blocks at ``layers``, ``(blocks, context, width)`` each."""
-        return tuple(self.kept.unpacked(self.shards.of(numbers.numpy(), str(layer))) for layer in layers)
+        asked = numbers.numpy()
+        if self.last is None or not np.isin(asked, self.last[0]).all():
+            self.last = None  # two batches are not held at once
+            self.last = self.shards.batch_with(asked)
+        blocks, rows = self.last
+        order = np.argsort(blocks, kind="stable")
+        places = order[np.searchsorted(blocks, asked, sorter=order)]
+        return tuple(self.kept.unpacked(rows[str(layer)][places]) for layer in layers)
+
+    def read_ahead(self, order: Iterator[Numbers]) -> None:
+        """Read what the batches to come need, given the numbers of their blocks."""
+        self.shards.read_ahead(order)
 
 
 def kept_hidden_states(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sweeps.distill.caches.shard_layout import ShardLayout
-from sweeps.distill.caches.sparse_formats import CompactTop, Sampled, halved
+from sweeps.distill.caches.sparse_formats import CompactTop, Sampled, halved, missing_mass
 from sweeps.distill.divergences import with_rest
 from sweeps.model.log_probs import log_probabilities
 from sweeps.spec.method_parts import parts_of
@@ -79,10 +79,17 @@ class TopK:
         return np.dtype([("log_p", "<f2", self.top + 1), ("tokens", token, self.top)])
 
     def pack(self, log_p: Tensor) -> NDArray[np.void]:
-        likeliest = log_p.topk(self.top)
-        packed = np.empty(len(log_p), self.dtype)
-        packed["log_p"] = _halved(torch.cat(with_rest(log_p, likeliest.indices), -1))
-        packed["tokens"] = likeliest.indices.cpu().numpy()
+        tokens = log_p.topk(self.top).indices
+        return self._packed(tokens, *with_rest(log_p, tokens))
+
+    def pack_sparse(self, tokens: Tensor, found: Tensor) -> NDArray[np.void]:
+        """Return what is kept of the likeliest tokens and their log-probabilities, ``(tokens, top)`` each."""
+        return self._packed(tokens, found, missing_mass(found))
+
+    def _packed(self, tokens: Tensor, found: Tensor, rest: Tensor) -> NDArray[np.void]:
+        packed = np.empty(len(tokens), self.dtype)
+        packed["log_p"] = _halved(torch.cat([found, rest], -1))
+        packed["tokens"] = tokens.cpu().numpy()
         return packed
 
     def rows(self, packed: NDArray[np.void]) -> Tensor:

@@ -47,7 +47,7 @@ SHARD_BYTES = 2**26
 POLL_SECONDS = 0.1
 """Seconds between two looks at shards that others are writing."""
 
-Kept = Literal["logits", "texts", "features"]
+Kept = Literal["logits", "texts", "features", "scores"]
 """Content of a cache, and the folder of its shards in the step's."""
 INSTEAD = {
     "logits": ", or let the method have logits: top-k or online",
@@ -100,6 +100,8 @@ class ShardCache:
     """Numbers of the blocks, in the order in which they lie in the shards."""
     what: Kept = "logits"
     writer: Writer = ALONE
+    most_blocks: int | None = None
+    """Blocks of a shard, at most, where its bytes alone would let too much be lost with a writer."""
 
     def ready(self, teach: Teach, wrote: Wrote | None = None) -> Shards:
         """Return the whole cache; shards that are missing, or of another length, are written first.
@@ -139,12 +141,18 @@ class ShardCache:
     @property
     def each(self) -> int:
         """Blocks in a shard; the last may have fewer."""
-        return max(1, SHARD_BYTES // self.layout.block_bytes)
+        fit = max(1, SHARD_BYTES // self.layout.block_bytes)
+        return min(fit, self.most_blocks or fit)
 
     @property
     def shards(self) -> int:
         """Number of shards."""
         return -(-len(self.numbers) // self.each)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the shards that are there, as they are compressed, with their checksums."""
+        return sum(_lengths(self.store, self.key, self.what).values())
 
     def blocks_in(self, shard: int) -> int:
         """Return the number of blocks in a shard."""
@@ -251,12 +259,13 @@ class ShardCache:
 
 
 def _lengths(store: Store, *place: str) -> dict[str, int]:
-    """Return the lengths of the files in a directory of the store by name."""
+    """Return the lengths of the shards in a directory of the store by name."""
     try:
         found = store.files.ls("/".join((store.path, *place)), detail=True)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    return {each["name"].rpartition("/")[-1]: each["size"] or 0 for each in found}
+    names = ((each["name"].rpartition("/")[-1], each["size"] or 0) for each in found)
+    return {name: size for name, size in names if name.endswith(".bin")}
 
 
 _VERIFIED: set[tuple[object, ...] | None] = set()

@@ -43,15 +43,19 @@ class Shards:
         self._reading = threading.RLock()
         self._ahead: ReadAhead | None = None
 
-    def of(self, numbers: Numbers, field: str | None = None) -> NDArray[Any]:
-        """Return what is kept of the given blocks, ``(blocks, context)``, or one field of it.
+    def of(self, numbers: Numbers) -> NDArray[Any]:
+        """Return what is kept of the given blocks, ``(blocks, context)``.
 
         Raises:
             InputError: if a shard is damaged and cannot be written again.
         """
-        if field is None and self._ahead and (found := self._ahead.take(numbers)) is not None:
+        if self._ahead and (found := self._ahead.take(numbers)) is not None:
             return found
-        return self._rows(numbers, field, self.mend)
+        return self._rows(numbers, self.mend)
+
+    def batch_with(self, numbers: Numbers) -> tuple[Numbers, NDArray[Any]]:
+        """Return blocks and what is kept of them: of the batch read ahead that has these, else of these."""
+        return (self._ahead and self._ahead.batch_with(numbers)) or (numbers, self._rows(numbers, self.mend))
 
     def read_ahead(self, order: Iterator[Numbers]) -> None:
         """Read the blocks of the batches to come in a thread, a few batches ahead.
@@ -61,11 +65,10 @@ class Shards:
         """
         if self._ahead:
             self._ahead.close()
-        self._ahead = ReadAhead(self._rows, order)
+        cache = self.cache
+        self._ahead = ReadAhead(self._rows, order, cache.context * cache.kept.dtype.itemsize)
 
-    def _rows(
-        self, numbers: Numbers, field: str | None = None, mend: Callable[[int], None] | None = None
-    ) -> NDArray[Any]:
+    def _rows(self, numbers: Numbers, mend: Callable[[int], None] | None = None) -> NDArray[Any]:
         places = self._sorted[np.searchsorted(self.numbers, numbers, sorter=self._sorted) % len(self.numbers)]
         assert np.array_equal(self.numbers[places], numbers), "the cache was made for other blocks"
         with self._reading:
@@ -73,8 +76,7 @@ class Shards:
                 if shard not in self._ends:
                     self._verify(shard, mend)
             data = self._blocks(places.tolist())
-        rows = (self.cache.layout.block(each) for each in data)
-        return np.stack([row if field is None else row[field] for row in rows])
+        return np.stack([self.cache.layout.block(each) for each in data])
 
     def _verify(self, shard: int, mend: Callable[[int], None] | None) -> None:
         data = self.cache.whole(shard)

@@ -29,6 +29,8 @@ UNUSED = -1e4
 """Log-probability of unused places, of teacher and student alike: exp is 0, and divergences are finite."""
 STEP = 1 / 16
 """Distance of log-probabilities in 8 bits: KL of the distribution and what is read <= STEP^2 / 8 = 5e-4."""
+ROUNDING = 2.0**-24
+"""Half the distance of float32 numbers below 1, in which servers give log-probabilities."""
 LOWEST, EXCLUDED = 254, 255
 """Codes of 8 bits for the lowest log-probability, -15.875, and for -inf."""
 
@@ -77,7 +79,7 @@ class CompactTop:
     def pack_sparse(self, tokens: Tensor, found: Tensor, log_p: Tensor | None = None) -> NDArray[np.void]:
         """Return what is kept of the likeliest tokens and their log-probabilities, ``(tokens, top)`` each.
 
-        They are sorted, the likeliest first. The tail's mass is what is missing to 1, or is summed from
+        They are sorted, the likeliest first. The tail's mass is :func:`missing_mass`, or is summed from
         ``log_p`` ``(tokens, vocab)`` if that is given, which is exact where it is small.
         """
         used = tokens >= 0
@@ -86,8 +88,7 @@ class CompactTop:
             used = p.cumsum(-1) - p < self.mass
         padded = torch.where(used, tokens, tokens[:, :1])
         if log_p is None:
-            kept = torch.where(used, found.double().exp(), 0.0).sum(-1, keepdim=True)
-            rest = (1 - kept).clamp(min=0).log().to(found.dtype)
+            rest = missing_mass(found.masked_fill(~used, -torch.inf))
         else:
             rest = with_rest(log_p, padded)[1]
         packed = np.empty(len(tokens), self.dtype)
@@ -242,6 +243,14 @@ class Sampled:
 
     def most_bytes(self, context: int) -> int:
         return LogitStorage("sampled", self.vocab, self.draws, power=self.power).block_bytes(context)
+
+
+def missing_mass(log_p: Tensor) -> Tensor:
+    """Return the logarithm of what ``log_p`` ``(tokens, top)`` lack to 1, ``(tokens, 1)``.
+
+    It is :data:`ROUNDING` at least: rounded numbers may sum to 1 where others have some probability still.
+    """
+    return (1 - log_p.double().exp().sum(-1, keepdim=True)).clamp(min=ROUNDING).log().to(log_p.dtype)
 
 
 def _type_of(most: int) -> str:

@@ -22,10 +22,12 @@ from sweeps.data.batches import Batches
 from sweeps.distill import models
 from sweeps.distill.caches import shard_cache
 from sweeps.distill.caches.hidden_state_cache import HiddenStateFormat, kept_hidden_states
+from sweeps.distill.caches.read_ahead import ReadAhead
+from sweeps.distill.caches.read_ahead_memory import read_ahead_bytes
 from sweeps.distill.models import Models
 from sweeps.distill.targets import Online
 from sweeps.estimate.cost import Throughput, disk
-from sweeps.estimate.memory import step_memory
+from sweeps.estimate.memory import memory_parts, step_memory
 from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run as run_dag
@@ -41,6 +43,7 @@ from sweeps.train.loop import train_together
 from sweeps.train.recipe import RunRecipe
 from sweeps.train.run import Run
 from sweeps.watch.garbage import find_garbage
+from sweeps.watch.runs_table import cache_notes
 from sweeps.watch.status import status
 
 V, CONTEXT, STEPS = 300, 16, 24  # the short text is read once in 15 steps
@@ -125,7 +128,8 @@ def trained(step: Step, store: Store) -> tuple[list[float], dict[str, Tensor]]:
     recipe = RunRecipe(shape=step.shape, steps=STEPS, training=step.training, seed=0, method=step.method)
     run = Watched(recipe=recipe, models=read)
     target = read.online_teacher if step.method and step.method.reads_teacher else None
-    for _, error in train_together([run], TOKENS, data_seed=step.data_seed, target=target):
+    unsaved = {"checkpoint_seconds": 1e9}  # saving looks at the loss once more
+    for _, error in train_together([run], TOKENS, data_seed=step.data_seed, target=target, **unsaved):
         if error:
             raise error
     return losses, {name: each for name, each in run.state().items() if name != "/pieces and seconds"}
@@ -227,7 +231,8 @@ def test_what_is_cached_is_paid_once_and_counts_for_every_student(
     rates = Throughput(*[[1e3, 1e8]] * 5)  # a second a FLOP
     assert rates.seconds(one) - rates.seconds(other) == pytest.approx(hidden * one.tokens)
     weights = sum(4.0 * each.shape.total_params for each in one.teachers)
-    assert step_memory(one) - step_memory(other) > weights
+    assert (memory_parts(one).teachers, memory_parts(other).teachers) == (weights, 0)
+    assert step_memory(one) - step_memory(other) > weights - memory_parts(other).read_ahead
     widths = sum(2 * each.shape.width for each in one.teachers)
     assert disk(cached, 1e9) == 2.0 * widths * one.tokens
     assert disk(cached, 1e3) == 2.0 * widths * 1e3
@@ -259,6 +264,10 @@ def test_a_sweep_of_both_caches_runs_and_cleans_up(
     size = sum(file.stat().st_size for file in (tmp_path / "runs" / cache.id / "features").iterdir())
     (logits,) = only(found, "cache")
     assert disk(found, 1e9) - logits.tokens * V * 2 == size - shard_cache.CHECKSUM_BYTES
+    sizes = {each["step"]: each["bytes"] for each in table.attrs["caches"]}
+    assert sizes[cache.id] == size == store.result(cache.id)["cache_bytes"]  # type: ignore[index]
+    (note,) = (note for note in cache_notes(table.attrs["caches"]) if note.startswith(cache.id[:8]))
+    assert note.endswith(f"{size:,} bytes on disk, {size / cache.tokens:.3g} a token")
     garbage = {each.place: each.why for each in find_garbage(store, status(store))}
     assert garbage[cache.id, "features"] == "all steps that read it are done"
 
@@ -296,6 +305,30 @@ def test_a_cache_goes_on_where_its_writer_was_killed(
         again.of(torch.arange(60), [0, 1]), whole.of(torch.arange(60), [0, 1]), strict=True
     ):
         assert torch.equal(one, other)
+
+
+def test_a_run_reads_its_cache_ahead_once_a_batch(
+    spec: dict[str, Any], own_cache: Path, tmp_path: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every batch is found read, its micro-batches in it; the plan counts the batches that are held."""
+    found: list[bool] = []
+    batch_with = ReadAhead.batch_with
+
+    def taken(self: ReadAhead, numbers: Any) -> Any:
+        batch = batch_with(self, numbers)
+        found.append(batch is not None)
+        return batch
+
+    monkeypatch.setattr(ReadAhead, "batch_with", taken)
+    (step,) = only(dag(spec, features(cache="fp32")), "distil")
+    trained(step, Store(tmp_path))
+    assert found == [True] * STEPS
+    kept = kept_by(step.features[0], Store(tmp_path))
+    whole = kept.of(torch.arange(12, 4, -1), [0])[0]
+    assert torch.equal(kept.of(torch.tensor([7, 11]), [0])[0], whole[[5, 1]])  # of a micro-batch
+    tokens = 4 * CONTEXT
+    width = step.teachers[0].shape.width
+    assert memory_parts(step).read_ahead == read_ahead_bytes(step, tokens) == 5 * tokens * 2 * 4 * width
 
 
 @pytest.mark.parametrize("damage", ["truncated", "a flipped bit", "gone", "another shard's"])

@@ -172,6 +172,14 @@ def test_what_comes_is_read_ahead_and_never_more_than_a_few_batches() -> None:
         assert ahead.take(np.array([99])) is None  # another batch is read at once, by who asks
     assert read == list(range(20))
     assert ahead.take(batches[0]) is None
+    pairs = read_ahead.ReadAhead(lambda numbers: numbers * 2, iter([np.array([1, 2]), np.array([4, 3])]))
+    found = pairs.batch_with(np.array([3]))  # of a micro-batch, of the batch after next
+    assert found is not None
+    assert (found[0].tolist(), found[1].tolist()) == ([4, 3], [8, 6])
+    assert pairs.batch_with(np.array([3])) is None
+    large = read_ahead.ReadAhead(reading, iter(batches), block_bytes=read_ahead.BYTES // 2)
+    assert len(large.coming) == 2
+    assert [read_ahead.batches_ahead(size) for size in (0, 1e6, 1e12)] == [4, 4, 1]
 
 
 def test_a_shard_as_it_was_written_before_is_read(tmp_path: Path) -> None:
