@@ -19,7 +19,7 @@ def lazy_names(
 
     >>> getattr_, dir_ = lazy_names("scaling", {"units": ("format_number",)})
     >>> getattr_("format_number")(1e21)
-    '1e21'
+    '1e+21'
     """
     modules = {name: f"{package}.{module}" for module, names in public.items() for name in names}
 
