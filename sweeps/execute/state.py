@@ -111,8 +111,7 @@ class State:
         """Return the steps that can start now, those with the longest critical path first."""
         now = clock.monotonic()
         self.resting = {step: until for step, until in self.resting.items() if until > now}
-        kept = (self.running, self.elsewhere, self.failed, self.resting)
-        ready = [step for step in self._open if not any(step in each for each in kept)]
+        ready = self._open.difference(self.running, self.elsewhere, self.failed, self.resting)
         return [self._steps[step] for step in sorted(ready, key=self._priority.__getitem__, reverse=True)]
 
     def finish(self, step: str) -> None:

@@ -43,8 +43,10 @@ def group_into_cohorts(
         if step.id not in keys:
             keys[step.id] = _shared(step)
         groups.setdefault(keys[step.id], []).append(step)
+    cohorts: list[Cohort] = [(group[0],) for group in groups.values() if len(group) == 1]
+    groups = {key: group for key, group in groups.items() if len(group) > 1}
     parts = {key: _fewest(group) for key, group in groups.items()}
-    missing = slots - sum(parts.values())
+    missing = slots - len(cohorts) - sum(parts.values())
     costs = {key: sum(map(cost, groups[key])) for key in groups} if missing > 0 else {}
     widest = [
         (-costs[key] / parts[key], n, key) for n, key in enumerate(costs) if parts[key] < len(groups[key])
@@ -55,9 +57,9 @@ def group_into_cohorts(
         parts[key], missing = parts[key] + 1, missing - 1
         if parts[key] < len(groups[key]):
             heappush(widest, (-costs[key] / parts[key], n, key))
-    found = [cohort for key, group in groups.items() for cohort in _split(group, parts[key], cost)]
+    cohorts += [cohort for key, group in groups.items() for cohort in _split(group, parts[key], cost)]
     place = {step.id: number for number, step in enumerate(ready)}
-    return sorted(found, key=lambda cohort: place[cohort[0].id])
+    return sorted(cohorts, key=lambda cohort: place[cohort[0].id])
 
 
 def _shared(step: Step) -> tuple[object, ...]:

@@ -31,6 +31,8 @@ class AttemptHistory:
         self._names: dict[str, list[str]] = {}
         self._raw: dict[str, dict[Place, bytes]] = {}
         """Files of each step's attempts that are not settled."""
+        self._parsed: dict[str, dict[Place, tuple[bytes, dict[str, Any]]]] = {}
+        """Records of these files, each with the content that it was parsed from."""
         self._ended: dict[str, dict[int, Attempt]] = {}
         """Settled attempts of each step."""
         self._open: set[str] = set()
@@ -93,12 +95,19 @@ class AttemptHistory:
     def of(self, step: str) -> list[Attempt]:
         """Return the attempts at a step, oldest first, as they were last read."""
         ended, raw = self._ended.get(step, {}), self._raw.get(step, {})
-        files = {place: self.store.parse(data, *place) for place, data in raw.items()}
+        files = {place: self._parse(data, place) for place, data in raw.items()}
         return assemble_attempts(step, self._names.get(step, []), files, ended)
+
+    def _parse(self, raw: bytes, place: Place) -> dict[str, Any]:
+        """Parse a record, unless its content is that of the last time; callers must not change it."""
+        records = self._parsed.setdefault(place[0], {})
+        if place not in records or records[place][0] != raw:
+            records[place] = raw, self.store.parse(raw, *place)
+        return records[place][1]
 
     def forget(self, step: str) -> None:
         """Drop what is held of a step."""
-        for held in (self._names, self._raw, self._ended, self.asked):
+        for held in (self._names, self._raw, self._parsed, self._ended, self.asked):
             held.pop(step, None)
         self._open.discard(step)
 
@@ -109,8 +118,10 @@ class AttemptHistory:
 
     def read(self, *place: str) -> dict[str, Any] | None:
         """Read the JSON object at ``place``, or None if it does not exist."""
-        raw = self.read_bytes(*place)
-        return None if raw is None else self.store.parse(raw, *place)
+        held = self._raw.get(place[0])
+        if held is None or place[1] != "attempts":
+            return self.store.read(*place)
+        return self._parse(held[place], place) if place in held else None
 
     def read_bytes(self, *place: str) -> bytes | None:
         """Read the content of a file, or None if it does not exist."""
@@ -140,6 +151,7 @@ class AttemptHistory:
             self._open.add(step)
         else:
             self._open.discard(step)
+            self._parsed.pop(step, None)
 
     def _listing(self) -> Iterator[tuple[str, list[str]]]:
         """Yield the files in ``attempts`` of unfinished steps, if the whole store is to be listed now."""

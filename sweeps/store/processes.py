@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def has_exited(holder: dict[str, Any]) -> bool:
     return is_on_this_machine(holder) and process_start_ticks(holder["pid"]) != holder["since"]
 
 
+@cache
 def _machine() -> str:
     """Return an id of this boot, its pid and time namespaces; empty if the kernel gives none."""
     try:
