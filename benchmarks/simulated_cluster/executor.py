@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from simulated_cluster.nodes import STARTUP_SECONDS, Cluster, Worker
+from simulated_cluster.nodes import QUEUE_SECONDS, Cluster, Worker
 
 from sweeps.execute.executors.job_placement import JobPlacement
 from sweeps.execute.jobs import AttemptOutcome, Job
@@ -56,7 +56,7 @@ class SimulatedExecutor:
         self.workers[job.name] = worker
         for node in worker.nodes:
             node.workers.add(worker)
-        self.cluster.clock.after(STARTUP_SECONDS, worker.start)
+        self.cluster.clock.after(QUEUE_SECONDS, worker.start)
 
     def wait(self, seconds: float) -> list[AttemptOutcome]:
         if not self.outcomes:
@@ -73,4 +73,4 @@ class SimulatedExecutor:
 
     def close(self) -> None:
         for worker in list(self.workers.values()):
-            worker.kill("its driver was lost")
+            worker.kill("its driver was lost", by_driver_loss=True)

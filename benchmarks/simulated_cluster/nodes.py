@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections import Counter
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from simulated_cluster.bucket import SimulatedBucket
 from simulated_cluster.virtual_time import VirtualClock
 
 from sweeps.execute.executors.job_placement import NodeCapacity
-from sweeps.execute.jobs import AttemptOutcome, Job
+from sweeps.execute.jobs import AttemptOutcome, Job, record_end, record_lifetime
 from sweeps.store.heartbeats import BEATS_REMOTE, FIRST_BEAT, beat_all
 from sweeps.store.leases import LEASE_TIMEOUT, Lease, attempt_path
 from sweeps.store.outcomes import Ending, ending_of, error_line
@@ -32,8 +34,10 @@ BEAT_SECONDS = LEASE_TIMEOUT / BEATS_REMOTE
 REQUESTS_OF_BEAT = {"put": 1, "list": 1, "get": 1}
 CHECKPOINT_SECONDS = 60.0
 """Seconds of work between two checkpoints."""
-STARTUP_SECONDS = 8.0
-"""Seconds from submission until a worker has claimed its steps: a process, imports, a Ray task."""
+QUEUE_SECONDS, STARTUP_SECONDS = 3.0, 5.0
+"""Seconds from submission until its process starts, and from then until it has claimed its steps."""
+LEAVING_SECONDS = 0.3
+"""Seconds from the end of its last step until the process has exited, and its parent has recorded that."""
 NOTICE_SECONDS = 12.0
 """Seconds after which a driver is told of a lost node."""
 
@@ -64,11 +68,16 @@ class Worker:
     nodes: list[SimulatedNode]
     leases: list[Lease] = field(default_factory=list)
     limit: TimeLimit | None = None
-    began: float = 0.0
+    began: float = math.inf
+    """Start of its process."""
     left: dict[str, float] = field(default_factory=dict)
     """Seconds of work left of each step when the process began."""
     pace: float = 1.0
     """Seconds of work a second."""
+    worked_from: float = 0.0
+    """Time from which it trains."""
+    ended: list[AttemptOutcome] = field(default_factory=list)
+    """Attempts that have ended in it."""
     over: bool = False
     live: list[str] = field(default_factory=list)
     """Heartbeats that are written when they are read."""
@@ -78,34 +87,39 @@ class Worker:
         return any(node.cut_off for node in self.nodes)
 
     def start(self) -> None:
-        """Claim the steps, and begin."""
+        """Start the process."""
+        if not self.over:
+            self.began = self.cluster.clock.now
+            self.cluster.clock.after(STARTUP_SECONDS, self._begin)
+
+    def _begin(self) -> None:
+        """Claim the steps, and train."""
         if self.over:
             return
-        self.began = self.cluster.clock.now
         if any(
             node.true_gpus is not None and node.true_gpus < self.job.resources.gpus for node in self.nodes
         ):
-            self._report(self.job.all_ended(Ending.UNSTARTED, "the node has fewer GPUs than it says"))
+            self._exit(self.job.all_ended(Ending.UNSTARTED, "the node has fewer GPUs than it says"))
             return
-        with self.cluster.asking(self):
-            try:
+        try:
+            with self.cluster.asking(self):
                 self._claim()
-            except Exception as error:
-                self._report(self.job.all_ended(ending_of(error), error_line(error)))
-                return
-        if not self.leases:
+        except Exception as error:
+            self._exit(self.job.all_ended(ending_of(error), error_line(error)))
             return
-        names = [lease.step for lease in self.leases]
-        self.left = {step: self.cluster.seconds_left(step) for step in names}
-        speed = min(node.node.speed * node.true_speed for node in self.nodes)
-        self.pace = speed
+        if not self.leases:
+            self._exit([])
+            return
+        self.worked_from = self.cluster.clock.now
+        self.left = {lease.step: self.cluster.seconds_left(lease.step) for lease in self.leases}
+        self.pace = min(node.node.speed * node.true_speed for node in self.nodes)
         self.cluster.clock.after(sum(self.left.values()) / self.pace, self.finish)
         if self.limit or any(node.watched for node in self.nodes):
             self._beat_after(FIRST_BEAT, 0)
         else:
             self._beat_unwatched()
         if self.limit:
-            self.cluster.clock.after(self.limit.seconds - EXIT_SECONDS, self._enforce_limit)
+            self._enforce_limit()
 
     def _claim(self) -> None:
         cluster, job = self.cluster, self.job
@@ -114,15 +128,13 @@ class Worker:
         about = {"host": self.nodes[0].node.name, "machine": self.nodes[0].node.name, "pid": 1, "since": 1}
         held = []
         for step, number in job.attempts.items():
-            lease = Lease.claim(cluster.store, step, number, limit=self.limit, **about, **job.about)
+            about |= job.about
+            lease = Lease.claim(cluster.store, step, number, begun=self.began, limit=self.limit, **about)
             if lease:
                 self.leases.append(lease)
             else:
                 held.append(AttemptOutcome(step, number, Ending.HELD, "another process works on it"))
-        if held:
-            self._tell(held)
-            if not self.leases:
-                self._leave()
+        self._tell(held)
 
     def _beat_unwatched(self) -> None:
         """Write heartbeats only as far as they are read: they find no reason to stop, and cannot fail."""
@@ -133,8 +145,9 @@ class Worker:
             self.live.append(path)
 
     def _last_beat(self, lease: Lease) -> bytes:
-        count = 1 + int((self.cluster.clock.now - self.began) / BEAT_SECONDS)
-        beat = {"beat": count, "elapsed": BEAT_SECONDS * (count - 1), "due": BEAT_SECONDS}
+        count = int((self.cluster.clock.now - self.worked_from) / BEAT_SECONDS)
+        elapsed = self.worked_from - self.began + BEAT_SECONDS * count
+        beat = {"beat": count + 1, "elapsed": elapsed, "due": BEAT_SECONDS}
         return json.dumps(beat | self._progress(lease.step)).encode()
 
     def _beat_after(self, wait: float, count: int) -> None:
@@ -164,24 +177,24 @@ class Worker:
         if left > 1e-6:
             self.cluster.clock.after(left, self._enforce_limit)
         else:
-            self.kill("its time limit is used up", notice=0.5)
+            self.kill("its time limit is used up")
 
     def _progress(self, step: str) -> dict[str, Any]:
         whole = self.cluster.steps[step].seconds
         done = whole - max(0.0, self.left[step] - self._worked_on(step))
         scale = 1e6 / whole
         began = round(scale * (whole - self.left[step]))
-        elapsed = self.cluster.clock.now - self.began
+        elapsed = self.cluster.clock.now - self.worked_from
         return {"began": began, "steps_done": round(scale * done), "steps": 10**6, "seconds": elapsed}
 
     def _worked_on(self, step: str) -> float:
         """Return the seconds of work that members of a cohort have done so far, each its share."""
         share = self.left[step] / max(1e-9, sum(self.left.values()))
-        return share * (self.cluster.clock.now - self.began) * self.pace
+        return share * (self.cluster.clock.now - self.worked_from) * self.pace
 
     def finish(self) -> None:
         """Commit the results."""
-        if self.over:
+        if self.over or all(lease.ended for lease in self.leases):
             return
         outcomes = []
         for lease in self.leases:
@@ -201,8 +214,7 @@ class Worker:
                     lease.conclude(error)
                 ending = ending_of(error)
                 outcomes.append(AttemptOutcome(lease.step, lease.number, ending, error_line(error)))
-        self._leave()
-        self._tell(outcomes)
+        self._exit(outcomes)
 
     def _stop(self, ending: Ending, why: str) -> None:
         """Stop with a checkpoint, as asked."""
@@ -210,49 +222,71 @@ class Worker:
             self.cluster.checkpoint(lease.step, self._worked_on(lease.step))
             with self.cluster.asking(self):
                 lease.end(ending, why)
-        self._report([AttemptOutcome(lease.step, lease.number, ending, why) for lease in self.leases])
+        self._exit([AttemptOutcome(lease.step, lease.number, ending, why) for lease in self.leases])
 
-    def kill(self, why: str, notice: float = NOTICE_SECONDS) -> None:
-        """End at once; the driver is told some time later."""
+    def kill(self, why: str, *, by_driver_loss: bool = False) -> None:
+        """Kill the process, whose parent records that and tells its driver, if it has one."""
         if self.over:
             return
-        for lease in self.leases:
+        rest = self._die(why)
+        lived = self._leave()
+        with self.cluster.asking(self):
+            record_lifetime(self.cluster.store, self.job, lived)
+            if by_driver_loss:
+                for outcome in rest:
+                    with suppress(OSError):
+                        record_end(self.cluster.store, self.job, replace(outcome, lived=lived))
+        self._tell([*self.ended, *(replace(outcome, lived=lived) for outcome in rest)])
+
+    def lose(self, why: str) -> None:
+        """End with its node: the driver is told later, and nobody has measured how long it lived."""
+        if not self.over:
+            rest = self._die(why)
+            self._leave()
+            self.cluster.clock.after(NOTICE_SECONDS, partial(self._tell, [*self.ended, *rest]))
+
+    def _die(self, why: str) -> list[AttemptOutcome]:
+        """Keep the last checkpoints; return the outcomes of the attempts that have not ended."""
+        for lease in (each for each in self.leases if not each.ended):
             worked = self._worked_on(lease.step)
             self.cluster.checkpoint(lease.step, worked - worked % CHECKPOINT_SECONDS)
-        self._leave()
-        lived = self.cluster.clock.now - self.began if self.leases else 0.0
-        outcomes = [
-            AttemptOutcome(step, number, Ending.LOST, why, lived=lived)
-            for step, number in self.job.attempts.items()
-        ]
-        self.cluster.clock.after(notice, partial(self._tell, outcomes))
+        ended = {outcome.step for outcome in self.ended}
+        return [each for each in self.job.all_ended(Ending.LOST, why) if each.step not in ended]
 
-    def _report(self, outcomes: list[AttemptOutcome]) -> None:
-        self._leave()
-        self._tell(outcomes)
+    def _exit(self, outcomes: list[AttemptOutcome]) -> None:
+        """Leave the process, whose parent records how long it lived."""
+        self.ended = outcomes
+        self.cluster.clock.after(LEAVING_SECONDS, self._exited)
+
+    def _exited(self) -> None:
+        if not self.over:
+            lived = self._leave()
+            with self.cluster.asking(self):
+                record_lifetime(self.cluster.store, self.job, lived)
+            self._tell(self.ended)
 
     def _tell(self, outcomes: list[AttemptOutcome]) -> None:
         self.owner.outcomes += outcomes
         if self.owner.thread:
             self.cluster.clock.wake(self.owner.thread)
 
-    def _leave(self) -> None:
-        """Free the nodes, once."""
+    def _leave(self) -> float:
+        """Free the nodes, once; return the seconds that the process has lived."""
         for path in self.live:
             content = self.cluster.bucket.live.pop(path)()
             self.cluster.bucket.data[path] = content, self.cluster.clock.now
             for kind, number in REQUESTS_OF_BEAT.items():
-                beats = (self.cluster.clock.now - self.began) / BEAT_SECONDS
+                beats = (self.cluster.clock.now - self.worked_from) / BEAT_SECONDS
                 self.cluster.bucket.count(kind, round(beats) * number)
         self.live = []
         self.over = True
-        lived = self.cluster.clock.now - self.began if self.leases else 0.0
-        self.cluster.used += (
-            lived * self.job.resources.nodes * (self.job.resources.gpus or self.job.resources.cpus)
-        )
+        lived = max(0.0, self.cluster.clock.now - self.began)
+        used = self.job.resources
+        self.cluster.used += lived * used.nodes * (used.gpus or used.cpus)
         self.cluster.leave(self)
         for node in self.nodes:
             node.workers.discard(self)
+        return lived
 
 
 @dataclass(frozen=True, eq=False)
@@ -343,7 +377,7 @@ class Cluster:
             self.version = next(self._changes)
             self.lost[why] += 1
             for worker in list(node.workers):
-                worker.kill(f"node {name}: {why}")
+                worker.lose(f"node {name}: {why}")
         return node
 
     def leave(self, worker: Worker) -> None:

@@ -144,5 +144,19 @@ SCENARIOS = {
                 cut_off=(4 * HOUR, 4.2 * HOUR),
             ),
         ),
+        Scenario(
+            "capped",
+            nodes_of(60),
+            teachers_and_students(600, 12),
+            bucket=BucketModel(latency=0.1, errors=0.01, listing_lag=5.0),
+            drivers=4,
+            faults=Faults(
+                preemptions_per_hour=0.2,
+                zone_lost_at=2 * HOUR,
+                driver_lost_at=3 * HOUR,
+                cut_off=(4 * HOUR, 4.2 * HOUR),
+            ),
+            caps=Caps(dollars=1000.0),
+        ),
     )
 }

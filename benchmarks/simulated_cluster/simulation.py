@@ -61,6 +61,11 @@ class Report:
     peak_bytes: int
 
     @property
+    def overspend(self) -> float:
+        """Dollars above the cap as a share of it, measured from the lives of the simulated processes."""
+        return max(0.0, self.dollars / self.cap - 1) if self.cap else 0.0
+
+    @property
     def over_list_scheduling(self) -> float:
         """Makespan over that of list scheduling without faults."""
         return self.makespan / self.bounds.list_scheduling
@@ -74,7 +79,7 @@ class Report:
             f"{100 * self.utilization:.1f} % utilization",
             f"  {self.attempts} attempts, {self.nodes_lost} nodes lost; {self.lost} steps lost, "
             f"{self.doubled} doubled; {self.dollars:,.0f} dollars"
-            + (f" of {self.cap:,.0f}" if self.cap else ""),
+            + (f" of {self.cap:,.0f}, {100 * self.overspend:.1f} % above the cap" if self.cap else ""),
             f"  {self.requests:,} requests, {self.requests_per_second:.0f} a second; looks took "
             f"{self.median_look:.1f} s (median) to {self.longest_look:.1f} s",
             f"  {self.cpu_share:.4f} CPU seconds a simulated second, drivers and simulation together; "

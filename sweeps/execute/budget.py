@@ -22,6 +22,7 @@ from sweeps.estimate.bill import (
     flops_recorded,
     reported_resources,
 )
+from sweeps.execute.cap_check import CapCheck, beyond_caps
 from sweeps.execute.drivers import Session
 from sweeps.execute.jobs import AttemptOutcome, Job
 from sweeps.execute.reservations import Reservation, Reservations
@@ -30,7 +31,7 @@ from sweeps.spec.resources import Caps, Devices
 from sweeps.store import clock
 from sweeps.store.heartbeats import FIRST_BEAT
 from sweeps.store.history import AttemptHistory
-from sweeps.store.leases import Attempt
+from sweeps.store.leases import LEASE_TIMEOUT, Attempt
 from sweeps.store.outcomes import Ending
 from sweeps.store.processes import has_exited
 from sweeps.store.store import Store
@@ -42,8 +43,6 @@ LEAST_EXTENSION_SECONDS = 0.5
 """Shortest extension of a time limit."""
 EXTENSION_SHARE = 0.1
 """Least extension as a share of the time that a job has run, so that long jobs extend rarely."""
-ROUNDING = 1 + 1e-9
-"""Factor by which sums may exceed a cap, as they are rounded."""
 
 ALREADY_RESERVED = "another driver is about to begin it"
 
@@ -67,28 +66,31 @@ class BudgetLedger:
     """Attempts and costs of other steps."""
     time_limits: dict[str, float] = field(default_factory=dict)
     """Time limits of this driver's jobs in seconds, if a cap counts time."""
-    may_free: bool = False
-    """True if the last refusal is due to running attempts, which may need less than they have reserved."""
+    check: CapCheck = field(init=False)
+    """Last comparison with the caps."""
 
     def __post_init__(self) -> None:
         self.history, self.reservations = AttemptHistory(self.store), Reservations(self.store)
-        caps = self.caps
+        caps, self.check = self.caps, CapCheck(self.caps, Bill(), Bill(), Bill())
         self.capped = (caps.flops, caps.gpu_hours, caps.dollars) != (None, None, None)
         self.timed = (caps.gpu_hours, caps.dollars, caps.hours) != (None, None, None)
-        self._seen: dict[str, tuple[dict[str, Any], float]] = {}
-        """Last record of each step's last attempt, and when it was first seen, by ``time.monotonic()``."""
+        self._seen: dict[tuple[str, int], dict[str, Any]] = {}
+        """Last record of each attempt that is not settled."""
+        self._heard: dict[str | tuple[str, int], float] = {}
+        """When a record of each of their jobs was last seen to have changed, by ``time.monotonic()``."""
         self._granted: set[str] = set()
         """Jobs of this driver with a reservation."""
         self._looked = -math.inf
         """Start of the last look, by the same clock; nothing later is known of any attempt."""
         self._exited: set[tuple[str, int]] = set()
-        """Attempts whose process had exited when the last look began, so that their records are final."""
+        """Attempts whose process had exited before the last look, so that their records are final."""
 
     def look(self, watched: Iterable[str] = ()) -> None:
         """Read the cost of all attempts in the store so far; without a cap only attempts at ``watched``."""
         if not self.capped:
             self.history.refresh(watched, lazily=True)
             return
+        self.reservations.read()
         self._looked = clock.monotonic()
         self._exited = {
             (step, history[-1][0].number)
@@ -98,14 +100,21 @@ class BudgetLedger:
         reserved = {step for _, step in self.reservations.newest}
         exited = {step for step, _ in self._exited}
         for step, history in self.history.read_unfinished({*watched, *reserved}, exited).items():
-            told = history[-1].told if history else {}
-            if self._seen.get(step, (None, 0.0))[0] != told:
-                self._seen[step] = told, clock.monotonic()
+            self._hear(step, history)
             if step in self.history.over:
                 self.settled += sum(self._bills(step, history), Bill())
                 self.under_way.pop(step, None)
             else:
                 self.under_way[step] = list(zip(history, self._bills(step, history), strict=True))
+
+    def _hear(self, step: str, history: Sequence[Attempt]) -> None:
+        """Note which jobs have changed a record since the last look."""
+        for attempt in history:
+            key = step, attempt.number
+            if attempt.settled:
+                self._seen.pop(key, None)
+            elif self._seen.get(key) != attempt.told:
+                self._seen[key], self._heard[attempt.job or key] = attempt.told, clock.monotonic()
 
     def observe(self, step: str, history: Sequence[Attempt]) -> None:
         """Update the cost of the attempts at one step, before the next look."""
@@ -146,21 +155,37 @@ class BudgetLedger:
     ) -> tuple[list[tuple[Job, float]], dict[str, str]]:
         """Return the jobs that fit below the caps together, with their seconds, and why others do not."""
         planned, refused = list[tuple[Job, float]](), dict[str, str]()
-        committed, taken = self._committed(), self._reserved_by_others()
+        check, taken = self.check_caps(), self._reserved_by_others()
         for job in jobs:
             if any(self._taken(step, number, taken) for step, number in job.attempts.items()):
                 refused[job.name] = ALREADY_RESERVED
-                continue
-            estimate = self._estimate(job)
-            least = max(estimate, LEAST_SECONDS) if self.timed else estimate
-            if why := self._beyond(committed + self._cost(job, least)):
-                self.may_free = bool(planned) or not self._beyond(self._ended() + self._cost(job, least))
-                refused[job.name] = f"{why} with {job.steps[0].label}"
-                continue
-            seconds = min(wanted[job.name], self._seconds_left(job, committed)) if self.timed else estimate
-            planned.append((job, max(least, seconds)))
-            committed += self._cost(job, planned[-1][1])
+            elif why := self.refusal(job):
+                refused[job.name] = why
+            else:
+                most = min(wanted[job.name], self._seconds_left(job, check.committed))
+                planned.append((job, max(self._least_seconds(job), most if self.timed else 0.0)))
+                check.add(self._cost(job, planned[-1][1]))
         return planned, refused
+
+    def check_caps(self) -> CapCheck:
+        """Return the comparison with the caps, as far as the store has been read."""
+        committed = self._committed()  # reads what drivers that have exited left
+        self.check = CapCheck(self.caps, self.spent, self._ended(), committed)
+        return self.check
+
+    def refusal(self, job: Job) -> str | None:
+        """Return the cap that ``job`` would exceed, by the last comparison; None if it fits."""
+        why = self.check.refusal(self._cost(job, self._least_seconds(job)))
+        return why and f"{why} with {job.steps[0].label}"
+
+    @property
+    def may_free(self) -> bool:
+        """True if the last refusal is due to running attempts, which may need less than is reserved."""
+        return self.check.may_free
+
+    def _least_seconds(self, job: Job) -> float:
+        """Return the seconds that are reserved for a job at least."""
+        return max(self._estimate(job), LEAST_SECONDS) if self.timed else self._estimate(job)
 
     def _estimate(self, job: Job) -> float:
         return sum(self.seconds(step) for step in job.steps)
@@ -278,7 +303,7 @@ class BudgetLedger:
             if last and not limited and not last.ending and not has_exited(last.told):
                 seconds = (ahead + stopping_seconds(last.told)) / last.told.get("members", 1)
                 coming += Bill.of(0.0, seconds, reported_resources(last), self.devices)
-        return self._beyond(self.spent + coming) or self._beyond_hours(ahead)
+        return beyond_caps(self.caps, self.spent, self.spent + coming) or self._beyond_hours(ahead)
 
     @property
     def spent(self) -> Bill:
@@ -325,16 +350,20 @@ class BudgetLedger:
 
     def _may_run(self, step: str, attempt: Attempt, *, last: bool) -> bool:
         """Return True if an attempt's process may be running, or if its lifetime is still to be recorded."""
-        told = attempt.told
         if attempt.ending:
-            return not attempt.settled and (told.get("members", 1) > 1 or not self._expired(step, told))
-        return last and (step, attempt.number) not in self._exited and not self._expired(step, told)
+            return not (attempt.settled or self._expired(step, attempt))
+        return last and (step, attempt.number) not in self._exited and not self._expired(step, attempt)
 
-    def _expired(self, step: str, told: Mapping[str, Any]) -> bool:
-        """Return True if a process under a time limit has been silent until the kernel has killed it."""
-        seen, since = self._seen.get(step, ({}, math.inf))
-        silent = self._looked - since if seen == told else 0.0
-        return "time_limit" in told and silent > told.get("patience", math.inf)
+    def _expired(self, step: str, attempt: Attempt) -> bool:
+        """Return True if a process under a time limit has been silent until the kernel has killed it.
+
+        It writes for all steps of its job, also of those that have ended before the others.
+        """
+        key, told = (step, attempt.number), attempt.told
+        if "time_limit" not in told or self._seen.get(key) != told:
+            return False
+        silent = self._looked - self._heard[attempt.job or key]
+        return bool(silent > told.get("patience", LEASE_TIMEOUT))
 
     def _reserved(self, step: str, attempt: Attempt) -> Bill:
         """Return the cost reserved by a running attempt, or its estimate if it has no reservation."""
@@ -360,14 +389,6 @@ class BudgetLedger:
                 del newest[key]
         working = [each for each in newest.values() if self.session.works(each.driver)]
         return [each for each in working if not self._is_void(each)]
-
-    def _beyond(self, total: Bill) -> str | None:
-        for name in ("flops", "gpu_hours", "dollars"):
-            cap, would = getattr(self.caps, name), getattr(total, name)
-            if cap is not None and would > cap * ROUNDING:
-                spent = getattr(self.spent, name)
-                return f"caps.{name}: {spent:.3g} of {cap:.3g} spent, {would:.3g} would be"
-        return None
 
 
 def _lead(ahead: float, due: float, stopping: float) -> float:

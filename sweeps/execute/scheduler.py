@@ -7,7 +7,7 @@ work. Executors report endings first, but the store decides, also if an executor
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -22,13 +22,14 @@ from sweeps.execute.executors.local import Executor
 from sweeps.execute.jobs import AttemptOutcome, Job, record_end, record_failure
 from sweeps.execute.other_drivers import OtherDrivers
 from sweeps.execute.state import Running, State
+from sweeps.execute.store_patience import StorePatience
 from sweeps.execute.teacher_sharing import Cohort, group_into_cohorts
 from sweeps.spec.resources import Caps, Devices, caps_of
 from sweeps.spec.spec import Sweep
 from sweeps.store import clock
 from sweeps.store.clock import timestamp
 from sweeps.store.history import count_failures
-from sweeps.store.leases import CANCEL, Attempt, LeaseWatch, latest_number
+from sweeps.store.leases import CANCEL, Attempt, LeaseWatch, end_name, latest_number
 from sweeps.store.outcomes import (
     RETRIES,
     STORE_ENDINGS,
@@ -43,8 +44,6 @@ from sweeps.store.store import Store
 POLL_SECONDS = 0.5
 LOOK_LOCAL, LOOK_REMOTE = 2.0, 10.0
 """Seconds between two reads of the store, on a disk and on an object store."""
-STORE_PATIENCE = 7200.0
-"""Seconds for which the store may fail without a pause, as when it throttles, before the driver gives up."""
 UNCLAIMED_SECONDS = 900.0
 """Seconds after which a job that no worker has started is submitted again; a duplicate stops itself."""
 MAX_UNSTARTED_WORKERS = 3
@@ -99,28 +98,21 @@ class Scheduler:
         steps = {step.id: step for step in dag.steps}
         self.ledger = BudgetLedger(store, caps, devices, self.state.seconds, steps, session)
         self.history = self.ledger.history
-        self.failing_since: float | None = None  # first of the store's last failures in a row
+        self.patience = StorePatience()
         self.watch = LeaseWatch(store)
         self.others = OtherDrivers(store, self.state, self.watch, self.history)
-        self.suspected: set[str] = set()
-        """Steps whose attempt seemed dead at the last look; its ending may still be reported."""
-        self.refused: str | None = None
-        """Cap that a job would have exceeded at the last attempt to submit."""
+        self.suspected: set[str] = set()  # steps whose attempt seemed dead at the last look
+        self.refused: str | None = None  # cap that a job would have exceeded when last submitting
         self.broken = False  # True if running jobs must stop too
-        self.unrecorded: dict[str, list[Attempt]] = {}
-        """Attempts by step whose ending could not be recorded in the store."""
+        self.unrecorded: dict[str, list[Attempt]] = {}  # whose ending could not be recorded, by step
         self.unstarted: set[str] = set()  # jobs in a row whose workers could not start
         self.outcomes: list[AttemptOutcome] = []  # still to be processed
         self.placer = CohortPlacer(executor, sweep.resources if sweep else [], self.state.seconds)
-        self.changed = True
-        """True if something has happened since no more jobs could be placed."""
+        self.changed = True  # something has happened since no more jobs could be placed
         self.look_due = 0.0
-        self.looked = clock.monotonic()
-        """Start of the last look."""
-        self.unseen: deque[float] = deque(maxlen=3)
-        """Seconds from the start of a look to the end of the next, longer with a slow store."""
-        self.sharing: dict[str, tuple[object, ...]] = {}
-        """Keys by step that steps must have in common to be trained together."""
+        self.looked = clock.monotonic()  # start of the last look
+        self.unseen: deque[float] = deque(maxlen=3)  # seconds from the start of a look to the next one's end
+        self.sharing: dict[str, tuple[object, ...]] = {}  # keys of what cohorts have in common, by step
         self.excused: dict[str, set[int]] = {}
         """Attempts by step that do not count for retries, as their nodes were at fault."""
         self.placer.check(step for step in dag.steps if step.id not in found)
@@ -128,7 +120,7 @@ class Scheduler:
 
     def run(self, watch: Callable[[State], None]) -> State:
         """Run the sweep; see :func:`run`."""
-        state, failures = self.state, 0
+        state = self.state
         while True:
             try:
                 self._look()
@@ -144,36 +136,26 @@ class Scheduler:
                     return state
                 self.outcomes += self.executor.wait(POLL_SECONDS)
                 self._settle_all()
-                failures, self.failing_since = 0, None
+                self.patience.renew()
             except Exception as error:
                 if (ending := ending_of(error, self.store.path)) in STORE_ENDINGS:
                     self._stop(STORE_ENDINGS[ending].format(error_line(error)))
                     return state
-                failures += 1  # missed endings are found in the store once it answers again
-                self._tolerate(error)
-                clock.sleep(backoff_seconds(failures))
-
-    def _tolerate(self, error: Exception) -> None:
-        """Note a failure of the store; raise it if it is none, or if the store has failed for too long."""
-        now = clock.monotonic()
-        since = self.failing_since or now
-        if not is_transient(error) or now - since > STORE_PATIENCE:
-            raise error
-        if self.failing_since is None:
-            self.state.troubles.append(f"the store does not answer: {error_line(error)}; it is asked again")
-        self.failing_since = since
+                if trouble := self.patience.wait(error):
+                    state.troubles.append(trouble)
 
     def _submit(self) -> None:
         if self.refused or not self.placer.has_room(changed=self.changed):
             return  # retried after the next look
         ready, slots = self.state.ready(), self.executor.slots
-        waiting = deque(group_into_cohorts(ready, slots, self.state.seconds, self.sharing))
+        waiting = self._affordable(group_into_cohorts(ready, slots, self.state.seconds, self.sharing))
         while waiting and (chosen := self.placer.choose(waiting)):
             jobs, refused = self._reserve(chosen)
             for job in (each for each in jobs if each.name not in refused):
                 self._start(replace(job, time_limit=self.ledger.time_limits.get(job.name)))
             for job in (each for each in jobs if each.name in refused):
                 waiting.extendleft((step,) for step in reversed(self._refuse(job, refused[job.name])))
+            waiting = self._affordable(waiting) if refused else waiting
         self.changed = False
         self._tell_waiting(self.placer.waiting(len(ready)))
 
@@ -182,6 +164,28 @@ class Scheduler:
         if told and not self.state.waiting:
             self.state.troubles.append(told)
         self.state.waiting = told
+
+    def _affordable(self, cohorts: Iterable[Cohort]) -> deque[Cohort]:
+        """Return the cohorts that fit below the caps by themselves, as far as the store has been read.
+
+        All, if the driver would stop as none does: others may have done some.
+        """
+        cohorts = list(cohorts)
+        if not self.ledger.capped:
+            return deque(cohorts)
+        found, waiting = deque[Cohort](), deque(cohorts)
+        self.ledger.check_caps()
+        while waiting:
+            cohort = waiting.popleft()
+            job = Job(steps=cohort, numbers=(), resources=self.placer.demand(cohort).resources, name="")
+            if not (why := self.ledger.refusal(job)):
+                found.append(cohort)
+            elif len(cohort) > 1:
+                waiting.extendleft((step,) for step in reversed(cohort))
+            else:
+                self.refused = why
+        final = not found and self.state.idle and not self.ledger.may_free
+        return deque(cohorts) if final else found
 
     def _reserve(self, slots: Sequence[Slot]) -> tuple[list[Job], dict[str, str]]:
         """Return the jobs of ``slots``, and the caps that some would exceed; the others are reserved."""
@@ -350,8 +354,9 @@ class Scheduler:
 
     def _look_at(self, running: Running) -> None:
         step, number = running.step.id, running.number
-        last = latest_number(self.history.names(step, "attempts"))
-        if end := self._end(step, number) if last >= number else None:
+        names = self.history.names(step, "attempts")
+        last = latest_number(names)
+        if end := self._end(step, number) if end_name(number) in names else None:
             self._settle(AttemptOutcome(step, number, Ending(end["ending"]), end.get("reason") or ""))
         elif last > number:
             self._settle(

@@ -199,7 +199,7 @@ class Lease:
             return
         self.ended = True
         record = {"ending": ending, "reason": reason, "ended": timestamp(), **self.about, **self.progress}
-        record |= _limit_record(self.limit)
+        record |= _limit_record(self.limit) | {"patience": LEASE_TIMEOUT}
         with suppress(Exception):  # the store itself may be what failed
             record |= {"elapsed": clock.monotonic() - self.started, "leaving": LEAVING_SECONDS}
             self.store.write(record, *attempt_path(self.step, self.number, "end"), durable=False)

@@ -41,7 +41,7 @@ class CohortPlacer:
     def choose(self, waiting: deque[Cohort]) -> list[Slot]:
         """Remove the cohorts that start next from those that wait, with their nodes; none without room."""
         if self.placement:
-            return self.placement.choose(waiting, self._demand)
+            return self.placement.choose(waiting, self.demand)
         resources = self.resources(*waiting[0])
         if not self._room(resources):
             return []  # the first cohort is not overtaken, so that it does not starve
@@ -57,6 +57,15 @@ class CohortPlacer:
         gpu: DeviceKind | None = getattr(self.executor, "gpu", None)
         most = max((int(node.gpus) for node in self.placement.nodes), default=0) if self.placement else 0
         return resources_on(gpu, steps, self.rules, self.executor.usual, most or NODE)
+
+    def demand(self, cohort: Cohort) -> Demand:
+        """Return what a cohort asks of the nodes."""
+        key = tuple(step.id for step in cohort)
+        if not (found := self.demands.get(key)):
+            kept, seconds = map(kept_on_nodes, cohort), sum(map(self.seconds, cohort))
+            found = Demand(self.resources(*cohort), seconds, frozenset[str]().union(*kept))
+            self.demands[key] = found
+        return found
 
     def check(self, steps: Iterable[Step]) -> None:
         """Refuse steps whose resources the executor never has.
@@ -107,11 +116,3 @@ class CohortPlacer:
             f"could take it{f' ({avoided} avoided)' if avoided else ''}; {ready} steps are ready in all; see "
             "if the cluster can start such nodes"
         )
-
-    def _demand(self, cohort: Cohort) -> Demand:
-        key = tuple(step.id for step in cohort)
-        if not (found := self.demands.get(key)):
-            kept, seconds = map(kept_on_nodes, cohort), sum(map(self.seconds, cohort))
-            found = Demand(self.resources(*cohort), seconds, frozenset[str]().union(*kept))
-            self.demands[key] = found
-        return found

@@ -666,14 +666,23 @@ PRICED = Devices(dollars_per_hour=3600.0)
 class Worker:
     """Pretends to be the process of a job, ``seconds`` old."""
 
-    def __init__(self, store: Store, ledger: BudgetLedger, step: Step, seconds: float = 0.0) -> None:
+    def __init__(
+        self, store: Store, ledger: BudgetLedger, step: Step, seconds: float = 0.0, members: int = 1
+    ) -> None:
         self.store, self.ledger, self.step = store, ledger, step
-        self.job = Job(steps=(step,), numbers=(1,), resources=Resources(), driver=ledger.session.name)
+        steps = step, *(replace(step, seed=1000 + k) for k in range(1, members))
+        numbers = (1,) * members
+        self.job = Job(steps=steps, numbers=numbers, resources=Resources(), driver=ledger.session.name)
         self.refused = ledger.reserve(self.job)
         self.running = Running(step, 1, self.job)
         if not self.refused:
             self.limit = TimeLimit(store, self.job.driver, self.job.name, self.reserved, time.monotonic())
-            self.lease = Lease.claim(store, step.id, 1, limit=self.limit, **self.job.about)
+            claimed = [
+                Lease.claim(store, each.id, 1, limit=self.limit, **self.job.about) for each in self.job.steps
+            ]
+            self.lease, *mates = claimed
+            self.mates = [lease for lease in mates if lease]
+            """Leases of the other members of its cohort."""
             self.age(seconds)
 
     @property
@@ -683,7 +692,8 @@ class Worker:
     def age(self, seconds: float) -> None:
         """Have it run for ``seconds``, and beat with the limit that its driver grants."""
         assert self.lease
-        self.lease.started = self.limit.begun = time.monotonic() - seconds
+        for lease in (self.lease, *self.mates):
+            lease.started = self.limit.begun = time.monotonic() - seconds
         self.limit.read_extension(due=0.1)
         self.lease.beat(1, due=0.1)
 
@@ -793,26 +803,36 @@ def test_a_driver_waits_for_what_another_one_may_leave(
         assert ended[0].complete
 
 
-def test_an_attempt_that_is_dead_by_its_limit_holds_no_money(
+def test_attempts_that_are_dead_by_their_limits_hold_no_money(
     two_ledgers: Callable[[float], list[BudgetLedger]],
     dag: Dag,
     store: Store,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On a node that was lost: nobody can prove its end, but its lease has expired, so the kernel has killed it."""
+    """On nodes that were lost: nobody can prove their ends, but their leases have expired, so the kernel has
+    killed them, also the one that had recorded its end and whose parent did not measure how long it lived."""
     monkeypatch.setattr(leases, "LEASE_TIMEOUT", 0.5)
-    first, second = two_ledgers(100.0)
+    first, second = two_ledgers(300.0)
     first.seconds = lambda _: 60.0
     with monkeypatch.context() as there:
         there.setattr(processes, "_machine", lambda: "another")
-        lost = Worker(store, first, dag.steps[0], 7.0)
+        lost, ended = (Worker(store, first, step, 7.0) for step in dag.steps[:2])
+        pair = Worker(store, first, dag.steps[2], 7.0, members=2)
+    for worker in (ended, pair):
+        assert worker.lease
+        worker.lease.end(Ending.DONE)
+    reserved = lost.reserved + ended.reserved + pair.reserved
     second.look()
     second.reservations.read()
-    assert second._committed().dollars == pytest.approx(lost.reserved)
+    assert second._committed().dollars == pytest.approx(reserved)
     time.sleep(0.6)
-    assert second._committed().dollars == pytest.approx(lost.reserved)  # it may have beaten since
+    assert second._committed().dollars == pytest.approx(reserved)  # they may have written since
+    pair.mates[0].beat(1, due=0.1)
     second.look()
-    assert second._committed().dollars == pytest.approx(7.5, abs=0.3)
+    assert second._committed().dollars == pytest.approx(7.5 + 7.5 + pair.reserved, abs=0.5)
+    time.sleep(0.6)
+    second.look()
+    assert second._committed().dollars == pytest.approx(7.5 + 7.5 + 7.5, abs=0.7)
 
 
 def test_what_is_reserved_and_spent_together_never_exceeds_a_cap(

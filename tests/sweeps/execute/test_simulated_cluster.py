@@ -13,6 +13,7 @@ from simulated_cluster.simulation import Report, Simulation
 from simulated_cluster.virtual_time import VirtualClock
 
 from sweeps.execute.scheduler import LOOK_REMOTE
+from sweeps.spec.resources import Caps
 
 MINUTES = 60.0
 
@@ -70,7 +71,7 @@ def test_gangs_and_students_share_nodes_without_waiting_for_ever() -> None:
 
 
 @pytest.mark.usefixtures("short")
-def test_drivers_side_by_side_lose_and_double_nothing_through_all_faults() -> None:
+def test_drivers_side_by_side_keep_to_the_cap_through_all_faults() -> None:
     """Preemption, the loss of a zone and of a driver, a partition, a slow bucket with failures and lag."""
     faults = Faults(
         preemptions_per_hour=1.0,
@@ -80,9 +81,14 @@ def test_drivers_side_by_side_lose_and_double_nothing_through_all_faults() -> No
         cut_off=(25 * MINUTES, 29 * MINUTES),
     )
     bucket = BucketModel(latency=0.1, errors=0.01, listing_lag=2.0)
-    whole = simulate(small(drivers=3, faults=faults, bucket=bucket))
+    rough = small(drivers=3, faults=faults, bucket=bucket)
+    whole = simulate(rough)
     assert whole.done == 120
     assert whole.nodes_lost > 8
+    cap = 0.5 * whole.dollars
+    capped = simulate(replace(rough, caps=Caps(dollars=cap)))
+    assert 0.9 * cap < capped.dollars <= cap
+    assert any("caps.dollars" in why for why in capped.halted)
 
 
 @pytest.mark.usefixtures("short")
@@ -92,6 +98,6 @@ def test_an_hour_of_throttling_is_waited_for() -> None:
 
 
 def test_the_shipped_scenarios_are_those_of_the_documentation() -> None:
-    assert set(SCENARIOS) == {"thousand", "spot", "gangs", "bucket", "drivers"}
+    assert set(SCENARIOS) == {"thousand", "spot", "gangs", "bucket", "drivers", "capped"}
     assert len(SCENARIOS["thousand"].nodes()) == 1000
     assert len(SCENARIOS["thousand"].steps()) == 10_000
