@@ -6,8 +6,10 @@ backward pass, and all of these with weights, gradients and moments sharded over
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from scaling.errors import InputError
@@ -21,7 +23,7 @@ USABLE = 0.9
 EFFICIENT_TOKENS = 4096
 """Tokens of a micro-batch below which a GPU is not busy; smaller ones are the last resort."""
 MOST_DEVICES, NODE = 4096, 8
-"""DeviceKind up to which a number that would do is looked for, and GPUs of one machine, at most."""
+"""Devices up to which a number that would do is looked for, and GPUs of one machine, at most."""
 GB = 1e9
 
 
@@ -32,7 +34,7 @@ def machine_memory() -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceKind:
-    """DeviceKind of one kind; machines like this one if nothing is given."""
+    """Devices of one kind; machines like this one if nothing is given."""
 
     gpu: bool = False
     memory: float | None = field(default_factory=machine_memory)
@@ -66,19 +68,39 @@ def layout_for(step: Step, devices: DeviceKind, processes: int = 1) -> Layout:
     raise InputError(misfit(step, devices, processes))
 
 
-def layout_here(step: Step, processes: int = 1, share: float = 1.0) -> Layout:
-    """Return the layout of a step on this machine, where it has ``share`` of a GPU, if there is one.
-
-    Raises:
-        InputError: If nothing fits, with the devices that would do.
-    """
+def device_here(share: float = 1.0) -> DeviceKind:
+    """Return the device of this process: ``share`` of its GPU, if there is one, else this machine."""
     import torch
 
     if not torch.cuda.is_available():
-        return layout_for(step, DeviceKind(), processes)
-    memory = float(torch.cuda.get_device_properties(0).total_memory)
-    here = DeviceKind(gpu=True, memory=memory, name=torch.cuda.get_device_name(), share=share)
-    return layout_for(step, here, processes)
+        return DeviceKind()
+    memory = float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+    return DeviceKind(gpu=True, memory=memory, name=torch.cuda.get_device_name(), share=share)
+
+
+def layout_of_gang(step: Step, devices: Sequence[DeviceKind]) -> Layout:
+    """Return the layout of a step in processes that have these ``devices``, by rank.
+
+    They may be of several kinds, by name: the layout fits the one with the least memory.
+
+    Raises:
+        InputError: If nothing fits, or some processes have a GPU and others have none.
+    """
+    kinds = Counter(each.name for each in devices)
+    counts = ", ".join(f"{count} x {name}" for name, count in kinds.items())
+    without = [str(rank) for rank, each in enumerate(devices) if not each.gpu]
+    if 0 < len(without) < len(devices):
+        raise InputError(
+            f"{step.label}: PyTorch can use no GPU in process {', '.join(without)} of {len(devices)}, and "
+            f"one in the others ({counts}); all must have one, or none. `distlaw sweep doctor` on each node says "
+            "what is wrong"
+        )
+    least = min(devices, key=lambda each: math.inf if each.memory is None else each.memory * each.share)
+    layout = layout_for(step, least, len(devices))
+    if len(kinds) == 1:
+        return layout
+    mixed = f"of several kinds of GPU ({counts}) the smallest must hold it, and the slowest sets the pace"
+    return replace(layout, reason=f"{layout.reason}; {mixed}")
 
 
 def describe(layout: Layout, processes: int) -> str:

@@ -15,7 +15,8 @@ from sweeps.dag.expand import Step
 from sweeps.dag.kind import StepKind
 from sweeps.data import TokenizedCorpus
 from sweeps.data.corpus import planned_tokens
-from sweeps.estimate.layout import describe, layout_here
+from sweeps.estimate.layout import describe
+from sweeps.execute.gang_layout import agreed_layout
 from sweeps.execute.provenance import commit_result
 from sweeps.execute.run_result import measured_result, measured_throughput
 from sweeps.store.checkpoints.checkpoints import Checkpoints
@@ -115,7 +116,6 @@ def _train(
     from sweeps.distill.teacher import target_of
     from sweeps.execute.trackers import Tracking
     from sweeps.train.loop import train_together
-    from sweeps.train.run import Diverged
 
     first = steps[0]
     corpus = planned_tokens(first.corpus, first.corpus_fingerprint)
@@ -156,14 +156,24 @@ def _train(
             report=report,
         ):
             step = of[id(run)]
-            if isinstance(error, Diverged | Stopped) and not world.leads:
-                error = None  # the leading process has it too, and concludes
+            if not world.leads and _leader_knows(error):
+                error = None
             result = error or _finish(store, step, run, corpus, leases.get(step.id))
             if isinstance(result, dict) and "loss" in result:
                 tracking.log(step, run.done, {"heldout/loss": result["loss"]})
             if world.leads:
                 leases[step.id].conclude(result if isinstance(result, Exception) else None)
             yield step, result
+
+
+def _leader_knows(error: Exception | None) -> bool:
+    """Return True if the leading process of a gang has this error too, and concludes with it.
+
+    Where memory runs out it may not return from what it does, and this process ends the gang.
+    """
+    from sweeps.train.run import Diverged
+
+    return isinstance(error, Diverged) or (isinstance(error, Stopped) and error.ending is not Ending.MEMORY)
 
 
 def _runs(
@@ -187,7 +197,7 @@ def _runs(
     for step in steps:
         if world.leads:
             store.write(step.as_json(), step.id, "step.json")
-        layout = world.agreed(layout_here(step, world.size, gpu_share))
+        layout = agreed_layout(step, world, leases.get(step.id), gpu_share)
         LOG.info("%s: %s: %s", step.id, describe(layout, world.size), layout.reason)
         group = world.cpu_group() if layout.sharded else None
         recipe = RunRecipe(
@@ -271,7 +281,7 @@ def _evaluate(
     from sweeps.train.evaluation import as_result, evaluate
 
     try:
-        sharded = not step.served and world.agreed(layout_here(step, world.size)).sharded
+        sharded = not step.served and agreed_layout(step, world).sharded
     except InputError as error:  # it fits nowhere
         return error
     shards = world if sharded else None

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.distributed_c10d import _get_default_store
 
 from scaling.errors import InputError
 from sweeps import environment
 from sweeps.model.device import device
-from sweeps.model.layout import Layout
 from sweeps.store.outcomes import Ending, Stopped
 
 BUCKET = 2**24
 """Elements that one all-reduce sums: 64 MiB in float32."""
+T = TypeVar("T")
+OUT_OF_MEMORY = "distlaw/out of memory"
+"""Key under which a process of a gang leaves the reason for which it ends it, for the others."""
 PEER_LOST = ("gloo", "Connection closed by peer", "Connection reset by peer", "Timed out waiting")
 """Parts of messages of gloo's errors, which have no type of their own."""
 
@@ -66,25 +70,27 @@ class World:
         """Return True in all processes if ``here`` is true in one."""
         return bool(self.total(torch.tensor(float(here))))
 
-    def agreed(self, layout: Layout) -> Layout:
-        """Return the leading process's layout in all processes, whose devices may differ."""
+    def gathered(self, own: T) -> list[T]:
+        """Return what each process gives, by rank; all must call it."""
         if self.size == 1:
-            return layout
-        told = [layout]
-        distributed.broadcast_object_list(told, 0, device=torch.device("cpu"))
-        return told[0]
+            return [own]
+        found = []
+        for rank in range(self.size):
+            told = [own]
+            distributed.broadcast_object_list(told, rank, device=torch.device("cpu"))
+            found += told
+        return found
 
     def cpu_group(self) -> distributed.ProcessGroup:
         """Return a new group of all processes, for work beside training; all must call it."""
         return distributed.new_group(backend="gloo")
 
-    def from_leader(self, number: int) -> int:
-        """Return the leading process's ``number``, without waiting for a GPU."""
-        if self.size == 1:
-            return number
-        told = torch.tensor(number)
-        distributed.broadcast(told, 0)
-        return int(told)
+    def most(self, *numbers: int) -> list[int]:
+        """Return the largest of each of these numbers in any process, without waiting for a GPU."""
+        told = torch.tensor(numbers)
+        if self.size > 1:
+            distributed.all_reduce(told, distributed.ReduceOp.MAX)
+        return [int(each) for each in told]
 
 
 @contextmanager
@@ -110,6 +116,17 @@ def world() -> Iterator[World]:
         distributed.destroy_process_group()
 
 
+def out_of_memory(world: World, reason: str) -> Stopped:
+    """Return how this attempt ends in the process whose memory ran out, after telling the others why.
+
+    They wait for it in the midst of a batch, and end when it is gone.
+    """
+    stopped = Stopped(Ending.MEMORY, f"process {world.rank} of {world.size}: {reason}")
+    with suppress(RuntimeError):  # the leading process, which keeps what is told, is gone
+        _get_default_store().set(OUT_OF_MEMORY, str(stopped))
+    return stopped
+
+
 def lost_peer(error: BaseException, world: World) -> Stopped | None:
     """Return how this attempt ends if ``error`` means that another process is gone or hangs, else None."""
     text = str(error)
@@ -117,6 +134,9 @@ def lost_peer(error: BaseException, world: World) -> Stopped | None:
         return None
     if not isinstance(error, distributed.DistError) and not any(part in text for part in PEER_LOST):
         return None
+    with suppress(RuntimeError):
+        if (told := _get_default_store()).check([OUT_OF_MEMORY]):
+            return Stopped(Ending.MEMORY, told.get(OUT_OF_MEMORY).decode())
     return Stopped(
         Ending.LOST,
         f"another of the {world.size} processes of this step ended, or did not answer for "

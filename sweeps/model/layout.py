@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +29,13 @@ class Layout:
             return 1
         at_once = max(1, math.floor(self.micro_batch_tokens / context))
         return max(1, math.ceil(blocks / at_once))
+
+    def halved(self, blocks: int, context: int) -> Layout:
+        """Return the layout with micro-batches half as large, of at least one block of ``context`` tokens.
+
+        Args:
+            blocks: Blocks of a batch that each process takes.
+            context: Tokens of a block.
+        """
+        at_once = math.ceil(blocks / self.micro_batches(blocks, context))
+        return replace(self, micro_batch_tokens=float(max(1, at_once // 2) * context))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from scaling.errors import InputError
 from sweeps.distill.active_method import ActiveMethod
 from sweeps.model.decoder import Decoder
-from sweeps.model.device import device
-from sweeps.model.distributed import World
+from sweeps.model.device import device, is_out_of_memory
+from sweeps.model.distributed import World, lost_peer, out_of_memory
 from sweeps.model.layout import Layout
 from sweeps.model.optimizer import Optimizer, parameter_groups
 from sweeps.model.sharded_optimizer import ShardedOptimizer
@@ -42,8 +42,8 @@ def lay_out(
     return ShardedOptimizer(groups, world) if sharded else Optimizer(groups, world)
 
 
-def agree_to_save(save: bool, checkpoints: Checkpoints | None, world: World) -> bool:
-    """Return in all processes the leading one's ``save``.
+def agree(save: bool, pieces: int, checkpoints: Checkpoints | None, world: World) -> tuple[bool, int]:
+    """Return in all processes the leading one's ``save``, and the most ``pieces`` of a batch in any.
 
     Raises:
         Stopped: in all processes, if the leading one has to leave the step.
@@ -55,7 +55,24 @@ def agree_to_save(save: bool, checkpoints: Checkpoints | None, world: World) -> 
     except Stopped as reason:
         stopped = reason
     endings = [None, *Ending]
-    told = world.from_leader(2 * endings.index(stopped.ending if stopped else None) + save)
+    own = 2 * endings.index(stopped.ending if stopped else None) + save
+    told, pieces = world.most(own if world.leads else 0, pieces)
     if ending := endings[told // 2]:
         raise stopped or Stopped(ending, "the leading process of this step has left it")
-    return bool(told % 2)
+    return bool(told % 2), pieces
+
+
+def end_of_gang(error: BaseException, pieces: int, world: World) -> Stopped | None:
+    """Return how this attempt ends if ``error`` ends its gang: memory ran out, or another process is gone.
+
+    Args:
+        error: error of a step in this process.
+        pieces: micro-batches of this process's share of a batch.
+        world: processes of the gang.
+    """
+    if world.size == 1:
+        return None
+    if is_out_of_memory(error):
+        each = f"{pieces} micro-batches a step" if pieces > 1 else "its share of a batch in one piece"
+        return out_of_memory(world, f"memory ran out with {each}: {str(error).splitlines()[0]}")
+    return lost_peer(error, world)

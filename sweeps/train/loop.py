@@ -26,12 +26,11 @@ from sweeps.model.device import (
     nondeterministic_operation,
     use_deterministic_kernels,
 )
-from sweeps.model.distributed import lost_peer
 from sweeps.spec.run_views import TargetReader
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.checkpoints.interval import CheckpointClock
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
-from sweeps.train.gang import agree_to_save
+from sweeps.train.gang import agree, end_of_gang
 from sweeps.train.profiling import step_profiler
 from sweeps.train.recipe import RunRecipe
 from sweeps.train.run import Diverged, Run
@@ -166,7 +165,7 @@ def _step(
     save: bool,
 ) -> Exception | None:
     try:
-        save = agree_to_save(save, run.checkpoints, run.world)
+        save, run.pieces = agree(save, run.pieces, run.checkpoints, run.world)
         run.step(blocks, target, rows, numbers)
         if save if run.active else run.recipe.stop is not None:
             run.save()
@@ -184,11 +183,11 @@ def _step(
             with suppress(Stopped):
                 run.close()
             return error
-        if lost := lost_peer(error, run.world):
+        if ended := end_of_gang(error, run.pieces, run.world):
             with suppress(RuntimeError, Stopped):  # but a full disk, say, is what it ended of
                 if run.checkpoints:
                     run.checkpoints.check_write()
-            return lost
+            return ended
         if refused := nondeterministic_operation(error):
             return refused
         raise

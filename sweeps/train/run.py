@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ from sweeps.train.throughput import PhaseClock
 if TYPE_CHECKING:
     from sweeps.distill.models import Models
 
+LOG = logging.getLogger("distlaw")
 EXPLODED = 10.0
 """Times the loss of a uniform guess, above which a loss is no longer training."""
 LOOK_EVERY = 32
@@ -338,8 +340,9 @@ class Run:
         except (RuntimeError, MemoryError) as error:
             halved = self.pieces > self._planned_pieces()
             if not is_out_of_memory(error) or halved or self.sharded or len(batch.blocks) <= self.pieces:
-                raise  # other processes of a sharded run would wait in the midst of the batch
+                raise  # other processes of a sharded run wait in the midst of the batch: they begin anew
         self.pieces *= 2  # once; whoever needs more asked for too large a batch
+        LOG.warning("memory ran out: each batch is worked through in %d micro-batches now", self.pieces)
         self.optimizer.clear()
         self.method.states = before
         return self._backward_in_pieces(batch, target)

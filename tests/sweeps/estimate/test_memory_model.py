@@ -19,7 +19,7 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step
 from sweeps.dag.ladder import shape_for
 from sweeps.estimate.activations import saved_activations
-from sweeps.estimate.layout import DeviceKind, describe, layout_for
+from sweeps.estimate.layout import DeviceKind, describe, layout_for, layout_of_gang
 from sweeps.estimate.memory import TRAINING_BYTES_PER_PARAM, memory_parts, step_memory
 from sweeps.estimate.placement import misfits, place
 from sweeps.model.decoder import PRECISIONS, Decoder
@@ -164,6 +164,22 @@ def test_a_teacher_reads_micro_batches_however_large_the_batch(small_spec: dict[
         for contexts in (8, 512)
     )
     assert more == needed
+
+
+def test_a_gang_on_several_kinds_of_gpu_is_laid_out_for_the_smallest(dag: Dag) -> None:
+    step = step_of(dag, shape_for(1.2e9, **PAPER), batch_tokens=4096.0 * 64, precision="bf16")
+    small = DeviceKind(gpu=True, memory=24e9, name="NVIDIA L4")
+    alone, mixed = layout_of_gang(step, [small] * 4), layout_of_gang(step, [H100, H100, small, H100])
+    assert mixed == replace(alone, reason=mixed.reason)
+    assert mixed != replace(layout_of_gang(step, [H100] * 4), reason=mixed.reason)
+    assert mixed.reason == (
+        f"{alone.reason}; of several kinds of GPU (3 x h100, 1 x NVIDIA L4) the smallest must hold it, and the "
+        "slowest sets the pace"
+    )
+    with pytest.raises(
+        InputError, match=r"can use no GPU in process 1 of 3, and one in the others \(2 x h100, "
+    ):
+        layout_of_gang(step, [H100, DeviceKind(), H100])
 
 
 def test_what_fits_nowhere_says_which_devices_would_do(dag: Dag) -> None:
