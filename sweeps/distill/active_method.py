@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -42,8 +42,10 @@ class ActiveMethod:
         """The number that the divergence reads at the next step, if it reads one."""
         return self.schedule.value if self.schedule else None
 
-    def initial_weights(self, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return the weights that the student begins with: those ``drawn``, or as the method says.
+    def initial_weights(self, drawn: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
+        """Return the weights that the student begins with by name: those ``drawn``, or as the method says.
+
+        A method that says anything sees all of them at once.
 
         Raises:
             InputError: if those are not the student's by name and shape.
@@ -51,12 +53,14 @@ class ActiveMethod:
         part = self.parts.initial_weights if self.parts else None
         if part is None or self.setting is None:
             return drawn
-        found = part.weights(self.setting, drawn)
-        if {k: tuple(v.shape) for k, v in found.items()} != {k: tuple(v.shape) for k, v in drawn.items()}:
+        own = dict(drawn)
+        shapes = {name: tuple(weight.shape) for name, weight in own.items()}
+        found = part.weights(self.setting, own)
+        if {name: tuple(weight.shape) for name, weight in found.items()} != shapes:
             raise InputError(
                 f"initial_weights: {type(part).__name__} returned other names or shapes than the student has"
             )
-        return found
+        return found.items()
 
     def batch(
         self, student: Decoder, step: int, data: Tensor, rows: Tensor | None, target: TargetReader | None

@@ -22,7 +22,8 @@ from sweeps.model.distributed import World
 from sweeps.model.frozen import FrozenBody
 from sweeps.model.hidden_states import hidden_states
 from sweeps.model.language_model import LanguageModel
-from sweeps.model.model_files import load_model
+from sweeps.model.model_files import load_model, map_weights
+from sweeps.model.sharding import fill, sharded_model
 from sweeps.spec.hidden_layers import StoredPrecision, counted_from_embedding
 from sweeps.store.store import Store
 
@@ -51,9 +52,7 @@ class Models:
         self.kept = {} if kept is None else kept
         """Hidden states that were written down before, by their step."""
         self.world = world
-        """Processes that pretrained teachers are sharded over; None to load them whole."""
-        self.together = True
-        """False once this process goes on without the others of its gang."""
+        """Processes that models are sharded over; None to load them whole."""
 
     @property
     def online_teacher(self) -> Online:
@@ -119,11 +118,6 @@ class Models:
 
     def _online(self, step: Step | None) -> Online:
         assert step is not None, "the step has no such model"
-        if self.world and step.foreign and not self.together:
-            raise InputError(
-                f"teacher {step.size}: it is sharded over the processes of this run, and a metric reads it "
-                "in one of them; leave the metric out, or set training.shard: false"
-            )
         if step.id not in self.loaded:
             self.loaded[step.id] = online(self.store, step, self.world)
         return self.loaded[step.id]
@@ -149,20 +143,28 @@ class LastHiddenStates:
 def online(store: Store, teacher: Step, world: World | None = None) -> Online:
     """Return the model that ``teacher`` trained, or measured, as a target.
 
-    A pretrained one is sharded over ``world``, if that is given.
+    It is sharded over ``world``, if that is given, unless a command trained it.
     """
     model: Decoder | Foreign
     if teacher.foreign:
         model = load_foreign(teacher, world)
     elif teacher.trainer:
         model = trained_by_command(store, teacher)
+    elif world and world.size > 1:
+        precision = INFERENCE_PRECISIONS[teacher.precision]
+        model = sharded_model(teacher.shape, precision, world).eval().requires_grad_(False)
+        fill(model, trained_weights(store, teacher).items())
+        return Online(model, _returns_log_probs(teacher))
     else:
         model = trained(store, teacher).to(device())
-    returns_log_probs = logits_fit(round(teacher.training.batch_tokens), teacher.shape.vocab)
     if not isinstance(model, Decoder):
-        return Online(model, returns_log_probs)
+        return Online(model, _returns_log_probs(teacher))
     model.precision = INFERENCE_PRECISIONS[teacher.precision]
-    return Online(FrozenBody(model) if teacher.training.compile else model, returns_log_probs)
+    return Online(FrozenBody(model) if teacher.training.compile else model, _returns_log_probs(teacher))
+
+
+def _returns_log_probs(teacher: Step) -> bool:
+    return logits_fit(round(teacher.training.batch_tokens), teacher.shape.vocab)
 
 
 def trained(store: Store, step: Step) -> Decoder:
@@ -170,6 +172,13 @@ def trained(store: Store, step: Step) -> Decoder:
     found = store.result(step.id) or {}
     with store.model(step.id) as folder:
         return load_model(folder, step.shape, found.get("weights_sha256", ""))
+
+
+def trained_weights(store: Store, step: Step) -> dict[str, Tensor]:
+    """Return the weights of the model that ``step`` trained, which are read from its file when used."""
+    found = store.result(step.id) or {}
+    with store.model(step.id) as folder:
+        return map_weights(folder, found.get("weights_sha256", ""))
 
 
 def trained_by_command(store: Store, step: Step) -> Decoder | Foreign:

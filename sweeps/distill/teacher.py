@@ -19,6 +19,7 @@ from sweeps.distill.models import Models
 from sweeps.distill.served_teacher import blocks_of_shard, served_writer
 from sweeps.distill.targets import Cached, nonfinite_teacher_error, opened
 from sweeps.model.device import device
+from sweeps.model.distributed import ONE_PROCESS, World
 from sweeps.spec.method_parts import parts_of
 from sweeps.spec.run_views import ShardFormat, TargetReader
 from sweeps.store.store import Store
@@ -57,12 +58,13 @@ def cached(
     storage, data, models = (
         kept(cache.method, cache.shape.vocab),
         stream_of(cache, corpus),
-        Models(store, cache),
+        Models(store, cache, world=writer.together),
     )
     own = served_writer(cache, corpus, data, storage) or parts_of(cache.method).target.writer(
         models, data, storage
     )
-    teach = own or _distributions_of(once(lambda: followed(cache, models)), data, storage)
+    world = writer.together or ONE_PROCESS
+    teach = own or _distributions_of(once(lambda: followed(cache, models)), data, storage, world)
     numbers = data.seen(cache.steps)
     if isinstance(storage, CompactFormat):  # in the order in which they are read first
         numbers = data.numbers_of(range(len(numbers))).numpy()
@@ -73,11 +75,11 @@ def cached(
 
 
 def _distributions_of(
-    target: Callable[[], TargetReader], data: Batches, storage: ShardFormat
+    target: Callable[[], TargetReader], data: Batches, storage: ShardFormat, world: World
 ) -> Callable[[Numbers], NDArray[np.void]]:
     def teach(numbers: Numbers) -> NDArray[np.void]:
         assert isinstance(storage, DistributionFormat)
-        return distributions(target(), data, numbers, storage)
+        return distributions(target(), data, numbers, storage, world)
 
     return teach
 
@@ -94,19 +96,25 @@ def stream_of(step: Step, corpus: TokenizedCorpus) -> Batches:
 
 
 def distributions(
-    teacher: TargetReader, data: Batches, numbers: Numbers, how: DistributionFormat
+    teacher: TargetReader,
+    data: Batches,
+    numbers: Numbers,
+    how: DistributionFormat,
+    world: World = ONE_PROCESS,
 ) -> NDArray[np.void]:
     """Return what ``teacher`` says about the given blocks of ``data``, to be kept: ``(blocks, context)``.
 
+    Processes of ``world``, over which it is sharded, ask it about as many blocks at the same time.
+
     Raises:
-        InputError: if its outputs are not all finite.
+        InputError: in all processes, if its outputs are not all finite in one.
     """
     size = max(1, min(BLOCKS_AT_ONCE, LOGITS_AT_ONCE // how.vocab // data.context))
     packed = []
     for some in torch.from_numpy(numbers).split(size):
         rows = teacher.rows(data.read(some)[:, :-1].to(device()), some)
         log_p = teacher.log_probabilities(rows, 1.0)
-        if log_p.isnan().any():
+        if world.any(bool(log_p.isnan().any())):
             raise nonfinite_teacher_error()
         packed.append(packed_distributions(how, log_p, data.seed, some.tolist()))
     return np.concatenate(packed).reshape(len(numbers), data.context)

@@ -13,9 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from scaling.errors import InputError
+from sweeps.dag.kind import StepKind
 from sweeps.dag.step import Step
 from sweeps.estimate.memory import step_memory
 from sweeps.model.layout import Layout
+from sweeps.spec.interfaces import Target
 from sweeps.spec.spec import Training
 
 USABLE = 0.9
@@ -55,8 +57,9 @@ def layout_for(step: Step, devices: DeviceKind, processes: int = 1) -> Layout:
     What the spec's ``training`` fixes (``micro_batch_tokens``, ``recompute``, ``shard``) stays as it is.
 
     Raises:
-        InputError: If nothing fits, with the devices that would do.
+        InputError: If nothing fits, with the devices that would do, or a batch cannot be split evenly.
     """
+    _check_split(step, processes)
     first: float | None = None
     for layout in _candidates(step, processes, gpu=devices.gpu):
         if devices.memory is None:
@@ -92,8 +95,8 @@ def layout_of_gang(step: Step, devices: Sequence[DeviceKind]) -> Layout:
     if 0 < len(without) < len(devices):
         raise InputError(
             f"{step.label}: PyTorch can use no GPU in process {', '.join(without)} of {len(devices)}, and "
-            f"one in the others ({counts}); all must have one, or none. `distlaw sweep doctor` on each node says "
-            "what is wrong"
+            f"one in the others ({counts}); all must have one, or none. `distlaw sweep doctor` on each node "
+            "says what is wrong"
         )
     least = min(devices, key=lambda each: math.inf if each.memory is None else each.memory * each.share)
     layout = layout_for(step, least, len(devices))
@@ -168,6 +171,18 @@ def _resources(count: int, *, gpu: bool) -> str:
     return f"gpus: {min(count, NODE)}" + (f", nodes: {count // NODE}" if count > NODE else "")
 
 
+def _check_split(step: Step, processes: int) -> None:
+    blocks, context = _blocks(step), step.shape.context
+    if not step.kind.trains or step.trainer or blocks % processes == 0:
+        return
+    fewer = max(count for count in range(1, processes) if blocks % count == 0)
+    tokens = -(-blocks // processes) * processes * context
+    raise InputError(
+        f"{step.label}: a batch of {blocks} blocks cannot be split evenly over {processes} processes; give "
+        f"it {fewer} (resources), or set training.batch_tokens: {tokens}"
+    )
+
+
 def _uneven(step: Step) -> str:
     blocks = _blocks(step)
     if blocks & (blocks - 1) == 0:
@@ -189,7 +204,7 @@ def _candidates(step: Step, processes: int, *, gpu: bool) -> Iterator[Layout]:
         yield Layout()
         return
     if not step.kind.trains:
-        shards = _switch(step.training.shard) if step.foreign and processes > 1 else (False,)
+        shards = _switch(step.training.shard) if processes > 1 and _reads_in_parts(step) else (False,)
         yield from (Layout(sharded=sharded) for sharded in shards)
         return
     training, context = step.training, step.shape.context
@@ -203,6 +218,17 @@ def _candidates(step: Step, processes: int, *, gpu: bool) -> Iterator[Layout]:
                 yield from (
                     Layout(sharded=sharded, micro_batch_tokens=size, recompute=recompute) for size in group
                 )
+
+
+def _reads_in_parts(step: Step) -> bool:
+    """Return True if a step that trains nothing can shard the models that it asks over its processes.
+
+    They must ask as often as each other: texts, hidden states and what targets write themselves do not.
+    """
+    if step.kind is StepKind.CACHE_LOGITS and step.parts:
+        own = type(step.parts.target).writer is not Target.writer
+        return not own and not any(teacher.served for teacher in step.teachers)
+    return bool(step.foreign)
 
 
 def _micro_batches(training: Training, share: float, context: int) -> Iterator[float | None]:

@@ -118,7 +118,7 @@ def memory_parts(step: Step, *, gpu: bool = False, processes: int = 1, layout: L
             inference=own,
         )
     elif not step.kind.trains:
-        found = _writing_parts(step, process, gpu=gpu)
+        found = _writing_parts(step, process, gpu=gpu, shards=processes if layout.sharded else 1)
     else:
         found = _training_parts(step, process, gpu=gpu, processes=processes, layout=layout)
     return found if gpu else replace(found, heap=HEAP_SHARE * found.tensors)
@@ -165,7 +165,7 @@ def _training_parts(step: Step, process: float, *, gpu: bool, processes: int, la
     )
 
 
-def _writing_parts(step: Step, process: float, *, gpu: bool) -> MemoryParts:
+def _writing_parts(step: Step, process: float, *, gpu: bool, shards: int) -> MemoryParts:
     """Return bytes of a step in which teachers write down what they say of texts, or write texts."""
     teachers = list(_teachers_that_read(step))
     tokens = BLOCKS_AT_ONCE * step.shape.context
@@ -173,9 +173,11 @@ def _writing_parts(step: Step, process: float, *, gpu: bool) -> MemoryParts:
     if step.kind is StepKind.GENERATE_TEXT and step.teacher:
         teachers = [step.teacher]
         caches = 8.0 * tokens * step.teacher.shape.layers * step.teacher.shape.width
+    gathered = max((_gathered(each.shape, each.precision) for each in teachers), default=0.0)
     return MemoryParts(
         process=process,
-        teachers=sum(_frozen_weights(each, gpu=gpu) for each in teachers),
+        gathered=gathered if shards > 1 else 0.0,
+        teachers=sum(_frozen_weights(each, gpu=gpu) for each in teachers) / shards,
         inference=caches
         + max((_inference(each.shape, each.precision, tokens, gpu=gpu) for each in teachers), default=0.0),
     )

@@ -40,10 +40,13 @@ def measured_throughput(step: Step, run: Run) -> dict[str, Any]:
 
 
 def measured_result(
-    store: Store, step: Step, run: Run, corpus: TokenizedCorpus, lease: Lease
+    store: Store, step: Step, run: Run, corpus: TokenizedCorpus, lease: Lease | None
 ) -> dict[str, Any]:
-    """Evaluate a trained model and copy it to the store; a projected one leaves a loss and no model."""
-    from sweeps.model.model_files import save_model
+    """Evaluate a trained model and copy it to the store; a projected one leaves a loss and no model.
+
+    All processes that a model is sharded over call it, and the one that has the lease writes.
+    """
+    from sweeps.model.model_files import save_model, send_weights
     from sweeps.train.evaluation import evaluate
     from sweeps.train.run import Diverged
 
@@ -53,12 +56,15 @@ def measured_result(
             "epochs": epochs(step, corpus, None),
             "seconds": {"train": run.seconds, "evaluate": time.monotonic() - started},
         }
-    heldout = evaluate(run.model, step, corpus)
+    heldout = evaluate(run.model, step, corpus, run.evaluators)
     if not math.isfinite(heldout["loss"]):
         raise Diverged(f"the held-out loss is {heldout['loss']} after the last step; lower learning_rate")
     if step.kind is StepKind.DISTILL:
         heldout |= _distilled(step, run, corpus)
     evaluated = time.monotonic() - started
+    if lease is None:
+        send_weights(run.model)
+        return {}
     with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
         weights_sha256 = save_model(run.model, corpus.tokenizer_files, Path(scratch))
         store.put_model(step.id, Path(scratch), model := f"model-{lease.number:04d}")
@@ -89,10 +95,8 @@ def _distilled(step: Step, run: Run, corpus: TokenizedCorpus) -> dict[str, Any]:
         encode=corpus.encode,
     )
     texts = run.models.store.result(step.texts.id) if step.texts else None
-    run.models.together = False
-    sharded = run.models.world is not None and step.teacher is not None and step.teacher.foreign is not None
-    apart = step.teacher is not None and (step.teacher.served or sharded)
-    found = measured(step.method, evaluation, standard=not apart) | (texts or {}).get("text_columns", {})
+    served = step.teacher is not None and step.teacher.served
+    found = measured(step.method, evaluation, standard=not served) | (texts or {}).get("text_columns", {})
     return {
         "yardsticks": {name: value if math.isfinite(value) else None for name, value in found.items()},
         "tokens_written": written,
@@ -123,8 +127,9 @@ def projected_result(store: Store, step: Step, run: Run, corpus: TokenizedCorpus
             f"{step.label}: the result of {step.early.label}, whose decay it is projected by, is gone from "
             "the store; run the sweep again"
         )
-    heldout = evaluate(run.model, step, corpus)
-    before = evaluate(_at_its_stable_end(store, step.early, run, corpus).model, step.early, corpus)["loss"]
+    heldout = evaluate(run.model, step, corpus, run.evaluators)
+    shorter = _at_its_stable_end(store, step.early, run, corpus)
+    before = evaluate(shorter.model, step.early, corpus, run.evaluators)["loss"]
     loss = float(projected_loss(heldout["loss"], before, early["loss"]))
     if not math.isfinite(loss):
         raise Diverged(f"the held-out loss is {heldout['loss']} before the decay; lower learning_rate")
@@ -153,9 +158,16 @@ def _at_its_stable_end(store: Store, early: Step, longer: Run, corpus: Tokenized
 
     stop = early.training.stable_steps(early.steps)
     recipe = replace(longer.recipe, steps=early.steps, stop=stop)
-    start = Checkpoints(store, early.start.id) if early.start else None
-    run = Run(recipe=recipe, start=start, models=longer.models)
+    group = longer.world.cpu_group() if longer.sharded else None
+    run = Run(
+        recipe=recipe,
+        start=Checkpoints(store, early.start.id, group=group) if early.start else None,
+        models=longer.models,
+        world=longer.evaluators,
+        layout=longer.layout,
+    )
     if not run.active:
+        run.prepare_evaluation()
         return run
     assert longer.models is not None
     for _, error in train_together(

@@ -156,9 +156,9 @@ def _train(
             report=report,
         ):
             step = of[id(run)]
-            if not world.leads and _leader_knows(error):
-                error = None
             result = error or _finish(store, step, run, corpus, leases.get(step.id))
+            if isinstance(result, Exception) and not world.leads and _leader_knows(result):
+                result = {}
             if isinstance(result, dict) and "loss" in result:
                 tracking.log(step, run.done, {"heldout/loss": result["loss"]})
             if world.leads:
@@ -166,7 +166,7 @@ def _train(
             yield step, result
 
 
-def _leader_knows(error: Exception | None) -> bool:
+def _leader_knows(error: Exception) -> bool:
     """Return True if the leading process of a gang has this error too, and concludes with it.
 
     Where memory runs out it may not return from what it does, and this process ends the gang.
@@ -186,7 +186,7 @@ def _runs(
 ) -> dict[str, Run]:
     """Return the runs of ``steps`` by id, each where its newest checkpoint left it."""
     from sweeps.distill.caches.hidden_state_cache import kept_hidden_states
-    from sweeps.distill.models import LastHiddenStates, Models, trained
+    from sweeps.distill.models import LastHiddenStates, Models, trained_weights
     from sweeps.distill.targets import Online
     from sweeps.train.recipe import RunRecipe
     from sweeps.train.run import Run
@@ -212,7 +212,7 @@ def _runs(
             recipe=recipe,
             checkpoints=Checkpoints(store, step.id, leases.get(step.id), group=group),
             start=Checkpoints(store, step.start.id, group=group) if step.start else None,
-            init=trained(store, step.init).state_dict() if step.init else None,
+            init=trained_weights(store, step.init) if step.init else None,
             world=world,
             models=Models(store, step, loaded, last_read, kept, world if layout.sharded else None),
             layout=layout,
@@ -234,12 +234,15 @@ def _write_down(
     from sweeps.distill.generation.generated_text import text_columns, texts
     from sweeps.distill.teacher import cached
 
-    started, writer = time.monotonic(), Writer(world.rank, world.size, holds_step=True)
-    wrote = _telling(lease)
+    started, wrote = time.monotonic(), _telling(lease)
     columns: dict[str, Any] = {}
     try:
         if lease:
             store.write(step.as_json(), step.id, "step.json")
+        layout = agreed_layout(step, world)
+        LOG.info("%s: %s: %s", step.id, describe(layout, world.size), layout.reason)
+        together = world if layout.sharded else None
+        writer = Writer(world.rank, world.size, holds_step=True, together=together)
         if step.kind is StepKind.CACHE_LOGITS:
             kept = cached(store, step, corpus, wrote, writer).logits
         elif step.kind is StepKind.CACHE_FEATURES:
@@ -278,6 +281,7 @@ def _evaluate(
     """Evaluate a pretrained model, in the leading process, or in all that it is sharded over."""
     from sweeps.distill.models import load_foreign
     from sweeps.distill.served_teacher import served_loss
+    from sweeps.model.distributed import ONE_PROCESS
     from sweeps.train.evaluation import as_result, evaluate
 
     try:
@@ -295,7 +299,7 @@ def _evaluate(
             loss, about = served_loss(store, step, corpus, _telling(lease))
             heldout = as_result(loss, corpus) | about
         else:
-            heldout = evaluate(load_foreign(step, shards), step, corpus)
+            heldout = evaluate(load_foreign(step, shards), step, corpus, shards or ONE_PROCESS)
         if not lease:
             return {}
         lease.fence()
@@ -326,11 +330,14 @@ def _progress(run: Run) -> dict[str, Any]:
 def _finish(
     store: Store, step: Step, run: Run, corpus: TokenizedCorpus, lease: Lease | None
 ) -> dict[str, Any] | Exception:
-    """Evaluate a trained model and commit its result, in the leading process."""
+    """Evaluate a trained model and commit its result, in the leading process.
+
+    Others that have a part of the model take part.
+    """
     from sweeps.model.device import reproducibility
     from sweeps.train.run import Diverged
 
-    if not lease:
+    if not (lease or run.sharded):
         return {}
     result: dict[str, Any] = {
         "seconds": {"train": run.seconds},
@@ -348,6 +355,8 @@ def _finish(
             if isinstance(error, Diverged | InputError) or is_fault_of_own_part(error):
                 return error
             raise
+    if not lease:
+        return {}
     try:
         lease.fence()
     except Stopped as stopped:

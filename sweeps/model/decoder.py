@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -157,6 +158,10 @@ class DecoderBody(nn.Module):
         self.embed_tokens = nn.Embedding(shape.vocab, shape.width)
         self.layers = nn.ModuleList(DecoderLayer(shape) for _ in range(shape.layers))
         self.norm = RMSNorm(shape.width)
+        self.compute_tables(shape)
+
+    def compute_tables(self, shape: ModelShape) -> None:
+        """Compute the rotary angles and the mask, which are no weights."""
         cosines, sines = rotary(shape.context, shape.head_dim)
         mask = torch.full((shape.context, shape.context), -torch.inf).triu(1)
         for name, value in (("cosines", cosines), ("sines", sines), ("mask", mask)):
@@ -224,19 +229,28 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
-        """Draw every matrix from N(0, 1/fan_in), residual outputs scaled down by sqrt(2 layers).
+        """Set the weights to their :meth:`initial_values`."""
+        for name, value in self.initial_values(seed):
+            self.get_parameter(name).copy_(value)
 
-        The tied embedding has standard deviation 1/sqrt(width), so that logits start at order one. Together
-        with :func:`sweeps.model.optimizer.parameter_groups` this is mu-P (simple), Wortsman et al. 2024.
+    def initial_values(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """Yield a name and a value for each weight: matrices from N(0, 1/fan_in), gains of one.
+
+        Residual outputs are scaled down by sqrt(2 layers). The tied embedding has standard deviation
+        1/sqrt(width), so that logits start at order one. Together with
+        :func:`sweeps.model.optimizer.parameter_groups` this is mu-P (simple), Wortsman et al. 2024.
+
+        Values are drawn on the CPU, one after the other, whatever device the model is on.
         """
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
+                yield name, torch.ones(parameter.shape)
                 continue
             std = parameter.shape[1] ** -0.5
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 std /= math.sqrt(2 * self.shape.layers)
-            parameter.normal_(0.0, std, generator=generator)
+            yield name, torch.empty(parameter.shape).normal_(0.0, std, generator=generator)
 
 
 def fused_linear(x: Tensor, *linears: nn.Linear) -> Tensor:

@@ -93,6 +93,9 @@ class World:
         return [int(each) for each in told]
 
 
+ONE_PROCESS = World()
+
+
 @contextmanager
 def world() -> Iterator[World]:
     """Join the processes that the environment describes, with gloo on CPUs and NCCL between GPUs.

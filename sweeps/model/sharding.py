@@ -8,12 +8,13 @@ weights, are whole everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
@@ -23,14 +24,26 @@ NEEDS = "2.9"
 """Version of PyTorch from which gradients can be summed over any backend."""
 
 
-def shard(model: Decoder, world: World) -> None:
-    """Shard the matrices of ``model``, which all processes of ``world`` hold alike, in place.
+def sharded_model(shape: ModelShape, precision: torch.dtype, world: World) -> Decoder:
+    """Return a model whose matrices are sharded over ``world``, with any values: :func:`fill` sets them.
 
-    Embedding and head are gathered once a pass, for as long as the loss needs them.
+    It is made without storage, so that no process ever holds more than its part. Embedding and head are
+    gathered once a pass, for as long as the loss needs them.
 
     Raises:
         InputError: if this PyTorch cannot.
     """
+    with torch.device("meta"):
+        model = Decoder(shape)
+    model.precision = precision
+    _shard(model, world)
+    model.to_empty(device=device())
+    model.model.compute_tables(shape)
+    return model.to(device())
+
+
+def _shard(model: Decoder, world: World) -> None:
+    """Shard the matrices of ``model`` in place."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
@@ -51,7 +64,6 @@ def shard(model: Decoder, world: World) -> None:
         if isinstance(module, FSDPModule):  # each process has its share of a mean, so gradients are summed
             module.set_force_sum_reduction_for_comms(True)
             module.set_gradient_divide_factor(1.0)
-    model.to(device())  # gains
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -65,34 +77,31 @@ def local(tensor: Any) -> Tensor:
     return found
 
 
-def whole(state: Mapping[str, Any], *, keep: bool) -> dict[str, Tensor]:
-    """Gather sharded tensors, one after the other, in memory of the CPU; all processes must call it.
-
-    Returns:
-        The whole tensors; none in processes that do not ``keep`` them.
-    """
-    found = {}
-    for name, tensor in state.items():
-        each = tensor.full_tensor() if is_sharded(tensor) else tensor
-        if keep:
-            found[name] = each.detach().cpu()
-    return found
+def whole(tensor: Any) -> Tensor:
+    """Return all of ``tensor`` in memory of the CPU; all processes must call it where it is sharded."""
+    found: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor
+    return found.detach().cpu()
 
 
-def gathered(model: Decoder, *, keep: bool) -> Decoder:
-    """Return a whole copy of a sharded model in a process that is to ``keep`` it; all must call it."""
-    weights = whole(model.state_dict(), keep=keep)
-    if not keep:
-        return model
-    copy = Decoder(model.shape)
-    copy.load_state_dict(weights)
-    return copy.to(device()).eval()
+def evaluation_copy(model: Decoder, world: World) -> Decoder:
+    """Return a sharded copy of a sharded model that computes in float32, uncompiled; all must call it."""
+    copy = sharded_model(model.shape, torch.float32, world)
+    fill(copy, ((name, weight.detach()) for name, weight in model.named_parameters()))
+    return copy.eval().requires_grad_(False)
+
+
+def fill(model: Decoder, values: Iterable[tuple[str, Tensor]]) -> None:
+    """Set the weights of ``model`` to ``values``, one after the other, whole ones or parts."""
+    missing = dict(model.named_parameters())
+    for name, value in values:
+        put(missing.pop(name), value)
+    assert not missing, f"no values for {', '.join(missing)}"
 
 
 @torch.no_grad()
 def put(own: Any, given: Tensor) -> None:
     """Copy ``given`` into ``own``, of which this process may hold a part: all of it, or that part."""
-    if is_sharded(own) and given.shape != own.to_local().shape:
+    if is_sharded(own) and not is_sharded(given) and given.shape != own.to_local().shape:
         from torch.distributed.tensor import distribute_tensor
 
         on_device = given.to(own.device)

@@ -8,14 +8,18 @@ from typing import Any
 
 from sweeps.dag.step import Step
 from sweeps.data import TokenizedCorpus
+from sweeps.model.distributed import ONE_PROCESS, World
 from sweeps.model.heldout import HeldoutLoss, heldout_loss
 from sweeps.model.language_model import LanguageModel
 
 
-def evaluate(model: LanguageModel, step: Step, corpus: TokenizedCorpus) -> dict[str, Any]:
-    """Evaluate ``model`` on held-out text, in total and by part."""
+def evaluate(
+    model: LanguageModel, step: Step, corpus: TokenizedCorpus, world: World = ONE_PROCESS
+) -> dict[str, Any]:
+    """Evaluate ``model`` on held-out text, in total and by part, together with the processes of ``world``."""
     parts = [part.heldout_tokens for part in corpus.parts]
-    return as_result(heldout_loss(model, corpus.heldout, context=step.shape.context, parts=parts), corpus)
+    found = heldout_loss(model, corpus.heldout, context=step.shape.context, parts=parts, world=world)
+    return as_result(found, corpus)
 
 
 def as_result(heldout: HeldoutLoss, corpus: TokenizedCorpus) -> dict[str, Any]:

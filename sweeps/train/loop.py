@@ -100,7 +100,14 @@ def train_together(
         started = time.perf_counter()
         with timed([run.clock for run in active], "data"):
             numbers, blocks = load(step)
-        rows = _rows(target, blocks[:, :-1], numbers, active)
+        try:
+            rows = _rows(target, blocks[:, :-1], numbers, active)
+        except Exception as failure:
+            ended = end_of_gang(failure, active[0].pieces, active[0].world)
+            if ended is None:
+                raise
+            yield from ((run, ended) for run in under_way)
+            return
         shared = (time.perf_counter() - started) / len(active)
         save, show = clock.due(), report_due()
         for run in active:
@@ -115,7 +122,7 @@ def train_together(
             clock.saved()
         step_profiler()
     for run in under_way:  # had ended before
-        run.gather()
+        run.prepare_evaluation()
         yield run, None
 
 
@@ -170,7 +177,7 @@ def _step(
         if save if run.active else run.recipe.stop is not None:
             run.save()
         if not run.active:
-            run.gather()
+            run.prepare_evaluation()
             run.close()
     except Stopped as stopped:
         with suppress(Stopped):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,21 +20,21 @@ from sweeps.distill.targets import nonfinite_teacher_error, target_fault
 from sweeps.model.chunked_loss import logits_fit
 from sweeps.model.compiling.compiled import CompiledBody, compile_blocks, compile_function
 from sweeps.model.compiling.used_options import UsedOptions
-from sweeps.model.decoder import PRECISIONS, Decoder
+from sweeps.model.decoder import Decoder
 from sweeps.model.device import device, is_out_of_memory
-from sweeps.model.distributed import World
+from sweeps.model.distributed import ONE_PROCESS, World
 from sweeps.model.frozen import FrozenBody
 from sweeps.model.hidden_states import hidden_states
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.layout import Layout
 from sweeps.model.optimizer import Optimizer, learning_rate
 from sweeps.model.sharded_optimizer import ShardedOptimizer
-from sweeps.model.sharding import gathered, put
+from sweeps.model.sharding import evaluation_copy, put
 from sweeps.spec.run_views import BatchSource, RunSetting, TargetReader, TrainingBatch
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.train.compiled_loss import CompiledLoss, LossOf
 from sweeps.train.compiled_step import CompiledLossAndGrad
-from sweeps.train.gang import lay_out
+from sweeps.train.gang import model_at_start, optimizer_of
 from sweeps.train.recipe import RunRecipe
 from sweeps.train.throughput import PhaseClock
 
@@ -70,8 +70,8 @@ class Run:
     recipe: RunRecipe
     checkpoints: Checkpoints | None = None
     start: Checkpoints | None = None
-    init: dict[str, Tensor] | None = None
-    """Weights that it begins with, if not with drawn ones."""
+    init: Mapping[str, Tensor] | None = None
+    """Weights that it begins with, if not with drawn ones; they are not kept."""
     world: World = field(default_factory=World)
     models: Models | None = None
     """Frozen models that parts of the method read."""
@@ -96,15 +96,10 @@ class Run:
         recipe = self.recipe
         self.method = ActiveMethod(self._setting())
         self.rules = LossRules.of(recipe.training, recipe.method, recipe.shape.context)
-        self.model = Decoder(recipe.shape)
-        if self.init:
-            self.model.load_state_dict(self.init)
-        else:
-            self.model.initialize(recipe.seed)
-        self.model.train().load_state_dict(self.method.initial_weights(self.model.state_dict()))
-        self.model.precision = PRECISIONS[recipe.training.precision]
+        self.model = model_at_start(recipe, self.method, self.init, self.layout, self.world)
+        self.init = None
         self.pieces = self._planned_pieces()
-        self.optimizer = lay_out(self.model, self.method, recipe.training, self.layout, self.world)
+        self.optimizer = optimizer_of(self.model, self.method, recipe.training, self.world)
         self.used_options = UsedOptions()
         self._translate()
         self.done = self.began = self._restore()
@@ -121,6 +116,11 @@ class Run:
     def sharded(self) -> bool:
         """True if each process holds a part of the weights only."""
         return isinstance(self.optimizer, ShardedOptimizer)
+
+    @property
+    def evaluators(self) -> World:
+        """Processes that evaluate it together: those that it is sharded over, else each alone."""
+        return self.world if self.sharded else ONE_PROCESS
 
     @property
     def source(self) -> BatchSource | None:
@@ -213,10 +213,10 @@ class Run:
             with self.clock.time("checkpoint"):
                 self.checkpoints.save(self.done, self.state())
 
-    def gather(self) -> None:
-        """Replace a sharded model, in the leading process, by a whole one; all processes must call it."""
+    def prepare_evaluation(self) -> None:
+        """Replace a sharded model, which is trained, by one to evaluate; all processes must call it."""
         if self.sharded:
-            self.model = gathered(self.model, keep=self.world.leads)
+            self.model = evaluation_copy(self.model, self.world)
 
     def close(self) -> None:
         """Wait for the checkpoint that is being written, if one is.

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scaling.errors import InputError
 from sweeps.distill.caches.shard_layout import CHECKSUM_BYTES, Recorded, ShardLayout
 from sweeps.distill.caches.shards import Shards
+from sweeps.model.distributed import World
 from sweeps.store.leases import LeaseWatch, hold_leases
 from sweeps.store.store import Store
 
@@ -71,6 +72,8 @@ class Writer:
     size: int = 1
     holds_step: bool = False
     """True if the processes hold the lease of the step that writes, so that no others write the cache."""
+    together: World | None = None
+    """The processes, if the teacher is sharded over them: they ask it about as many blocks at once."""
 
     @property
     def alone(self) -> bool:
@@ -117,6 +120,9 @@ class ShardCache:
         """
         missing = self._missing()
         self._check_room(missing)
+        if world := self.writer.together:
+            self._write_together(world, teach, wrote)
+            return Shards(self, lambda shard: self._mend(shard, teach))
         began, watch = bool(missing), LeaseWatch(self.store)
         while missing:
             there = len(self.numbers) - sum(map(self.blocks_in, missing))
@@ -219,6 +225,25 @@ class ShardCache:
             leases[claim].look()
             leases[claim].conclude(None)
         return True
+
+    def _write_together(self, world: World, teach: Teach, wrote: Wrote | None) -> None:
+        """Write the missing shards, one a process at a time; all processes call it.
+
+        Those that have no shard of their own left, or a shorter one, ask about blocks that they do not keep.
+        """
+        missing = sorted(world.gathered(self._missing())[0])
+        there = len(self.numbers) - sum(map(self.blocks_in, missing))
+        for first in range(0, len(missing), world.size):
+            some = missing[first : first + world.size]
+            shard, size = some[min(world.rank, len(some) - 1)], max(map(self.blocks_in, some))
+            rows = teach(np.resize(self._numbers(shard), size))[: self.blocks_in(shard)]
+            if world.rank < len(some):
+                place = self._place(shard)
+                self.store.write_bytes(self.layout.shard(place, rows), *place)
+            there += sum(map(self.blocks_in, some))
+            if wrote:
+                wrote(there, len(self.numbers))
+        world.any(False)  # all shards are there
 
     def _write_now(self, shard: int, teach: Teach) -> None:
         place = self._place(shard)

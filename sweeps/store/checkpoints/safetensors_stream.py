@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,20 +45,32 @@ class ByteRange:
 
 
 class SafetensorsStream:
-    """File of ``tensors``, all on the CPU, to be written chunk by chunk, once."""
+    """File of ``tensors``, to be written chunk by chunk, once.
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = tensors
+    Args:
+        tensors: the tensors, on the CPU unless ``read`` brings them there.
+        metadata: kept in the file beside them.
+        read: called with each tensor when it is its turn.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        metadata: Mapping[str, str] | None = None,
+        read: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+    ) -> None:
+        self.tensors, self.read = tensors, read
         self.spans: dict[str, ByteRange] = {}
         """Places of the tensors; their checksums are there when the last chunk was taken."""
-        header, at = {}, 0
+        header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+        at = 0
         for name, tensor in tensors.items():
             end = at + tensor.numel() * tensor.element_size()
             dtype = DTYPE_NAMES[tensor.dtype]
             header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [at, end]}
             self.spans[name] = ByteRange(at, end)
             at = end
-        text = json.dumps(header).encode()
+        text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         self.header = len(text).to_bytes(8, "little") + text
         for span in self.spans.values():
@@ -67,7 +80,7 @@ class SafetensorsStream:
     def __iter__(self) -> Iterator[bytes | memoryview]:
         yield self.header
         for name, tensor in self.tensors.items():
-            span, data = self.spans[name], bytes_of(tensor)
+            span, data = self.spans[name], bytes_of(self.read(tensor))
             for begin in range(0, len(data), CHUNK_BYTES):
                 chunk = data[begin : begin + CHUNK_BYTES]
                 span.crc32 = zlib.crc32(chunk, span.crc32)

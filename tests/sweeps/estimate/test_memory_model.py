@@ -192,6 +192,8 @@ def test_what_fits_nowhere_says_which_devices_would_do(dag: Dag) -> None:
     odd = replace(rung, training=rung.training.model_copy(update={"batch_tokens": 4096.0 * 33}))
     with pytest.raises(InputError, match=r"cannot share a batch of 33 blocks equally.*batch_tokens: 131072"):
         layout_for(odd, H100)
+    with pytest.raises(InputError, match=r"33 blocks .* over 8 processes; give it 3 .*batch_tokens: 163840$"):
+        layout_for(odd, H100, processes=8)
     short = replace(rung, training=rung.training.model_copy(update={"batch_tokens": 4096.0}))
     with pytest.raises(InputError, match=r"use one with 1.. GB"):
         layout_for(short, H100)

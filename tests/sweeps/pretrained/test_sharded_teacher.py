@@ -18,6 +18,7 @@ from torch.multiprocessing import spawn
 
 from scaling.errors import InputError
 from sweeps.data.corpus import planned_tokens
+from sweeps.distill.metrics import measure_divergences
 from sweeps.distill.models import Models
 from sweeps.distill.teacher import followed, stream_of
 from sweeps.execute.step import run_steps
@@ -70,7 +71,7 @@ def join(rank: int, ports: list[int], folders: list[str], out: str, spec: dict[s
 
 
 def sharded_losses(spec: dict[str, Any], here: World, folder: str) -> dict[str, Any]:
-    """Return the held-out loss of the teacher, the first losses of its student, and a metric's error."""
+    """Return the held-out loss of the teacher, the first losses of its student, and metrics of both."""
     evaluate, student = dag_of(parse_sweep(spec)).steps
     store = Store(folder)
     result = dict(run_steps(store, [evaluate]))[evaluate] if here.size == 1 else None
@@ -92,12 +93,9 @@ def sharded_losses(spec: dict[str, Any], here: World, folder: str) -> dict[str, 
         blocks = data.read(numbers)
         run.step(blocks, target, target.rows(blocks[:, :-1], numbers), numbers)
         losses.append(run.loss)
-    models.together = False
-    try:
-        error = "" if models.teacher else "none"
-    except InputError as found:
-        error = str(found)
-    return {"heldout": result and result["loss"], "losses": losses, "error": error}
+    heldout = corpus.heldout[: 8 * student.shape.context + 1]
+    found = measure_divergences(run.model, models.teacher, heldout, student.shape.context)
+    return {"heldout": result and result["loss"], "losses": losses, "metrics": found}
 
 
 @pytest.mark.slow
@@ -127,7 +125,7 @@ def test_two_processes_give_the_logits_of_one_and_hold_half_of_the_weights(
     assert found[0]["heldout"] == pytest.approx(one_process["heldout"], rel=1e-6)
     for each in found:
         assert each["losses"] == pytest.approx(one_process["losses"], rel=1e-5)
-        assert "it is sharded over the processes of this run, and a metric reads it" in each["error"]
+        assert each["metrics"] == pytest.approx(one_process["metrics"], rel=1e-5)
     for number, folder in enumerate(folders):
         one = load_pretrained(folder, VOCAB)
         with torch.no_grad():

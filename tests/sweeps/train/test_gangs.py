@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from operator import lt
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing import spawn
+from torch.profiler import ProfilerActivity, profile
 
 from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
 from sweeps.dag.identity import training_identity
 from sweeps.dag.ladder import shape_for
 from sweeps.data.batches import Batches
+from sweeps.distill.active_method import ActiveMethod
 from sweeps.distill.targets import Online
 from sweeps.methods import AuxiliaryLoss, Hook
 from sweeps.model import chunked_loss
@@ -30,9 +34,12 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.distributed import World, world
 from sweeps.model.heldout import heldout_loss
 from sweeps.model.layout import Layout
+from sweeps.model.model_files import weights_stream
+from sweeps.model.sharding import evaluation_copy
 from sweeps.spec.method import Method
 from sweeps.spec.run_views import HiddenStates, RunSetting, State
 from sweeps.spec.spec import Training, parse_sweep
+from sweeps.train.gang import model_at_start
 from sweeps.train.loop import train_together
 from sweeps.train.recipe import RunRecipe
 from sweeps.train.run import Diverged, Run
@@ -42,6 +49,10 @@ SHAPE = shape_for(3e3, vocab=300, context=CONTEXT, aspect_ratio=32)
 TEACHER = shape_for(13e3, vocab=300, context=CONTEXT, aspect_ratio=32)
 RULES = Training(batch_tokens=BATCH * CONTEXT, warmup_tokens=50 * BATCH * CONTEXT)
 TOKENS = (np.arange(20_000) ** 2 % 299).astype(np.uint16)
+
+LARGE = shape_for(3e6, vocab=300, context=CONTEXT, aspect_ratio=32)
+HELDOUT = TOKENS[: 37 * CONTEXT + 1]
+"""Blocks of three passes, which two processes cannot share equally."""
 
 WHOLE, SHARDED = Layout(), Layout(sharded=True)
 SMALL = {"micro_batch_tokens": CONTEXT, "recompute": True}
@@ -147,8 +158,38 @@ def bf16(here: World, layout: Layout, steps: int, seed: int = 0) -> float:
     """Return the held-out loss after training in bfloat16."""
     run = Run(recipe=replace(recipe(steps, precision="bf16"), seed=seed), world=here, layout=layout)
     losses(run)
-    run.gather()
-    return heldout_loss(run.model, TOKENS[:2000], context=CONTEXT).loss if here.leads else math.nan
+    run.prepare_evaluation()
+    return heldout_loss(run.model, TOKENS[:2000], context=CONTEXT, world=run.evaluators).loss
+
+
+def peak_bytes(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the peak bytes of tensors during ``work``, beyond those before, and what it returns."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        result = work()
+    events = found.profiler.kineto_results.events()  # type: ignore[union-attr]
+    sizes = sorted((each.start_ns(), each.nbytes()) for each in events if each.name() == "[memory]")
+    return float(np.cumsum([size for _, size in sizes]).max()), result
+
+
+def begun(here: World, layout: Layout) -> Decoder:
+    first = replace(recipe(1, precision="bf16"), shape=LARGE)
+    return model_at_start(first, ActiveMethod(None), None, layout, here)
+
+
+def checksum(model: Decoder) -> str:
+    found = hashlib.sha256()
+    for chunk in weights_stream(model):
+        found.update(chunk)
+    return found.hexdigest()
+
+
+def of_parts(here: World) -> dict[str, Any]:
+    """Return a model's loss and checksum, and peak bytes of making, copying, evaluating and writing it."""
+    making, model = peak_bytes(lambda: begun(here, SHARDED))
+    copying, copy = peak_bytes(lambda: evaluation_copy(model, here))
+    passing, loss = peak_bytes(lambda: heldout_loss(copy, HELDOUT, context=CONTEXT, world=here).loss)
+    writing, written = peak_bytes(lambda: checksum(copy))
+    return {"bytes": [making, copying, passing, writing], "loss": loss, "file": written}
 
 
 def resumed(here: World, first: Layout, second: Layout) -> list[float]:
@@ -157,7 +198,7 @@ def resumed(here: World, first: Layout, second: Layout) -> list[float]:
 
     half = Run(recipe=replace(recipe(6), stop=3), world=here, layout=first)
     before = losses(half)
-    state = whole(half.state(), keep=True)
+    state = {name: whole(tensor) for name, tensor in half.state().items()}
     other = Run(recipe=recipe(6), world=here, layout=second)
     other.load_state(state)
     other.done = 3
@@ -187,6 +228,7 @@ def equalities(here: World, steps: int, methods: tuple[str, ...]) -> dict[str, A
     for name in methods:
         found[f"method {name}"] = distilled(name, here, SHARDED)
     found["chunked"] = chunked(here, SHARDED)
+    found["of parts"] = of_parts(here)
     found["bf16"] = bf16(here, SHARDED, steps)
     found["replicated, then sharded"] = resumed(here, WHOLE, SHARDED)
     found["sharded, then replicated"] = resumed(here, SHARDED, WHOLE)
@@ -219,6 +261,23 @@ def gang(size: int, folder: Path, work: Callable[[World], Any]) -> list[Any]:
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(size)]
 
 
+def check_parts(found: list[dict[str, Any]]) -> None:
+    """Check that processes get the bits of a whole model, and never hold more than a part and what is at work."""
+    whole = begun(World(), WHOLE)
+    passing, loss = peak_bytes(lambda: heldout_loss(whole, HELDOUT, context=CONTEXT).loss)
+    all_bytes = 4 * LARGE.total_params
+    matrix, block = 4 * LARGE.width * LARGE.ffn, all_bytes / LARGE.layers
+    for each in found:
+        assert (each["file"], each["loss"]) == (checksum(whole), loss)
+        limits = (
+            all_bytes / len(found) + 2.5 * matrix,
+            all_bytes / len(found) + 0.1 * matrix,
+            passing + 2.5 * block,
+            4 * matrix,
+        )
+        assert all(map(lt, each["bytes"], limits)), (each["bytes"], limits)
+
+
 def compare_with_one_process(size: int, steps: int, methods: tuple[str, ...], folder: Path) -> None:
     found = gang(size, folder, partial(equalities, steps=steps, methods=methods))
     first = found[0]
@@ -232,6 +291,7 @@ def compare_with_one_process(size: int, steps: int, methods: tuple[str, ...], fo
     short = losses(Run(recipe=recipe(6)))
     assert first["replicated, then sharded"] == pytest.approx(short, rel=1e-5)
     assert first["sharded, then replicated"] == pytest.approx(short, rel=1e-5)
+    check_parts([each["of parts"] for each in found])
     seeds = [bf16(World(), WHOLE, steps, seed) for seed in range(3)]
     assert abs(first["bf16"] - seeds[0]) < 0.5 * np.std(seeds, ddof=1)
     assert all(each["poisoned"] == first["poisoned"] for each in found)
