@@ -77,7 +77,7 @@ class BudgetLedger:
         self._seen: dict[tuple[str, int], dict[str, Any]] = {}
         """Last record of each attempt that is not settled."""
         self._heard: dict[str | tuple[str, int], float] = {}
-        """When a record of each of their jobs was last seen to have changed, by ``time.monotonic()``."""
+        """Times of the last change seen in a record of each of their jobs, by ``time.monotonic()``."""
         self._granted: set[str] = set()
         """Jobs of this driver with a reservation."""
         self._looked = -math.inf
