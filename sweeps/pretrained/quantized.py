@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from scaling.errors import InputError
+
+PACKAGES = {
+    "awq": ("gptqmodel", "accelerate"),
+    "bitsandbytes": ("bitsandbytes", "accelerate"),
+    "compressed-tensors": ("compressed-tensors",),
+    "fp8": ("accelerate",),
+    "gptq": ("gptqmodel", "optimum"),
+    "torchao": ("torchao",),
+}
+"""Packages by which transformers loads a method, by the sources of 5.23; of other methods it tells itself."""
 
 
 def quantization_of(config: dict[str, Any], where: str = "teacher") -> str | None:
@@ -74,8 +85,9 @@ def plain_matrix(projection: nn.Module, where: str, architecture: str) -> Tensor
 def loading_error(method: str, reason: str, folder: Path) -> str:
     """Return why a checkpoint quantized by ``method`` cannot be loaded here, and what would help."""
     device = "a GPU" if torch.cuda.is_available() else "no GPU"
+    missing = [each for each in PACKAGES.get(method, ()) if find_spec(each.replace("-", "_")) is None]
+    install = f"Install {' and '.join(missing)}" if missing else "Install what that names"
     return (
         f"{folder} is quantized ({method}), and transformers cannot load it on this machine, which has "
-        f"{device}: {reason}. Install what that names, run where the device is, or use a checkpoint that is "
-        "not quantized"
+        f"{device}: {reason}. {install}, run where the device is, or use a checkpoint that is not quantized"
     )

@@ -79,6 +79,7 @@ def test_a_quantized_teacher_is_read_as_transformers_reads_it(
     [
         ("bitsandbytes", {"quant_method": "bitsandbytes", "load_in_4bit": True}),
         ("gptqmodel", {"quant_method": "awq", "bits": 4, "group_size": 32}),
+        ("gptqmodel and optimum", {"quant_method": "gptq", "bits": 4, "group_size": 32}),
         ("compressed", {"quant_method": "compressed-tensors", "format": "dense", "config_groups": {}}),
         ("torchao", {"quant_method": "torchao", "quant_type": {"default": "int8_weight_only"}}),
     ],
@@ -86,12 +87,10 @@ def test_a_quantized_teacher_is_read_as_transformers_reads_it(
 def test_a_package_that_a_quantized_teacher_needs_is_named(
     llama: Path, package: str, settings: dict[str, Any]
 ) -> None:
-    if any(find_spec(name) for name in (package, "compressed_tensors")):
+    if any(find_spec(name) for name in (package.split()[0], "compressed_tensors")):
         pytest.skip(f"{package} is installed here")
     set_quantization(llama, settings)
-    with pytest.raises(
-        InputError, match=rf"(?i)is quantized .* has no GPU: .*{package}.*Install what that names"
-    ):
+    with pytest.raises(InputError, match=rf"is quantized .* has no GPU: .*\. Install {package}"):
         load_pretrained(llama, VOCAB)
 
 
