@@ -80,8 +80,11 @@ def known_runs(store: Store | None, dag: Dag) -> pd.DataFrame | None:
     table = results(store.root)
     if table.empty:
         return None
-    if not set(table["run"]) & set(ids):
-        raise InputError(f"{store.root}: its runs are none of the spec's: name the spec that they are of")
+    if not set(table["run"]) & set(ids) and dag.example.setting not in set(table["setting"]):
+        raise InputError(
+            f"{store.root}: its runs are of another text, tokenizer, context or training rules than the "
+            "spec's: name the spec that they are of"
+        )
     return validate(table)
 
 

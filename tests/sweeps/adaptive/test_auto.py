@@ -257,16 +257,22 @@ def test_flops_that_runs_report_are_what_is_spent(
     assert sweep._spent([first]) == pytest.approx(first.flops + 5e10)
 
 
-def test_a_store_without_any_of_the_spec_s_runs_is_not_taken_for_empty(
+def test_runs_of_other_sizes_are_known_and_those_of_other_rules_refused(
     quickstart: LoadedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auto, "run_sweep", Trainer())
     sweep = adaptive(quickstart, tmp_path, Limits(regret=-1.0, rounds=1))
     assert known_runs(sweep.store, quickstart.dag) is None
     sweep.run(Where())
-    other = Dag(steps=(replace(quickstart.dag.steps[0], seed=99),), asked=1)
-    with pytest.raises(InputError, match="its runs are none of the spec's"):
-        known_runs(sweep.store, other)
+    first = quickstart.dag.example
+    known = known_runs(sweep.store, Dag(steps=(replace(first, seed=99),), asked=1))
+    assert known is not None
+    assert len(known) >= 4
+    rules = first.training.model_copy(update={"learning_rate": 0.5})
+    with pytest.raises(
+        InputError, match="its runs are of another text, tokenizer, context or training rules"
+    ):
+        known_runs(sweep.store, Dag(steps=(replace(first, training=rules),), asked=1))
 
 
 def test_an_adaptive_sweep_trains_projected_runs_end_to_end(
