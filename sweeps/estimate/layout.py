@@ -7,7 +7,6 @@ backward pass, and all of these with weights, gradients and moments sharded over
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from scaling.errors import InputError
 from sweeps.dag.kind import StepKind
 from sweeps.dag.step import Step
+from sweeps.estimate.machine_memory import machine_memory
 from sweeps.estimate.memory import step_memory
 from sweeps.model.layout import Layout
 from sweeps.spec.interfaces import Target
@@ -27,11 +27,6 @@ EFFICIENT_TOKENS = 4096
 MOST_DEVICES, NODE = 4096, 8
 """Devices up to which a number that would do is looked for, and GPUs of one machine, at most."""
 GB = 1e9
-
-
-def machine_memory() -> float:
-    """Return bytes of this machine's memory."""
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

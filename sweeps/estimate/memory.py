@@ -24,8 +24,11 @@ from sweeps.estimate.activations import (
 )
 from sweeps.model.layout import Layout
 
-PROCESS_BYTES, GPU_CONTEXT_BYTES = 400e6, 1e9
-"""Bytes of a process that has imported torch, and on a GPU of its context and libraries."""
+PROCESS_BYTES, GPU_CONTEXT_BYTES = 300e6, 1e9
+"""Resident bytes of a process that has imported what a run needs (257 MB measured, 40 MB more in a worker of
+Ray), and on a GPU of its context and libraries."""
+KERNELS_BYTES, COMPILER_BYTES = 25e6, 150e6
+"""Resident bytes more of a process that computes: code that is first used then, and of ``torch.compile``."""
 UNPACKED_ON_CPU = frozenset({"fp8", "mxfp8", "fbgemm_fp8", "mxfp4", "nvfp4"})
 """Quantizations whose matrices are plain ones where there is no GPU for them."""
 TRAINING_BYTES_PER_PARAM = 16.0
@@ -46,8 +49,12 @@ HIDDEN_STATES_COPIES = 4.0
 """Copies of a teacher's hidden states: themselves, the target, the prediction, its gradient."""
 BLOCKS_AT_ONCE = 16
 """Blocks that are evaluated, or that a teacher writes down, at a time, at most."""
-HEAP_SHARE = 0.5
-"""Memory of a machine that lies between tensors, as a share of theirs, because freed memory is kept."""
+ACTIVATIONS_HEAP = {"fp32": 0.3, "bf16": 0.8}
+"""Memory that lies between activations, as a share of theirs: freed memory is kept, and glibc's aligned
+allocations seldom fit into a hole of their own size; in bf16 oneDNN's reordered matrices are part of it. Set,
+as the next, by the 20 configurations with even numbers of ``benchmarks/memory_model.py``."""
+TRANSIENT_HEAP = 0.6
+"""Memory likewise between the tensors of a loss, or of a pass without gradients."""
 GATHERED_BLOCKS = 2.0
 """Blocks of a sharded model that are whole at a time: the one at work and the next."""
 LEAN = Layout()
@@ -78,12 +85,17 @@ class MemoryParts:
     read_ahead: float = 0.0
     """Batches read ahead from caches, where host and device are one; no tensors yet."""
     heap: float = 0.0
-    """Memory between tensors, on CPU."""
+    """Memory between tensors, and of kernels and compiler, on CPU."""
 
     @property
     def tensors(self) -> float:
         """Bytes of tensors at once, without a checkpoint's."""
-        return self.total - self.process - self.checkpoint - self.read_ahead - self.heap
+        return self.resident - self.read_ahead - self.heap
+
+    @property
+    def resident(self) -> float:
+        """Resident bytes that the step adds to a process on CPU, without a checkpoint's."""
+        return self.total - self.process - self.checkpoint
 
     @property
     def total(self) -> float:
@@ -121,7 +133,14 @@ def memory_parts(step: Step, *, gpu: bool = False, processes: int = 1, layout: L
         found = _writing_parts(step, process, gpu=gpu, shards=processes if layout.sharded else 1)
     else:
         found = _training_parts(step, process, gpu=gpu, processes=processes, layout=layout)
-    return found if gpu else replace(found, heap=HEAP_SHARE * found.tensors)
+    return found if gpu else replace(found, heap=_heap(step, found))
+
+
+def _heap(step: Step, parts: MemoryParts) -> float:
+    """Return resident bytes on CPU that are no tensors, nor those of the process before."""
+    between = ACTIVATIONS_HEAP["fp32" if step.training.precision == "fp32" else "bf16"] * parts.activations
+    between += TRANSIENT_HEAP * (parts.loss if step.kind.trains else parts.inference)
+    return between + KERNELS_BYTES + (COMPILER_BYTES if step.training.compile else 0.0)
 
 
 def _training_parts(step: Step, process: float, *, gpu: bool, processes: int, layout: Layout) -> MemoryParts:

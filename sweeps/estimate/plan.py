@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +25,7 @@ from sweeps.estimate.cost import (
     seconds_on,
 )
 from sweeps.estimate.fit_preview import expected_findings
+from sweeps.estimate.machine_memory import machine_memory
 from sweeps.estimate.placement import Placement, misfits, place, planned_resources
 from sweeps.estimate.precision_probe import PrecisionSpeed, measured_precision
 from sweeps.estimate.servers import ServerWork, server_work, with_servers
@@ -272,7 +272,7 @@ def _warnings(plan: SweepPlan) -> Iterator[str]:
     if (more := len(full) - SHOWN_MISFITS) > 0:
         yield f"{more} more steps need more memory than they have"
     needed = plan.left.memory_bytes / 1e9
-    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    here = machine_memory() / 1e9
     if needed > here and not plan.sweep.hardware.gpu:
         yield f"about {needed:.0f} GB needed, {here:.0f} GB here: expect it to be killed"
     yield from _beyond_devices(plan)
