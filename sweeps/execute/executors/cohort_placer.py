@@ -32,7 +32,8 @@ class CohortPlacer:
         self.placement: JobPlacement | None = getattr(executor, "placement", None)
         self._room: Callable[[Resources], bool] = getattr(executor, "room", lambda _: True)
         self.demands: dict[tuple[str, ...], Demand] = {}
-        """Demands by the steps of a cohort."""
+        """Demands by the steps of a cohort, for the kinds of nodes that there were last."""
+        self._kinds: tuple[object, ...] = ()
 
     def has_room(self, *, changed: bool) -> bool:
         """Return True if another job may have room; ``changed`` if anything has happened since a choice."""
@@ -41,6 +42,9 @@ class CohortPlacer:
     def choose(self, waiting: deque[Cohort]) -> list[Slot]:
         """Remove the cohorts that start next from those that wait, with their nodes; none without room."""
         if self.placement:
+            kinds = self.executor.usual, getattr(self.executor, "gpu", None)
+            if kinds != self._kinds:
+                self.demands, self._kinds = {}, kinds
             return self.placement.choose(waiting, self.demand)
         resources = self.resources(*waiting[0])
         if not self._room(resources):

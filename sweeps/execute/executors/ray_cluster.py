@@ -174,7 +174,13 @@ def lost_own_process(ray: Any) -> bool:
 
 
 def cluster_misfit(found: list[ClusterNode], resources: Resources) -> str | None:
-    """Describe why no set of ``found`` nodes has ``resources``; None if one has."""
+    """Describe why no set of ``found`` nodes has ``resources``; None if one has, or if all are yet to come.
+
+    Ray's open autoscalers do not tell which nodes they could add, so that a cluster of a head alone is taken
+    for one that starts them when steps wait.
+    """
+    if not any(node.cpus for node in found):
+        return None
     able = sum(node.count for node in found if node.holds(resources))
     if able >= resources.nodes:
         return None

@@ -51,10 +51,8 @@ class RayExecutor:
         self.running: dict[Any, Job | Gang] = {}
         """Job or gang of each outstanding reference."""
         self.placement, self.requests = JobPlacement(), NodeRequests()
+        self.cores = cores
         self._read_nodes()
-        self.usual = Resources(gpus=GPU_SHARE if any(node.gpus for node in self.nodes) else 0)
-        there = sum(node.holds(self.usual) for node in self.nodes if node.count == 1)
-        self.slots = max(1, min(cores or there, there))
 
     def misfit(self, resources: Resources) -> str | None:
         return cluster_misfit(self.nodes, resources)
@@ -134,6 +132,9 @@ class RayExecutor:
         self.seen = time.monotonic()
         self.nodes, self.gpu = cluster_nodes(self.ray), cluster_gpu(self.ray)
         self.placement.update(living_nodes(self.ray))
+        self.usual = Resources(gpus=GPU_SHARE if any(node.gpus for node in self.nodes) else 0)
+        there = sum(node.holds(self.usual) for node in self.nodes if node.count == 1)
+        self.slots = max(1, min(self.cores or there, there))
 
     def _free_waiting_gangs(self) -> None:
         """Let gangs start anywhere whose nodes others use."""

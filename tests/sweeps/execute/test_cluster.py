@@ -111,6 +111,9 @@ def test_what_fits_is_reckoned_by_node_not_in_all() -> None:
     assert (
         cluster_misfit([ClusterNode(0, 0), ClusterNode(8, 4, count=3)], Resources(gpus=4, nodes=3)) is None
     )  # an autoscaler's
+    assert (
+        cluster_misfit([ClusterNode(0, 0)], Resources(gpus=8)) is None
+    )  # an autoscaler's, who does not tell
     assert ClusterNode(8, 1).holds(Resources(gpus=0.25)) == 4
     assert ClusterNode(8, 2).holds(Resources(gpus=0.4)) == 4  # no share spans two
     assert ClusterNode(3, 1).holds(Resources(gpus=0.25)) == 3
