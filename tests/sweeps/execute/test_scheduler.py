@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -1029,3 +1030,13 @@ def test_nodes_that_never_come_are_told_with_what_waits_for_them(
     assert [message["event"] for message in sent] == ["waiting", "done"]
     assert said in str(sent[0]["text"])
     assert sent[0]["dashboard"] == executor.dashboard
+
+
+def test_the_first_gpu_that_comes_changes_what_waiting_steps_ask_for(dag: Dag, store: Store) -> None:
+    executor = OnNodes(store, [NodeCapacity("head", 0)])
+    placer, waiting = cohort_placer.CohortPlacer(executor, [], seconds), deque([(dag.steps[0],)])
+    assert placer.choose(waiting) == []
+    executor.usual = Resources(gpus=0.25)
+    executor.placement.update([NodeCapacity("n0", 1, 1)])
+    (slot,) = placer.choose(waiting)
+    assert slot.resources == executor.usual
