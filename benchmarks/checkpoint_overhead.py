@@ -53,6 +53,7 @@ def main(params: int, interval: float, place: Path) -> None:
     checkpoints = Checkpoints(Store(place), "run")
     saves: list[dict[str, float]] = []
     during, between = [], []
+    checkpoints.reserve(tensors)
     started, due, stood_still = time.perf_counter(), interval, 0.0
     while len(saves) < SAVES or checkpoints.busy:
         writing, step_began = checkpoints.busy, time.perf_counter()

@@ -200,6 +200,11 @@ class Run:
             advice = f"look for the cause in the parts of {method.name}, or {advice}"
         raise Diverged(f"{what} at step {step} of {self.recipe.steps}; {advice}")
 
+    def reserve(self) -> None:
+        """Make memory for copies of a large state beside training, if this process writes checkpoints."""
+        if self.checkpoints and self.active and (self.world.leads or self.sharded):
+            self.checkpoints.reserve(self.state())
+
     def save(self) -> None:
         """Write a checkpoint, if this process is one that writes; a large one beside training.
 

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import InputError
@@ -66,6 +67,7 @@ class Checkpoints:
         """Time from the beginning of the last write to its end."""
         self._buffers: dict[str, Tensor] = {}
         self._writing: Future[None] | None = None
+        self._closing = threading.Event()
 
     def look(self) -> None:
         """Stop if this process has lost the lease, was asked to stop, or a write has failed; reads no file.
@@ -92,6 +94,17 @@ class Checkpoints:
         """True while a checkpoint is being written beside training."""
         return self._writing is not None and not self._writing.done()
 
+    def reserve(self, tensors: Mapping[str, Tensor]) -> None:
+        """Make memory for copies of a large state beside training; the first checkpoint waits for it.
+
+        New memory costs more than a copy, as the kernel has to clear it. On a GPU it is pinned, and made at
+        the first checkpoint.
+        """
+        from sweeps.store.checkpoints.shards import make_buffers
+
+        if self._is_large(tensors):
+            self._writing = _in_thread(partial(make_buffers, tensors, self._buffers, self._closing.is_set))
+
     def save(self, steps_done: int, tensors: Mapping[str, Tensor]) -> None:
         """Write the state after ``steps_done`` optimizer steps, then drop all but the newest.
 
@@ -103,15 +116,12 @@ class Checkpoints:
             Stopped: if the step is no longer this process's to work on.
             OSError: if this checkpoint or the one before could not be written.
         """
-        from sweeps.store.checkpoints.reading import is_sharded
-
+        self.wait()
         started = time.perf_counter()
         try:
-            self.wait()
             if self.lease:
                 self.lease.fence()
-            size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-            if is_sharded(tensors) or size > self.small_bytes:
+            if self._is_large(tensors):
                 self._begin(steps_done, tensors)
             else:
                 self._write(steps_done, tensors)
@@ -138,9 +148,11 @@ class Checkpoints:
         Raises:
             Stopped, OSError: if it has failed.
         """
+        self._closing.set()
         try:
             self.wait()
         finally:
+            self._closing.clear()
             self._buffers.clear()
 
     def latest(self, like: Mapping[str, Tensor] | None = None) -> tuple[int, dict[str, Tensor]] | None:
@@ -158,6 +170,13 @@ class Checkpoints:
     def clear(self) -> None:
         """Remove all checkpoints."""
         self.store.remove_tree(self.step, "checkpoints")
+
+    def _is_large(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Return True for a state that is copied, and written beside training."""
+        from sweeps.store.checkpoints.reading import is_sharded
+
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        return is_sharded(tensors) or size > self.small_bytes
 
     def _write(self, steps_done: int, tensors: Mapping[str, Tensor]) -> None:
         from safetensors.torch import save

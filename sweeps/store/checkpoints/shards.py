@@ -12,6 +12,7 @@ safetensors, and nothing is unpickled when a checkpoint is read::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ from sweeps.store.store import Store
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+CLEARED = 2**22
+"""Elements of a buffer that are cleared at a time."""
 
 
 class StagedPlanner(DefaultSavePlanner):
@@ -126,8 +130,7 @@ def write_shards(
 def stage(state: Mapping[str, Tensor], buffers: dict[str, Tensor]) -> None:
     """Copy this process's part of ``state`` to ``buffers`` on the host, which are made once and kept.
 
-    New memory costs more than the copy, as the kernel has to clear it. Copies from a GPU go through pinned
-    memory, side by side.
+    Copies from a GPU go through pinned memory, side by side.
     """
     for name in buffers.keys() - state.keys():
         del buffers[name]
@@ -135,12 +138,35 @@ def stage(state: Mapping[str, Tensor], buffers: dict[str, Tensor]) -> None:
     for name, tensor in state.items():
         own = local_part(tensor.detach())
         on_gpu |= own.is_cuda
-        buffer = buffers.get(name)
-        if buffer is None or buffer.shape != own.shape or buffer.dtype != own.dtype:
-            buffer = buffers[name] = torch.empty(own.shape, dtype=own.dtype, pin_memory=own.is_cuda)
-        buffer.copy_(own, non_blocking=True)
+        _buffer_for(name, own, buffers).copy_(own, non_blocking=True)
     if on_gpu:
         torch.cuda.synchronize()
+
+
+def make_buffers(
+    state: Mapping[str, Tensor], buffers: dict[str, Tensor], stopped: Callable[[], bool]
+) -> None:
+    """Make the buffers that :func:`stage` copies to, and have the kernel clear them, until ``stopped``.
+
+    Those for a GPU are left to :func:`stage`, and so is the error if there is no memory for them.
+    """
+    with suppress(MemoryError, RuntimeError):
+        for name, tensor in state.items():
+            own = local_part(tensor.detach())
+            if own.is_cuda:
+                continue
+            for piece in _buffer_for(name, own, buffers).view(-1).split(CLEARED):
+                if stopped():
+                    return
+                piece.zero_()
+
+
+def _buffer_for(name: str, own: Tensor, buffers: dict[str, Tensor]) -> Tensor:
+    """Return the buffer of a tensor, made if there is none of its shape and type."""
+    found = buffers.get(name)
+    if found is None or found.shape != own.shape or found.dtype != own.dtype:
+        found = buffers[name] = torch.empty(own.shape, dtype=own.dtype, pin_memory=own.is_cuda)
+    return found
 
 
 def _name(item: WriteItem) -> str:

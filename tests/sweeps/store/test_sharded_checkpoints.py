@@ -72,6 +72,32 @@ class SlowStore(Store):
         yield from chunks
 
 
+def test_memory_for_copies_is_made_beside_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first checkpoint copies to it; a run that ends before does not wait for it."""
+    checkpoints = beside(Store(tmp_path))
+    checkpoints.reserve(state(1.0))
+    checkpoints.wait()
+    made = {name: buffer.data_ptr() for name, buffer in checkpoints._buffers.items()}
+    assert made.keys() == state(1.0).keys()
+    checkpoints.save(10, state(2.0))
+    checkpoints.wait()
+    assert {name: buffer.data_ptr() for name, buffer in checkpoints._buffers.items()} == made
+    assert equal(checkpoints.latest()[1], state(2.0))  # type: ignore[index]
+    begun, cleared = threading.Event(), []
+
+    def clear(piece: Tensor) -> None:
+        begun.set()
+        checkpoints._closing.wait(10)
+        cleared.append(piece)
+
+    monkeypatch.setattr(Tensor, "zero_", clear)
+    checkpoints.reserve({name: tensor.repeat(2) for name, tensor in state(1.0).items() if tensor.ndim == 1})
+    begun.wait(10)
+    checkpoints.close()
+    assert len(cleared) == 1
+    assert Checkpoints(Store(tmp_path), "run")._is_large(state(1.0)) is False
+
+
 @pytest.mark.parametrize("root", ["disk", "memory://checkpoints"])
 def test_a_large_state_is_read_as_it_was_when_saved(root: str, tmp_path: Path) -> None:
     """Not as training has changed it since; the files are those of the safetensors library."""
