@@ -319,6 +319,7 @@ def load(
     >>> sweep.default_store, len(sweep.dag.steps)
     ('runs/quickstart', 69)
     """
+    from sweeps.dag.compiled_sizes import check_compiled_sizes
     from sweeps.dag.expand import expand
     from sweeps.resolve import resolve
     from sweeps.spec.spec import load_sweep, spec_name
@@ -326,7 +327,9 @@ def load(
     sweep = load_sweep(spec, changes)
     try:
         resolved = resolve(sweep, read_text=read_text)
-        return LoadedSweep(resolved=resolved, dag=expand(resolved))
+        dag = expand(resolved)
+        check_compiled_sizes(sweep, dag.steps)
+        return LoadedSweep(resolved=resolved, dag=dag)
     except InputError as error:
         raise InputError(f"{spec_name(spec)}: {error}") from None
 

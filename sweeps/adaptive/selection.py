@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from scaling.errors import InputError
+from sweeps.dag.compiled_sizes import ladder_size
 from sweeps.dag.expand import Dag, expand
 from sweeps.dag.resolved import PretrainedTeacher, Resolved
 from sweeps.dag.step import Step
@@ -33,6 +34,10 @@ def spec_of_runs(resolved: Resolved, dag: Dag, ids: Iterable[str]) -> dict[str, 
     students = [step for step in steps if step.teacher is not None]
     teachers = list({step.teacher.id: step.teacher for step in students if step.teacher}.values())
     supervised = [step for step in steps if step.teacher is None and step not in teachers]
+    if isinstance(sizes := resolved.spec.training.compile, list):
+        trained = {step.shape.params for step in (*supervised, *teachers, *students)}
+        kept = [each for each in sizes if ladder_size(resolved.sweep, each) in trained]
+        spec["training"]["compile"] = kept or False
     if supervised:
         spec["supervised"] = [_grid(step) for step in supervised]
     if students:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from scaling.units import format_number
 from sweeps.dag.expand import Dag, Step
@@ -27,6 +27,15 @@ MARGIN = 1.25
 
 Seconds = Callable[[Step], float]
 """CPU seconds of training a step without compilation."""
+
+
+class Function(NamedTuple):
+    """Function that is translated once for a kind of machine."""
+
+    params: int
+    """Size of the model."""
+    name: str
+    """Training by a method, or reading as a teacher."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,16 +105,17 @@ def choose_sizes(
     cost, seconds = cost or CompilerCost(), seconds or table_seconds
     trained = [step for step in dag.steps if step.kind.trains and not step.trainer]
     found = []
+    functions = {function for step in trained for function in functions_of(step)}
     for params in sorted({step.shape.params for step in trained}):
         own = [step for step in trained if step.shape.params == params]
         precision = own[0].training.precision
         total = sum(seconds(step) for step in own)
-        functions = {_function(step) for step in own} | set(_as_teacher(params, trained))
+        translated = sum(function.params == params for function in functions)
         found.append(
             CompileChoice.of(
                 params,
                 saves=total * (1 - 1 / cost.gain(params, precision)),
-                costs=len(functions) * cost.translation_seconds,
+                costs=translated * cost.translation_seconds,
             )
         )
     return tuple(found)
@@ -143,15 +153,17 @@ def choice_lines(choices: tuple[CompileChoice, ...]) -> Iterator[str]:
             yield f"{words}: {'; '.join(found)}"
 
 
-def _function(step: Step) -> str:
+def functions_of(step: Step) -> Iterator[Function]:
+    """Yield the functions that a step needs, where its size and its teacher's are compiled."""
+    if step.kind.trains and not step.trainer:
+        yield Function(step.shape.params, _training_function(step))
+    if step.teacher and step.tokens_to_teach:
+        yield Function(step.teacher.shape.params, "teacher")
+
+
+def _training_function(step: Step) -> str:
     """Return what tells functions apart that are translated for one shape: method and target."""
     if step.method is None:
         return "supervised"
     target = f"{step.method.logits} {parts_of(step.method).target}"
     return f"{step.method.model_dump_json(exclude_defaults=True)} {target}"
-
-
-def _as_teacher(params: int, trained: list[Step]) -> Iterator[str]:
-    """Yield the function of a model that teaches online."""
-    if any(step.teacher and step.tokens_to_teach and step.teacher.shape.params == params for step in trained):
-        yield "teacher"

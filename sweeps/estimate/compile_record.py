@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 
-from sweeps.dag.compile_choice import CompileChoice, CompilerCost, choose_sizes
+from sweeps.dag.compile_choice import CompileChoice, choose_sizes
 from sweeps.dag.expand import Dag
 from sweeps.dag.resolved import Resolved
-from sweeps.estimate.compiler_probe import compiler_cost
+from sweeps.estimate.compiler_probe import compiler_cost, probed_step
 from sweeps.estimate.cost import measured_throughput, seconds_on
+from sweeps.estimate.translation import compiler_cost_for
 from sweeps.resolve import with_choices, without_compile
 from sweeps.spec.spec import Sweep
 from sweeps.store.leases import create_once
@@ -16,8 +17,6 @@ from sweeps.store.store import Store
 
 FOLDER = "compile"
 """Folder of a store with a record for each size."""
-GPU_TRANSLATION_SECONDS = 40.0
-"""Seconds to compile one function for a GPU; not measured."""
 
 
 def decided_in(store: Store, resolved: Resolved, *, record: bool) -> Resolved:
@@ -45,11 +44,10 @@ def decided_in(store: Store, resolved: Resolved, *, record: bool) -> Resolved:
 def measured_choices(dag: Dag, sweep: Sweep) -> tuple[CompileChoice, ...]:
     """Return the decisions by what this machine was measured to take; on a named GPU by its peak."""
     if sweep.hardware.gpu:
-        cost = CompilerCost(translation_seconds=GPU_TRANSLATION_SECONDS)
-        return choose_sizes(dag, sweep, cost, seconds_on(sweep, None))
-    trained = [step for step in dag.steps if step.kind.trains and not step.trainer]
-    smallest = min(trained, key=lambda step: step.shape.params)
-    found = compiler_cost(smallest)
+        return choose_sizes(dag, sweep, compiler_cost_for(sweep, dag), seconds_on(sweep, None))
+    step = probed_step(dag)
+    assert step is not None, "a sweep with choices trains something"
+    found = compiler_cost(step)
     if found is None:
         return tuple(each.without_compiler() for each in choose_sizes(dag, sweep))
     return choose_sizes(dag, sweep, found, measured_throughput(dag.example, 0).seconds)

@@ -11,10 +11,11 @@ import tempfile
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from sweeps.dag.compile_choice import CompilerCost, table_gain
-from sweeps.dag.expand import Step
+from sweeps.dag.expand import Dag, Step
 from sweeps.data.cache import cache_dir
 
 SECONDS = 0.5
@@ -23,15 +24,20 @@ MOST_SECONDS = 300
 """Seconds after which a machine counts as one that cannot compile."""
 
 
+def probed_step(dag: Dag) -> Step | None:
+    """Return the smallest step that our own loop trains, whose kind is measured; None if it trains none."""
+    trained = [step for step in dag.steps if step.kind.trains and not step.trainer]
+    return min(trained, key=lambda step: step.shape.params, default=None)
+
+
 def compiler_cost(step: Step) -> CompilerCost | None:
     """Return cost and gain of compiling steps like ``step``; None on a machine that cannot compile.
 
     Measured once on a kind of machine (half a minute), then remembered.
     """
-    path = cache_dir() / "throughput" / f"compiler-{_key(step)}.json"
+    path = _memo(step)
     try:
-        found = json.loads(path.read_text())
-        return CompilerCost(**found) if found else None
+        return _read(path)
     except (OSError, ValueError, TypeError):
         cost = _measure_apart(step)
     with suppress(OSError):  # a measurement that cannot be cached is repeated
@@ -40,6 +46,22 @@ def compiler_cost(step: Step) -> CompilerCost | None:
         scratch.write_text(json.dumps(asdict(cost) if cost else {}))
         scratch.replace(path)
     return cost
+
+
+def remembered_cost(step: Step) -> CompilerCost | None:
+    """Return cost and gain of compiling if they were measured here before; nothing is measured."""
+    with suppress(OSError, ValueError, TypeError):
+        return _read(_memo(step))
+    return None
+
+
+def _memo(step: Step) -> Path:
+    return cache_dir() / "throughput" / f"compiler-{_key(step)}.json"
+
+
+def _read(path: Path) -> CompilerCost | None:
+    found = json.loads(path.read_text())
+    return CompilerCost(**found) if found else None
 
 
 def _key(step: Step) -> str:

@@ -63,7 +63,7 @@ class Throughput:
     def seconds(self, step: Step) -> float:
         """Estimated seconds of ``step``, its evaluation included; a server's are not among them."""
         own, (by_student, by_teacher) = step.shape.forward_flops, step.tokens_to_write
-        seconds = step.tokens_to_train * step.passes.trained * self._at(own, self.training)
+        seconds = self.training_seconds(step)
         seconds += by_student * self._at(own, self.writing)
         heads, hidden = step.auxiliary_flops_to_spend
         if hidden:
@@ -78,6 +78,11 @@ class Throughput:
         if (step.foreign and not step.served) or step.kind.is_run:
             seconds += self.heldout_tokens * self._at(own, self.inference)
         return seconds
+
+    def training_seconds(self, step: Step) -> float:
+        """Estimated seconds of forward and backward passes of the model itself, and of the optimizer."""
+        own = step.shape.forward_flops
+        return step.tokens_to_train * step.passes.trained * self._at(own, self.training)
 
     def _at(self, flops: float, seconds: list[float]) -> float:
         if flops >= self.flops[-1]:  # above the largest probe, time grows with FLOPs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,13 @@ from sweeps.estimate.placement import Placement, misfits, place, planned_resourc
 from sweeps.estimate.precision_probe import PrecisionSpeed, measured_precision
 from sweeps.estimate.servers import ServerWork, server_work, with_servers
 from sweeps.estimate.text_warnings import check_text
+from sweeps.estimate.translation import (
+    Translation,
+    compiled_seconds,
+    compiler_cost_for,
+    first_needed,
+    translation_of,
+)
 from sweeps.spec.resources import caps_of
 from sweeps.spec.spec import Sweep
 from sweeps.spec.trainer import ROLES
@@ -78,6 +85,8 @@ class SweepPlan:
     """Assumptions in place of what was not read, in sentences."""
     compile_choices: tuple[CompileChoice, ...] = ()
     """Decisions under ``training.compile: auto``, with CPU seconds that compiling saves and costs."""
+    translation: Translation | None = None
+    """What the steps that are not done translate to machine code; None if they are not compiled."""
 
     servers: Mapping[str, ServerWork] = field(default_factory=dict)
     """Work of the server that a step asks, by the step's id."""
@@ -152,6 +161,7 @@ class SweepPlan:
             "left": asdict(self.left),
             "precision": asdict(self.precision) if self.precision else None,
             "compile": [each.as_json() for each in self.compile_choices],
+            "translation": asdict(self.translation) if self.translation else None,
             **(
                 {"servers": {step: asdict(each) for step, each in self.servers.items()}}
                 if self.servers
@@ -216,8 +226,11 @@ def plan_sweep(resolved: Resolved, dag: Dag, store: Store, devices: int) -> Swee
     check_text(sweep, size)
     done = frozenset(store.results(step.id for step in dag.steps)) if store.exists() else frozenset()
     servers = server_work(dag, store, size.train_tokens)
-    seconds = with_servers(step_seconds(sweep, dag, size), servers)
+    before = tuple(step for step in dag.steps if step.id in done)
     todo = replace(dag, steps=tuple(step for step in dag.steps if step.id not in done))
+    seconds, left_seconds = (
+        with_servers(step_seconds(sweep, dag, size, before=each), servers) for each in ((), before)
+    )
     whole = estimate_sweep(dag, seconds, devices, sweep)
     return SweepPlan(
         sweep=sweep,
@@ -228,7 +241,8 @@ def plan_sweep(resolved: Resolved, dag: Dag, store: Store, devices: int) -> Swee
         text=size,
         seconds={step.id: seconds(step) for step in dag.steps},
         whole=whole,
-        left=estimate_sweep(todo, seconds, devices, sweep) if done else whole,
+        left=estimate_sweep(todo, left_seconds, devices, sweep) if done else whole,
+        translation=translation_of(todo.steps, before, compiler_cost_for(sweep, dag)),
         findings=tuple(expected_findings(dag)),
         precision=None if sweep.hardware.gpu else measured_precision(dag),
         reads=resolved.reads,
@@ -238,11 +252,16 @@ def plan_sweep(resolved: Resolved, dag: Dag, store: Store, devices: int) -> Swee
     )
 
 
-def step_seconds(sweep: Sweep, dag: Dag, text: TextSize) -> Cost:
-    """Estimate seconds of a step, on the spec's hardware or as measured, now or before, on this machine."""
-    if sweep.hardware.gpu:
-        return seconds_on(sweep, None)
-    return seconds_on(sweep, measured_throughput(dag.example, round(text.heldout_tokens)))
+def step_seconds(sweep: Sweep, dag: Dag, text: TextSize, before: Sequence[Step] = ()) -> Cost:
+    """Estimate seconds of a step, on the spec's hardware or as measured, now or before, on this machine.
+
+    The first step that needs a compiled function translates it, unless one done ``before`` did.
+    """
+    cost, translated = compiler_cost_for(sweep, dag), first_needed(dag.steps, before)
+    if sweep.hardware.gpu:  # what it reaches of its peak is the spec's to say, compiled or not
+        return compiled_seconds(seconds_on(sweep, None), lambda _: 0.0, translated, cost)
+    measured = measured_throughput(dag.example, round(text.heldout_tokens))
+    return compiled_seconds(seconds_on(sweep, measured), measured.training_seconds, translated, cost)
 
 
 def check_caps(sweep: Sweep, whole: SweepEstimate) -> None:

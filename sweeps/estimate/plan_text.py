@@ -126,6 +126,8 @@ def _cost(plan: SweepPlan) -> Iterator[str]:
         yield f"server     {line}"
     for line in choice_lines(plan.compile_choices):
         yield f"compile    {line}"
+    if plan.translation:
+        yield f"compile    {plan.translation}"
     if plan.precision:
         yield f"precision  {plan.precision}"
     if whole.bill.gpu_hours or whole.bill.dollars:

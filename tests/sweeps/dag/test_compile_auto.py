@@ -48,6 +48,9 @@ def test_a_list_compiles_those_sizes_and_their_caches(small_spec: dict[str, Any]
     assert {step.kind for step in found} == {"pretrain", "cache", "distil"}
     with pytest.raises(InputError, match=r"training.compile: .* below the ladder's smallest"):
         dag_of(parse_sweep(small_spec | {"training": rules | {"compile": [10]}}))
+    unknown = {"training": rules | {"compile": ["7k", "15k"]}}
+    with pytest.raises(InputError, match=r"compile\[1\]: this sweep trains no model of 15K param"):
+        sweeps.load(small_spec | unknown)
 
 
 @pytest.fixture
