@@ -66,6 +66,8 @@ class CompileChoice:
 
     compiles: bool
     """True if it is compiled."""
+    possible: bool = True
+    """True if the machine that decided can compile."""
 
     @classmethod
     def of(cls, params: int, saves: float, costs: float) -> CompileChoice:
@@ -74,7 +76,7 @@ class CompileChoice:
 
     def without_compiler(self) -> CompileChoice:
         """Return the decision on a machine that cannot compile."""
-        return replace(self, compiles=False)
+        return replace(self, compiles=False, possible=False)
 
     def as_json(self) -> dict[str, Any]:
         """Return the decision for the store."""
@@ -83,10 +85,11 @@ class CompileChoice:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> CompileChoice:
         """Return the decision that :meth:`as_json` wrote."""
-        return cls(**{each.name: record[each.name] for each in fields(cls)})
+        return cls(**{each.name: record[each.name] for each in fields(cls) if each.name in record})
 
     def __str__(self) -> str:
-        return f"{format_number(self.params)} saves {self.saves:.0f} s for {self.costs:.0f} s"
+        what = "saves" if self.possible else "(no compiler works here) would save"
+        return f"{format_number(self.params)} {what} {self.saves:.0f} s for {self.costs:.0f} s"
 
 
 def choose_sizes(

@@ -21,7 +21,7 @@ from sweeps.data.cache import cache_dir
 SECONDS = 0.5
 """CPU seconds for which each kind of step is timed, in each of three rounds."""
 MOST_SECONDS = 300
-"""Seconds after which a machine counts as one that cannot compile."""
+"""Seconds after which a machine counts as too busy to be measured."""
 
 
 def probed_step(dag: Dag) -> Step | None:
@@ -33,13 +33,17 @@ def probed_step(dag: Dag) -> Step | None:
 def compiler_cost(step: Step) -> CompilerCost | None:
     """Return cost and gain of compiling steps like ``step``; None on a machine that cannot compile.
 
-    Measured once on a kind of machine (half a minute), then remembered.
+    Measured once on a kind of machine (half a minute), then remembered; on one that is too busy the table's.
     """
     path = _memo(step)
     try:
         return _read(path)
     except (OSError, ValueError, TypeError):
+        pass
+    try:
         cost = _measure_apart(step)
+    except subprocess.TimeoutExpired:
+        return CompilerCost()
     with suppress(OSError):  # a measurement that cannot be cached is repeated
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}")
@@ -73,7 +77,11 @@ def _key(step: Step) -> str:
 
 
 def _measure_apart(step: Step) -> CompilerCost | None:
-    """Measure in a process with an empty cache, so that translating takes what it takes."""
+    """Measure in a process with an empty cache, so that translating takes what it takes.
+
+    Raises:
+        TimeoutExpired: if the machine is too busy.
+    """
     with tempfile.TemporaryDirectory(prefix="distlaw-probe-") as folder:
         place = {"DISTLAW_CACHE": folder, "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}
         try:
@@ -84,6 +92,8 @@ def _measure_apart(step: Step) -> CompilerCost | None:
                 capture_output=True, text=True, check=True, timeout=MOST_SECONDS,
             )  # fmt: skip
             found = json.loads(done.stdout.splitlines()[-1])
+        except subprocess.TimeoutExpired:
+            raise
         except (subprocess.SubprocessError, OSError, ValueError, IndexError):
             return None
     factor = found["gain"] / table_gain(step.shape.params, step.training.precision)

@@ -86,7 +86,7 @@ class SweepPlan:
     compile_choices: tuple[CompileChoice, ...] = ()
     """Decisions under ``training.compile: auto``, with CPU seconds that compiling saves and costs."""
     translation: Translation | None = None
-    """What the steps that are not done translate to machine code; None if they are not compiled."""
+    """Functions that the steps that are not done translate to machine code; None if nothing is compiled."""
 
     servers: Mapping[str, ServerWork] = field(default_factory=dict)
     """Work of the server that a step asks, by the step's id."""

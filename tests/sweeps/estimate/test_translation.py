@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sweeps.api import LoadedSweep, load
-from sweeps.dag.compile_choice import CompilerCost, table_gain
+from sweeps.dag.compile_choice import CompileChoice, CompilerCost, table_gain
 from sweeps.dag.expand import Dag
+from sweeps.estimate import compiler_probe, translation
 from sweeps.estimate import plan as plan_module
-from sweeps.estimate import translation
+from sweeps.estimate.compiler_probe import probed_step
 from sweeps.estimate.cost import STARTUP_SECONDS, Throughput
 from sweeps.estimate.plan import plan_sweep, step_seconds
 from sweeps.estimate.translation import first_needed
@@ -66,3 +68,21 @@ def test_what_was_done_before_is_not_translated_again(compiled: LoadedSweep) -> 
     assert sum(map(fresh, dag.steps)) - sum(map(again, dag.steps)) == pytest.approx(
         10.0 * sum(first_needed(dag.steps).values())
     )
+
+
+def test_a_machine_that_is_too_busy_to_be_measured_is_not_one_without_a_compiler(
+    compiled: LoadedSweep, monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
+    """It goes by the table this time, and nothing is remembered; the other is told apart in the plan."""
+    step = probed_step(compiled.dag)
+    assert step is not None
+    monkeypatch.setattr(compiler_probe, "MOST_SECONDS", 0)
+    assert compiler_probe.compiler_cost(step) == CompilerCost()
+    assert compiler_probe.remembered_cost(step) is None
+    assert not list(own_cache.rglob("compiler-*.json"))
+    choice = CompileChoice.of(3000, saves=90.0, costs=20.0)
+    assert str(choice) == "3K saves 90 s for 20 s"
+    without = CompileChoice.from_json(choice.without_compiler().as_json())
+    assert str(without) == "3K (no compiler works here) would save 90 s for 20 s"
+    old = {name: each for name, each in choice.as_json().items() if name != "possible"}
+    assert CompileChoice.from_json(old) == choice
