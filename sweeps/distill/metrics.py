@@ -27,7 +27,7 @@ from sweeps.spec.method import Method
 from sweeps.spec.method_parts import parts_of
 from sweeps.spec.registry import STANDARD_METRICS
 from sweeps.spec.run_views import Evaluation
-from sweeps.store.records import COLUMNS
+from sweeps.store.records import COLUMNS, THROUGHPUT_COLUMNS
 
 READ, WRITTEN, AT_ONCE = 32, 16, 2**23
 """Blocks that are read, and that are written; elements of their logits, at most, at a time."""
@@ -96,7 +96,7 @@ def named_values(part: MethodPart, values: Mapping[str, float]) -> Iterator[tupl
         InputError: if a name is that of a column of every runs table, or a value is not a number.
     """
     for name, value in values.items():
-        if name in COLUMNS:
+        if name in (*COLUMNS, *THROUGHPUT_COLUMNS):
             raise InputError(
                 f"{part.slot}: {type(part).__name__}: {name} is a column of every runs table; "
                 "choose another name"

@@ -15,6 +15,8 @@ COLUMNS = [
     *("vocab", "context", "aspect_ratio", "corpus", "setting", "status", "reason"),
 ]
 """Columns of every runs table, which no metric may be named like."""
+THROUGHPUT_COLUMNS = ["tokens_per_second", "mfu", "peak_memory_bytes"]
+"""Columns about the speed of runs, where it is known: of our own loop, or as metrics of a command."""
 WITHOUT_LOSS = ("trunk", "cache", "cache-features", "generate")
 """Kinds of steps whose results have no loss."""
 Check = Callable[[Any], str | None]
@@ -120,6 +122,7 @@ RESULT: dict[str, Check] = {
     "epochs": _number(),
     "flops": _numbers,
     "seconds": _numbers,
+    "throughput": _object,
     "tokens_written": _number(),
     "yardsticks": _object,
     "text_columns": _numbers,

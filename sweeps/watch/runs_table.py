@@ -11,7 +11,7 @@ from fits.table.projection import PROJECTED_SD
 from scaling.errors import InputError
 from sweeps.dag.expand import SCHEMA, Step
 from sweeps.dag.kind import StepKind
-from sweeps.store.records import CACHE_BYTES, COLUMNS
+from sweeps.store.records import CACHE_BYTES, COLUMNS, THROUGHPUT_COLUMNS
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ def results(root: str | Path, *, everything: bool = False, metrics: bool = False
     Returns:
         One row a run: losses are held-out nats/token, projected ones with a ``projected_sd``; ``flops``
             counts the whole run, training and the teacher's inference, as if it stood alone; ``seconds`` is
-            what its last attempt trained. Runs that are left out are listed in ``attrs["left_out"]``, ids by
-            reason; caches of the sweep in ``attrs["caches"]``, with their bytes on disk.
+            what its last attempt trained, and its speed and memory are there where they are known. Runs that
+            are left out are listed in ``attrs["left_out"]``, ids by reason; caches of the sweep in
+            ``attrs["caches"]``, with their bytes on disk.
 
     Raises:
         InputError: If there is no store at ``root``, or a result in it is damaged.
@@ -99,7 +100,7 @@ def results(root: str | Path, *, everything: bool = False, metrics: bool = False
             f"{root}: no run of this store is finished yet, or none that this version of distlaw trained"
             f"{notes}"
         )
-    named = (LOSS_ON, PROJECTED_SD)
+    named = (LOSS_ON, PROJECTED_SD, *THROUGHPUT_COLUMNS)
     own = sorted({name for row in rows for name in row} - {*COLUMNS, *METRIC_COLUMNS, *named})
     told = [name for name in named if any(name in row for row in rows)]
     table = pd.DataFrame(rows, columns=[*COLUMNS, *told, *([*METRIC_COLUMNS, *own] if metrics else [])])
@@ -227,6 +228,7 @@ def _measured(result: dict[str, Any]) -> dict[str, Any]:
     found = result.get("yardsticks", {}) | {"tokens_written": result.get("tokens_written")}
     found |= {name: result[name] for name in ("loss", "loss_se", "bits_per_byte", "epochs")}
     found |= {PROJECTED_SD: result["projected"]["sd"]} if "projected" in result else {}
+    found |= {name: each for name in THROUGHPUT_COLUMNS if (each := result.get("throughput", {}).get(name))}
     return found | {"flops": result["flops"]["total"], "seconds": result["seconds"]["train"]}
 
 

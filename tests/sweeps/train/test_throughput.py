@@ -11,6 +11,7 @@ import pytest
 
 import sweeps
 from sweeps.dag.ladder import shape_for
+from sweeps.execute.provenance import record_sweep
 from sweeps.execute.step import run_step
 from sweeps.spec.spec import Training
 from sweeps.store.store import Store
@@ -48,13 +49,20 @@ def test_a_phase_that_runs_share_counts_in_equal_parts() -> None:
 
 
 def test_results_state_speed_and_memory(small_spec: dict[str, Any], tmp_path: Path) -> None:
-    """Utilization is left out where the device's peak is not known, as on a CPU."""
-    step, store = sweeps.load(small_spec).dag.steps[0], Store(str(tmp_path))
+    """In the runs table too; utilization is left out where the device's peak is not known, as on a CPU."""
+    loaded, store = sweeps.load(small_spec), Store(str(tmp_path))
+    step = loaded.dag.steps[0]
+    store.create()
+    record_sweep(store, loaded.spec, loaded.dag)
     found = run_step(store, step)["throughput"]
     assert found["tokens_per_second"] == pytest.approx(step.tokens / run_seconds(store, step.id))
     assert 5e7 < found["peak_memory_bytes"] < 1e11
     assert sum(found["phases"].values()) > 0
     assert "mfu" not in found
+    (row,) = sweeps.results(tmp_path).to_dict("records")
+    assert row["tokens_per_second"] == found["tokens_per_second"]
+    assert row["peak_memory_bytes"] == found["peak_memory_bytes"]
+    assert "mfu" not in row
 
 
 def run_seconds(store: Store, step: str) -> float:
