@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from sweeps.model.optimizer import Optimizer, learning_rate, parameter_groups
 from sweeps.spec.spec import Training
 
 
-def compare_with_cpu(sizes: Sizes) -> dict[str, Any]:
-    """Return the largest relative differences of training losses between the CPU and the device."""
+def compare_with_cpu(sizes: Sizes) -> Iterator[dict[str, Any]]:
+    """Yield the largest relative differences of training losses between the CPU and the device."""
     cpu = losses(sizes, torch.device("cpu"), "fp32")
     found: dict[str, Any] = {"last_loss_cpu_fp32": float(cpu[-1])}
     for precision in ("fp32", "bf16"):
@@ -28,7 +29,7 @@ def compare_with_cpu(sizes: Sizes) -> dict[str, Any]:
             "first_difference": float(apart[0]),
             "largest_difference": float(apart.max()),
         }
-    return found
+        yield found
 
 
 def losses(sizes: Sizes, place: torch.device, precision: str) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from loops import random_blocks
 from sizes import Sizes
+from timing import release
 
 from sweeps.dag.kind import StepKind
 from sweeps.dag.ladder import shape_for
@@ -19,8 +21,8 @@ from sweeps.train.recipe import RunRecipe
 from sweeps.train.run import Run
 
 
-def compare_memory(sizes: Sizes) -> dict[str, Any]:
-    """Return expected and allocated bytes of steps by size and precision; on a CPU the expected ones only."""
+def compare_memory(sizes: Sizes) -> Iterator[dict[str, Any]]:
+    """Yield expected and allocated bytes of steps by size and precision; on a CPU the expected ones only."""
     found: dict[str, Any] = {}
     for params in sizes.models:
         for precision in ("fp32", "bf16"):
@@ -30,18 +32,18 @@ def compare_memory(sizes: Sizes) -> dict[str, Any]:
             if device().type == "cuda":
                 allocated = _allocated(step, sizes)
                 row |= {"allocated_gb": allocated / 1e9, "ratio": expected / allocated}
-    return found
+            yield found
 
 
 def _allocated(step: Step, sizes: Sizes) -> float:
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+    release()
+    before = torch.cuda.memory_allocated()
     recipe = RunRecipe(shape=step.shape, steps=step.steps, training=step.training, seed=0)
     run, blocks = Run(recipe=recipe), random_blocks(sizes)
     for _ in range(3):
         run.step(blocks, None, None)
     torch.cuda.synchronize()
-    return float(torch.cuda.max_memory_allocated())
+    return float(torch.cuda.max_memory_allocated() - before)
 
 
 def _step(params: float, precision: str, sizes: Sizes) -> Step:

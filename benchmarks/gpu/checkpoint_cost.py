@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from loops import random_blocks
@@ -21,8 +22,8 @@ INTERVAL = 60.0
 """Seconds between two checkpoints, of which the share that training waits is reported."""
 
 
-def checkpoint_cost(sizes: Sizes) -> dict[str, Any]:
-    """Return seconds that training waits for a checkpoint, that writing takes, and the share of a minute."""
+def checkpoint_cost(sizes: Sizes) -> Iterator[dict[str, Any]]:
+    """Yield seconds that training waits for a checkpoint, that writing takes, and the share of a minute."""
     shape = shape_for(sizes.checkpoint, vocab=sizes.vocab, context=sizes.context, aspect_ratio=64)
     training = Training(batch_tokens=sizes.batch_tokens, precision="bf16")
     blocks = random_blocks(sizes)
@@ -36,7 +37,7 @@ def checkpoint_cost(sizes: Sizes) -> dict[str, Any]:
         waited = time.perf_counter() - began
         during, _ = seconds_a_step(lambda: run.step(blocks, None, None), sizes.steps)
         kept.close()
-        return {
+        yield {
             "params": shape.params,
             "gigabytes": 12 * shape.total_params / 1e9,
             "seconds_training_waits": waited,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from sizes import Sizes
-from timing import rates
+from timing import rates, release
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,8 +23,8 @@ from sweeps.train.run import Run
 Step = Callable[[], object]
 
 
-def compare_loops(sizes: Sizes) -> dict[str, Any]:
-    """Return rates of each loop by size; a loop that fails leaves its error."""
+def compare_loops(sizes: Sizes) -> Iterator[dict[str, Any]]:
+    """Yield rates of each loop by size; a loop that fails leaves its error."""
     found: dict[str, Any] = {}
     for params in sizes.models:
         shape = shape_for(params, vocab=sizes.vocab, context=sizes.context, aspect_ratio=64)
@@ -32,18 +32,15 @@ def compare_loops(sizes: Sizes) -> dict[str, Any]:
         flops = shape.training_flops(sizes.batch_tokens)
         row = found[f"{params / 1e6:g}M"] = {}
         for name, build in (("ours", ours), ("transformers", transformers_loop), ("bare GPT", bare_gpt)):
+            release()
             try:
                 row[name] = rates(build(shape, blocks, sizes), sizes.steps, sizes.batch_tokens, flops)
             except Exception as error:
                 row[name] = {"error": f"{type(error).__name__}: {error}"[:300]}
-            if device().type == "cuda":
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-        if "tokens_per_second" in row["ours"]:
-            for name in ("transformers", "bare GPT"):
-                if rate := row[name].get("tokens_per_second"):
-                    row["ours"][f"times {name}"] = row["ours"]["tokens_per_second"] / rate
-    return found
+            own, rate = row["ours"].get("tokens_per_second"), row[name].get("tokens_per_second")
+            if own and rate and name != "ours":
+                row["ours"][f"times {name}"] = own / rate
+            yield found
 
 
 def random_blocks(sizes: Sizes) -> Tensor:

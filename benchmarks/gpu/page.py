@@ -10,7 +10,8 @@ def page(found: dict[str, Any]) -> str:
     lines = ["# First GPU", "", f"{found['device']}, torch {found['torch']}, {found['date']}.", ""]
     for name, part in found["parts"].items():
         lines += [f"## {part['title']}", "", f"{part['seconds']:.0f} s of at most {part['limit']:.0f}.", ""]
-        lines += [f"Failed: {part['error']}"] if part.get("error") else list(_shown(part["result"]))
+        lines += [f"Failed: {part['error']}", ""] if part.get("error") else []
+        lines += list(_shown(part["result"])) if part.get("result") else []
         lines += ["", f"<!-- {name} -->", ""]
     return "\n".join(lines)
 

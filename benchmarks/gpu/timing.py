@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,14 @@ def synchronize() -> None:
     """Wait for the device."""
     if device().type == "cuda":
         torch.cuda.synchronize()
+
+
+def release() -> None:
+    """Free the memory of what ran before, and begin to measure the peak anew."""
+    gc.collect()
+    if device().type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def seconds_a_step(step: Callable[[], object], steps: int) -> tuple[float, float]:

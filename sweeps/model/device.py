@@ -21,6 +21,10 @@ INSTRUCTION_VARIABLES = (
     "CXX",
 )
 """Environment variables that change the instruction sets in use, or the compiler."""
+# With this workspace cuBLAS computes the same bits each time. PyTorch looks for it once, at the first product
+# of a process, which may be long before a run asks for deterministic kernels.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+torch.set_float32_matmul_precision("highest")  # no TF32, which some containers switch on
 
 
 def device() -> torch.device:
@@ -70,13 +74,10 @@ def keep_freed_memory() -> None:
 def use_deterministic_kernels(wanted: bool) -> None:
     """Use only deterministic kernels on a GPU if ``wanted``, and the fastest otherwise.
 
-    In this mode, PyTorch's attention sums its gradients in one order, cuBLAS keeps to one workspace, and an
-    operation without a deterministic kernel raises an error. With warnings instead of errors attention would
-    stay as it is.
+    In this mode, PyTorch's attention sums its gradients in one order, and an operation without a
+    deterministic kernel raises an error. With warnings instead of errors attention would stay as it is.
     """
     if device().type == "cuda":
-        if wanted:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(wanted)
 
 

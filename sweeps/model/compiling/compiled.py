@@ -48,7 +48,8 @@ def compile_function(function: Function) -> Function:
     import torch._dynamo
     import torch._inductor.config
 
-    torch._inductor.config.compile_threads = 1  # a step has one core
+    if device().type == "cpu":
+        torch._inductor.config.compile_threads = 1  # a step has one core
     torch._inductor.config.cpp_wrapper = device().type == "cpu"  # half the time to compile, less to call
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = (
         MAX_COMPILED_SHAPES

@@ -19,8 +19,11 @@ def test_the_field_changes_no_id() -> None:
 
 
 def test_kernels_are_chosen_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Errors instead of warnings, under which PyTorch's attention would not be deterministic."""
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    """Errors instead of warnings, under which PyTorch's attention would not be deterministic.
+
+    PyTorch looks for cuBLAS's workspace at the first product of a process, so it is set before.
+    """
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] in (":4096:8", ":16:8")
     monkeypatch.setattr(module, "device", lambda: torch.device("cpu"))
     use_deterministic_kernels(True)
     assert not torch.are_deterministic_algorithms_enabled()
@@ -28,12 +31,10 @@ def test_kernels_are_chosen_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "device", lambda: torch.device("cuda"))
     use_deterministic_kernels(False)
     assert not torch.are_deterministic_algorithms_enabled()
-    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     try:
         use_deterministic_kernels(True)
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.is_deterministic_algorithms_warn_only_enabled()
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     finally:
         use_deterministic_kernels(False)
     assert not torch.are_deterministic_algorithms_enabled()

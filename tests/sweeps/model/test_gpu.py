@@ -8,10 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import distributed
 
 from sweeps.dag.ladder import shape_for
 from sweeps.distill.loss import batch_loss
-from sweeps.model.decoder import Decoder
+from sweeps.model.decoder import PRECISIONS, Decoder
+from sweeps.model.device import device
+from sweeps.model.distributed import World
+from sweeps.model.optimizer import Optimizer, parameter_groups
+from sweeps.model.sharded_optimizer import ShardedOptimizer
+from sweeps.model.sharding import shard
 from sweeps.spec.spec import Training
 from sweeps.store.checkpoints.checkpoints import SMALL_BYTES, Checkpoints
 from sweeps.store.store import Store
@@ -23,6 +29,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here"),
 ]
+BACKEND = "cpu:gloo,cuda:nccl"
 SHAPE = shape_for(107e3, vocab=300, context=32, aspect_ratio=32)
 TOKENS = (np.arange(20_000) ** 2 % 299).astype(np.uint16)
 RULES = Training(batch_tokens=128, warmup_tokens=640)
@@ -49,6 +56,40 @@ def test_loss_and_gradients_are_those_of_the_cpu(precision: torch.dtype) -> None
     error = 1e-5 if precision == torch.float32 else 2e-2
     assert gpu == pytest.approx(cpu, rel=error)
     assert (on_gpu - on_cpu).norm() < 2 * error * on_cpu.norm()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own, of groups of one process
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_model_sharded_over_one_process_trains_as_a_whole_one(precision: str) -> None:
+    """FSDP2 over NCCL, and AdamW of torch.optim: first contact, as several GPUs are rarely at hand."""
+    distributed.init_process_group(BACKEND, store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        whole, sharded = (losses(precision, sharded=each) for each in (False, True))
+    finally:
+        distributed.destroy_process_group()
+    assert sharded == pytest.approx(whole, rel=1e-4 if precision == "fp32" else 1e-2)
+
+
+def losses(precision: str, *, sharded: bool) -> list[float]:
+    """Training losses of a few steps."""
+    blocks = torch.randint(300, (8, 33), generator=torch.Generator().manual_seed(0)).to(device())
+    model = Decoder(SHAPE)
+    model.initialize(0)
+    model.precision = PRECISIONS[precision]
+    if sharded:
+        shard(model, World())
+    model.to(device())
+    groups = parameter_groups(model, RULES)
+    optimizer = ShardedOptimizer(groups, World()) if sharded else Optimizer(groups)
+    found = []
+    for _ in range(4):
+        loss = batch_loss(model, blocks, RULES)
+        loss.backward()
+        optimizer.reduce()
+        optimizer.clip(RULES.max_grad_norm)
+        optimizer.step(0.01)
+        found.append(loss.item())
+    return found
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of torch
