@@ -257,13 +257,9 @@ class Run:
         if recipe.method is None:
             return None
         return RunSetting(
-            method=recipe.method,
-            shape=recipe.shape,
-            seed=recipe.seed,
-            steps=recipe.steps,
-            world=self.world,
-            models=self.models,
-        )
+            method=recipe.method, shape=recipe.shape, seed=recipe.seed, steps=recipe.steps,
+            world=self.world, models=self.models,
+        )  # fmt: skip
 
     def _planned_pieces(self) -> int:
         blocks = round(self.recipe.training.batch_tokens / self.recipe.shape.context) // self.world.size
