@@ -79,7 +79,6 @@ def train_together(
     batch = round(training.batch_tokens / shape.context)
     data = Batches(tokens, context=shape.context, batch=batch, seed=data_seed, first=first)
     for run in runs:
-        run.reserve()
         if run.source:
             run.source.watch(data)
     load = loader(data, (texts or data).read, runs[0].world.share, device(), ahead=False if texts else None)

@@ -105,6 +105,8 @@ class Run:
         self.done = self.began = self._restore()
         self.seconds_before = self.seconds
         self._last: tuple[int, Tensor, Tensor, TargetReader | None, TrainingBatch] | None = None
+        if self.checkpoints and self.active and (self.world.leads or self.sharded):
+            self.checkpoints.reserve(self.state())
         self._later: BatchRows | None = None
 
     @property
@@ -199,11 +201,6 @@ class Run:
         elif method and method.uses_modules:
             advice = f"look for the cause in the parts of {method.name}, or {advice}"
         raise Diverged(f"{what} at step {step} of {self.recipe.steps}; {advice}")
-
-    def reserve(self) -> None:
-        """Make memory for copies of a large state beside training, if this process writes checkpoints."""
-        if self.checkpoints and self.active and (self.world.leads or self.sharded):
-            self.checkpoints.reserve(self.state())
 
     def save(self) -> None:
         """Write a checkpoint, if this process is one that writes; a large one beside training.
