@@ -1,12 +1,13 @@
-"""Tokenize and train on a text larger than memory, under a limit on memory.
+"""Tokenize and train on a text of twice the memory, under a limit on memory.
 
-Usage: ``python benchmarks/streamed_text.py [TEXT_MB [LIMIT_MB]]``, by default 800 MB under 400 MB.
+Usage: ``python benchmarks/streamed_text.py [TEXT_MB [LIMIT_MB]]``, by default 600 MB under 300 MB.
 
-Text of random words is written; then a process limits itself and those that it starts to LIMIT_MB of
-private memory above what they have after their imports (``RLIMIT_DATA``: heap and anonymous mappings, but not
-pages of files, which the kernel can drop), tokenizes the text, and trains a small model on it. The peak of
-anonymous memory of all processes together is sampled from ``/proc``, five times a second. Under a cgroup
-run it as ``systemd-run --scope -p MemoryMax=... python benchmarks/streamed_text.py``.
+Text of random words is written. Then a process with a limit of LIMIT_MB tokenizes it and trains a small model
+on all of it at random, and another does the same without a limit and with a cache of its own: tokens, losses
+and weights must be the same. The limit is a cgroup's where one can be made (as root): on all memory of all
+processes, with interpreter, libraries and pages of files, which the kernel drops where others need them. Else
+it is ``RLIMIT_DATA``, of private memory of each process above what it has after its imports; the output says
+which. The peak of memory that cannot be dropped is sampled five times a second.
 
 Then the rate of the streamed path is compared with that of the path in memory, on the first 16 MB of the
 text, in turns in this process; and the time to identify the text, when it is new and again.
@@ -14,6 +15,7 @@ text, in turns in this process; and the time to identify the text, when it is ne
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -23,9 +25,15 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
+
+from memory_limit import Cgroup, limited_cgroup
 
 COMPARED_MB = 16
+STEPS = 500
+"""Optimizer steps, on 4,000 blocks from all over the text."""
 
 
 def write_text(path: Path, size: int) -> None:
@@ -53,66 +61,115 @@ def descendants(pid: int) -> list[int]:
 
 
 def anonymous_mb(pid: int) -> float:
-    """Return the private memory of a process in MB."""
+    """Return the private memory of a process in MB; none of one that has ended."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return status_mb("RssAnon", pid)
     except OSError:
         return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
-def limited(text: Path, limit_mb: float) -> None:
-    """Tokenize and train under the limit; print what was reached as JSON."""
+def status_mb(name: str, pid: int | str = "self") -> float:
+    """Return a field of a process's status in MB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e6
+
+
+class Peaks:
+    """Peak of memory that cannot be dropped, of this process and its children, sampled by a thread."""
+
+    def __init__(self, group: Cgroup | None) -> None:
+        self.group, self.highest, self.over = group, 0.0, threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def now(self) -> float:
+        """Return the memory at this moment, in MB."""
+        if self.group:
+            return self.group.anonymous_mb()
+        return sum(map(anonymous_mb, descendants(os.getpid())))
+
+    def take(self) -> int:
+        """Return the peak since it was last taken, in MB."""
+        found, self.highest = max(self.highest, self.now()), 0.0
+        return round(found)
+
+    def _watch(self) -> None:
+        while not self.over.wait(0.2):
+            with suppress(OSError):
+                self.highest = max(self.highest, self.now())
+
+
+def work(text: Path, steps: int, group: Cgroup | None, above_mb: float | None) -> dict[str, Any]:
+    """Tokenize and train; return what was reached.
+
+    Args:
+        text: File.
+        steps: Optimizer steps.
+        group: Cgroup that this process is in.
+        above_mb: Limit on private memory above that of now, where there is no cgroup.
+    """
     from sweeps.dag.ladder import shape_for
     from sweeps.data.corpus import tokens_of
+    from sweeps.model.heldout import heldout_loss
     from sweeps.spec.corpus import Corpus
     from sweeps.spec.spec import Training
     from sweeps.train.loop import train
     from sweeps.train.recipe import RunRecipe
 
-    own = next(
-        int(line.split()[1]) * 1024
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmData")
-    )
-    bound = own + int(limit_mb * 2**20)
-    resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
-    corpus = Corpus(source=str(text), vocab=2048, context=128, streaming=True, verify="samples")
-    peaks, over = [0.0], threading.Event()
-    base = anonymous_mb(os.getpid())
-
-    def watch() -> None:
-        while not over.wait(0.2):
-            try:
-                peaks.append(sum(map(anonymous_mb, descendants(os.getpid()))))
-            except OSError:
-                continue
-
-    threading.Thread(target=watch, daemon=True).start()
+    if above_mb is not None:
+        bound = int(1e6 * (status_mb("VmData") + above_mb))
+        resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
+    peaks = Peaks(group)
+    found: dict[str, Any] = {"imported_mb": peaks.take()}
     began = time.perf_counter()
-    found = tokens_of(corpus)
-    tokenized = time.perf_counter() - began
-    peak = max(peaks)
-    print(f"tokenized in {tokenized:.1f} s, {base:.0f} MB before, at most {peak:.0f} MB", flush=True)
+    tokens = tokens_of(Corpus(source=str(text), vocab=2048, context=128, streaming=True, verify="samples"))
+    found |= {"tokenize_s": round(time.perf_counter() - began, 1), "tokenize_peak_mb": peaks.take()}
     shape = shape_for(20_000, vocab=2048, context=128, aspect_ratio=16.0)
     training = Training(batch_tokens=1024, warmup_tokens=10_240)
-    recipe = RunRecipe(shape=shape, training=training, steps=50, seed=0)
     began = time.perf_counter()
-    train(recipe, found.train)
-    over.set()
-    print(
-        json.dumps(
-            {
-                "train_tokens": found.train_tokens,
-                "documents": found.parts[0].documents,
-                "tokenize_s": round(tokenized, 1),
-                "train_s": round(time.perf_counter() - began, 1),
-                "base_mb": round(base),
-                "tokenize_peak_mb": round(peak),
-                "peak_mb": round(max(peaks)),
-            }
+    model = train(RunRecipe(shape=shape, training=training, steps=steps, seed=0), tokens.train)
+    found |= {"train_s": round(time.perf_counter() - began, 1), "train_peak_mb": peaks.take()}
+    found["token_file_mb"] = round(tokens.train.nbytes / 1e6)
+    weights = hashlib.sha256(b"".join(each.numpy().tobytes() for each in model.state_dict().values()))
+    found["same"] = {
+        "train_tokens": tokens.train_tokens,
+        "documents": tokens.parts[0].documents,
+        "heldout_loss": heldout_loss(model, tokens.heldout[: 128 * 1024], context=128),
+        "tokens": hash_of_file(tokens.path / "train.bin"),
+        "weights": weights.hexdigest()[:16],
+    }
+    return found
+
+
+def hash_of_file(path: Path) -> str:
+    """Return a short hash of all bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def in_child(text: Path, steps: int, limit_mb: float | None, cache: Path) -> dict[str, Any]:
+    """Run :func:`work` in a process, under a limit unless it is None."""
+    with limited_cgroup(limit_mb) if limit_mb else nullcontext() as group:
+        how = "none" if not limit_mb else "cgroup" if group else "RLIMIT_DATA, above imports"
+        given = json.dumps(vars(group), default=str) if group else ""
+        above = "" if group or not limit_mb else str(limit_mb)
+        done = subprocess.run(
+            [sys.executable, __file__, "work", str(text), str(steps), given, above],
+            env=os.environ | {"DISTLAW_CACHE": str(cache)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         )
-    )
+    return {"limit": how, "limit_mb": limit_mb} | json.loads(done.stdout.splitlines()[-1])
+
+
+def child(text: str, steps: str, given: str, above: str) -> None:
+    """Enter the cgroup before anything large is imported, work, and print what was reached."""
+    group = None
+    if given:
+        about = json.loads(given)
+        group = Cgroup(**about | {"folder": Path(about["folder"])})
+        group.enter()
+    print(json.dumps(work(Path(text), int(steps), group, float(above) if above else None)))
 
 
 def compare(text: Path, folder: Path) -> dict[str, float]:
@@ -140,18 +197,22 @@ def compare(text: Path, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Write the text, run the limited process, and compare."""
-    if sys.argv[1:2] == ["limited"]:
-        limited(Path(sys.argv[2]), float(sys.argv[3]))
+    """Write the text, work under the limit and without it, and compare."""
+    if sys.argv[1:2] == ["work"]:
+        child(*sys.argv[2:])
         return
-    text_mb = float(sys.argv[1]) if len(sys.argv) > 1 else 800.0
-    limit_mb = float(sys.argv[2]) if len(sys.argv) > 2 else 400.0
+    text_mb = float(sys.argv[1]) if len(sys.argv) > 1 else 600.0
+    limit_mb = float(sys.argv[2]) if len(sys.argv) > 2 else 300.0
     with tempfile.TemporaryDirectory(prefix="distlaw-text-") as name:
         folder = Path(name)
         text = folder / "text.txt"
         write_text(text, int(text_mb * 1e6))
-        command = [sys.executable, __file__, "limited", str(text), str(limit_mb)]
-        subprocess.run(command, env=os.environ | {"DISTLAW_CACHE": str(folder / "cache")}, check=True)
+        found = []
+        for limit in (limit_mb, None):
+            found.append(in_child(text, STEPS, limit, folder / f"cache-{limit}"))
+            print(json.dumps({"text_mb": text_mb} | found[-1]), flush=True)
+        if found[0]["same"] != found[1]["same"]:
+            raise SystemExit("tokens, losses or weights differ")
         print(json.dumps(compare(text, folder)))
 
 

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -61,22 +60,30 @@ def _bytes_per_id(tokenizer: Tokenizer) -> int:
 
 
 def _encode_in_processes(out: Path, tokenizer: Path, end_of_text: int, shares: list[list[str]]) -> None:
-    def run(number: int) -> Path:
-        texts, ids = (out.with_suffix(f".{number}.{kind}") for kind in ("json", "ids"))
-        texts.write_text(json.dumps(shares[number]))
-        command = [sys.executable, "-P", __file__, str(tokenizer), str(end_of_text), str(texts), str(ids)]
-        done = subprocess.run(  # noqa: S603
-            command, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=False
-        )
-        texts.unlink()
-        if done.returncode:
-            raise RuntimeError(f"tokenization failed: {(done.stderr.strip().splitlines() or ['killed'])[-1]}")
-        return ids
-
-    with ThreadPoolExecutor(len(shares)) as pool, out.open("ab") as file:
-        for ids in pool.map(run, range(len(shares))):
-            file.write(ids.read_bytes())
-            ids.unlink()
+    """Encode each share in a process; threads would each keep what they freed, tens of megabytes together."""
+    running: list[tuple[subprocess.Popen[str], Path, Path]] = []
+    try:
+        for number, share in enumerate(shares):
+            texts, ids = (out.with_suffix(f".{number}.{kind}") for kind in ("json", "ids"))
+            texts.write_text(json.dumps(share))
+            command = [sys.executable, "-P", __file__, str(tokenizer), str(end_of_text), str(texts), str(ids)]
+            child = subprocess.Popen(  # noqa: S603
+                command, env=os.environ | ONE_THREAD, stderr=subprocess.PIPE, text=True
+            )
+            running.append((child, texts, ids))
+        with out.open("ab") as file:
+            for child, texts, ids in running:
+                said = child.communicate()[1].strip()
+                texts.unlink()
+                if child.returncode:
+                    raise RuntimeError(f"tokenization failed: {(said.splitlines() or ['killed'])[-1]}")
+                file.write(ids.read_bytes())
+                ids.unlink()
+    finally:
+        for child, _, _ in running:
+            if child.returncode is None:
+                child.kill()
+                child.communicate()
 
 
 if __name__ == "__main__":

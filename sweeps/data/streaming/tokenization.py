@@ -6,10 +6,12 @@ last whole shard.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -116,6 +118,7 @@ class StreamedTokenization:
             self._spill()
             self._make_tokenizer()
             self._encode()
+            _return_freed_memory()
             return self._join(folder)
 
     def _spill(self) -> None:
@@ -307,6 +310,12 @@ def require_same_files(corpus: Path, stream: DocumentStream) -> None:
             f"corpus.source: {file.name} has changed since its text was tokenized, but neither in size nor "
             "in the samples that identify it; set corpus.verify: full, which identifies it by all bytes"
         )
+
+
+def _return_freed_memory() -> None:
+    """Give freed memory back, as glibc keeps it and a training run may follow in this process."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _batches(documents: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
