@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,47 @@ def test_without_a_gpu_it_says_so_and_succeeds(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("make gpu: no CUDA GPU here")
     assert not (tmp_path / "gpu").exists()
+
+
+def test_a_part_that_is_stopped_keeps_its_results_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(MAIN.parent), *sys.path])
+    main = importlib.import_module("main")
+    file, log = tmp_path / "part.json", tmp_path / "part.log"
+    started = (
+        "import pathlib, subprocess, sys, time; "
+        f"sleeper = subprocess.Popen(['sleep', '60']); pathlib.Path({str(file)!r}).write_text(str(sleeper.pid)); "
+        "time.sleep(60)"
+    )
+    assert (
+        main._stopped_or_failed([sys.executable, "-c", started], log, 5.0)
+        == "stopped after 5 s; see part.log"
+    )
+    until = time.monotonic() + 10
+    while runs(int(file.read_text())):
+        assert time.monotonic() < until, "the part's own child is still there"
+    failed = [sys.executable, "-c", "raise SystemExit('no such kernel')"]
+    assert main._stopped_or_failed(failed, log, 60.0) == "no such kernel"
+    page = importlib.import_module("page").page
+    part = {
+        "title": "Loops",
+        "seconds": 3.0,
+        "limit": 3.0,
+        "error": "stopped",
+        "result": {"30M": {"ours": 1.5}},
+    }
+    text = page({"device": "none", "torch": "2", "date": "today", "parts": {"loops": part}})
+    assert "Failed: stopped" in text
+    assert "1.5" in text
+
+
+def runs(process: int) -> bool:
+    """True if a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @pytest.mark.slow
