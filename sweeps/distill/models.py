@@ -150,21 +150,17 @@ def online(store: Store, teacher: Step, world: World | None = None) -> Online:
         model = load_foreign(teacher, world)
     elif teacher.trainer:
         model = trained_by_command(store, teacher)
-    elif world and world.size > 1:
-        precision = INFERENCE_PRECISIONS[teacher.precision]
-        model = sharded_model(teacher.shape, precision, world).eval().requires_grad_(False)
+    elif world and world.size > 1:  # gathered in float32, in which metrics read it
+        model = sharded_model(teacher.shape, torch.float32, world).eval().requires_grad_(False)
         fill(model, trained_weights(store, teacher).items())
-        return Online(model, _returns_log_probs(teacher))
     else:
         model = trained(store, teacher).to(device())
+    returns_log_probs = logits_fit(round(teacher.training.batch_tokens), teacher.shape.vocab)
     if not isinstance(model, Decoder):
-        return Online(model, _returns_log_probs(teacher))
+        return Online(model, returns_log_probs)
     model.precision = INFERENCE_PRECISIONS[teacher.precision]
-    return Online(FrozenBody(model) if teacher.training.compile else model, _returns_log_probs(teacher))
-
-
-def _returns_log_probs(teacher: Step) -> bool:
-    return logits_fit(round(teacher.training.batch_tokens), teacher.shape.vocab)
+    compiled = teacher.training.compile and not (world and world.size > 1)
+    return Online(FrozenBody(model) if compiled else model, returns_log_probs)
 
 
 def trained(store: Store, step: Step) -> Decoder:
