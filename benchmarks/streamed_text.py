@@ -133,7 +133,7 @@ def work(text: Path, steps: int, group: Cgroup | None, above_mb: float | None) -
     found["same"] = {
         "train_tokens": tokens.train_tokens,
         "documents": tokens.parts[0].documents,
-        "heldout_loss": heldout_loss(model, tokens.heldout[: 128 * 1024], context=128),
+        "heldout_loss": heldout_loss(model, tokens.heldout[: 128 * 1024], context=128).loss,
         "tokens": hash_of_file(tokens.path / "train.bin"),
         "weights": weights.hexdigest()[:16],
     }
