@@ -185,7 +185,7 @@ class Gang:
 
         self.stage, self.since, self.anywhere = 0, time.monotonic(), anywhere
         resources = self.job.resources
-        chosen = [] if anywhere else [{NODE_ID: node} for node in self.job.nodes]
+        chosen = None if anywhere else [{NODE_ID: node} for node in self.job.nodes]
         self.group = placement_group(
             bundles_of(resources), strategy=strategy_of(resources), bundle_label_selector=chosen
         )

@@ -66,7 +66,7 @@ class NodeRequests:
                 _remove(group)
         others = f"!in({','.join(node.name for node in nodes)})"
         for resources in wanted.elements():
-            selectors = [{NODE_ID: others}] * resources.nodes if nodes else []
+            selectors = [{NODE_ID: others}] * resources.nodes if nodes else None
             group = placement_group(
                 bundles_of(resources), strategy=strategy_of(resources), bundle_label_selector=selectors
             )

@@ -51,7 +51,7 @@ def test_gangs_and_small_steps_on_many_nodes(
     small_spec["training"] |= {"batch_tokens": small_spec["corpus"]["context"] * GANG}
     small_spec["resources"] = [{"gpus": 1}, {"from_params": "5k", "gpus": 1, "nodes": GANG}]
     small_spec["supervised"] = [
-        {"params": ["3k"], "tokens": ["32k"], "seeds": list(range(NODES + 4))},
+        {"params": ["3k"], "tokens": ["64k"], "seeds": list(range(NODES + 4))},
         {"params": ["7k"], "tokens": ["64k"], "seeds": [0, 1]},
     ]
     sweep = parse_sweep(small_spec)
