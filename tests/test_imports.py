@@ -39,6 +39,7 @@ def loaded_by(code: str) -> set[str]:
             "import fits, sweeps.data.corpus, sweeps.train.loop",  # what a run needs
             {"pandas", "scipy", "pyarrow", "matplotlib", "transformers", "ray"},
         ),
+        ("import sweeps.watch.status, sweeps.watch.timeline", {"torch", "ray", "transformers", "pandas"}),
         ("import distlaw.cli", HEAVY | {"pandas", "matplotlib", "pydantic", "fsspec"}),
         (
             "import distlaw.cli\nfrom typer.testing import CliRunner\n"
@@ -48,7 +49,7 @@ def loaded_by(code: str) -> set[str]:
             HEAVY | {"pandas", "matplotlib", "fsspec"},  # Typer reads options with pydantic
         ),
     ],
-    ids=["scaling", "perceptron lab", "fits", "training", "distlaw", "distlaw plan"],
+    ids=["scaling", "perceptron lab", "fits", "training", "status", "distlaw", "distlaw plan"],
 )
 def test_light_imports(code: str, absent: set[str]) -> None:
     loaded = loaded_by(code)

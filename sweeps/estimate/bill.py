@@ -65,20 +65,6 @@ def reported_resources(attempt: Attempt) -> Resources:
     return Resources(**{name: told[name] for name in ("cpus", "gpus", "nodes") if name in told})
 
 
-def spent_by(
-    store: Store, histories: Mapping[str, Sequence[Attempt]], devices: Devices, flops: Mapping[str, float]
-) -> Bill:
-    """Return the total cost of attempts by step; ``flops`` are those of known steps."""
-    return sum(
-        (
-            bill
-            for step, history in histories.items()
-            for bill in attempt_bills(flops.get(step) or flops_recorded(store, step), history, devices)
-        ),
-        Bill(),
-    )
-
-
 def declared_flops(result: Mapping[str, Any] | None) -> float | None:
     """Return the FLOPs that the command of a run has declared; None if it has not."""
     found = (result or {}).get("flops", {}).get("declared")

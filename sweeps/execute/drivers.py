@@ -15,14 +15,16 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sweeps.execute.state import State
 from sweeps.store import clock
 from sweeps.store.clock import timestamp
 from sweeps.store.processes import has_exited, process_start_ticks, this_process
 from sweeps.store.store import Store
 from sweeps.store.time_limit import DRIVERS
+
+if TYPE_CHECKING:
+    from sweeps.execute.state import State
 
 FIRST_BEAT = 0.5
 """Seconds to the first heartbeat; doubled each time, up to the usual interval."""

@@ -19,6 +19,7 @@ THROUGHPUT_COLUMNS = ["tokens_per_second", "mfu", "peak_memory_bytes"]
 """Columns about the speed of runs, where it is known: of our own loop, or as metrics of a command."""
 WITHOUT_LOSS = ("trunk", "cache", "cache-features", "generate")
 """Kinds of steps whose results have no loss."""
+ENDINGS = frozenset(map(str, Ending))
 Check = Callable[[Any], str | None]
 """Function that returns what a value should be, or None if it is valid."""
 
@@ -66,7 +67,7 @@ def _loss(value: Any) -> str | None:
 
 
 def _ending(value: Any) -> str | None:
-    if isinstance(value, str) and value in {str(ending) for ending in Ending}:
+    if isinstance(value, str) and value in ENDINGS:
         return None
     return f"one of {', '.join(Ending)}"
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,6 +34,7 @@ from fsspec.implementations.local import LocalFileSystem
 from scaling.errors import InputError
 from sweeps.store.durable_file import Chunks, linked_once, written_beside
 from sweeps.store.faults import CREDENTIALS, NotedFileSystem, client_error_message, remedy
+from sweeps.store.listing import bucket_contents, local_contents
 from sweeps.store.outcomes import is_transient
 from sweeps.store.records import record_fault, remedy_of_damage
 from sweeps.store.requests import request_all
@@ -195,6 +197,8 @@ class Store:
         """
         path = self._path(*place)
         try:
+            if self.local and begin is None and end is None:
+                return Path(path).read_bytes()
             return bytes(self.files.cat_file(path, start=begin, end=end))
         except (FileNotFoundError, NotADirectoryError):
             self._refuse_dangling(*place)
@@ -242,7 +246,7 @@ class Store:
         """Return the names in a directory, none if it does not exist."""
         path = self._path(*place)
         try:
-            entries = list(Path(path).iterdir()) if self.local else self.files.ls(path, detail=False)
+            entries = os.listdir(path) if self.local else self.files.ls(path, detail=False)  # noqa: PTH208
         except (FileNotFoundError, NotADirectoryError):
             self._refuse_dangling(*place)
             return []
@@ -319,22 +323,12 @@ class Store:
         except InputError as error:
             return error
 
-    def contents(self) -> dict[str, set[str]]:
-        """Return the names of the files of every step, and those of its attempts as ``attempts/<name>``."""
-        found: dict[str, set[str]] = {}
-        if self.local:
-            for folder in map(Path(self.path).joinpath, self.names()):
-                if folder.is_dir():
-                    names = _listed(folder)
-                    if "attempts" in names:
-                        self._refuse_dangling(folder.name, "attempts")
-                        names |= {f"attempts/{name}" for name in _listed(folder / "attempts")}
-                    found[folder.name] = names
-            return found
-        for path in request_all(self.files.find, [self.path])[0]:
-            step, _, name = str(path)[len(self.path) + 1 :].partition("/")
-            found.setdefault(step, set()).add(name)
-        return found
+    def contents(self, expected: int = 0) -> dict[str, set[str]]:
+        """Return the names of the files of every step, and those of its attempts as ``attempts/<name>``.
+
+        ``expected`` is the rough number of steps, by which a large object store is listed concurrently.
+        """
+        return local_contents(self) if self.local else bucket_contents(self, expected)
 
     def size(self, *place: str) -> int:
         """Return the bytes of a file, or of all files below a directory."""
@@ -386,10 +380,6 @@ class Store:
         with tempfile.TemporaryDirectory(prefix="distlaw-") as scratch:
             self.files.get(path, scratch, recursive=True)
             yield Path(scratch) / name
-
-
-def _listed(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
 
 
 def _encode(data: dict[str, Any]) -> bytes:

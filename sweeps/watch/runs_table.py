@@ -11,8 +11,10 @@ from fits.table.projection import PROJECTED_SD
 from scaling.errors import InputError
 from sweeps.dag.expand import SCHEMA, Step
 from sweeps.dag.kind import StepKind
+from sweeps.store.listing import Listing
 from sweeps.store.records import CACHE_BYTES, COLUMNS, THROUGHPUT_COLUMNS
 from sweeps.store.store import Store
+from sweeps.watch.step_readings import read_through_cache
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,9 +38,15 @@ ANOTHER_VERSION = (
 )
 NAMED = 5
 """Largest number of runs left out that are named."""
+TEACHER_BY_COMMAND = "teacher_by_command"
+"""Field of a row that is read but not complete: the teacher's size is what its result says."""
 METRIC_COLUMNS = [
     *("forward_kl", "reverse_kl", "entropy", "likelihood_risk", "coverage_risk", "tokens_written"),
 ]
+
+
+Read = tuple[dict[str, Any] | None, str | None, dict[str, Any] | None]
+"""Row of a run, or why it is left out; and the record of a cache."""
 
 
 class _LeftOut(Exception):
@@ -80,19 +88,15 @@ def results(root: str | Path, *, everything: bool = False, metrics: bool = False
     setting = asked.get("setting")
     alike = set(asked.get("settings", [setting]))  # they differ in what is compiled
     rows, left_out, caches = [], dict[str, list[str]](), list[dict[str, Any]]()
-    for step in store.steps():
-        result = store.result(step)
-        if result and CACHE_BYTES in result and step in asked.get("steps", []):
-            caches.append(_cache(step, result))
-        try:
-            row = _row(store, step, result, asked.get("steps", []))
-            if row and row["setting"] in alike:
-                row["setting"] = setting
-            elif row and not everything:
-                raise _LeftOut(ANOTHER_SETTING)
-        except _LeftOut as why:
-            left_out.setdefault(str(why), []).append(step)
-            continue
+    ours = set(asked.get("steps", []))
+    for step, (row, why, cache) in _read_rows(store, ours):
+        caches += [cache] if cache and step in ours else []
+        if row and row["setting"] not in alike and not everything:
+            row, why = None, ANOTHER_SETTING
+        elif row and row["setting"] in alike:
+            row["setting"] = setting
+        if why:
+            left_out.setdefault(why, []).append(step)
         rows += [row] if row else []
     if not rows:
         notes = "".join(f"; {note}" for note in left_out_notes(left_out))
@@ -151,14 +155,60 @@ def shipped(name: str) -> pd.DataFrame:
     return pd.read_csv(path, dtype=dict.fromkeys(TEXT, "str"), engine="python")
 
 
-def _row(store: Store, step: str, result: dict[str, Any] | None, asked: list[str]) -> dict[str, Any] | None:
-    """Return the row of a finished run, or of a failed run of the last sweep; None for other steps.
+def _read_rows(store: Store, asked: set[str]) -> list[tuple[str, Read]]:
+    """Return the row of every run of the store, or why it is left out, by step in order of ids.
+
+    Runs that failed are those of the sweep last run there, whose steps are ``asked``.
+    """
+    listing, failed = Listing(store, expected=len(asked)), dict[str, Read]()
+
+    def read(steps: list[str]) -> dict[str, Read]:
+        names = listing.contents(steps)
+        results = store.results(steps, contents=names)
+        for step in asked.intersection(names) - results.keys():
+            if "failure.json" in names[step]:
+                failed[step] = _read_row(store, step, failure=store.read(step, "failure.json"))
+        return {step: _read_row(store, step, result) for step, result in results.items()}
+
+    found = read_through_cache(store, "rows", listing, read) | failed
+    teachers: dict[str, dict[str, Any] | None] = {}
+    for row, _, _ in found.values():
+        if row:
+            _complete_teacher(store, row, teachers)
+    return sorted(found.items())
+
+
+def _complete_teacher(store: Store, row: dict[str, Any], known: dict[str, dict[str, Any] | None]) -> None:
+    """Fill in what the teacher's result says, which is none of the run's own; ``known`` are results read."""
+    by_command, teacher = row.pop(TEACHER_BY_COMMAND, False), row.get("teacher")
+    if teacher is None:
+        return
+    if teacher not in known:
+        known[teacher] = store.result(teacher)
+    result = known[teacher]
+    if result and by_command:
+        row |= {f"teacher_{name}": value for name, value in _size_of_command(result).items()}
+    row["teacher_loss"] = result["loss"] if result else math.nan
+
+
+def _read_row(
+    store: Store, step: str, result: dict[str, Any] | None = None, failure: dict[str, Any] | None = None
+) -> Read:
+    """Return the row of a run that is finished or failed, or why it is left out; neither for other steps.
 
     Raises:
-        _LeftOut: if it is a run of another version.
         InputError: if its record is damaged.
     """
-    failure = store.read(step, "failure.json") if result is None and step in asked else None
+    cache = _cache(step, result) if result and CACHE_BYTES in result else None
+    try:
+        return _row(store, step, result, failure), None, cache
+    except _LeftOut as why:
+        return None, str(why), cache
+
+
+def _row(
+    store: Store, step: str, result: dict[str, Any] | None, failure: dict[str, Any] | None
+) -> dict[str, Any] | None:
     spec = (result or failure or {}).get("step")
     if spec is None or spec.get("kind") in NOT_RUNS:
         return None
@@ -181,7 +231,7 @@ def _row(store: Store, step: str, result: dict[str, Any] | None, asked: list[str
         "kind": "distillation" if run.teacher else "supervised",
         "params": run.shape.params,
         "tokens": run.tokens,
-        **_teacher(store, run.teacher),
+        **_teacher(run.teacher),
         "method": run.method.name if run.method else None,
         "seed": run.seed,
         "data_seed": run.data_seed,
@@ -236,20 +286,21 @@ def _true_size(run: Step, result: Mapping[str, Any]) -> dict[str, Any]:
     """Return size and tokens of a run that a command trained, and the text of its loss if it is not ours."""
     if run.trainer is None:
         return {}
-    found = {name: int(result[name]) for name in ("params", "tokens")}
-    return found | ({LOSS_ON: result[LOSS_ON]} if LOSS_ON in result else {})
+    return _size_of_command(result) | ({LOSS_ON: result[LOSS_ON]} if LOSS_ON in result else {})
 
 
-def _teacher(store: Store, teacher: Step | None) -> dict[str, Any]:
+def _size_of_command(result: Mapping[str, Any]) -> dict[str, int]:
+    return {name: int(result[name]) for name in ("params", "tokens")}
+
+
+def _teacher(teacher: Step | None) -> dict[str, Any]:
+    """Return what a run's own record says of its teacher."""
     if teacher is None:
         return {}
-    found = store.result(teacher.id)
-    size = _true_size(teacher, found) if found else {}
+    foreign = teacher.foreign
     return {
         "teacher": teacher.id,
-        "teacher_params": size.get("params", teacher.shape.params),
-        "teacher_tokens": (teacher.foreign.tokens or math.nan)
-        if teacher.foreign
-        else size.get("tokens", teacher.tokens),
-        "teacher_loss": found["loss"] if found else math.nan,
+        "teacher_params": teacher.shape.params,
+        "teacher_tokens": (foreign.tokens or math.nan) if foreign else teacher.tokens,
+        TEACHER_BY_COMMAND: teacher.trainer is not None,
     }

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from scaling.errors import InputError
-from sweeps.estimate.bill import Bill, declared_flops, spent_by
+from sweeps.estimate.bill import Bill
 from sweeps.execute.drivers import active_drivers, wall_seconds
 from sweeps.execute.provenance import STEPS
 from sweeps.spec.resources import Caps, Devices
-from sweeps.store.history import AttemptHistory
 from sweeps.store.leases import CANCEL, LEASE_TIMEOUT, Attempt, attempt_path
 from sweeps.store.processes import has_exited, is_on_this_machine
 from sweeps.store.store import Store
+from sweeps.watch.step_readings import OpenStep, StoreReading, read_steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,62 +124,63 @@ def status(store: Store) -> Status:
             f"{store.root}/sweep.json: not a spec of this version ({_first_line(error)}); run the "
             "sweep again to rewrite it"
         ) from None
-    files, faults = store.contents(), dict[str, str]()
-    done = store.results((step["id"] for step in recorded["steps"]), faults)
-    histories = AttemptHistory(store, files).read_unfinished()
+    reading = read_steps(store, expected=len(recorded["steps"]))
     found: dict[str, StepStatus] = {}
     for step in recorded["steps"]:
-        names = files.get(step["id"], set())
-        history = histories.get(step["id"], [])
         needs = [found[need].state for need in step["needs"] if need in found]
-        if step["id"] in done:
-            known = "done", ""
-        elif step["id"] in faults:
-            known = "failed", faults[step["id"]]
-        else:
-            known = _state(store, step["id"], names, history, needs)
-        found[step["id"]] = replace(_described(step, history, *known), damaged=step["id"] in faults)
+        found[step["id"]] = _described(store, step, reading, needs)
     return Status(
         name=name,
         store=store.root,
         steps=tuple(found.values()),
         drivers=tuple(active_drivers(store)),
-        spent=spent_by(
-            store,
-            histories,
-            devices,
-            {each["id"]: declared_flops(done.get(each["id"])) or each["flops"] for each in recorded["steps"]},
-        ),
+        spent=reading.spent(store, devices, {each["id"]: each["flops"] for each in recorded["steps"]}),
         hours=wall_seconds(store) / 3600,
         caps=caps,
         cancelled=store.read(CANCEL) is not None,
     )
 
 
-def _described(step: dict[str, Any], history: list[Attempt], state: str, reason: str) -> StepStatus:
+def _described(store: Store, step: dict[str, Any], reading: StoreReading, needs: list[str]) -> StepStatus:
+    """Return the status of a step; ``needs`` are the states of the steps that it needs."""
     told: dict[str, Any] = {}
-    if state == "running":
-        told = {**history[-1].told, "first": min(each.told.get("began", 0) for each in history)}
+    if known := reading.finished.get(step["id"]):
+        each, (state, reason), begun = None, ("done", ""), known.attempts
+    else:
+        each = reading.others.get(step["id"], OpenStep(set(), []))
+        (state, reason), begun = _state(store, step["id"], each, needs), len(each.history)
+        if state == "running":
+            first = min(attempt.told.get("began", 0) for attempt in each.history)
+            told = {**each.history[-1].told, "first": first}
     return StepStatus(
-        **{name: step[name] for name in ("id", "kind", "label", "flops")},
+        id=step["id"],
+        kind=step["kind"],
+        label=step["label"],
+        flops=step["flops"],
         needs=tuple(step["needs"]),
         state=state,
         reason=reason,
-        attempts=len(history),
+        damaged=bool(each and each.fault),
+        attempts=begun,
         beat=told,
         host=told.get("host", ""),
     )
 
 
-def _state(
-    store: Store, step: str, names: set[str], history: list[Attempt], needs: list[str]
-) -> tuple[str, str]:
-    if history and not history[-1].ending and _alive(store, step, history[-1]):
+def _state(store: Store, step: str, told: OpenStep, needs: list[str]) -> tuple[str, str]:
+    """Return the state of a step that is not finished, with the reason if it failed."""
+    if told.result is not None:
+        return "done", ""
+    if told.fault:
+        return "failed", told.fault
+    if told.history and not told.history[-1].ending and _alive(store, step, told.history[-1]):
         return "running", ""
-    if f"attempts/{CANCEL}" in names:
+    if f"attempts/{CANCEL}" in told.names:
         return "failed", "it was cancelled"
-    if "failure.json" in names and not (failure := store.read(step, "failure.json") or {}).get("pardoned"):
-        return "failed", failure.get("reason", "")
+    if "failure.json" in told.names:
+        failure = store.read(step, "failure.json") or {}
+        if not failure.get("pardoned"):
+            return "failed", failure.get("reason", "")
     if any(state in ("failed", "blocked") for state in needs):
         return "blocked", ""
     return ("ready" if all(state == "done" for state in needs) else "waiting"), ""

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from heapq import heappop, heappush
 
 import numpy as np
 
 from scaling.errors import InputError
-from scaling.figures.chart import Axis, Chart, Panel, Series
+from scaling.figures.chart import Array, Axis, Chart, Panel, Series
 from sweeps.dag.kind import kind_label
 from sweeps.execute.provenance import STEPS
-from sweeps.store.leases import attempts
-from sweeps.store.outcomes import Ending
 from sweeps.store.store import Store
+from sweeps.watch.step_readings import read_steps
 
 HOUR, MINUTE = 3600.0, 60.0
 MAX_LANES = 40
 """Largest number of rows of a figure; more overlap in the last."""
+MAX_BARS = 3000
+"""Largest number of attempts that have a bar each."""
+MAX_POINTS = 300
+"""Parts of the time in which more attempts are counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,13 +49,10 @@ def attempt_spans(store: Store) -> list[Span]:
     recorded = store.read(STEPS)
     if recorded is None:
         raise InputError(f"{store.root}: not a sweep store (no {STEPS} in it)")
-    found = []
-    for step in recorded["steps"]:
-        for attempt in attempts(store, step["id"]):
-            span = _span(attempt.told)
-            if span:
-                well = attempt.ending in (None, Ending.DONE)
-                found.append((step["id"], step["kind"], *span, well))
+    reading = read_steps(store, expected=len(recorded["steps"]))
+    found = [
+        (step["id"], step["kind"], *span) for step in recorded["steps"] for span in reading.spans(step["id"])
+    ]
     if not found:
         raise InputError(f"{store.root}: no step of this sweep has begun yet")
     first = min(start for _, _, start, _, _ in found)
@@ -65,51 +65,79 @@ def attempt_spans(store: Store) -> list[Span]:
     )
 
 
-def _span(told: dict[str, object]) -> tuple[float, float] | None:
-    """Return start and end of an attempt, seconds since the epoch."""
-    elapsed = float(str(told.get("elapsed", 0.0)))
-    if "ended" in told:
-        end = datetime.fromisoformat(str(told["ended"])).timestamp()
-        return end - elapsed, end
-    if "started" in told:
-        start = datetime.fromisoformat(str(told["started"])).timestamp()
-        return start, start + elapsed
-    return None
-
-
 def assign_lanes(found: Sequence[Span]) -> list[int]:
-    """Assign every span to a lane without overlaps, with as few lanes as attempts at once."""
-    free: list[float] = []
-    chosen = []
+    """Assign spans, ordered by start, to lanes without overlaps, with as few lanes as attempts at once."""
+    busy: list[tuple[float, int]] = []
+    free: list[int] = []
+    chosen, lanes = [], 0
     for stretch in found:
-        lane = next((k for k, until in enumerate(free) if until <= stretch.start + 1), len(free))
-        if lane == len(free):
-            free.append(0.0)
-        free[lane] = stretch.end
+        while busy and busy[0][0] <= stretch.start + 1:
+            heappush(free, heappop(busy)[1])
+        if not free:
+            free.append(lanes)
+            lanes += 1
+        lane = heappop(free)
+        heappush(busy, (stretch.end, lane))
         chosen.append(lane)
     return chosen
 
 
 def timeline_chart(found: Sequence[Span]) -> Chart:
-    """Chart attempts over time, one row for each that runs at once; failed ones are highlighted."""
+    """Chart attempts over time, one row for each that runs at once; failed ones are highlighted.
+
+    Of more than :data:`MAX_BARS` attempts it is the number at once, as bars could not be told apart.
+    """
     length = max(stretch.end for stretch in found)
     unit, name = (HOUR, "hours") if length > 2 * HOUR else (MINUTE, "minutes")
+    axis = Axis(label=f"{name} since the first step began")
+    return (_bars if len(found) <= MAX_BARS else _counts)(found, unit, axis)
+
+
+def _groups(found: Sequence[Span]) -> dict[str, list[int]]:
+    """Return the places of attempts by the kind of their step, and of those that ended badly."""
+    groups: dict[str, list[int]] = {kind_label(kind): [] for kind in sorted({each.kind for each in found})}
+    groups["ended badly"] = []
+    for place, each in enumerate(found):
+        groups[kind_label(each.kind) if each.ended_well else "ended badly"].append(place)
+    return groups
+
+
+def _bars(found: Sequence[Span], unit: float, axis: Axis) -> Chart:
+    """Chart a bar for each attempt."""
     rows = np.minimum(assign_lanes(found), MAX_LANES - 1)
-    kinds = sorted({stretch.kind for stretch in found})
-    groups = {
-        kind_label(kind): [k for k, each in enumerate(found) if each.kind == kind and each.ended_well]
-        for kind in kinds
-    }
-    groups["ended badly"] = [k for k, each in enumerate(found) if not each.ended_well]
     series = []
-    for number, (label, members) in enumerate(groups.items(), start=1):
+    for number, (label, members) in enumerate(_groups(found).items(), start=1):
         if members:
             start, end = np.array([(found[k].start, found[k].end) for k in members]).T / unit
             at = rows[members].astype(np.float64)
             series.append(Series(label=label, points=(start, at), spans=(start, end), kind=number, thick=8.0))
-    panel = Panel(
-        x=Axis(label=f"{name} since the first step began"),
-        y=Axis(label="", names=tuple(str(k + 1) for k in range(int(rows.max()) + 1))),
-        series=tuple(series),
-    )
+    lanes = Axis(label="", names=tuple(str(k + 1) for k in range(int(rows.max()) + 1)))
+    panel = Panel(x=axis, y=lanes, series=tuple(series))
     return Chart(panels=(panel,), title=f"{len(found)} attempts, at most {int(rows.max()) + 1} at once")
+
+
+def _counts(found: Sequence[Span], unit: float, axis: Axis) -> Chart:
+    """Chart the mean number of attempts at once in each of equal parts of the time."""
+    starts, ends = np.array([(each.start, each.end) for each in found]).T
+    edges = np.linspace(0.0, float(ends.max()), MAX_POINTS + 1)
+    series = []
+    for number, (label, members) in enumerate(_groups(found).items(), start=1):
+        if members:
+            worked = _seconds_until(edges, ends[members], starts[members])
+            middle, mean = (edges[1:] + edges[:-1]) / 2, np.diff(worked) / np.diff(edges)
+            series.append(Series(label=label, x=middle / unit, y=mean, kind=number))
+    panel = Panel(x=axis, y=Axis(label="attempts at once"), series=tuple(series))
+    return Chart(
+        panels=(panel,), title=f"{len(found):,} attempts, at most {max(assign_lanes(found)) + 1:,} at once"
+    )
+
+
+def _seconds_until(times: Array, ends: Array, starts: Array) -> Array:
+    """Return the seconds that attempts have taken together until each of ``times``."""
+
+    def since(begins: Array) -> Array:
+        ordered = np.sort(begins)
+        before = np.searchsorted(ordered, times)
+        return before * times - np.concatenate([[0.0], np.cumsum(ordered)])[before]
+
+    return since(starts) - since(ends)

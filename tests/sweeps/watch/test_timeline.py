@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scaling import InputError
@@ -11,6 +12,7 @@ from sweeps.estimate.graph import GraphNode, nodes_of_status
 from sweeps.estimate.graph_figure import direct_needs, draw_graph, folded
 from sweeps.execute.provenance import STEPS
 from sweeps.store.store import Store
+from sweeps.watch import timeline
 from sweeps.watch.status import StepStatus
 from sweeps.watch.timeline import Span, assign_lanes, attempt_spans, timeline_chart
 
@@ -50,6 +52,21 @@ def test_lanes_are_as_few_as_run_at_once() -> None:
         for k, (a, b) in enumerate(spans)
     ]
     assert assign_lanes(found) == [0, 1, 2, 2, 1, 0]
+
+
+def test_of_very_many_attempts_the_number_at_once_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that overlap in the second quarter of the time, and one that ended badly in the last."""
+    monkeypatch.setattr(timeline, "MAX_BARS", 2)
+    monkeypatch.setattr(timeline, "MAX_POINTS", 4)
+    parts = [(0.0, 40.0, True), (20.0, 40.0, True), (60.0, 80.0, False)]
+    found = [Span(step="a", kind="distil", start=a, end=b, ended_well=well) for a, b, well in parts]
+    chart = timeline_chart(found)
+    well, badly = chart.panels[0].series
+    assert (well.label, badly.label) == ("distil", "ended badly")
+    assert well.y == pytest.approx([1, 2, 0, 0])
+    assert badly.y == pytest.approx([0, 0, 0, 1])
+    assert well.x == pytest.approx(np.array([10, 30, 50, 70]) / 60)
+    assert chart.title == "3 attempts, at most 2 at once"
 
 
 def test_a_sweep_that_has_not_begun_says_so(tmp_path: Path) -> None:
