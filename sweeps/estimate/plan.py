@@ -37,7 +37,7 @@ from sweeps.estimate.translation import (
     first_needed,
     translation_of,
 )
-from sweeps.spec.resources import caps_of
+from sweeps.spec.resources import GPU_SHARE, caps_of
 from sweeps.spec.spec import Sweep
 from sweeps.spec.trainer import ROLES
 from sweeps.store.store import Store
@@ -310,13 +310,18 @@ def _warnings(plan: SweepPlan) -> Iterator[str]:
 def _beyond_devices(plan: SweepPlan) -> Iterator[str]:
     """Yield resources of steps that are more than the devices whose time is told."""
     gpu = plan.sweep.hardware.gpu
-    asked = Counter(planned_resources(step, plan.sweep) for step in plan.dag.steps)
+    asked = Counter(planned_resources(step, plan.sweep) for step in plan.dag.steps if not step.asks_server)
     for resources, count in asked.items():
         steps = f"resources: {count} step{'s' * (count > 1)} of {resources}"
         if resources.gpus and not gpu:
             yield (
                 f"{steps}, and no hardware is named: time is from a probe of this machine; name the GPU, "
                 "such as hardware: {name: h100}"
+            )
+        elif gpu and not resources.gpus:
+            yield (
+                f"{steps} and no GPU: time is told as on {GPU_SHARE:g} of a {gpu.name}, and each core costs "
+                "as much as one; give the rule gpus, or leave out hardware.name"
             )
         elif (needed := resources.nodes * (resources.gpu_count if gpu else resources.cpus)) > plan.devices:
             option = "--gpus" if gpu else "--cores"

@@ -214,7 +214,7 @@ class Sweep(SpecModel):
     tuning: Tuning | None = None
     """Hyperparameters that ``distlaw sweep tune`` searches before the sweep."""
     resources: ResourceRules = []
-    """Resources of steps, by size; one core, or a quarter of a GPU if there are GPUs, if not given."""
+    """Resources of steps, by size; if not given one core, or of GPUs what memory needs, from a quarter."""
     hardware: Devices = Devices()
     """Hardware and price from which time and money are estimated."""
     caps: Caps = Caps()

@@ -194,3 +194,11 @@ def test_a_plan_says_that_its_devices_are_too_few(small_spec: dict[str, Any], ow
         "that time is told for; give --gpus 16"
     )
     assert not [each for each in asked.plan(devices=16).warnings if each.startswith("resources")]
+
+
+def test_a_plan_says_that_steps_have_no_gpu_of_those_named(
+    small_spec: dict[str, Any], own_cache: Path
+) -> None:
+    asked = load(small_spec | {"resources": [{"cpus": 8}], "hardware": {"name": "h100"}})
+    (warning,) = [each for each in asked.plan().warnings if each.startswith("resources")]
+    assert warning.startswith(f"resources: {len(asked.dag.steps)} steps of 8 cpus and no GPU: time is told")
