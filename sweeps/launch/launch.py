@@ -142,6 +142,8 @@ class Launch:
             )
         if self.image is not None and not re.fullmatch(r"[\w.:/@+-]+", self.image):
             yield f"--image: {self.image!r} is no name of an image, such as registry/distlaw:1"
+        if self.gpu and not self.gpus:
+            yield f"--gpu: {self.gpu}, but nodes have no GPUs; give --gpus, as the spec asks for none"
         if not (self.hours >= 1 / 60 and math.isfinite(self.hours)):
             yield f"--hours: {self.hours:g} is no time to work in"
         for number, rule in enumerate(self.sweep.resources):

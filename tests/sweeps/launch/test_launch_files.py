@@ -257,6 +257,7 @@ def _sky_python(tmp_path: Path) -> str:
         ("slurm-ray", {"spot": True}, "--spot: slurm-ray has no use for it"),
         ("slurm", {"image": "x"}, "--image: slurm has no use for it"),
         ("kuberay", {"gpu": "h100"}, "--gpu: kuberay has no use for it"),
+        ("slurm", {"spec": SPEC | {"resources": []}, "gpu": "h100"}, "--gpu: h100, but nodes have no GPUs"),
         ("aws", {"hours": 3.0}, "--hours: aws has no use for it"),
         ("kubernetes", {"image": " "}, "--image: ' ' is no name of an image, such as registry/distlaw:1"),
         ("sky", {"store": "ftp://host/sweep"}, "--store: ftp:// is no place where a file is created"),
