@@ -38,7 +38,7 @@ class Listing:
         self.steps: list[str] = []
         """Names of the directories of steps, in order; also of others without a dot."""
         self.stamps: Stamps = {}
-        """By step; two stamps are equal only if nothing has changed between."""
+        """Stamps by step: two are equal only if nothing has changed between."""
         if store.local:
             self.steps = [name for name in store.names() if "." not in name]
             self.stamps = local_stamps(store, self.steps)
