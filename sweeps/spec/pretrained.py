@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from sweeps.spec.fields import Quantity, SpecModel
+from sweeps.spec.parsing.messages import UNREPEATED
 
 if TYPE_CHECKING:
     from sweeps.spec.method import Method
@@ -34,13 +36,14 @@ class ServedSource(SpecModel):
     @field_validator("served")
     @classmethod
     def _is_url(cls, given: str) -> str:
+        if any(sign in given for sign in "@?#"):
+            told = f"a URL holds no key or password; set {KEY_VARIABLE} in the environment instead"
+            raise PydanticCustomError(UNREPEATED, told)
         try:
             found = urlsplit(given)
             _ = found.port
         except ValueError as error:
             raise ValueError(f"{error}; write http://host:8000/v1") from None
-        if "@" in found.netloc or found.query or found.fragment:
-            raise ValueError(f"a URL holds no key or password; set {KEY_VARIABLE} in the environment instead")
         if found.scheme not in ("http", "https") or not found.hostname:
             raise ValueError(f"{given!r} is no URL of a server; write http://host:8000/v1")
         return given.rstrip("/")

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+UNREPEATED = "unrepeated"
+"""Type of an error about a value that may hold a key, which no message repeats."""
 LIKELY_MEANINGS = {
     **dict.fromkeys(("size", "sizes", "N", "parameters", "model_size"), "params"),
     **dict.fromkeys(("D", "lengths", "num_tokens", "token_counts"), "tokens"),
@@ -40,7 +42,7 @@ def explain_problem(problem: Any, root: type[BaseModel], variants: Mapping[str, 
         return f"{field}: missing"
     found = problem["input"]
     text = f"{message[0].lower()}{message[1:]}"
-    if not isinstance(found, dict | list) and repr(found) not in text:
+    if problem["type"] != UNREPEATED and not isinstance(found, dict | list) and repr(found) not in text:
         text += f", found {found!r}"
     if problem["type"] == "string_type" and isinstance(found, int | float):
         text += "; put it in quotes"

@@ -372,8 +372,8 @@ def test_a_plan_says_how_long_the_server_takes(spec: dict[str, Any], tmp_path: P
     ("source", "method", "message"),
     [
         ({"served": "ftp://host/v1"}, {}, r"teachers\[0\].*served: 'ftp://host/v1' is no URL of a server"),
-        ({"served": "http://me:key@host/v1"}, {}, r"a URL holds no key or password; set DISTLAW_SERVED_KEY"),
-        ({"served": "http://host/v1?key=1"}, {}, r"a URL holds no key or password"),
+        ({"served": "http://me:key@host:99999/v1"}, {}, r"SERVED_KEY in the environment instead$"),
+        ({"served": "http://host/v1?key=1"}, {}, r"a URL holds no key or password; .* instead$"),
         ({"revision": ""}, {}, r"revision"),
         (
             {},
