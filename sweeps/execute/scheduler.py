@@ -242,6 +242,7 @@ class Scheduler:
         try:
             self.executor.submit(job)
         except OSError as error:  # no process can be started
+            self.placer.release(job.name)
             for outcome in job.all_ended(Ending.UNSTARTED, f"a worker could not be started: {error}"):
                 self._settle(outcome)
 
