@@ -111,4 +111,5 @@ def test_every_part_of_a_spec_shown_is_one(texts: list[Path], monkeypatch: pytes
 def test_the_page_of_the_runs_table_has_its_columns() -> None:
     page = (ROOT / "docs/reference/runs-table.md").read_text().split("## What a fit needs")[0]
     columns = re.findall(r"^\| `(\w+)`", page, re.MULTILINE)
-    assert columns == [*sweeps.watch.runs_table.COLUMNS, *sweeps.watch.runs_table.METRIC_COLUMNS]
+    table = sweeps.watch.runs_table
+    assert columns == [*table.COLUMNS, *table.THROUGHPUT_COLUMNS, *table.METRIC_COLUMNS]

@@ -17,7 +17,7 @@ from sweeps.model.device import device
 from sweeps.model.distributed import World
 from sweeps.model.optimizer import Optimizer, parameter_groups
 from sweeps.model.sharded_optimizer import ShardedOptimizer
-from sweeps.model.sharding import shard
+from sweeps.model.sharding import fill, sharded_model
 from sweeps.spec.spec import Training
 from sweeps.store.checkpoints.checkpoints import SMALL_BYTES, Checkpoints
 from sweeps.store.store import Store
@@ -73,11 +73,12 @@ def test_a_model_sharded_over_one_process_trains_as_a_whole_one(precision: str) 
 def losses(precision: str, *, sharded: bool) -> list[float]:
     """Training losses of a few steps."""
     blocks = torch.randint(300, (8, 33), generator=torch.Generator().manual_seed(0)).to(device())
-    model = Decoder(SHAPE)
-    model.initialize(0)
-    model.precision = PRECISIONS[precision]
+    whole = Decoder(SHAPE)
+    whole.initialize(0)
+    whole.precision = PRECISIONS[precision]
+    model = sharded_model(SHAPE, whole.precision, World()) if sharded else whole
     if sharded:
-        shard(model, World())
+        fill(model, whole.named_parameters())
     model.to(device())
     groups = parameter_groups(model, RULES)
     optimizer = ShardedOptimizer(groups, World()) if sharded else Optimizer(groups)

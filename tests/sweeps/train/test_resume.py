@@ -47,6 +47,7 @@ def digest(store: Store | None, small_bytes: int = SMALL_BYTES) -> str:
     return hashlib.sha256(weights.detach().numpy().tobytes()).hexdigest()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("small_bytes", "kills"), [(SMALL_BYTES, 20), (0, 10)], ids=["at once", "beside training"]
 )
