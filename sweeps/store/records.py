@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from sweeps.store.outcomes import Ending
@@ -41,6 +42,14 @@ def _finite(value: Any) -> str | None:
 
 def _text(value: Any) -> str | None:
     return None if isinstance(value, str) else "a text"
+
+
+def _time(value: Any) -> str | None:
+    try:
+        datetime.fromisoformat(value).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return "a time such as 2026-01-01T00:00:00+00:00"
+    return None
 
 
 def _place(value: Any) -> str | None:
@@ -105,7 +114,8 @@ ATTEMPT: dict[str, Check] = {
     "loss": _or_null(_finite),  # of training, negative where a method ascends
     "ending": _ending,
     "reason": _or_null(_text),
-    **dict.fromkeys(("host", "machine", "started", "ended", "job", "driver"), _or_null(_text)),
+    **dict.fromkeys(("host", "machine", "job", "driver"), _or_null(_text)),
+    **dict.fromkeys(("started", "ended"), _time),
     "log": _or_null(_place),
 }
 """Fields of a claim, a heartbeat and an end."""

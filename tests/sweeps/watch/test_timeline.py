@@ -167,3 +167,10 @@ def test_needs_behind_another_need_have_no_line_of_their_own() -> None:
         for name, needs in {"a": (), "b": ("a",), "c": ("a", "b", "elsewhere")}.items()
     }
     assert direct_needs(chain["c"], chain) == ["b"]
+
+
+@pytest.mark.parametrize("ended", ["yesterday", None, "0001-01-01"])
+def test_an_end_at_no_time_is_named(tmp_path: Path, ended: str | None) -> None:
+    store = store_of(tmp_path, {"a": [{"ending": "done", "ended": ended, "elapsed": 1.0}]})
+    with pytest.raises(InputError, match=r"a/attempts/0001.end.json: damaged \(ended is .*, expected a time"):
+        attempt_spans(store)
