@@ -1,6 +1,6 @@
 """Tokenize and train on a text of twice the memory, under a limit on memory.
 
-Usage: ``python benchmarks/streamed_text.py [TEXT_MB [LIMIT_MB]]``, by default 600 MB under 300 MB.
+Usage: ``python benchmarks/streamed_text.py [TEXT_MB [LIMIT_MB]]``, by default 800 MB under 400 MB.
 
 Text of random words is written. Then a process with a limit of LIMIT_MB tokenizes it and trains a small model
 on all of it at random, and another does the same without a limit and with a cache of its own: tokens, losses
@@ -201,8 +201,8 @@ def main() -> None:
     if sys.argv[1:2] == ["work"]:
         child(*sys.argv[2:])
         return
-    text_mb = float(sys.argv[1]) if len(sys.argv) > 1 else 600.0
-    limit_mb = float(sys.argv[2]) if len(sys.argv) > 2 else 300.0
+    text_mb = float(sys.argv[1]) if len(sys.argv) > 1 else 800.0
+    limit_mb = float(sys.argv[2]) if len(sys.argv) > 2 else 400.0
     with tempfile.TemporaryDirectory(prefix="distlaw-text-") as name:
         folder = Path(name)
         text = folder / "text.txt"

@@ -38,11 +38,11 @@ def test_a_cgroup_limits_a_process_and_is_removed(limits: ModuleType) -> None:
 
 @pytest.mark.slow
 def test_a_text_of_twice_the_memory(limits: ModuleType, tmp_path: Path) -> None:
-    """600 MB under 300 MB, with interpreter and libraries: the tokens, losses and weights of no limit."""
+    """800 MB under 400 MB, with interpreter and libraries: the tokens, losses and weights of no limit."""
     streamed = import_module("streamed_text")
-    streamed.write_text(tmp_path / "text.txt", 600_000_000)
+    streamed.write_text(tmp_path / "text.txt", 800_000_000)
     runs = [
-        streamed.in_child(tmp_path / "text.txt", 200, mb, tmp_path / f"cache-{mb}") for mb in (300.0, None)
+        streamed.in_child(tmp_path / "text.txt", 200, mb, tmp_path / f"cache-{mb}") for mb in (400.0, None)
     ]
     assert runs[0]["limit"] != "none"
     assert runs[0]["same"] == runs[1]["same"]
