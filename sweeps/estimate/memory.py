@@ -121,7 +121,7 @@ def memory_parts(step: Step, *, gpu: bool = False, processes: int = 1, layout: L
     if step.served:
         return MemoryParts(process=process)
     if step.foreign:
-        own = _inference(step.shape, step.precision, BLOCKS_AT_ONCE * step.shape.context, gpu=gpu)
+        own = _inference(step.shape, step.precision, _tokens_at_once(step.shape), gpu=gpu)
         shards = processes if layout.sharded else 1
         found = MemoryParts(
             process=process,
@@ -165,7 +165,7 @@ def _training_parts(step: Step, process: float, *, gpu: bool, processes: int, la
     starting = STARTING_BYTES_PER_PARAM * params if shards == 1 else 0.0
     inference = max(
         *(_inference(each.shape, each.precision, read, gpu=gpu) + targets for each in teachers),
-        _inference(shape, "fp32", BLOCKS_AT_ONCE * shape.context, gpu=gpu),
+        _inference(shape, "fp32", _tokens_at_once(shape), gpu=gpu),
         starting - states,
         0.0,
     )
@@ -187,7 +187,8 @@ def _training_parts(step: Step, process: float, *, gpu: bool, processes: int, la
 def _writing_parts(step: Step, process: float, *, gpu: bool, shards: int) -> MemoryParts:
     """Return bytes of a step in which teachers write down what they say of texts, or write texts."""
     teachers = list(_teachers_that_read(step))
-    tokens = BLOCKS_AT_ONCE * step.shape.context
+    logits = step.kind is StepKind.CACHE_LOGITS
+    tokens = _tokens_at_once(step.shape) if logits else BLOCKS_AT_ONCE * step.shape.context
     caches = 0.0
     if step.kind is StepKind.GENERATE_TEXT and step.teacher:
         teachers = [step.teacher]
@@ -200,6 +201,12 @@ def _writing_parts(step: Step, process: float, *, gpu: bool, shards: int) -> Mem
         inference=caches
         + max((_inference(each.shape, each.precision, tokens, gpu=gpu) for each in teachers), default=0.0),
     )
+
+
+def _tokens_at_once(shape: ModelShape) -> int:
+    """Return the tokens that are evaluated, or of which a teacher writes logits down, at a time."""
+    blocks = MAX_FULL_LOGITS // (shape.vocab * shape.context)
+    return max(1, min(BLOCKS_AT_ONCE, blocks)) * shape.context
 
 
 def _teachers_that_read(step: Step) -> Iterator[Step]:
@@ -241,8 +248,9 @@ def _target_rows(step: Step, tokens: float) -> float:
     if step.teacher is None or step.method is None or not step.method.reads_teacher:
         return 0.0
     size, shape = BYTES_PER_ELEMENT[step.teacher.precision], step.teacher.shape
-    if step.logits and step.method.logits == "top-k":
-        return 2 * 8.0 * tokens * (step.method.top + 1)
+    if step.logits and step.method.logits != "cached":
+        kept = step.method.draws if step.method.logits == "sampled" else step.method.top + 1
+        return 2 * 8.0 * tokens * kept
     if step.logits or step.training.batch_tokens * shape.vocab <= MAX_FULL_LOGITS:
         return 2 * 4.0 * tokens * shape.vocab
     return 2 * size * tokens * shape.width

@@ -225,6 +225,22 @@ def test_a_gang_on_several_kinds_of_gpu_is_laid_out_for_the_smallest(dag: Dag) -
         layout_of_gang(step, [H100, DeviceKind(), H100])
 
 
+def test_targets_of_sparse_caches_are_what_was_kept(small_spec: dict[str, Any]) -> None:
+    """A token and a number for each kept outcome, of this batch and the one before."""
+    targets = []
+    for method in ({"logits": "top-k", "top": 49}, {"logits": "top-p", "top": 49}, {"logits": "sampled"}):
+        step = large(small_spec, methods=[method])[1].steps[-1]
+        targets.append(memory_parts(step, gpu=True).targets)
+    assert targets == [2 * 8 * 4096 * 50] * 3
+
+
+def test_an_evaluation_of_long_blocks_takes_one_at_a_time(dag: Dag) -> None:
+    tight = replace(step_of(dag, shape_for(1e9, **PAPER), batch_tokens=131_072.0 * 8), teacher=None)
+    long = replace(tight, shape=replace(tight.shape, context=131_072))
+    layout = Layout(micro_batch_tokens=131_072, recompute=True)
+    assert memory_parts(long, gpu=True, layout=layout).inference == 0.0
+
+
 def test_what_fits_nowhere_says_which_devices_would_do(dag: Dag) -> None:
     rung = step_of(dag, shape_for(7.75e9, **PAPER), batch_tokens=4096.0 * 64, precision="bf16")
     with pytest.raises(
