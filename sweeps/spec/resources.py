@@ -38,7 +38,9 @@ class Resources(SpecModel):
 
     @model_validator(mode="after")
     def _whole(self) -> Resources:
-        if (self.gpus > 1 or self.nodes > 1) and self.gpus != int(self.gpus):
+        if self.nodes > 1 and 0 < self.gpus < 1:
+            raise ValueError(f"gpus: {self.gpus:g}, but a step on {self.nodes} nodes has whole GPUs on each")
+        if self.gpus > 1 and self.gpus != int(self.gpus):
             raise ValueError(f"gpus: {self.gpus:g} is neither a share of one nor a whole number of GPUs")
         return self
 

@@ -127,6 +127,10 @@ def test_a_plan_is_told_in_words_json_and_pictures(spec_file: Path, tmp_path: Pa
             ["resources=[{gpus: 1.5}]"],
             r"resources\[0\]: gpus: 1.5 is neither a share of one nor a whole number",
         ),
+        (
+            ["resources=[{gpus: 0.5, nodes: 2}]"],
+            r"resources\[0\]: gpus: 0.5, but a step on 2 nodes has whole GPUs on each",
+        ),
     ],
 )
 def test_a_plan_beyond_its_caps_is_refused(spec_file: Path, changes: list[str], message: str) -> None:
