@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sweeps.execute.executors.job_placement import Demand
 from sweeps.execute.executors.local import ProcessExecutor
 from sweeps.execute.jobs import AttemptOutcome, Job, record_end
 from sweeps.resolve import dag_of
@@ -88,6 +91,8 @@ def test_a_killed_client_s_job_is_ended_and_counted_to_its_end(store: Store, job
 
 def test_a_dropped_job_is_counted_to_its_end(store: Store, job: Job) -> None:
     executor = ProcessExecutor(store, 1)
+    (slot,) = executor.placement.choose(deque([job.steps]), lambda _: Demand(job.resources, 1.0))
+    job = replace(job, name=slot.job, nodes=slot.nodes)
     executor.submit(job)
     awaited(lambda: executor.wait(0.05) or attempts(store, job.steps[0].id))
     executor.drop(job)
