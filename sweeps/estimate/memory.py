@@ -203,7 +203,7 @@ def _writing_parts(step: Step, process: float, *, gpu: bool, shards: int) -> Mem
     )
 
 
-def _tokens_at_once(shape: ModelShape) -> int:
+def _tokens_at_once(shape: ModelShape) -> float:
     """Return the tokens that are evaluated, or of which a teacher writes logits down, at a time."""
     blocks = MAX_FULL_LOGITS // (shape.vocab * shape.context)
     return max(1, min(BLOCKS_AT_ONCE, blocks)) * shape.context
