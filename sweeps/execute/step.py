@@ -120,15 +120,7 @@ def _train(
     first = steps[0]
     corpus = planned_tokens(first.corpus, first.corpus_fingerprint)
     if not first.kind.trains:
-        lease = leases.get(first.id)
-        result = (
-            _evaluate(store, first, corpus, lease, world)
-            if first.foreign
-            else _write_down(store, first, corpus, lease, world)
-        )
-        if world.leads:
-            leases[first.id].conclude(result if isinstance(result, Exception) else None)
-        yield first, result
+        yield first, _result_without_training(store, first, corpus, leases.get(first.id), world)
         return
     runs = _runs(store, steps, corpus, leases, world, gpu_share)
     of = {id(runs[step.id]): step for step in steps}
@@ -164,6 +156,17 @@ def _train(
             if world.leads:
                 leases[step.id].conclude(result if isinstance(result, Exception) else None)
             yield step, result
+
+
+def _result_without_training(
+    store: Store, step: Step, corpus: TokenizedCorpus, lease: Lease | None, world: World
+) -> dict[str, Any] | Exception:
+    """Evaluate a foreign model, or write down what a teacher says; whoever has the lease concludes."""
+    made = _evaluate if step.foreign else _write_down
+    result = made(store, step, corpus, lease, world)
+    if lease:
+        lease.conclude(result if isinstance(result, Exception) else None)
+    return result
 
 
 def _leader_knows(error: Exception) -> bool:

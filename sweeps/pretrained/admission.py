@@ -66,15 +66,8 @@ def admit_teacher(
         )
     if heldout_tokens is None:
         heldout_tokens = tokens_of(corpus).heldout_tokens
-    config, served = read_config(folder, where), None
-    quantization = None if teacher.source else quantization_of(config, where)
-    if teacher.source:
-        served = ServedModel(
-            url=teacher.source.served,
-            name=teacher.source.name or teacher.model,
-            revision=teacher.source.revision,
-            tokens_per_second=teacher.source.tokens_per_second,
-        )
+    config, served = read_config(folder, where), _served_model(teacher)
+    quantization = None if served else quantization_of(config, where)
     shape = replace(card.shape, vocab=corpus.vocab, context=corpus.context)
     return shape, ExternalModel(
         place=place,
@@ -85,6 +78,18 @@ def admit_teacher(
         quantization=quantization,
         file_bytes=bytes_of_files(folder) if quantization else None,
         served=served,
+    )
+
+
+def _served_model(teacher: Pretrained) -> ServedModel | None:
+    source = teacher.source
+    if source is None:
+        return None
+    return ServedModel(
+        url=source.served,
+        name=source.name or teacher.model,
+        revision=source.revision,
+        tokens_per_second=source.tokens_per_second,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -88,11 +88,7 @@ def train_together(
     under_way = list(runs)
     steps = range(min(run.done for run in runs), max(run.recipe.end for run in runs))
     ahead = Batches(tokens, context=shape.context, batch=batch, seed=data_seed, first=first)
-    states = {id(each): each for run in runs if run.models for each in run.models.kept.values()}
-    for reader in (target, texts, *states.values()):
-        if isinstance(reader, Cached | Texts | KeptHiddenStates):
-            trained = (step for step in steps if any(run.done <= step < run.recipe.end for run in runs))
-            reader.read_ahead(runs[0].world.share(ahead.numbers(step)).numpy() for step in trained)
+    _read_ahead([target, texts], runs, steps, ahead)
     for step in steps:
         active = [run for run in under_way if run.done == step]
         if not active:
@@ -103,10 +99,7 @@ def train_together(
         try:
             rows = _rows(target, blocks[:, :-1], numbers, active)
         except Exception as failure:
-            ended = end_of_gang(failure, active[0].pieces, active[0].world)
-            if ended is None:
-                raise
-            yield from ((run, ended) for run in under_way)
+            yield from _ended_together(failure, active[0], under_way)
             return
         shared = (time.perf_counter() - started) / len(active)
         save, show = clock.due(), report_due()
@@ -148,6 +141,25 @@ def train(
         if error:
             raise error
     return run.model
+
+
+def _read_ahead(
+    readers: Iterable[TargetReader | Texts | None], runs: Sequence[Run], steps: range, order: Batches
+) -> None:
+    """Have what reads caches, ``readers`` and hidden states of ``runs``, begin with the batches to come."""
+    states = {id(each): each for run in runs if run.models for each in run.models.kept.values()}
+    for reader in (*readers, *states.values()):
+        if isinstance(reader, Cached | Texts | KeptHiddenStates):
+            trained = (step for step in steps if any(run.done <= step < run.recipe.end for run in runs))
+            reader.read_ahead(runs[0].world.share(order.numbers(step)).numpy() for step in trained)
+
+
+def _ended_together(failure: Exception, first: Run, runs: Sequence[Run]) -> list[Ended]:
+    """Return ``runs`` as ended by a teacher's pass that the gang has lost; raise any other failure."""
+    ended = end_of_gang(failure, first.pieces, first.world)
+    if ended is None:
+        raise failure
+    return [(run, ended) for run in runs]
 
 
 def _rows(
