@@ -93,12 +93,7 @@ class StoreReading:
 
     def spent(self, store: Store, devices: Devices, flops: Mapping[str, float]) -> Bill:
         """Return the cost of all attempts; ``flops`` are those of the steps of the sweep."""
-        totals = [0.0, 0.0, 0.0]
-        for bill in self._bills(store, devices, flops):
-            totals[0] += bill.flops
-            totals[1] += bill.gpu_hours
-            totals[2] += bill.dollars
-        return Bill(*totals)
+        return sum(self._bills(store, devices, flops), Bill())
 
     def _bills(self, store: Store, devices: Devices, flops: Mapping[str, float]) -> Iterator[Bill]:
         for step, known in self.finished.items():
