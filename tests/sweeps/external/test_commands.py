@@ -298,7 +298,14 @@ def test_ctrl_c_ends_a_command_that_ignores_it(spec: dict[str, Any], tmp_path: P
         "--cores",
         "1",
     ]
-    driver = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    driver = subprocess.Popen(
+        [sys.executable, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background job ignores it
+    )
     try:
         started, deadline = place / step / "checkpoints" / "started-1", time.monotonic() + 120
         while not started.exists() and time.monotonic() < deadline:

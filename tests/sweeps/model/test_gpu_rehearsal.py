@@ -41,8 +41,8 @@ def test_a_part_that_is_stopped_keeps_its_results_and_leaves_no_process(
         "time.sleep(60)"
     )
     assert (
-        main._stopped_or_failed([sys.executable, "-c", started], log, 15.0)
-        == "stopped after 15 s; see part.log"
+        main._stopped_or_failed([sys.executable, "-c", started], log, 8.0)
+        == "stopped after 8 s; see part.log"
     )
     until = time.monotonic() + 10
     while runs(int(file.read_text())):
