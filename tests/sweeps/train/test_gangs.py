@@ -271,9 +271,9 @@ def check_parts(found: list[dict[str, Any]]) -> None:
         assert (each["file"], each["loss"]) == (checksum(whole), loss)
         limits = (
             all_bytes / len(found) + 2.5 * matrix,
-            all_bytes / len(found) + 0.1 * matrix,
+            all_bytes / len(found) + 0.5 * matrix,
             passing + 2.5 * block,
-            4 * matrix,
+            6 * matrix,  # gloo may free what it sent a moment late
         )
         assert all(map(lt, each["bytes"], limits)), (each["bytes"], limits)
 
