@@ -299,7 +299,7 @@ def test_no_table_is_clipped_on_a_desktop_and_no_page_on_a_phone(page, api, kind
     assert tables
     assert all(wide <= seen for wide, seen in tables)
     page.set_viewport_size({"width": 390, "height": 844})
-    for _ in range(50):  # figures follow the window after a moment; the page's policy forbids wait_for_function
+    for _ in range(50):  # figures follow after a moment; the page's policy forbids wait_for_function
         if (wide := page.evaluate("document.documentElement.scrollWidth")) <= 390:
             break
         page.wait_for_timeout(100)
