@@ -21,8 +21,8 @@ from scaling.units import parse_quantity
 from sweeps import results
 from sweeps.dag.expand import Dag
 from sweeps.execute.executors.local import InlineExecutor
-from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
+from sweeps.execute.steps.provenance import record_sweep
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store

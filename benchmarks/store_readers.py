@@ -78,7 +78,7 @@ class WorkingHours:
 
 def run_step(store: Any, step: Any, hours: WorkingHours, *, retry: bool) -> None:
     """Write everything that a run leaves in the store, and with ``retry`` a lost attempt before."""
-    from sweeps.execute.provenance import result_provenance
+    from sweeps.execute.steps.provenance import result_provenance
     from sweeps.store.leases import Lease
     from sweeps.store.outcomes import Ending
 
@@ -101,7 +101,7 @@ def run_step(store: Any, step: Any, hours: WorkingHours, *, retry: bool) -> None
 @contextmanager
 def written_plainly() -> Iterator[None]:
     """Write files of the store without the detours that make them atomic and durable, and without indents."""
-    from sweeps.execute import provenance
+    from sweeps.execute.steps import provenance
     from sweeps.store.store import Store
 
     def put(store: Store, content: dict[str, Any], *place: str, durable: bool = True) -> bool:  # noqa: ARG001
@@ -120,7 +120,7 @@ def written_plainly() -> Iterator[None]:
 
 def write_store(place: Path, steps: int) -> list[Any]:
     """Write a store in which nine tenths of the steps are done; return the steps that are not."""
-    from sweeps.execute.provenance import record_sweep
+    from sweeps.execute.steps.provenance import record_sweep
     from sweeps.resolve import dag_of
     from sweeps.spec.spec import parse_sweep
     from sweeps.store.store import Store

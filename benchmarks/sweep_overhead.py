@@ -46,7 +46,7 @@ def spec(place: Path, steps: int) -> dict[str, Any]:
 
 
 PRETEND = """
-import sweeps.execute.step, time
+import sweeps.execute.steps.step, time
 def sleep(store, steps, leases, *_):
     for step in steps:
         time.sleep({seconds})
@@ -55,7 +55,7 @@ def sleep(store, steps, leases, *_):
         store.commit(step.id, result)
         leases[step.id].conclude(None)
         yield step, result
-sweeps.execute.step._train = sleep
+sweeps.execute.steps.step._train = sleep
 """
 
 
@@ -172,7 +172,7 @@ def measure_large(place: Path) -> None:
 def _fabricate(path: Path, root: Path, place: Path) -> tuple[int, int]:
     """A store in which four fifths of the steps are done; how many there are, and are done."""
     os.environ["DISTLAW_CACHE"] = str(place / "cache")
-    from sweeps.execute.provenance import record_sweep
+    from sweeps.execute.steps.provenance import record_sweep
     from sweeps.resolve import dag_of
     from sweeps.spec.spec import load_sweep
     from sweeps.store.store import Store

@@ -273,7 +273,7 @@ class LoadedSweep:
         Raises:
             InputError: If no run of the sweep has a trainer, or its text was not read.
         """
-        from sweeps.execute.provenance import record_sweep
+        from sweeps.execute.steps.provenance import record_sweep
         from sweeps.external.handover import jobs
 
         self._needs_its_text()
@@ -353,7 +353,7 @@ def record(store: str | Path, step: str, result: str | Path) -> dict[str, Any]:
     Traceback (most recent call last):
     scaling.errors.InputError: runs/nowhere: not a sweep store (no sweep.json in it)
     """
-    from sweeps.execute.command_steps import record_result
+    from sweeps.execute.steps.command_steps import record_result
     from sweeps.store.store import Store
 
     return record_result(Store(store), step, Path(result))

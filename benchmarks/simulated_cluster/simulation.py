@@ -18,7 +18,7 @@ from simulated_cluster.nodes import Cluster, SimulatedNode
 from simulated_cluster.scenarios import HOUR, Scenario
 from simulated_cluster.virtual_time import VirtualClock
 
-from sweeps.execute.drivers import BEATS_REMOTE, FIRST_BEAT, Session
+from sweeps.execute.drivers.drivers import BEATS_REMOTE, FIRST_BEAT, Session
 from sweeps.execute.scheduler import Scheduler
 from sweeps.execute.state import State
 from sweeps.spec.resources import Devices

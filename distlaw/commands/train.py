@@ -66,7 +66,7 @@ def train(
     chosen = _choose(loaded.dag, step)
     import torch
 
-    from sweeps.execute.provenance import record_sweep
+    from sweeps.execute.steps.provenance import record_sweep
 
     torch.set_num_threads(threads)
     place.create()
@@ -96,7 +96,7 @@ def _with_needs(step: Step) -> list[Step]:
 
 
 def _train(store: Store, step: Step, tracker: str | None) -> None:
-    from sweeps.execute.step import run_steps
+    from sweeps.execute.steps.step import run_steps
 
     if found := store.result(step.id):
         typer.echo(f"{step.label}: done already" + _loss(found))

@@ -1,4 +1,5 @@
-"""Execution: scheduler, budget, jobs, submission, tuning; launching of jobs in ``executors``.
+"""Execution: scheduler, jobs, submission, tuning; ``steps`` is the work, which ``executors`` launch.
 
-``step`` is the work that executors launch. May import ``estimate`` and the rooms below.
+``budget`` holds it to its caps; ``drivers`` knows who else drives the store. May import ``estimate`` and the
+rooms below.
 """

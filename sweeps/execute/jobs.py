@@ -15,7 +15,7 @@ from typing import Any
 
 from scaling.errors import InputError
 from sweeps.dag.expand import Step
-from sweeps.execute.step import run_steps
+from sweeps.execute.steps.step import run_steps
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Resources
 from sweeps.spec.spec import Sweep

@@ -16,8 +16,8 @@ from sweeps.estimate.servers import server_work, with_servers
 from sweeps.estimate.text_warnings import check_text, text_warnings
 from sweeps.execute import scheduler
 from sweeps.execute.executors.local import Executor, InlineExecutor, executor_for, refuse_unknown
-from sweeps.execute.provenance import record_sweep
 from sweeps.execute.state import State
+from sweeps.execute.steps.provenance import record_sweep
 from sweeps.store.store import Store
 
 Watch = Callable[[State], None]

@@ -14,15 +14,15 @@ from typing import Any
 
 from sweeps.dag.expand import Dag, Step
 from sweeps.estimate.cost import Cost
-from sweeps.execute.budget import BudgetLedger
-from sweeps.execute.drivers import Session
+from sweeps.execute.budget.budget import BudgetLedger
+from sweeps.execute.drivers.drivers import Session
+from sweeps.execute.drivers.other_drivers import OtherDrivers
+from sweeps.execute.drivers.store_patience import StorePatience
 from sweeps.execute.executors.cohort_placer import CohortPlacer
 from sweeps.execute.executors.job_placement import Slot
 from sweeps.execute.executors.local import Executor
 from sweeps.execute.jobs import AttemptOutcome, Job, record_end, record_failure
-from sweeps.execute.other_drivers import OtherDrivers
 from sweeps.execute.state import Running, State
-from sweeps.execute.store_patience import StorePatience
 from sweeps.execute.teacher_sharing import Cohort, group_into_cohorts
 from sweeps.spec.resources import Caps, Devices, caps_of
 from sweeps.spec.spec import Sweep

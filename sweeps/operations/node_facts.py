@@ -14,7 +14,7 @@ from typing import Any
 from scaling.cpu import usable_cores
 from sweeps.data.cache import cache_dir
 from sweeps.execute.executors.gpus import visible_gpus
-from sweeps.execute.provenance import versions
+from sweeps.execute.steps.provenance import versions
 from sweeps.store.store import Store
 
 ROUNDS = 5

@@ -5,7 +5,7 @@
     store/sweep.json            the resolved spec of the last sweep run here, with versions
     store/steps.json            its steps in short: kind, dependencies and FLOPs
     store/rounds/               decisions of an adaptive sweep (sweeps.adaptive.rounds)
-    store/drivers/              records of the processes that drove it (sweeps.execute.drivers)
+    store/drivers/              records of the processes that drove it (sweeps.execute.drivers.drivers)
     store/<id>/step.json        the step
     store/<id>/attempts/        attempts at it, with progress and endings (sweeps.store.leases)
     store/<id>/failure.json     reason why it was given up

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from scaling.errors import InputError
 from sweeps.estimate.bill import Bill
-from sweeps.execute.drivers import active_drivers, wall_seconds
-from sweeps.execute.provenance import STEPS
+from sweeps.execute.drivers.drivers import active_drivers, wall_seconds
+from sweeps.execute.steps.provenance import STEPS
 from sweeps.spec.resources import Caps, Devices
 from sweeps.store.leases import CANCEL, LEASE_TIMEOUT, Attempt, attempt_path
 from sweeps.store.processes import has_exited, is_on_this_machine

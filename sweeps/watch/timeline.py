@@ -11,7 +11,7 @@ import numpy as np
 from scaling.errors import InputError
 from scaling.figures.chart import Array, Axis, Chart, Panel, Series
 from sweeps.dag.kind import kind_label
-from sweeps.execute.provenance import STEPS
+from sweeps.execute.steps.provenance import STEPS
 from sweeps.store.store import Store
 from sweeps.watch.step_readings import read_steps
 

@@ -63,7 +63,7 @@ def auto(
     import sweeps
     from distlaw.progress import Progress
     from sweeps.adaptive.auto import AdaptiveSweep, Limits
-    from sweeps.execute.drivers import process_began
+    from sweeps.execute.drivers.drivers import process_began
     from sweeps.execute.run import Where
     from sweeps.store.store import Store
 

@@ -73,7 +73,7 @@ def run_loaded(
     Ctrl-C leaves what is done in the store.
     """
     from distlaw.progress import Progress
-    from sweeps.execute.drivers import process_began
+    from sweeps.execute.drivers.drivers import process_began
     from sweeps.operations.notify import Webhook
     from sweeps.store.store import Store
 

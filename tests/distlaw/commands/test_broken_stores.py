@@ -20,8 +20,8 @@ from distlaw import cli
 from scaling.errors import InputError
 from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.jobs import main as run_step
-from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
+from sweeps.execute.steps.provenance import record_sweep
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store

@@ -21,9 +21,9 @@ from sweeps.adaptive.rounds import Round, read_rounds, record_round
 from sweeps.api import LoadedSweep
 from sweeps.dag.expand import Dag
 from sweeps.dag.step import Step
-from sweeps.execute.provenance import record_sweep
 from sweeps.execute.run import Where
 from sweeps.execute.state import State
+from sweeps.execute.steps.provenance import record_sweep
 from sweeps.store.store import Store
 
 LAW = SupervisedLaw(E=1.3, A=70.0, B=7300.0, alpha=0.36, beta=0.645, gamma=0.58)

@@ -16,8 +16,8 @@ from sweeps.dag.expand import Dag
 from sweeps.dag.projected import projected_sd
 from sweeps.dag.step import Step
 from sweeps.execute.executors.local import InlineExecutor
-from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
+from sweeps.execute.steps.provenance import record_sweep
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store

@@ -11,9 +11,9 @@ import pytest
 from sweeps import results
 from sweeps.dag.expand import Dag
 from sweeps.execute.executors.local import InlineExecutor
-from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
 from sweeps.execute.state import State
+from sweeps.execute.steps.provenance import record_sweep
 from sweeps.model.optimizer import learning_rate
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import Training, parse_sweep

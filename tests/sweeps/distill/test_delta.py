@@ -23,8 +23,8 @@ from sweeps.distill.delta import Shifted, shifted
 from sweeps.distill.divergences import forward_kl
 from sweeps.distill.models import Models, trained
 from sweeps.distill.teacher import followed, target_of
-from sweeps.execute.provenance import record_sweep
-from sweeps.execute.step import run_step, run_steps
+from sweeps.execute.steps.provenance import record_sweep
+from sweeps.execute.steps.step import run_step, run_steps
 from sweeps.execute.teacher_sharing import group_into_cohorts
 from sweeps.model.chunked_loss import mean_loss
 from sweeps.model.decoder import Decoder

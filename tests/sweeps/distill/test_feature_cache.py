@@ -29,8 +29,8 @@ from sweeps.distill.targets import Online
 from sweeps.estimate.cost import Throughput, disk
 from sweeps.estimate.memory import memory_parts, step_memory
 from sweeps.execute.executors.local import InlineExecutor
-from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run as run_dag
+from sweeps.execute.steps.provenance import record_sweep
 from sweeps.execute.teacher_sharing import group_into_cohorts
 from sweeps.features import FeatureMoments
 from sweeps.model.decoder import Decoder

@@ -23,8 +23,8 @@ from sweeps.distill.caches.shard_cache import Numbers, ShardCache
 from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
 from sweeps.execute.executors.local import InlineExecutor
-from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run as run_dag
+from sweeps.execute.steps.provenance import record_sweep
 from sweeps.model.decoder import Decoder
 from sweeps.resolve import dag_of
 from sweeps.spec.method import Method

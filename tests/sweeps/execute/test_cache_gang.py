@@ -15,7 +15,7 @@ import torch
 from sweeps.dag.step import Step
 from sweeps.distill.caches import shard_cache
 from sweeps.distill.caches.shard_cache import ShardCache
-from sweeps.execute.step import run_step, run_steps
+from sweeps.execute.steps.step import run_step, run_steps
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store

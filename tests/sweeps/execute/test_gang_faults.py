@@ -17,7 +17,7 @@ import pytest
 from sweeps.execute.executors.fork_server import ForkServer
 from sweeps.execute.executors.ray_executor import ranks_of
 from sweeps.execute.jobs import AttemptOutcome, Job, record_end
-from sweeps.execute.step import run_step
+from sweeps.execute.steps.step import run_step
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Resources
 from sweeps.spec.spec import parse_sweep

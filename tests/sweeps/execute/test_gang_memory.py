@@ -15,8 +15,8 @@ from torch import Tensor
 
 from sweeps.dag.step import Step
 from sweeps.estimate.layout import DeviceKind
-from sweeps.execute import gang_layout
-from sweeps.execute.step import run_step, run_steps
+from sweeps.execute.steps import gang_layout
+from sweeps.execute.steps.step import run_step, run_steps
 from sweeps.model.decoder import DecoderLayer
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep

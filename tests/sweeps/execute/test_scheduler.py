@@ -21,14 +21,14 @@ import pytest
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step
 from sweeps.execute import scheduler
-from sweeps.execute.budget import ALREADY_RESERVED, BudgetLedger
-from sweeps.execute.drivers import Session
+from sweeps.execute.budget.budget import ALREADY_RESERVED, BudgetLedger
+from sweeps.execute.drivers.drivers import Session
 from sweeps.execute.executors import cohort_placer
 from sweeps.execute.executors.job_placement import JobPlacement, NodeCapacity
 from sweeps.execute.jobs import AttemptOutcome, Job, record_lifetime
-from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
 from sweeps.execute.state import Running, State
+from sweeps.execute.steps.provenance import record_sweep
 from sweeps.operations.notify import Webhook
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Caps, Devices, Resources
@@ -880,7 +880,7 @@ def test_what_is_reserved_and_spent_together_never_exceeds_a_cap(
 
 DRIVER = """
 import sys, time
-from sweeps.execute.drivers import Session, process_began
+from sweeps.execute.drivers.drivers import Session, process_began
 from sweeps.store.store import Store
 with Session(Store(sys.argv[1]), 1, process_began()):
     print("at work", flush=True)

@@ -15,7 +15,7 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.dag.ladder import shape_for
 from sweeps.distill.targets import Online
-from sweeps.execute.step import run_step, run_steps
+from sweeps.execute.steps.step import run_step, run_steps
 from sweeps.execute.teacher_sharing import group_into_cohorts
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import is_out_of_memory

@@ -8,7 +8,7 @@ import pytest
 
 from scaling.errors import InputError
 from sweeps.environment import choice_from
-from sweeps.execute.trackers import TRACKERS, Tracking
+from sweeps.execute.steps.trackers import TRACKERS, Tracking
 from sweeps.store.store import Store
 
 

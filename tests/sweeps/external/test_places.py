@@ -109,7 +109,7 @@ def test_a_node_that_does_not_lead_runs_its_command_and_writes_no_result(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from sweeps.execute.step import run_steps
+    from sweeps.execute.steps.step import run_steps
 
     spec["trainer"] = {"command": ["sh", "-c", "echo $NODE_RANK > $DISTLAW_CHECKPOINTS/node"], "version": "1"}
     (step,) = sweeps.load(spec).dag.steps

@@ -27,7 +27,7 @@ from sweeps.dag.expand import Dag, Step
 from sweeps.data.batches import Batches
 from sweeps.distill.models import Models
 from sweeps.distill.targets import Online
-from sweeps.execute.budget import flops_recorded
+from sweeps.execute.budget.budget import flops_recorded
 from sweeps.model.decoder import Decoder
 from sweeps.model.hidden_states import hidden_states
 from sweeps.resolve import dag_of

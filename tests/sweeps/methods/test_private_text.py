@@ -17,7 +17,7 @@ from sweeps.dag.expand import Step
 from sweeps.data.batches import Batches
 from sweeps.distill.models import Models
 from sweeps.distill.targets import Online
-from sweeps.execute.step import run_steps
+from sweeps.execute.steps.step import run_steps
 from sweeps.methods.ensemble_text import MeanTeacher, MeanText, start_token
 from sweeps.methods.private_text import PrivateText
 from sweeps.model.decoder import Decoder

@@ -20,7 +20,7 @@ from sweeps.distill.targets import Online
 from sweeps.distill.teacher import followed, stream_of, target_of
 from sweeps.distill.teacher_mean import MeanOfTeachers, log_mean
 from sweeps.estimate.memory import step_memory
-from sweeps.execute.step import run_step
+from sweeps.execute.steps.step import run_step
 from sweeps.model.decoder import Decoder
 from sweeps.model.model_files import save_model
 from sweeps.resolve import dag_of

@@ -18,7 +18,7 @@ from sweeps.dag.expand import Step
 from sweeps.data.corpus import planned_tokens
 from sweeps.distill.models import Models
 from sweeps.distill.targets import Online
-from sweeps.execute.step import run_steps
+from sweeps.execute.steps.step import run_steps
 from sweeps.methods.counterfactual_teacher import CounterfactualTeacher, RetainOnlyTeacher
 from sweeps.methods.forgotten import encoding_of, stream_of_documents
 from sweeps.methods.unlearning_text import ForgetText, ScaledLearningRate

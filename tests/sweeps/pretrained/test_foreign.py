@@ -27,7 +27,7 @@ from sweeps.distill.generation.sampling import uniform_numbers, write
 from sweeps.distill.models import load_foreign
 from sweeps.distill.targets import Online
 from sweeps.estimate.fit_preview import expected_findings
-from sweeps.execute.step import run_step
+from sweeps.execute.steps.step import run_step
 from sweeps.model.decoder import Decoder
 from sweeps.model.language_model import logits_of
 from sweeps.model.model_files import save_model, shape_of

@@ -27,7 +27,7 @@ from sweeps.distill.teacher import stream_of, target_of
 from sweeps.estimate.cost import Throughput
 from sweeps.estimate.memory import PROCESS_BYTES, step_memory
 from sweeps.estimate.servers import server_lines, server_work, with_servers
-from sweeps.execute.step import run_step
+from sweeps.execute.steps.step import run_step
 from sweeps.pretrained import completions
 from sweeps.pretrained.scoring_forms import Echo, NativeGenerate, PromptLogprobs
 from sweeps.pretrained.served import PROBE_LENGTH, ScoredBlock, ServedTeacher

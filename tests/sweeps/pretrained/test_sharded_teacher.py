@@ -21,7 +21,7 @@ from sweeps.data.corpus import planned_tokens
 from sweeps.distill.metrics import measure_divergences
 from sweeps.distill.models import Models
 from sweeps.distill.teacher import followed, stream_of
-from sweeps.execute.step import run_steps
+from sweeps.execute.steps.step import run_steps
 from sweeps.model.distributed import World, world
 from sweeps.model.language_model import logits_of
 from sweeps.model.layout import Layout

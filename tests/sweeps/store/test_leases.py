@@ -19,10 +19,10 @@ from botocore.exceptions import EndpointConnectionError
 
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag
-from sweeps.execute.drivers import BEATS_LOCAL, wall_seconds
+from sweeps.execute.drivers.drivers import BEATS_LOCAL, wall_seconds
 from sweeps.execute.executors.fork_server import ForkServer
 from sweeps.execute.jobs import TRY_LATER, AttemptOutcome, Job, main
-from sweeps.execute.provenance import record_sweep
+from sweeps.execute.steps.provenance import record_sweep
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Resources
 from sweeps.spec.spec import parse_sweep
@@ -413,7 +413,7 @@ def test_what_a_killed_process_did_is_counted_to_the_beat_that_it_did_not_give(s
     """A driver and an attempt that are killed every few seconds have worked none the less."""
     code = (
         "import sys, time\n"
-        "from sweeps.execute.drivers import Session, process_began\n"
+        "from sweeps.execute.drivers.drivers import Session, process_began\n"
         "from sweeps.store.leases import hold_leases\n"
         "from sweeps.store.store import Store\n"
         "store = Store(sys.argv[1])\n"

@@ -15,8 +15,8 @@ import torch
 from scaling.errors import InputError
 from sweeps import results
 from sweeps.execute.executors.local import InlineExecutor, ProcessExecutor
-from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
+from sweeps.execute.steps.provenance import record_sweep
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store import leases

@@ -15,7 +15,7 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.scheduler import run
-from sweeps.execute.step import run_step
+from sweeps.execute.steps.step import run_step
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store

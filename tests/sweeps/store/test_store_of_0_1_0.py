@@ -22,8 +22,8 @@ from distlaw.cli import app
 from sweeps import results
 from sweeps.dag.expand import Dag
 from sweeps.execute.executors.local import InlineExecutor
-from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
+from sweeps.execute.steps.provenance import record_sweep
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import Sweep, parse_sweep
 from sweeps.store.leases import attempts

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from sweeps.dag.ladder import shape_for
-from sweeps.execute.step import run_step
+from sweeps.execute.steps.step import run_step
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints import shards  # noqa: F401  (before the forks, in each of which it takes a second)
@@ -134,7 +134,7 @@ import json, sys, torch
 torch.set_num_threads(1)
 import sweeps.train.loop
 sweeps.train.loop.CHECKPOINT_SECONDS = 0.05
-from sweeps.execute.step import run_step
+from sweeps.execute.steps.step import run_step
 from sweeps.spec.spec import parse_sweep
 from sweeps.resolve import dag_of
 from sweeps.store.store import Store

@@ -11,8 +11,8 @@ import pytest
 
 import sweeps
 from sweeps.dag.ladder import shape_for
-from sweeps.execute.provenance import record_sweep
-from sweeps.execute.step import run_step
+from sweeps.execute.steps.provenance import record_sweep
+from sweeps.execute.steps.step import run_step
 from sweeps.spec.spec import Training
 from sweeps.store.store import Store
 from sweeps.train.loop import train_together

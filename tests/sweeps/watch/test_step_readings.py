@@ -13,7 +13,7 @@ import pytest
 import sweeps
 from sweeps.dag.expand import Dag, Step
 from sweeps.estimate.bill import Bill, attempt_bills
-from sweeps.execute.provenance import record_sweep, result_provenance
+from sweeps.execute.steps.provenance import record_sweep, result_provenance
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Devices
 from sweeps.spec.spec import parse_sweep

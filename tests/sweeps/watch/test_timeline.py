@@ -10,7 +10,7 @@ import pytest
 from scaling import InputError
 from sweeps.estimate.graph import GraphNode, nodes_of_status
 from sweeps.estimate.graph_figure import direct_needs, draw_graph, folded
-from sweeps.execute.provenance import STEPS
+from sweeps.execute.steps.provenance import STEPS
 from sweeps.store.store import Store
 from sweeps.watch import timeline
 from sweeps.watch.status import StepStatus

@@ -14,7 +14,7 @@ from distlaw.cli import app
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag
 from sweeps.estimate.bill import attempt_bills
-from sweeps.execute.provenance import record_sweep
+from sweeps.execute.steps.provenance import record_sweep
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import Devices
 from sweeps.spec.spec import parse_sweep

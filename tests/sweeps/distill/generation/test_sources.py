@@ -23,8 +23,8 @@ from sweeps.distill.generation.on_policy import batch_source
 from sweeps.distill.generation.sampling import uniform_numbers, write
 from sweeps.distill.metrics import READ, SEED, WRITTEN, cross_likelihood, measure_divergences
 from sweeps.distill.targets import Online
-from sweeps.execute.provenance import record_sweep
-from sweeps.execute.step import run_step, run_steps
+from sweeps.execute.steps.provenance import record_sweep
+from sweeps.execute.steps.step import run_step, run_steps
 from sweeps.model.decoder import Decoder
 from sweeps.model.distributed import World
 from sweeps.model.log_probs import cross_entropy, log_probabilities

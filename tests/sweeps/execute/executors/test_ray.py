@@ -21,8 +21,8 @@ from sweeps.execute.executors.local import InlineExecutor, ProcessExecutor
 from sweeps.execute.executors.ray_cluster import start_ray
 from sweeps.execute.executors.ray_executor import RayExecutor
 from sweeps.execute.executors.ray_futures import RayPool
-from sweeps.execute.provenance import record_sweep
 from sweeps.execute.scheduler import run
+from sweeps.execute.steps.provenance import record_sweep
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.records import THROUGHPUT_COLUMNS

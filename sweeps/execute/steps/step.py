@@ -16,9 +16,9 @@ from sweeps.dag.kind import StepKind
 from sweeps.data import TokenizedCorpus
 from sweeps.data.corpus import planned_tokens
 from sweeps.estimate.layout import describe
-from sweeps.execute.gang_layout import agreed_layout
-from sweeps.execute.provenance import commit_result
-from sweeps.execute.run_result import measured_result, measured_throughput
+from sweeps.execute.steps.gang_layout import agreed_layout
+from sweeps.execute.steps.provenance import commit_result
+from sweeps.execute.steps.run_result import measured_result, measured_throughput
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.leases import Lease, hold_leases
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part
@@ -69,7 +69,7 @@ def run_steps(
         store: the store.
         steps: the steps.
         watch: called with their progress.
-        tracker: experiment tracker, by default that of the environment (:mod:`sweeps.execute.trackers`).
+        tracker: experiment tracker, by default that of the environment (:mod:`.trackers`).
         numbers: numbers of the attempts by step; by default the next ones.
         limit: time limit of this process, if it has one.
         gpu_share: share of a GPU's memory that this process may use, if there is a GPU.
@@ -87,7 +87,7 @@ def run_steps(
         else:
             missing.append(step)
     if missing and missing[0].trainer:
-        from sweeps.execute.command_steps import run_commands
+        from sweeps.execute.steps.command_steps import run_commands
 
         yield from run_commands(store, missing, numbers, limit, **about)
     elif missing:
@@ -114,7 +114,7 @@ def _train(
 ) -> Iterator[Done]:
     from sweeps.distill.generation.generated_text import texts_of
     from sweeps.distill.teacher import target_of
-    from sweeps.execute.trackers import Tracking
+    from sweeps.execute.steps.trackers import Tracking
     from sweeps.train.loop import train_together
 
     first = steps[0]

@@ -22,10 +22,10 @@ from sweeps.estimate.bill import (
     flops_recorded,
     reported_resources,
 )
-from sweeps.execute.cap_check import CapCheck, beyond_caps
-from sweeps.execute.drivers import Session
+from sweeps.execute.budget.cap_check import CapCheck, beyond_caps
+from sweeps.execute.budget.reservations import Reservation, Reservations
+from sweeps.execute.drivers.drivers import Session
 from sweeps.execute.jobs import AttemptOutcome, Job
-from sweeps.execute.reservations import Reservation, Reservations
 from sweeps.execute.state import Running
 from sweeps.spec.resources import Caps, Devices
 from sweeps.store import clock

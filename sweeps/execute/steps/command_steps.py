@@ -10,7 +10,7 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.data.corpus import planned_tokens
 from sweeps.estimate.text_warnings import epochs
-from sweeps.execute.provenance import commit_result
+from sweeps.execute.steps.provenance import commit_result
 from sweeps.external.handover import left_elsewhere
 from sweeps.external.measure import measured
 from sweeps.external.run import Node, clear, run_command

@@ -1,0 +1,1 @@
+"""Drivers, the processes that run a scheduler: their records, the work of others, patience with the store."""
