@@ -26,7 +26,7 @@ from sweeps.dag.kind import StepKind
 from sweeps.dag.ladder import shape_for
 from sweeps.dag.step import Step
 from sweeps.distill.targets import Online
-from sweeps.estimate.memory import MemoryParts, memory_parts
+from sweeps.estimate.memory.memory import MemoryParts, memory_parts
 from sweeps.model.chunked_loss import logits_fit
 from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.model.device import keep_freed_memory

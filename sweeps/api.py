@@ -57,7 +57,7 @@ class LoadedSweep:
         if self.spec.training.compile != "auto":
             return self
         from sweeps.dag.expand import expand
-        from sweeps.estimate.compile_record import decided_in
+        from sweeps.estimate.probes.compile_record import decided_in
 
         resolved = decided_in(self._store(store), self.resolved, record=record)
         return LoadedSweep(resolved=resolved, dag=expand(resolved))

@@ -13,7 +13,7 @@ from timing import release
 from sweeps.dag.kind import StepKind
 from sweeps.dag.ladder import shape_for
 from sweeps.dag.step import Step
-from sweeps.estimate.memory import memory_parts
+from sweeps.estimate.memory.memory import memory_parts
 from sweeps.model.device import device
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.spec import Training

@@ -23,8 +23,8 @@ from sweeps.dag.kind import StepKind
 from sweeps.dag.ladder import shape_for
 from sweeps.data.cache import cache_dir
 from sweeps.estimate.bill import Bill
-from sweeps.estimate.memory import concurrent_memory
-from sweeps.estimate.placement import memory_on, planned_resources
+from sweeps.estimate.memory.memory import concurrent_memory
+from sweeps.estimate.memory.placement import memory_on, planned_resources
 from sweeps.spec.resources import GPU_SHARE, Devices
 from sweeps.spec.spec import Sweep
 from sweeps.store.checkpoints.checkpoints import KEPT

@@ -25,18 +25,18 @@ from sweeps.estimate.cost import (
     seconds_on,
 )
 from sweeps.estimate.fit_preview import expected_findings
-from sweeps.estimate.machine_memory import machine_memory
-from sweeps.estimate.placement import Placement, misfits, place, planned_resources
-from sweeps.estimate.precision_probe import PrecisionSpeed, measured_precision
-from sweeps.estimate.servers import ServerWork, server_work, with_servers
-from sweeps.estimate.text_warnings import check_text
-from sweeps.estimate.translation import (
+from sweeps.estimate.memory.machine_memory import machine_memory
+from sweeps.estimate.memory.placement import Placement, misfits, place, planned_resources
+from sweeps.estimate.probes.precision_probe import PrecisionSpeed, measured_precision
+from sweeps.estimate.probes.translation import (
     Translation,
     compiled_seconds,
     compiler_cost_for,
     first_needed,
     translation_of,
 )
+from sweeps.estimate.servers import ServerWork, server_work, with_servers
+from sweeps.estimate.text_warnings import check_text
 from sweeps.spec.resources import GPU_SHARE, caps_of
 from sweeps.spec.spec import Sweep
 from sweeps.spec.trainer import ROLES

@@ -12,7 +12,7 @@ from scaling.units import format_flops, format_number
 from sweeps.dag.compile_choice import choice_lines
 from sweeps.dag.kind import StepKind
 from sweeps.estimate.bill import HOUR
-from sweeps.estimate.placement import layout_lines
+from sweeps.estimate.memory.placement import layout_lines
 from sweeps.estimate.servers import server_lines
 from sweeps.spec.trainer import ROLES
 

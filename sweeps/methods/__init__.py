@@ -1,8 +1,9 @@
 """Parts of distillation methods that ship, and the interfaces that they and anybody's share.
 
 ``<name>.yaml`` is a named method, as in ``methods: [gkd, {use: gkd, beta: 0.1}]``; each module holds parts:
-their options, what they cost and cannot be combined with, and how they start. May import ``distill`` and the
-rooms below; the rooms below find its parts by name, in :mod:`sweeps.spec.registry`.
+their options, what they cost and cannot be combined with, and how they start. Those of ``builtin`` are named
+in one word, the others by path. May import ``distill`` and the rooms below; the rooms below find its parts by
+name, in :mod:`sweeps.spec.registry`.
 """
 
 from sweeps.spec.interfaces import (

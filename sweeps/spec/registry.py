@@ -21,31 +21,31 @@ from sweeps.spec.interfaces import SLOTS, Divergence, MethodPart
 
 SHIPPED: dict[str, dict[str, str]] = {
     "divergence": {
-        "forward-kl": "sweeps.methods.divergences:ForwardKL",
-        "reverse-kl": "sweeps.methods.divergences:ReverseKL",
-        "jensen-shannon": "sweeps.methods.divergences:JensenShannon",
-        "total-variation": "sweeps.methods.divergences:TotalVariation",
-        "skew-kl": "sweeps.methods.divergences:SkewKL",
-        "reverse-skew-kl": "sweeps.methods.divergences:ReverseSkewKL",
-        "decoupled-kl": "sweeps.methods.divergences:DecoupledKL",
+        "forward-kl": "sweeps.methods.builtin.divergences:ForwardKL",
+        "reverse-kl": "sweeps.methods.builtin.divergences:ReverseKL",
+        "jensen-shannon": "sweeps.methods.builtin.divergences:JensenShannon",
+        "total-variation": "sweeps.methods.builtin.divergences:TotalVariation",
+        "skew-kl": "sweeps.methods.builtin.divergences:SkewKL",
+        "reverse-skew-kl": "sweeps.methods.builtin.divergences:ReverseSkewKL",
+        "decoupled-kl": "sweeps.methods.builtin.divergences:DecoupledKL",
     },
-    "taid": {"taid": "sweeps.methods.taid:TaidDivergence"},
+    "taid": {"taid": "sweeps.methods.builtin.taid:TaidDivergence"},
     "target": {
-        "teacher": "sweeps.methods.teacher_target:TeacherTarget",
-        "delta": "sweeps.methods.delta:DeltaTarget",
-        "neighbours": "sweeps.methods.neighbours:NeighborsTarget",
+        "teacher": "sweeps.methods.builtin.teacher_target:TeacherTarget",
+        "delta": "sweeps.methods.builtin.delta:DeltaTarget",
+        "neighbours": "sweeps.methods.builtin.neighbours:NeighborsTarget",
     },
     "source": {
-        "data": "sweeps.methods.text_sources:DataText",
-        "teacher": "sweeps.methods.text_sources:TeacherText",
-        "student": "sweeps.methods.student_text:StudentText",
-        "both": "sweeps.methods.student_text:HalfAndHalf",
+        "data": "sweeps.methods.builtin.text_sources:DataText",
+        "teacher": "sweeps.methods.builtin.text_sources:TeacherText",
+        "student": "sweeps.methods.builtin.student_text:StudentText",
+        "both": "sweeps.methods.builtin.student_text:HalfAndHalf",
     },
     "metrics": {
-        "divergences": "sweeps.methods.standard_metrics:Divergences",
-        "cross-likelihood": "sweeps.methods.standard_metrics:CrossLikelihood",
+        "divergences": "sweeps.methods.builtin.standard_metrics:Divergences",
+        "cross-likelihood": "sweeps.methods.builtin.standard_metrics:CrossLikelihood",
     },
-    "initial_weights": {"teacher-copy": "sweeps.methods.teacher_weights:TeacherWeights"},
+    "initial_weights": {"teacher-copy": "sweeps.methods.builtin.teacher_weights:TeacherWeights"},
 }
 """Parts that ship, by the field of a method that takes them and their name there."""
 SOURCES: dict[str, str] = {}

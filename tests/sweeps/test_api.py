@@ -12,7 +12,8 @@ import yaml
 
 import sweeps
 from scaling.errors import InputError
-from sweeps.estimate import cost, precision_probe
+from sweeps.estimate import cost
+from sweeps.estimate.probes import precision_probe
 
 
 @pytest.fixture(autouse=True)

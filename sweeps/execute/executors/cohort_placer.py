@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from scaling.errors import InputError
 from sweeps.dag.step import Step
-from sweeps.estimate.layout import NODE, DeviceKind
-from sweeps.estimate.placement import resources_on
+from sweeps.estimate.memory.layout import NODE, DeviceKind
+from sweeps.estimate.memory.placement import resources_on
 from sweeps.execute.executors.job_placement import DISTRUST_SECONDS, Demand, JobPlacement, Slot
 from sweeps.execute.executors.local import Executor
 from sweeps.execute.jobs import AttemptOutcome, Job

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sweeps.estimate.layout import DeviceKind
+from sweeps.estimate.memory.layout import DeviceKind
 
 NVIDIA, AMD = Path("/proc/driver/nvidia/gpus"), Path("/sys/class/kfd/kfd/topology/nodes")
 NAMED = re.compile(r"\d+$|GPU-|MIG-")

@@ -13,7 +13,7 @@ from typing import Any
 
 from scaling.costs.hardware import Hardware, device_table, hardware
 from scaling.errors import InputError
-from sweeps.estimate.layout import DeviceKind
+from sweeps.estimate.memory.layout import DeviceKind
 from sweeps.execute.executors.fork_server import ONE_THREAD
 from sweeps.execute.executors.job_placement import NodeCapacity
 from sweeps.spec.resources import Resources

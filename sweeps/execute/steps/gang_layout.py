@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sweeps.dag.step import Step
-from sweeps.estimate.layout import device_here, layout_of_gang
+from sweeps.estimate.memory.layout import device_here, layout_of_gang
 from sweeps.model.layout import Layout
 from sweeps.store.leases import Attempt, Lease, attempts
 from sweeps.store.outcomes import Ending

@@ -15,7 +15,7 @@ from sweeps.dag.expand import Step
 from sweeps.dag.kind import StepKind
 from sweeps.data import TokenizedCorpus
 from sweeps.data.corpus import planned_tokens
-from sweeps.estimate.layout import describe
+from sweeps.estimate.memory.layout import describe
 from sweeps.execute.steps.gang_layout import agreed_layout
 from sweeps.execute.steps.provenance import commit_result
 from sweeps.execute.steps.run_result import measured_result, measured_throughput

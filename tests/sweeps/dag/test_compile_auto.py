@@ -11,8 +11,8 @@ import sweeps
 from scaling.errors import InputError
 from sweeps.dag.compile_choice import CompilerCost
 from sweeps.dag.expand import Dag
-from sweeps.estimate import compile_record
 from sweeps.estimate.cost import Throughput
+from sweeps.estimate.probes import compile_record
 from sweeps.execute.steps.provenance import commit_result, record_sweep
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import Sweep, parse_sweep

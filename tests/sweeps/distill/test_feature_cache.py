@@ -27,7 +27,7 @@ from sweeps.distill.caches.read_ahead_memory import read_ahead_bytes
 from sweeps.distill.models import Models
 from sweeps.distill.targets import Online
 from sweeps.estimate.cost import Throughput, disk
-from sweeps.estimate.memory import memory_parts, step_memory
+from sweeps.estimate.memory.memory import memory_parts, step_memory
 from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.scheduler import run as run_dag
 from sweeps.execute.steps.provenance import record_sweep

@@ -12,7 +12,6 @@ from large_models import large
 
 from scaling.costs.flops import ModelShape
 from sweeps.dag.expand import Dag
-from sweeps.estimate import precision_probe
 from sweeps.estimate.cost import (
     STARTUP_SECONDS,
     Throughput,
@@ -22,8 +21,9 @@ from sweeps.estimate.cost import (
     probed_batch,
     seconds_on,
 )
-from sweeps.estimate.memory import step_memory
-from sweeps.estimate.placement import memory_on
+from sweeps.estimate.memory.memory import step_memory
+from sweeps.estimate.memory.placement import memory_on
+from sweeps.estimate.probes import precision_probe
 from sweeps.model.decoder import Decoder
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep

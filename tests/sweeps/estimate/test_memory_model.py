@@ -18,10 +18,10 @@ from scaling.costs.flops import ModelShape
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step
 from sweeps.dag.ladder import shape_for
-from sweeps.estimate.activations import saved_activations
-from sweeps.estimate.layout import DeviceKind, describe, layout_for, layout_of_gang
-from sweeps.estimate.machine_memory import machine_memory
-from sweeps.estimate.memory import (
+from sweeps.estimate.memory.activations import saved_activations
+from sweeps.estimate.memory.layout import DeviceKind, describe, layout_for, layout_of_gang
+from sweeps.estimate.memory.machine_memory import machine_memory
+from sweeps.estimate.memory.memory import (
     COMPILER_BYTES,
     KERNELS_BYTES,
     PROCESS_BYTES,
@@ -29,7 +29,7 @@ from sweeps.estimate.memory import (
     memory_parts,
     step_memory,
 )
-from sweeps.estimate.placement import misfits, place
+from sweeps.estimate.memory.placement import misfits, place
 from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.model.layout import Layout
 from sweeps.model.optimizer import Optimizer, parameter_groups
@@ -82,8 +82,8 @@ def test_the_least_limit_of_a_container_is_its_memory(
 ) -> None:
     """Of both versions of cgroups, with the limits of those around."""
     whole = machine_memory()
-    monkeypatch.setattr("sweeps.estimate.machine_memory.MEMBERSHIP", tmp_path / "cgroup")
-    monkeypatch.setattr("sweeps.estimate.machine_memory.MOUNT", tmp_path)
+    monkeypatch.setattr("sweeps.estimate.memory.machine_memory.MEMBERSHIP", tmp_path / "cgroup")
+    monkeypatch.setattr("sweeps.estimate.memory.machine_memory.MOUNT", tmp_path)
     assert machine_memory() >= whole
     inner = tmp_path / "memory" / "outer" / "inner"
     inner.mkdir(parents=True)

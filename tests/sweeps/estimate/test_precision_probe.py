@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from distlaw.cli import app
-from sweeps.estimate import precision_probe
-from sweeps.estimate.precision_probe import PrecisionSpeed
+from sweeps.estimate.probes import precision_probe
+from sweeps.estimate.probes.precision_probe import PrecisionSpeed
 
 SETTINGS = [
     *("--set", "supervised[0].params=[5k]", "--set", "teachers=[]", "--set", "students=[]"),

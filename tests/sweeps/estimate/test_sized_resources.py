@@ -9,9 +9,9 @@ import pytest
 from large_models import large
 
 from sweeps.dag.step import Step
-from sweeps.estimate.layout import DeviceKind
-from sweeps.estimate.memory import step_memory
-from sweeps.estimate.placement import misfits, place, planned_resources, resources_on
+from sweeps.estimate.memory.layout import DeviceKind
+from sweeps.estimate.memory.memory import step_memory
+from sweeps.estimate.memory.placement import misfits, place, planned_resources, resources_on
 from sweeps.resolve import dag_of
 from sweeps.spec.resources import GPU_SHARE, Resources
 from sweeps.spec.spec import parse_sweep

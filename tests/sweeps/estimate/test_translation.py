@@ -10,12 +10,12 @@ import pytest
 from sweeps.api import LoadedSweep, load
 from sweeps.dag.compile_choice import CompileChoice, CompilerCost, table_gain
 from sweeps.dag.expand import Dag
-from sweeps.estimate import compiler_probe, translation
 from sweeps.estimate import plan as plan_module
-from sweeps.estimate.compiler_probe import probed_step
 from sweeps.estimate.cost import STARTUP_SECONDS, Throughput
 from sweeps.estimate.plan import plan_sweep, step_seconds
-from sweeps.estimate.translation import first_needed
+from sweeps.estimate.probes import compiler_probe, translation
+from sweeps.estimate.probes.compiler_probe import probed_step
+from sweeps.estimate.probes.translation import first_needed
 from sweeps.store.store import Store
 
 LINEAR = Throughput([1e4, 1e5], [3e-6, 3e-5], [1e-6, 1e-5], [1e-5, 1e-4], [2e-6, 2e-5])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sweeps.dag.step import Step
-from sweeps.estimate.layout import DeviceKind
+from sweeps.estimate.memory.layout import DeviceKind
 from sweeps.execute.steps import gang_layout
 from sweeps.execute.steps.step import run_step, run_steps
 from sweeps.model.decoder import DecoderLayer

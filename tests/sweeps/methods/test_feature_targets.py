@@ -19,7 +19,7 @@ from sweeps.distill.metrics import measured
 from sweeps.distill.models import LastHiddenStates, Models
 from sweeps.distill.targets import Online
 from sweeps.estimate.cost import Throughput
-from sweeps.estimate.memory import step_memory
+from sweeps.estimate.memory.memory import step_memory
 from sweeps.execute.teacher_sharing import group_into_cohorts
 from sweeps.features import FeatureMoments, fit_normalization
 from sweeps.model.decoder import Decoder

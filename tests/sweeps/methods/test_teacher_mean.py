@@ -19,7 +19,7 @@ from sweeps.distill.models import Models
 from sweeps.distill.targets import Online
 from sweeps.distill.teacher import followed, stream_of, target_of
 from sweeps.distill.teacher_mean import MeanOfTeachers, log_mean
-from sweeps.estimate.memory import step_memory
+from sweeps.estimate.memory.memory import step_memory
 from sweeps.execute.steps.step import run_step
 from sweeps.model.decoder import Decoder
 from sweeps.model.model_files import save_model

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.distill.models import load_foreign
-from sweeps.estimate.memory import step_memory
+from sweeps.estimate.memory.memory import step_memory
 from sweeps.model.language_model import logits_of
 from sweeps.pretrained.load import load_pretrained
 from sweeps.resolve import dag_of

@@ -25,7 +25,7 @@ from sweeps.distill import served_teacher, teacher
 from sweeps.distill.models import Models
 from sweeps.distill.teacher import stream_of, target_of
 from sweeps.estimate.cost import Throughput
-from sweeps.estimate.memory import PROCESS_BYTES, step_memory
+from sweeps.estimate.memory.memory import PROCESS_BYTES, step_memory
 from sweeps.estimate.servers import server_lines, server_work, with_servers
 from sweeps.execute.steps.step import run_step
 from sweeps.pretrained import completions

@@ -7,9 +7,9 @@ import hashlib
 from sweeps.dag.compile_choice import CompileChoice, choose_sizes
 from sweeps.dag.expand import Dag
 from sweeps.dag.resolved import Resolved
-from sweeps.estimate.compiler_probe import compiler_cost, probed_step
 from sweeps.estimate.cost import measured_throughput, seconds_on
-from sweeps.estimate.translation import compiler_cost_for
+from sweeps.estimate.probes.compiler_probe import compiler_cost, probed_step
+from sweeps.estimate.probes.translation import compiler_cost_for
 from sweeps.resolve import with_choices, without_compile
 from sweeps.spec.spec import Sweep
 from sweeps.store.leases import create_once

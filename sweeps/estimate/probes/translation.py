@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sweeps.dag.compile_choice import CompilerCost, Function, functions_of
 from sweeps.dag.expand import Dag, Step
-from sweeps.estimate.compiler_probe import probed_step, remembered_cost
 from sweeps.estimate.cost import Cost
+from sweeps.estimate.probes.compiler_probe import probed_step, remembered_cost
 from sweeps.spec.spec import Sweep
 
 GPU_TRANSLATION_SECONDS = 40.0

@@ -86,7 +86,7 @@ def _measure_apart(step: Step) -> CompilerCost | None:
         place = {"DISTLAW_CACHE": folder, "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "sweeps.estimate.compiler_probe"],
+                [sys.executable, "-m", "sweeps.estimate.probes.compiler_probe"],
                 input=json.dumps(step.as_json()),
                 env=os.environ | place | {"OMP_NUM_THREADS": "1"},
                 capture_output=True, text=True, check=True, timeout=MOST_SECONDS,

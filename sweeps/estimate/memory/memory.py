@@ -12,7 +12,7 @@ from functools import cache
 from scaling.costs.flops import ModelShape
 from sweeps.dag.kind import StepKind
 from sweeps.dag.step import Step
-from sweeps.estimate.activations import (
+from sweeps.estimate.memory.activations import (
     BYTES_PER_ELEMENT,
     DIVERGENCE_BYTES,
     LABEL_LOSS_BYTES,

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from scaling.errors import InputError
 from sweeps.dag.kind import StepKind
 from sweeps.dag.step import Step
-from sweeps.estimate.machine_memory import machine_memory
-from sweeps.estimate.memory import step_memory
+from sweeps.estimate.memory.machine_memory import machine_memory
+from sweeps.estimate.memory.memory import step_memory
 from sweeps.model.layout import Layout
 from sweeps.spec.interfaces import Target
 from sweeps.spec.spec import Training

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scaling.errors import InputError
 from scaling.units import format_number
 from sweeps.dag.expand import Step
-from sweeps.estimate.layout import (
+from sweeps.estimate.memory.layout import (
     NODE,
     USABLE,
     DeviceKind,
@@ -18,7 +18,7 @@ from sweeps.estimate.layout import (
     layout_for,
     least_memory,
 )
-from sweeps.estimate.memory import step_memory
+from sweeps.estimate.memory.memory import step_memory
 from sweeps.model.layout import Layout
 from sweeps.spec.resources import GPU_SHARE, Resources, resources_of
 from sweeps.spec.spec import Sweep

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sweeps.methods.text_sources import WrittenText, unread_by
+from sweeps.methods.builtin.text_sources import WrittenText, unread_by
 from sweeps.spec.fields import Number
 from sweeps.spec.interfaces import Divergence
 from sweeps.spec.method_options import Credit
