@@ -22,7 +22,7 @@ quickstart: $(STAMP)  ## real text -> trained models -> fitted law -> plan -> pl
 	$(BIN)/distlaw quickstart --out $(OUT)
 
 test: check $(STAMP)  ## lint, types and all tests; what CI runs
-	$(BIN)/python -m pytest -m "not slow and not alone" --numprocesses 2 --dist worksteal --durations 20
+	$(BIN)/python -m pytest -m "not slow and not alone" --numprocesses 3 --dist worksteal --durations 20
 	$(BIN)/python -m pytest -m "not slow and alone" --durations 20
 
 check: lint types contracts  ## lint, types, and which part may import which

@@ -1,6 +1,7 @@
 """Shared by all tests: no test sees the user's own cache, and Ray stays silent about itself.
 
-Tests run side by side in two processes. Those that kill and time processes of their own are marked and run alone.
+Tests run side by side in three processes, as many of them wait. Those that kill and time processes of their own are
+marked and run alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ FIRST = (
     *("test_notebooks.py", "test_own_parts.py", ONE_RAY, "test_docs_site.py", "test_counts.py"),
     *("test_shared_prefixes.py", "test_compiler_check.py", "test_tuning.py", "test_resume.py"),
 )
-"""Modules with the longest tests: two processes that begin with them end together."""
+"""Modules with the longest tests: processes that begin with them end together."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

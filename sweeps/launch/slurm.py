@@ -9,6 +9,8 @@ from pathlib import Path
 from sweeps.launch.launch import GRACE_SECONDS, SPEC, Launch
 
 SCRIPT = "slurm.sh"
+CLUSTER_SECONDS = 300
+"""Seconds that the nodes have to join Ray; its own 30 pass while a shared disk is read."""
 
 
 def write(launch: Launch, folder: Path) -> dict[str, str]:
@@ -25,14 +27,15 @@ def write(launch: Launch, folder: Path) -> dict[str, str]:
 
 def write_ray(launch: Launch, folder: Path) -> dict[str, str]:
     """Return the script that starts Ray on all nodes of one allocation, and the driver on the first."""
-    ray = Path(sys.executable).with_name("ray")
     command = launch.run_command(str(folder / SPEC), "ray", sys.executable)
     lines = [
-        'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+        'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)',
         "port=$((20000 + SLURM_JOB_ID % 10000))",
+        f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"',  # Ray starts itself by name
         "export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0",
-        f"[ -e ~/.ray/auth_token ] || {ray} get-auth-token --generate > /dev/null",
-        f'exec srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 {ray} symmetric-run \\',
+        f"export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT={CLUSTER_SECONDS}",
+        "[ -e ~/.ray/auth_token ] || ray get-auth-token --generate > /dev/null",
+        'exec srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 ray symmetric-run \\',
         f'  --address "$head:$port" --min-nodes {launch.nodes} --num-cpus {launch.cpus} '
         f"--num-gpus {launch.gpus} -- \\",
         f"  {shlex.join(command)}",

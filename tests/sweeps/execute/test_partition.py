@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,61 +25,18 @@ from sweeps.store.store import Store
 PATIENCE = 6.0
 CUT_SECONDS = 25.0
 BIN = Path(sys.executable).parent
-HERE, THERE = "10.213.7.1", "10.213.7.2"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and ip"),
-]
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)
-
-
-@pytest.fixture
-def hosts() -> Iterator[dict[str, list[str]]]:
-    """Two hosts by name, with the words before a command that run it there; a link joins them."""
-    names = {"here": f"distlaw-a-{os.getpid()}", "there": f"distlaw-b-{os.getpid()}"}
-    try:
-        for name in names.values():
-            ip("netns", "add", name)
-            ip("-n", name, "link", "set", "lo", "up")
-        ip(
-            "-n",
-            names["here"],
-            "link",
-            "add",
-            "wire",
-            "type",
-            "veth",
-            "peer",
-            "wire",
-            "netns",
-            names["there"],
-        )
-        for name, address in zip(names.values(), (HERE, THERE), strict=True):
-            ip("-n", name, "addr", "add", f"{address}/24", "dev", "wire")
-            ip("-n", name, "link", "set", "wire", "up")
-    except subprocess.CalledProcessError:
-        pytest.skip("no network name spaces here")
-    apart = ["unshare", "--pid", "--fork", "--kill-child", "--uts", "--mount-proc"]
-    yield {
-        host: ["ip", "netns", "exec", name, *apart, "sh", "-c", f'hostname {host}; exec "$@"', "sh"]
-        for host, name in names.items()
-    }
-    for name in names.values():
-        ip("netns", "del", name)
+pytestmark = pytest.mark.slow
 
 
 def test_a_host_cut_off_for_longer_than_its_lease_harms_nothing(
-    small_spec: dict[str, Any], tmp_path: Path, hosts: dict[str, list[str]]
+    small_spec: dict[str, Any], tmp_path: Path, hosts: dict[str, Any]
 ) -> None:
     environment = os.environ | {
         "AWS_ACCESS_KEY_ID": "nobody",
         "AWS_SECRET_ACCESS_KEY": "nothing",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://{HERE}:5000",
+        "AWS_ENDPOINT_URL": f"http://{hosts['here'].address}:5000",
         "DISTLAW_CACHE": str(tmp_path / "cache"),
         "DISTLAW_LEASE_SECONDS": str(PATIENCE),
         "DISTLAW_CHECKPOINT_SECONDS": "1",
@@ -99,22 +54,23 @@ def test_a_host_cut_off_for_longer_than_its_lease_harms_nothing(
     with (tmp_path / "log").open("wb") as log:
 
         def start(host: str, *command: str) -> subprocess.Popen[bytes]:
-            parts.append(subprocess.Popen([*hosts[host], *command], env=environment, stdout=log, stderr=log))
+            parts.append(
+                subprocess.Popen([*hosts[host].command, *command], env=environment, stdout=log, stderr=log)
+            )
             return parts[-1]
 
         try:
             start("here", str(BIN / "python"), "-c", SERVE)
-            peek = Peek(hosts["here"], environment)
+            peek = Peek(hosts["here"].command, environment)
             peek.wait_for_server()
             store = ["--store", "s3://bucket/sweep", "--cores", "1"]
             drivers = [start(host, *run, *store) for host in ("there", "here")]
             step = peek.wait_for_step_of("there", drivers)
-            network = hosts["there"][3]
-            ip("-n", network, "link", "set", "wire", "down")
+            hosts["there"].link("down")
             cut = time.monotonic()
             peek.wait_until(lambda: len(peek.attempts(step)) > 1, 120)  # once a core is free there
             time.sleep(max(0.0, CUT_SECONDS - (time.monotonic() - cut)))
-            ip("-n", network, "link", "set", "wire", "up")
+            hosts["there"].link("up")
             assert [driver.wait(timeout=300) for driver in drivers] == [0, 0]
             first, second, *_ = peek.attempts(step)
             assert (first["host"], second["host"]) == ("there", "here")

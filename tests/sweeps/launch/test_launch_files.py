@@ -95,6 +95,7 @@ def test_steps_on_several_nodes_get_one_allocation(written: Written) -> None:
     assert "--min-nodes 4 --num-cpus 8 --num-gpus 8" in ray
     assert ray.rstrip().endswith("--address auto")
     assert "RAY_AUTH_MODE=token" in ray
+    assert f"export PATH={Path(sys.executable).parent}:" in ray  # Ray calls itself by name
     subprocess.run(["bash", "-n"], input=ray, text=True, check=True)
 
 
