@@ -25,8 +25,8 @@ from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
 from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.model.device import keep_freed_memory
-from sweeps.spec.method import Method
-from sweeps.spec.run_views import TargetReader
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.run_views import TargetReader
 from sweeps.spec.spec import Training
 from sweeps.store.store import Store
 from sweeps.train.recipe import RunRecipe

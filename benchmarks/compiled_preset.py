@@ -35,7 +35,7 @@ from sweeps.execute.teacher_sharing import group_into_cohorts
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import keep_freed_memory, processor
 from sweeps.model.heldout import heldout_loss
-from sweeps.spec.method import Method
+from sweeps.spec.method.method import Method
 from sweeps.spec.spec import Training
 from sweeps.train.recipe import RunRecipe
 from sweeps.train.run import Run

@@ -25,8 +25,8 @@ from sweeps.distill.targets import Online
 from sweeps.model.decoder import PRECISIONS, Decoder
 from sweeps.model.device import keep_freed_memory, processor
 from sweeps.model.frozen import FrozenBody
-from sweeps.spec.method import Method, named_methods
-from sweeps.spec.registry import divergences
+from sweeps.spec.method.method import Method, named_methods
+from sweeps.spec.method.registry import divergences
 from sweeps.spec.spec import Training
 from sweeps.train.recipe import RunRecipe
 from sweeps.train.run import Run

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from fits import Objective
-from fits.checks.gamma_weight import weigh_gamma
+from fits.checks.heldout.gamma_weight import weigh_gamma
 from fits.estimation.bootstrap import RESAMPLES, bootstrap
 from fits.estimation.joint import Recipe, fit_laws
 from fits.estimation.model import Rows

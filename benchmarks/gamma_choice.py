@@ -21,7 +21,7 @@ from interval_honesty import Case, largest, public_cases
 
 import sweeps
 from fits import datasets, read_runs
-from fits.checks.gamma_weight import weigh_gamma
+from fits.checks.heldout.gamma_weight import weigh_gamma
 from fits.estimation.joint import SUPERVISED, Recipe, fit_laws
 from fits.estimation.model import Rows
 from fits.table.runs import validate

@@ -24,7 +24,7 @@ import pandas as pd
 from interval_methods import METHODS, Forecast
 
 from fits import datasets
-from fits.checks.heldout import Mask
+from fits.checks.heldout.heldout import Mask
 from fits.estimation.model import last_tokens
 from fits.published.busbridge2025 import supervised_from_table6
 from fits.table.runs import read_runs, validate

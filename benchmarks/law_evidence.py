@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fits import Objective, datasets, fit
-from fits.checks.evidence import weigh_laws
+from fits.checks.comparison.evidence import weigh_laws
 from fits.estimation.joint import Recipe
 from fits.estimation.model import Rows
 from fits.estimation.settings import fit_jointly_or_separately

@@ -34,7 +34,7 @@ from sweeps.model.frozen import FrozenBody
 from sweeps.model.heldout import heldout_loss
 from sweeps.model.layout import Layout
 from sweeps.spec.corpus import Corpus
-from sweeps.spec.method import Method
+from sweeps.spec.method.method import Method
 from sweeps.spec.spec import Training
 from sweeps.train.recipe import RunRecipe
 from sweeps.train.run import Run

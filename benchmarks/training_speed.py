@@ -35,7 +35,7 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.device import keep_freed_memory, processor
 from sweeps.model.frozen import FrozenBody
 from sweeps.model.model_files import qwen3_config
-from sweeps.spec.method import Method
+from sweeps.spec.method.method import Method
 from sweeps.spec.spec import Training
 from sweeps.train.recipe import RunRecipe
 from sweeps.train.run import Run

@@ -13,11 +13,11 @@ from typer.core import TyperGroup
 from scaling.errors import InputError
 
 COMMANDS = {
-    "plan": "plan",
-    "predict": "predict",
-    "compare": "compare",
-    "calibrations": "calibrations",
-    "teachers": "teachers",
+    "plan": "planner.plan",
+    "predict": "planner.predict",
+    "compare": "planner.compare",
+    "calibrations": "planner.calibrations",
+    "teachers": "planner.teachers",
     "design": "design",
     "collect": "collect",
     "fit": "fit",

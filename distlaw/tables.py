@@ -91,7 +91,7 @@ def load_table(
     where: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """A runs table from a file, from standard input, or from the directory of a sweep's store."""
-    from fits.table.column_names import parse_mapping
+    from fits.table.columns.column_names import parse_mapping
     from fits.table.runs import read_runs, validate
 
     place = store_at(path)

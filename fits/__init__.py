@@ -9,9 +9,9 @@ from scaling.laws.registry import load_law
 from scaling.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from fits.checks.compare_laws import compare_laws
+    from fits.checks.comparison.compare_laws import compare_laws
+    from fits.checks.comparison.scores import Comparison
     from fits.checks.design import check
-    from fits.checks.scores import Comparison
     from fits.estimation.estimate import Objective
     from fits.estimation.laws.custom_law import register_law
     from fits.fitting import Fit, fit
@@ -41,9 +41,9 @@ __all__ = [
 ]
 
 _PUBLIC = {
-    "checks.compare_laws": ("compare_laws",),
+    "checks.comparison.compare_laws": ("compare_laws",),
     "checks.design": ("check",),
-    "checks.scores": ("Comparison",),
+    "checks.comparison.scores": ("Comparison",),
     "estimation.estimate": ("Objective",),
     "estimation.laws.custom_law": ("register_law",),
     "fitting": (

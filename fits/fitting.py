@@ -13,19 +13,19 @@ import numpy as np
 import pandas as pd
 
 from fits.checks.annotation import annotated
+from fits.checks.comparison.evidence import Evidence
+from fits.checks.comparison.expert_size import SizeChoice
+from fits.checks.comparison.law_choice import choose_laws, fit_and_weigh
 from fits.checks.design import (
     check_distillation,
     check_fit,
     table_notes,
 )
-from fits.checks.evidence import Evidence
-from fits.checks.expert_size import SizeChoice
 from fits.checks.exponents import Exponents, exponents, largest_compute
-from fits.checks.heldout import HeldOut, leave_blocks_out, leave_groups_out
+from fits.checks.heldout.heldout import HeldOut, leave_blocks_out, leave_groups_out
+from fits.checks.heldout.misfit import held_out_of, measure_misfits, with_alternatives
+from fits.checks.heldout.sibling_choice import check_sibling, contribution
 from fits.checks.isoflop import IsoflopProfiles, isoflop_profiles
-from fits.checks.law_choice import choose_laws, fit_and_weigh
-from fits.checks.misfit import held_out_of, measure_misfits, with_alternatives
-from fits.checks.sibling_choice import check_sibling, contribution
 from fits.estimation.estimate import Estimate, Objective
 from fits.estimation.joint import SUPERVISED, Recipe, draw_laws
 from fits.estimation.laws.sibling import Sibling
@@ -40,8 +40,8 @@ from fits.findings import Finding
 from fits.preparation import prepare
 from fits.table.flops import table_accounting
 from fits.table.projection import without_projected
-from fits.table.row_groups import check_replicates
 from fits.table.runs import validate
+from fits.table.validation.row_groups import check_replicates
 from scaling.calibration.calibration import Calibration
 from scaling.calibration.misfit import Misfit
 from scaling.errors import InputError
@@ -251,7 +251,7 @@ def fit(
             the runs if not given.
         gamma: 1, another number, or "free" under its prior, ln gamma ~ N(ln 0.55, 0.4); "auto" is free and
             pulled towards 1 by as much as blocks of runs left out ask for
-            (:mod:`fits.checks.gamma_weight`), and 1 where the objective has no priors.
+            (:mod:`fits.checks.heldout.gamma_weight`), and 1 where the objective has no priors.
         fixed: Values of coefficients that are not fitted: E and gamma of the supervised law, k, q, eps, c0
             or f1 of the distillation law.
         tied: Fit one exponent for alpha and beta.

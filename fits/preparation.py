@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from fits.checks.comparison.expert_size import SizeChoice, choose_size
 from fits.checks.design import design_findings, raise_refusals
-from fits.checks.expert_size import SizeChoice, choose_size
-from fits.checks.gamma_weight import weigh_gamma
-from fits.checks.sibling_choice import use_sibling
+from fits.checks.heldout.gamma_weight import weigh_gamma
+from fits.checks.heldout.sibling_choice import use_sibling
 from fits.estimation.joint import Recipe
 from fits.estimation.laws.sibling import Sibling
 from fits.estimation.model import Rows

@@ -21,7 +21,7 @@ from sweeps.model.chunked_loss import logits_fit
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 from sweeps.model.frozen import FrozenBody
-from sweeps.spec.method import Method
+from sweeps.spec.method.method import Method
 from sweeps.spec.spec import Training
 from sweeps.train.recipe import RunRecipe
 from sweeps.train.run import Run

@@ -1,1 +1,1 @@
-"""Commands of ``distlaw``, one module a verb: parse, call, print."""
+"""Commands of ``distlaw``, one module a verb: parse, call, print; ``planner`` asks, ``sweep`` trains."""

@@ -77,7 +77,7 @@ def collect_command(
         distlaw collect grid/ --names 'students/{teacher}/*' --tokens-per-step 65536 --out runs.csv
     """
     from fits import collect
-    from fits.table.column_names import parse_mapping
+    from fits.table.columns.column_names import parse_mapping
 
     table = collect(
         paths, parse_mapping(",".join(mapping or ())) if mapping else None,

@@ -300,7 +300,7 @@ def compare_laws_command(
 
 def _numbers(option: str, text: str) -> dict[str, float]:
     """``"E=1.69,k=1.4"`` as numbers by name."""
-    from fits.table.column_names import parse_mapping
+    from fits.table.columns.column_names import parse_mapping
 
     example = "E=1.69,k=1.4"
     found = parse_mapping(text, option, example).items()

@@ -81,7 +81,7 @@ def _question(student: str, budget: str) -> Question:
 def _plan(calibration: Path, question: Question, out: Path) -> None:
     import json
 
-    from distlaw.commands.plan import print_plan
+    from distlaw.commands.planner.plan import print_plan
     from scaling.calibration.calibration import Calibration
     from scaling.planner.planner import plan
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel
 
-from distlaw.commands.compare import NOTE, compared, findings
-from distlaw.commands.compare import comparison_table as compared_table
-from distlaw.commands.plan_bill import billed
-from distlaw.commands.teachers import teacher_notes
+from distlaw.commands.planner.compare import NOTE, compared, findings
+from distlaw.commands.planner.compare import comparison_table as compared_table
+from distlaw.commands.planner.plan_bill import billed
+from distlaw.commands.planner.teachers import teacher_notes
 from distlaw.serve import equivalents
 from distlaw.serve.requests import (
     Asked,

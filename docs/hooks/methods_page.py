@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
-from sweeps.spec.method import Method, named_methods
-from sweeps.spec.method_parts import parts_of
+from sweeps.spec.method.method import Method, named_methods
+from sweeps.spec.method.method_parts import parts_of
 
 _BEGINNINGS = {"data": "on the data", "teacher": "distilled on the data", "base": "on the base text"}
 

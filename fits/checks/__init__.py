@@ -1,4 +1,5 @@
 """Checks before and after a fit: identifiability of a design, held-out errors, comparison of laws.
 
-May import ``fits.estimation`` and ``fits.table``.
+``heldout`` leaves runs out of refits, ``comparison`` weighs laws by it. May import ``fits.estimation``
+and ``fits.table``.
 """

@@ -15,9 +15,9 @@ from fits.estimation.settings import check_options, fix_gamma
 from fits.findings import Finding
 from fits.table.flops import accounting_lines, table_accounting
 from fits.table.projection import projection_notes
-from fits.table.row_groups import check_groups, replicate_sd, replicates
 from fits.table.subsample import READ_AS, THINNED
-from fits.table.validation import unit_mismatch_of_students
+from fits.table.validation.row_groups import check_groups, replicate_sd, replicates
+from fits.table.validation.validation import unit_mismatch_of_students
 from scaling.errors import InputError
 from scaling.laws import AnySupervisedLaw
 from scaling.repeated_data import MANY_EPOCHS

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fits.checks.sibling_choice import check_same_tokens
+from fits.checks.heldout.sibling_choice import check_same_tokens
 from fits.design.belief import Belief, believe
 from fits.design.candidates import Candidates
 from fits.design.points import Points

@@ -172,8 +172,8 @@ def fix_gamma(recipe: Recipe, gamma: str | float) -> tuple[Recipe, list[str]]:
     """Return the recipe with gamma fixed or free, and a note.
 
     A number fixes it. "auto" leaves it free under its prior at every number of runs (in 18 public data sets
-    it is below 1, median .45; :mod:`fits.checks.gamma_weight` then weighs 1), and fixes it at 1 where the
-    priors are off.
+    it is below 1, median .45; :mod:`fits.checks.heldout.gamma_weight` then weighs 1), and fixes it at 1 where
+    the priors are off.
     """
     if recipe.given is not None or recipe.sibling is not None or recipe.supervised_law != POWER_LAW:
         return recipe, []

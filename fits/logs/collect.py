@@ -16,7 +16,7 @@ from fits.logs.formats.wandb_run import URL, read_wandb_project
 from fits.logs.rows import RowOptions, run_rows
 from fits.logs.run_log import RunLog
 from fits.logs.runs_on_disk import read_runs_on_disk
-from fits.table.column_names import SYMBOLS, SYNONYMS
+from fits.table.columns.column_names import SYMBOLS, SYNONYMS
 from fits.table.where import matching_rows, parse_condition
 from scaling.errors import InputError
 

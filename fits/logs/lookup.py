@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from fits.logs.formats.json_files import is_step
 from fits.logs.metric_names import held_out_losses, is_training_loss
 from fits.logs.run_log import RunLog, as_number
-from fits.table.column_names import map_option, match_header
-from fits.table.units_in_headers import loss_unit_of
+from fits.table.columns.column_names import map_option, match_header
+from fits.table.columns.units_in_headers import loss_unit_of
 from scaling.errors import InputError
 
 Array = NDArray[np.float64]

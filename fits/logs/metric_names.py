@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fits.logs.run_log import words_of
-from fits.table.column_names import SYNONYMS, match_header
-from fits.table.units_in_headers import loss_unit_of
+from fits.table.columns.column_names import SYNONYMS, match_header
+from fits.table.columns.units_in_headers import loss_unit_of
 
 HELD_OUT = {"eval", "val", "valid", "validation", "heldout", "test", "dev"}
 """Words of a name that say that a loss is held out."""

@@ -14,9 +14,9 @@ from fits.logs.metric_names import SIZES, learning_rates
 from fits.logs.run_log import RunLog
 from fits.logs.sizes import non_embedding
 from fits.logs.token_counts import tokens_at
-from fits.table.column_names import SYMBOLS, map_option
-from fits.table.loss_units import how_to_convert, in_nats, validate_loss_unit
-from fits.table.units_in_headers import loss_unit_of
+from fits.table.columns.column_names import SYMBOLS, map_option
+from fits.table.columns.loss_units import how_to_convert, in_nats, validate_loss_unit
+from fits.table.columns.units_in_headers import loss_unit_of
 from scaling.errors import InputError
 
 Array = NDArray[np.float64]

@@ -8,7 +8,7 @@ from typing import Any
 
 from fits.logs.lookup import find_quantity, find_setting
 from fits.logs.run_log import RunLog
-from fits.table.column_names import HeaderMatch, match_header
+from fits.table.columns.column_names import HeaderMatch, match_header
 
 COUNTED = ("active_params", "total_params", "params", "embedding_params")
 """Settings that :mod:`fits.logs.formats.model_files` counts."""

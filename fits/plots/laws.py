@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fits.checks.scores import CHECKS
+from fits.checks.comparison.scores import CHECKS
 from scaling.figures.accessor import Plots
 from scaling.figures.chart import Axis, Chart, Panel, Series
 
 if TYPE_CHECKING:
-    from fits.checks.scores import Comparison
+    from fits.checks.comparison.scores import Comparison
     from scaling.figures.figure import Figure
 
 FITTED = "rms error, fitted"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from fits.checks.evidence import COLUMNS
+from fits.checks.comparison.evidence import COLUMNS
 from fits.reports.text import format_interval, report_data, status_lines
 from fits.table.flops import accounting_lines, table_accounting
 

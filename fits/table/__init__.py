@@ -1,4 +1,5 @@
 """Tables of runs: reading files of any tool, validation, FLOPs of a run, thinning of checkpoints.
 
-Imports nothing else of ``fits``.
+``columns`` reads headers and cells, ``validation`` rejects what no run can have. Imports nothing else of
+``fits``.
 """

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from fits.table.cells import HEADERS, describe_column
+from fits.table.columns.cells import HEADERS, describe_column
 from scaling.errors import InputError
 
 ACTIVE, TOTAL = "active", "total"

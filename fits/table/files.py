@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 
 import pandas as pd
 
-from fits.table.column_names import number_duplicates
+from fits.table.columns.column_names import number_duplicates
 from fits.table.parquet import parquet_parts, zstd_reader
 from scaling.errors import InputError
 from scaling.unique_keys import refuse_duplicate_keys

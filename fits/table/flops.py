@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fits.table.column_names import SYNONYMS
+from fits.table.columns.column_names import SYNONYMS
 from fits.table.experts import active_share
 from scaling.costs.flops import Architecture
 from scaling.costs.flops_assumptions import (

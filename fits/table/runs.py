@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 import pandas as pd
 
-from fits.table.cells import (
+from fits.table.columns.cells import (
     DECIMAL_MARKS,
     HEADERS,
     describe_column,
@@ -27,7 +27,7 @@ from fits.table.cells import (
     run_names,
     to_numbers,
 )
-from fits.table.column_names import (
+from fits.table.columns.column_names import (
     SYMBOLS,
     SYNONYMS,
     ColumnMapping,
@@ -38,10 +38,7 @@ from fits.table.column_names import (
     unused_name,
     weight_notes,
 )
-from fits.table.experts import fill_params
-from fits.table.files import DAMAGED, read_parts
-from fits.table.flops import training_flops
-from fits.table.loss_units import (
+from fits.table.columns.loss_units import (
     MAPPED,
     convert_to_nats,
     missing_loss,
@@ -50,16 +47,19 @@ from fits.table.loss_units import (
     remove_units,
     validate_loss_unit,
 )
-from fits.table.plausibility import (
+from fits.table.experts import fill_params
+from fits.table.files import DAMAGED, read_parts
+from fits.table.flops import training_flops
+from fits.table.subsample import READ_AS, concatenate_parts
+from fits.table.teacher_join import NO_LOSS, join_teachers, refuse_missing_teachers
+from fits.table.validation.plausibility import (
     HEADER_SCALES,
     STATED,
     check_compute,
     is_other_quantity,
     refuse_implausible,
 )
-from fits.table.subsample import READ_AS, concatenate_parts
-from fits.table.teacher_join import NO_LOSS, join_teachers, refuse_missing_teachers
-from fits.table.validation import exclusions, is_foreign_status, refuse_inconsistent
+from fits.table.validation.validation import exclusions, is_foreign_status, refuse_inconsistent
 from fits.table.where import matching_rows
 from scaling.errors import InputError
 
@@ -144,7 +144,7 @@ def read_runs(
         mapping: Header of each canonical column, given by name or symbol: ``{"N": "Model Size",
             "C": "Training FLOP"}``. A factor states a unit (``{"D": "tokens*1e9"}``); an empty name excludes
             a column (``{"method": ""}``). Without it, the names in
-            :data:`fits.table.column_names.SYNONYMS`, the papers' symbols and exported W&B tables are
+            :data:`fits.table.columns.column_names.SYNONYMS`, the papers' symbols and exported W&B tables are
             recognized.
         loss_unit: "nats/token" (the default), "bits/token", "bits/byte" or "perplexity".
         bytes_per_token: Mean bytes of a token of the held-out text, which converts losses in bits/byte.

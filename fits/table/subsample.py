@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from fits.table.cells import to_numbers
+from fits.table.columns.cells import to_numbers
 from scaling.errors import InputError
 
 MAX_ROWS = 1_000_000

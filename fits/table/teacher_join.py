@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from fits.table.cells import describe_column, run_names
+from fits.table.columns.cells import describe_column, run_names
 from scaling.errors import InputError
 
 NO_LOSS = "a distillation without its teacher's loss"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fits.table.cells import is_empty
-from fits.table.column_names import list_columns
+from fits.table.columns.cells import is_empty
+from fits.table.columns.column_names import list_columns
 from scaling.errors import InputError
 from scaling.units import parse_quantity
 

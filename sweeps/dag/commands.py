@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from scaling.errors import InputError
 from sweeps.dag.step import Step
-from sweeps.spec.method_parts import parts_of
+from sweeps.spec.method.method_parts import parts_of
 
 
 def check_command(run: Step) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from scaling.units import format_number
 from sweeps.dag.expand import Dag, Step
-from sweeps.spec.method_parts import parts_of
+from sweeps.spec.method.method_parts import parts_of
 from sweeps.spec.spec import Sweep
 
 TRANSLATION_SECONDS = 20.0

@@ -20,8 +20,8 @@ from sweeps.dag.resolved import PretrainedTeacher, Resolved
 from sweeps.dag.step import SCHEMA, Step
 from sweeps.data.tokens import Half
 from sweeps.spec.hidden_layers import HiddenLayers, counted_from_embedding
-from sweeps.spec.method import Method
-from sweeps.spec.method_parts import parts_of
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_parts import parts_of
 from sweeps.spec.pretrained import Pretrained
 from sweeps.spec.spec import MIN_STEPS, Grid, Sweep
 from sweeps.spec.trainer import Role

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sweeps.spec.method import Method
-from sweeps.spec.method_parts import parts_of
-from sweeps.spec.registry import Use
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_parts import parts_of
+from sweeps.spec.method.registry import Use
 from sweeps.spec.spec import Training
 
 TRAINING_0_1_0 = {

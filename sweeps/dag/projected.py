@@ -12,7 +12,7 @@ from dataclasses import replace
 from fits.table.projection import projection_sd
 from scaling.errors import InputError
 from sweeps.dag.step import Step
-from sweeps.spec.method_parts import parts_of
+from sweeps.spec.method.method_parts import parts_of
 from sweeps.spec.spec import Grid
 
 

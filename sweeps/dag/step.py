@@ -17,10 +17,10 @@ from sweeps.dag.record import check_record, shape_of_record
 from sweeps.data.tokens import Half
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.hidden_layers import HiddenLayers
-from sweeps.spec.interfaces import AuxiliaryLoss
-from sweeps.spec.method import Method
-from sweeps.spec.method_parts import MethodParts, parts_of
-from sweeps.spec.run_views import Passes
+from sweeps.spec.method.interfaces import AuxiliaryLoss
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_parts import MethodParts, parts_of
+from sweeps.spec.method.run_views import Passes
 from sweeps.spec.spec import Training
 from sweeps.spec.trainer import Role, Trainer
 

@@ -13,9 +13,16 @@ from scaling.errors import InputError
 from sweeps.distill.generation.on_policy import batch_source
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
-from sweeps.spec.interfaces import AuxiliaryLoss, StepPart
-from sweeps.spec.method_parts import parts_of
-from sweeps.spec.run_views import AfterStep, HiddenStates, RunSetting, State, TargetReader, TrainingBatch
+from sweeps.spec.method.interfaces import AuxiliaryLoss, StepPart
+from sweeps.spec.method.method_parts import parts_of
+from sweeps.spec.method.run_views import (
+    AfterStep,
+    HiddenStates,
+    RunSetting,
+    State,
+    TargetReader,
+    TrainingBatch,
+)
 
 SCHEDULE = "/pace"
 """Name of a divergence's schedule in checkpoints, as in 0.1.0."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from sweeps.spec.run_views import TargetReader, TrainingBatch
+from sweeps.spec.method.run_views import TargetReader, TrainingBatch
 
 
 class BatchRows:

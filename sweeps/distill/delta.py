@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sweeps.model.language_model import LanguageModel, logits_of
 from sweeps.model.log_probs import log_probabilities
-from sweeps.spec.method_options import Delta
+from sweeps.spec.method.method_options import Delta
 
 
 def shifted(s_0: Tensor, t_0: Tensor, t_1: Tensor, strength: float = 1.0, tail: float = 0.0) -> Tensor:

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from sweeps.model.log_probs import at_least_float32
-from sweeps.spec.method import Method
+from sweeps.spec.method.method import Method
 
 
 def label_loss(logits: Tensor, labels: Tensor, weight: float = 1.0, z_loss: float = 0.0) -> Tensor:

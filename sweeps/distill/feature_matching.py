@@ -30,7 +30,7 @@ from sweeps.model.compiling.compiled import uncompiled
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 from sweeps.model.hidden_states import hidden_states
-from sweeps.spec.run_views import State
+from sweeps.spec.method.run_views import State
 
 BLOCKS, AT_ONCE = 128, 16
 """Held-out blocks that FVU is measured on, and of them at a time."""

@@ -24,7 +24,7 @@ from sweeps.distill.targets import nonfinite_teacher_error
 from sweeps.model.device import device
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import at_least_float32
-from sweeps.spec.method_options import Neighbours
+from sweeps.spec.method.method_options import Neighbours
 
 BLOCKS_AT_ONCE, DISTANCES_AT_ONCE = 16, 2**23
 """Blocks of a stream that are read, and distances that are held, at most, at a time."""

@@ -13,10 +13,10 @@ from sweeps.model.chunked_loss import PerToken, logits_fit, mean_loss, per_token
 from sweeps.model.compiling.compiled import compile_function
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import log_probabilities
-from sweeps.spec.interfaces import Divergence, SequenceSource
-from sweeps.spec.method import Method
-from sweeps.spec.method_parts import parts_of
-from sweeps.spec.run_views import LogProbsView, TargetReader
+from sweeps.spec.method.interfaces import Divergence, SequenceSource
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_parts import parts_of
+from sweeps.spec.method.run_views import LogProbsView, TargetReader
 from sweeps.spec.spec import Training
 
 

@@ -22,11 +22,11 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.device import device
 from sweeps.model.language_model import LanguageModel, logits_of
 from sweeps.model.log_probs import cross_entropy, log_probabilities
-from sweeps.spec.interfaces import MethodPart
-from sweeps.spec.method import Method
-from sweeps.spec.method_parts import parts_of
-from sweeps.spec.registry import STANDARD_METRICS
-from sweeps.spec.run_views import Evaluation
+from sweeps.spec.method.interfaces import MethodPart
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_parts import parts_of
+from sweeps.spec.method.registry import STANDARD_METRICS
+from sweeps.spec.method.run_views import Evaluation
 from sweeps.store.records import COLUMNS, THROUGHPUT_COLUMNS
 
 READ, WRITTEN, AT_ONCE = 32, 16, 2**23

@@ -20,7 +20,7 @@ from sweeps.distill.caches.shard_cache import Numbers, ShardCache, Writer, Wrote
 from sweeps.distill.caches.sparse_formats import CompactTop
 from sweeps.model.heldout import HeldoutLoss, loss_of_blocks
 from sweeps.pretrained.served import CONCURRENT, ServedTeacher
-from sweeps.spec.run_views import ShardFormat
+from sweeps.spec.method.run_views import ShardFormat
 from sweeps.store.store import Store
 
 SHARDS = 256

@@ -16,7 +16,7 @@ from sweeps.distill.divergences import expectation
 from sweeps.model.log_probs import log_probabilities
 
 if TYPE_CHECKING:
-    from sweeps.spec.method_options import Taid
+    from sweeps.spec.method.method_options import Taid
 
 
 def between(log_p: Tensor, log_q: Tensor, t: Tensor | float) -> Tensor:

@@ -17,11 +17,11 @@ from scaling.errors import InputError
 from sweeps.distill.caches.shard_cache import Numbers, Shards
 from sweeps.model.language_model import LanguageModel, logits_of
 from sweeps.model.log_probs import log_probabilities
-from sweeps.spec.interfaces import Target
-from sweeps.spec.method import Method
-from sweeps.spec.method_parts import parts_of
-from sweeps.spec.registry import divergences
-from sweeps.spec.run_views import ShardFormat, TargetReader
+from sweeps.spec.method.interfaces import Target
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_parts import parts_of
+from sweeps.spec.method.registry import divergences
+from sweeps.spec.method.run_views import ShardFormat, TargetReader
 
 if TYPE_CHECKING:
     from sweeps.distill.models import Models

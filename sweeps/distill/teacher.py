@@ -20,8 +20,8 @@ from sweeps.distill.served_teacher import blocks_of_shard, served_writer
 from sweeps.distill.targets import Cached, nonfinite_teacher_error, opened
 from sweeps.model.device import device
 from sweeps.model.distributed import ONE_PROCESS, World
-from sweeps.spec.method_parts import parts_of
-from sweeps.spec.run_views import ShardFormat, TargetReader
+from sweeps.spec.method.method_parts import parts_of
+from sweeps.spec.method.run_views import ShardFormat, TargetReader
 from sweeps.store.store import Store
 
 BLOCKS_AT_ONCE, LOGITS_AT_ONCE = 16, 2**23

@@ -10,7 +10,7 @@ from sweeps.dag.expand import Step
 from sweeps.data import TokenizedCorpus
 from sweeps.data.splits import ERROR_TIMES_ROOT_TOKENS, TARGET_STANDARD_ERROR, standard_error
 from sweeps.data.text_size import TextSize
-from sweeps.spec.method_parts import parts_of
+from sweeps.spec.method.method_parts import parts_of
 from sweeps.spec.spec import Sweep
 
 SHARE_ALIKE = ("GPL", "CC BY-SA")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 
 from sweeps.dag.expand import Step
-from sweeps.spec.method_parts import parts_of
+from sweeps.spec.method.method_parts import parts_of
 
 MAX_MEMBERS = 8
 """Largest number of members, with which the teacher's cost per student is an eighth."""

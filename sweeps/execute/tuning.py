@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from scaling.errors import InputError
 from sweeps.dag.expand import Dag, Step
 from sweeps.resolve import dag_of
-from sweeps.spec.method import Method
+from sweeps.spec.method.method import Method
 from sweeps.spec.spec import MIN_STEPS, Grid, Students, Sweep, Training
 from sweeps.spec.tuning import Range, Tuning
 from sweeps.store.store import Store

@@ -9,7 +9,7 @@ from typing import Any
 
 from fits.logs.rows import RowOptions
 from fits.logs.single import read_run_result
-from fits.table.column_names import SYMBOLS
+from fits.table.columns.column_names import SYMBOLS
 from scaling.errors import InputError
 from sweeps.external.result import ReportedResult, parse_result, read_result
 from sweeps.spec.trainer import RESULT_FILE, Collect, Trainer

@@ -3,10 +3,10 @@
 ``<name>.yaml`` is a named method, as in ``methods: [gkd, {use: gkd, beta: 0.1}]``; each module holds parts:
 their options, what they cost and cannot be combined with, and how they start. Those of ``builtin`` are named
 in one word, the others by path. May import ``distill`` and the rooms below; the rooms below find its parts by
-name, in :mod:`sweeps.spec.registry`.
+name, in :mod:`sweeps.spec.method.registry`.
 """
 
-from sweeps.spec.interfaces import (
+from sweeps.spec.method.interfaces import (
     AuxiliaryLoss,
     Divergence,
     Hook,
@@ -16,7 +16,7 @@ from sweeps.spec.interfaces import (
     SequenceSource,
     Target,
 )
-from sweeps.spec.run_views import (
+from sweeps.spec.method.run_views import (
     AfterStep,
     BatchSource,
     Evaluation,

@@ -11,7 +11,7 @@ from pydantic import Field
 from scaling.errors import InputError
 from sweeps.methods.forgotten import Forgotten, encoding_of
 from sweeps.spec.fields import Count, Number, Seed
-from sweeps.spec.interfaces import Target
+from sweeps.spec.method.interfaces import Target
 from sweeps.unlearning.names import check_names
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sweeps.dag.step import Step
     from sweeps.distill.models import Models
     from sweeps.distill.targets import Online
-    from sweeps.spec.method import Method
-    from sweeps.spec.run_views import TargetReader
+    from sweeps.spec.method.method import Method
+    from sweeps.spec.method.run_views import TargetReader
     from sweeps.spec.spec import Sweep
     from sweeps.unlearning.blocks import BlockRewriter, RewrittenBlock
     from sweeps.unlearning.counterfactual import Averaging
@@ -140,7 +140,7 @@ class RetainOnlyTeacher(Target):
 
     def sweep_objections(self, sweep: Sweep, method: Method) -> Iterator[str]:
         from sweeps.dag.identity import method_identity
-        from sweeps.spec.method import Method
+        from sweeps.spec.method.method import Method
         from sweeps.spec.spec import Grid
 
         wanted = method_identity(Method(use=self.run))
@@ -163,7 +163,7 @@ class RetainOnlyTeacher(Target):
         from dataclasses import replace
 
         from sweeps.dag.kind import StepKind
-        from sweeps.spec.method import Method
+        from sweeps.spec.method.method import Method
 
         assert step.teacher is not None
         return replace(step.teacher, kind=StepKind.DISTILL, teacher=step.teacher, method=Method(use=self.run))

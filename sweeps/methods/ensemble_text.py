@@ -13,7 +13,7 @@ from scaling.errors import InputError
 from sweeps.pate.ensemble import check_temperature
 from sweeps.pate.shards import ShardCounts, check_teachers, shard_length
 from sweeps.spec.fields import Count, Number
-from sweeps.spec.interfaces import SequenceSource, Target
+from sweeps.spec.method.interfaces import SequenceSource, Target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sweeps.model.language_model import LanguageModel
     from sweeps.pate.generator import Group, TeachersAlong
     from sweeps.pate.tuning import PublicPosition
-    from sweeps.spec.method import Method
+    from sweeps.spec.method.method import Method
     from sweeps.spec.spec import Sweep
 
 PublicModel = Literal["teacher", "base"]

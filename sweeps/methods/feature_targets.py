@@ -11,15 +11,15 @@ from scaling.costs.flops import FORWARDS_PER_STEP, ModelShape
 from scaling.errors import InputError
 from sweeps.spec.fields import Count, Number
 from sweeps.spec.hidden_layers import counted_from_embedding
-from sweeps.spec.interfaces import AuxiliaryLoss, Metric
-from sweeps.spec.method_parts import parts_of
+from sweeps.spec.method.interfaces import AuxiliaryLoss, Metric
+from sweeps.spec.method.method_parts import parts_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sweeps.distill.feature_matching import FeatureStatistics
-    from sweeps.spec.method import Method
-    from sweeps.spec.run_views import AfterStep, Evaluation, HiddenStates, RunSetting, State
+    from sweeps.spec.method.method import Method
+    from sweeps.spec.method.run_views import AfterStep, Evaluation, HiddenStates, RunSetting, State
     from sweeps.spec.spec import Sweep
 
 STATISTICS_MATRICES = 6

@@ -20,15 +20,15 @@ from sweeps.pate.ledger import Ledger
 from sweeps.pate.randomness import OneTimeRandomness
 from sweeps.pate.release import ReleaseRule, release_rule
 from sweeps.pate.tuning import SIGMAS, THRESHOLDS, choose_release, with_likely_tokens
-from sweeps.spec.compatibility import given
 from sweeps.spec.fields import Count, Number
+from sweeps.spec.method.compatibility import given
 
 if TYPE_CHECKING:
     from sweeps.data.batches import Batches
     from sweeps.distill.models import Models
     from sweeps.pate.generator import Group
     from sweeps.pate.journal import ReleaseJournal
-    from sweeps.spec.method import Method
+    from sweeps.spec.method.method import Method
     from sweeps.spec.spec import Sweep
 
 SETTLED = ("threshold", "sigma", "likely_tokens")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from sweeps.spec.fields import Number
-from sweeps.spec.interfaces import Target
+from sweeps.spec.method.interfaces import Target
 
 if TYPE_CHECKING:
     from sweeps.dag.step import Step
     from sweeps.distill.models import Models
-    from sweeps.spec.method import Method
-    from sweeps.spec.run_views import TargetReader
+    from sweeps.spec.method.method import Method
+    from sweeps.spec.method.run_views import TargetReader
 
 
 class TeacherMean(Target):

@@ -11,7 +11,7 @@ from pydantic import Field
 from scaling.errors import InputError
 from sweeps.methods.forgotten import Forgotten, encoding_of
 from sweeps.spec.fields import Count, Number
-from sweeps.spec.interfaces import Metric
+from sweeps.spec.method.interfaces import Metric
 from sweeps.unlearning.facts import Fact, read_facts
 from sweeps.unlearning.persons import SyntheticPersons
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from sweeps.spec.method import Method
-    from sweeps.spec.run_views import Evaluation
+    from sweeps.spec.method.method import Method
+    from sweeps.spec.method.run_views import Evaluation
     from sweeps.unlearning.attacks import Answers
 
 SYNTHETIC = "synthetic"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from sweeps.methods.forgotten import Forgotten, Kept, stream_of_documents
-from sweeps.spec.compatibility import given
 from sweeps.spec.fields import Number
-from sweeps.spec.interfaces import Divergence, Hook, SequenceSource
-from sweeps.spec.run_views import AfterStep, LogProbsView, RunSetting, State, TrainingBatch
+from sweeps.spec.method.compatibility import given
+from sweeps.spec.method.interfaces import Divergence, Hook, SequenceSource
+from sweeps.spec.method.run_views import AfterStep, LogProbsView, RunSetting, State, TrainingBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sweeps.dag.step import Step
     from sweeps.data.batches import Batches
     from sweeps.model.decoder import Decoder
-    from sweeps.spec.method import Method
+    from sweeps.spec.method.method import Method
     from sweeps.spec.spec import Sweep
     from sweeps.unlearning.names import PersonName
 

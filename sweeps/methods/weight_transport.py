@@ -18,15 +18,15 @@ from scaling.perceptron import distributions
 from scaling.perceptron.distributions import WeightDistribution
 from scaling.perceptron.transport import target_weights
 from sweeps.spec.fields import Count, Number
-from sweeps.spec.interfaces import Hook, Metric
-from sweeps.spec.method_parts import parts_of
+from sweeps.spec.method.interfaces import Hook, Metric
+from sweeps.spec.method.method_parts import parts_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sweeps.model.weight_distribution import Matrices, Place
-    from sweeps.spec.method import Method
-    from sweeps.spec.run_views import AfterStep, Evaluation, RunSetting, State
+    from sweeps.spec.method.method import Method
+    from sweeps.spec.method.run_views import AfterStep, Evaluation, RunSetting, State
 
 ROLES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Matrices of a layer of the ladder's models."""

@@ -1,4 +1,5 @@
 """Specs of sweeps: YAML, validation, and error messages.
 
-The lowest room of ``sweeps``, which imports no other.
+``method`` holds the fields and parts of distillation methods. The lowest room of ``sweeps``, which imports no
+other.
 """

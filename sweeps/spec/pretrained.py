@@ -13,7 +13,7 @@ from sweeps.spec.fields import Quantity, SpecModel
 from sweeps.spec.parsing.messages import UNREPEATED
 
 if TYPE_CHECKING:
-    from sweeps.spec.method import Method
+    from sweeps.spec.method.method import Method
 
 KEY_VARIABLE = "DISTLAW_SERVED_KEY"
 """Environment variable with the key that servers of teachers are given, if they ask for one."""

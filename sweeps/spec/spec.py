@@ -20,7 +20,6 @@ from pydantic import (
 )
 
 from scaling.errors import InputError
-from sweeps.spec.compatibility import projection_objections, trainer_objections
 from sweeps.spec.corpus import Base, Corpus
 from sweeps.spec.fields import (
     AutoOrBool,
@@ -35,8 +34,9 @@ from sweeps.spec.fields import (
     SpecModel,
     SwitchOrSizes,
 )
-from sweeps.spec.method import VARIANTS, Method
-from sweeps.spec.method_parts import parts_of
+from sweeps.spec.method.compatibility import projection_objections, trainer_objections
+from sweeps.spec.method.method import VARIANTS, Method
+from sweeps.spec.method.method_parts import parts_of
 from sweeps.spec.parsing.messages import explain_problem
 from sweeps.spec.parsing.overrides import apply_overrides
 from sweeps.spec.parsing.yaml_text import read_yaml

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from scaling.errors import InputError
-from sweeps.spec.registry import OWN_MODULES
+from sweeps.spec.method.registry import OWN_MODULES
 
 
 class Ending(StrEnum):

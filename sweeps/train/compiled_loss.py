@@ -26,7 +26,7 @@ from sweeps.model.compiling.compiler_check import (
 )
 from sweeps.model.decoder import Decoder
 from sweeps.model.optimizer import Optimizer
-from sweeps.spec.run_views import TargetReader, TrainingBatch
+from sweeps.spec.method.run_views import TargetReader, TrainingBatch
 
 LossOf = Callable[[TrainingBatch, TargetReader | None, Tensor | None], Tensor]
 """Loss of a batch, its target, and the number of the divergence's schedule."""

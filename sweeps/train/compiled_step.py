@@ -14,7 +14,7 @@ from sweeps.model.compiling.compiler_check import NamedTensors, Verdict, loss_an
 from sweeps.model.decoder import Decoder
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.optimizer import Optimizer
-from sweeps.spec.run_views import TargetReader, TrainingBatch
+from sweeps.spec.method.run_views import TargetReader, TrainingBatch
 
 Loss = Callable[[LanguageModel, TrainingBatch, TargetReader | None, Tensor | None], Tensor]
 """Loss of a model, a batch, its target, and the number of the divergence's schedule."""

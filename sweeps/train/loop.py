@@ -26,7 +26,7 @@ from sweeps.model.device import (
     nondeterministic_operation,
     use_deterministic_kernels,
 )
-from sweeps.spec.run_views import TargetReader
+from sweeps.spec.method.run_views import TargetReader
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.checkpoints.interval import CheckpointClock
 from sweeps.store.outcomes import Ending, Stopped, is_fault_of_own_part

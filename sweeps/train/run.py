@@ -30,7 +30,7 @@ from sweeps.model.layout import Layout
 from sweeps.model.optimizer import Optimizer, learning_rate
 from sweeps.model.sharded_optimizer import ShardedOptimizer
 from sweeps.model.sharding import evaluation_copy, put
-from sweeps.spec.run_views import BatchSource, RunSetting, TargetReader, TrainingBatch
+from sweeps.spec.method.run_views import BatchSource, RunSetting, TargetReader, TrainingBatch
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.train.compiled_loss import CompiledLoss, LossOf
 from sweeps.train.compiled_step import CompiledLossAndGrad

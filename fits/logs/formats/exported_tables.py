@@ -10,8 +10,8 @@ import pandas as pd
 
 from fits.logs.formats.json_files import is_step
 from fits.logs.run_log import MetricSeries, RunLog, as_number
-from fits.table.cells import run_names
-from fits.table.column_names import number_duplicates
+from fits.table.columns.cells import run_names
+from fits.table.columns.column_names import number_duplicates
 from fits.table.files import read_parts
 
 WANDB_TABLE, WANDB_PANEL, MLFLOW_TABLE = "W&B runs table", "W&B panel", "MLflow runs table"

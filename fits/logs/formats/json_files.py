@@ -11,7 +11,7 @@ from typing import Any
 
 from fits.logs.metric_names import is_held_out_loss, is_training_loss
 from fits.logs.run_log import RunLog, as_number, flatten
-from fits.table.column_names import match_header
+from fits.table.columns.column_names import match_header
 from scaling.errors import InputError
 
 FORMAT = "JSON lines"

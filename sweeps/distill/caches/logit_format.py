@@ -19,11 +19,11 @@ from sweeps.distill.caches.shard_layout import ShardLayout
 from sweeps.distill.caches.sparse_formats import CompactTop, Sampled, halved, missing_mass
 from sweeps.distill.divergences import with_rest
 from sweeps.model.log_probs import log_probabilities
-from sweeps.spec.method_parts import parts_of
-from sweeps.spec.run_views import ShardFormat
+from sweeps.spec.method.method_parts import parts_of
+from sweeps.spec.method.run_views import ShardFormat
 
 if TYPE_CHECKING:
-    from sweeps.spec.method import Method
+    from sweeps.spec.method.method import Method
 
 FLOOR = float(np.finfo(np.float16).min)
 """Lowest log-probability that is kept; excluded tokens, log p = -inf, stay excluded."""

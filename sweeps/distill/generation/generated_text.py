@@ -25,8 +25,8 @@ from sweeps.distill.models import Models
 from sweeps.distill.targets import Online, nonfinite_teacher_error
 from sweeps.distill.teacher import stream_of
 from sweeps.model.device import device
-from sweeps.spec.method import Method
-from sweeps.spec.method_parts import parts_of
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_parts import parts_of
 from sweeps.store.store import Store
 
 AT_ONCE = 64

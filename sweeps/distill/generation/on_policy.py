@@ -24,11 +24,11 @@ from sweeps.model.device import device
 from sweeps.model.distributed import World
 from sweeps.model.language_model import LanguageModel
 from sweeps.model.log_probs import cross_entropy, log_probabilities
-from sweeps.spec.interfaces import SequenceSource
-from sweeps.spec.method import Method
-from sweeps.spec.method_options import Credit, Replay, Source
-from sweeps.spec.method_parts import parts_of
-from sweeps.spec.run_views import BatchSource, RunSetting, State, TargetReader, TrainingBatch
+from sweeps.spec.method.interfaces import SequenceSource
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_options import Credit, Replay, Source
+from sweeps.spec.method.method_parts import parts_of
+from sweeps.spec.method.run_views import BatchSource, RunSetting, State, TargetReader, TrainingBatch
 
 WRITE, CHOOSE, RECALL = range(3)
 """Purposes of random numbers, each with a stream of its own."""

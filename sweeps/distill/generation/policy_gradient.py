@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sweeps.distill.generation.sampling import GeneratedText
-from sweeps.spec.method_options import Credit
+from sweeps.spec.method.method_options import Credit
 
 
 def advantages(written: GeneratedText, rules: Credit) -> Tensor:

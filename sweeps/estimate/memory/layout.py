@@ -17,7 +17,7 @@ from sweeps.dag.step import Step
 from sweeps.estimate.memory.machine_memory import machine_memory
 from sweeps.estimate.memory.memory import step_memory
 from sweeps.model.layout import Layout
-from sweeps.spec.interfaces import Target
+from sweeps.spec.method.interfaces import Target
 from sweeps.spec.spec import Training
 
 USABLE = 0.9

@@ -79,7 +79,7 @@ def measured_result(
 def _distilled(step: Step, run: Run, corpus: TokenizedCorpus) -> dict[str, Any]:
     """Return the metrics of a student beside its loss, and what was spent on it, part by part."""
     from sweeps.distill.metrics import measured
-    from sweeps.spec.run_views import Evaluation
+    from sweeps.spec.method.run_views import Evaluation
 
     assert step.method is not None
     assert run.models is not None

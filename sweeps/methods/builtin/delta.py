@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from sweeps.spec.interfaces import Target
-from sweeps.spec.method_options import Delta
+from sweeps.spec.method.interfaces import Target
+from sweeps.spec.method.method_options import Delta
 
 if TYPE_CHECKING:
     from sweeps.dag.step import Step
     from sweeps.distill.models import Models
-    from sweeps.spec.method import Method
-    from sweeps.spec.run_views import TargetReader
+    from sweeps.spec.method.method import Method
+    from sweeps.spec.method.run_views import TargetReader
 
 
 class DeltaTarget(Target):

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from sweeps.spec.fields import Number
-from sweeps.spec.interfaces import Divergence
+from sweeps.spec.method.interfaces import Divergence
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sweeps.spec.method import Method
+    from sweeps.spec.method.method import Method
     from sweeps.spec.spec import Training
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from sweeps.spec.interfaces import Target
-from sweeps.spec.method_options import Neighbours
+from sweeps.spec.method.interfaces import Target
+from sweeps.spec.method.method_options import Neighbours
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from sweeps.dag.step import Step
     from sweeps.data.batches import Batches
     from sweeps.distill.models import Models
-    from sweeps.spec.method import Method
-    from sweeps.spec.run_views import ShardFormat
+    from sweeps.spec.method.method import Method
+    from sweeps.spec.method.run_views import ShardFormat
     from sweeps.spec.spec import Sweep
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sweeps.spec.interfaces import Metric
+from sweeps.spec.method.interfaces import Metric
 
 if TYPE_CHECKING:
-    from sweeps.spec.run_views import Evaluation
+    from sweeps.spec.method.run_views import Evaluation
 
 
 class Divergences(Metric):

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sweeps.methods.builtin.text_sources import WrittenText, unread_by
 from sweeps.spec.fields import Number
-from sweeps.spec.interfaces import Divergence
-from sweeps.spec.method_options import Credit
-from sweeps.spec.run_views import BatchSource, LogProbsView, Passes, RunSetting
+from sweeps.spec.method.interfaces import Divergence
+from sweeps.spec.method.method_options import Credit
+from sweeps.spec.method.run_views import BatchSource, LogProbsView, Passes, RunSetting
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sweeps.spec.method import Method
+    from sweeps.spec.method.method import Method
     from sweeps.spec.spec import Sweep
 
 REPLAY_REVISION = 2

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from sweeps.spec.interfaces import Divergence
-from sweeps.spec.method_options import Taid
-from sweeps.spec.run_views import Schedule
+from sweeps.spec.method.interfaces import Divergence
+from sweeps.spec.method.method_options import Taid
+from sweeps.spec.method.run_views import Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sweeps.spec.method import Method
+    from sweeps.spec.method.method import Method
 
 
 class TaidDivergence(Divergence):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from sweeps.spec.interfaces import Target
+from sweeps.spec.method.interfaces import Target
 
 if TYPE_CHECKING:
     from sweeps.distill.models import Models
-    from sweeps.spec.run_views import TargetReader
+    from sweeps.spec.method.run_views import TargetReader
 
 
 class TeacherTarget(Target):

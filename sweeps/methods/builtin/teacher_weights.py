@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from scaling.errors import InputError
-from sweeps.spec.interfaces import InitialWeights
+from sweeps.spec.method.interfaces import InitialWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sweeps.spec.method import Method
-    from sweeps.spec.run_views import RunSetting
+    from sweeps.spec.method.method import Method
+    from sweeps.spec.method.run_views import RunSetting
 
 
 class TeacherWeights(InitialWeights):

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from sweeps.spec.compatibility import given
-from sweeps.spec.interfaces import SequenceSource
-from sweeps.spec.method_options import Source
+from sweeps.spec.method.compatibility import given
+from sweeps.spec.method.interfaces import SequenceSource
+from sweeps.spec.method.method_options import Source
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sweeps.data.batches import Batches
     from sweeps.distill.models import Models
-    from sweeps.spec.method import Method
+    from sweeps.spec.method.method import Method
     from sweeps.spec.spec import Sweep
 
 PROMPTED = ("prompt_tokens", "temperature")

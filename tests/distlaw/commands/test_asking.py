@@ -6,7 +6,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from distlaw.commands import plan, teacher, teachers
+from distlaw.commands import teacher
+from distlaw.commands.planner import plan, teachers
 from distlaw.serve.requests import span
 from scaling import InputError, Question
 

@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from distlaw.commands import calibrations, compare, plan, predict
+from distlaw.commands.planner import calibrations, compare, plan, predict
 from scaling import InputError
 from scaling.costs.scenarios import DESCRIPTIONS
 
@@ -356,7 +356,7 @@ def test_bad_input_gets_its_sentence(arguments, message):
 
 def test_planning_loads_nothing_heavy():
     script = (
-        "import sys; from distlaw.commands.plan import print_plan; import scaling\n"
+        "import sys; from distlaw.commands.planner.plan import print_plan; import scaling\n"
         "question = scaling.Question(student_params=3e8, budget=1e21)\n"
         f"print_plan(scaling.plan(question, scaling.Calibration.load('{B100}')))\n"
         "heavy = {'torch', 'ray', 'transformers', 'pandas', 'matplotlib', 'scipy.optimize', 'optuna', 'rich'}\n"

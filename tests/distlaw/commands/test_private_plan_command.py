@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from distlaw.commands import plan
+from distlaw.commands.planner import plan
 from scaling import InputError, plan_private
 
 ASKED = ("plan", "--private-teachers", "1000", "--epsilon", "8")
@@ -74,7 +74,7 @@ def test_what_does_not_go_together_gets_its_sentence(arguments: str, reason: str
 
 def test_it_loads_numpy_and_little_else() -> None:
     script = (
-        "import sys; from distlaw.commands.plan_private import PrivateAsked, print_private_plan\n"
+        "import sys; from distlaw.commands.planner.plan_private import PrivateAsked, print_private_plan\n"
         "print_private_plan(PrivateAsked('1000', '8', '', '', 'busbridge2025-figure1-runs'), {}, "
         "as_json=False, as_csv=False)\n"
         "heavy = {'torch', 'ray', 'transformers', 'pandas', 'matplotlib', 'scipy.optimize', 'pydantic', 'sweeps'}\n"

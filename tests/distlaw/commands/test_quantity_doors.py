@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-import distlaw.commands.plan
+import distlaw.commands.planner.plan
 from distlaw.cli import app
 from fits.table.runs import validate
 from scaling import Calibration, InputError, Question
@@ -60,7 +60,7 @@ def by_command(text: str, unit: str) -> float:
         raise Asked(question)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distlaw.commands.plan, "plan", ask)
+        patch.setattr(distlaw.commands.planner.plan, "plan", ask)
         words = ["plan", "--student=1B", "--budget=1e21", f"--{option}={text}"]
         error = CliRunner().invoke(app, words).exception
     if not isinstance(error, Asked):

@@ -10,8 +10,8 @@ import pytest
 from samples_of_fits import FIGURE1, TRUTH, sweep
 
 from fits import Objective, fit
-from fits.checks.compare_laws import LAWS, compare_laws
-from fits.checks.scores import TABLE_SPLIT
+from fits.checks.comparison.compare_laws import LAWS, compare_laws
+from fits.checks.comparison.scores import TABLE_SPLIT
 from fits.estimation.laws.custom_law import register_law
 from scaling import InputError, SupervisedLaw
 

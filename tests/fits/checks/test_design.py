@@ -11,7 +11,7 @@ import pytest
 from samples_of_fits import TRUTH, sweep
 
 from fits import Fit, Objective, check, fit, validate
-from fits.checks.heldout import extrapolation_mask
+from fits.checks.heldout.heldout import extrapolation_mask
 from fits.estimation.model import Rows, last_tokens
 from scaling import InputError, SupervisedLaw
 

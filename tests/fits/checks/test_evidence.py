@@ -14,9 +14,9 @@ from samples_of_fits import FIGURE1, sweep
 
 import sweeps
 from fits import Objective, compare_laws, fit, read_runs
-from fits.checks.evidence import stacking_weights, weigh_laws
-from fits.checks.folds import CELL, SMALL_TO_LARGE, cross_validation_folds
-from fits.checks.heldout import hold_out
+from fits.checks.comparison.evidence import stacking_weights, weigh_laws
+from fits.checks.heldout.folds import CELL, SMALL_TO_LARGE, cross_validation_folds
+from fits.checks.heldout.heldout import hold_out
 from fits.estimation.joint import Recipe, fit_laws
 from fits.estimation.leave_out import predict_left_out
 from fits.estimation.model import Rows

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from fits import fit, read_runs
-from fits.checks.gamma_weight import GammaErrors, weigh_gamma, weight_of_one
+from fits.checks.heldout.gamma_weight import GammaErrors, weigh_gamma, weight_of_one
 from fits.estimation.joint import SUPERVISED, Recipe, fit_laws
 from fits.estimation.laws.parametrization import Prior
 from fits.estimation.model import Rows

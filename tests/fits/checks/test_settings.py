@@ -10,7 +10,7 @@ import pytest
 from samples_of_fits import DISTILLED, FIGURE1, TRUTH, sweep
 
 from fits import Objective, check, fit, validate
-from fits.checks.compare_laws import compare_laws
+from fits.checks.comparison.compare_laws import compare_laws
 from fits.estimation.joint import Recipe
 from scaling import EffectiveTokensLaw, InputError
 

@@ -16,7 +16,7 @@ import pyarrow
 import pytest
 
 from fits import check, fit, read_runs, validate
-from fits.table.column_names import parse_mapping
+from fits.table.columns.column_names import parse_mapping
 from scaling import InputError, SupervisedLaw
 
 LAW = SupervisedLaw(E=1.6, A=200.0, B=3000.0, alpha=0.34, beta=0.4)

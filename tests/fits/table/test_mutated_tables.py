@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from fits import fit, read_runs
-from fits.table.column_names import SYMBOLS, SYNONYMS
+from fits.table.columns.column_names import SYMBOLS, SYNONYMS
 from scaling import InputError, SupervisedLaw
 from scaling.laws import coefficients
 

@@ -11,7 +11,7 @@ import pytest
 from fits import read_runs, validate
 from fits.checks.design import table_notes
 from fits.table import files, subsample
-from fits.table.column_names import parse_mapping
+from fits.table.columns.column_names import parse_mapping
 from scaling import InputError
 from scaling.costs.flops import Architecture
 

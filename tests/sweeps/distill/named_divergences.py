@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sweeps.spec.registry import divergences
+from sweeps.spec.method.registry import divergences
 
 DIVERGENCES = divergences()
 

@@ -30,9 +30,9 @@ from sweeps.model.chunked_loss import mean_loss
 from sweeps.model.decoder import Decoder
 from sweeps.model.log_probs import log_probabilities
 from sweeps.resolve import dag_of
-from sweeps.spec.method import Method
-from sweeps.spec.method_options import Delta
-from sweeps.spec.run_views import TrainingBatch
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_options import Delta
+from sweeps.spec.method.run_views import TrainingBatch
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store

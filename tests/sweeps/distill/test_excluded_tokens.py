@@ -30,9 +30,9 @@ from sweeps.model.compiling.aot import CompiledLibrary
 from sweeps.model.decoder import Decoder
 from sweeps.model.distributed import World
 from sweeps.model.log_probs import log_probabilities
-from sweeps.spec.method import Method
-from sweeps.spec.method_options import Taid
-from sweeps.spec.run_views import RunSetting, TargetReader
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_options import Taid
+from sweeps.spec.method.run_views import RunSetting, TargetReader
 from sweeps.spec.spec import Training
 from sweeps.store.store import Store
 from sweeps.train.loop import train

@@ -27,8 +27,8 @@ from sweeps.execute.scheduler import run as run_dag
 from sweeps.execute.steps.provenance import record_sweep
 from sweeps.model.decoder import Decoder
 from sweeps.resolve import dag_of
-from sweeps.spec.method import Method
-from sweeps.spec.run_views import ShardFormat
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.run_views import ShardFormat
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store

@@ -17,8 +17,8 @@ from sweeps.distill.divergences import forward_kl
 from sweeps.distill.generation.on_policy import WATCHED
 from sweeps.distill.generation.policy_gradient import advantages, returns
 from sweeps.distill.generation.sampling import GeneratedText, uniform_numbers, write
-from sweeps.spec.method import Method
-from sweeps.spec.method_options import Credit, Replay, Source, Taid
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_options import Credit, Replay, Source, Taid
 
 PAGE = (Path(__file__).parents[3] / "docs" / "methods.md").read_text()
 P, Q = (torch.tensor([row], dtype=torch.float64) for row in ([0.6, 0.3, 0.1], [0.2, 0.3, 0.5]))

@@ -30,8 +30,8 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.heldout import heldout_loss
 from sweeps.model.log_probs import log_probabilities
 from sweeps.resolve import dag_of
-from sweeps.spec.method import Method
-from sweeps.spec.method_options import Neighbours
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_options import Neighbours
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store

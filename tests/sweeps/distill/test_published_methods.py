@@ -27,8 +27,8 @@ from sweeps.model import chunked_loss
 from sweeps.model.chunked_loss import mean_loss
 from sweeps.model.decoder import attend
 from sweeps.model.log_probs import log_probabilities
-from sweeps.spec.method import Method
-from sweeps.spec.method_options import Credit, Replay, Source, Taid
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_options import Credit, Replay, Source, Taid
 from sweeps.spec.spec import Training
 
 TEACHER = torch.tensor([[1.5, 0.1, -0.7, 0.4]], dtype=torch.float64)

@@ -17,8 +17,8 @@ from sweeps.distill.generation.sampling import GeneratedText, uniform_numbers, w
 from sweeps.distill.loss import batch_loss
 from sweeps.distill.taid import between
 from sweeps.distill.targets import Online
-from sweeps.spec.method import Method
-from sweeps.spec.method_options import Credit, Source
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_options import Credit, Source
 from sweeps.spec.spec import Training
 
 RULES = Training(z_loss=0.0)

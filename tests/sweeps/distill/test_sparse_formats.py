@@ -17,7 +17,7 @@ from sweeps.distill.caches.logit_format import TopK, distribution_format, packed
 from sweeps.distill.caches.sparse_formats import STEP, CompactTop, Sampled
 from sweeps.distill.divergences import forward_kl
 from sweeps.model.log_probs import log_probabilities
-from sweeps.spec.method import Method
+from sweeps.spec.method.method import Method
 
 V, ROWS = 300, 32
 NAMES = sorted(name for name, divergence in DIVERGENCES.items() if not divergence.reads_labels)

@@ -21,8 +21,8 @@ from sweeps.distill.targets import Online
 from sweeps.model.decoder import Decoder
 from sweeps.model.heldout import heldout_loss
 from sweeps.model.log_probs import log_probabilities
-from sweeps.spec.method import Method
-from sweeps.spec.method_options import Taid
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_options import Taid
 from sweeps.spec.spec import Training
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store

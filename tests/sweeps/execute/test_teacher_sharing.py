@@ -21,8 +21,8 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.device import is_out_of_memory
 from sweeps.model.heldout import heldout_loss
 from sweeps.resolve import dag_of
-from sweeps.spec.method import Method
-from sweeps.spec.run_views import TrainingBatch
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.run_views import TrainingBatch
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.store import Store
 from sweeps.train.loop import train, train_together

@@ -14,7 +14,7 @@ from sweeps.dag.expand import Dag
 from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.scheduler import run
 from sweeps.execute.tuning import JOURNAL, TuningResult, tune
-from sweeps.spec.method import Method
+from sweeps.spec.method.method import Method
 from sweeps.spec.spec import Sweep, parse_sweep
 from sweeps.store.store import Store
 

@@ -13,9 +13,9 @@ import torch
 import sweeps
 from scaling.errors import InputError
 from sweeps.distill.metrics import named_values
-from sweeps.spec.method import Method
-from sweeps.spec.method_parts import parts_of
-from sweeps.spec.registry import STANDARD_METRICS, load_object, version_of
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_parts import parts_of
+from sweeps.spec.method.registry import STANDARD_METRICS, load_object, version_of
 
 MODULE = """
 from sweeps.methods import Divergence, Hook, Metric

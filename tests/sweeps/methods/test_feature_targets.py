@@ -25,7 +25,7 @@ from sweeps.features import FeatureMoments, fit_normalization
 from sweeps.model.decoder import Decoder
 from sweeps.model.hidden_states import hidden_states
 from sweeps.resolve import dag_of
-from sweeps.spec.run_views import Evaluation, TrainingBatch
+from sweeps.spec.method.run_views import Evaluation, TrainingBatch
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store

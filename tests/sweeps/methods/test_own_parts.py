@@ -31,9 +31,9 @@ from sweeps.execute.budget.budget import flops_recorded
 from sweeps.model.decoder import Decoder
 from sweeps.model.hidden_states import hidden_states
 from sweeps.resolve import dag_of
-from sweeps.spec.method import Method
-from sweeps.spec.method_parts import parts_of
-from sweeps.spec.registry import load_object, version_of
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_parts import parts_of
+from sweeps.spec.method.registry import load_object, version_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store

@@ -25,7 +25,7 @@ from sweeps.pate import Group, ShardCounts
 from sweeps.pate.journal import ReleaseJournal, blocks_of, packed
 from sweeps.pate.language_models import Reader, mean_log_p
 from sweeps.resolve import dag_of
-from sweeps.spec.method_parts import parts_of
+from sweeps.spec.method.method_parts import parts_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
 

@@ -26,9 +26,9 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.distributed import World
 from sweeps.model.optimizer import Optimizer, parameter_groups
 from sweeps.resolve import dag_of
-from sweeps.spec.method import Method
-from sweeps.spec.method_parts import parts_of
-from sweeps.spec.run_views import AfterStep, LogProbsView, RunSetting
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_parts import parts_of
+from sweeps.spec.method.run_views import AfterStep, LogProbsView, RunSetting
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.store import Store
 from sweeps.unlearning.names import PersonName, find_mentions

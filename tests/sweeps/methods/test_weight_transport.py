@@ -24,7 +24,7 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.distributed import World
 from sweeps.model.weight_distribution import Place, layer_matrices, resampled
 from sweeps.resolve import dag_of
-from sweeps.spec.run_views import Evaluation, RunSetting
+from sweeps.spec.method.run_views import Evaluation, RunSetting
 from sweeps.spec.spec import load_sweep, parse_sweep
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store

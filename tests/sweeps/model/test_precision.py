@@ -19,7 +19,7 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.device import is_out_of_memory
 from sweeps.model.frozen import FrozenBody
 from sweeps.model.heldout import heldout_loss
-from sweeps.spec.method import Method, named_methods
+from sweeps.spec.method.method import Method, named_methods
 from sweeps.spec.spec import Training
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store

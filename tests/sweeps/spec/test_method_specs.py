@@ -14,8 +14,8 @@ from sweeps.dag.expand import Dag, Step, with_shared_prefixes
 from sweeps.dag.identity import method_identity
 from sweeps.execute.teacher_sharing import group_into_cohorts
 from sweeps.resolve import dag_of
-from sweeps.spec.method import Method, named_methods
-from sweeps.spec.method_options import Init, Source
+from sweeps.spec.method.method import Method, named_methods
+from sweeps.spec.method.method_options import Init, Source
 from sweeps.spec.spec import parse_sweep
 
 

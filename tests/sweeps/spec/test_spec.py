@@ -11,8 +11,8 @@ from scaling.errors import InputError
 from sweeps.dag.expand import Step
 from sweeps.dag.identity import training_identity
 from sweeps.resolve import dag_of
-from sweeps.spec.method import Method
-from sweeps.spec.method_options import Taid
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.method_options import Taid
 from sweeps.spec.resources import Devices
 from sweeps.spec.spec import Training, load_sweep, parse_sweep, presets
 

@@ -36,8 +36,8 @@ from sweeps.model.heldout import heldout_loss
 from sweeps.model.layout import Layout
 from sweeps.model.model_files import weights_stream
 from sweeps.model.sharding import evaluation_copy
-from sweeps.spec.method import Method
-from sweeps.spec.run_views import HiddenStates, RunSetting, State
+from sweeps.spec.method.method import Method
+from sweeps.spec.method.run_views import HiddenStates, RunSetting, State
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.train.gang import model_at_start
 from sweeps.train.loop import train_together

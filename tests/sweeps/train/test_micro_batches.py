@@ -14,7 +14,7 @@ from sweeps.dag.ladder import shape_for
 from sweeps.distill.targets import Online
 from sweeps.model.decoder import Decoder
 from sweeps.model.layout import Layout
-from sweeps.spec.method import Method
+from sweeps.spec.method.method import Method
 from sweeps.spec.spec import Training
 from sweeps.train.loop import train_together
 from sweeps.train.recipe import RunRecipe

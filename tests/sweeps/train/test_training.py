@@ -18,7 +18,7 @@ from sweeps.distill.targets import Online
 from sweeps.model.decoder import Decoder
 from sweeps.model.heldout import heldout_loss
 from sweeps.model.optimizer import BASE_WIDTH, Optimizer, learning_rate, parameter_groups
-from sweeps.spec.method import Method
+from sweeps.spec.method.method import Method
 from sweeps.spec.spec import Training
 from sweeps.train.loop import train
 from sweeps.train.recipe import RunRecipe

@@ -29,9 +29,9 @@ from sweeps.model.decoder import Decoder
 from sweeps.model.distributed import World
 from sweeps.model.log_probs import cross_entropy, log_probabilities
 from sweeps.resolve import dag_of
-from sweeps.spec.method import Method, named_methods
-from sweeps.spec.method_options import Credit, Replay, Source
-from sweeps.spec.run_views import RunSetting, TrainingBatch
+from sweeps.spec.method.method import Method, named_methods
+from sweeps.spec.method.method_options import Credit, Replay, Source
+from sweeps.spec.method.run_views import RunSetting, TrainingBatch
 from sweeps.spec.spec import Training, parse_sweep
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store

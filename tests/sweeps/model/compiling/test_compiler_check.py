@@ -26,7 +26,7 @@ from sweeps.model.compiling.compiler_check import _LEVEL, CPU_OPTIONS, STANDARD,
 from sweeps.model.decoder import Decoder
 from sweeps.model.device import instruction_sets
 from sweeps.model.frozen import FrozenBody
-from sweeps.spec.method import Method
+from sweeps.spec.method.method import Method
 from sweeps.spec.spec import Training
 from sweeps.store.checkpoints.checkpoints import Checkpoints
 from sweeps.store.store import Store

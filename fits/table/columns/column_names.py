@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from fits.table.units_in_headers import loss_unit_of, split_unit, without_loss_unit
+from fits.table.columns.units_in_headers import loss_unit_of, split_unit, without_loss_unit
 from scaling.errors import InputError
 
 SYNONYMS: dict[str, tuple[str, ...]] = {

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pandas as pd
 
+from fits.checks.comparison.evidence import Evidence, weigh_laws
 from fits.checks.design import missing_for_published_law
-from fits.checks.evidence import Evidence, weigh_laws
 from fits.estimation.estimate import Estimate
 from fits.estimation.joint import SUPERVISED, Recipe, coordinate_pins
 from fits.estimation.model import Rows, law_names

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distlaw.commands.plan_bill import asked_device, billed, given_numbers, priced_answer
-from distlaw.commands.plan_private import (
+from distlaw.commands.planner.plan_bill import asked_device, billed, given_numbers, priced_answer
+from distlaw.commands.planner.plan_private import (
     Delta,
     Epsilon,
     PrivateAsked,
     PrivateTeachers,
     print_private_plan,
 )
-from distlaw.commands.teachers import (
+from distlaw.commands.planner.teachers import (
     Active,
     Catalogue,
     Loss,

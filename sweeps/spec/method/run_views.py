@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sweeps.distill.models import Models
     from sweeps.model.decoder import Decoder
     from sweeps.model.distributed import World
-    from sweeps.spec.method import Method
+    from sweeps.spec.method.method import Method
 
 State: TypeAlias = "dict[str, Tensor]"
 """Tensors by name that a part remembers from one optimizer step to the next."""

@@ -18,12 +18,12 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from sweeps.spec.compatibility import LOGIT_OPTIONS, objection
 from sweeps.spec.fields import Count, Number, SpecModel
-from sweeps.spec.method_options import Credit, Delta, Init, Neighbours, Source, Taid
-from sweeps.spec.method_parts import parts_of
+from sweeps.spec.method.compatibility import LOGIT_OPTIONS, objection
+from sweeps.spec.method.method_options import Credit, Delta, Init, Neighbours, Source, Taid
+from sweeps.spec.method.method_parts import parts_of
+from sweeps.spec.method.registry import Use, load_object, refresh
 from sweeps.spec.parsing.yaml_text import read_yaml
-from sweeps.spec.registry import Use, load_object, refresh
 
 SHORT_NAMES = {
     "temperature": "tau",

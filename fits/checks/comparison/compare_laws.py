@@ -9,13 +9,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fits.checks.compare_supervised import compare_supervised_laws
+from fits.checks.comparison.compare_supervised import compare_supervised_laws
+from fits.checks.comparison.evidence import weigh_laws
+from fits.checks.comparison.scores import (
+    DISTILLATION_CHECKS,
+    TABLE_SPLIT,
+    Comparison,
+    Score,
+    pooled_rmse,
+    score,
+)
 from fits.checks.design import design_findings, missing_for_published_law, raise_refusals, table_notes
-from fits.checks.evidence import weigh_laws
-from fits.checks.folds import cross_validation_folds
-from fits.checks.gamma_weight import weigh_gamma
-from fits.checks.heldout import predictions
-from fits.checks.scores import DISTILLATION_CHECKS, TABLE_SPLIT, Comparison, Score, pooled_rmse, score
+from fits.checks.heldout.folds import cross_validation_folds
+from fits.checks.heldout.gamma_weight import weigh_gamma
+from fits.checks.heldout.heldout import predictions
 from fits.estimation.estimate import Estimate, Objective
 from fits.estimation.joint import Recipe
 from fits.estimation.model import Rows, law_names

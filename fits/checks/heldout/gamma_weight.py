@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from fits.checks.heldout import Block, leave_blocks_out
+from fits.checks.heldout.heldout import Block, leave_blocks_out
 from fits.estimation.estimate import Estimate
 from fits.estimation.joint import SUPERVISED, Recipe, fit_laws
 from fits.estimation.laws.parametrization import Prior

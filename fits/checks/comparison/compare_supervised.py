@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from fits.checks.comparison.scores import Comparison, Score, pooled_rmse, score
 from fits.checks.design import design_findings, raise_refusals, table_notes
-from fits.checks.folds import (
+from fits.checks.heldout.folds import (
     FEW_TO_MANY,
     LARGEST_COMPUTE,
     LEFT_OUT,
@@ -18,8 +19,7 @@ from fits.checks.folds import (
     Mask,
     nearest_level,
 )
-from fits.checks.heldout import extrapolation_mask
-from fits.checks.scores import Comparison, Score, pooled_rmse, score
+from fits.checks.heldout.heldout import extrapolation_mask
 from fits.estimation.joint import SUPERVISED, Recipe, fit_laws
 from fits.estimation.model import Rows, last_tokens
 from fits.estimation.replicates import average_replicates

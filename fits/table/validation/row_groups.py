@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from fits.findings import Finding
-from fits.table.column_names import SYNONYMS
-from fits.table.validation import unnamed_rows
+from fits.table.columns.column_names import SYNONYMS
+from fits.table.validation.validation import unnamed_rows
 
 CHECKPOINT_COUNT = 8
 """Least number of token counts of one size, teacher and setting that may be unnamed checkpoints."""

@@ -21,8 +21,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from fits.checks.folds import CELL, Mask, cross_validation_folds
-from fits.checks.heldout import has_enough_runs
+from fits.checks.heldout.folds import CELL, Mask, cross_validation_folds
+from fits.checks.heldout.heldout import has_enough_runs
 from fits.estimation.estimate import Estimate
 from fits.estimation.joint import Recipe
 from fits.estimation.leave_out import BlockPredictions, predict_left_out

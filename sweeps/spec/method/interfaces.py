@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from scaling.costs.flops import FORWARDS_PER_STEP, ModelShape
 from sweeps.spec.fields import Number, SpecModel
 from sweeps.spec.hidden_layers import StoredPrecision
-from sweeps.spec.run_views import (
+from sweeps.spec.method.run_views import (
     AfterStep,
     BatchSource,
     Evaluation,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sweeps.data.batches import Batches
     from sweeps.distill.models import Models
     from sweeps.model.decoder import Decoder
-    from sweeps.spec.method import Method
+    from sweeps.spec.method.method import Method
     from sweeps.spec.spec import Sweep
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fits.table.cells import HEADERS, describe_column
-from fits.table.column_names import HeaderMatch, map_option, match_header
-from fits.table.units_in_headers import LOSS_UNITS, loss_unit_of, split_loss
+from fits.table.columns.cells import HEADERS, describe_column
+from fits.table.columns.column_names import HeaderMatch, map_option, match_header
+from fits.table.columns.units_in_headers import LOSS_UNITS, loss_unit_of, split_loss
 from scaling.errors import InputError
 
 Array = NDArray[np.float64]
@@ -124,7 +124,7 @@ def convert_to_nats(table: pd.DataFrame, loss_unit: str | None, bytes_per_token:
 
 
 def in_nats(values: Array, unit: str | None, bytes_per_token: float | None) -> Array:
-    """Convert losses from a unit of :data:`~fits.table.units_in_headers.LOSS_UNITS` to nats/token.
+    """Convert losses from a unit of :data:`~fits.table.columns.units_in_headers.LOSS_UNITS` to nats/token.
 
     Perplexities that are not positive become NaN.
     """

@@ -8,7 +8,7 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from fits.table.units_in_headers import count_scale
+from fits.table.columns.units_in_headers import count_scale
 from scaling.errors import InputError
 from scaling.units import Unit, format_number, parse_quantity, unit_of
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from distlaw.commands.teachers import asked_teachers
+from distlaw.commands.planner.teachers import asked_teachers
 from distlaw.options import Calibration, Json, parse_optional, write_json
 from scaling.calibration.calibration import DEFAULT_CALIBRATION
 from scaling.calibration.calibration import Calibration as Fitted

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, ValidationError, ValidationInfo, model_validato
 
 from scaling.errors import InputError
 from sweeps.spec.fields import SpecModel
-from sweeps.spec.interfaces import SLOTS, Divergence, MethodPart
+from sweeps.spec.method.interfaces import SLOTS, Divergence, MethodPart
 
 SHIPPED: dict[str, dict[str, str]] = {
     "divergence": {

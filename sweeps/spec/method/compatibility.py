@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sweeps.spec.method_parts import MethodParts, parts_of
-from sweeps.spec.registry import Use, divergences
+from sweeps.spec.method.method_parts import MethodParts, parts_of
+from sweeps.spec.method.registry import Use, divergences
 from sweeps.spec.trainer import ROLES
 
 if TYPE_CHECKING:
     from sweeps.spec.fields import SpecModel
-    from sweeps.spec.method import Method
+    from sweeps.spec.method.method import Method
     from sweeps.spec.spec import Sweep
 
 PARAMETERS = ("beta", "gold", "others", "skew")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fits.table.cells import describe_column
+from fits.table.columns.cells import describe_column
 from fits.table.projection import MEASURED_TOO, measured_twins
 from scaling.errors import InputError
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from fits.checks.heldout import leave_blocks_out
+from fits.checks.heldout.heldout import leave_blocks_out
 from fits.estimation.estimate import Estimate
 from fits.estimation.joint import Recipe, fit_laws
 from fits.estimation.laws.sibling import FARTHEST, Sibling

@@ -8,11 +8,11 @@ import shlex
 import numpy as np
 import pandas as pd
 
-from fits.table.cells import HEADERS, describe_column
-from fits.table.column_names import map_part
+from fits.table.columns.cells import HEADERS, describe_column
+from fits.table.columns.column_names import map_part
+from fits.table.columns.units_in_headers import PF_DAY
 from fits.table.projection import PROJECTED_SD
-from fits.table.units_in_headers import PF_DAY
-from fits.table.validation import LARGEST_VOCABULARY, uniform_loss
+from fits.table.validation.validation import LARGEST_VOCABULARY, uniform_loss
 from scaling.calibration.calibration import Calibration
 from scaling.errors import InputError
 

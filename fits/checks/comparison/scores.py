@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from fits.checks.evidence import COLUMNS, Evidence
-from fits.checks.folds import (
+from fits.checks.comparison.evidence import COLUMNS, Evidence
+from fits.checks.heldout.folds import (
     CELL,
     FEW_TO_MANY,
     LARGEST_COMPUTE,
@@ -20,7 +20,7 @@ from fits.checks.folds import (
     WEAK_TO_STRONG,
     Mask,
 )
-from fits.checks.heldout import hold_out
+from fits.checks.heldout.heldout import hold_out
 from fits.estimation.estimate import Estimate
 from fits.estimation.joint import Recipe
 from fits.estimation.model import Rows

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fits.checks.compare_supervised import supervised_folds, supervised_score
-from fits.checks.scores import Score
+from fits.checks.comparison.compare_supervised import supervised_folds, supervised_score
+from fits.checks.comparison.scores import Score
 from fits.estimation.joint import Recipe
 from fits.estimation.model import Rows
 from fits.estimation.replicates import average_replicates

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from fits.checks.heldout import Block, HeldOut, predictions
+from fits.checks.heldout.heldout import Block, HeldOut, predictions
 from fits.estimation.estimate import Estimate, fit_model
 from fits.estimation.joint import SUPERVISED, Recipe
 from fits.estimation.levenberg_marquardt import Array

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sweeps.spec.interfaces import (
+from sweeps.spec.method.interfaces import (
     AuxiliaryLoss,
     Divergence,
     Hook,
@@ -16,10 +16,10 @@ from sweeps.spec.interfaces import (
     SequenceSource,
     Target,
 )
-from sweeps.spec.registry import STANDARD_METRICS, Use, shipped_part
+from sweeps.spec.method.registry import STANDARD_METRICS, Use, shipped_part
 
 if TYPE_CHECKING:
-    from sweeps.spec.method import Method
+    from sweeps.spec.method.method import Method
 
 Kind = TypeVar("Kind", bound=MethodPart)
 

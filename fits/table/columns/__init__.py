@@ -1,0 +1,1 @@
+"""Columns of a runs table: names and synonyms, units in headers, conversion of cells and of losses."""
