@@ -3,7 +3,7 @@
     python benchmarks/memory_model.py [--resident]
 
 Each row is a training step on a CPU: peak bytes of tensors while a run is made, takes four steps and is
-evaluated, as PyTorch's profiler counts them, and what ``sweeps.estimate.memory`` expects without process and
+evaluated, as PyTorch's profiler counts them, and what the model of memory expects without process and
 checkpoint. With ``--resident`` instead the peak of resident memory of a child process, and what is expected
 with the memory that it had after its imports. The shares of memory between tensors were set by the rows with
 even numbers (``set``); the others were not looked at for them (``held out``).
