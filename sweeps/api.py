@@ -46,21 +46,24 @@ class LoadedSweep:
         return f"runs/{self.spec.name}"
 
     def at(self, store: str | Path | None = None, *, record: bool = False) -> LoadedSweep:
-        """Return the sweep with ``training.compile: auto`` as it was decided in a store, or measured here.
+        """Return the sweep as it is run in a store; :meth:`plan`, :meth:`run` and :meth:`jobs` ask for it.
 
-        :meth:`plan`, :meth:`run` and :meth:`jobs` do so themselves. Otherwise nothing changes.
+        ``training.compile: auto`` is as it was decided there, or measured here, and the text is counted for
+        what teachers write down of it, each token once. Otherwise nothing changes.
 
         Args:
             store: A path or URL; :attr:`default_store` if not given.
             record: Record in the store what was not decided there.
         """
-        if self.spec.training.compile != "auto":
-            return self
         from sweeps.dag.expand import expand
+        from sweeps.dag.kept_text import with_kept_tokens
         from sweeps.estimate.probes.compile_record import decided_in
 
-        resolved = decided_in(self._store(store), self.resolved, record=record)
-        return LoadedSweep(resolved=resolved, dag=expand(resolved))
+        resolved, dag = self.resolved, self.dag
+        if self.spec.training.compile == "auto":
+            resolved = decided_in(self._store(store), resolved, record=record)
+            dag = expand(resolved)
+        return LoadedSweep(resolved=resolved, dag=with_kept_tokens(dag, resolved.text))
 
     def plan(self, store: str | Path | None = None, *, devices: int | None = None) -> SweepPlan:
         """Estimate what the sweep takes, and what the laws will lack; nothing is trained.

@@ -11,6 +11,7 @@ from scaling.units import format_number
 from sweeps.dag.compile_choice import CompileChoice, choose_sizes, compiled_params
 from sweeps.dag.compiled_sizes import with_compile
 from sweeps.dag.expand import Dag, expand
+from sweeps.dag.kept_text import with_kept_tokens
 from sweeps.dag.resolved import PretrainedTeacher, Resolved, Text
 from sweeps.data.corpus import fingerprint_of, resolve_corpus, with_absolute_paths
 from sweeps.data.named_corpora import NAMED_CORPORA
@@ -30,7 +31,8 @@ def dag_of(sweep: Sweep) -> Dag:
     Raises:
         InputError: As those two, and for more FLOPs than ``caps.flops``.
     """
-    dag = expand(resolve(sweep))
+    resolved = resolve(sweep)
+    dag = with_kept_tokens(expand(resolved), resolved.text)
     sweep.caps.check(flops=dag.flops)
     return dag
 

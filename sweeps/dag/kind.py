@@ -43,9 +43,14 @@ class StepKind(StrEnum):
         return self in (StepKind.CACHE_LOGITS, StepKind.CACHE_FEATURES)
 
     @property
+    def keeps_text(self) -> bool:
+        """True if the step writes down what a teacher gives over the text, each block of it once."""
+        return self.is_cache or self is StepKind.GENERATE_TEXT
+
+    @property
     def trains(self) -> bool:
         """True if the step trains a model."""
-        return not self.is_cache and self not in (StepKind.GENERATE_TEXT, StepKind.EVALUATE)
+        return not self.keeps_text and self is not StepKind.EVALUATE
 
 
 def kind_label(kind: str) -> str:

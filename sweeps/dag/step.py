@@ -74,6 +74,9 @@ class Step:
     """The command that trains it; None for our own loop."""
     role: Role | None = None
     """The field of the spec that asks for it, for its command; no part of the identity."""
+    text_tokens: int | None = None
+    """Tokens in the blocks that there are of its text, if it keeps each once and they are counted; no part of
+    the identity."""
 
     @property
     def needs(self) -> tuple[Step, ...]:
@@ -103,10 +106,11 @@ class Step:
     def tokens(self) -> int:
         """D: tokens the model is trained on, those before ``start`` and of ``init`` included; or kept.
 
-        Of a projected loss, those of the whole run that it stands for.
+        Of a projected loss, those of the whole run that it stands for; of what is kept, none twice.
         """
         before = self.init.tokens if self.init and not self.kind.is_cache else 0
-        return before + round((self.steps if self.early else self.ends) * self.training.batch_tokens)
+        read = before + round((self.steps if self.early else self.ends) * self.training.batch_tokens)
+        return read if self.text_tokens is None else min(read, self.text_tokens)
 
     @property
     def tokens_of_its_text(self) -> int:
@@ -122,7 +126,7 @@ class Step:
 
     @property
     def tokens_to_teach(self) -> float:
-        """Tokens that the teacher reads in this step; a cache reads none twice, so at most these."""
+        """Tokens that the teacher reads in this step; a cache reads none twice."""
         if self.teacher is None or self.logits:
             return 0
         if self.kind.is_cache:
@@ -360,6 +364,7 @@ class Step:
             "teacher": self.teacher.as_json() if self.teacher else None,
             "other_teachers": [each.as_json() for each in self.other_teachers],
             **({"trainer": self.trainer.model_dump(), "role": self.role} if self.trainer else {}),
+            **({"text_tokens": self.text_tokens} if self.text_tokens is not None else {}),
         }
 
     @classmethod
@@ -397,4 +402,5 @@ class Step:
             foreign=ExternalModel.read(foreign) if foreign else None,
             trainer=Trainer(**found) if (found := data.get("trainer")) else None,
             role=data.get("role"),
+            text_tokens=data.get("text_tokens"),
         )

@@ -176,9 +176,9 @@ def store_bytes(dag: Dag, devices: int) -> float:
     return models + KEPT * (prefixes + sum(states[:devices]))
 
 
-def disk(dag: Dag, train_tokens: float) -> float:
-    """Bytes that teachers write down, over a training text of ``train_tokens`` tokens."""
-    return sum(min(step.tokens, train_tokens) * _bytes_per_token(step) for step in dag.steps)
+def disk(dag: Dag) -> float:
+    """Bytes that teachers write down."""
+    return sum(step.tokens * _bytes_per_token(step) for step in dag.steps)
 
 
 def _bytes_per_token(step: Step) -> float:

@@ -117,7 +117,7 @@ class SweepPlan:
     @property
     def disk_bytes(self) -> tuple[float, float]:
         """Bytes of the store at its peak, and of those the bytes that teachers write down."""
-        written = disk(self.dag, self.text.train_tokens)
+        written = disk(self.dag)
         return self.whole.store_bytes + written, written
 
     def check_caps(self) -> None:
@@ -225,7 +225,7 @@ def plan_sweep(resolved: Resolved, dag: Dag, store: Store, devices: int) -> Swee
     sweep, size = resolved.spec, resolved.text.size
     check_text(sweep, size)
     done = frozenset(store.results(step.id for step in dag.steps)) if store.exists() else frozenset()
-    servers = server_work(dag, store, size.train_tokens)
+    servers = server_work(dag, store)
     before = tuple(step for step in dag.steps if step.id in done)
     todo = replace(dag, steps=tuple(step for step in dag.steps if step.id not in done))
     seconds, left_seconds = (

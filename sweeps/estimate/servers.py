@@ -35,19 +35,18 @@ class ServerWork:
         return self.tokens / self.tokens_per_second if self.tokens_per_second else 0.0
 
 
-def server_work(dag: Dag, store: Store, train_tokens: float) -> dict[str, ServerWork]:
+def server_work(dag: Dag, store: Store) -> dict[str, ServerWork]:
     """Return the work of servers by the id of the step that asks them.
 
     Args:
         dag: The steps.
         store: Store of the results, in which evaluations have measured speeds.
-        train_tokens: Tokens of the training text, each of which a cache holds once.
     """
     found = {}
     for step in dag.steps:
         evaluation = step if step.served else step.teacher
         if step.asks_server and evaluation and evaluation.foreign:
-            tokens = evaluation.foreign.heldout_tokens if step.served else min(step.tokens, train_tokens)
+            tokens = evaluation.foreign.heldout_tokens if step.served else step.tokens
             found[step.id] = ServerWork(
                 tokens=tokens, requests=tokens / step.shape.context, **_speed(evaluation, store)
             )

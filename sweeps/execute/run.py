@@ -77,7 +77,7 @@ def run_sweep(resolved: Resolved, dag: Dag, store: Store, where: Where, watch: W
         return scheduler.run(dag, store, InlineExecutor(store), lambda _: 0.0, lambda _: None)
     check_text(sweep, resolved.text.size)
     warnings = text_warnings(planned_tokens(resolved.text.corpus, resolved.text.fingerprint))
-    servers = server_work(dag, store, resolved.text.size.train_tokens)
+    servers = server_work(dag, store)
     seconds = with_servers(step_seconds(sweep, dag, resolved.text.size), servers)
     executor = where.open(store, todo, max((rule.cpus for rule in sweep.resources), default=1))
     try:

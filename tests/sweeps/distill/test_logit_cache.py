@@ -22,6 +22,7 @@ from sweeps.distill.caches.logit_format import Full, TopK
 from sweeps.distill.caches.shard_cache import Numbers, ShardCache
 from sweeps.distill.targets import Cached, Online
 from sweeps.distill.teacher import distributions
+from sweeps.estimate.bill import flops_recorded
 from sweeps.execute.executors.local import InlineExecutor
 from sweeps.execute.scheduler import run as run_dag
 from sweeps.execute.steps.provenance import record_sweep
@@ -266,8 +267,22 @@ def test_blocks_say_the_same_whatever_else_a_cache_holds(tmp_path: Path) -> None
 
 
 def test_a_sweep_writes_caches_as_steps_and_students_read_them(
-    small_spec: dict[str, Any], tmp_path: Path, own_cache: Path
+    small_spec: dict[str, Any],
+    text_file: Path,
+    tmp_path: Path,
+    own_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Over a text that every student reads about twice, and that each cache holds once."""
+    asked = []
+
+    def counted(self: Online, inputs: Tensor, numbers: Tensor) -> Tensor:
+        asked.append(inputs.numel())
+        return rows(self, inputs, numbers)
+
+    rows = Online.rows
+    monkeypatch.setattr(Online, "rows", counted)
+    text_file.write_text(text_file.read_text()[:30_000])
     small_spec |= {
         "supervised": [],
         "teachers": [{"params": ["7k"], "tokens": ["64k"]}],
@@ -280,10 +295,18 @@ def test_a_sweep_writes_caches_as_steps_and_students_read_them(
     online, full = dag.steps[1], dag.steps[3]
     assert full.flops == online.flops  # a law's
     assert full.flops_to_spend == full.student_flops
-    assert dag.steps[2].flops_to_spend == online.teacher_flops
+    cache = dag.steps[2]
+    assert cache.flops_to_spend == pytest.approx(online.teacher_flops * cache.tokens / online.tokens)
     store.create()
     record_sweep(store, sweep, dag)
     assert run_dag(dag, store, InlineExecutor(store), lambda step: 1.0, lambda _: None).complete
+    written, trained = store.result(cache.id), store.result(full.id)
+    assert written is not None
+    assert trained is not None
+    assert trained["epochs"] > 1.5
+    assert cache.tokens == written["tokens"] < full.tokens / 1.5
+    assert sum(asked) == online.tokens + 2 * cache.tokens  # what is really read
+    assert cache.flops_to_spend == written["flops"]["total"] == flops_recorded(store, cache.id)
     table = results(store.root).set_index("method")
     assert len(table) == 4
     loss = table["loss"]

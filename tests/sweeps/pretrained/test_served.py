@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -348,7 +349,7 @@ def test_a_plan_says_how_long_the_server_takes(spec: dict[str, Any], tmp_path: P
     store = Store(tmp_path / "store")
     dag = dag_of(parse_sweep(spec))
     evaluate, cache, student = dag.steps
-    work = server_work(dag, store, 1e9)
+    work = server_work(dag, store)
     assert work.keys() == {evaluate.id, cache.id}
     (line,) = server_lines(work.values())
     assert "tiny scores" in line
@@ -357,14 +358,15 @@ def test_a_plan_says_how_long_the_server_takes(spec: dict[str, Any], tmp_path: P
     store.write({}, "sweep.json")
     measured = {"loss": 3.0, "served": {"tokens_per_second": 80.0}}
     assert store.commit(evaluate.id, {"id": evaluate.id, "step": evaluate.as_json()} | measured)
-    work = server_work(dag, store, 1e9)
+    work = server_work(dag, store)
     seconds = with_servers(lambda _: 1.0, work)
     assert [seconds(cache), seconds(student)] == [1 + cache.tokens / 80, 1]
-    assert server_work(dag, store, 800.0)[cache.id].seconds == 10  # each token of the text once
+    short = replace(dag, steps=(evaluate, replace(cache, text_tokens=800), student))
+    assert server_work(short, store)[cache.id].seconds == 10  # each token of the text once
     (line,) = server_lines(work.values())
     assert line.endswith(f"at 80 tokens/s, measured by step {evaluate.id[:8]}")
     spec["teachers"][0]["source"]["tokens_per_second"] = "40"
-    (line,) = server_lines(server_work(dag_of(parse_sweep(spec)), store, 1e9).values())
+    (line,) = server_lines(server_work(dag_of(parse_sweep(spec)), store).values())
     assert line.endswith("at 40 tokens/s, stated in the spec")
 
 
