@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from sweeps.resolve import dag_of
+from sweeps.dag.expand import expand
+from sweeps.resolve import resolve
 from sweeps.spec.spec import load_sweep, presets
 
 PINNED = json.loads(Path(__file__).with_name("preset_ids.json").read_text())
@@ -25,7 +26,7 @@ def test_ids_and_settings_of_every_preset(preset: str, monkeypatch: pytest.Monke
     trained = SimpleNamespace(sha256="0" * 64, end_of_text="<|endoftext|>", size=512)
     monkeypatch.setattr("sweeps.data.corpus.tokens_of", lambda corpus: SimpleNamespace(tokenizer_files=None))
     monkeypatch.setattr("sweeps.data.corpus.ExternalTokenizer.read", lambda *place: trained)
-    steps = dag_of(load_sweep(preset)).steps
+    steps = expand(resolve(load_sweep(preset))).steps
     found = {
         "steps": len(steps),
         "first": steps[0].id,
