@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -133,20 +133,12 @@ def compare_laws(
     if gamma == "auto":
         base, weighed = weigh_gamma(table, rows, base)
         decided += weighed
-    folds = {check: list(masks) for check, masks in cross_validation_folds(table, thresholds).items()}
-    split_off = Rows.of(everything.assign(excluded=np.where(out, "", "not held out")))
+    held_out = _HeldOut.of(everything, out, table, rows, thresholds)
     scores: list[Score] = []
     fits: list[dict[str, Estimate]] = []
     for law in laws:
         recipe, estimates, more = fit_jointly_or_separately(rows, replace(base, laws=(law,)), joint)
-        held_out = {
-            check: pooled_rmse(table, rows, folds[check], check, recipe, estimates)
-            for check in DISTILLATION_CHECKS
-            if check in folds
-        }
-        if split_off.n_distillations:
-            held_out[TABLE_SPLIT] = predictions(everything, split_off, estimates, TABLE_SPLIT)[-1].rmse
-        scores.append(score(law, estimates[law], {c: e for c, e in held_out.items() if np.isfinite(e)}))
+        scores.append(score(law, estimates[law], held_out.errors(recipe, estimates)))
         decided += [f"{law}: {note}" for note in more]
         fits.append(estimates)
     origin = f"the supervised law is {_supervised_source(rows, supervised)}"
@@ -156,6 +148,47 @@ def compare_laws(
         evidence=weigh_laws(table, rows, replace(base, laws=tuple(laws)), fits),
         notes=(origin, *decided, *table_notes(everything), *repeated, *notes),
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _HeldOut:
+    """Runs that the laws are fitted to, those that each check leaves out, and those outside the fit split."""
+
+    everything: pd.DataFrame
+    table: pd.DataFrame
+    rows: Rows
+    folds: dict[str, list[NDArray[np.bool_]]]
+    split_off: Rows
+
+    @classmethod
+    def of(
+        cls,
+        everything: pd.DataFrame,
+        out: NDArray[np.bool_],
+        table: pd.DataFrame,
+        rows: Rows,
+        thresholds: tuple[float, float, float] | None,
+    ) -> _HeldOut:
+        """Return the runs of ``table`` with its folds, and those of ``everything`` that ``out`` marks."""
+        return cls(
+            everything=everything,
+            table=table,
+            rows=rows,
+            folds={check: list(masks) for check, masks in cross_validation_folds(table, thresholds).items()},
+            split_off=Rows.of(everything.assign(excluded=np.where(out, "", "not held out"))),
+        )
+
+    def errors(self, recipe: Recipe, estimates: dict[str, Estimate]) -> dict[str, float]:
+        """Return the error of a law on the runs that each check leaves out of its fit, where there is one."""
+        found = {
+            check: pooled_rmse(self.table, self.rows, self.folds[check], check, recipe, estimates)
+            for check in DISTILLATION_CHECKS
+            if check in self.folds
+        }
+        if self.split_off.n_distillations:
+            split = predictions(self.everything, self.split_off, estimates, TABLE_SPLIT)
+            found[TABLE_SPLIT] = split[-1].rmse
+        return {check: error for check, error in found.items() if np.isfinite(error)}
 
 
 def _fit_split(everything: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
