@@ -7,8 +7,13 @@ at which everything is as it was.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import wraps
+from typing import Any, TypeVar
 
+from scaling.costs.flops import ModelShape
+from sweeps.dag.external_shape import CountedShape
 from sweeps.spec.method.method import Method
 from sweeps.spec.method.method_parts import parts_of
 from sweeps.spec.method.registry import Use
@@ -31,7 +36,38 @@ TRAINING_0_1_0 = {
 LAYOUT = {"micro_batch_tokens", "shard", "recompute", "deterministic"}
 """Fields of training rules that change numbers by no more than rounding, and so no id."""
 
+Part = TypeVar("Part")
+Value = TypeVar("Value")
+KEPT = 1024
+"""Parts whose identities are kept at a time."""
 
+
+def once_per_object(function: Callable[[Part], Value]) -> Callable[[Part], Value]:
+    """Return ``function`` with a cache for immutable arguments: by object, as equal ones may differ in type.
+
+    Many steps share the objects that they are made of. Callers must not change what it returns.
+    """
+    known: dict[int, tuple[Part, Value]] = {}
+
+    @wraps(function)
+    def cached(part: Part) -> Value:
+        found = known.get(id(part))
+        if found is None or found[0] is not part:
+            if len(known) >= KEPT:
+                known.clear()
+            found = known[id(part)] = part, function(part)
+        return found[1]
+
+    return cached
+
+
+@once_per_object
+def shape_identity(shape: ModelShape) -> dict[str, Any]:
+    """Return the fields of a shape; of an external model, those that its fingerprint does not determine."""
+    return dict(shape.identity) if isinstance(shape, CountedShape) else asdict(shape)
+
+
+@once_per_object
 def training_identity(training: Training) -> dict[str, Any]:
     """Return all fields of 0.1.0, and of those added since the ones that are not at their defaults."""
     values = training.model_dump()
@@ -39,6 +75,7 @@ def training_identity(training: Training) -> dict[str, Any]:
     return {old: values[name] for name, old in TRAINING_0_1_0.items()} | added
 
 
+@once_per_object
 def method_identity(method: Method) -> dict[str, Any]:
     """Return what of a method changes numbers, however it was spelled: the fields not at their defaults.
 

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args
 
 from scaling.costs.flops import ModelShape
 from sweeps.dag.external_shape import CountedShape
 from sweeps.data.tokens import Half
+from sweeps.spec.corpus import Corpus
+from sweeps.spec.spec import Training
+
+Part = TypeVar("Part")
+
+
+class KnownParts:
+    """Parts of records that were read before: of many steps' equal parts, one is validated and kept."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Any] = {}
+
+    def read(self, read: Callable[[Any], Part], data: Any) -> Part:
+        """Return ``read(data)``; that of equal data is the same object, if ``read`` has the same name."""
+        key = read.__qualname__, repr(data)  # 1, 1.0 and True are equal, but not for the checks
+        if key not in self._known:
+            self._known[key] = read(data)
+        found: Part = self._known[key]
+        return found
 
 
 def check_record(data: dict[str, Any]) -> None:
@@ -21,6 +41,16 @@ def check_record(data: dict[str, Any]) -> None:
         raise ValueError(f"aspect_ratio is {data['aspect_ratio']!r:.60}, expected a number")
 
 
-def shape_of_record(data: dict[str, Any]) -> ModelShape:
+def read_shape(data: dict[str, Any]) -> ModelShape:
     """Return the shape that a record of a step describes."""
     return CountedShape.read(data) if "counted" in data else ModelShape(**data)
+
+
+def read_corpus(data: dict[str, Any]) -> Corpus:
+    """Return the corpus that a record of a step describes."""
+    return Corpus(**{name: value for name, value in data.items() if name != "fingerprint"})
+
+
+def read_training(data: dict[str, Any]) -> Training:
+    """Return the training rules that a record of a step describes."""
+    return Training(**data)

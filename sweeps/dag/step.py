@@ -10,10 +10,10 @@ from typing import Any
 
 from scaling.costs.flops import ModelShape
 from scaling.units import format_number
-from sweeps.dag.external_shape import CountedShape, ExternalModel
-from sweeps.dag.identity import method_identity, training_identity
+from sweeps.dag.external_shape import ExternalModel
+from sweeps.dag.identity import method_identity, shape_identity, training_identity
 from sweeps.dag.kind import StepKind
-from sweeps.dag.record import check_record, shape_of_record
+from sweeps.dag.record import KnownParts, check_record, read_corpus, read_shape, read_training
 from sweeps.data.tokens import Half
 from sweeps.spec.corpus import Corpus
 from sweeps.spec.hidden_layers import HiddenLayers
@@ -185,7 +185,7 @@ class Step:
         return {
             "schema": SCHEMA,
             "kind": self.kind,
-            "shape": self.shape.identity if isinstance(self.shape, CountedShape) else asdict(self.shape),
+            "shape": shape_identity(self.shape),
             "steps": self.ends,
             "seed": self.seed,
             "data_seed": self.data_seed,
@@ -368,38 +368,32 @@ class Step:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Step:
-        """The inverse of :meth:`as_json`.
+    def from_json(cls, data: dict[str, Any], known: KnownParts | None = None) -> Step:
+        """The inverse of :meth:`as_json`; ``known`` has parts of records that were read before.
 
         Raises:
             ValueError: if a field holds something else than it may, and the like: what was read is damaged.
         """
-        corpus = dict(data["corpus"])
-        fingerprint = corpus.pop("fingerprint")
+        known = known or KnownParts()
+
+        def step(record: dict[str, Any] | None) -> Any:
+            return known.read(lambda each: cls.from_json(each, known), record) if record else None
+
         check_record(data)
-        foreign = data.get("foreign")
         return cls(
             kind=StepKind(data["kind"]),
-            shape=shape_of_record(data["shape"]),
-            aspect_ratio=data["aspect_ratio"],
-            steps=data["steps"],
-            seed=data["seed"],
-            data_seed=data["data_seed"],
-            half=data["half"],
-            corpus=Corpus(**corpus),
-            corpus_fingerprint=fingerprint,
-            training=Training(**data["training"]),
-            teacher=cls.from_json(data["teacher"]) if data["teacher"] else None,
-            method=Method.from_record(data["method"]) if data["method"] else None,
-            other_teachers=tuple(cls.from_json(each) for each in data.get("other_teachers", [])),
-            start=cls.from_json(data["start"]) if data["start"] else None,
-            logits=cls.from_json(found) if (found := data.get("logits")) else None,
-            texts=cls.from_json(found) if (found := data.get("texts")) else None,
-            features=tuple(cls.from_json(each) for each in data.get("features", [])),
+            shape=known.read(read_shape, data["shape"]),
+            **{name: data[name] for name in ("aspect_ratio", "steps", "seed", "data_seed", "half")},
+            corpus=known.read(read_corpus, data["corpus"]),
+            corpus_fingerprint=data["corpus"]["fingerprint"],
+            training=known.read(read_training, data["training"]),
+            teacher=step(data["teacher"]),
+            method=known.read(Method.from_record, data["method"]) if data["method"] else None,
+            start=step(data["start"]),
+            **{name: step(data.get(name)) for name in ("logits", "texts", "init", "early")},
+            **{name: tuple(map(step, data.get(name, []))) for name in ("other_teachers", "features")},
             hidden=HiddenLayers.from_json(found) if (found := data.get("hidden")) else None,
-            init=cls.from_json(found) if (found := data.get("init")) else None,
-            early=cls.from_json(found) if (found := data.get("early")) else None,
-            foreign=ExternalModel.read(foreign) if foreign else None,
+            foreign=ExternalModel.read(found) if (found := data.get("foreign")) else None,
             trainer=Trainer(**found) if (found := data.get("trainer")) else None,
             role=data.get("role"),
             text_tokens=data.get("text_tokens"),

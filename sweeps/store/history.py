@@ -8,6 +8,7 @@ from typing import Any
 
 from sweeps.store import clock
 from sweeps.store.leases import Attempt, assemble_attempts, attempt_files, attempt_path, latest_number
+from sweeps.store.listing import attempt_names
 from sweeps.store.outcomes import Ending
 from sweeps.store.store import Place, Store
 
@@ -160,10 +161,7 @@ class AttemptHistory:
             return
         if self._listing_due == -math.inf:
             for step, names in (self._contents or self.store.contents()).items():
-                yield (
-                    step,
-                    [name.removeprefix("attempts/") for name in names if name.startswith("attempts/")],
-                )
+                yield step, attempt_names(names)
         else:
             steps = [step for step in self.store.names() if step not in self.over and "." not in step]
             for place, names in self.store.names_all((step, "attempts") for step in steps).items():

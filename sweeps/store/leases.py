@@ -320,6 +320,13 @@ def attempts(store: Store, step: str, names: Iterable[str] | None = None) -> lis
     return assemble_attempts(step, names, files)
 
 
+def attempts_all(store: Store, names: Mapping[str, Iterable[str]]) -> dict[str, list[Attempt]]:
+    """Return all attempts at many steps, oldest first; ``names`` are the files in ``attempts`` by step."""
+    places = [(step, "attempts", name) for step, own in names.items() for name in attempt_files(own)]
+    files = store.read_all(places)
+    return {step: assemble_attempts(step, own, files) for step, own in names.items()}
+
+
 def attempt_files(names: Iterable[str], known: Container[int] = ()) -> list[str]:
     """Return the files of ``attempts`` with the records of all attempts that are not ``known``."""
     there = set(names)

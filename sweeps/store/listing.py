@@ -46,11 +46,19 @@ class Listing:
             self._contents, self.stamps = bucket_listing(store, expected)
             self.steps = sorted(name for name in self._contents if "." not in name)
 
-    def contents(self, steps: Iterable[str]) -> dict[str, set[str]]:
-        """Return the names of the files of ``steps``, those of attempts as ``attempts/<name>``."""
-        if self.store.local:
-            return local_contents(self.store, steps)
-        return {step: self._contents[step] for step in steps}
+    def contents(self, steps: Iterable[str], *, attempts: bool = True) -> dict[str, set[str]]:
+        """Return the names of the files of ``steps``, those of attempts as ``attempts/<name>``.
+
+        Of steps with a stamp on a disk these are the result and, if ``attempts``, the files of attempts.
+        """
+        if not self.store.local:
+            return {step: self._contents[step] for step in steps}
+        asked = list(steps)
+        found = local_contents(self.store, [step for step in asked if step not in self.stamps])
+        for step in asked:
+            if step in self.stamps:
+                found[step] = {RESULT, *(_attempt_names(self.store, step) if attempts else ())}
+        return found
 
 
 def local_contents(store: Store, steps: Iterable[str] | None = None) -> dict[str, set[str]]:
@@ -64,15 +72,25 @@ def local_contents(store: Store, steps: Iterable[str] | None = None) -> dict[str
                 found[step] = {RESULT}
             continue
         if ATTEMPTS in names:
-            there = _listed(folder / ATTEMPTS)
-            if there is None:
-                there = set(store.names(step, ATTEMPTS))  # refuses a link without its target
-            names |= {f"{ATTEMPTS}/{name}" for name in there}
+            names |= _attempt_names(store, step)
         found[step] = names
     return found
 
 
-def _listed(folder: Path) -> set[str] | None:
+def _attempt_names(store: Store, step: str) -> set[str]:
+    there = _listed(f"{store.path}/{step}/{ATTEMPTS}")
+    if there is None:
+        there = set(store.names(step, ATTEMPTS))  # refuses a link without its target
+    return {f"{ATTEMPTS}/{name}" for name in there}
+
+
+def attempt_names(names: Iterable[str]) -> list[str]:
+    """Return the names in ``attempts`` among the names of a step's files."""
+    begin = f"{ATTEMPTS}/"
+    return [name.removeprefix(begin) for name in names if name.startswith(begin)]
+
+
+def _listed(folder: str | Path) -> set[str] | None:
     try:
         return set(os.listdir(folder))  # noqa: PTH208  (a fifth of the time of pathlib's)
     except (FileNotFoundError, NotADirectoryError):

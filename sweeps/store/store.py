@@ -198,7 +198,8 @@ class Store:
         path = self._path(*place)
         try:
             if self.local and begin is None and end is None:
-                return Path(path).read_bytes()
+                with open(path, "rb", buffering=0) as file:  # noqa: PTH123  (a third of the time of pathlib's)
+                    return file.readall()
             return bytes(self.files.cat_file(path, start=begin, end=end))
         except (FileNotFoundError, NotADirectoryError):
             self._refuse_dangling(*place)

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from fits.table.projection import PROJECTED_SD
 from scaling.errors import InputError
 from sweeps.dag.expand import SCHEMA, Step
+from sweeps.dag.identity import once_per_object
 from sweeps.dag.kind import StepKind
+from sweeps.dag.record import KnownParts
+from sweeps.spec.method.method import Method
 from sweeps.store.listing import Listing
 from sweeps.store.records import CACHE_BYTES, COLUMNS, THROUGHPUT_COLUMNS
 from sweeps.store.store import Store
@@ -163,12 +166,12 @@ def _read_rows(store: Store, asked: set[str]) -> list[tuple[str, Read]]:
     listing, failed = Listing(store, expected=len(asked)), dict[str, Read]()
 
     def read(steps: list[str]) -> dict[str, Read]:
-        names = listing.contents(steps)
+        names, parts = listing.contents(steps, attempts=False), KnownParts()
         results = store.results(steps, contents=names)
         for step in asked.intersection(names) - results.keys():
             if "failure.json" in names[step]:
-                failed[step] = _read_row(store, step, failure=store.read(step, "failure.json"))
-        return {step: _read_row(store, step, result) for step, result in results.items()}
+                failed[step] = _read_row(store, step, parts, failure=store.read(step, "failure.json"))
+        return {step: _read_row(store, step, parts, result) for step, result in results.items()}
 
     found = read_through_cache(store, "rows", listing, read) | failed
     teachers: dict[str, dict[str, Any] | None] = {}
@@ -192,7 +195,11 @@ def _complete_teacher(store: Store, row: dict[str, Any], known: dict[str, dict[s
 
 
 def _read_row(
-    store: Store, step: str, result: dict[str, Any] | None = None, failure: dict[str, Any] | None = None
+    store: Store,
+    step: str,
+    parts: KnownParts,
+    result: dict[str, Any] | None = None,
+    failure: dict[str, Any] | None = None,
 ) -> Read:
     """Return the row of a run that is finished or failed, or why it is left out; neither for other steps.
 
@@ -201,13 +208,17 @@ def _read_row(
     """
     cache = _cache(step, result) if result and CACHE_BYTES in result else None
     try:
-        return _row(store, step, result, failure), None, cache
+        return _row(store, step, parts, result, failure), None, cache
     except _LeftOut as why:
         return None, str(why), cache
 
 
 def _row(
-    store: Store, step: str, result: dict[str, Any] | None, failure: dict[str, Any] | None
+    store: Store,
+    step: str,
+    parts: KnownParts,
+    result: dict[str, Any] | None,
+    failure: dict[str, Any] | None,
 ) -> dict[str, Any] | None:
     spec = (result or failure or {}).get("step")
     if spec is None or spec.get("kind") in NOT_RUNS:
@@ -215,7 +226,7 @@ def _row(
     if isinstance(schema := spec.get("schema", 0), int) and schema != SCHEMA:
         raise _LeftOut(f"written by another version (schema {schema}, this one has {SCHEMA})")
     try:
-        run = Step.from_json(spec)
+        run = Step.from_json(spec, parts)
         known = run.id
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         why = str(error).splitlines()[0]
@@ -232,7 +243,7 @@ def _row(
         "params": run.shape.params,
         "tokens": run.tokens,
         **_teacher(run.teacher),
-        "method": run.method.name if run.method else None,
+        "method": _method_name(run.method) if run.method else None,
         "seed": run.seed,
         "data_seed": run.data_seed,
         "vocab": run.shape.vocab,
@@ -251,6 +262,11 @@ def _row(
             f"{store.root}/{step}/result.json: a run without {error}, as another version of distlaw may have "
             "written it; delete it to run its step again"
         ) from None
+
+
+@once_per_object
+def _method_name(method: Method) -> str:
+    return method.name
 
 
 def _cache(step: str, result: Mapping[str, Any]) -> dict[str, Any]:

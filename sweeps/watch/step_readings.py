@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 from sweeps.estimate.bill import Bill, attempt_bills, declared_flops, flops_recorded
 from sweeps.spec.resources import Devices
-from sweeps.store.history import AttemptHistory
-from sweeps.store.leases import Attempt
-from sweeps.store.listing import Listing
+from sweeps.store.leases import Attempt, attempts_all
+from sweeps.store.listing import Listing, attempt_names
 from sweeps.store.outcomes import Ending
 from sweeps.store.store import Store
 from sweeps.watch.reading_cache import ReadingCache
@@ -113,7 +112,7 @@ def read_steps(store: Store, expected: int = 0) -> StoreReading:
     def read(steps: list[str]) -> dict[str, Value]:
         found, faults = listing.contents(steps), dict[str, str]()
         results = store.results(steps, faults, found)
-        histories = AttemptHistory(store, found).read_unfinished()
+        histories = attempts_all(store, {step: attempt_names(names) for step, names in found.items()})
         finished = {}
         for step, names in found.items():
             history, result = histories.get(step, []), results.get(step)
