@@ -391,7 +391,7 @@ class Step:
             method=known.read(Method.from_record, data["method"]) if data["method"] else None,
             start=step(data["start"]),
             **{name: step(data.get(name)) for name in ("logits", "texts", "init", "early")},
-            **{name: tuple(map(step, data.get(name, []))) for name in ("other_teachers", "features")},
+            **dict[str, Any]((n, tuple(map(step, data.get(n, [])))) for n in ("other_teachers", "features")),
             hidden=HiddenLayers.from_json(found) if (found := data.get("hidden")) else None,
             foreign=ExternalModel.read(found) if (found := data.get("foreign")) else None,
             trainer=Trainer(**found) if (found := data.get("trainer")) else None,
