@@ -24,7 +24,7 @@ from sweeps.dag.ladder import shape_for
 from sweeps.data.cache import cache_dir
 from sweeps.estimate.bill import Bill
 from sweeps.estimate.memory.memory import concurrent_memory
-from sweeps.estimate.memory.placement import memory_on, planned_resources
+from sweeps.estimate.memory.placement import memory_on, planned_resources, recomputed_flops
 from sweeps.spec.resources import GPU_SHARE, Devices
 from sweeps.spec.spec import Sweep
 from sweeps.store.checkpoints.checkpoints import KEPT
@@ -60,10 +60,15 @@ class Throughput:
     heldout_tokens: int = 0
     """Tokens of an evaluation."""
 
-    def seconds(self, step: Step) -> float:
-        """Estimated seconds of ``step``, its evaluation included; a server's are not among them."""
+    def seconds(self, step: Step, recomputed: float = 0.0) -> float:
+        """Estimated seconds of ``step``, its evaluation included; a server's are not among them.
+
+        Args:
+            step: The step.
+            recomputed: FLOPs of its forward pass that are computed twice.
+        """
         own, (by_student, by_teacher) = step.shape.forward_flops, step.tokens_to_write
-        seconds = self.training_seconds(step)
+        seconds = self.training_seconds(step) + recomputed / own * self._at(own, self.inference)
         seconds += by_student * self._at(own, self.writing)
         heads, hidden = step.auxiliary_flops_to_spend
         if hidden:
@@ -140,11 +145,12 @@ def estimate_sweep(dag: Dag, seconds: Cost, devices: int, sweep: Sweep | None = 
 def seconds_on(sweep: Sweep, throughput: Throughput | None) -> Cost:
     """Estimated seconds of a step: FLOPs over what the spec's GPUs reach, or as this machine was measured.
 
-    A GPU reaches its share of the peak of the precision in which each model multiplies its matrices.
+    A GPU reaches its share of the peak of the precision in which each model multiplies its matrices. What a
+    step's layout computes twice takes time too.
     """
     if sweep.hardware.gpu is None:
         assert throughput is not None, "without a named GPU, a machine must be measured"
-        return throughput.seconds
+        return _once(lambda step: throughput.seconds(step, recomputed_flops(step, sweep)))
 
     @cache
     def reached(precision: str) -> float:
@@ -154,9 +160,22 @@ def seconds_on(sweep: Sweep, throughput: Throughput | None) -> Cost:
     def seconds(step: Step) -> float:
         resources = planned_resources(step, sweep)
         share = (resources.gpus or GPU_SHARE) * resources.nodes
-        return sum(flops / reached(how) for how, flops in step.flops_by_precision().items()) / share
+        spent = sum(flops / reached(how) for how, flops in step.flops_by_precision().items())
+        return (spent + recomputed_flops(step, sweep) / reached(step.precision)) / share
 
-    return seconds
+    return _once(seconds)
+
+
+def _once(cost: Cost) -> Cost:
+    """Return ``cost``, computed once for each id."""
+    known: dict[str, float] = {}
+
+    def found(step: Step) -> float:
+        if step.id not in known:
+            known[step.id] = cost(step)
+        return known[step.id]
+
+    return found
 
 
 def _peak_memory(dag: Dag, devices: int, sweep: Sweep | None) -> float:

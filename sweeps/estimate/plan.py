@@ -295,6 +295,12 @@ def _warnings(plan: SweepPlan) -> Iterator[str]:
     if needed > here and not plan.sweep.hardware.gpu:
         yield f"about {needed:.0f} GB needed, {here:.0f} GB here: expect it to be killed"
     yield from _beyond_devices(plan)
+    gpus = (planned_resources(step, plan.sweep).gpus for step in plan.dag.steps)
+    if plan.sweep.training.deterministic and any(gpus):
+        yield (
+            "training.deterministic: its kernels are slower on a GPU, by a share that is not known before it "
+            "is measured; time and money are told without it (throughput in a run's result.json tells)"
+        )
     if commands := sum(step.trainer is not None for step in plan.dag.steps):
         yield (
             f"commands train {commands} of {len(plan.dag.steps)} steps: time, memory and disk are those of "

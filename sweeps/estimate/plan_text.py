@@ -122,6 +122,12 @@ def _cost(plan: SweepPlan) -> Iterator[str]:
         f"time       about {duration(left.wall_seconds)} on {where} "
         f"(longest chain {duration(whole.critical_path)}), {basis}"
     )
+    twice = [each for each in plan.placements.values() if each.layout and each.layout.recompute]
+    if twice:
+        yield (
+            f"recompute  {len(twice)} step{'s' * (len(twice) > 1)} whose blocks are computed twice to save "
+            "memory: a forward pass more in time and money, not in FLOPs"
+        )
     for line in server_lines(work for step, work in plan.servers.items() if step not in plan.done):
         yield f"server     {line}"
     for line in choice_lines(plan.compile_choices):

@@ -110,6 +110,20 @@ def place(step: Step, sweep: Sweep | None) -> Placement:
     return Placement(step=step, processes=processes, layout=layout, memory_bytes=needed, problem=problem)
 
 
+def recomputed_flops(step: Step, sweep: Sweep | None) -> float:
+    """Return the FLOPs that a step's layout computes twice: a forward pass of its blocks for each token.
+
+    They take time and count neither as FLOPs of the run nor in its utilization (MFU).
+    """
+    if not step.kind.trains or step.trainer or step.training.recompute is False:
+        return 0.0
+    layout = place(step, sweep).layout
+    if layout is None or not layout.recompute:
+        return 0.0
+    outside = 2.0 * step.shape.width * (step.shape.vocab + 1)  # logits and the embedding
+    return (step.shape.forward_flops - outside) * step.tokens_to_train * step.passes.trained
+
+
 def memory_on(step: Step, sweep: Sweep | None) -> float:
     """Peak bytes of a step on each device that it uses."""
     return place(step, sweep).memory_bytes

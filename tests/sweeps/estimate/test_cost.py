@@ -11,6 +11,7 @@ import pytest
 from large_models import large
 
 from scaling.costs.flops import ModelShape
+from sweeps import load
 from sweeps.dag.expand import Dag
 from sweeps.estimate.cost import (
     STARTUP_SECONDS,
@@ -171,3 +172,34 @@ def test_small_steps_are_measured_as_they_are(dag: Dag) -> None:
     step = dag.example
     assert probed_batch(step) == (step.shape.context, step.training.batch_tokens)
     assert precision_probe._measured_shape(step) == step.shape
+
+
+def test_what_is_computed_twice_takes_time_and_money_but_counts_no_flops(small_spec: dict[str, Any]) -> None:
+    def planned(**training: Any) -> tuple[float, float, float, str]:
+        rules = {"hardware": {"name": "h100"}, "training": small_spec["training"] | training}
+        plan = load(small_spec | rules | {"resources": [{"gpus": 1}]}).plan(f"memory://{training}")
+        return plan.whole.device_seconds, plan.whole.bill.dollars, plan.dag.flops, str(plan)
+
+    seconds, dollars, flops, text = planned()
+    more_seconds, more_dollars, same_flops, warned = planned(recompute=True, deterministic=True)
+    dag = dag_of(parse_sweep(small_spec))
+    blocks = sum(
+        step.tokens_to_train * (step.shape.forward_flops - 2 * step.shape.width * 301)
+        for step in dag.steps
+        if step.kind.trains
+    )
+    assert (more_seconds - seconds) * 0.4 * 66.9e12 == pytest.approx(blocks)
+    assert more_dollars / dollars == pytest.approx(more_seconds / seconds)
+    assert same_flops == flops == dag.flops
+    assert "recompute  7 steps whose blocks are computed twice" in warned
+    assert "training.deterministic: its kernels are slower" in warned
+    assert not any(word in text for word in ("recompute", "deterministic"))
+
+
+def test_this_machine_takes_a_forward_pass_longer_for_what_is_computed_twice(dag: Dag) -> None:
+    (step, *_) = dag.steps
+    sweep = parse_sweep({"name": "a", "supervised": [{"params": ["3k"], "tokens": ["32k"]}]})
+    twice = replace(step, training=step.training.model_copy(update={"recompute": True}))
+    blocks = step.tokens_to_train * (step.shape.forward_flops - 2 * step.shape.width * 301)
+    once, again = (seconds_on(sweep, LINEAR)(each) for each in (step, twice))
+    assert again - once == pytest.approx(blocks / 1e10)
