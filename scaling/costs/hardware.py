@@ -179,7 +179,7 @@ def _own(
 ) -> Hardware:
     """Return a device that the table lacks, from the user's numbers alone."""
     if peak is None or price is None:
-        raise InputError(_unknown(name, rows, precision))
+        raise InputError(f"{unknown_device(name, precision)}, or give its peak and its price")
     return Hardware(
         name=name,
         precision=precision or PRECISIONS[0],
@@ -192,19 +192,24 @@ def _own(
     )
 
 
-def _unknown(name: str, rows: list[Hardware], precision: str | None) -> str:
+def unknown_device(name: str, precision: str | None = None) -> str | None:
+    """Return why the table has no device of this name, or no peak of it in a precision; None if it has.
+
+    >>> unknown_device("v100", "bf16")
+    'v100 has no bf16 peak in the table, only fp16, fp32; choose one of them'
+    """
+    rows = [row for row in device_table() if row.name == canonical(name)]
+    if any(precision in (None, row.precision) for row in rows):
+        return None
     if rows:
         formats = ", ".join(row.precision for row in rows)
-        return (
-            f"{rows[0].name} has no {precision} peak in the table, only {formats}; choose one of them, or "
-            "give its peak and its price"
-        )
+        return f"{rows[0].name} has no {precision} peak in the table, only {formats}; choose one of them"
     near = difflib.get_close_matches(_spelled(name), _names(), n=3, cutoff=0.6)
     offered = dict.fromkeys(_names()[each] for each in near) or dict.fromkeys(
         row.name for row in device_table()
     )
     hint = f"did you mean {' or '.join(offered)}" if near else f"known are {', '.join(offered)}"
-    return f"no hardware {name}: {hint}; or give its peak and its price"
+    return f"no hardware {name}: {hint}"
 
 
 def canonical(name: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from scaling.costs.hardware import UTILISATION, Hardware, hardware
+from scaling.costs.hardware import OWN_TABLE, UTILISATION, Hardware, hardware, unknown_device
 from scaling.errors import InputError
 from scaling.units import format_number
 from sweeps.spec.fields import Count, Number, Quantity, SpecModel
@@ -93,11 +93,24 @@ class Devices(SpecModel):
     dollars_per_hour: Number | None = Field(None, gt=0)
     """Price of one GPU, or of one core if steps use none; by default that of the table."""
 
-    @model_validator(mode="after")
-    def _known(self) -> Devices:
-        if self.name is not None:
-            self.gpu  # noqa: B018  (raises for an unknown name)
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _fields(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            raise ValueError(f"expected fields, such as {{name: {given}}}")
+        return given
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None and (problem := unknown_device(name)):
+            raise ValueError(f"{problem}; or add it to a table of your own, which {OWN_TABLE} names")
+        return name
+
+    def objection(self, precision: str) -> str | None:
+        """Return why time in a precision cannot be told, with the field; None if it can."""
+        problem = self.name and unknown_device(self.name, precision)
+        return f"hardware.name: {problem} in training.precision and teachers[].precision" if problem else None
 
     @property
     def gpu(self) -> Hardware | None:
@@ -109,6 +122,8 @@ class Devices(SpecModel):
     def multiplying(self, precision: str | None) -> Hardware:
         """Return the named GPU with its peak in ``precision``; fp32 is up to 30 times slower than bf16."""
         assert self.name is not None
+        if precision and (problem := self.objection(precision)):
+            raise InputError(problem)
         price = self.dollars_per_hour
         return hardware(self.name, precision=precision, utilisation=self.utilisation, dollars_per_hour=price)
 

@@ -248,7 +248,7 @@ class Sweep(SpecModel):
                 raise ValueError(
                     f"{where} ({size:g}) must be a multiple of corpus.context ({self.corpus.context})"
                 )
-        if found := protocol_violation(self):
+        if found := self.hardware.objection(self.training.precision) or protocol_violation(self):
             raise ValueError(found)
         for where, method in self.methods_given():
             if found := next(self._objections(method), None):

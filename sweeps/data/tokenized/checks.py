@@ -17,14 +17,17 @@ MOSTLY = 0.95
 PRINTABLE = np.array([byte in b"\t\n\r" or 32 <= byte < 127 for byte in range(256)])
 
 
-def check_ids(file: SourceFile, position: int, ids: NDArray[Any], tokenizer: ExternalTokenizer) -> None:
+def check_ids(
+    where: str, ids: NDArray[Any], tokenizer: ExternalTokenizer, position: int = 0, of: str = ""
+) -> None:
     """Check that ids are those of the vocabulary.
 
     Args:
-        file: Named in the error.
-        position: Position of the first of ``ids`` in the file.
+        where: Field of the spec and file, and line if it has any, for the error.
         ids: Integers.
         tokenizer: Tokenizer that the spec names.
+        position: Position of the first of ``ids`` there.
+        of: What positions count in, for the error: a field of a record, in words.
 
     Raises:
         InputError: Naming the first id that is not.
@@ -33,7 +36,7 @@ def check_ids(file: SourceFile, position: int, ids: NDArray[Any], tokenizer: Ext
         return
     wrong = int(np.flatnonzero((ids >= tokenizer.size) | (ids < 0))[0])
     raise InputError(
-        f"corpus.source: {file.name}: id {int(ids[wrong]):,} at position {position + wrong:,}, but "
+        f"{where}: id {int(ids[wrong]):,} at position {position + wrong:,}{of}, but "
         f"{tokenizer.file} has {tokenizer.size:,} entries; name the tokenizer that wrote the "
         f"ids{_other_type(ids, tokenizer)}"
     )

@@ -34,7 +34,7 @@ def _column_rows(file: SourceFile, field: str, tokenizer: ExternalTokenizer) -> 
         if flat.null_count:
             raise InputError(f"corpus.source: {file.name}: column {field!r} has empty values among its ids")
         ids = flat.to_numpy(zero_copy_only=False)
-        check_ids(file, position, ids, tokenizer)
+        check_ids(f"corpus.source: {file.name}", ids, tokenizer, position, f" of column {field!r}")
         position += len(ids)
         for row in np.split(ids, np.cumsum(_row_lengths(rows))[:-1]) if len(rows) else []:
             if len(row):
@@ -48,16 +48,23 @@ def _row_lengths(rows: Any) -> NDArray[np.int64]:
 
 
 def _json_rows(file: SourceFile, field: str, tokenizer: ExternalTokenizer) -> Iterator[Ids]:
-    position = 0
+    of = f" of field {field!r}"
     for where, row in records_of(file, field, "lists of token ids"):
-        if not isinstance(row, list) or not all(type(each) is int for each in row):
-            raise InputError(f"{where}: {field!r} is no list of token ids, which are whole numbers")
+        if not isinstance(row, list):
+            raise InputError(f"{where}: {_not_ids(field)}, found {row!r:.60}")
+        if wrong := [number for number, each in enumerate(row) if type(each) is not int]:
+            raise InputError(
+                f"{where}: {_not_ids(field)}, found {row[wrong[0]]!r:.60} at position {wrong[0]:,}"
+            )
         if not row:
             continue
         try:
             ids = np.array(row, dtype=np.int64)
         except OverflowError:
-            raise InputError(f"{where}: {max(row, key=abs)} is no token id") from None
-        check_ids(file, position, ids, tokenizer)
-        position += len(ids)
+            raise InputError(f"{where}: {max(row, key=abs)}{of} is no token id") from None
+        check_ids(where, ids, tokenizer, of=of)
         yield ids
+
+
+def _not_ids(field: str) -> str:
+    return f"{field!r} is no list of token ids, which are whole numbers"

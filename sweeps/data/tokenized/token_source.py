@@ -180,7 +180,7 @@ def _rules(shards: Sequence[TokenArray | IndexedDocuments], tokenizer: ExternalT
         if samples and not array.declared:
             check_type(array.file, samples)
         for position, ids in samples:
-            check_ids(array.file, position, ids, tokenizer)
+            check_ids(f"corpus.source: {array.file.name}", ids, tokenizer, position)
             ended = ended or bool((ids == tokenizer.end_of_text_id).any())
     total = sum(_array(shard).count for shard in shards)
     if not total:
@@ -205,7 +205,7 @@ def _blocks(shard: TokenArray | IndexedDocuments | None, tokenizer: ExternalToke
     )
     for blocks in documents:
         for position, ids in blocks:
-            check_ids(array.file, position, ids, tokenizer)
+            check_ids(f"corpus.source: {array.file.name}", ids, tokenizer, position)
             yield ids
         if indexed:
             yield np.array([tokenizer.end_of_text_id])

@@ -373,7 +373,7 @@ def test_columns_that_are_no_ids(
 ) -> None:
     frame = pd.DataFrame({"input_ids": [[1, 2], [3, -1]]})
     frame.to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(InputError, match=r"a.parquet: id -1 at position 3"):
+    with pytest.raises(InputError, match=r"a.parquet: id -1 at position 3 of column 'input_ids'"):
         tokens_of(corpus_of(str(tmp_path / "a.parquet"), tokenizer))
     pa.parquet.write_table(pa.table({"input_ids": [[1, None], [3]]}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match=r"column 'input_ids' has empty values among its ids"):
@@ -386,11 +386,14 @@ def test_columns_that_are_no_ids(
         tokens_of(corpus_of(str(tmp_path / "a.npy"), tokenizer))
     lines = tmp_path / "a.jsonl"
     for wrong, message in (
-        ("[3, 2.5]", "line 2: 'input_ids' is no list of token ids, which are whole numbers"),
+        (
+            "[3, 2.5]",
+            "line 2: 'input_ids' is no list of token ids, which are whole numbers, found 2.5 at position 1",
+        ),
         ("[true]", "line 2: 'input_ids' is no list"),
         ('"text"', "line 2: 'input_ids' is no list"),
-        ("[1, 99999999999999999999]", "line 2: 99999999999999999999 is no token id"),
-        ("[1, 300]", "a.jsonl: id 300 at position 3, but"),
+        ("[1, 99999999999999999999]", "line 2: 99999999999999999999 of field 'input_ids' is no token id"),
+        ("[1, 300]", "a.jsonl, line 2: id 300 at position 1 of field 'input_ids', but .* has 300 entries"),
     ):
         lines.write_text(f'{{"input_ids": [1, 2]}}\n{{"input_ids": {wrong}}}\n')
         with pytest.raises(InputError, match=message):

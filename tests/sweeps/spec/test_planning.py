@@ -122,7 +122,12 @@ def test_a_plan_is_told_in_words_json_and_pictures(spec_file: Path, tmp_path: Pa
             r"caps.gpu_hours: the sweep needs about .* GPU-hours, above its cap of 1e-09",
         ),
         (["caps.flops=1e6"], r"caps.flops: the sweep needs about .* FLOPs, above its cap of 1e\+06"),
-        (["hardware.name=abacus"], r"hardware: no hardware abacus"),
+        (["hardware.name=abacus"], r"hardware\.name: no hardware abacus: known are .*DISTLAW_HARDWARE names"),
+        (["hardware=h100"], r"hardware: expected fields, such as \{name: h100\}"),
+        (
+            ["hardware.name=v100", "training.precision=bf16"],
+            r"hardware\.name: v100 has no bf16 peak in the table, only fp16, fp32; choose one of them in training\.precision",
+        ),
         (
             ["resources=[{gpus: 1.5}]"],
             r"resources\[0\]: gpus: 1.5 is neither a share of one nor a whole number",
