@@ -36,6 +36,15 @@ ALWAYS_USED = ("nodes", "cpus", "gpus")
 """Fields with defaults that every scheduler uses."""
 GRACE_SECONDS = 120
 """Seconds that a driver has for checkpoints before it is killed."""
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?/"
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+IMAGE = re.compile(
+    rf"(?:{_HOST})?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?"
+    r"(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?"
+)
+"""Grammar of references to container images, as the OCI distribution specification and its registries read
+them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,8 +149,11 @@ class Launch:
                 f"--store: {self.scheme}:// is no place where a file is created at most once, as a sweep "
                 f"needs; give a path of all nodes, or a bucket ({', '.join(sorted(BUCKETS))})"
             )
-        if self.image is not None and not re.fullmatch(r"[\w.:/@+-]+", self.image):
-            yield f"--image: {self.image!r} is no name of an image, such as registry/distlaw:1"
+        if self.image is not None and not IMAGE.fullmatch(self.image):
+            yield (
+                f"--image: {self.image!r} is no name of an image, such as registry/distlaw:1; it is written "
+                "[HOST[:PORT]/]PATH[:TAG][@DIGEST], the path in lower case"
+            )
         if self.gpu and not self.gpus:
             yield f"--gpu: {self.gpu}, but nodes have no GPUs; give --gpus, as the spec asks for none"
         if not (self.hours >= 1 / 60 and math.isfinite(self.hours)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from sweeps.store.store import Store
 
+LOG = logging.getLogger("distlaw")
 AGE_SECONDS = 15.0
 """Age up to which a reading serves several questions, so that scrapers cannot load the store."""
 LOOPBACK = "127.0.0.1"
@@ -33,6 +35,8 @@ class StoreMetrics:
         self.reading: tuple[Status | None, float] = (None, 0.0)
         self.read_at = -AGE_SECONDS
         self.failures = 0
+        self.told = ""
+        """Reason of the last reading that failed, as it was logged."""
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; without those of the sweep if the store does not answer."""
@@ -50,10 +54,20 @@ class StoreMetrics:
         started, found = time.monotonic(), None
         try:
             found = status(self.store)
-        except Exception:  # told as store_up 0
+        except Exception as error:  # told as store_up 0
             self.failures += 1
+            self._tell(error)
+        else:
+            self.told = ""
         self.read_at = time.monotonic()
         return found, self.read_at - started
+
+    def _tell(self, error: Exception) -> None:
+        """Log why the store could not be read, once for each reason in a row."""
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if reason != self.told:
+            LOG.warning("metrics: %s cannot be read, distlaw_store_up is 0: %s", self.store.root, reason)
+        self.told = reason
 
 
 def _of(found: Status) -> Iterator[Metric]:

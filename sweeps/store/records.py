@@ -119,6 +119,11 @@ ATTEMPT: dict[str, Check] = {
     "log": _or_null(_place),
 }
 """Fields of a claim, a heartbeat and an end."""
+THROUGHPUT: dict[str, Check] = {
+    **dict.fromkeys(THROUGHPUT_COLUMNS, _or_null(_number())),
+    "phases": _numbers,
+}
+"""Fields of the speed of a run."""
 CACHE_BYTES = "cache_bytes"
 """Field of a result: bytes of what a teacher wrote down, on disk."""
 RESULT: dict[str, Check] = {
@@ -164,12 +169,19 @@ def record_fault(record: Mapping[str, Any], place: tuple[str, ...]) -> str | Non
     for name in REQUIRED_FIELDS.get(kind, ()):
         if name not in record:
             return f"{name} is missing"
-    for name, check in _CHECKS.get(kind, {}).items():
-        if name in record and (right := check(record[name])):
-            return f"{name} is {record[name]!r:.60}, expected {right}"
+    if fault := _first_fault(record, _CHECKS.get(kind, {})):
+        return fault
     if kind == "end" and "ending" not in record:
         return "ending is missing"
     return _fault_of_result(record, place) if kind == "result.json" else None
+
+
+def _first_fault(record: Mapping[str, Any], checks: Mapping[str, Check]) -> str | None:
+    """Describe the first field whose value is not what its check accepts."""
+    for name, check in checks.items():
+        if name in record and (right := check(record[name])):
+            return f"{name} is {record[name]!r:.60}, expected {right}"
+    return None
 
 
 def remedy_of_damage(name: str) -> str:
@@ -194,7 +206,8 @@ def _fault_of_result(record: Mapping[str, Any], place: tuple[str, ...]) -> str |
         return f"the step's kind is {spec['kind']!r:.60}, expected {wrong}"
     if spec.get("kind") not in WITHOUT_LOSS and "loss" not in record:
         return "loss is missing"
-    return None
+    fault = _first_fault(record.get("throughput", {}), THROUGHPUT)
+    return f"throughput.{fault}" if fault else None
 
 
 _CHECKS = {

@@ -1,7 +1,8 @@
 """Cache of what was read of finished steps: a SQLite file of this machine for each store and kind of values.
 
-An entry holds only as long as the step's stamp (:mod:`sweeps.store.listing`) is what it was; the files of a
-store are the only truth. The cache may be deleted at any time, and whoever cannot use it reads the store.
+An entry holds only as long as the step's stamp (:mod:`sweeps.store.listing`) is what it was, and its checksum
+is right; the files of a store are the only truth. The cache may be deleted at any time, and whoever cannot use
+it, or an entry of it, reads the store.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import cache
@@ -35,7 +37,8 @@ class ReadingCache:
     def steps(self) -> dict[str, tuple[str, Any]]:
         """Return all entries by step: stamp and value."""
         with suppress(sqlite3.Error, OSError, ValueError), self._open(write=False) as database:
-            rows = database.execute("SELECT step, stamp, value FROM readings").fetchall()
+            found = database.execute("SELECT step, stamp, value, checksum FROM readings").fetchall()
+            rows = [entry for *entry, checksum in found if checksum == _checksum(*entry)]
             values = json.loads(f"[{','.join(value for _, _, value in rows)}]")
             if len(values) == len(rows):
                 return {step: (stamp, value) for (step, stamp, _), value in zip(rows, values, strict=True)}
@@ -45,12 +48,13 @@ class ReadingCache:
         """Add or replace the entries ``found``, stamp and value by step, and remove those of ``gone``."""
         if not found and not gone:
             return
-        rows = [(step, stamp, json.dumps(value)) for step, (stamp, value) in found.items()]
+        entries = [(step, stamp, json.dumps(value)) for step, (stamp, value) in found.items()]
+        rows = [(*entry, _checksum(*entry)) for entry in entries]
         for _ in range(2):  # a damaged file is removed, and written anew
             try:
                 with self._open(write=True) as database:
                     database.executemany("DELETE FROM readings WHERE step = ?", [(step,) for step in gone])
-                    database.executemany("INSERT OR REPLACE INTO readings VALUES (?, ?, ?)", rows)
+                    database.executemany("INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?)", rows)
                 return
             except sqlite3.OperationalError:  # locked, or not writable
                 return
@@ -68,9 +72,15 @@ class ReadingCache:
         with closing(sqlite3.connect(uri, timeout=WAIT_SECONDS, uri=True)) as database, database:
             if write:
                 database.execute(
-                    "CREATE TABLE IF NOT EXISTS readings (step TEXT PRIMARY KEY, stamp TEXT, value TEXT)"
+                    "CREATE TABLE IF NOT EXISTS readings "
+                    "(step TEXT PRIMARY KEY, stamp TEXT, value TEXT, checksum INTEGER)"
                 )
             yield database
+
+
+def _checksum(step: str, stamp: str, value: str) -> int:
+    """Return the checksum of an entry, which finds values that were changed or damaged."""
+    return zlib.crc32(f"{step}\0{stamp}\0{value}".encode())
 
 
 def _digest(text: str) -> str:

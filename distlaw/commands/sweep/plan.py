@@ -25,9 +25,13 @@ def plan(
     store: StorePath = None,
     cores: Cores = None,
     gpus: Annotated[
-        int,
-        typer.Option(parser=count_from(1), metavar="<int>", help="GPUs, where the spec names some hardware."),
-    ] = 1,
+        int | None,
+        typer.Option(
+            parser=count_from(1),
+            metavar="<int>",
+            help="GPUs of the kind that the spec's hardware names; 1 if not given.",
+        ),
+    ] = None,
     changes: Changes = None,
     no_text: Annotated[
         bool,
@@ -46,6 +50,11 @@ def plan(
 
     try:
         loaded = sweeps.load(spec, changes or (), read_text=not no_text)
+        if gpus and not loaded.spec.hardware.gpu:
+            raise InputError(
+                f"--gpus: {gpus}, but the spec names no GPU, and time would be told for cores of this machine; "
+                "name one, such as --set hardware.name=h100, or leave out --gpus"
+            )
         found = loaded.plan(store, devices=gpus if loaded.spec.hardware.gpu else cores)
     except InputError as error:
         if no_text or not OF_THE_TEXT.search(str(error)):

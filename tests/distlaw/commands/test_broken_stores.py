@@ -102,6 +102,18 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "result.json: damaged",
     ),
     "empty": (lambda step: (step / "result.json").write_text(""), "result.json: damaged"),
+    "speed": (
+        lambda step: change(step / "result.json", throughput={"tokens_per_second": "fast"}),
+        "throughput.tokens_per_second is 'fast', expected a number of at least 0",
+    ),
+    "utilization": (
+        lambda step: change(step / "result.json", throughput={"mfu": math.nan}),
+        "throughput.mfu is nan, expected a number",
+    ),
+    "phases": (
+        lambda step: change(step / "result.json", throughput={"phases": {"data": -1}}),
+        "throughput.phases is {'data': -1}, expected an object of numbers, none of them negative",
+    ),
     "negative": (
         lambda step: change(step / "result.json", loss=-1.0),
         "loss is -1.0, expected a number of nats",

@@ -24,7 +24,7 @@ import sweeps
 from distlaw.cli import app
 from scaling.errors import InputError
 from sweeps.launch.clouds import MACHINES, machine_of
-from sweeps.launch.launch import Launch
+from sweeps.launch.launch import IMAGE, Launch
 from sweeps.launch.write import SCHEDULERS, write_launch
 from sweeps.spec.spec import parse_sweep
 
@@ -261,6 +261,7 @@ def _sky_python(tmp_path: Path) -> str:
         ("slurm", {"spec": SPEC | {"resources": []}, "gpu": "h100"}, "--gpu: h100, but nodes have no GPUs"),
         ("aws", {"hours": 3.0}, "--hours: aws has no use for it"),
         ("kubernetes", {"image": " "}, "--image: ' ' is no name of an image, such as registry/distlaw:1"),
+        ("kubernetes", {"image": "A:B:C"}, r"--image: 'A:B:C' .* \[HOST\[:PORT\]/\]PATH\[:TAG\]\[@DIGEST\]"),
         ("sky", {"store": "ftp://host/sweep"}, "--store: ftp:// is no place where a file is created"),
         ("sky", {"store": "bogus://b/sweep"}, r"--store: bogus:// is no place .* a bucket \(abfs, .* s3"),
     ],
@@ -271,6 +272,34 @@ def test_what_could_not_run_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=message):
         written(scheduler, **machines)
     assert not Path("out").exists()
+
+
+def test_references_of_images_are_those_of_registries() -> None:
+    digest = f"@sha256:{'0a' * 32}"
+    right = (
+        "x",
+        "a/b_c/d-e__f:V1.2-rc",
+        "ghcr.io/o/i:1",
+        "localhost:5000/i",
+        "[::1]:5000/i",
+        f"h.io/i:1{digest}",
+    )
+    wrong = (
+        "",
+        "a:b:c",
+        "a/",
+        "/a",
+        "a//b",
+        "Path",
+        "h.io/A",
+        "i:",
+        "i:-1",
+        "i@sha256:12",
+        "a/b:1/c:2",
+        "h:x/i",
+    )
+    assert [each for each in right if not IMAGE.fullmatch(each)] == []
+    assert [each for each in (*wrong, f"i{digest}:1", "a" * 60 + "!") if IMAGE.fullmatch(each)] == []
 
 
 def test_pods_see_no_file_of_this_machine(written: Written, tmp_path: Path) -> None:

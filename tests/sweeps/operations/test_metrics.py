@@ -58,7 +58,7 @@ def test_what_is_served_is_what_the_store_says(swept: Store) -> None:
 
 
 def test_many_scrapers_read_the_store_once_and_a_lost_store_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     read: list[int] = []
 
@@ -75,6 +75,13 @@ def test_many_scrapers_read_the_store_once_and_a_lost_store_is_told(
     monkeypatch.setattr(metrics, "AGE_SECONDS", 0.0)
     list(collector.collect())
     assert len(read) == 2
+    (told,) = caplog.messages  # once, however often it fails for one reason
+    assert told == f"metrics: {tmp_path} cannot be read, distlaw_store_up is 0: gone"
+    with serve_metrics(Store(tmp_path), "0") as url, urllib.request.urlopen(url) as answer:
+        assert samples(answer.read().decode())["distlaw_store_up"] == 0
+    monkeypatch.setattr(metrics, "status", lambda _: None)
+    list(collector.collect())
+    assert collector.told == ""
 
 
 def test_a_port_alone_is_one_of_this_machine() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,22 @@ def test_what_has_ended_is_read_once(store: Store, dag: Dag, read: list[tuple[st
     found = status(store)
     assert {place[0] for place in read} == {dag.steps[-1].id}
     assert found.of("done") == list(found.steps)
+
+
+def test_damaged_entries_of_the_cache_are_read_from_the_store(
+    store: Store, own_cache: Path, read: list[tuple[str, ...]]
+) -> None:
+    first = seen(store)
+    for value in ("'[3, \"x\"]'", "'7'", "'{'", "NULL", "x'00'", "replace(value, '1', '2')"):
+        for file in (own_cache / FOLDER).glob("*.sqlite"):
+            with closing(sqlite3.connect(file)) as database, database:
+                database.execute(f"UPDATE readings SET value = {value}")
+        read.clear()
+        assert seen(store) == first, value
+        assert read
+        read.clear()
+        assert seen(store) == first  # and written anew
+    assert {name for _, name, *_ in read} == {"result.json"}  # of teachers, which no cache has
 
 
 def test_a_summary_costs_what_its_attempts_cost(store: Store, dag: Dag) -> None:
