@@ -75,8 +75,7 @@ class Step:
     role: Role | None = None
     """The field of the spec that asks for it, for its command; no part of the identity."""
     text_tokens: int | None = None
-    """Tokens in the blocks that there are of its text, if it keeps each once and they are counted; no part of
-    the identity."""
+    """Tokens in the blocks of its text, if it keeps each once and they are counted; not in the identity."""
 
     @property
     def needs(self) -> tuple[Step, ...]:
@@ -379,13 +378,14 @@ class Step:
         def step(record: dict[str, Any] | None) -> Any:
             return known.read(lambda each: cls.from_json(each, known), record) if record else None
 
+        fingerprint = data["corpus"]["fingerprint"]
         check_record(data)
         return cls(
             kind=StepKind(data["kind"]),
             shape=known.read(read_shape, data["shape"]),
             **{name: data[name] for name in ("aspect_ratio", "steps", "seed", "data_seed", "half")},
             corpus=known.read(read_corpus, data["corpus"]),
-            corpus_fingerprint=data["corpus"]["fingerprint"],
+            corpus_fingerprint=fingerprint,
             training=known.read(read_training, data["training"]),
             teacher=step(data["teacher"]),
             method=known.read(Method.from_record, data["method"]) if data["method"] else None,

@@ -1,8 +1,8 @@
 """Cache of what was read of finished steps: a SQLite file of this machine for each store and kind of values.
 
-An entry holds only as long as the step's stamp (:mod:`sweeps.store.listing`) is what it was, and its checksum
-is right; the files of a store are the only truth. The cache may be deleted at any time, and whoever cannot use
-it, or an entry of it, reads the store.
+An entry holds only as long as the step's stamp (:mod:`sweeps.store.listing`) is what it was, and if its
+checksum is right; the files of a store are the only truth. The cache may be deleted at any time, and whoever
+cannot use it, or an entry of it, reads the store.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ def plan(
         loaded = sweeps.load(spec, changes or (), read_text=not no_text)
         if gpus and not loaded.spec.hardware.gpu:
             raise InputError(
-                f"--gpus: {gpus}, but the spec names no GPU, and time would be told for cores of this machine; "
-                "name one, such as --set hardware.name=h100, or leave out --gpus"
+                f"--gpus: {gpus}, but the spec names no GPU, and time would be told for cores of this "
+                "machine; name one, such as --set hardware.name=h100, or leave out --gpus"
             )
         found = loaded.plan(store, devices=gpus if loaded.spec.hardware.gpu else cores)
     except InputError as error:

@@ -144,6 +144,11 @@ def test_a_plan_beyond_its_caps_is_refused(spec_file: Path, changes: list[str], 
         CliRunner().invoke(app, ["sweep", "plan", str(spec_file), *arguments], catch_exceptions=False)
 
 
+def test_gpus_need_a_name(spec_file: Path) -> None:
+    with pytest.raises(InputError, match=r"--gpus: 2, but the spec names no GPU.* hardware.name=h100"):
+        CliRunner().invoke(app, ["sweep", "plan", str(spec_file), "--gpus", "2"], catch_exceptions=False)
+
+
 def test_the_graph_puts_everything_behind_what_it_needs(small_spec: dict[str, Any], tmp_path: Path) -> None:
     small_spec["training"] |= {"schedule": "wsd"}
     dag = dag_of(parse_sweep(small_spec))
