@@ -49,14 +49,20 @@ class SimulatedExecutor:
     def submit(self, job: Job) -> None:
         there = [self.cluster.nodes.get(name) for name in job.nodes]
         if any(node is None for node in there):
-            self.placement.release(job.name)
-            self.outcomes += job.all_ended(Ending.LOST, "its node was lost before it began")
+            self.cluster.clock.after(QUEUE_SECONDS, lambda: self._lose(job))
             return
         worker = Worker(self.cluster, job, self, [node for node in there if node])
         self.workers[job.name] = worker
         for node in worker.nodes:
             node.workers.add(worker)
         self.cluster.clock.after(QUEUE_SECONDS, worker.start)
+
+    def _lose(self, job: Job) -> None:
+        """Tell that a job was submitted to a node that was lost, as executors do in their next wait."""
+        self.placement.release(job.name)
+        self.outcomes += job.all_ended(Ending.LOST, "its node was lost before it began")
+        if self.thread:
+            self.cluster.clock.wake(self.thread)
 
     def wait(self, seconds: float) -> list[AttemptOutcome]:
         if not self.outcomes:
