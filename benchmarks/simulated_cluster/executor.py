@@ -60,7 +60,7 @@ class SimulatedExecutor:
     def _lose(self, job: Job) -> None:
         """Tell that a job was submitted to a node that was lost, as executors do in their next wait."""
         self.placement.release(job.name)
-        self.outcomes += job.all_ended(Ending.LOST, "its node was lost before it began")
+        self.outcomes += job.all_ended(Ending.LOST, "its node was lost before it began", gone=False)
         if self.thread:
             self.cluster.clock.wake(self.thread)
 

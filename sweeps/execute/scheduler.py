@@ -282,16 +282,16 @@ class Scheduler:
                 self.state.fail(step.id, outcome.reason, cancelled=True)
         elif outcome.ending in STORE_ENDINGS:
             self._stop(STORE_ENDINGS[outcome.ending].format(outcome.reason))
-        elif not self._retry_elsewhere(outcome, running):
+        elif not self._retry_elsewhere(outcome, running, claimed=known is not None):
             self._retry_or_give_up(step, outcome, history)
 
     def _stop(self, why: str) -> None:
         """Submit no more jobs, and end running ones."""
         self.state.halted, self.broken = why, True
 
-    def _retry_elsewhere(self, outcome: AttemptOutcome, running: Running) -> bool:
+    def _retry_elsewhere(self, outcome: AttemptOutcome, running: Running, *, claimed: bool) -> bool:
         """Try a step again, without counting it, if the fault is its node's and there are others."""
-        if (told := self.placer.avoid_nodes(outcome, running.job)) is None:
+        if (told := self.placer.avoid_nodes(outcome, running.job, claimed=claimed)) is None:
             return False
         self.excused.setdefault(outcome.step, set()).add(outcome.number)
         self.unstarted = set()

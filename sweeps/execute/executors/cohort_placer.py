@@ -10,7 +10,13 @@ from scaling.errors import InputError
 from sweeps.dag.step import Step
 from sweeps.estimate.memory.layout import NODE, DeviceKind
 from sweeps.estimate.memory.placement import resources_on
-from sweeps.execute.executors.job_placement import DISTRUST_SECONDS, Demand, JobPlacement, Slot
+from sweeps.execute.executors.job_placement import (
+    DISTRUST_SECONDS,
+    LOSS_SECONDS,
+    Demand,
+    JobPlacement,
+    Slot,
+)
 from sweeps.execute.executors.local import Executor
 from sweeps.execute.jobs import AttemptOutcome, Job
 from sweeps.execute.teacher_sharing import Cohort, kept_on_nodes
@@ -86,21 +92,30 @@ class CohortPlacer:
                 raise InputError(f"resources: {step.label} cannot run on {resources}: {why}")
             checked.add(resources)
 
-    def avoid_nodes(self, outcome: AttemptOutcome, job: Job) -> str | None:
-        """Avoid nodes on which a worker could not start, if others can hold the job.
+    def avoid_nodes(self, outcome: AttemptOutcome, job: Job, *, claimed: bool) -> str | None:
+        """Avoid nodes on which a worker could not start, or was lost before it had, if others can hold the job.
+
+        A node that is gone seems free until its cluster says so, and would be given one step after the other.
+
+        Args:
+            outcome: outcome of one of its attempts.
+            job: the job.
+            claimed: True if a worker has claimed that attempt.
 
         Returns:
             A sentence about the nodes, empty if it was said before; None if the job started, or has nowhere
             else to go.
         """
-        if outcome.ending is not Ending.UNSTARTED or self.placement is None:
+        lost = outcome.ending is Ending.LOST and not (claimed or outcome.gone)
+        if self.placement is None or not (lost or outcome.ending is Ending.UNSTARTED):
             return None
         faulty = [outcome.node] if outcome.node else job.nodes
         if not faulty or self.placement.able(job.resources, but=faulty) < job.resources.nodes:
             return None
-        nodes = ", ".join(map(str, self.placement.distrust(faulty)))
-        time = f"{DISTRUST_SECONDS / 60:.0f} minutes"
-        return f"{nodes}: avoided for {time}, as no worker can start there: {outcome.reason}" if nodes else ""
+        seconds = LOSS_SECONDS if lost else DISTRUST_SECONDS
+        nodes, time = self.placement.distrust(faulty, seconds), f"{seconds / 60:.0f} minutes"
+        told = f"{', '.join(map(str, nodes))}: avoided for {time}, as no worker can start there"
+        return f"{told}: {outcome.reason}" if nodes else ""
 
     def waiting(self, ready: int) -> str | None:
         """Say what waits for nodes that do not come, after a while; None if nothing does.

@@ -25,8 +25,8 @@ BATCH = 256
 """Largest number of cohorts that are placed at a time."""
 OVERRUN_SHARE = 0.1
 """Time left of a job that has exceeded its estimate, as a share of the time that it has run."""
-DISTRUST_SECONDS = 3600.0
-"""Seconds for which a node is avoided on which a worker could not start."""
+DISTRUST_SECONDS, LOSS_SECONDS = 3600.0, 600.0
+"""Seconds for which a node is avoided on which a worker could not start, or was lost before it had begun."""
 SHORT = 100
 """Largest number of cohorts left waiting whose resources are kept."""
 TINY = 1e-9
@@ -183,13 +183,13 @@ class JobPlacement:
         """The nodes."""
         return [each.node for each in self._nodes.values()]
 
-    def distrust(self, names: Iterable[str]) -> list[NodeCapacity]:
+    def distrust(self, names: Iterable[str], seconds: float = DISTRUST_SECONDS) -> list[NodeCapacity]:
         """Avoid nodes for a while, as a worker could not start there; return those trusted until now."""
         now, found = clock.monotonic(), list[NodeCapacity]()
         for state in (self._nodes[name] for name in names if name in self._nodes):
             if state.avoided_until <= now:
                 found.append(state.node)
-            state.avoided_until = now + DISTRUST_SECONDS
+            state.avoided_until = max(state.avoided_until, now + seconds)
         return found
 
     @property

@@ -958,6 +958,7 @@ class OnNodes(Pretend):
         super().__init__(store)
         self.dashboard: str | None = None
         self.placement, self.liars, self.told = JobPlacement(nodes), liars, list[tuple[str, str]]()
+        self.gone: Sequence[str] = ()
 
     def misfit(self, resources: Resources) -> str | None:
         return None  # an autoscaler could add nodes of any size
@@ -971,9 +972,11 @@ class OnNodes(Pretend):
             return []
         job = self.queue[0]
         self.placement.release(job.name)
-        if job.nodes[0] not in self.liars:
+        if job.nodes[0] not in {*self.liars, *self.gone}:
             return super().wait(seconds)
         self.queue.pop(0)
+        if job.nodes[0] in self.gone:
+            return job.all_ended(Ending.LOST, "srun ended with 1 and told nothing", gone=False)
         return job.all_ended(Ending.UNSTARTED, f"{job.nodes[0]} lacks GPUs that it announces")
 
 
@@ -997,6 +1000,19 @@ def test_a_node_that_lies_is_avoided_and_costs_no_step_a_retry(dag: Dag, store: 
     assert not state.done
     assert state.halted is not None
     assert "no worker can be started: n1 lacks GPUs" in state.halted
+
+
+def test_a_node_that_is_gone_and_still_listed_does_not_swallow_one_step_after_the_other(
+    dag: Dag, store: Store
+) -> None:
+    """As one of a Slurm allocation is; it seems free, and would use up the retries of every step."""
+    executor = OnNodes(store, [NodeCapacity("gone", 1, 1, speed=2.0), NodeCapacity("n1", 1, 1)])
+    executor.gone, executor.usual = ("gone",), Resources(gpus=1)
+    state = run(dag, store, executor, seconds, ignore)
+    assert state.complete
+    assert [name for _, name in executor.told].count("gone") == 1
+    (said,) = state.troubles
+    assert said.startswith("gone: avoided for 10 minutes, as no worker can start there: srun ended with 1")
 
 
 def test_nodes_that_never_come_are_told_with_what_waits_for_them(
