@@ -115,6 +115,10 @@ class SimulatedBucket:
         self._request("head")
         return datetime.fromtimestamp(EPOCH + self.data[path][1], UTC)
 
+    def throttled(self, time: float) -> bool:
+        """Return True if all requests are throttled at a time."""
+        return any(begin <= time < end for begin, end in self.model.outages)
+
     def count(self, kind: str, number: int) -> None:
         """Count requests that are not simulated one by one."""
         self.counts[kind] += number
@@ -127,9 +131,7 @@ class SimulatedBucket:
         seconds = self.model.latency * (0.5 + self.draw.expovariate(2.0))
         second = int(self.clock.now)
         self._window[second] += 1
-        throttled = self._window[second] > self.model.most_requests or any(
-            begin <= self.clock.now < end for begin, end in self.model.outages
-        )
+        throttled = self._window[second] > self.model.most_requests or self.throttled(self.clock.now)
         if self._lane is None:
             self.clock.sleep(seconds)
         else:

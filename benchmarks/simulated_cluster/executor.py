@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from simulated_cluster.nodes import QUEUE_SECONDS, Cluster, Worker
+from simulated_cluster.nodes import Cluster
+from simulated_cluster.workers import QUEUE_SECONDS, Worker
 
 from sweeps.execute.executors.job_placement import JobPlacement
 from sweeps.execute.jobs import AttemptOutcome, Job

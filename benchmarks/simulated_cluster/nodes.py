@@ -1,45 +1,34 @@
-"""Nodes of a simulated cluster, and the workers on them.
-
-Workers hold real leases with fences, and commit results to the store; only the training is simulated: it
-takes seconds, keeps what its last checkpoint holds, and can be killed at any time. Heartbeats are real where
-they may fail or must find something; others are written when they are read, as there are millions.
-"""
+"""Nodes of a simulated cluster, the steps of its sweep, and who asks the store for what."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import math
+import threading
 from collections import Counter
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from simulated_cluster.bucket import SimulatedBucket
 from simulated_cluster.virtual_time import VirtualClock
 
 from sweeps.execute.executors.job_placement import NodeCapacity
-from sweeps.execute.jobs import AttemptOutcome, Job, record_end, record_lifetime
-from sweeps.store.heartbeats import BEATS_REMOTE, FIRST_BEAT, beat_all
-from sweeps.store.leases import LEASE_TIMEOUT, Lease, attempt_path
-from sweeps.store.outcomes import Ending, ending_of, error_line
 from sweeps.store.store import Store
-from sweeps.store.time_limit import EXIT_SECONDS, TimeLimit
 
 if TYPE_CHECKING:
     from simulated_cluster.executor import SimulatedExecutor
+    from simulated_cluster.workers import Worker
 
-BEAT_SECONDS = LEASE_TIMEOUT / BEATS_REMOTE
-REQUESTS_OF_BEAT = {"put": 1, "list": 1, "get": 1}
-CHECKPOINT_SECONDS = 60.0
-"""Seconds of work between two checkpoints."""
-QUEUE_SECONDS, STARTUP_SECONDS = 3.0, 5.0
-"""Seconds from submission until its process starts, and from then until it has claimed its steps."""
-LEAVING_SECONDS = 0.3
-"""Seconds from the end of its last step until the process has exited, and its parent has recorded that."""
-NOTICE_SECONDS = 12.0
-"""Seconds after which a driver is told of a lost node."""
+
+class Asker(Protocol):
+    """Process that asks the store, on a host with a network and a clock of its own."""
+
+    @property
+    def cut_off(self) -> bool:
+        """True if its network is cut."""
+
+    @property
+    def clock_ahead(self) -> float:
+        """Seconds by which its wall clock is ahead."""
 
 
 @dataclass
@@ -54,239 +43,10 @@ class SimulatedNode:
     zone: str = ""
     workers: set[Worker] = field(default_factory=set)
     cut_off: bool = False
+    clock_ahead: float = 0.0
+    """Seconds by which its wall clock is ahead."""
     watched: bool = False
     """True if heartbeats from it are simulated one by one, as it may be cut off."""
-
-
-@dataclass(eq=False)
-class Worker:
-    """Process, or gang of processes, that runs a job."""
-
-    cluster: Cluster
-    job: Job
-    owner: SimulatedExecutor
-    nodes: list[SimulatedNode]
-    leases: list[Lease] = field(default_factory=list)
-    limit: TimeLimit | None = None
-    began: float = math.inf
-    """Start of its process."""
-    left: dict[str, float] = field(default_factory=dict)
-    """Seconds of work left of each step when the process began."""
-    pace: float = 1.0
-    """Seconds of work a second."""
-    worked_from: float = 0.0
-    """Time from which it trains."""
-    ended: list[AttemptOutcome] = field(default_factory=list)
-    """Attempts that have ended in it."""
-    over: bool = False
-    live: list[str] = field(default_factory=list)
-    """Heartbeats that are written when they are read."""
-
-    @property
-    def cut_off(self) -> bool:
-        return any(node.cut_off for node in self.nodes)
-
-    def start(self) -> None:
-        """Start the process."""
-        if not self.over:
-            self.began = self.cluster.clock.now
-            self.cluster.clock.after(STARTUP_SECONDS, self._begin)
-
-    def _begin(self) -> None:
-        """Claim the steps, and train."""
-        if self.over:
-            return
-        if any(
-            node.true_gpus is not None and node.true_gpus < self.job.resources.gpus for node in self.nodes
-        ):
-            self._exit(self.job.all_ended(Ending.UNSTARTED, "the node has fewer GPUs than it says"))
-            return
-        try:
-            with self.cluster.asking(self):
-                self._claim()
-        except Exception as error:
-            self._exit(self.job.all_ended(ending_of(error), error_line(error)))
-            return
-        if not self.leases:
-            self._exit([])
-            return
-        self.worked_from = self.cluster.clock.now
-        self.left = {lease.step: self.cluster.seconds_left(lease.step) for lease in self.leases}
-        self.pace = min(node.node.speed * node.true_speed for node in self.nodes)
-        self.cluster.clock.after(sum(self.left.values()) / self.pace, self.finish)
-        if self.limit or any(node.watched for node in self.nodes):
-            self._beat_after(FIRST_BEAT, 0)
-        else:
-            self._beat_unwatched()
-        if self.limit:
-            self._enforce_limit()
-
-    def _claim(self) -> None:
-        cluster, job = self.cluster, self.job
-        if job.time_limit is not None:
-            self.limit = TimeLimit(cluster.store, job.driver, job.name, job.time_limit, self.began)
-        about = {"host": self.nodes[0].node.name, "machine": self.nodes[0].node.name, "pid": 1, "since": 1}
-        held = []
-        for step, number in job.attempts.items():
-            about |= job.about
-            lease = Lease.claim(cluster.store, step, number, begun=self.began, limit=self.limit, **about)
-            if lease:
-                self.leases.append(lease)
-            else:
-                held.append(AttemptOutcome(step, number, Ending.HELD, "another process works on it"))
-        self._tell(held)
-
-    def _beat_unwatched(self) -> None:
-        """Write heartbeats only as far as they are read: they find no reason to stop, and cannot fail."""
-        for lease in self.leases:
-            path = f"{self.cluster.store.path}/{'/'.join(attempt_path(lease.step, lease.number, 'beat'))}"
-            self.cluster.bucket.place(path, b"{}")
-            self.cluster.bucket.live[path] = partial(self._last_beat, lease)
-            self.live.append(path)
-
-    def _last_beat(self, lease: Lease) -> bytes:
-        count = int((self.cluster.clock.now - self.worked_from) / BEAT_SECONDS)
-        elapsed = self.worked_from - self.began + BEAT_SECONDS * count
-        beat = {"beat": count + 1, "elapsed": elapsed, "due": BEAT_SECONDS}
-        return json.dumps(beat | self._progress(lease.step)).encode()
-
-    def _beat_after(self, wait: float, count: int) -> None:
-        self.cluster.clock.after(wait, partial(self._beat, count + 1, min(2 * wait, BEAT_SECONDS)))
-
-    def _beat(self, count: int, due: float) -> None:
-        if self.over:
-            return
-        active = [lease for lease in self.leases if not lease.ended]
-        for lease in active:
-            lease.progress = self._progress(lease.step)
-        with self.cluster.asking(self):
-            beat_all(active, self.limit, count, due, LEASE_TIMEOUT)
-        if lost := next((lease.lost for lease in active if lease.lost), None):
-            self._stop(lost.ending, str(lost))
-        elif active and self.cluster.clock.now > active[0].expires and self.limit:
-            self.kill("it was killed when its lease expired")
-        else:
-            self._beat_after(due, count)
-
-    def _enforce_limit(self) -> None:
-        """Kill the process at its time limit, as the kernel does."""
-        assert self.limit
-        if self.over:
-            return
-        left = self.began + self.limit.seconds - EXIT_SECONDS - self.cluster.clock.now
-        if left > 1e-6:
-            self.cluster.clock.after(left, self._enforce_limit)
-        else:
-            self.kill("its time limit is used up")
-
-    def _progress(self, step: str) -> dict[str, Any]:
-        whole = self.cluster.steps[step].seconds
-        done = whole - max(0.0, self.left[step] - self._worked_on(step))
-        scale = 1e6 / whole
-        began = round(scale * (whole - self.left[step]))
-        elapsed = self.cluster.clock.now - self.worked_from
-        return {"began": began, "steps_done": round(scale * done), "steps": 10**6, "seconds": elapsed}
-
-    def _worked_on(self, step: str) -> float:
-        """Return the seconds of work that members of a cohort have done so far, each its share."""
-        share = self.left[step] / max(1e-9, sum(self.left.values()))
-        return share * (self.cluster.clock.now - self.worked_from) * self.pace
-
-    def finish(self) -> None:
-        """Commit the results."""
-        if self.over or all(lease.ended for lease in self.leases):
-            return
-        outcomes = []
-        for lease in self.leases:
-            if lease.ended:
-                continue
-            try:
-                with self.cluster.asking(self):
-                    lease.progress = self._progress(lease.step)
-                    lease.fence()
-                    if not self.cluster.store.commit(lease.step, self.cluster.result_of(lease.step)):
-                        self.cluster.doubled += 1
-                lease.conclude(None)
-                outcomes.append(AttemptOutcome(lease.step, lease.number, Ending.DONE))
-            except Exception as error:
-                self.cluster.checkpoint(lease.step, self._worked_on(lease.step))
-                with self.cluster.asking(self):
-                    lease.conclude(error)
-                ending = ending_of(error)
-                outcomes.append(AttemptOutcome(lease.step, lease.number, ending, error_line(error)))
-        self._exit(outcomes)
-
-    def _stop(self, ending: Ending, why: str) -> None:
-        """Stop with a checkpoint, as asked."""
-        for lease in self.leases:
-            self.cluster.checkpoint(lease.step, self._worked_on(lease.step))
-            with self.cluster.asking(self):
-                lease.end(ending, why)
-        self._exit([AttemptOutcome(lease.step, lease.number, ending, why) for lease in self.leases])
-
-    def kill(self, why: str, *, by_driver_loss: bool = False) -> None:
-        """Kill the process, whose parent records that and tells its driver, if it has one."""
-        if self.over:
-            return
-        rest = self._die(why)
-        lived = self._leave()
-        with self.cluster.asking(self):
-            record_lifetime(self.cluster.store, self.job, lived)
-            if by_driver_loss:
-                for outcome in rest:
-                    with suppress(OSError):
-                        record_end(self.cluster.store, self.job, replace(outcome, lived=lived))
-        self._tell([*self.ended, *(replace(outcome, lived=lived) for outcome in rest)])
-
-    def lose(self, why: str) -> None:
-        """End with its node: the driver is told later, and nobody has measured how long it lived."""
-        if not self.over:
-            rest = self._die(why)
-            self._leave()
-            self.cluster.clock.after(NOTICE_SECONDS, partial(self._tell, [*self.ended, *rest]))
-
-    def _die(self, why: str) -> list[AttemptOutcome]:
-        """Keep the last checkpoints; return the outcomes of the attempts that have not ended."""
-        for lease in (each for each in self.leases if not each.ended):
-            worked = self._worked_on(lease.step)
-            self.cluster.checkpoint(lease.step, worked - worked % CHECKPOINT_SECONDS)
-        ended = {outcome.step for outcome in self.ended}
-        return [each for each in self.job.all_ended(Ending.LOST, why) if each.step not in ended]
-
-    def _exit(self, outcomes: list[AttemptOutcome]) -> None:
-        """Leave the process, whose parent records how long it lived."""
-        self.ended = outcomes
-        self.cluster.clock.after(LEAVING_SECONDS, self._exited)
-
-    def _exited(self) -> None:
-        if not self.over:
-            lived = self._leave()
-            with self.cluster.asking(self):
-                record_lifetime(self.cluster.store, self.job, lived)
-            self._tell(self.ended)
-
-    def _tell(self, outcomes: list[AttemptOutcome]) -> None:
-        self.owner.outcomes += outcomes
-        if self.owner.thread:
-            self.cluster.clock.wake(self.owner.thread)
-
-    def _leave(self) -> float:
-        """Free the nodes, once; return the seconds that the process has lived."""
-        for path in self.live:
-            content = self.cluster.bucket.live.pop(path)()
-            self.cluster.bucket.data[path] = content, self.cluster.clock.now
-            for kind, number in REQUESTS_OF_BEAT.items():
-                beats = (self.cluster.clock.now - self.worked_from) / BEAT_SECONDS
-                self.cluster.bucket.count(kind, round(beats) * number)
-        self.live = []
-        self.over = True
-        lived = max(0.0, self.cluster.clock.now - self.began)
-        used = self.job.resources
-        self.cluster.used += lived * used.nodes * (used.gpus or used.cpus)
-        self.cluster.leave(self)
-        for node in self.nodes:
-            node.workers.discard(self)
-        return lived
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,15 +104,29 @@ class Cluster:
         self.used, self.doubled = 0.0, 0
         """Device seconds used, and results that were committed twice."""
         self.lost: Counter[str] = Counter()
-        self._asking: Worker | None = None
-        bucket.away = lambda: self._asking is not None and self._asking.cut_off
+        self.stolen = 0
+        """Attempts that were taken over although their process lived and could write."""
+        self.holders: dict[str, Worker] = {}
+        """Last worker that has claimed each step."""
+        self.drivers: dict[threading.Thread, Asker] = {}
+        """Drivers by their threads."""
+        self._asking: Asker | None = None
+        bucket.away = lambda: self.asker is not None and self.asker.cut_off
+        clock.ahead = lambda: self.asker.clock_ahead if self.asker else 0.0
         self._changes = itertools.count(1)
         self.version = 0
         """Changes with the nodes that there are."""
 
-    def asking(self, worker: Worker) -> Any:
-        """Attribute requests to a worker while the block runs, as its network may be cut."""
-        return _Asking(self, worker)
+    def asking(self, asker: Asker) -> Any:
+        """Attribute requests to a process while the block of an event runs."""
+        return _Asking(self, asker)
+
+    @property
+    def asker(self) -> Asker | None:
+        """Process that asks the store or its clock now, if it has a host with faults."""
+        if self._asking or self.clock.inside_event:
+            return self._asking
+        return self.drivers.get(threading.current_thread())
 
     def seconds_left(self, step: str) -> float:
         return max(0.0, self.steps[step].seconds - self.saved.get(step, 0.0))
@@ -384,14 +158,21 @@ class Cluster:
         worker.owner.placement.release(worker.job.name)
         worker.owner.workers.pop(worker.job.name, None)
 
+    def hold(self, step: str, worker: Worker) -> None:
+        """Note who has claimed a step, and whether somebody else was still at work on it."""
+        before = self.holders.get(step)
+        if before and before is not worker and before.holds(step):
+            self.stolen += 1
+        self.holders[step] = worker
+
 
 @dataclass
 class _Asking:
     cluster: Cluster
-    worker: Worker
+    asker: Asker
 
     def __enter__(self) -> None:
-        self.cluster._asking = self.worker
+        self.cluster._asking = self.asker
 
     def __exit__(self, *_: object) -> None:
         self.cluster._asking = None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from simulated_cluster.bucket import BucketModel
+from simulated_cluster.faults import Faults
 from simulated_cluster.nodes import SimulatedNode, SimulatedStep
 
 from sweeps.execute.executors.job_placement import NodeCapacity
@@ -15,22 +16,6 @@ from sweeps.spec.resources import Caps, Resources
 
 MINUTE, HOUR = 60.0, 3600.0
 SHORTEST, LONGEST = MINUTE, 10 * HOUR
-
-
-@dataclass(frozen=True)
-class Faults:
-    """Faults of the nodes, their network and the drivers."""
-
-    preemptions_per_hour: float = 0.0
-    """Rate at which each node is lost, exponentially distributed."""
-    boot_seconds: float = 300.0
-    """Seconds until a lost node is replaced, and in which the first ones come."""
-    zone_lost_at: float = math.inf
-    """Time at which all nodes of zone ``a`` are lost."""
-    driver_lost_at: float = math.inf
-    """Time at which the first driver is lost; another is started a minute later."""
-    cut_off: tuple[float, float] = (math.inf, math.inf)
-    """Times from and to which every tenth node is cut off."""
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ import resource
 import threading
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any
 
 from simulated_cluster.bounds import Bounds, bounds
 from simulated_cluster.bucket import SimulatedBucket
 from simulated_cluster.executor import SimulatedExecutor
-from simulated_cluster.nodes import Cluster, SimulatedNode
+from simulated_cluster.faults import FaultInjector
+from simulated_cluster.nodes import Cluster
 from simulated_cluster.scenarios import HOUR, Scenario
 from simulated_cluster.virtual_time import VirtualClock
 
@@ -50,6 +51,8 @@ class Report:
     """Steps without a result at the end that no cap or failure explains."""
     doubled: int
     """Results that were committed twice, which the store must refuse."""
+    stolen: int
+    """Attempts that were taken over although their process lived and could write."""
     dollars: float
     """Cost of all device seconds that processes lived."""
     cap: float | None
@@ -78,7 +81,7 @@ class Report:
             f"critical path, {self.makespan / self.bounds.work:.3f} of work over devices), "
             f"{100 * self.utilization:.1f} % utilization",
             f"  {self.attempts} attempts, {self.nodes_lost} nodes lost; {self.lost} steps lost, "
-            f"{self.doubled} doubled; {self.dollars:,.0f} dollars"
+            f"{self.doubled} doubled, {self.stolen} stolen; {self.dollars:,.0f} dollars"
             + (f" of {self.cap:,.0f}, {100 * self.overspend:.1f} % above the cap" if self.cap else ""),
             f"  {self.requests:,} requests, {self.requests_per_second:.0f} a second; looks took "
             f"{self.median_look:.1f} s (median) to {self.longest_look:.1f} s",
@@ -91,9 +94,12 @@ class Report:
 class SimulatedSession(Session):
     """Session whose heartbeats are events of virtual time."""
 
-    def __init__(self, store: Store, slots: int, clock: VirtualClock, machine: str) -> None:
-        super().__init__(store, slots)
-        self.clock, self.over = clock, False
+    def __init__(
+        self, cluster: Cluster, slots: int, machine: str, faults: FaultInjector | None = None
+    ) -> None:
+        """Start the session of a driver; with ``faults``, these happen to its host."""
+        super().__init__(cluster.store, slots)
+        self.cluster, self.clock, self.faults, self.over = cluster, cluster.clock, faults, False
         self._writing: Any = nullcontext()  # threads take turns, and events of one are run by another
         self.record |= {"machine": machine, "pid": 1, "since": 1}
 
@@ -107,10 +113,19 @@ class SimulatedSession(Session):
             self.over = True
             self._write(ended=clocks.timestamp())
 
+    @property
+    def cut_off(self) -> bool:
+        return self.faults is not None and self.faults.driver_away
+
+    @property
+    def clock_ahead(self) -> float:
+        return self.faults.driver_ahead if self.faults else 0.0
+
     def _beat_and_go_on(self, wait: float) -> None:
         if not self.over:
             due = min(2 * wait, BEATS_REMOTE)
-            self._write(ended=None, due=due)
+            with self.cluster.asking(self):
+                self._write(ended=None, due=due)
             self.clock.after(due, lambda: self._beat_and_go_on(due))
 
 
@@ -141,6 +156,7 @@ class Simulation:
             step.id: step.seconds * self.draw.lognormvariate(0.0, scenario.estimate_sigma)
             for step in self.steps
         }
+        self.faults = FaultInjector(scenario.faults, self.cluster, self.draw, self._count_devices)
         self.drivers: dict[int, tuple[threading.Thread, SimulatedExecutor, list[SimulatedSession]]] = {}
         self.states: list[State] = []
         self.looks: list[float] = []
@@ -152,7 +168,7 @@ class Simulation:
         with clocks.replaced_by(self.clock), self.bucket.concurrent():
             for number in range(self.scenario.drivers):
                 self._start_driver(number, at=float(number))
-            self._plan_faults()
+            self.faults.plan(self._lose_driver)
             self.clock.run()
         self._count_devices()
         return self._report(time.monotonic() - began, time.process_time() - cpu)
@@ -165,7 +181,9 @@ class Simulation:
         sessions: list[SimulatedSession] = []
 
         def drive() -> None:
-            session = SimulatedSession(self.store, executor.slots, self.clock, f"driver {number} {at}")
+            faults = None if number else self.faults
+            session = SimulatedSession(self.cluster, executor.slots, f"driver {number} {at}", faults)
+            self.cluster.drivers[threading.current_thread()] = session
             sessions.append(session)
             scheduler = TimedScheduler(*self._arguments(executor, session))
             scheduler.looks = self.looks
@@ -182,38 +200,6 @@ class Simulation:
         )
         return dag, self.store, executor, lambda step: self.estimates[step.id], session, sweep
 
-    def _plan_faults(self) -> None:
-        faults = self.scenario.faults
-        if faults.preemptions_per_hour:
-            for name in list(self.cluster.nodes):
-                self._preempt_later(name)
-        if faults.zone_lost_at < float("inf"):
-            self.clock.at(faults.zone_lost_at, self._lose_zone)
-            self.clock.at(faults.driver_lost_at, self._lose_driver)
-            self.clock.at(faults.cut_off[0], lambda: self._cut_off(cut=True))
-            self.clock.at(faults.cut_off[1], lambda: self._cut_off(cut=False))
-            for number, node in enumerate(self.first_nodes):
-                node.watched = number % 10 == 0
-
-    def _preempt_later(self, name: str) -> None:
-        rate = self.scenario.faults.preemptions_per_hour / HOUR
-        self.clock.after(self.draw.expovariate(rate), lambda: self._lose(name, "preempted"))
-
-    def _lose(self, name: str, why: str) -> None:
-        self._count_devices()
-        if node := self.cluster.remove(name, why):
-            self.clock.after(self.scenario.faults.boot_seconds, lambda: self._replace(node))
-
-    def _replace(self, lost: SimulatedNode) -> None:
-        self._count_devices()
-        self.cluster.add(replace(lost, workers=set(), cut_off=False))
-        if self.scenario.faults.preemptions_per_hour:
-            self._preempt_later(lost.node.name)
-
-    def _lose_zone(self) -> None:
-        for name in [name for name, node in self.cluster.nodes.items() if node.zone == "a"]:
-            self._lose(name, "its zone was lost")
-
     def _lose_driver(self) -> None:
         thread, executor, sessions = self.drivers[0]
         self.clock.killed.add(thread)
@@ -221,10 +207,6 @@ class Simulation:
             session.over = True
         executor.close()
         self._start_driver(0, self.clock.now + 60.0)
-
-    def _cut_off(self, *, cut: bool) -> None:
-        for node in self.cluster.nodes.values():
-            node.cut_off = cut and node.watched
 
     def _count_devices(self) -> None:
         there = sum(node.node.gpus for node in self.cluster.nodes.values())
@@ -254,6 +236,7 @@ class Simulation:
             attempts=attempts,
             lost=missing,
             doubled=self.cluster.doubled,
+            stolen=self.cluster.stolen,
             dollars=self.cluster.used * price,
             cap=self.scenario.caps.dollars,
             halted=tuple(halted),

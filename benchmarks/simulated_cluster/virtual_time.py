@@ -37,12 +37,14 @@ class VirtualClock:
         """Number of the last sleep of each thread, so that it is woken once."""
         self._count = itertools.count()
         self._main = threading.Event()
+        self.ahead: Callable[[], float] = lambda: 0.0
+        """Returns the seconds by which the wall clock of whoever asks is ahead."""
 
     def monotonic(self) -> float:
         return self.now
 
     def time(self) -> float:
-        return EPOCH + self.now
+        return EPOCH + self.now + self.ahead()
 
     def at(self, time: float, what: Callable[[], None] | Turn) -> None:
         """Do ``what``, or resume a thread, at a time."""

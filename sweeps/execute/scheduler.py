@@ -110,7 +110,7 @@ class Scheduler:
         self.placer = CohortPlacer(executor, sweep.resources if sweep else [], self.state.seconds)
         self.changed = True  # something has happened since no more jobs could be placed
         self.look_due = 0.0
-        self.looked = clock.monotonic()  # start of the last look
+        self.looked = self.answered = clock.monotonic()  # start of the last look, end of the last whole one
         self.unseen: deque[float] = deque(maxlen=3)  # seconds from the start of a look to the next one's end
         self.sharing: dict[str, tuple[object, ...]] = {}  # keys of what cohorts have in common, by step
         self.excused: dict[str, set[int]] = {}
@@ -143,6 +143,13 @@ class Scheduler:
                     return state
                 if trouble := self.patience.wait(error):
                     state.troubles.append(trouble)
+                self._discount_silence()
+
+    def _discount_silence(self) -> None:
+        """Count no silence of others since the store has last answered."""
+        silent, self.answered = clock.monotonic() - self.answered, clock.monotonic()
+        self.watch.discount(silent)
+        self.session.drivers.discount(silent)
 
     def _submit(self) -> None:
         if self.refused or not self.placer.has_room(changed=self.changed):
@@ -266,8 +273,7 @@ class Scheduler:
             self.history.refresh([step.id])
             history = self.history.of(step.id)
         self.ledger.observe(step.id, history)
-        self.changed = True
-        self.refused = None
+        self.changed, self.refused = True, None
         del self.state.running[step.id]
         self.suspected.discard(step.id)
         self.unstarted = self.unstarted | {running.job.name} if outcome.ending is Ending.UNSTARTED else set()
@@ -342,7 +348,8 @@ class Scheduler:
         self._wanted_again()
         if self.store.read(CANCEL) is not None:
             self.state.halted = CANCELLED
-        self.unseen.append(clock.monotonic() - before)
+        self.answered = clock.monotonic()
+        self.unseen.append(self.answered - before)
         self.ledger.extend(self.state.running.values(), self._ahead)
         if why := self.ledger.broken(self._ahead):
             self._stop(why)

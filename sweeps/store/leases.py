@@ -304,6 +304,10 @@ class LeaseWatch:
             return number + 1
         return None
 
+    def discount(self, seconds: float) -> None:
+        """Do not count the last ``seconds`` as silence, as the store did not answer, to holders neither."""
+        self.seen = {step: (state, since + seconds) for step, (state, since) in self.seen.items()}
+
     def wait(self, step: str) -> int | None:
         """Wait until :meth:`claimable` is certain; None if the last attempt is alive."""
         while not (number := self.claimable(step)):

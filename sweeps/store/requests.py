@@ -15,6 +15,8 @@ RETRY_SHARE, LEAST_RETRIES = 0.1, 20
 """Retries that a set of requests may take together: a share of them, and at least so many."""
 FIRST_WAIT = 0.2
 """Seconds before the first retry, doubled each time; the client has retried by itself before."""
+MOST_ROUNDS = 5
+"""Rounds of retries, some seconds in all; a store that fails for longer is its caller's concern."""
 
 Place = TypeVar("Place")
 Answer = TypeVar("Answer")
@@ -31,15 +33,15 @@ def request_all(ask: Callable[[Place], Answer], places: Iterable[Place]) -> list
     """
     asked = list(places)
     answers: list[Answer | Exception] = concurrently(lambda place: _attempt(ask, place), asked)
-    budget, wait = max(LEAST_RETRIES, RETRY_SHARE * len(asked)), FIRST_WAIT
+    budget, rounds = max(LEAST_RETRIES, RETRY_SHARE * len(asked)), 0
     while failed := [k for k, answer in enumerate(answers) if isinstance(answer, Exception)]:
         budget -= len(failed)
         errors = [answer for answer in answers if isinstance(answer, Exception)]
         for error in errors:
-            if budget < 0 or not is_transient(error):
+            if budget < 0 or rounds == MOST_ROUNDS or not is_transient(error):
                 raise error
-        clock.sleep(wait)
-        wait *= 2
+        clock.sleep(FIRST_WAIT * 2**rounds)
+        rounds += 1
         again = concurrently(lambda place: _attempt(ask, place), [asked[k] for k in failed])
         for k, answer in zip(failed, again, strict=True):
             answers[k] = answer

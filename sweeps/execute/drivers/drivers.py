@@ -64,6 +64,10 @@ class Drivers:
             self.look()
         return name in self.seen and clock.monotonic() - self.seen[name][1] < SILENT_SECONDS
 
+    def discount(self, seconds: float) -> None:
+        """Do not count the last ``seconds`` as silence, as the store did not answer."""
+        self.seen = {name: (record, since + seconds) for name, (record, since) in self.seen.items()}
+
     def seconds(self, but: str = "") -> float:
         """Return the sum of the drivers' seconds, an upper bound, without driver ``but``."""
         others = (_seconds(record) for name, (record, _) in self.seen.items() if name != but)

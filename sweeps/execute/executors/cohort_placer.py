@@ -93,7 +93,7 @@ class CohortPlacer:
             checked.add(resources)
 
     def avoid_nodes(self, outcome: AttemptOutcome, job: Job, *, claimed: bool) -> str | None:
-        """Avoid nodes on which a worker could not start, or was lost before it had, if others can hold the job.
+        """Avoid nodes where a worker could not start, or was lost before it had, if others can hold the job.
 
         A node that is gone seems free until its cluster says so, and would be given one step after the other.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 
 import pytest
-from simulated_cluster import scenarios
+from simulated_cluster import scenarios, workers
 from simulated_cluster.bucket import BucketModel
-from simulated_cluster.scenarios import GANGS, HOUR, SCENARIOS, Faults, Scenario, gangs, nodes_of
+from simulated_cluster.faults import Faults
+from simulated_cluster.nodes import SimulatedStep
+from simulated_cluster.scenarios import GANGS, HOUR, SCENARIOS, Scenario, gangs, nodes_of
 from simulated_cluster.simulation import Report, Simulation
 from simulated_cluster.virtual_time import VirtualClock
 
@@ -16,6 +19,7 @@ from sweeps.execute.scheduler import LOOK_REMOTE
 from sweeps.spec.resources import Caps
 
 MINUTES = 60.0
+FEW = scenarios.teachers_and_students(50, 3)
 
 
 @pytest.fixture
@@ -26,14 +30,14 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def simulate(scenario: Scenario) -> Report:
     report = Simulation(scenario).run()
-    assert report.lost == report.doubled == 0, report
+    assert report.lost == report.doubled == report.stolen == 0, report
     assert report.longest_look <= LOOK_REMOTE, report
     return report
 
 
 def small(**fields: object) -> Scenario:
-    steps = scenarios.teachers_and_students(120, 6)
-    return replace(Scenario("small", nodes_of(12), steps), **fields)  # type: ignore[arg-type]
+    usual = Scenario("small", nodes_of(12), scenarios.teachers_and_students(120, 6))
+    return replace(usual, **fields)  # type: ignore[arg-type]
 
 
 def test_threads_take_turns_in_the_order_of_virtual_time() -> None:
@@ -72,13 +76,14 @@ def test_gangs_and_students_share_nodes_without_waiting_for_ever() -> None:
 
 @pytest.mark.usefixtures("short")
 def test_drivers_side_by_side_keep_to_the_cap_through_all_faults() -> None:
-    """Preemption, the loss of a zone and of a driver, a partition, a slow bucket with failures and lag."""
+    """Preemption, lost zone and driver, partitions, jumping clocks, a slow bucket with failures and lag."""
     faults = Faults(
         preemptions_per_hour=1.0,
         boot_seconds=60.0,
         zone_lost_at=10 * MINUTES,
         driver_lost_at=15 * MINUTES,
         cut_off=(25 * MINUTES, 29 * MINUTES),
+        clock_jumps=((20 * MINUTES, 30 * HOUR), (33 * MINUTES, -60 * HOUR)),
     )
     bucket = BucketModel(latency=0.1, errors=0.01, listing_lag=2.0)
     rough = small(drivers=3, faults=faults, bucket=bucket)
@@ -95,6 +100,48 @@ def test_drivers_side_by_side_keep_to_the_cap_through_all_faults() -> None:
 def test_an_hour_of_throttling_is_waited_for() -> None:
     report = simulate(small(bucket=BucketModel(outages=((600.0, 600.0 + HOUR),))))
     assert report.done == 120
+
+
+def test_an_attempt_that_nobody_could_hear_of_is_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ninety seconds without the store are longer than a lease; its holder has had no chance to renew it.
+
+    Heartbeats are rare here, so that drivers look again before the first.
+    """
+    monkeypatch.setattr(workers, "CHECKPOINT_SECONDS", HOUR)
+    monkeypatch.setattr(workers, "BEAT_SECONDS", 30.0)
+    steps = [SimulatedStep(f"{number:06x}", 1200.0) for number in range(12)]
+    bucket = BucketModel(outages=((600.0, 690.0),))
+    report = simulate(small(nodes=nodes_of(24), steps=lambda: steps, drivers=3, bucket=bucket))
+    assert report.done == report.attempts == 12
+
+
+@pytest.mark.usefixtures("short")
+def test_a_driver_that_cannot_reach_the_store_for_an_hour_finds_what_its_workers_have_done() -> None:
+    report = simulate(small(steps=FEW, drivers=2, faults=Faults(driver_cut_off=(600.0, 600.0 + HOUR))))
+    assert report.done == report.attempts == 50
+
+
+@pytest.mark.usefixtures("short")
+def test_wall_clocks_that_jump_by_hours_change_nothing_but_what_they_are_told_to_be() -> None:
+    """Leases are neither stolen nor held for ever: the same looks, takeovers and dollars to the last digit."""
+
+    def simulated(*jumps: float) -> tuple[Report, set[str]]:
+        times = (300.0, 900.0, 1500.0)
+        faults = Faults(
+            preemptions_per_hour=1.0,
+            driver_lost_at=1200.0,
+            clock_jumps=tuple(zip(times, jumps, strict=True)),
+        )
+        simulation = Simulation(small(steps=FEW, drivers=2, faults=faults))
+        report = replace(simulation.run(), cpu_share=0.0, wall_seconds=0.0, peak_bytes=0)
+        days = {json.loads(data).get("started", "")[:10] for data, _ in simulation.bucket.data.values()}
+        return report, days
+
+    still, days = simulated(0.0, 0.0, 0.0)
+    jumped, other_days = simulated(30 * HOUR, -60 * HOUR, 12 * HOUR)
+    assert jumped == still
+    assert still.done == 50 < still.attempts
+    assert len(other_days) >= len(days) + 2
 
 
 def test_the_shipped_scenarios_are_those_of_the_documentation() -> None:

@@ -79,6 +79,11 @@ def test_what_a_throttling_store_refuses_is_asked_again_later_and_not_for_ever(w
         request_all(always, range(LEAST_RETRIES + 1))
     assert sum(asked.values()) == LEAST_RETRIES + 1  # more retries than the budget has
 
+    waits.waited.clear()
+    with clock.replaced_by(waits), pytest.raises(OSError, match="SlowDown"):
+        request_all(always, [1])
+    assert sum(waits.waited) < 10.0  # its caller is patient, and does not sleep through the store's return
+
 
 def test_an_error_that_stays_is_raised_at_once(waits: Waits) -> None:
     with clock.replaced_by(waits), pytest.raises(PermissionError):
