@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 HOUR = 3600.0
 NEVER = math.inf, math.inf
 WATCHED = 10
-"""Of so many nodes, one is cut off, or has a clock that jumps."""
+"""Number of nodes of which one is cut off, or has a clock that jumps."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Faults:
 
 
 class FaultInjector:
-    """Lets the faults of a scenario happen."""
+    """Injector of the faults of a scenario."""
 
     def __init__(
         self, faults: Faults, cluster: Cluster, draw: random.Random, count: Callable[[], None]
