@@ -181,9 +181,10 @@ def _once(cost: Cost) -> Cost:
 def _peak_memory(dag: Dag, devices: int, sweep: Sweep | None) -> float:
     """Return the peak bytes of one GPU with all that share it, if steps use GPUs; else of the machine."""
     needs = [memory_on(step, sweep) for step in dag.steps]
-    shares = [planned_resources(step, sweep).gpus for step in dag.steps]
-    slots = devices if not any(shares) else max(1, int(1 / min(share for share in shares if share)))
-    return concurrent_memory(dag.steps, needs, slots)
+    gpus = [planned_resources(step, sweep).gpus for step in dag.steps]
+    if not any(gpus):
+        return concurrent_memory(dag.steps, needs, [1.0] * len(gpus), devices)
+    return concurrent_memory(dag.steps, needs, [min(1.0, share) for share in gpus], 1.0)
 
 
 def store_bytes(dag: Dag, devices: int) -> float:

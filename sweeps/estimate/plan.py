@@ -294,7 +294,7 @@ def _warnings(plan: SweepPlan) -> Iterator[str]:
     here = machine_memory() / 1e9
     if needed > here and not plan.sweep.hardware.gpu:
         yield f"about {needed:.0f} GB needed, {here:.0f} GB here: expect it to be killed"
-    yield from _beyond_devices(plan)
+    yield from (*_beyond_devices(plan), *_unshared(plan))
     gpus = (planned_resources(step, plan.sweep).gpus for step in plan.dag.steps)
     if plan.sweep.training.deterministic and any(gpus):
         yield (
@@ -310,6 +310,20 @@ def _warnings(plan: SweepPlan) -> Iterator[str]:
         yield (
             f"{format_number(asked)} parameters are asked for; the nearest size on the ladder, "
             f"{format_number(nearest)}, is trained"
+        )
+
+
+def _unshared(plan: SweepPlan) -> Iterator[str]:
+    """Yield steps that have a share of a GPU by default, where there are no more steps than GPUs."""
+    left = [step for step in plan.dag.steps if step.id not in plan.done and not step.asks_server]
+    if not plan.sweep.hardware.gpu or plan.sweep.resources or len(left) > plan.devices:
+        return
+    shares = [share for step in left if 0 < (share := planned_resources(step, plan.sweep).gpus) < 1]
+    if shares:
+        yield (
+            f"resources: {len(shares)} step{'s' * (len(shares) > 1)} of {max(shares):g} of a GPU, as if "
+            "others shared it, and none do: time is told, and memory given, for that share; set resources: "
+            "[{gpus: 1}] for whole ones"
         )
 
 

@@ -319,18 +319,21 @@ def _quantized_bytes(of: Step, gpu: bool) -> float | None:
     return foreign.file_bytes
 
 
-def concurrent_memory(steps: Iterable[Step], needs: Iterable[float], slots: int) -> float:
-    """Return bytes of the largest steps, at most ``slots``, none of which depends on another."""
-    sized = sorted(zip(needs, steps, strict=True), key=lambda pair: pair[0], reverse=True)
+def concurrent_memory(
+    steps: Iterable[Step], needs: Iterable[float], shares: Iterable[float], room: float
+) -> float:
+    """Return bytes of the largest steps whose shares have room, none of which depends on another."""
+    sized = sorted(zip(needs, steps, shares, strict=True), key=lambda each: each[0], reverse=True)
     before = cache(_ancestors)
     chosen: list[Step] = []
     total = 0.0
-    for needed, step in sized:
-        if len(chosen) == slots:
+    for needed, step, share in sized:
+        if room <= 0:
             break
-        if all(step.id not in before(other) and other.id not in before(step) for other in chosen):
-            chosen.append(step)
-            total += needed
+        if share > room or any(step.id in before(other) or other.id in before(step) for other in chosen):
+            continue
+        chosen.append(step)
+        total, room = total + needed, room - share
     return total
 
 

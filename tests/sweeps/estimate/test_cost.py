@@ -116,6 +116,14 @@ def test_steps_that_wait_for_each_other_need_no_memory_at_once(small_spec: dict[
     sweep, dag = large(small_spec)
     alone = max(memory_on(step, sweep) for step in dag.steps)
     assert estimate_sweep(dag, lambda _: 1.0, 64, sweep).memory_bytes == alone  # teacher, then student
+    mixed = [{"gpus": 0.5}, {"from_params": "5k", "gpus": 1}]  # one of a whole GPU shares it with none
+    both = parse_sweep(small_spec | {"hardware": {"name": "h100"}, "resources": mixed})
+    steps = dag_of(both).steps
+    small = [memory_on(step, both) for step in steps if step.shape.params < 5e3 and not step.teacher]
+    whole = [memory_on(step, both) for step in steps if step.shape.params > 5e3 or step.teacher]
+    assert len(small) == 1
+    peak = estimate_sweep(dag_of(both), lambda _: 1.0, 1, both).memory_bytes
+    assert peak == max(*whole, *small)
     supervised = small_spec | {"supervised": [{"params": ["3k", "7k"], "tokens": ["32k"]}]}
     two = dag_of(parse_sweep(supervised))
     free = sorted((step_memory(step) for step in two.steps if not step.needs), reverse=True)

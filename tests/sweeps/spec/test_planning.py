@@ -199,6 +199,17 @@ def test_two_rules_of_resources_for_one_size_are_refused(small_spec: dict[str, A
         parse_sweep(small_spec | {"resources": rules})
 
 
+def test_a_share_of_a_gpu_that_nothing_shares_is_told(small_spec: dict[str, Any], own_cache: Path) -> None:
+    alone = {"supervised": [{"params": ["3k"], "tokens": ["32k"]}], "teachers": [], "students": []}
+    spec = small_spec | alone | {"hardware": {"name": "h100"}}
+    told = "resources: 1 step of 0.25 of a GPU, as if others shared it, and none do"
+    assert any(told in each for each in load(spec).plan("memory://shares").warnings)
+    whole = load(spec | {"resources": [{"gpus": 1}]}).plan("memory://shares")
+    assert not any("share" in each for each in whole.warnings)
+    many = load(small_spec | {"hardware": {"name": "h100"}}).plan("memory://shares")
+    assert not any("share" in each for each in many.warnings)
+
+
 def test_a_plan_says_that_its_devices_are_too_few(small_spec: dict[str, Any], own_cache: Path) -> None:
     rules = {"resources": [{"gpus": 8, "nodes": 2}], "hardware": {"name": "h100"}}
     asked = load(small_spec | rules)
