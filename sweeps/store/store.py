@@ -37,13 +37,16 @@ from sweeps.store.faults import CREDENTIALS, NotedFileSystem, client_error_messa
 from sweeps.store.listing import bucket_contents, local_contents
 from sweeps.store.outcomes import is_transient
 from sweeps.store.records import record_fault, remedy_of_damage
-from sweeps.store.requests import request_all
+from sweeps.store.requests import CONCURRENT, request_all
 
 Answer = TypeVar("Answer")
 Place = tuple[str, ...]
 
-CLIENTS = {"s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20}}}
-"""Options of file systems: a lost connection must be noticed before a lease expires."""
+CLIENTS = {
+    "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "max_pool_connections": CONCURRENT}}
+}
+"""Options of file systems: a lost connection must be noticed before a lease expires, and requests run at the
+same time, of which botocore sends ten by default."""
 BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"}
 """Protocols whose paths begin with a bucket, which a sweep never creates, as its name may be mistyped."""
 RECORDS = ("step.json", "result.json", "failure.json")

@@ -17,6 +17,7 @@ from sweeps.spec.method.method import Method
 from sweeps.store.listing import Listing
 from sweeps.store.records import CACHE_BYTES, COLUMNS, THROUGHPUT_COLUMNS
 from sweeps.store.store import Store
+from sweeps.watch.gc_pause import without_gc
 from sweeps.watch.step_readings import read_through_cache
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class _LeftOut(Exception):
     """Raised with the reason if a run is left out of the table."""
 
 
+@without_gc
 def results(root: str | Path, *, everything: bool = False, metrics: bool = False) -> pd.DataFrame:
     """Return the runs of a store, finished and failed, in the columns that ``fits`` reads; also while it
     runs.

@@ -15,6 +15,7 @@ from sweeps.spec.resources import Caps, Devices
 from sweeps.store.leases import CANCEL, LEASE_TIMEOUT, Attempt, attempt_path
 from sweeps.store.processes import has_exited, is_on_this_machine
 from sweeps.store.store import Store
+from sweeps.watch.gc_pause import without_gc
 from sweeps.watch.step_readings import OpenStep, StoreReading, read_steps
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class Status:
         return min(left, default=None)
 
 
+@without_gc
 def status(store: Store) -> Status:
     """Return where the sweep last started in ``store`` stands.
 

@@ -13,6 +13,7 @@ from scaling.figures.chart import Array, Axis, Chart, Panel, Series
 from sweeps.dag.kind import kind_label
 from sweeps.execute.steps.provenance import STEPS
 from sweeps.store.store import Store
+from sweeps.watch.gc_pause import without_gc
 from sweeps.watch.step_readings import read_steps
 
 HOUR, MINUTE = 3600.0, 60.0
@@ -37,6 +38,7 @@ class Span:
     """True if it is done, or still running."""
 
 
+@without_gc
 def attempt_spans(store: Store) -> list[Span]:
     """Return the attempts at the steps of the sweep last started in ``store``, ordered by start.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from sweeps.api import LoadedSweep
     from sweeps.execute.state import State
     from sweeps.store.store import Store
+
+MOST_ON_TERMINAL, SHOWN_ON_TERMINAL = 200, 20
+"""Largest number of runs that a terminal shows whole, and the number that it shows of more."""
 
 
 def run(
@@ -177,6 +181,8 @@ def results(
 ) -> None:
     """Print the runs of a store as a table, one row a run; also while the sweep runs.
 
+    A terminal shows the first 20 of more than 200 runs; a pipe or --out gets all of them.
+
     Example: distlaw sweep results runs/quickstart --out runs.csv
     """
     import sweeps
@@ -188,10 +194,19 @@ def results(
     for caution in [*cache_notes(table.attrs[CACHES]), *epoch_warnings(table["epochs"])]:
         typer.echo(caution, err=True)
     if out is None:
-        typer.echo(table.to_csv(index=False), nl=False)
+        _print_runs(table, terminal=sys.stdout.isatty())
         return
     write_table(table, out)
     typer.echo(f"{len(table)} runs in {out}")
+
+
+def _print_runs(table: pd.DataFrame, *, terminal: bool) -> None:
+    """Print runs as CSV: all of them, but on a terminal the first of many and how to have the others."""
+    short = terminal and len(table) > MOST_ON_TERMINAL
+    typer.echo((table.head(SHOWN_ON_TERMINAL) if short else table).to_csv(index=False), nl=False)
+    if short:
+        shown = f"the first {SHOWN_ON_TERMINAL} of {len(table):,} runs"
+        typer.echo(f"... {shown}; --out runs.csv writes all of them, and a pipe gets them all", err=True)
 
 
 def write_table(table: pd.DataFrame, out: Path) -> None:
