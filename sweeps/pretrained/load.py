@@ -87,6 +87,15 @@ def load_pretrained(
     model: Decoder | Foreign = (
         _own(folder, own, where, dtype) if own else _transformers(folder, vocab, where, dtype)
     )
+    return checked(model, vocab, folder, where)
+
+
+def checked(model: Decoder | Foreign, vocab: int, folder: Path, where: str) -> Decoder | Foreign:
+    """Return ``model`` frozen and over ``vocab`` tokens, as :func:`load_pretrained` promises.
+
+    Raises:
+        InputError: if it knows fewer tokens, or its logits are no numbers.
+    """
     known = model.head.shape[0]
     if known < vocab:
         raise InputError(

@@ -1,13 +1,12 @@
 """A pretrained teacher sharded over a gang: each process holds a part of every block, without gradients.
 
-The leading process loads the model, in memory of its CPU, and checks it; the others build it without weights,
-and are sent their parts tensor by tensor. A block is whole only while it computes.
+Each process reads its slices from the files (:mod:`sweeps.pretrained.weight_slices`). Where these do not hold
+weights as the model does, the leading process loads it, in memory of its CPU, and sends the others their
+parts tensor by tensor. A block is whole only while it computes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,9 @@ from sweeps.model.device import device
 from sweeps.model.distributed import World
 from sweeps.model.language_model import SoftCap
 from sweeps.model.model_files import shape_of
-from sweeps.pretrained.load import Features, Foreign, load_pretrained
+from sweeps.pretrained.load import Features, Foreign, checked, load_pretrained, wrap
 from sweeps.pretrained.quantized import quantization_of
+from sweeps.pretrained.weight_slices import names_in_files, read_slices, without_weights
 
 
 def load_sharded(
@@ -39,6 +39,18 @@ def load_sharded(
     config = read_config(folder, where)
     if shape_of(config) or quantization_of(config, where):
         return load_pretrained(folder, vocab, where, precision).to(device())
+    causal = without_weights(folder, precision)
+    names = names_in_files(causal, folder, where)
+    if names is None:
+        return _from_leaders_weights(causal.base_model, folder, vocab, where, precision, world)
+    read_slices(causal, names, folder, lambda body: _shard(body, world))
+    return checked(wrap(causal, vocab, where), vocab, folder, where)
+
+
+def _from_leaders_weights(
+    empty: nn.Module, folder: Path, vocab: int, where: str, precision: Precision, world: World
+) -> Foreign:
+    """Return a model that the leading process loads whole; others give the body of one without weights."""
     whole: Any = None
     error = None
     if world.leads:
@@ -49,7 +61,7 @@ def load_sharded(
     told = _from_leader({"error": error} if error else _settings(whole))
     if told["error"]:
         raise InputError(told["error"])
-    body = whole.model.body if whole else _without_weights(folder, precision)
+    body = whole.model.body if whole else empty
     head = whole.head if whole else torch.empty(told["head"], dtype=INFERENCE_PRECISIONS[precision])
     _spread(body.requires_grad_(False), world)
     head = head.to(device())
@@ -78,53 +90,30 @@ def _from_leader(settings: dict[str, Any]) -> dict[str, Any]:
     return told[0]
 
 
-def _without_weights(folder: Path, precision: Precision) -> nn.Module:
-    """Return the body of the model in ``folder``, its parameters on the meta device."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    settings = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    with _parameters_on_meta():
-        causal = AutoModelForCausalLM.from_config(
-            settings, dtype=INFERENCE_PRECISIONS[precision], trust_remote_code=False
-        )
-    body: nn.Module = causal.base_model
-    return body
-
-
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    """Let modules that are made within this have no storage for parameters; buffers are what they are."""
-    register = nn.Module.register_parameter
-
-    def without_storage(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(module, name, parameter)
-        if parameter is not None:
-            module._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=False)
-
-    nn.Module.register_parameter = without_storage  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
-
-
 def _spread(body: nn.Module, world: World) -> None:
     """Shard ``body`` in place, from the whole weights of the leading process."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    weights = dict(body.state_dict()) if world.leads else {}
+    _shard(body, world)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(body, weights, options=options)
+
+
+def _shard(body: nn.Module, world: World) -> None:
+    """Shard ``body`` in place, block by block; parameters without storage are given one."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    weights = dict(body.state_dict()) if world.leads else {}
+    empty = any(weight.is_meta for weight in body.parameters())
     buffers = {name: each.clone() for name, each in body.named_buffers()}
     mesh = init_device_mesh(device().type, (world.size,))
     for block in _blocks(body):
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     fully_shard(body, mesh=mesh, reshard_after_forward=True)
-    if not world.leads:
+    if empty:
         body.to_empty(device=device())
         _restore(body, buffers)
-    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-    set_model_state_dict(body, weights, options=options)
 
 
 def _blocks(body: nn.Module) -> nn.ModuleList:

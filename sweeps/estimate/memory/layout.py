@@ -145,9 +145,17 @@ def misfit(step: Step, devices: DeviceKind, processes: int) -> str:
     larger = f"one with {least / USABLE / GB:.3g} GB{on}"
     count = devices_that_fit(step, devices.memory, gpu=devices.gpu)
     if count is None:
-        return f"{text}; {_uneven(step)}use {larger}"
+        return f"{text}; {_uneven(step)}use {larger}{_offline(step)}"
     rule = f"{{from_params: {step.shape.params}, {_resources(count, gpu=devices.gpu)}}}"
-    return f"{text}; {count} would do (resources: [{rule}]), or {larger}"
+    return f"{text}; {count} would do (resources: [{rule}]), or {larger}{_offline(step)}"
+
+
+def _offline(step: Step) -> str:
+    """Return how a teacher that reads beside its student could have devices of its own, if a step has one."""
+    online = step.teacher and step.method and step.method.reads_teacher and not step.logits
+    if not (online and step.method and step.method.reads_data):
+        return ""
+    return "; or let its teacher write its logits down first, on its own devices (methods: [{logits: top-k}])"
 
 
 def devices_that_fit(step: Step, memory: float, *, gpu: bool) -> int | None:

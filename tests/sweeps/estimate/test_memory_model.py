@@ -254,8 +254,13 @@ def test_what_fits_nowhere_says_which_devices_would_do(dag: Dag) -> None:
     with pytest.raises(InputError, match=r"33 blocks .* over 8 processes; give it 3 .*batch_tokens: 163840$"):
         layout_for(odd, H100, processes=8)
     short = replace(rung, training=rung.training.model_copy(update={"batch_tokens": 4096.0}))
-    with pytest.raises(InputError, match=r"use one with 1.. GB"):
+    with pytest.raises(InputError, match=r"use one with 1.. GB$"):
         layout_for(short, H100)
+    student = dag.steps[-1]
+    assert student.teacher
+    beside = replace(student, teacher=replace(student.teacher, shape=shape_for(70e9, **PAPER)))
+    with pytest.raises(InputError, match=r"write its logits down first.*\(methods: \[{logits: top-k}\]\)$"):
+        layout_for(beside, H100)
     assert layout_for(rung, replace(H100, memory=None)).reason == "the memory of the device is not known"
 
 

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from random_models import VOCAB, made
 from safetensors.torch import load_file, save_file
 from torch.multiprocessing import spawn
+from torch.profiler import ProfilerActivity, profile
 
 from scaling.errors import InputError
 from sweeps.data.corpus import planned_tokens
@@ -53,6 +55,9 @@ def join(rank: int, ports: list[int], folders: list[str], out: str, spec: dict[s
         for number, folder in enumerate(folders):
             where = f"{out}/{number}-{rank}"
             try:
+                if number == len(folders) - 1:
+                    Path(f"{where}.json").write_text(json.dumps({"peak": loading_peak(folder, here)}))
+                    continue
                 model = load_sharded(Path(folder), VOCAB, "teacher", "fp32", here)
             except InputError as error:
                 Path(f"{where}.json").write_text(json.dumps({"error": str(error)}))
@@ -68,6 +73,17 @@ def join(rank: int, ports: list[int], folders: list[str], out: str, spec: dict[s
             Path(f"{where}.json").write_text(json.dumps(about))
         found = sharded_losses(spec, here, f"{out}/store") | {"heldout": measured.get("loss")}  # type: ignore[union-attr]
         Path(f"{out}/sweep-{rank}.json").write_text(json.dumps(found))
+
+
+def loading_peak(folder: str, here: World) -> int:
+    """Return the most bytes of tensors while a model is loaded, but for the file, which the kernel maps."""
+    mapped = Path(folder, "model.safetensors").stat().st_size
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        load_sharded(Path(folder), VOCAB, "teacher", "fp32", here)
+    assert found.profiler and found.profiler.kineto_results
+    events = found.profiler.kineto_results.events()
+    sizes = sorted((each.start_ns(), each.nbytes()) for each in events if each.name() == "[memory]")
+    return int(np.cumsum([size for _, size in sizes if abs(size) != mapped]).max())
 
 
 def sharded_losses(spec: dict[str, Any], here: World, folder: str) -> dict[str, Any]:
@@ -113,12 +129,15 @@ def test_two_processes_give_the_logits_of_one_and_hold_half_of_the_weights(
     weights = load_file(broken / "model.safetensors")
     del weights["model.layers.0.mlp.up_proj.weight"]
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    large = save(made("Llama", hidden_size=256, num_hidden_layers=24, tie_word_embeddings=True), "large")
     spec["teachers"], spec["training"] = spec["teachers"][:1], spec["training"] | {"shard": True}
     dag_of(parse_sweep(spec))  # reads the text once
     store = Store(tmp_path / "store")
     store.create()
     spawn(
-        join, ([free_port(), free_port()], [*map(str, folders), str(broken)], str(tmp_path), spec), nprocs=2
+        join,
+        ([free_port(), free_port()], [*map(str, folders), str(broken), str(large)], str(tmp_path), spec),
+        nprocs=2,
     )
     one_process = sharded_losses(spec, World(), str(tmp_path / "one"))
     found = [json.loads((tmp_path / f"sweep-{rank}.json").read_text()) for rank in (0, 1)]
@@ -140,3 +159,8 @@ def test_two_processes_give_the_logits_of_one_and_hold_half_of_the_weights(
     for rank in (0, 1):
         error = json.loads((tmp_path / f"{len(folders)}-{rank}.json").read_text())["error"]
         assert "do not fit its config.json: model.layers.0.mlp.up_proj.weight is missing" in error
+        peak = json.loads((tmp_path / f"{len(folders) + 1}-{rank}.json").read_text())["peak"]
+        sizes = {name: 4 * each.numel() for name, each in load_file(large / "model.safetensors").items()}
+        block = sum(size for name, size in sizes.items() if ".layers.0." in name)
+        computing = 4 * block + 4 * max(sizes.values())
+        assert peak < 0.5 * sum(sizes.values()) + computing < 0.75 * sum(sizes.values())
