@@ -322,19 +322,38 @@ def _quantized_bytes(of: Step, gpu: bool) -> float | None:
 def concurrent_memory(
     steps: Iterable[Step], needs: Iterable[float], shares: Iterable[float], room: float
 ) -> float:
-    """Return bytes of the largest steps whose shares have room, none of which depends on another."""
+    """Return bytes of the largest steps whose shares have room, none of which depends on another.
+
+    One large step that all others wait for may need less than those do together, so the largest are sought
+    among all steps, among those that wait for another, among those that wait for these, and so on.
+    """
     sized = sorted(zip(needs, steps, shares, strict=True), key=lambda each: each[0], reverse=True)
     before = cache(_ancestors)
-    chosen: list[Step] = []
-    total = 0.0
-    for needed, step, share in sized:
-        if room <= 0:
-            break
-        if share > room or any(step.id in before(other) or other.id in before(step) for other in chosen):
-            continue
-        chosen.append(step)
-        total, room = total + needed, room - share
-    return total
+    behind: dict[str, int] = {}
+    for _, step, _ in sized:
+        _chain(step, behind)
+    largest = 0.0
+    for first in range(max((behind[step.id] for _, step, _ in sized), default=0) + 1):
+        chosen: list[Step] = []
+        total, left = 0.0, room
+        for needed, step, share in sized:
+            if left <= 0:
+                break
+            if share > left or behind[step.id] < first:
+                continue
+            if any(step.id in before(other) or other.id in before(step) for other in chosen):
+                continue
+            chosen.append(step)
+            total, left = total + needed, left - share
+        largest = max(largest, total)
+    return largest
+
+
+def _chain(step: Step, known: dict[str, int]) -> int:
+    """Return the length of the longest chain of steps that ``step`` waits for; ``known`` keeps it by id."""
+    if step.id not in known:
+        known[step.id] = max((1 + _chain(need, known) for need in step.needs), default=0)
+    return known[step.id]
 
 
 def _ancestors(step: Step) -> frozenset[str]:

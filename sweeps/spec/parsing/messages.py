@@ -42,6 +42,8 @@ def explain_problem(problem: Any, root: type[BaseModel], variants: Mapping[str, 
         return f"{field}: missing"
     found = problem["input"]
     text = f"{message[0].lower()}{message[1:]}"
+    if problem["type"] == "model_type":
+        text = "expected fields, such as {name: value}"
     if problem["type"] != UNREPEATED and not isinstance(found, dict | list) and repr(found) not in text:
         text += f", found {found!r}"
     if problem["type"] == "string_type" and isinstance(found, int | float):

@@ -22,7 +22,7 @@ from sweeps.estimate.cost import (
     probed_batch,
     seconds_on,
 )
-from sweeps.estimate.memory.memory import step_memory
+from sweeps.estimate.memory.memory import concurrent_memory, step_memory
 from sweeps.estimate.memory.placement import memory_on
 from sweeps.estimate.probes import precision_probe
 from sweeps.model.decoder import Decoder
@@ -174,6 +174,17 @@ def test_a_machine_is_measured_with_small_models_whatever_is_planned(
     assert found.params == built[0].params == pytest.approx(precision_probe.MAX_PROBE_PARAMS, rel=0.1)
     assert built[0].context == 256
     assert found.ratio > 0
+
+
+def test_many_steps_behind_a_larger_one_may_need_more_than_it(dag: Dag) -> None:
+    teacher = next(step.teacher for step in dag.steps if step.teacher)
+    students = [step for step in dag.steps if step.teacher == teacher]
+    assert len(students) == 2
+    steps, quarter = [teacher, *students], [0.25] * 3
+    assert concurrent_memory(steps, [5.0, 3.0, 4.0], quarter, 1.0) == 7.0
+    assert concurrent_memory(steps, [8.0, 3.0, 4.0], quarter, 1.0) == 8.0
+    assert concurrent_memory(steps, [5.0, 3.0, 4.0], [1.0] * 3, 1.0) == 5.0
+    assert concurrent_memory([], [], [], 1.0) == 0.0
 
 
 def test_small_steps_are_measured_as_they_are(dag: Dag) -> None:

@@ -124,6 +124,7 @@ def test_a_plan_is_told_in_words_json_and_pictures(spec_file: Path, tmp_path: Pa
         (["caps.flops=1e6"], r"caps.flops: the sweep needs about .* FLOPs, above its cap of 1e\+06"),
         (["hardware.name=abacus"], r"hardware\.name: no hardware abacus: known are .*DISTLAW_HARDWARE names"),
         (["hardware=h100"], r"hardware: expected fields, such as \{name: h100\}"),
+        (["caps=3"], r"caps: expected fields, such as \{name: value\}, found 3"),
         (
             ["hardware.name=v100", "training.precision=bf16"],
             r"hardware\.name: v100 has no bf16 peak in the table, only fp16, fp32; choose one of them in training\.precision",
