@@ -289,7 +289,7 @@ def _warnings(plan: SweepPlan) -> Iterator[str]:
     full = misfits(plan.placements.values())
     yield from (each.problem for each in full[:SHOWN_MISFITS] if each.problem)
     if (more := len(full) - SHOWN_MISFITS) > 0:
-        yield f"{more} more steps need more memory than they have"
+        yield f"{more} more steps fit their devices as little"
     needed = plan.left.memory_bytes / 1e9
     here = machine_memory() / 1e9
     if needed > here and not plan.sweep.hardware.gpu:

@@ -59,7 +59,7 @@ def plan(
     except InputError as error:
         if no_text or not OF_THE_TEXT.search(str(error)):
             raise
-        raise InputError(f"{error}\n(--no-text plans before the text is there)") from None
+        raise InputError(f"{error}\n(--no-text plans without the text)") from None
     if graph:
         from sweeps.estimate.graph import write_graph
 

@@ -13,7 +13,10 @@ from sweeps.data.files.source_files import SourceFile
 
 FIRST_RECORDS = 1024
 """Records among which one that is not empty tells what a field holds."""
+FIRST_FIELDS = 8
+"""Fields of a record that an error names."""
 MISSING = object()
+ADVICE = "set corpus.text_field"
 
 
 def holds_ids(file: SourceFile, field: str) -> bool:
@@ -32,7 +35,7 @@ def texts_of(file: SourceFile, field: str) -> Iterator[str]:
     """
     for where, value in records_of(file, field, "text"):
         if not isinstance(value, str):
-            raise _no_field(where, field, "text")
+            raise InputError(f"{where}: field {field!r} holds {json.dumps(value)[:40]}, not text; {ADVICE}")
         try:
             value.encode()  # a lone surrogate is valid JSON, but not text
         except UnicodeError as error:
@@ -63,13 +66,14 @@ def records_of(file: SourceFile, field: str, what: str) -> Iterator[tuple[str, A
                 raise _not_json(where, error) from None
             value = record.get(field, MISSING) if isinstance(record, dict) else MISSING
             if value is MISSING:
-                raise _no_field(where, field, what)
+                raise _no_field(where, field, what, record)
             if value is not None:
                 yield where, value
 
 
-def _no_field(where: str, field: str, what: str) -> InputError:
-    return InputError(f"{where}: no {what} field {field!r}; set corpus.text_field")
+def _no_field(where: str, field: str, what: str, record: Any) -> InputError:
+    fields = ", ".join(islice(record, FIRST_FIELDS)) if isinstance(record, dict) else ""
+    return InputError(f"{where}: no field {field!r} with {what}, but {fields or 'none'}; {ADVICE}")
 
 
 def _not_json(where: str, error: Exception) -> InputError:
