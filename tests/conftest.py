@@ -7,6 +7,8 @@ marked and run alone.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,17 @@ os.environ.setdefault("DISTLAW_LOGICAL_GPUS", "1")  # machines of tests announce
 ONE_RAY = "commands/test_end_to_end.py"
 """The one module with a Ray of its own that others may run beside: two on a machine would find each other."""
 FIRST = (
-    *("test_notebooks.py", "test_own_parts.py", ONE_RAY, "test_docs_site.py", "test_counts.py"),
-    *("test_shared_prefixes.py", "test_compiler_check.py", "test_tuning.py", "test_resume.py"),
+    ("test_notebooks.py",),
+    (ONE_RAY, "test_tuning.py", "test_counts.py"),
+    (
+        "test_own_parts.py",
+        "test_docs_site.py",
+        "test_compiler_check.py",
+        "test_shared_prefixes.py",
+        "test_resume.py",
+    ),
 )
-"""Modules with the longest tests: processes that begin with them end together."""
+"""Modules with the longest tests, for each process: those that begin with them end together."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -33,12 +42,20 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if "mark.alone" in text or "mark.ray" in text else True
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests with a Ray run alone, and put the longest first."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Let tests with a Ray run alone; put the longest where xdist's equal parts for the processes begin."""
     for item in items:
         if item.get_closest_marker("ray") and not str(item.path).endswith(ONE_RAY):
             item.add_marker("alone")
-    items.sort(key=lambda item: not str(item.path).endswith(FIRST))
+    yield  # pytest leaves out what is not asked for
+    longest = [[item for item in items if str(item.path).endswith(names)] for names in FIRST]
+    others = iter([item for item in items if not any(item in part for part in longest)])
+    ordered: list[pytest.Item] = []
+    for number, part in enumerate(longest):
+        size = (len(items) - len(ordered)) // (len(FIRST) - number)
+        ordered += part + list(islice(others, max(0, size - len(part))))
+    items[:] = [*ordered, *others]
 
 
 @pytest.fixture
