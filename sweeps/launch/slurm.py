@@ -35,8 +35,8 @@ def write_ray(launch: Launch, folder: Path) -> dict[str, str]:
         "export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0",
         f"export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT={CLUSTER_SECONDS}",
         "[ -e ~/.ray/auth_token ] || ray get-auth-token --generate > /dev/null",
-        'exec srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 ray symmetric-run \\',
-        f'  --address "$head:$port" --min-nodes {launch.nodes} --num-cpus {launch.cpus} '
+        f'exec srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task={launch.cpus} \\',
+        f'  ray symmetric-run --address "$head:$port" --min-nodes {launch.nodes} --num-cpus {launch.cpus} '
         f"--num-gpus {launch.gpus} -- \\",
         f"  {shlex.join(command)}",
     ]

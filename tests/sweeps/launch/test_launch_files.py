@@ -94,6 +94,9 @@ def test_steps_on_several_nodes_get_one_allocation(written: Written) -> None:
     assert " symmetric-run " in ray
     assert "--min-nodes 4 --num-cpus 8 --num-gpus 8" in ray
     assert ray.rstrip().endswith("--address auto")
+    assert (
+        'srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=8 ' in ray
+    )  # not inherited
     assert "RAY_AUTH_MODE=token" in ray
     assert f"export PATH={Path(sys.executable).parent}:" in ray  # Ray calls itself by name
     subprocess.run(["bash", "-n"], input=ray, text=True, check=True)
