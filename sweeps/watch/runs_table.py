@@ -127,6 +127,19 @@ def cache_notes(caches: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def teacher_notes(table: pd.DataFrame) -> list[str]:
+    """Return a sentence about runs of ``table`` whose teachers have no result in the store, if there are any."""
+    lacking = table[table["teacher"].notna() & table["teacher_loss"].isna()]
+    if lacking.empty:
+        return []
+    names = [*dict.fromkeys(lacking["teacher"].str[:8])]
+    named = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    return [
+        f"! {len(lacking)} of {len(table)} runs without teacher_loss, as their teachers have no result in "
+        f"the store: {named}; a law cannot use these runs until the sweep is run again"
+    ]
+
+
 def left_out_notes(left_out: Mapping[str, Sequence[str]]) -> list[str]:
     """Return one sentence for each reason why runs are left out; ``left_out`` has their ids by reason."""
     notes = []

@@ -187,11 +187,12 @@ def results(
     """
     import sweeps
     from sweeps.estimate.text_warnings import epoch_warnings
-    from sweeps.watch.runs_table import CACHES, cache_notes
+    from sweeps.watch.runs_table import CACHES, cache_notes, teacher_notes
 
     table = sweeps.results(store, everything=everything, metrics=metrics or yardsticks)
     echo_left_out(table)
-    for caution in [*cache_notes(table.attrs[CACHES]), *epoch_warnings(table["epochs"])]:
+    notes = [*cache_notes(table.attrs[CACHES]), *epoch_warnings(table["epochs"]), *teacher_notes(table)]
+    for caution in notes:
         typer.echo(caution, err=True)
     if out is None:
         _print_runs(table, terminal=sys.stdout.isatty())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from math import nan
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -19,7 +21,7 @@ from sweeps.execute.steps.provenance import record_sweep
 from sweeps.resolve import dag_of
 from sweeps.spec.spec import parse_sweep
 from sweeps.store.store import Store
-from sweeps.watch.runs_table import ANOTHER_SETTING, ANOTHER_VERSION
+from sweeps.watch.runs_table import ANOTHER_SETTING, ANOTHER_VERSION, teacher_notes
 
 
 @pytest.fixture
@@ -62,6 +64,16 @@ def test_runs_under_other_rules_or_texts_are_kept_apart(
     assert len(first) == len(second) == len(third) == 1
     assert len(everything) == everything["setting"].nunique() == 3
     assert set(everything["run"]) == {*first["run"], *second["run"], *third["run"]}
+
+
+def test_runs_whose_teacher_is_gone_are_told() -> None:
+    table = pd.DataFrame(
+        {"teacher": [None, "aaaabbbbcccc", "aaaabbbbcccc", "d" * 12], "teacher_loss": [nan, nan, nan, 2.0]}
+    )
+    (note,) = teacher_notes(table)
+    assert note.startswith("! 2 of 4 runs without teacher_loss")
+    assert "aaaabbbb;" in note
+    assert teacher_notes(table[3:]) == []
 
 
 def test_a_longer_sweep_adds_to_the_same_table(
