@@ -128,7 +128,7 @@ def cache_notes(caches: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def teacher_notes(table: pd.DataFrame) -> list[str]:
-    """Return a sentence about runs of ``table`` whose teachers have no result in the store, if there are any."""
+    """Return a sentence about the runs of ``table`` whose teachers have no result in the store, if any."""
     lacking = table[table["teacher"].notna() & table["teacher_loss"].isna()]
     if lacking.empty:
         return []
