@@ -6,7 +6,7 @@ and the output projection, which every process has whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,17 @@ def without_weights(folder: Path, precision: Precision) -> Any:
 def names_in_files(causal: Any, folder: Path, where: str) -> Names | None:
     """Return the names of the weights of ``causal`` in the files of ``folder``, if these can be sliced.
 
-    None is returned where a weight is missing, has another shape, or is made of several when it is loaded,
-    where files tell two weights apart that the model ties or hold one twice, and where PyTorch has no reader.
+    None is returned where a weight is missing, has another shape, or is renamed or computed when transformers
+    loads it, where files tell two weights apart that the model ties or hold one twice, and where PyTorch has
+    no reader.
     """
     from torch.distributed import checkpoint
 
     if not hasattr(checkpoint, "HuggingFaceStorageReader"):  # before PyTorch 2.8
         return None
     shapes = _shapes(folder, where)
+    if _converts(causal, shapes):
+        return None
     prefix = f"{causal.base_model_prefix}."
     found: Names = {}
     for name, weight in causal.state_dict().items():
@@ -55,6 +58,19 @@ def names_in_files(causal: Any, folder: Path, where: str) -> Names | None:
     tied = _tied_head(causal)
     wanted = {name for name in causal.state_dict() if name != tied}
     return None if (tied in found) or wanted - found.keys() else found
+
+
+def _converts(causal: Any, names: Iterable[str]) -> bool:
+    """Return True if transformers renames or computes weights of files with ``names`` when it loads them.
+
+    A transposed square matrix would have its name and shape.
+    """
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+    except ImportError:  # before transformers 5, which computes none
+        return False
+    conversions = get_model_conversion_mapping(causal)
+    return any(each.rename_source_key(name)[1] for each in conversions for name in names)
 
 
 def _tied_head(causal: Any) -> str | None:
