@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from real_slurm import awaited, slurm_place, slurm_running
 
 import sweeps
 from scaling.errors import InputError
@@ -130,81 +129,32 @@ def test_a_failure_of_any_node_is_one_of_the_step(job: Callable[..., Job], tmp_p
     assert ended("kill -9 $$") == (Ending.LOST, "srun ended with -9 and told nothing", False)
 
 
-CONFIGURATION = """
-ClusterName=test
+SETTINGS = """
 SlurmctldHost=localhost
-AuthInfo=socket={place}/munge
-SlurmUser=root
-SlurmctldPort={port}
-SlurmctldPidFile={place}/slurmctld.pid
-SlurmctldLogFile={place}/slurmctld.log
-SlurmdPidFile={place}/%n.pid
-SlurmdLogFile={place}/%n.log
-SlurmdSpoolDir={place}/%n
-StateSaveLocation={place}/state
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-MpiDefault=none
-ReturnToService=2
+SlurmctldPort=27817
 GresTypes=gpu
-NodeName=n1 NodeHostname=localhost Port={one} CPUs=2 RealMemory=2000 Gres=gpu:2 State=UNKNOWN
-NodeName=n2 NodeHostname=localhost Port={two} CPUs=2 RealMemory=2000 Gres=gpu:2 State=UNKNOWN
+NodeName=n1 NodeHostname=localhost Port=27818 CPUs=2 RealMemory=2000 Gres=gpu:2 State=UNKNOWN
+NodeName=n2 NodeHostname=localhost Port=27819 CPUs=2 RealMemory=2000 Gres=gpu:2 State=UNKNOWN
 PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 
 
 @pytest.fixture
-def real_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def real_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     """A controller and two nodes on this machine, each with two cores and two GPUs that are only files."""
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    if missing or os.getuid():
-        pytest.skip(f"needs root and {', '.join(missing) or 'nothing else'} (apt-get install slurm-wlm)")
-    place = tmp_path / "slurm"
-    (place / "state").mkdir(parents=True)
-    one, two, port = 27_818, 27_819, 27_817
-    (place / "slurm.conf").write_text(CONFIGURATION.format(place=place, one=one, two=two, port=port))
+    place = slurm_place(tmp_path, SETTINGS)
     for number in range(2):
         (place / f"gpu{number}").touch()
     (place / "gres.conf").write_text(f"NodeName=n[1-2] Name=gpu File={place}/gpu[0-1]\n")
-    (place / "key").write_bytes(os.urandom(1024))
-    (place / "key").chmod(0o400)
     monkeypatch.setenv("SLURM_CONF", str(place / "slurm.conf"))
-    files = {"key-file": "key", "socket": "munge", "pid-file": "munged.pid", "log-file": "munged.log"}
-    options = [f"--{name}={place / file}" for name, file in (files | {"seed-file": "seed"}).items()]
-    daemons = [["munged", "--foreground", "--force", *options], ["slurmctld", "-D"]]
-    daemons += [["slurmd", "-D", "-N", name] for name in ("n1", "n2")]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    started = []
-    for daemon in daemons:
-        started.append(subprocess.Popen(daemon, **quiet))
-        time.sleep(1.0)
-    try:
-        awaited(lambda: "idle" in slurm_says("sinfo", "-h", "-o", "%D %t").split("2 ", 1)[-1], 30)
-        yield
-    finally:
-        subprocess.run(["scancel", "-u", "root"], check=False)
-        for daemon_process in reversed(started):
-            daemon_process.terminate()
-            daemon_process.wait(30)
-
-
-def slurm_says(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def awaited(what: Callable[[], Any], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    nodes = (["slurmd", "-D", "-N", name] for name in ("n1", "n2"))
+    with slurm_running(place, ["slurmctld", "-D"], *nodes) as says:
+        yield says
 
 
 @pytest.mark.slow
 def test_a_sweep_on_a_real_slurm_runs_to_its_end(
-    real_slurm: None, small_spec: dict[str, Any], own_cache: Path, tmp_path: Path
+    real_slurm: Callable[..., str], small_spec: dict[str, Any], own_cache: Path, tmp_path: Path
 ) -> None:
     """Steps on one GPU each, and one on both nodes, whose processes are killed once; as from the command line."""
     small_spec |= {"teachers": [], "students": []}
@@ -218,15 +168,15 @@ def test_a_sweep_on_a_real_slurm_runs_to_its_end(
     loaded = sweeps.load(spec)
     (submit, _) = loaded.launch("slurm", tmp_path / "out", store=store.root, cpus=2, gpus=2, hours=0.2)
     script = submit.split()[1]
-    assert slurm_says("sbatch", "--test-only", script) == ""
-    slurm_says("sbatch", script)
+    assert real_slurm("sbatch", "--test-only", script) == ""
+    real_slurm("sbatch", script)
     gang = loaded.dag.steps[-1].id
     awaited(lambda: attempts(store, gang) and attempts(store, gang)[0].done, 240)
     found = subprocess.run(
         ["pgrep", "-f", "executors.slurm_task"], capture_output=True, text=True
     ).stdout.split()
     os.kill(int(found[0]), signal.SIGKILL)
-    awaited(lambda: not slurm_says("squeue", "-h").strip(), 400)
+    awaited(lambda: not real_slurm("squeue", "-h").strip(), 400)
     (log,) = (tmp_path / "out").glob("distlaw-*.log")
     assert "3 of 3 steps done" in log.read_text(), log.read_text()[-2000:]
     told = [attempt.told for attempt in attempts(store, gang)]
