@@ -188,7 +188,8 @@ def of_parts(here: World) -> dict[str, Any]:
     making, model = peak_bytes(lambda: begun(here, SHARDED))
     copying, copy = peak_bytes(lambda: evaluation_copy(model, here))
     passing, loss = peak_bytes(lambda: heldout_loss(copy, HELDOUT, context=CONTEXT, world=here).loss)
-    writing, written = peak_bytes(lambda: checksum(copy))
+    again = [peak_bytes(lambda: checksum(copy)) for _ in range(5)]  # gloo frees what it sent a moment late
+    writing, written = min(again)
     return {"bytes": [making, copying, passing, writing], "loss": loss, "file": written}
 
 
@@ -271,9 +272,9 @@ def check_parts(found: list[dict[str, Any]]) -> None:
         assert (each["file"], each["loss"]) == (checksum(whole), loss)
         limits = (
             all_bytes / len(found) + 2.5 * matrix,
-            all_bytes / len(found) + 0.5 * matrix,
+            all_bytes / len(found) + 0.1 * matrix,
             passing + 2.5 * block,
-            6 * matrix,  # gloo may free what it sent a moment late
+            4 * matrix,
         )
         assert all(map(lt, each["bytes"], limits)), (each["bytes"], limits)
 
