@@ -31,8 +31,9 @@ class KnownParts:
 
 def check_record(data: dict[str, Any]) -> None:
     """Raise ValueError if a field that no class of its own validates is mistyped."""
-    for name in ("steps", "seed", "data_seed", "text_tokens"):
-        value = data.get(name, 1) if name == "text_tokens" else data[name]
+    counted = ["text_tokens"] if "text_tokens" in data else []
+    for name in ("steps", "seed", "data_seed", *counted):
+        value = data[name]
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"{name} is {value!r:.60}, expected a whole number")
     if data["half"] not in (halves := (*get_args(get_args(Half)[0]), None)):

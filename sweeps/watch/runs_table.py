@@ -133,10 +133,9 @@ def teacher_notes(table: pd.DataFrame) -> list[str]:
     if lacking.empty:
         return []
     names = [*dict.fromkeys(lacking["teacher"].str[:8])]
-    named = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
     return [
         f"! {len(lacking)} of {len(table)} runs without teacher_loss, as their teachers have no result in "
-        f"the store: {named}; a law cannot use these runs until the sweep is run again"
+        f"the store: {_first(names)}; a law cannot use these runs until the sweep is run again"
     ]
 
 
@@ -144,9 +143,13 @@ def left_out_notes(left_out: Mapping[str, Sequence[str]]) -> list[str]:
     """Return one sentence for each reason why runs are left out; ``left_out`` has their ids by reason."""
     notes = []
     for reason, steps in left_out.items():
-        named = ", ".join(steps[:NAMED]) + (", ..." if len(steps) > NAMED else "")
-        notes.append(f"left out {len(steps)} run{'s' if len(steps) > 1 else ''} ({named}): {reason}")
+        runs = f"{len(steps)} run{'s' if len(steps) > 1 else ''}"
+        notes.append(f"left out {runs} ({_first(steps)}): {reason}")
     return notes
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def shipped(name: str) -> pd.DataFrame:
